@@ -1,0 +1,111 @@
+"""Networks that see: from an image to feature maps at several scales.
+
+``build(BackboneConfig(name="resnet50"))`` gives a :class:`Backbone`, which tells its channels and strides; the
+package knows nothing of detection and can be used alone.
+"""
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from backbones.base import Backbone
+from backbones.norms import FrozenBatchNorm2d, make_norm
+from backbones.pretrained import load_weights
+from backbones.resnet import VARIANTS, ResNet
+
+__all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "make_norm"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which backbone, with what weights, and what of it learns."""
+
+    name: str = "resnet50"
+    """A name of ``backbones.available()``, ``timm/NAME``, or an import path of your own, ``my_lab.nets.MyNet``."""
+    weights: str | None = None
+    """Where to start from: ``imagenet``, a file, or nothing (random)."""
+    norm: Literal["frozen", "batch", "sync", "group"] = "batch"
+    """frozen: keep the statistics of the weights; batch, sync (over devices) and group learn."""
+    freeze: int = 0
+    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5."""
+    zero_init_last_norm: bool = False
+    """Start every residual block as the identity."""
+    dilate_last_stage: bool = False
+    """Keep the last stage at stride 16."""
+    checkpoint: bool = False
+    """Save memory: compute activations again in the backward pass."""
+    stride_in_1x1: bool = False
+    """Stride in the first convolution of a bottleneck, as Caffe's weights want it."""
+    mean: tuple[float, float, float] | None = None
+    """What to subtract from red, green, blue (0..255); the backbone's own if not given."""
+    std: tuple[float, float, float] | None = None
+    """What to divide by; the backbone's own if not given."""
+
+
+def build(config: BackboneConfig) -> Backbone:
+    """The backbone that a config describes.
+
+    Raises:
+        ValueError: a name that is unknown (with the nearest ones), weights that do not fit, or stages to freeze that
+            do not exist.
+    """
+    backbone = _body(config)
+    backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
+    backbone.freeze(config.freeze)
+    return backbone
+
+
+def available() -> list[str]:
+    """Names of the toolkit's own backbones."""
+    return list(VARIANTS)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that nothing answers to.
+
+    Raises:
+        ValueError: with the nearest names.
+    """
+    if name in VARIANTS or name.startswith("timm/") or "." in name:
+        return
+    near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
+    raise ValueError(f"unknown backbone {name!r}; {hint} (timm/NAME and import paths work, too)")
+
+
+def _body(config: BackboneConfig) -> Backbone:
+    check_name(config.name)
+    if config.name.startswith("timm/"):
+        from backbones.timm_adapter import TimmBackbone
+
+        if config.weights not in (None, "imagenet"):
+            raise ValueError(f"weights: {config.weights}; a timm backbone takes `imagenet` (timm's own) or none")
+        return TimmBackbone(config.name.removeprefix("timm/"), pretrained=config.weights is not None)
+    if config.name not in VARIANTS:
+        return _imported(config.name)
+    network = ResNet(
+        VARIANTS[config.name],
+        norm=config.norm,
+        zero_init_last_norm=config.zero_init_last_norm,
+        dilate_last_stage=config.dilate_last_stage,
+        checkpoint=config.checkpoint,
+        stride_in_1x1=config.stride_in_1x1,
+    )
+    if config.weights is not None:
+        load_weights(network, config.name, config.weights)
+    return network
+
+
+def _imported(path: str) -> Backbone:
+    """A user's own class or function, by its import path."""
+    module, _, name = path.rpartition(".")
+    try:
+        backbone = getattr(import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"backbone {path}: {error}; it must be importable, as in `python -c 'import {module}'`"
+        ) from error
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f"backbone {path} gives a {type(backbone).__name__}, not a backbones.Backbone")
+    return backbone

@@ -1,0 +1,61 @@
+"""What every backbone is: stages of features, and what is known of them."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""Red, green, blue of ImageNet in 0..255."""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class Backbone(nn.Module):
+    """A network that turns normalised images into feature maps C2..C5.
+
+    ``forward(images)`` takes (B, 3, H, W) float, H and W multiples of the last stride, and returns one
+    (B, ``channels[i]``, H / ``strides[i]``, W / ``strides[i]``) tensor per stage, finest first.
+    """
+
+    channels: tuple[int, ...]
+    """Channels of each stage that is returned."""
+    strides: tuple[int, ...]
+    """Pixels per cell of each stage."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """What to subtract from red, green and blue, 0..255."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """What to divide by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: list[nn.Module] = []
+
+    def stages(self) -> Sequence[nn.Module | Sequence[nn.Module]]:
+        """What :meth:`freeze` counts: the stem first, then the stages."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its stages are, so none can be frozen")
+
+    def freeze(self, stages: int) -> None:
+        """Keep the first ``stages`` of :meth:`stages` as they are: parameters, and the norms' statistics.
+
+        Raises:
+            ValueError: fewer than none or more than there are.
+        """
+        if stages == 0:
+            return
+        every = self.stages()
+        if not 0 <= stages <= len(every):
+            raise ValueError(f"freeze is {stages}; this backbone has {len(every)} stages, the stem counted as one")
+        for stage in every[:stages]:
+            self._frozen += [stage] if isinstance(stage, nn.Module) else list(stage)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for all but the frozen stages, whose batch norms would go on counting."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError

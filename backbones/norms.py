@@ -1,0 +1,91 @@
+"""Norms by name, and the frozen one that disappears into the convolution before it."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["frozen", "batch", "sync", "group"]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and fixed scale: an affine map per channel.
+
+    Everything is a buffer, so that no optimizer and no training step changes it. State dicts of batch norms fit.
+    The result has the dtype of the input: under autocast a float32 result would make every layer after it run in
+    float32.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The affine map in float32: (C,) and (C,)."""
+        return _scale_and_shift(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift()
+        return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):  # type: ignore[no-untyped-def]
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """A norm over ``channels`` channels.
+
+    ``frozen``: fixed statistics; ``batch``: over the batch of one device; ``sync``: over the batch of all devices;
+    ``group``: 32 groups (Wu and He 2018), or as many as divide the channels.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "frozen":
+        return FrozenBatchNorm2d(channels)
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "sync":
+        return nn.SyncBatchNorm(channels)
+    if name == "group":
+        return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
+    raise ValueError(f"unknown norm {name!r}; there are frozen, batch, sync and group")
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """Convolution and norm; one operation where the norm is a fixed affine map and precision is reduced.
+
+    The norm's scale goes into the kernel (``w * scale``) and its shift becomes the bias: the same function, and the
+    gradient still reaches ``w``. In float32 the two stay apart, so that weights from elsewhere give the numbers that
+    they gave there to the last bit: a deep network makes rounding of 1e-7 into differences of 1e-3.
+    """
+    if not (torch.is_autocast_enabled(x.device.type) or x.dtype in (torch.bfloat16, torch.float16)):
+        return norm(conv(x))  # type: ignore[no-any-return]
+    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+    if not fixed or conv.bias is not None or not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+        return norm(conv(x))  # type: ignore[no-any-return]
+    scale, shift = _scale_and_shift(norm)
+    kernel = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+
+
+def _scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return scale, norm.bias - mean * scale

@@ -1,0 +1,232 @@
+"""ResNet, ResNeXt and Wide ResNet, 10 to 152 layers; and the same networks without shortcuts.
+
+He et al. 2015, "Deep residual learning for image recognition" (sections 3.3, 4.1); Xie et al. 2017 (ResNeXt);
+Zagoruyko and Komodakis 2016 (Wide ResNet). Parameters are named as in torchvision, whose ImageNet weights fit.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from backbones.base import Backbone
+from backbones.norms import conv_norm, make_norm
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of table 1 of the paper."""
+
+    blocks: tuple[int, int, int, int]
+    """Blocks per stage."""
+    bottleneck: bool
+    """Three convolutions (1x1, 3x3, 1x1) per block instead of two."""
+    groups: int = 1
+    """Groups of the 3x3 convolution: the cardinality of ResNeXt."""
+    group_width: int = 64
+    """Channels per group in the first stage; 128 in one group is Wide ResNet."""
+    shortcut: bool = True
+    """False: the plain network, the control of section 4.1."""
+
+
+VARIANTS = {
+    "resnet10": Variant((1, 1, 1, 1), False),
+    "resnet18": Variant((2, 2, 2, 2), False),
+    "resnet34": Variant((3, 4, 6, 3), False),
+    "resnet50": Variant((3, 4, 6, 3), True),
+    "resnet101": Variant((3, 4, 23, 3), True),
+    "resnet152": Variant((3, 8, 36, 3), True),
+    "resnext50_32x4d": Variant((3, 4, 6, 3), True, 32, 4),
+    "resnext101_32x8d": Variant((3, 4, 23, 3), True, 32, 8),
+    "resnext101_64x4d": Variant((3, 4, 23, 3), True, 64, 4),
+    "wide_resnet50_2": Variant((3, 4, 6, 3), True, 1, 128),
+    "wide_resnet101_2": Variant((3, 4, 23, 3), True, 1, 128),
+    "plain18": Variant((2, 2, 2, 2), False, shortcut=False),
+    "plain34": Variant((3, 4, 6, 3), False, shortcut=False),
+    "plain50": Variant((3, 4, 6, 3), True, shortcut=False),
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is carried (figure 5, left)."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int = 1,
+        norm: str = "batch",
+        groups: int = 1,
+        group_width: int = 64,
+        dilation: int = 1,
+        shortcut: bool = True,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.downsample = _projection(inputs, width, stride, norm) if shortcut else None
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
+        y = conv_norm(x, self.conv1, self.bn1).relu()
+        y = conv_norm(y, self.conv2, self.bn2)
+        return (y + _carried(x, self.downsample)).relu() if self.shortcut else y.relu()
+
+    def last_norm(self) -> nn.Module:
+        """The norm before the sum."""
+        return self.bn2
+
+
+class Bottleneck(nn.Module):
+    """1x1 to reduce, 3x3, 1x1 to restore, around which the input is carried (figure 5, right)."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int = 1,
+        norm: str = "batch",
+        groups: int = 1,
+        group_width: int = 64,
+        dilation: int = 1,
+        shortcut: bool = True,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        inner = width * group_width // 64 * groups
+        # The paper strides in the first 1x1, torchvision in the 3x3, which wastes none of the input.
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
+        self.bn1 = make_norm(norm, inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, second, padding=dilation, dilation=dilation, groups=groups, bias=False)
+        self.bn2 = make_norm(norm, inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.bn3 = make_norm(norm, outputs)
+        self.downsample = _projection(inputs, outputs, stride, norm) if shortcut else None
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
+        y = conv_norm(x, self.conv1, self.bn1).relu()
+        y = conv_norm(y, self.conv2, self.bn2).relu()
+        y = conv_norm(y, self.conv3, self.bn3)
+        return (y + _carried(x, self.downsample)).relu() if self.shortcut else y.relu()
+
+    def last_norm(self) -> nn.Module:
+        """The norm before the sum."""
+        return self.bn3
+
+
+class ResNet(Backbone):
+    """Stem and four stages of residual blocks; C2..C5 at strides 4, 8, 16, 32.
+
+    Args:
+        variant: depth and kind; see :data:`VARIANTS`.
+        norm: ``frozen``, ``batch``, ``sync`` or ``group``.
+        width: channels of the first stage; 64 in the paper.
+        in_channels: of the images.
+        zero_init_last_norm: start every block as the identity (Goyal et al. 2017, section 5.1).
+        dilate_last_stage: dilation instead of stride in C5 ("DC5"), which then has stride 16.
+        checkpoint: keep no activations inside blocks; compute them again in the backward pass.
+        stride_in_1x1: the paper's (and Caffe's) place of the stride in bottlenecks.
+        num_classes: with a classifier (``fc``), which :meth:`classify` uses.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        norm: str = "batch",
+        width: int = 64,
+        in_channels: int = 3,
+        zero_init_last_norm: bool = False,
+        dilate_last_stage: bool = False,
+        checkpoint: bool = False,
+        stride_in_1x1: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        block = Bottleneck if variant.bottleneck else BasicBlock
+        self.conv1 = nn.Conv2d(in_channels, width, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, width)
+        channels = width
+        for i, count in enumerate(variant.blocks):
+            dilated = dilate_last_stage and i == 3
+            stride = 1 if i == 0 or dilated else 2
+            stage = []
+            for j in range(count):
+                # The dilated stage's first block still sees cells of the old spacing.
+                stage.append(
+                    block(
+                        channels,
+                        width * 2**i,
+                        stride if j == 0 else 1,
+                        norm,
+                        variant.groups,
+                        variant.group_width,
+                        2 if dilated and j > 0 else 1,
+                        variant.shortcut,
+                        stride_in_1x1,
+                    )
+                )
+                channels = width * 2**i * block.expansion
+            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+        self.fc = nn.Linear(channels, num_classes) if num_classes is not None else None
+        self.channels = tuple(width * 2**i * block.expansion for i in range(4))
+        self.strides = (4, 8, 16, 16 if dilate_last_stage else 32)
+        self.checkpoint = checkpoint
+        self._initialise(zero_init_last_norm)
+
+    def _initialise(self, zero_init_last_norm: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if zero_init_last_norm and isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.last_norm().weight)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1).relu(), 3, stride=2, padding=1)
+        stages = []
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            for block in getattr(self, name):
+                again = self.checkpoint and self.training and x.requires_grad
+                x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            stages.append(x)
+        return tuple(stages)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Class logits (B, num_classes) of images; needs ``num_classes``."""
+        if self.fc is None:
+            raise ValueError("this ResNet has no classifier; build it with num_classes")
+        return self.fc(self(images)[-1].mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def stages(self) -> list[nn.Module | list[nn.Module]]:
+        stem: list[nn.Module] = [self.conv1, self.bn1]
+        return [stem, *(getattr(self, f"layer{i}") for i in range(1, 5))]
+
+
+def _projection(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequential | None:
+    """The shortcut where sizes change: a strided 1x1 convolution (option B of section 3.3)."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(norm, outputs))
+
+
+def _carried(x: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    return x if downsample is None else conv_norm(x, downsample[0], downsample[1])  # type: ignore[arg-type]
+
+
+resnet18 = partial(ResNet, VARIANTS["resnet18"])
+resnet34 = partial(ResNet, VARIANTS["resnet34"])
+resnet50 = partial(ResNet, VARIANTS["resnet50"])
+resnet101 = partial(ResNet, VARIANTS["resnet101"])
+resnet152 = partial(ResNet, VARIANTS["resnet152"])

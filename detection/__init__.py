@@ -1,0 +1,41 @@
+"""Object detection and instance segmentation with Faster R-CNN and Mask R-CNN.
+
+Names are imported when they are first used, so that ``import detection`` is quick and needs neither Lightning
+nor albumentations.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector, faster_rcnn, mask_rcnn
+    from detection.predict import load_model, predict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FasterRCNN": "detection.models.rcnn",
+    "MaskRCNN": "detection.models.rcnn",
+    "build_detector": "detection.models.rcnn",
+    "faster_rcnn": "detection.models.rcnn",
+    "mask_rcnn": "detection.models.rcnn",
+    "predict": "detection.predict",
+    "load_model": "detection.predict",
+}
+
+__all__ = [
+    "FasterRCNN",
+    "MaskRCNN",
+    "__version__",
+    "build_detector",
+    "faster_rcnn",
+    "load_model",
+    "mask_rcnn",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'detection' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,51 @@
+"""detectron2's R-CNN weights: its zoo's ``.pkl`` and the ``.pth`` of its checkpointer.
+
+Its models read BGR; ours read RGB, so that the first convolution's input channels are turned round instead.
+Background last, boxes without the legacy pixel, and the FPN's order of anchors: all as here.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from detection.convert.names import Rules, rename
+
+_BOTTOM_UP = r"backbone\.bottom_up\."
+_RULES: Rules = [
+    (r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+", ""),
+    (_BOTTOM_UP + r"stem\.conv1\.weight", r"backbone.conv1.weight"),
+    (_BOTTOM_UP + r"stem\.conv1\.norm\.(.*)", r"backbone.bn1.\1"),
+    *[
+        rule
+        for stage in (2, 3, 4, 5)
+        for rule in (
+            (rf"{_BOTTOM_UP}res{stage}\.(\d+)\.shortcut\.weight", rf"backbone.layer{stage - 1}.\1.downsample.0.weight"),
+            (rf"{_BOTTOM_UP}res{stage}\.(\d+)\.shortcut\.norm\.(.*)", rf"backbone.layer{stage - 1}.\1.downsample.1.\2"),
+            (rf"{_BOTTOM_UP}res{stage}\.(\d+)\.conv(\d)\.weight", rf"backbone.layer{stage - 1}.\1.conv\2.weight"),
+            (rf"{_BOTTOM_UP}res{stage}\.(\d+)\.conv(\d)\.norm\.(.*)", rf"backbone.layer{stage - 1}.\1.bn\2.\3"),
+            (rf"backbone\.fpn_lateral{stage}\.(weight|bias)", rf"fpn.lateral.{stage - 2}.0.\1"),
+            (rf"backbone\.fpn_output{stage}\.(weight|bias)", rf"fpn.output.{stage - 2}.0.\1"),
+        )
+    ],
+    (r"proposal_generator\.rpn_head\.conv\.(.*)", r"rpn.convs.0.\1"),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.(.*)", r"rpn.objectness.\1"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.(.*)", r"rpn.deltas.\1"),
+    (r"roi_heads\.box_head\.fc1\.(.*)", r"box_head.fcs.0.\1"),
+    (r"roi_heads\.box_head\.fc2\.(.*)", r"box_head.fcs.1.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.*)", r"box_head.logits.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.*)", r"box_head.deltas.\1"),
+    *[(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
+    (r"roi_heads\.mask_head\.deconv\.(.*)", r"mask_head.upsample.\1"),
+    (r"roi_heads\.mask_head\.predictor\.(.*)", r"mask_head.logits.\1"),
+]
+
+
+def from_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A detectron2 R-CNN-FPN's state dict under our names, for RGB input.
+
+    Raises:
+        ValueError: a key that no ResNet-FPN R-CNN of detectron2 has.
+    """
+    ours = rename(state, _RULES, "detectron2")
+    ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
+    return ours

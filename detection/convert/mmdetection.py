@@ -1,0 +1,42 @@
+"""mmdetection 3.x's Faster and Mask R-CNN weights, pytorch and caffe styles.
+
+Caffe-style models read BGR, as detectron2's: the first convolution's input channels are turned round.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from detection.convert.names import Rules, rename
+
+_RULES: Rules = [
+    (r"data_preprocessor\.(mean|std)", ""),
+    (r"backbone\.(.*)", r"backbone.\1"),
+    (r"neck\.lateral_convs\.(\d+)\.conv\.(.*)", r"fpn.lateral.\1.0.\2"),
+    (r"neck\.fpn_convs\.(\d+)\.conv\.(.*)", r"fpn.output.\1.0.\2"),
+    (r"rpn_head\.rpn_conv\.(.*)", r"rpn.convs.0.\1"),
+    (r"rpn_head\.rpn_cls\.(.*)", r"rpn.objectness.\1"),
+    (r"rpn_head\.rpn_reg\.(.*)", r"rpn.deltas.\1"),
+    (r"roi_head\.bbox_head\.shared_fcs\.(\d)\.(.*)", r"box_head.fcs.\1.\2"),
+    (r"roi_head\.bbox_head\.fc_cls\.(.*)", r"box_head.logits.\1"),
+    (r"roi_head\.bbox_head\.fc_reg\.(.*)", r"box_head.deltas.\1"),
+    *[(rf"roi_head\.mask_head\.convs\.{i}\.conv\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
+    (r"roi_head\.mask_head\.upsample\.(.*)", r"mask_head.upsample.\1"),
+    (r"roi_head\.mask_head\.conv_logits\.(.*)", r"mask_head.logits.\1"),
+]
+
+
+def from_mmdetection(state: Mapping[str, Tensor], style: Literal["pytorch", "caffe"] = "pytorch") -> dict[str, Tensor]:
+    """An mmdetection R-CNN's state dict under our names, for RGB input.
+
+    Args:
+        style: caffe-style configs say ``style='caffe'`` and ``bgr_to_rgb=False``; their file names hold ``caffe``.
+
+    Raises:
+        ValueError: a key that no ResNet-FPN R-CNN of mmdetection has.
+    """
+    ours = rename(state, _RULES, "mmdetection")
+    if style == "caffe":
+        ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
+    return ours

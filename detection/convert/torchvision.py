@@ -1,0 +1,109 @@
+"""torchvision's R-CNN weights, in and out.
+
+torchvision puts the background first and gives it a box and a mask; ours comes last and has neither.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from detection.convert.names import Rules, rename
+
+_BODY: Rules = [
+    (r"backbone\.body\.(.*)", r"backbone.\1"),
+    (r"backbone\.fpn\.inner_blocks\.(.*)", r"fpn.lateral.\1"),
+    (r"backbone\.fpn\.layer_blocks\.(.*)", r"fpn.output.\1"),
+    (r"rpn\.head\.conv\.(\d+)\.0\.(.*)", r"rpn.convs.\1.\2"),
+    (r"rpn\.head\.cls_logits\.(.*)", r"rpn.objectness.\1"),
+    (r"rpn\.head\.bbox_pred\.(.*)", r"rpn.deltas.\1"),
+    (r"roi_heads\.box_head\.fc6\.(.*)", r"box_head.fcs.0.\1"),
+    (r"roi_heads\.box_head\.fc7\.(.*)", r"box_head.fcs.1.\1"),
+    (r"roi_heads\.box_head\.5\.(.*)", r"box_head.fcs.0.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.*)", r"box_head.logits.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.*)", r"box_head.deltas.\1"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(.*)", r"mask_head.upsample.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.*)", r"mask_head.logits.\1"),
+]
+
+
+def from_torchvision(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
+    """A torchvision detector's state dict under our names.
+
+    Args:
+        state: of ``fasterrcnn_*`` or ``maskrcnn_*``.
+        labels: torchvision's labels (1 is its first class) that become our classes 0, 1, ...; all if None.
+
+    Raises:
+        ValueError: a key that no torchvision R-CNN has.
+    """
+    ours = rename(state, [*_BODY, *_stacks(normed="roi_heads.box_head.0.1.weight" in state)], "torchvision")
+    chosen = list(range(1, len(ours["box_head.logits.bias"]))) if labels is None else list(labels)
+    for kind in ("weight", "bias"):
+        ours[f"box_head.logits.{kind}"] = ours[f"box_head.logits.{kind}"][[*chosen, 0]]
+        ours[f"box_head.deltas.{kind}"] = ours[f"box_head.deltas.{kind}"].unflatten(0, (-1, 4))[chosen].flatten(0, 1)
+        if f"mask_head.logits.{kind}" in ours:
+            ours[f"mask_head.logits.{kind}"] = ours[f"mask_head.logits.{kind}"][chosen]
+    return ours
+
+
+def to_torchvision(state: Mapping[str, Tensor], version: int = 1) -> dict[str, Tensor]:
+    """Our detector's state dict under torchvision's names, all classes in our order behind the background.
+
+    The box and the mask of the background, which torchvision has and never reads, are zero.
+
+    Args:
+        version: layout of torchvision's first (1) or ``_v2`` (2) detectors.
+
+    Raises:
+        ValueError: a key that torchvision's layout has no place for.
+    """
+    outputs = dict(state)
+    for kind in ("weight", "bias"):
+        logits, deltas = outputs[f"box_head.logits.{kind}"], outputs[f"box_head.deltas.{kind}"]
+        outputs[f"box_head.logits.{kind}"] = logits.roll(1, 0)
+        outputs[f"box_head.deltas.{kind}"] = torch.cat([torch.zeros_like(deltas[:4]), deltas])
+        masks = outputs.get(f"mask_head.logits.{kind}")
+        if masks is not None:
+            outputs[f"mask_head.logits.{kind}"] = torch.cat([torch.zeros_like(masks[:1]), masks])
+    return rename(outputs, _outwards(version), "torchvision's layout has no place for these; our")
+
+
+def _outwards(version: int) -> Rules:
+    """The rules above, read backwards."""
+    step, fcs = (3, (r"roi_heads.box_head.5.\1",)) if version == 2 else (2, ())
+    box = [(r"box_head\.fcs\.0\.(.*)", name) for name in fcs] or [
+        (r"box_head\.fcs\.0\.(.*)", r"roi_heads.box_head.fc6.\1"),
+        (r"box_head\.fcs\.1\.(.*)", r"roi_heads.box_head.fc7.\1"),
+    ]
+    return [
+        (r"backbone\.(.*)", r"backbone.body.\1"),
+        (r"fpn\.lateral\.(.*)", r"backbone.fpn.inner_blocks.\1"),
+        (r"fpn\.output\.(.*)", r"backbone.fpn.layer_blocks.\1"),
+        (r"rpn\.convs\.(\d+)\.(.*)", r"rpn.head.conv.\1.0.\2"),
+        (r"rpn\.objectness\.(.*)", r"rpn.head.cls_logits.\1"),
+        (r"rpn\.deltas\.(.*)", r"rpn.head.bbox_pred.\1"),
+        *box,
+        (r"box_head\.logits\.(.*)", r"roi_heads.box_predictor.cls_score.\1"),
+        (r"box_head\.deltas\.(.*)", r"roi_heads.box_predictor.bbox_pred.\1"),
+        (r"mask_head\.upsample\.(.*)", r"roi_heads.mask_predictor.conv5_mask.\1"),
+        (r"mask_head\.logits\.(.*)", r"roi_heads.mask_predictor.mask_fcn_logits.\1"),
+        *[
+            (rf"{head}\.convs\.{block * step + part}\.(.*)", rf"roi_heads.{head}.{block}.{part}.\1")
+            for head in ("box_head", "mask_head")
+            for block in range(4)
+            for part in (0, 1)
+            if part == 0 or step == 3
+        ],
+    ]
+
+
+def _stacks(normed: bool) -> Rules:
+    """Convolution stacks: torchvision counts blocks of (convolution, norm, ReLU), we count layers."""
+    step = 3 if normed else 2
+    return [
+        (rf"roi_heads\.{head}\.{block}\.{part}\.(.*)", rf"{head}.convs.{block * step + part}.\1")
+        for head in ("box_head", "mask_head")
+        for block in range(4)
+        for part in (0, 1)
+    ]

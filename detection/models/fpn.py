@@ -1,0 +1,71 @@
+"""The feature pyramid: one width and strong semantics at every scale.
+
+C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Lin et al. 2017 (FPN), section 3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.norms import make_norm
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """Width and kind of the pyramid."""
+
+    channels: int = 256
+    """Channels of every level."""
+    norm: Literal["batch", "sync", "group"] | None = None
+    """Norm after every convolution of the pyramid; none in the paper."""
+    extra: Literal["pool", "conv"] = "pool"
+    """Levels above the backbone's last: P6 by max-pooling P5 (FPN), or P6 and P7 by convolution (RetinaNet)."""
+
+
+class FPN(nn.Module):
+    """Lateral 1x1 and output 3x3 convolutions with a top-down path, and the levels above."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int = 256,
+        norm: Literal["batch", "sync", "group"] | None = None,
+        extra: Literal["pool", "conv"] = "pool",
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(_conv(c, channels, 1, norm) for c in in_channels)
+        self.output = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in in_channels)
+        self.extra = nn.ModuleList(_conv(channels, channels, 3, None, stride=2) for _ in range(2 * (extra == "conv")))
+        self.channels = channels
+        self.strides = tuple(in_strides) + tuple(in_strides[-1] * 2**i for i in range(1, 1 + max(1, len(self.extra))))
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Pyramid levels, finest first.
+
+        Args:
+            stages: (B, C_l, H_l, W_l) per backbone stage, finest first.
+
+        Returns:
+            (B, channels, H_l, W_l) per stage, then the levels above.
+        """
+        merged = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
+        for i in range(len(merged) - 1, 0, -1):
+            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+        levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
+        if not self.extra:
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        for i, conv in enumerate(self.extra):
+            levels.append(conv(levels[-1] if i == 0 else levels[-1].relu()))
+        return levels
+
+
+def _conv(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv) if norm is None else nn.Sequential(conv, make_norm(norm, outputs))

@@ -1,0 +1,114 @@
+"""The mask head: which pixels of a box belong to the object?
+
+B images   S RoI samples   D detections   R slots that are computed   K classes   m mask side.
+He et al. 2017 (Mask R-CNN), sections 3 and 3.1: one mask per class, no competition between classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detection.models.box_head import conv_stack
+from detection.ops.masks import crop_masks
+from detection.ops.roi_align import roi_align
+from detection.structures import IGNORE, Detections, RoISamples, Targets
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Layers of the mask head."""
+
+    convs: int = 4
+    """3x3 convolutions before the upsampling."""
+    channels: int = 256
+    """Their width."""
+    norm: Literal["batch", "sync", "group"] | None = None
+    """Norm after each of them."""
+    resolution: int = 14
+    """Side of the RoI's features; the mask has twice as many."""
+    sampling_ratio: int = 2
+    """Sampling points per cell and side; 0 takes as many as the RoI is large (detectron2)."""
+    aligned: bool = True
+    """Sample half a pixel further left and up, as pixel centres want it; torchvision does not."""
+
+
+class MaskHead(nn.Module):
+    """Mask logits of RoIs; their loss in training, probabilities at test time."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        strides: Sequence[int],
+        convs: int = 4,
+        channels: int = 256,
+        norm: Literal["batch", "sync", "group"] | None = None,
+        resolution: int = 14,
+        sampling_ratio: int = 2,
+        aligned: bool = True,
+    ) -> None:
+        super().__init__()
+        self.convs = conv_stack(in_channels, [channels] * convs, norm)
+        self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
+        self.logits = nn.Conv2d(channels, num_classes, 1)
+        for layer in (self.upsample, self.logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.strides = tuple(strides)
+        self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits of the RoIs that carry a class.
+
+        Args:
+            features: P2..P5, (B, C, H_l, W_l).
+            rois: (B, S, 4).
+            labels: (B, S) int64; slots with a negative label need no mask.
+
+        Returns:
+            logits: (R, m, m) float32, of each slot's own class.
+            slots: (R,) int64 into B * S: those with a class on a CPU, all on other devices.
+        """
+        flat = labels.flatten()
+        # Picking the slots that need work asks the device how many there are: free on a CPU, a stall on others.
+        slots = (
+            (flat >= 0).nonzero()[:, 0] if flat.device.type == "cpu" else torch.arange(len(flat), device=flat.device)
+        )
+        x = roi_align(features, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
+        x = self.upsample(self.convs(x.flatten(0, 1)[slots])).relu()
+        # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
+        own = flat[slots].clamp(min=0)
+        weight = self.logits.weight.flatten(1)[own].to(x.dtype)  # (R, channels)
+        logits = torch.bmm(weight[:, None], x.flatten(2)).view(-1, *x.shape[-2:])
+        assert self.logits.bias is not None
+        return logits.float() + self.logits.bias[own][:, None, None], slots
+
+    def losses(
+        self, features: Sequence[Tensor], samples: RoISamples, targets: Targets, positives: int
+    ) -> dict[str, Tensor]:
+        """``loss_mask``: binary cross-entropy of the own class's mask, mean over known positives (section 3).
+
+        Args:
+            positives: the first this many samples per image may be positive.
+        """
+        assert targets.masks is not None
+        rois, matched = samples.boxes[:, :positives], samples.matched[:, :positives]
+        labels = samples.labels[:, :positives]
+        labels = labels.masked_fill(labels >= self.logits.out_channels, IGNORE)
+        truth = crop_masks(targets.masks, targets.boxes, matched, rois, 2 * self.resolution)  # (B, S', m, m)
+        known = truth[..., 0, 0] >= 0
+        labels = labels.masked_fill(~known, IGNORE)
+        logits, slots = self(features, rois, labels)
+        truth, use = truth.flatten(0, 1)[slots], (labels.flatten()[slots] != IGNORE).float()
+        loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none").mean(dim=(1, 2))
+        return {"loss_mask": (loss * use).sum() / use.sum().clamp(min=1)}
+
+    def masks(self, features: Sequence[Tensor], detections: Detections) -> Detections:
+        """The detections with (B, D, m, m) probabilities; zero on padding."""
+        logits, slots = self(features, detections.boxes, detections.labels)
+        masks = logits.new_zeros(detections.labels.numel(), *logits.shape[1:]).index_copy(0, slots, logits.sigmoid())
+        return detections._replace(masks=masks.view(*detections.labels.shape, *logits.shape[1:]))

@@ -1,0 +1,201 @@
+"""Faster R-CNN and Mask R-CNN: the figure of the papers.
+
+images -> backbone C2..C5 -> pyramid P2..P6 -> proposals -> boxes -> masks.
+Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FPN).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+import backbones
+from backbones import Backbone, BackboneConfig
+from detection.models.anchors import Anchors
+from detection.models.box_head import BoxHead, BoxHeadConfig
+from detection.models.fpn import FPN, FPNConfig
+from detection.models.mask_head import MaskHead, MaskHeadConfig
+from detection.models.rpn import RPN, RPNConfig
+from detection.structures import Batch, Categories, Detections, RoISamples
+
+Pyramid = Sequence[Tensor]
+
+
+class FasterRCNN(nn.Module):
+    """Two stages over a feature pyramid: proposals, then a class and a box for each.
+
+    Training and inference are two methods, :meth:`losses` and :meth:`forward`; both accept features computed before,
+    so that validation has losses and detections for the price of one pass.
+    """
+
+    stride = 32
+    """Canvases must be multiples of this."""
+
+    def __init__(self, backbone: Backbone, fpn: FPN, anchors: Anchors, rpn: RPN, box_head: BoxHead) -> None:
+        super().__init__()
+        self.backbone, self.fpn, self.anchors, self.rpn, self.box_head = backbone, fpn, anchors, rpn, box_head
+        self.categories: Categories | None = None  # names and original ids, known once there is a data set
+        self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """K, without background."""
+        return self.box_head.num_classes
+
+    def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
+        """Feature pyramid of images.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..255, uint8 or float; H and W multiples of 32.
+            sizes: (B, 2) height, width of each image on the canvas.
+
+        Returns:
+            P2..P6, (B, C, H / stride, W / stride), finest first.
+        """
+        return self.fpn(self.backbone(self.normalise(images, sizes)))
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object."""
+        x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        rows = torch.arange(images.shape[-2], device=images.device) < sizes[:, :1]  # (B, H)
+        columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # (B, W)
+        return x * (rows[:, None, :, None] & columns[:, None, None, :])
+
+    def losses(
+        self, batch: Batch, features: Pyramid | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Scalar losses by name; their sum is what training minimises.
+
+        Args:
+            batch: with targets.
+            features: from :meth:`features`; computed if None.
+            generator: draws the samples of both stages; the global one if None.
+        """
+        features = self.features(batch.images, batch.sizes) if features is None else features
+        return self.box_losses(batch, features, generator)[0]
+
+    def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
+        """Detections in canvas pixels; arguments as for :meth:`features`."""
+        features = self.features(images, sizes) if features is None else features
+        anchors, grids = self._anchors(images, features)
+        logits, deltas = self.rpn(features)
+        proposals = self.rpn.propose(logits, deltas, anchors, sizes, grids)
+        return self.box_head.detect(self.roi_features(features), proposals, sizes)
+
+    def box_losses(
+        self, batch: Batch, features: Pyramid, generator: torch.Generator | None = None
+    ) -> tuple[dict[str, Tensor], RoISamples]:
+        """The losses of the RPN and the box head, and the RoIs that were sampled."""
+        assert batch.targets is not None
+        anchors, grids = self._anchors(batch.images, features)
+        logits, deltas = self.rpn(features)
+        losses = self.rpn.losses(logits, deltas, anchors, batch, grids, generator)
+        proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
+        samples = self.box_head.sample(proposals, batch.targets, generator)
+        return losses | self.box_head.losses(self.roi_features(features), samples, batch.targets), samples
+
+    def roi_features(self, features: Pyramid) -> Pyramid:
+        """The levels that RoIs are cut from: those of the backbone's strides."""
+        return features[: len(self.box_head.strides)]
+
+    def _anchors(self, images: Tensor, features: Pyramid) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        grids = [(level.shape[-2], level.shape[-1]) for level in features]
+        return self.anchors((images.shape[-2], images.shape[-1]), grids, images.device), grids
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a mask for each detection."""
+
+    def __init__(
+        self, backbone: Backbone, fpn: FPN, anchors: Anchors, rpn: RPN, box_head: BoxHead, mask_head: MaskHead
+    ) -> None:
+        super().__init__(backbone, fpn, anchors, rpn, box_head)
+        self.mask_head = mask_head
+
+    def losses(
+        self, batch: Batch, features: Pyramid | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """As Faster R-CNN's, with ``loss_mask``."""
+        assert batch.targets is not None
+        features = self.features(batch.images, batch.sizes) if features is None else features
+        losses, samples = self.box_losses(batch, features, generator)
+        return losses | self.mask_head.losses(
+            self.roi_features(features), samples, batch.targets, self.box_head.max_positives
+        )
+
+    def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
+        """As Faster R-CNN's, with masks in the frames of the boxes."""
+        features = self.features(images, sizes) if features is None else features
+        return self.mask_head.masks(self.roi_features(features), super().forward(images, sizes, features))
+
+
+def faster_rcnn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int = 80,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+) -> FasterRCNN:
+    """Faster R-CNN by the name of its backbone.
+
+    Args:
+        backbone: a name as in :func:`backbones.available`, or a config (weights, norm, frozen stages).
+        num_classes: K, without background.
+        fpn, rpn, box_head: the defaults if None.
+
+    Raises:
+        ValueError: unknown backbone, or anchors that do not fit the pyramid.
+
+    Example:
+        >>> model = faster_rcnn("resnet18", num_classes=3)
+    """
+    return build_detector(num_classes, _config(backbone), fpn, rpn, box_head, None)
+
+
+def mask_rcnn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int = 80,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    mask_head: MaskHeadConfig | None = None,
+) -> MaskRCNN:
+    """Mask R-CNN by the name of its backbone; as :func:`faster_rcnn`."""
+    model = build_detector(num_classes, _config(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
+    assert isinstance(model, MaskRCNN)
+    return model
+
+
+def build_detector(
+    num_classes: int,
+    backbone: BackboneConfig,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    mask_head: MaskHeadConfig | None = None,
+) -> FasterRCNN:
+    """A detector from configs: Mask R-CNN if there is a mask head, else Faster R-CNN.
+
+    Channels, strides and anchors per cell follow from the parts below.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class (background is not one)")
+    fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
+    body = backbones.build(backbone)
+    neck = FPN(body.channels, body.strides, **vars(fpn))
+    anchors = Anchors(neck.strides, **vars(rpn.anchors))
+    rpn_options = {key: value for key, value in vars(rpn).items() if key != "anchors"}
+    proposer = RPN(neck.channels, anchors.per_cell, neck.strides, **rpn_options)
+    boxes = BoxHead(neck.channels, num_classes, body.strides, **vars(box_head))
+    if mask_head is None:
+        return FasterRCNN(body, neck, anchors, proposer, boxes)
+    masks = MaskHead(neck.channels, num_classes, body.strides, **vars(mask_head))
+    return MaskRCNN(body, neck, anchors, proposer, boxes, masks)
+
+
+def _config(backbone: str | BackboneConfig) -> BackboneConfig:
+    return backbone if isinstance(backbone, BackboneConfig) else BackboneConfig(name=backbone)

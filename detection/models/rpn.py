@@ -1,0 +1,217 @@
+"""The region proposal network: where are objects, whatever they are?
+
+B images   L levels   A anchors per cell   N anchors of all levels   P proposals.
+Ren et al. 2015 (Faster R-CNN), section 3.1; over a pyramid: Lin et al. 2017 (FPN), section 4.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detection.models.anchors import AnchorConfig
+from detection.ops import boxes as box_ops
+from detection.ops.matching import match, sample
+from detection.ops.nms import nms
+from detection.structures import IGNORE, Batch, Proposals
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Anchors, training samples and proposals."""
+
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    """Sizes and shapes of the anchors."""
+    convs: int = 1
+    """Shared 3x3 convolutions before objectness and deltas."""
+    samples: int = 256
+    """Anchors per image that enter the loss (section 3.1.3)."""
+    positive_fraction: float = 0.5
+    """At most this part of them is positive."""
+    low: float = 0.3
+    """Anchors whose best IoU is below are negative."""
+    high: float = 0.7
+    """Anchors whose best IoU reaches this are positive; between the two they are ignored."""
+    beta: float = 0.0
+    """Where the box loss turns from squared to linear; 0 is plain L1 (detectron2), torchvision has 1/9."""
+    pre_nms_train: int = 2000
+    """Best anchors per level that enter the NMS, in training."""
+    pre_nms_test: int = 1000
+    """The same at test time."""
+    proposals_train: int = 1000
+    """Proposals per image after the NMS, in training."""
+    proposals_test: int = 1000
+    """The same at test time."""
+    nms_threshold: float = 0.7
+    """Of two anchors of one level that overlap more, the better one stays."""
+    min_size: float = 1e-3
+    """Proposals with a shorter side, in pixels, are dropped."""
+
+
+class RPN(nn.Module):
+    """Objectness and deltas at every anchor; proposals and losses from them."""
+
+    def __init__(
+        self,
+        channels: int,
+        anchors_per_cell: int,
+        strides: Sequence[int],
+        convs: int = 1,
+        samples: int = 256,
+        positive_fraction: float = 0.5,
+        low: float = 0.3,
+        high: float = 0.7,
+        beta: float = 0.0,
+        pre_nms_train: int = 2000,
+        pre_nms_test: int = 1000,
+        proposals_train: int = 1000,
+        proposals_test: int = 1000,
+        nms_threshold: float = 0.7,
+        min_size: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
+        self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(channels, anchors_per_cell * 4, 1)
+        for conv in [*self.convs, self.objectness, self.deltas]:
+            nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.strides = tuple(strides)
+        self.samples, self.positive_fraction = samples, positive_fraction
+        self.low, self.high, self.beta = low, high, beta
+        self.pre_nms_train, self.pre_nms_test = pre_nms_train, pre_nms_test
+        self.proposals_train, self.proposals_test = proposals_train, proposals_test
+        self.nms_threshold, self.min_size = nms_threshold, min_size
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness logits (B, N_l) and deltas (B, N_l, 4) per level, both float32."""
+        logits, deltas = [], []
+        for x in features:
+            for conv in self.convs:
+                x = conv(x).relu()
+            logits.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1).float())
+            deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
+        return logits, deltas
+
+    def propose(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        sizes: Tensor,
+        grids: Sequence[tuple[int, int]],
+        train: bool = False,
+    ) -> Proposals:
+        """The best anchors, moved by their deltas, without near-duplicates; no gradient flows through them.
+
+        Args:
+            logits, deltas, anchors: per level, from :meth:`forward` and :class:`Anchors`.
+            sizes: (B, 2) height, width of the images.
+            grids: rows, columns of each level.
+            train: take the numbers for training.
+
+        Returns:
+            Proposals, P = ``proposals_train`` or ``proposals_test``.
+        """
+        pre_nms = self.pre_nms_train if train else self.pre_nms_test
+        num = self.proposals_train if train else self.proposals_test
+        boxes, scores = [], []
+        with torch.no_grad():
+            for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+                inside = _inside(sizes, grids[level], self.strides[level], logit.shape[1])
+                # Top-k before decoding: a few thousand boxes are decoded instead of a quarter of a million.
+                top, index = logit.detach().masked_fill(~inside, -torch.inf).topk(min(pre_nms, logit.shape[1]))
+                chosen = delta.detach().gather(1, index[..., None].expand(-1, -1, 4))
+                box = box_ops.clip(box_ops.decode(chosen, anchor[index]), sizes)
+                small = (box[..., 2:] - box[..., :2]).amin(dim=-1) < self.min_size
+                short = pre_nms - box.shape[1]
+                boxes.append(F.pad(box, (0, 0, 0, short)))
+                scores.append(F.pad(top.masked_fill(small, -torch.inf), (0, short), value=-torch.inf))
+            box, score = torch.stack(boxes, dim=1), torch.stack(scores, dim=1)  # (B, L, pre_nms, 4), (B, L, pre_nms)
+            # A dropped box must not stand between better and worse ones: the NMS wants falling scores.
+            score, order = score.sort(dim=-1, descending=True, stable=True)
+            box = box.gather(2, order[..., None].expand_as(box))
+            keep = nms(box.flatten(0, 1), score.flatten(0, 1), self.nms_threshold).view_as(score)
+            score = score.masked_fill(~keep, -torch.inf).flatten(1)  # (B, L * pre_nms)
+            top, index = score.topk(min(num, score.shape[1]))
+            box = box.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+            box = box.masked_fill(top.isneginf()[..., None], 0)
+            short = num - top.shape[1]
+            return Proposals(F.pad(box, (0, 0, 0, short)), F.pad(top, (0, short), value=-torch.inf))
+
+    def losses(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        batch: Batch,
+        grids: Sequence[tuple[int, int]],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """``loss_rpn_cls`` and ``loss_rpn_loc`` over ``samples`` anchors per image (equation 1)."""
+        assert batch.targets is not None
+        anchor = torch.cat(list(anchors))  # (N, 4)
+        with torch.no_grad():
+            inside = torch.cat(
+                [
+                    _inside(batch.sizes, grid, stride, len(level))
+                    for grid, stride, level in zip(grids, self.strides, anchors, strict=True)
+                ],
+                dim=1,
+            )
+            matched, label = match(
+                batch.targets.boxes, batch.targets.crowd, anchor, self.low, self.high, keep_best=True
+            )
+            index, label = sample(label.masked_fill(~inside, IGNORE), self.samples, self.positive_fraction, generator)
+        return self.sampled_losses(
+            torch.cat(list(logits), dim=1), torch.cat(list(deltas), dim=1), anchor, batch, index, label, matched
+        )
+
+    def sampled_losses(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchor: Tensor,
+        batch: Batch,
+        index: Tensor,
+        label: Tensor,
+        matched: Tensor,
+    ) -> dict[str, Tensor]:
+        """Losses of the sampled anchors.
+
+        Args:
+            logits, deltas: (B, N), (B, N, 4) of all levels.
+            anchor: (N, 4).
+            index, label: (B, samples) from :func:`~detection.ops.matching.sample`.
+            matched: (B, N) index into G.
+        """
+        assert batch.targets is not None
+        valid, positive = label != IGNORE, label == 1
+        count = valid.sum().clamp(min=1)
+        objectness = F.binary_cross_entropy_with_logits(
+            logits.gather(1, index), positive.float(), weight=valid.float(), reduction="sum"
+        )
+        truth = batch.targets.boxes.gather(1, matched.gather(1, index)[..., None].expand(-1, -1, 4))
+        target = box_ops.encode(truth, anchor[index])
+        loss = F.smooth_l1_loss(
+            deltas.gather(1, index[..., None].expand(-1, -1, 4)), target, beta=self.beta, reduction="none"
+        )
+        return {
+            "loss_rpn_cls": objectness / count,
+            "loss_rpn_loc": loss.masked_fill(~positive[..., None], 0).sum() / count,
+        }
+
+
+def _inside(sizes: Tensor, grid: tuple[int, int], stride: int, anchors: int, divisor: int = 32) -> Tensor:
+    """(B, N_l) bool: anchors whose cell lies on the image, not on the canvas beyond.
+
+    The image counts up to the next multiple of 32, so that an image alone on its smallest canvas keeps every anchor
+    (as its peers do) and a larger canvas adds none.
+    """
+    reach = (sizes + divisor - 1) // divisor * divisor
+    rows = torch.arange(grid[0], device=sizes.device) * stride < reach[:, :1]  # (B, rows)
+    columns = torch.arange(grid[1], device=sizes.device) * stride < reach[:, 1:]
+    cells = (rows[:, :, None] & columns[:, None, :]).flatten(1)
+    return cells.repeat_interleave(anchors // (grid[0] * grid[1]), dim=1)

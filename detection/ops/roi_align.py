@@ -1,0 +1,216 @@
+"""RoIAlign over all levels and images at once (Mask R-CNN, section 3).
+
+B images, S RoIs per image, R = B * S RoIs, C channels, r bins per side.  Boxes: XYXY in canvas pixels.
+
+Every bin is a weighted sum of feature vectors, so the whole operation is one product with a sparse matrix: its columns
+are the pixels of all levels and images, its rows the bins. ``embedding_bag`` is that product. It reads each feature
+vector as one piece, which is why the features are laid channels last, and it is several times as fast on CPU as the
+loop of torchvision, forward and (with the transposed matrix) backward.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def assign_levels(
+    boxes: Tensor, levels: int, canonical_size: float = 224, canonical_level: int = 4, first_level: int = 2
+) -> Tensor:
+    """The pyramid level that pools each box (Feature Pyramid Networks, equation 1).
+
+    Args:
+        boxes: (..., 4).
+        levels: number of levels; boxes too small or too large take the nearest.
+        canonical_size: side in pixels of a box that belongs to ``canonical_level``.
+        first_level: name of the first one, 2 for P2.
+
+    Returns:
+        (...) int64 in [0, levels); 0 for a box without area.
+    """
+    width, height = (boxes[..., 2:] - boxes[..., :2]).float().unbind(-1)
+    size = (width * height).sqrt()
+    # The epsilon lifts a box of exactly 112, 224, 448 pixels onto its own level whatever the logarithm rounds to.
+    level = torch.floor(canonical_level + torch.log2(size / canonical_size) + 1e-6) - first_level
+    return level.clamp(min=0, max=levels - 1).nan_to_num(0).long()
+
+
+def roi_align(
+    features: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    output_size: int,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """Pool a fixed grid of features from every box, each from its own level.
+
+    Each bin is the mean of bilinear samples. A sample more than one cell outside the level counts as zero, any other
+    is moved to the rim. Gradients flow into the features, not into the boxes.
+
+    Args:
+        features: per level (B, C, H_l, W_l), best channels last.
+        strides: per level, in canvas pixels.
+        boxes: (B, S, 4). Boxes without area or not finite give finite numbers.
+        output_size: r.
+        sampling_ratio: samples per bin and axis; 0 takes one per feature cell (Detectron2's default; slower, and it
+            waits for the device).
+        aligned: shift by half a cell, so that a cell's value stands at its centre. Without it a box is at least one
+            cell wide (the older convention, torchvision's default).
+
+    Returns:
+        (B, S, C, r, r) in the dtype of the features, channels last in memory.
+    """
+    batch, num = boxes.shape[:2]
+    rows = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (pixels of all levels, C)
+    # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
+    flat = boxes.detach().flatten(0, 1).to(torch.promote_types(torch.float32, rows.dtype))
+    level = assign_levels(flat, len(features), first_level=round(math.log2(strides[0])))  # (R,)
+    flat = flat * _pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
+    height, width = _pick([x.shape[2] for x in features], level), _pick([x.shape[3] for x in features], level)
+    starts = [0]
+    for x in features[:-1]:
+        starts.append(starts[-1] + batch * x.shape[2] * x.shape[3])
+    image = torch.arange(batch, device=boxes.device).repeat_interleave(num)
+    origin = _pick(starts, level) + image * height * width  # (R,) row of the image's first pixel on that level
+    sides = flat[:, 2:] - flat[:, :2]
+    if not aligned:
+        sides = sides.clamp(min=1)
+    pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
+    index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
+    pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets)  # (R * r * r, C)
+    return pooled.view(batch, num, output_size, output_size, -1).permute(0, 1, 4, 2, 3)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Bag i is the sum of weight[k] * rows[index[k]] over offsets[i] <= k < offsets[i + 1]; rows alone have a gradient.
+
+    PyTorch's own backward adds one vector after the other in the dtype of the features. The transposed product adds
+    in float32, is faster, and its order is fixed: the gradient is the same bits on every run.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(index, weight, offsets)
+        ctx.num_rows = len(rows)
+        return F.embedding_bag(index, rows, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        index, weight, offsets = ctx.saved_tensors
+        bags = torch.arange(len(offsets) - 1, dtype=index.dtype, device=index.device)
+        bag = bags.repeat_interleave(offsets.diff(), output_size=len(index))
+        index, order = index.sort(stable=True)
+        ends = torch.arange(ctx.num_rows + 1, dtype=index.dtype, device=index.device)
+        offsets = torch.searchsorted(index, ends, out_int32=True)
+        rows = F.embedding_bag(
+            bag[order],
+            grad.contiguous(),
+            offsets,
+            mode="sum",
+            per_sample_weights=weight[order],
+            include_last_offset=True,
+        )
+        return rows, None, None, None
+
+
+def _pick(values: Sequence[float], level: Tensor) -> Tensor:
+    """``values[level]`` without a tensor from the host, for which a CUDA device would have to wait."""
+    picked = torch.full_like(level, values[0], dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
+    for i, value in enumerate(values[1:], start=1):
+        picked = picked.masked_fill(level == i, value)
+    return picked
+
+
+def _fixed_pixels(
+    corner: Tensor, sides: Tensor, height: Tensor, width: Tensor, origin: Tensor, bins: int, samples: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, weights and offsets of all bins, with ``samples`` per bin and axis.
+
+    Args:
+        corner, sides: (R, 2) x, y, in cells of the RoI's level.
+        height, width: (R,) of the level.
+        origin: (R,) row of its first pixel.
+    """
+    axes = []
+    for axis, extent in enumerate((width, height)):
+        step = torch.arange(samples, device=corner.device)
+        point = _points(corner[:, axis], sides[:, axis], bins, step, samples)
+        low, high, low_weight, high_weight = _neighbours(point, extent)
+        weight = torch.cat([low_weight, high_weight], dim=-1) / samples
+        axes.append((torch.cat([low, high], dim=-1), weight))  # (R, bins, 2 * samples)
+    (x, x_weight), (y, y_weight) = axes
+    y = y * width[:, None, None] + origin[:, None, None]
+    # int32: the sort of the backward pass and the product itself are faster for it.
+    index = y.int()[:, :, None, :, None] + x.int()[:, None, :, None, :]  # (R, bins, bins, 2 * samples, 2 * samples)
+    weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    taps = 4 * samples * samples
+    offsets = torch.arange(0, index.numel() + 1, taps, dtype=torch.int32, device=index.device)
+    return index.flatten(), weight.flatten(), offsets
+
+
+def _adaptive_pixels(
+    corner: Tensor, sides: Tensor, height: Tensor, width: Tensor, origin: Tensor, bins: int, samples: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_fixed_pixels`, with as many samples per bin as it covers cells, rounded up.
+
+    The samples of a bin lie no further apart than the cells, so that along each axis it touches a gapless run of
+    cells. The weights that fall on one cell are added up before the two axes are multiplied.
+    """
+    axes = []
+    for axis, extent in enumerate((width, height)):
+        # Only a box that reaches far beyond its level, or a broken one, asks for more samples than there are cells.
+        count = (sides[:, axis] / bins).ceil().nan_to_num(0).clamp(min=0).minimum(extent + 1).long()  # (R,)
+        divisor = count.clamp(min=1)[:, None, None]
+        step = torch.arange(int(count.amax()) if len(count) else 0, device=corner.device)
+        point = _points(corner[:, axis], sides[:, axis], bins, step, divisor)
+        low, high, low_weight, high_weight = _neighbours(point, extent)
+        used = (step < count[:, None, None]) / divisor  # (R, 1, samples)
+        axes.append(_merge(torch.cat([low, high], dim=-1), torch.cat([low_weight * used, high_weight * used], dim=-1)))
+    (x, run_x, x_weight), (y, run_y, y_weight) = axes
+    lengths = (run_y[:, :, None] * run_x[:, None, :]).flatten()  # (R * bins * bins,)
+    offsets = F.pad(lengths.cumsum(0), (1, 0))
+    bag = torch.arange(len(lengths), device=corner.device).repeat_interleave(lengths)  # (taps of all bins,)
+    tap = torch.arange(len(bag), device=corner.device) - offsets[bag]
+    roi = bag // (bins * bins)
+    row, column = bag // bins, roi * bins + bag % bins  # into (R * bins): the bin's place along y and along x
+    run = run_x.flatten()[column]
+    down = tap // run
+    right = tap - down * run
+    index = origin[roi] + (y.flatten()[row] + down) * width[roi] + x.flatten()[column] + right
+    return index.int(), y_weight.flatten(0, 1)[row, down] * x_weight.flatten(0, 1)[column, right], offsets.int()
+
+
+def _merge(cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First cell (R, bins) and length (R, bins) of each run, and the weights (R, bins, longest run) of its cells.
+
+    Args:
+        cells, weight: (R, bins, taps); a tap of weight zero does not count.
+    """
+    unused = weight == 0
+    first = cells.masked_fill(unused, torch.iinfo(cells.dtype).max).amin(dim=-1, keepdim=True)
+    place = (cells - first).masked_fill(unused, 0)
+    run = (place + 1).masked_fill(unused, 0).amax(dim=-1)  # (R, bins)
+    merged = weight.new_zeros((*run.shape, max(1, int(run.amax())))).scatter_add_(-1, place, weight)
+    return first.squeeze(-1), run, merged
+
+
+def _points(corner: Tensor, side: Tensor, bins: int, step: Tensor, samples: Tensor | int) -> Tensor:
+    """(R, bins, samples): where the samples lie along one axis, in cells."""
+    bin_side = (side / bins)[:, None, None]
+    place = torch.arange(bins, device=corner.device)[:, None]
+    return corner[:, None, None] + place * bin_side + (step + 0.5) * bin_side / samples
+
+
+def _neighbours(point: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cells left and right of each point and their weights, for linear interpolation along one axis."""
+    extent = extent[:, None, None]
+    inside = (point >= -1) & (point <= extent)  # false for NaN
+    point = torch.where(inside, point.clamp(min=0).minimum(extent - 1), 0)
+    low = point.floor()
+    weight = point - low
+    low = low.long()
+    return low, (low + 1).minimum(extent - 1), (1 - weight) * inside, weight * inside

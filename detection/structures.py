@@ -1,0 +1,128 @@
+"""What flows from the dataset to the evaluator.
+
+B images, H x W canvas, G ground truths, P proposals, S RoI samples, D detections (G, P, S, D padded),
+K classes, M mask side.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0) covers
+[0, 1) x [0, 1).  Labels: [0, K) a class, K background (RoI samples only), IGNORE padding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+IGNORE = -1
+
+
+class Targets(NamedTuple):
+    """Ground truth of a batch, padded to G objects per image."""
+
+    boxes: Tensor
+    """(B, G, 4) float32; zero on padding, so that its IoU with anything is zero."""
+    labels: Tensor
+    """(B, G) int64; IGNORE on padding."""
+    crowd: Tensor
+    """(B, G) bool: regions of many objects, neither positive nor negative."""
+    masks: Tensor | None = None
+    """(B, G, M, M) uint8, each in the frame of its own box: 0, 1, or 255 where no mask is known."""
+
+
+class Batch(NamedTuple):
+    """Images on one canvas, and where they came from."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, zero outside the image; normalised on the device."""
+    sizes: Tensor
+    """(B, 2) int64: height, width of the image inside the canvas (top left)."""
+    original_sizes: Tensor
+    """(B, 2) int64: height, width of the file."""
+    image_ids: Tensor
+    """(B,) int64; IGNORE on a filler image, which is never scored."""
+    targets: Targets | None = None
+
+
+class Proposals(NamedTuple):
+    """Where the RPN sees objects."""
+
+    boxes: Tensor
+    """(B, P, 4), by falling score; zero on padding."""
+    logits: Tensor
+    """(B, P); -inf on padding."""
+
+
+class RoISamples(NamedTuple):
+    """The RoIs that the heads learn from."""
+
+    boxes: Tensor
+    """(B, S, 4), positives first."""
+    labels: Tensor
+    """(B, S) int64: class, K background, IGNORE padding."""
+    matched: Tensor
+    """(B, S) int64 index into G; meaningful for positives only."""
+
+
+class Detections(NamedTuple):
+    """What the detector found, padded to D per image."""
+
+    boxes: Tensor
+    """(B, D, 4), by falling score; zero on padding."""
+    scores: Tensor
+    """(B, D); zero on padding."""
+    labels: Tensor
+    """(B, D) int64; IGNORE on padding."""
+    masks: Tensor | None = None
+    """(B, D, m, m) probabilities in the frame of the box."""
+
+    def image(self, i: int) -> "Detections":
+        """The ``i``-th image, without padding: boxes (n, 4), scores (n,), labels (n,), masks (n, m, m)."""
+        keep = self.labels[i] != IGNORE
+        return Detections(*(None if value is None else value[i][keep] for value in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes, in the order of their labels."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    """Original category ids: ``ids[label]`` is what goes into result files."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def label(self, category_id: int) -> int:
+        """The label of an original category id; KeyError if it is unknown."""
+        try:
+            return self.ids.index(category_id)
+        except ValueError:
+            raise KeyError(category_id) from None
+
+    @classmethod
+    def from_coco(cls, categories: Sequence[Mapping[str, Any]]) -> "Categories":
+        """From the ``categories`` of a COCO file, by rising id."""
+        ordered = sorted(categories, key=lambda category: category["id"])
+        return cls(tuple(str(c["name"]) for c in ordered), tuple(int(c["id"]) for c in ordered))
+
+
+Segmentation = list[np.ndarray] | dict[str, Any] | None
+"""Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
+
+
+@dataclass
+class Sample:
+    """One image in a worker. Ragged, numpy, and never on the device.
+
+    Boxes: XYXY float32 (n, 4) in pixels of ``image``.
+    """
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    image_id: int
+    original_size: tuple[int, int]
+    """Height, width of the file."""
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    masks: np.ndarray | None = None
+    """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""

@@ -1,0 +1,46 @@
+"""Installs two packages, ``detection`` and ``backbones``, and the command ``rcnn``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8", "hypothesis>=6.100"]
+FAST = ["hotcoco>=1.3,<2"]
+
+setup(
+    name="rcnn-toolkit",
+    version="0.1.0",
+    description="Faster R-CNN and Mask R-CNN with swappable backbones: train, evaluate and predict on COCO-format data",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["detection", "detection.*", "backbones", "backbones.*"]) + ["detection.configs"],
+    package_dir={"detection.configs": "configs"},
+    package_data={
+        "detection": ["py.typed"],
+        "backbones": ["py.typed"],
+        "detection.configs": ["*.yaml", "*/*.yaml"],
+    },
+    entry_points={"console_scripts": ["rcnn=detection.cli:main"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "numpy>=2",
+        "pycocotools>=2.0.8",
+        # 2.0.8 is the last release under MIT; the later ones are another, AGPL-licensed package.
+        "albumentations>=2.0.8,<2.1",
+        "opencv-python-headless>=4.13",
+        # 2.6.2 and 2.6.3 on PyPI were malware (GHSA-w37p-236h-pfx3).
+        "lightning>=2.6.4,<3,!=2.6.2,!=2.6.3",
+        "jsonargparse[signatures]>=4.39,<5",
+        "safetensors>=0.4",
+    ],
+    extras_require={
+        "test": TEST,
+        "fast": FAST,
+        "timm": ["timm>=1.0"],
+        "tensorboard": ["tensorboard"],
+        "dev": [*TEST, *FAST, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
+    },
+)

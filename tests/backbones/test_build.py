@@ -1,0 +1,119 @@
+import copy
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backbones import BackboneConfig, available, build
+from backbones.pretrained import imagenet_weights
+
+
+def test_every_name_builds():
+    with torch.device("meta"):
+        for name in available():
+            assert build(BackboneConfig(name)).strides == (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("resnet5O", "resnet50"), ("resnet1010", "resnet101"), ("xyz", "there are resnet10")]
+)
+def test_an_unknown_name_gets_the_nearest_ones(name, hint):
+    with pytest.raises(ValueError, match=hint):
+        build(BackboneConfig(name))
+
+
+def test_an_import_path_names_a_users_own(monkeypatch, tmp_path):
+    (tmp_path / "my_lab_nets.py").write_text(
+        "from backbones import Backbone\n"
+        "class Mine(Backbone):\n    channels, strides = (4, 8), (4, 8)\n"
+        "def number():\n    return 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert build(BackboneConfig("my_lab_nets.Mine")).channels == (4, 8)
+    with pytest.raises(ValueError, match="gives a int, not a"):
+        build(BackboneConfig("my_lab_nets.number"))
+    with pytest.raises(ValueError, match="has no attribute 'Yours'"):
+        build(BackboneConfig("my_lab_nets.Yours"))
+
+
+@pytest.mark.parametrize("freeze", [1, 2, 5])
+def test_frozen_stages_stay_bit_equal_through_training(freeze):
+    torch.manual_seed(0)
+    backbone = build(BackboneConfig("resnet18", freeze=freeze))
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.train()
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        stages = backbone(torch.randn(2, 3, 64, 64))
+        loss = sum(stage.square().mean() for stage in stages)
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
+    parts = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"][: freeze + 1]
+    for key, value in backbone.state_dict().items():
+        frozen = key.split(".")[0] in parts
+        assert torch.equal(value, before[key]) == frozen, key
+
+
+def test_too_many_frozen_stages_are_refused():
+    with pytest.raises(ValueError, match="has 5 stages"):
+        build(BackboneConfig("resnet18", freeze=6))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_come_from_a_file_by_name(tmp_path, suffix):
+    torch.manual_seed(0)
+    state = build(BackboneConfig("resnet18")).state_dict() | {"fc.weight": torch.zeros(10, 512)}
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    loaded = build(BackboneConfig("resnet18", weights=str(path), norm="frozen")).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "layer1.0.conv1.weight"}, r"lacks layer1\.0\.conv1\.weight"),
+        (lambda s: s | {"layer9.weight": torch.zeros(1)}, r"has unknown layer9\.weight"),
+        (lambda s: s | {"conv1.weight": torch.zeros(64, 4, 7, 7)}, r"\(64, 4, 7, 7\) instead of \(64, 3, 7, 7\)"),
+        (lambda s: s | {"bn1.weight": torch.full((64,), torch.nan)}, r"not finite in bn1\.weight"),
+        (lambda s: {"epoch": 3}, "holds no state dict"),
+        (lambda s: {"f": print}, "cannot be read as tensors alone"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, spoil, message):
+    path = tmp_path / "weights.pth"
+    torch.save(spoil(build(BackboneConfig("resnet18")).state_dict()), path)
+    with pytest.raises(ValueError, match=message):
+        build(BackboneConfig("resnet18", weights=str(path)))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ValueError, match=r"no file nowhere\.pth"):
+        build(BackboneConfig("resnet18", weights="nowhere.pth"))
+
+
+def test_without_a_network_one_line_says_what_to_fetch(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def refuse(*_arguments, **_options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(ValueError, match=r"resnet18-.*\.pth could not be fetched .* put it at .*checkpoints"):
+        imagenet_weights("resnet18")
+
+
+def test_no_imagenet_weights_for_plain_networks():
+    with pytest.raises(ValueError, match="no ImageNet weights for plain18"):
+        build(BackboneConfig("plain18", weights="imagenet"))
+
+
+def test_timm_models_come_by_name():
+    pytest.importorskip("timm")
+    backbone = build(BackboneConfig("timm/resnet10t"))
+    stages = backbone(torch.randn(1, 3, 64, 64))
+    assert tuple(stage.shape[1] for stage in stages) == backbone.channels
+    assert tuple(64 // stage.shape[-1] for stage in stages) == backbone.strides == (4, 8, 16, 32)
+    with pytest.raises(ValueError, match=r"nearest: .*resnet50"):
+        build(BackboneConfig("timm/resnet5O"))

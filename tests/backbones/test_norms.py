@@ -1,0 +1,72 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from backbones.norms import FrozenBatchNorm2d, conv_norm, make_norm
+
+
+def filled(norm):
+    torch.manual_seed(0)
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.uniform_(tensor, -1, 1)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm
+
+
+def test_the_frozen_norm_agrees_with_torchvisions():
+    ours = filled(FrozenBatchNorm2d(6))
+    theirs = torchvision.ops.FrozenBatchNorm2d(6)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 6, 4, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_batch_norms_state_fits_the_frozen_one():
+    FrozenBatchNorm2d(6).load_state_dict(nn.BatchNorm2d(6).state_dict())
+
+
+def test_the_frozen_norm_keeps_the_dtype():
+    assert FrozenBatchNorm2d(6)(torch.randn(1, 6, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    # torchvision's does not, and pulls every layer after it into float32.
+    assert torchvision.ops.FrozenBatchNorm2d(6)(torch.randn(1, 6, 2, 2, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_the_frozen_norm_has_nothing_to_learn():
+    assert list(FrozenBatchNorm2d(6).parameters()) == []
+
+
+@pytest.mark.parametrize("kind", ["frozen", "batch"])
+def test_folding_changes_neither_result_nor_gradient(kind):
+    norm = filled(make_norm(kind, 6)).eval()
+    conv = nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=False)
+    x = torch.randn(2, 3, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        folded = conv_norm(x, conv, norm)
+    plain = norm(conv(x))
+    assert folded.dtype == torch.bfloat16
+    torch.testing.assert_close(folded.float(), plain, atol=0.05, rtol=0.02)  # bfloat16 has eight bits
+    one = torch.autograd.grad(folded.float().sum(), conv.weight)[0]
+    other = torch.autograd.grad(plain.sum(), conv.weight)[0]
+    torch.testing.assert_close(one, other, atol=0.05, rtol=0.02)
+
+
+def test_nothing_is_folded_in_float32():
+    norm, conv, x = filled(FrozenBatchNorm2d(6)), nn.Conv2d(3, 6, 3, bias=False), torch.randn(2, 3, 9, 9)
+    assert torch.equal(conv_norm(x, conv, norm), norm(conv(x)))
+
+
+def test_folding_leaves_a_learning_norm_alone():
+    norm = nn.BatchNorm2d(6).train()
+    conv_norm(torch.randn(2, 3, 9, 9), nn.Conv2d(3, 6, 1, bias=False), norm)
+    assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (16, 16), (80, 20), (7, 7)])
+def test_groups_divide_the_channels(channels, groups):
+    assert make_norm("group", channels).num_groups == groups
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="there are frozen, batch, sync and group"):
+        make_norm("layer", 8)

@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from backbones.resnet import VARIANTS, ResNet
+
+PUBLISHED = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_as_many_as_published(name):
+    with torch.device("meta"):
+        network = ResNet(VARIANTS[name], num_classes=1000)
+    assert sum(p.numel() for p in network.parameters()) == PUBLISHED[name]
+
+
+def randomised(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1)
+    return model
+
+
+def their_stages(model, x):
+    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+    stages = []
+    for i in range(1, 5):
+        x = getattr(model, f"layer{i}")(x)
+        stages.append(x)
+    return stages
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if "101" in name or "152" in name]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", *SLOW])
+def test_torchvisions_weights_give_torchvisions_features(name):
+    theirs = randomised(name)
+    x = torch.randn(2, 3, 64, 96)
+    for norm in ("batch", "frozen"):
+        ours = ResNet(VARIANTS[name], norm=norm, num_classes=1000).eval()
+        ours.load_state_dict(theirs.state_dict())
+        with torch.no_grad():
+            expected = their_stages(theirs, x)
+            for stage, reference in zip(ours(x), expected, strict=True):
+                torch.testing.assert_close(stage, reference, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(ours.classify(x), theirs(x), atol=1e-4, rtol=1e-4)
+
+
+def test_training_mode_agrees_too_and_counts_the_same_statistics():
+    theirs = randomised("resnet18").train()
+    ours = ResNet(VARIANTS["resnet18"], num_classes=1000)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(x)[-1], their_stages(theirs, x)[-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.layer4[1].bn2.running_mean, theirs.layer4[1].bn2.running_mean)
+
+
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "resnet50", "plain18", "plain50"])
+def test_stages_have_the_promised_channels_and_strides(name):
+    network = ResNet(VARIANTS[name], width=16)
+    stages = network(torch.randn(1, 3, 64, 96))
+    assert tuple(stage.shape[1] for stage in stages) == network.channels
+    assert tuple(96 // stage.shape[-1] for stage in stages) == network.strides == (4, 8, 16, 32)
+
+
+def test_a_dilated_last_stage_agrees_with_torchvisions():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True]).eval()
+    ours = ResNet(VARIANTS["resnet50"], dilate_last_stage=True, num_classes=1000).eval()
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.strides == (4, 8, 16, 16)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[-1], their_stages(theirs, x)[-1], atol=1e-3, rtol=1e-4)
+
+
+def test_zero_initialised_last_norms_make_blocks_the_identity():
+    block = ResNet(VARIANTS["resnet18"], zero_init_last_norm=True).eval().layer1[1]
+    x = torch.rand(1, 64, 8, 8)
+    assert torch.equal(block(x), x)
+
+
+def test_checkpointing_changes_memory_not_gradients():
+    gradients = []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        network = ResNet(VARIANTS["resnet18"], norm="group", width=16, checkpoint=checkpoint).train()
+        network(torch.randn(1, 3, 64, 64))[-1].sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for once, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(once, again)
+
+
+def test_a_plain_network_differs_by_its_shortcuts_alone():
+    plain, residual = ResNet(VARIANTS["plain18"]), ResNet(VARIANTS["resnet18"])
+    missing = set(residual.state_dict()) - set(plain.state_dict())
+    assert missing
+    assert all("downsample" in key for key in missing)

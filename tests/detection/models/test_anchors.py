@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from detection.models.anchors import Anchors
+
+CPU = torch.device("cpu")
+
+
+def test_a_square_anchor_is_centred_on_its_cell():
+    (level,) = Anchors((4,), (32,), (1.0,))((8, 8), [(2, 2)], CPU)
+    # Cells at (0, 0), (4, 0), (0, 4), (4, 4); half of 32 is 16.
+    expected = [[-16, -16, 16, 16], [-12, -16, 20, 16], [-16, -12, 16, 20], [-12, -12, 20, 20]]
+    assert level.tolist() == expected
+
+
+def test_a_ratio_is_height_over_width_at_equal_area():
+    (level,) = Anchors((4,), (32,), (0.25, 4.0))((4, 4), [(1, 1)], CPU)
+    wide, tall = level
+    assert wide.tolist() == [-32, -8, 32, 8]  # 64 x 16 = 32 x 32
+    assert tall.tolist() == [-8, -32, 8, 32]
+
+
+@pytest.mark.parametrize("sizes", [((32,), (64,)), ((8, 16, 32), (64, 80, 100))])
+def test_torchvisions_anchors_agree(sizes):
+    canvas, grids = (96, 160), [(24, 40), (2, 3)]  # 96 // 2 = 48 and 160 // 3 = 53, not 64
+    ours = Anchors((4, 64), sizes, (0.5, 1.0, 2.0), rounded=True, stride_from_canvas=True)(canvas, grids, CPU)
+    images = ImageList(torch.zeros(1, 3, *canvas), [canvas])
+    features = [torch.zeros(1, 1, *grid) for grid in grids]
+    (theirs,) = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 2)(images, features)
+    torch.testing.assert_close(torch.cat(ours), theirs)
+
+
+def test_anchors_of_a_canvas_are_made_once():
+    anchors = Anchors((4,), (32,))
+    assert anchors((8, 8), [(2, 2)], CPU)[0] is anchors((8, 8), [(2, 2)], CPU)[0]
+
+
+def test_one_size_per_level_is_required():
+    with pytest.raises(ValueError, match="2 sizes for 1 feature levels"):
+        Anchors((4,), (32, 64))

@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from detection import faster_rcnn, mask_rcnn
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.structures import IGNORE
+
+A_BOX, ANOTHER, CROWD = ([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, False), ([0.0, 0, 128, 96], 1, True)
+NAMES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [[[A_BOX, ANOTHER]], [[]], [[CROWD]], [[A_BOX], [], [CROWD, ANOTHER]], [[], [CROWD]]],
+    ids=["objects", "no object", "only a crowd", "all kinds", "nothing to find"],
+)
+def test_a_step_on_any_batch_is_finite_and_reaches_every_parameter(tiny, make_batch, objects):
+    losses = tiny.train().losses(make_batch(objects))
+    assert set(losses) == NAMES
+    sum(losses.values()).backward()
+    for name, parameter in tiny.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_only_an_object_gives_box_and_mask_losses(tiny, make_batch):
+    losses = tiny.losses(make_batch([[], [CROWD]]))
+    assert losses["loss_rpn_loc"] == losses["loss_box_reg"] == losses["loss_mask"] == 0
+    assert losses["loss_rpn_cls"] > 0
+
+
+def test_anchors_in_a_crowd_are_neither_positive_nor_negative(tiny, make_batch):
+    # The crowd covers the image and what hangs over is clipped by no one: anchors mostly inside it must not count.
+    everywhere = ([-400.0, -400, 600, 600], 1, True)
+    losses = tiny.losses(make_batch([[everywhere]]))
+    assert losses["loss_rpn_cls"] == 0
+
+
+def test_detections_are_sorted_inside_the_image_and_padded(tiny, make_batch):
+    batch = make_batch([[], []], sizes=[(96, 128), (70, 90)])
+    with torch.no_grad():
+        found = tiny.eval()(batch.images, batch.sizes)
+    assert found.boxes.shape == (2, 10, 4)
+    assert found.masks.shape == (2, 10, 28, 28)
+    assert (found.scores.diff(dim=1) <= 0).all()
+    for i, (height, width) in enumerate(batch.sizes.tolist()):
+        one = found.image(i)
+        assert len(one.scores) > 0
+        assert (one.boxes >= 0).all()
+        assert (one.boxes[:, 0::2] <= width).all()
+        assert (one.boxes[:, 1::2] <= height).all()
+        assert ((one.labels >= 0) & (one.labels < 3)).all()
+        assert ((one.masks >= 0) & (one.masks <= 1)).all()
+    padding = found.labels == IGNORE
+    assert (found.boxes[padding] == 0).all()
+    assert (found.scores[padding] == 0).all()
+
+
+def test_a_batch_gives_what_its_images_give_alone(tiny, make_batch):
+    batch = make_batch([[], []], sizes=[(96, 128), (70, 90)])
+    with torch.no_grad():
+        together = tiny.eval()(batch.images, batch.sizes)
+        for i in range(2):
+            alone = tiny(batch.images[i : i + 1], batch.sizes[i : i + 1]).image(0)
+            one = together.image(i)
+            torch.testing.assert_close(alone.boxes, one.boxes, atol=1e-3, rtol=0)
+            torch.testing.assert_close(alone.scores, one.scores, atol=1e-5, rtol=0)
+            torch.testing.assert_close(alone.masks, one.masks, atol=1e-4, rtol=0)
+
+
+def test_losses_and_detections_share_features(tiny, make_batch):
+    batch = make_batch([[A_BOX, ANOTHER]])
+    tiny.eval()
+    with torch.no_grad():
+        features = tiny.features(batch.images, batch.sizes)
+        seeded = [torch.Generator().manual_seed(3) for _ in range(2)]
+        alone, shared = tiny.losses(batch, generator=seeded[0]), tiny.losses(batch, features, seeded[1])
+        assert all(torch.equal(alone[name], shared[name]) for name in NAMES)
+        for once, again in zip(tiny(batch.images, batch.sizes), tiny(batch.images, batch.sizes, features), strict=True):
+            assert torch.equal(once, again)
+
+
+def test_padding_is_zero_after_normalising(tiny):
+    images = torch.full((1, 3, 64, 64), 200, dtype=torch.uint8)
+    x = tiny.normalise(images, torch.tensor([[40, 50]]))
+    assert (x[:, :, 40:] == 0).all()
+    assert (x[..., 50:] == 0).all()
+    assert x[0, 0, 0, 0].item() == pytest.approx((200 - 123.675) / 58.395)
+
+
+def test_names_build_the_two_detectors():
+    mask, faster = mask_rcnn("resnet18", num_classes=2), faster_rcnn("resnet18", num_classes=2)
+    assert type(mask) is MaskRCNN
+    assert type(faster) is FasterRCNN
+    assert mask.num_classes == faster.num_classes == 2
+
+
+def test_no_class_is_refused():
+    with pytest.raises(ValueError, match="at least one class"):
+        mask_rcnn("resnet18", num_classes=0)

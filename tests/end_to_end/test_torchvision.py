@@ -1,0 +1,266 @@
+"""The same weights give the same answers in torchvision and here.
+
+torchvision's detectors are initialised at random, their norm statistics taken from the images, and their predictors
+scaled up until there are confident detections; then every stage is compared, on real images where there are any.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection import roi_heads as tv_roi_heads
+
+from detection.convert import from_torchvision, torchvision_config
+from detection.models import box_head, mask_head, rpn
+from detection.models.rcnn import FasterRCNN, build_detector
+from detection.structures import IGNORE, Batch, Detections, Targets
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [(224, 320), (320, 200), (256, 256)]
+
+
+def real_images() -> list[Tensor]:
+    """Three COCO images scaled to SIZES, or drawn ones where COCO is missing; (3, H, W) float in 0..255."""
+    files = sorted((ROOT.parent / "shared/data/coco_mini/val2017").glob("*.jpg"))[:3]
+    if len(files) < 3:
+        noise = np.random.default_rng(0)
+        drawn = [cv2.resize(noise.integers(0, 255, (12, 16, 3), np.uint8), size[::-1]) for size in SIZES]
+    else:
+        drawn = [cv2.resize(cv2.imread(str(f))[..., ::-1], size[::-1]) for f, size in zip(files, SIZES, strict=True)]
+    return [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() for image in drawn]
+
+
+def prepare(model: nn.Module, images: list[Tensor]) -> nn.Module:
+    """Plausible norm statistics, and predictors whose answers are as spread as trained ones."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            module.reset_running_stats()
+    with torch.no_grad():
+        model.train()
+        for image in images:
+            features = model.backbone(model.transform([image])[0].tensors)
+            model.rpn.head(list(features.values()))
+        model.eval()
+        spreads = {
+            model.rpn.head.cls_logits: 2.0,
+            model.rpn.head.bbox_pred: 0.2,
+            model.roi_heads.box_predictor.cls_score: 2.0,
+            model.roi_heads.box_predictor.bbox_pred: 0.5,
+        }
+        if model.roi_heads.has_mask():
+            spreads[model.roi_heads.mask_predictor.mask_fcn_logits] = 2.0
+        for layer, spread in spreads.items():
+            outputs: list[Tensor] = []
+            hook = layer.register_forward_hook(lambda _m, _i, out, into=outputs: into.append(out.flatten()))
+            model(list(images))
+            hook.remove()
+            layer.weight.mul_(spread / torch.cat(outputs).std())
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1
+    return model
+
+
+def pair(kind: str) -> tuple[nn.Module, FasterRCNN, list[Tensor]]:
+    torch.manual_seed(0)
+    images = real_images()
+    theirs = getattr(torchvision.models.detection, kind)(weights=None, weights_backbone=None, num_classes=21)
+    theirs.transform.resize = lambda image, target=None: (image, target)  # images come at the size wanted
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    theirs.transform.normalize = lambda image: (image - mean[:, None, None]) / std[:, None, None]
+    prepare(theirs, images)
+    config = torchvision_config(2 if kind.endswith("v2") else 1, masks=kind.startswith("mask"))
+    ours = build_detector(20, **vars(config))
+    ours.load_state_dict(from_torchvision(theirs.state_dict()))
+    return theirs, ours.eval(), images
+
+
+@pytest.fixture(scope="module")
+def mask_pair() -> tuple[nn.Module, FasterRCNN, list[Tensor]]:
+    return pair("maskrcnn_resnet50_fpn")
+
+
+def canvas(image: Tensor) -> tuple[Tensor, Tensor]:
+    """The image alone on the smallest canvas of multiples of 32, and its size."""
+    height, width = image.shape[-2:]
+    padded = torch.nn.functional.pad(image, (0, -width % 32, 0, -height % 32))
+    return padded[None], torch.tensor([[height, width]])
+
+
+def test_features_agree(mask_pair):
+    theirs, ours, images = mask_pair
+    with torch.no_grad():
+        for image in images:
+            expected = theirs.backbone(theirs.transform([image])[0].tensors)
+            for level, reference in zip(ours.features(*canvas(image)), expected.values(), strict=True):
+                assert (level - reference).abs().max() < 1e-4 * max(1, reference.abs().max())
+
+
+def test_proposals_agree(mask_pair):
+    theirs, ours, images = mask_pair
+    with torch.no_grad():
+        for image in images:
+            inputs, _ = theirs.transform([image])
+            expected = theirs.rpn(inputs, theirs.backbone(inputs.tensors))[0][0]
+            padded, sizes = canvas(image)
+            features = ours.features(padded, sizes)
+            anchors, grids = ours._anchors(padded, features)
+            found = ours.rpn.propose(*ours.rpn(features), anchors, sizes, grids)
+            real = found.boxes[0][found.logits[0] > -torch.inf]
+            # Two scores that differ by rounding alone may change places, and with them who suppresses whom.
+            nearest = (real[:, None] - expected).abs().amax(dim=2).amin(dim=0)
+            assert abs(len(real) - len(expected)) < 5 < 100 < len(expected)
+            assert (nearest < 0.01).float().mean() > 0.99
+
+
+def partners(found: Detections, expected: dict[str, Tensor]) -> Tensor:
+    """For each expected detection the found one of its class with the nearest box.
+
+    By place alone it would not do: two scores that differ by rounding may change places.
+    """
+    distance = (found.boxes - expected["boxes"][:, None]).abs().amax(dim=2)
+    nearest = distance.masked_fill(found.labels != expected["labels"][:, None] - 1, torch.inf).min(dim=1)
+    assert nearest.values.max() < 0.01
+    assert len(nearest.indices.unique()) == len(found.labels) == len(expected["labels"])
+    return nearest.indices
+
+
+def check_detections(theirs: nn.Module, ours: FasterRCNN, images: list[Tensor]) -> None:
+    with torch.no_grad():
+        for image in images:
+            expected = theirs([image])[0]
+            found = ours(*canvas(image)).image(0)
+            assert len(expected["scores"]) == 100
+            same = partners(found, expected)
+            assert (found.scores[same] - expected["scores"]).abs().max() < 1e-4
+
+
+def test_detections_agree(mask_pair):
+    check_detections(*mask_pair)
+
+
+def test_masks_agree(mask_pair):
+    theirs, ours, images = mask_pair
+    logits: list[Tensor] = []
+    hook = theirs.roi_heads.mask_predictor.register_forward_hook(lambda _m, _i, out: logits.append(out))
+    with torch.no_grad():
+        for image in images:
+            expected = theirs([image])[0]
+            found = ours(*canvas(image)).image(0)
+            reference = logits.pop().sigmoid()[torch.arange(100), expected["labels"]]
+            assert found.masks is not None
+            assert (found.masks[partners(found, expected)] - reference).abs().max() < 1e-4
+    hook.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"])
+def test_the_other_layouts_agree(kind):
+    check_detections(*pair(kind))
+
+
+def first_candidates(label: Tensor, num: int, fraction: float, generator=None) -> tuple[Tensor, Tensor]:
+    """Instead of a random sample: the first positives, then the first negatives."""
+    index = torch.zeros(len(label), num, dtype=torch.int64)
+    chosen = torch.full((len(label), num), IGNORE)
+    for i, row in enumerate(label):
+        positive = (row == 1).nonzero()[:, 0][: int(num * fraction)]
+        negative = (row == 0).nonzero()[:, 0][: num - len(positive)]
+        both = torch.cat([positive, negative])
+        index[i, : len(both)], chosen[i, : len(both)] = both, row[both]
+    return index, chosen
+
+
+class FirstCandidates:
+    """The same choice in torchvision's terms: a mask of positives and one of negatives per image."""
+
+    def __init__(self, num: int, fraction: float) -> None:
+        self.num, self.fraction = num, fraction
+
+    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        positives, negatives = [], []
+        for label in labels:
+            index, chosen = first_candidates(label.long().clamp(max=1)[None], self.num, self.fraction)
+            positives.append(torch.zeros_like(label, dtype=torch.bool).index_fill(0, index[0][chosen[0] == 1], True))
+            negatives.append(torch.zeros_like(label, dtype=torch.bool).index_fill(0, index[0][chosen[0] == 0], True))
+        return positives, negatives
+
+
+def test_losses_agree_on_the_same_samples(mask_pair, monkeypatch):
+    theirs, ours, images = mask_pair
+    image = images[0]
+    padded, sizes = canvas(image)
+    boxes = torch.tensor([[20.0, 30, 140, 160], [100, 60, 300, 220], [5, 5, 60, 50], [200, 20, 260, 90]])
+    labels = torch.tensor([3, 7, 7, 0])
+    frames = torch.zeros(4, *image.shape[-2:], dtype=torch.uint8)
+    for frame, (left, top, right, bottom) in zip(frames, boxes.int().tolist(), strict=True):
+        frame[top:bottom, left:right] = 1
+        frame[top : (top + bottom) // 2, left : (left + right) // 2] = 0
+
+    theirs.rpn.fg_bg_sampler = FirstCandidates(256, 0.5)
+    theirs.roi_heads.fg_bg_sampler = FirstCandidates(512, 0.25)
+    theirs.train()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    targets: list[Tensor] = []
+    project = tv_roi_heads.project_masks_on_boxes
+
+    def remember(*arguments):
+        targets.append(project(*arguments))
+        return targets[-1]
+
+    monkeypatch.setattr(tv_roi_heads, "project_masks_on_boxes", remember)
+    with torch.no_grad():
+        expected = theirs([image], [{"boxes": boxes, "labels": labels + 1, "masks": frames}])
+    theirs.eval()
+
+    bitmaps = torch.ones(1, 4, 112, 112, dtype=torch.uint8)
+    bitmaps[:, :, :56, :56] = 0
+    empty = torch.zeros(1, 12, 4)
+    batch = Batch(
+        padded,
+        sizes,
+        sizes,
+        torch.tensor([1]),
+        Targets(
+            torch.cat([boxes[None], empty], 1),
+            torch.cat([labels[None], torch.full((1, 12), IGNORE)], 1),
+            torch.zeros(1, 16, dtype=torch.bool),
+            torch.cat([bitmaps, torch.zeros(1, 12, 112, 112, dtype=torch.uint8)], 1),
+        ),
+    )
+
+    # torchvision's mask targets are the means of sampled pixels, ours are binary: give the loss the same ones, and
+    # hold the targets themselves against each other.
+    crops: list[Tensor] = []
+    crop = mask_head.crop_masks
+
+    def replace(*arguments):
+        crops.append(crop(*arguments))
+        slots = torch.zeros_like(crops[-1])
+        slots[0, : len(targets[0])] = targets[0]
+        return slots
+
+    for module in (rpn, box_head):
+        monkeypatch.setattr(module, "sample", first_candidates)
+    monkeypatch.setattr(mask_head, "crop_masks", replace)
+    with torch.no_grad():
+        losses = ours.losses(batch)
+    names = {
+        "loss_objectness": "loss_rpn_cls",
+        "loss_rpn_box_reg": "loss_rpn_loc",
+        "loss_classifier": "loss_cls",
+        "loss_box_reg": "loss_box_reg",
+        "loss_mask": "loss_mask",
+    }
+    for name, ours_name in names.items():
+        assert losses[ours_name].item() == pytest.approx(expected[name].item(), abs=1e-4), name
+    positives = len(targets[0])
+    assert positives > 4
+    assert ((targets[0] > 0.5) == (crops[0][0, :positives] > 0.5)).float().mean() > 0.97
