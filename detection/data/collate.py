@@ -1,0 +1,62 @@
+"""Samples of any size to one padded batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from detection.structures import IGNORE, Batch, Sample, Targets
+
+MIN_OBJECTS = 16
+"""Room for objects per image at least; then powers of two, so that there are few shapes."""
+
+
+def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None) -> Batch:
+    """Put images top left on one canvas, and pad their objects.
+
+    Args:
+        samples: with masks all or none.
+        divisor: the canvas is a multiple of it.
+        canvases: heights and widths to choose from: the smallest that holds all images, if one does.
+
+    Returns:
+        A batch; its images lie channels-last in memory.
+    """
+    height, width = _canvas(samples, divisor, canvases)
+    images = np.zeros((len(samples), height, width, 3), dtype=np.uint8)
+    room = MIN_OBJECTS
+    while room < max(len(sample.labels) for sample in samples):
+        room *= 2
+    boxes = np.zeros((len(samples), room, 4), dtype=np.float32)
+    labels = np.full((len(samples), room), IGNORE, dtype=np.int64)
+    crowd = np.zeros((len(samples), room), dtype=bool)
+    masked = [sample.masks for sample in samples if sample.masks is not None]
+    masks = np.zeros((len(samples), room, *masked[0].shape[1:]), dtype=np.uint8) if masked else None
+    for i, sample in enumerate(samples):
+        rows, columns = sample.image.shape[:2]
+        count = len(sample.labels)
+        images[i, :rows, :columns] = sample.image
+        boxes[i, :count], labels[i, :count], crowd[i, :count] = sample.boxes, sample.labels, sample.crowd
+        if masks is not None and sample.masks is not None:
+            masks[i, :count] = sample.masks
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.tensor([sample.image.shape[:2] for sample in samples], dtype=torch.int64),
+        torch.tensor([sample.original_size for sample in samples], dtype=torch.int64),
+        torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
+        Targets(
+            torch.from_numpy(boxes),
+            torch.from_numpy(labels),
+            torch.from_numpy(crowd),
+            None if masks is None else torch.from_numpy(masks),
+        ),
+    )
+
+
+def _canvas(samples: Sequence[Sample], divisor: int, canvases: Sequence[tuple[int, int]] | None) -> tuple[int, int]:
+    height = max(sample.image.shape[0] for sample in samples)
+    width = max(sample.image.shape[1] for sample in samples)
+    fitting = [canvas for canvas in canvases or () if canvas[0] >= height and canvas[1] >= width]
+    if fitting:
+        return min(fitting, key=lambda canvas: canvas[0] * canvas[1])
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor

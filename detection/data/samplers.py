@@ -1,0 +1,86 @@
+"""Which images come when: shared out over ranks, grouped by shape, and resumable anywhere.
+
+Training: every rank gets the same number of batches. Evaluation: every image once, on one rank.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (image number, epoch) in an order that depends on (seed, epoch) alone.
+
+    Portrait and landscape images go into different batches, which then waste less of their canvas. What does not fill
+    a batch of all ranks is left out of this epoch, another part in each.
+
+    Args:
+        sizes: (n, 2) height, width of the images.
+        batch_size: per rank.
+    """
+
+    def __init__(
+        self, sizes: np.ndarray, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, group: bool = True
+    ) -> None:
+        if len(sizes) == 0:
+            raise ValueError("there is no image to train on; the annotation file lists none")
+        self.portrait = np.asarray(sizes)[:, 0] > np.asarray(sizes)[:, 1]
+        self.batch_size, self.seed, self.rank, self.world_size, self.group = batch_size, seed, rank, world_size, group
+        self.epoch, self.position = 0, 0
+
+    def start(self, epoch: int, position: int = 0) -> None:
+        """Begin the next iteration at batch ``position`` of ``epoch``."""
+        self.epoch, self.position = epoch, position
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next iteration at the start of ``epoch``; the running epoch keeps its position."""
+        if epoch != self.epoch:
+            self.start(epoch)
+
+    def __len__(self) -> int:
+        return max(1, len(self.portrait) // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, position = self.epoch, self.position
+        self.position = 0
+        for batch in self._batches(epoch)[position:]:
+            mine = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            yield [(int(index), epoch) for index in mine]
+
+    def _batches(self, epoch: int) -> np.ndarray:
+        """(batches, world_size * batch_size) image numbers."""
+        generator = np.random.default_rng((self.seed, epoch))
+        order = generator.permutation(len(self.portrait))
+        together = self.batch_size * self.world_size
+        if len(order) < together:
+            return np.resize(order, (1, together))  # fewer images than one batch: some come twice
+        full, rest = [], []
+        for members in (order[self.portrait[order]], order[~self.portrait[order]]) if self.group else (order,):
+            whole = len(members) // together * together
+            full.append(members[:whole])
+            rest.append(members[whole:])
+        mixed = np.concatenate(rest)
+        every = np.concatenate([*full, mixed[: len(mixed) // together * together]]).reshape(-1, together)
+        return every[generator.permutation(len(every))]
+
+
+class EvalBatchSampler(Sampler[list[int]]):
+    """Batches of image numbers: a contiguous share for each rank, nothing twice.
+
+    A rank for which no image is left gets the last one again, because every rank needs something to do; the evaluator
+    counts an image once.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        share = -(-length // world_size)
+        first = min(rank * share, max(0, length - 1))
+        self.numbers = range(first, max(first + 1, min(length, (rank + 1) * share))) if length else range(0)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.numbers), self.batch_size):
+            yield list(self.numbers[start : start + self.batch_size])

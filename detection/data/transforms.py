@@ -1,0 +1,238 @@
+"""Augmentation and resizing of an image together with its objects.
+
+Mirroring, cropping and resizing are, for each axis, ``now = then * scale + offset``. A scene remembers the two
+numbers per axis and leaves its masks alone; when all is done, a mask is cut from the original polygon or RLE in the
+frame of the final box. So masks are exact, and cost the same however many transforms there are.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from detection.ops.masks import UNKNOWN, polygons_to_bitmap, rle_to_bitmap
+from detection.structures import Segmentation
+
+MIN_VISIBLE = 1.0
+"""Objects of which a crop leaves less, in pixels of either side, are gone."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and its objects on their way through the transforms; k objects."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    boxes: np.ndarray
+    """(k, 4) float64 XYXY in pixels of ``image``."""
+    labels: np.ndarray
+    crowd: np.ndarray
+    segmentations: list[Segmentation]
+    """In pixels of the image that the annotations speak of."""
+    scale: np.ndarray = field(default_factory=lambda: np.ones(2))
+    """x, y: pixels now per pixel then; negative where mirrored."""
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    def moved(self, image: np.ndarray, scale: Sequence[float], offset: Sequence[float]) -> "Scene":
+        """The scene on an image whose pixels are ``old * scale + offset``."""
+        factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
+        corners = self.boxes.reshape(-1, 2, 2) * factor + shift
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        return replace(self, image=image, boxes=boxes, scale=self.scale * factor, offset=self.offset * factor + shift)
+
+    def chosen(self, keep: np.ndarray) -> "Scene":
+        """The scene with some of its objects: ``keep`` is (k,) bool."""
+        numbers = np.flatnonzero(keep)
+        return replace(
+            self,
+            boxes=self.boxes[numbers],
+            labels=self.labels[numbers],
+            crowd=self.crowd[numbers],
+            segmentations=[self.segmentations[k] for k in numbers],
+        )
+
+    def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
+        """(size, size) uint8: the ``k``-th mask in the frame of its box (or another); UNKNOWN where there is none."""
+        segmentation = self.segmentations[k]
+        if segmentation is None:
+            return np.full((size, size), UNKNOWN, dtype=np.uint8)
+        corners = ((self.boxes[k] if box is None else box).reshape(2, 2) - self.offset) / self.scale
+        then = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+        draw: Any = polygons_to_bitmap if isinstance(segmentation, list) else rle_to_bitmap
+        bitmap = draw(segmentation, then, size)
+        if self.scale[0] < 0:
+            bitmap = bitmap[:, ::-1]
+        if self.scale[1] < 0:
+            bitmap = bitmap[::-1]
+        return np.ascontiguousarray(bitmap)
+
+
+class Transform(Protocol):
+    """Anything that turns a scene into another; random choices come from the generator alone."""
+
+    def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene: ...
+
+
+class HorizontalFlip:
+    """Mirror left and right with probability ``p``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
+        if generator.random() >= self.p:
+            return scene
+        return scene.moved(cv2.flip(scene.image, 1), (-1, 1), (scene.image.shape[1], 0))
+
+
+class RandomCrop:
+    """Cut out a window of at most ``height`` x ``width``; boxes shrink to what is left of their objects."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+
+    def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
+        height, width = (min(a, b) for a, b in zip(scene.image.shape[:2], (self.height, self.width), strict=True))
+        top = int(generator.integers(0, scene.image.shape[0] - height + 1))
+        left = int(generator.integers(0, scene.image.shape[1] - width + 1))
+        window = np.ascontiguousarray(scene.image[top : top + height, left : left + width])
+        return cut(scene.moved(window, (1, 1), (-left, -top)))
+
+
+class Resize:
+    """Scale so that the shorter side has ``short_side`` pixels and the longer at most ``long_side``.
+
+    Args:
+        short_side: of several, one is drawn for each image.
+    """
+
+    def __init__(self, short_side: int | Sequence[int], long_side: int = 1333) -> None:
+        self.short_sides = [short_side] if isinstance(short_side, int) else list(short_side)
+        self.long_side = long_side
+
+    def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
+        short = self.short_sides[0]
+        if len(self.short_sides) > 1:
+            short = self.short_sides[int(generator.integers(len(self.short_sides)))]
+        height, width = scene.image.shape[:2]
+        image = self.image(scene.image, short)
+        # Boxes follow the pixels, whose number is rounded, not the wished-for factor.
+        return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
+
+    def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
+        """Resize an image (H, W, 3) alone."""
+        height, width = image.shape[:2]
+        wish = short_side or max(self.short_sides)
+        factor = min(wish / min(height, width), self.long_side / max(height, width))
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        # Shrinking by more than half, bilinear interpolation would skip pixels.
+        method = cv2.INTER_AREA if factor < 0.5 else cv2.INTER_LINEAR
+        return image if size == (width, height) else cv2.resize(image, size, interpolation=method)
+
+
+class Albumentations:
+    """Any transforms of albumentations, with its traps wrapped.
+
+    Its own seeding repeats in every worker and every epoch; it filters boxes but not the masks that belong to them;
+    it sends labels through float32. So: one random stream per image from our generator, only the numbers of the
+    objects as a label field, and boxes taken from the masks after anything that moves pixels.
+
+    Raises:
+        ValueError: an argument that a transform does not know.
+    """
+
+    def __init__(self, transforms: Sequence[object]) -> None:
+        self.transforms = list(transforms)
+        self._compose: Any = None
+
+    def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
+        compose = self._composed()
+        seed = int(generator.integers(2**63))
+        compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        if self._keeps_geometry:
+            return replace(scene, image=compose(image=scene.image)["image"])
+        masks = _full_frames(scene)
+        moved = compose(image=scene.image, masks=masks) if len(masks) else compose(image=scene.image)
+        image = np.ascontiguousarray(moved["image"])
+        if len(masks) == 0:
+            return replace(scene, image=image)
+        return _from_full_frames(replace(scene, image=image), np.asarray(moved["masks"]))
+
+    def _composed(self) -> Any:
+        if self._compose is None:
+            albumentations = _albumentations()
+            self._keeps_geometry = all(isinstance(t, albumentations.ImageOnlyTransform) for t in self.transforms)
+            self._compose = albumentations.Compose(self.transforms, strict=True)
+        return self._compose
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"transforms": self.transforms, "_compose": None}
+
+
+def cut(scene: Scene) -> Scene:
+    """The scene's objects cut at its image: tight boxes around what is visible, and nothing that is not."""
+    height, width = scene.image.shape[:2]
+    clipped = np.clip(scene.boxes, 0, [width, height, width, height])
+    touched = (clipped != scene.boxes).any(axis=1)
+    boxes = clipped.copy()
+    for k in np.flatnonzero(touched).tolist():
+        if (clipped[k, 2:] - clipped[k, :2] >= MIN_VISIBLE).all() and scene.segmentations[k] is not None:
+            boxes[k] = _tight(scene.bitmap(k, box=clipped[k]), clipped[k])
+    gone = touched & (boxes[:, 2:] - boxes[:, :2] < MIN_VISIBLE).any(axis=1)
+    return replace(scene, boxes=boxes).chosen(~gone)
+
+
+def _tight(bitmap: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box around what a bitmap in the frame of ``box`` shows; without area if that is nothing."""
+    rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+    if len(rows) == 0:
+        return np.array([box[0], box[1], box[0], box[1]])
+    cell = (box[2:] - box[:2]) / bitmap.shape[0]
+    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
+    return np.concatenate([box[:2] + low * cell, box[:2] + high * cell])
+
+
+def _full_frames(scene: Scene) -> np.ndarray:
+    """(k, H, W) uint8 masks; the whole box where no mask is known."""
+    height, width = scene.image.shape[:2]
+    masks = np.zeros((len(scene.boxes), height, width), dtype=np.uint8)
+    for k, box in enumerate(scene.boxes):
+        left, top = np.floor(box[:2]).astype(int).clip(0)
+        right, bottom = np.minimum(np.ceil(box[2:]).astype(int), [width, height])
+        if scene.segmentations[k] is None:
+            masks[k, top:bottom, left:right] = 1
+            continue
+        # One cell per pixel: the bitmap of a square frame, then its part.
+        side = max(right - left, bottom - top, 1)
+        frame = np.array([left, top, left + side, top + side], dtype=np.float64)
+        masks[k, top:bottom, left:right] = scene.bitmap(k, side, frame)[: bottom - top, : right - left]
+    return masks
+
+
+def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
+    """The scene whose objects are where their masks (k, H, W) are now; those without a pixel left are gone."""
+    from pycocotools import mask as coco_mask
+
+    boxes, keep, segmentations = np.zeros((len(masks), 4)), np.zeros(len(masks), dtype=bool), []
+    for k, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        keep[k] = len(rows) > 0
+        if keep[k]:
+            boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        known = scene.segmentations[k] is not None
+        segmentations.append(coco_mask.encode(np.asfortranarray(mask)) if keep[k] and known else None)
+    moved = replace(scene, boxes=boxes, segmentations=segmentations, scale=np.ones(2), offset=np.zeros(2))
+    return moved.chosen(keep)
+
+
+def _albumentations() -> Any:
+    import os
+
+    # Without this the library asks a server for its latest version, in every process that imports it.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations

@@ -1,0 +1,279 @@
+"""COCO average precision of a detector, image by image and over processes.
+
+Detections arrive in canvas pixels and are kept, and written, in pixels of the file with the original ids.
+"""
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch.distributed as dist
+from pycocotools import mask as coco_mask
+
+from detection.evaluation.engines import STATISTICS, choose, mean, score, summarize
+from detection.evaluation.ground_truth import clean_ground_truth
+from detection.evaluation.results import check_result
+from detection.ops import boxes as box_ops
+from detection.ops.masks import encode_masks, run_lengths
+from detection.structures import IGNORE, Batch, Categories, Detections
+
+
+class _Found(NamedTuple):
+    """What was found in an image, of one IoU type; n detections."""
+
+    scores: np.ndarray
+    categories: np.ndarray
+    """(n,) int64, original ids."""
+    values: Any
+    """bbox: (n, 4) float64 x, y, width, height. segm: n compressed RLE counts (str)."""
+
+
+class CocoEvaluator:
+    """Collects detections and scores them against the ground truth.
+
+    Scored are the images that were added, so that a limited validation run or a sanity check measures what it saw;
+    with ``image_ids="all"`` every image of the ground truth, as for a result file, which does not tell the images
+    without detections. Of an image added twice, on one rank or on two, the first addition counts.
+
+    Detections that are not finite or have a box of negative size are never scored, but counted in :attr:`dropped`
+    (pycocotools takes a NaN box for a perfect match).
+
+    Args:
+        ground_truth: a COCO dict (:meth:`Annotations.to_coco`) or its file; checked and repaired as in
+            :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
+        iou_types: "bbox", "segm" or both.
+        engine: "auto" takes hotcoco where it is installed, else pycocotools; their numbers are the same.
+        image_ids: which images to score.
+
+    Raises:
+        ValueError: ground truth that cannot be scored.
+
+    Example:
+        >>> evaluator = CocoEvaluator("instances_val2017.json")  # doctest: +SKIP
+        >>> evaluator.add(batch, model(batch.images, batch.sizes))  # doctest: +SKIP
+        >>> evaluator.gather()  # doctest: +SKIP
+        >>> evaluator.evaluate()["bbox/AP"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        ground_truth: Mapping[str, Any] | str | Path,
+        iou_types: Sequence[str] = ("bbox", "segm"),
+        engine: Literal["auto", "hotcoco", "pycocotools"] = "auto",
+        image_ids: Literal["seen", "all"] = "seen",
+    ) -> None:
+        if not iou_types or not set(iou_types) <= {"bbox", "segm"}:
+            raise ValueError(f"iou_types is {iou_types!r}, but must hold bbox, segm or both")
+        if image_ids not in ("seen", "all"):
+            raise ValueError(f"image_ids is {image_ids!r}, but must be seen or all")
+        self.iou_types = tuple(iou_types)
+        self.engine = choose(engine)
+        self.image_ids = image_ids
+        self._truth = {t: clean_ground_truth(ground_truth, masks=t == "segm") for t in self.iou_types}
+        truth = self._truth[self.iou_types[0]]
+        self.categories = Categories.from_coco(truth["categories"])
+        self._sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._found: dict[str, dict[int, _Found]] = {t: {} for t in self.iou_types}
+        self._dropped: dict[int, int] = {}
+        self._precision: dict[str, np.ndarray] = {}
+
+    @property
+    def dropped(self) -> int:
+        """How many detections were not scored because they were not finite or of negative size."""
+        return sum(self._dropped.values())
+
+    def add(self, batch: Batch, detections: Detections) -> None:
+        """Add the detections of a batch; filler images (``image_ids`` IGNORE) are skipped.
+
+        Raises:
+            ValueError: an image or label that the ground truth does not know, an image of another size, or no masks
+                for "segm".
+        """
+        if "segm" in self.iou_types and detections.masks is None:
+            raise ValueError("segm is to be scored, but the detector has no masks; set iou_types to bbox only")
+        detections = Detections(*(None if v is None else v.detach().cpu() for v in detections))  # type: ignore[arg-type]
+        sizes, original_sizes = batch.sizes.cpu(), batch.original_sizes.cpu()
+        boxes = box_ops.rescale(detections.boxes.double(), sizes, original_sizes)
+        clipped = box_ops.clip(boxes, original_sizes).numpy()
+        ids = np.asarray(self.categories.ids)
+        for i, image_id in enumerate(batch.image_ids.tolist()):
+            if image_id == IGNORE or self._is_known(image_id):
+                continue
+            height, width = original_sizes[i].tolist()
+            self._check_size(image_id, height, width)
+            scores, labels = detections.scores[i].double().numpy(), detections.labels[i].numpy()
+            if labels.max(initial=0) >= len(ids):
+                raise ValueError(f"label {labels.max()} was detected, but the ground truth has {len(ids)} categories")
+            real = labels != IGNORE
+            sound = _sound(boxes[i].numpy(), scores)
+            keep = real & sound
+            self._dropped[image_id] = int((real & ~sound).sum())
+            scores, categories = scores[keep], ids[labels[keep]]
+            if "bbox" in self.iou_types:
+                xywh = clipped[i][keep]
+                xywh[:, 2:] -= xywh[:, :2]
+                self._found["bbox"][image_id] = _Found(scores, categories, xywh)
+            if "segm" in self.iou_types:
+                assert detections.masks is not None
+                # In the frame of the box as the mask head saw it, before clipping.
+                rles = encode_masks(detections.masks[i][keep], boxes[i][keep], height, width)
+                self._found["segm"][image_id] = _Found(scores, categories, [rle["counts"] for rle in rles])
+
+    def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Add COCO result dicts, as :func:`~detection.evaluation.results.read_results` returns them.
+
+        ``bbox`` and ``segmentation`` are scored apart from each other, so that they may come from two files.
+
+        Raises:
+            ValueError: a result without its parts, of an unknown image or category, or an RLE that does not fit.
+        """
+        known = set(self.categories.ids)
+        keys = {"bbox": "bbox", "segm": "segmentation"}
+        groups: dict[str, dict[int, list[tuple[float, int, Any]]]] = {t: {} for t in self.iou_types}
+        for index, result in enumerate(results):
+            check_result(result, f"result {index}")
+            image_id, category_id = result["image_id"], result["category_id"]
+            if image_id not in self._sizes:
+                raise ValueError(f"result {index}: image {image_id} is not in the ground truth")
+            if category_id not in known:
+                raise ValueError(f"result {index}: category {category_id} is not in the ground truth")
+            for iou_type in self.iou_types:
+                if keys[iou_type] in result and image_id not in self._found[iou_type]:
+                    entry = (float(result["score"]), category_id, result[keys[iou_type]])
+                    groups[iou_type].setdefault(image_id, []).append(entry)
+        for iou_type, images in groups.items():
+            for image_id, entries in images.items():
+                scores, categories, values = (list(column) for column in zip(*entries, strict=True))
+                score_array, category_array = np.asarray(scores), np.asarray(categories, dtype=np.int64)
+                if iou_type == "bbox":
+                    xywh = np.asarray(values, dtype=np.float64)
+                    keep = _sound(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), score_array)
+                    found = _Found(score_array[keep], category_array[keep], xywh[keep])
+                else:
+                    keep = np.isfinite(score_array)
+                    counts = [self._counts(image_id, rle) for rle, sound in zip(values, keep, strict=True) if sound]
+                    found = _Found(score_array[keep], category_array[keep], counts)
+                self._found[iou_type][image_id] = found
+                lost = int((~keep).sum())
+                self._dropped[image_id] = max(self._dropped.get(image_id, 0), lost)
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, in a form that pickles; for :meth:`merge`."""
+        return {"found": self._found, "dropped": self._dropped}
+
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Add the states of other evaluators; of an image that several have, the first one counts."""
+        for state in states:
+            for iou_type in self.iou_types:
+                self._found[iou_type] = {**state["found"][iou_type], **self._found[iou_type]}
+            self._dropped = {**state["dropped"], **self._dropped}
+
+    def gather(self) -> None:
+        """Make the detections of all ranks known to all; nothing to do in a single process."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            states: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(states, self.state())
+            self.reset()
+            self.merge(states)
+
+    def results(self, iou_type: str) -> list[dict[str, Any]]:
+        """The detections as COCO result dicts, by rising image id, ready for ``write_results``.
+
+        Those of "segm" have no ``bbox``: with one, pycocotools sorts masks into small, medium and large by their box.
+        """
+        with _no_garbage_collection():
+            return [result for image_id in sorted(self._found[iou_type]) for result in self._image(image_id, iou_type)]
+
+    def evaluate(self) -> dict[str, float]:
+        """The twelve COCO numbers of each IoU type: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
+
+        NaN where there is nothing to find (no object of that size, or no object at all); 0 where nothing was found.
+        """
+        numbers: dict[str, float] = {}
+        for iou_type in self.iou_types:
+            statistics = dict.fromkeys(STATISTICS, float("nan"))
+            truth = self._scored_truth(iou_type)
+            if truth["images"]:
+                precision, recall = score(self.engine, truth, self.results(iou_type), iou_type)
+                statistics = summarize(precision, recall)
+                self._precision[iou_type] = precision
+            numbers |= {f"{iou_type}/{name}": value for name, value in statistics.items()}
+        return numbers
+
+    def per_class(self, iou_type: str = "bbox") -> list[dict[str, Any]]:
+        """A row per category, of the last :meth:`evaluate`: name, id, AP, AP50, and count of objects (no crowds)."""
+        count = dict.fromkeys(self.categories.ids, 0)
+        for annotation in self._scored_truth(iou_type)["annotations"]:
+            count[annotation["category_id"]] += not annotation["iscrowd"]
+        precision = self._precision.get(iou_type, np.full((1, 1, len(self.categories), 1, 1), -1.0))
+        precision = precision[:, :, :, 0, -1]  # all areas, 100 detections: (T, R, K)
+        rows = []
+        for k, (name, id) in enumerate(zip(self.categories.names, self.categories.ids, strict=True)):
+            AP, AP50 = mean(precision[:, :, k]), mean(precision[0, :, k])
+            rows.append({"name": name, "id": id, "AP": AP, "AP50": AP50, "count": count[id]})
+        return rows
+
+    def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
+        found, size = self._found[iou_type][image_id], self._sizes[image_id]
+        values = found.values.tolist() if iou_type == "bbox" else found.values
+        for confidence, category, value in zip(found.scores.tolist(), found.categories.tolist(), values, strict=True):
+            shape = {"bbox": value} if iou_type == "bbox" else {"segmentation": {"size": [*size], "counts": value}}
+            yield {"image_id": image_id, "category_id": category, "score": confidence, **shape}
+
+    def _is_known(self, image_id: int) -> bool:
+        return any(image_id in found for found in self._found.values())
+
+    def _scored_truth(self, iou_type: str) -> dict[str, Any]:
+        truth = self._truth[iou_type]
+        if self.image_ids == "all":
+            return truth
+        seen = self._found[iou_type]
+        return truth | {
+            "images": [image for image in truth["images"] if image["id"] in seen],
+            "annotations": [a for a in truth["annotations"] if a["image_id"] in seen],
+        }
+
+    def _check_size(self, image_id: int, height: int, width: int) -> None:
+        if image_id not in self._sizes:
+            raise ValueError(f"image {image_id} is not in the ground truth")
+        if self._sizes[image_id] not in ((height, width), (None, None)):
+            expected = " x ".join(map(str, self._sizes[image_id]))
+            raise ValueError(f"image {image_id} is {height} x {width}, but {expected} in the ground truth")
+
+    def _counts(self, image_id: int, rle: Mapping[str, Any]) -> str:
+        """The compressed counts of a result's RLE, checked."""
+        height, width = self._sizes[image_id]
+        if list(rle["size"]) != [height, width]:
+            raise ValueError(f"image {image_id}: RLE of size {rle['size']} in an image of {height} x {width}")
+        try:
+            runs = run_lengths(rle)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"image {image_id}: {error}") from None
+        counts = rle["counts"]
+        if isinstance(counts, list):
+            counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)["counts"]
+        return counts.decode() if isinstance(counts, bytes) else counts
+
+
+def _sound(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(n,) bool: finite, and no box (n, 4) XYXY of negative size."""
+    return np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Half a million dicts in a row make the collector look through all of them again and again (10x slower)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,110 @@
+"""The engines that match detections to ground truth and integrate precision over recall.
+
+pycocotools is the reference; hotcoco gives the same bits many times faster. Both see only checked input.
+T IoU thresholds   R recall thresholds   K categories   A area ranges (all, small, medium, large)
+D detection limits (1, 10, 100)
+"""
+
+import io
+import os
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The twelve numbers, in the order of pycocotools."""
+
+
+_hotcoco_process: int | None = None
+"""Where hotcoco started its threads: in a process forked from there it would wait for them for ever."""
+
+
+def choose(engine: str) -> str:
+    """The engine to use for a setting: ``auto`` is hotcoco where it is installed.
+
+    Raises:
+        ValueError: unknown.
+        ImportError: not installed.
+    """
+    if engine == "auto":
+        return "hotcoco" if find_spec("hotcoco") else "pycocotools"
+    if engine not in ("hotcoco", "pycocotools"):
+        raise ValueError(f"engine is {engine!r}, but must be auto, hotcoco or pycocotools")
+    if not find_spec(engine):
+        raise ImportError(f"engine {engine} is not installed: pip install {engine}, or choose engine auto")
+    return engine
+
+
+def score(
+    engine: str, ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score results against a clean ground truth, on all its images.
+
+    Args:
+        engine: from :func:`choose`. A process forked after hotcoco was used takes pycocotools instead.
+        ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; not modified.
+        results: COCO result dicts, finite; may be empty; modified.
+        iou_type: "bbox" or "segm".
+
+    Returns:
+        precision: (T, R, K, A, D); -1 where there is nothing to find. The categories are by rising id.
+        recall: (T, K, A, D); -1 likewise.
+    """
+    if engine == "hotcoco" and _hotcoco_process in (None, os.getpid()):
+        return _hotcoco(ground_truth, results, iou_type)
+    return _pycocotools(ground_truth, results, iou_type)
+
+
+def summarize(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    """The twelve numbers, by the names of STATISTICS, as pycocotools computes them; NaN where it says -1."""
+    values = [precision[..., 0, 2], precision[0, ..., 0, 2], precision[5, ..., 0, 2]]  # IoU 0.5 and 0.75
+    values += [precision[..., area, 2] for area in (1, 2, 3)]
+    values += [recall[..., 0, limit] for limit in (0, 1, 2)]
+    values += [recall[..., area, 2] for area in (1, 2, 3)]
+    return {name: mean(value) for name, value in zip(STATISTICS, values, strict=True)}
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of those that are not -1; NaN if all are."""
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else float("nan")
+
+
+def _pycocotools(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with redirect_stdout(io.StringIO()):
+        truth = COCO()
+        # Copies, because pycocotools writes into the annotations.
+        truth.dataset = ground_truth | {"annotations": [dict(a) for a in ground_truth["annotations"]]}
+        truth.createIndex()
+        if results:
+            found = truth.loadRes(results)
+        else:  # loadRes fails on an empty list
+            found = COCO()
+            found.dataset = ground_truth | {"annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def _hotcoco(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
+    global _hotcoco_process
+    import hotcoco
+
+    _hotcoco_process = os.getpid()
+    truth = hotcoco.COCO(ground_truth)
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(results), iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])

@@ -1,0 +1,181 @@
+"""Pictures of detections and ground truth.
+
+Images: (H, W, 3) uint8 RGB.  n objects.  Boxes: XYXY in pixels of the image.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import cv2
+import numpy as np
+
+FONT = cv2.FONT_HERSHEY_DUPLEX
+SHORTEST = 640
+"""Pictures whose longer side is shorter are enlarged, as labels would hide what they name."""
+
+Color = tuple[int, int, int]
+
+
+def draw(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
+    masks: np.ndarray | None,
+    names: Sequence[str],
+) -> np.ndarray:
+    """Draw objects into a copy of an image.
+
+    Colours tell classes apart; if there is only one class, they tell its objects apart, and its name is not repeated
+    on each of them. Lines and text grow with the image. A label that finds no free place is left out, those of the
+    best objects being placed first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (n, 4); what is not finite is left out.
+        labels: (n,) into ``names``; negative ones (padding) are left out.
+        scores: (n,), or None for ground truth.
+        masks: (n, H, W) bool, or None.
+
+    Returns:
+        (kH, kW, 3) uint8 with a whole k >= 1, above 1 for an image smaller than SHORTEST.
+    """
+    enlarge = max(1, -(-SHORTEST // max(image.shape[:2])))
+    picture = np.ascontiguousarray(image)
+    if enlarge > 1:
+        picture = cv2.resize(picture, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+    else:
+        picture = picture.copy()
+    height, width = picture.shape[:2]
+    line = max(2, round(max(height, width) / 450))
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * enlarge
+    shown = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (np.asarray(labels) >= 0))
+    # Best first; of the ground truth, small ones first, so that they come to lie on top.
+    rank = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if scores is None else -np.asarray(scores)
+    order = shown[np.argsort(rank[shown], kind="stable")]
+    colors = palette(max(len(names), len(boxes), int(np.max(labels, initial=0)) + 1))
+    paint = {i: colors[i if len(names) == 1 else int(labels[i])] for i in order.tolist()}
+    corners = {i: _clipped(boxes[i], height, width) for i in paint}
+
+    for i in reversed(paint):
+        if masks is not None:
+            _draw_mask(picture, masks[i], paint[i], enlarge, line)
+    for i in reversed(paint):
+        cv2.rectangle(picture, corners[i][:2], corners[i][2:], paint[i], line, cv2.LINE_AA)
+    taken: list[tuple[int, int, int, int]] = []
+    for i in paint:
+        label = int(labels[i])
+        words = [] if len(names) == 1 else [names[label] if label < len(names) else str(label)]
+        words += [] if scores is None else [f"{scores[i]:.2f}"]
+        if words:
+            _draw_label(picture, " ".join(words), corners[i], paint[i], line, taken)
+    return picture
+
+
+def side_by_side(
+    truth: np.ndarray, prediction: np.ndarray, captions: tuple[str, str] = ("ground truth", "prediction")
+) -> np.ndarray:
+    """Two pictures in a row, each under its caption; the smaller one is padded to the height of the other."""
+    height = max(truth.shape[0], prediction.shape[0])
+    size = max(14, round(max(height, truth.shape[1], prediction.shape[1]) / 45))
+    panels = []
+    for picture, caption in ((truth, captions[0]), (prediction, captions[1])):
+        panel = np.full((height + 2 * size, picture.shape[1], 3), 255, dtype=np.uint8)
+        panel[2 * size : 2 * size + picture.shape[0]] = picture
+        scale, text_width = _text_size(caption, size, panel.shape[1] - size)
+        place = ((panel.shape[1] - text_width) // 2, round(1.5 * size))
+        cv2.putText(panel, caption, place, FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
+        panels += [panel, np.full((len(panel), max(2, size // 3), 3), 255, dtype=np.uint8)]
+    return np.concatenate(panels[:-1], axis=1)
+
+
+def palette(n: int) -> list[Color]:
+    """``n`` RGB colours, each as far as possible from those before it, neither pale nor dark.
+
+    The k-th is the same for every ``n``, so that a class keeps its colour. After the first 256 they repeat.
+    """
+    colors = _colors()
+    return [colors[i % len(colors)] for i in range(n)]
+
+
+@cache
+def _colors(number: int = 256) -> list[Color]:
+    """Farthest points first, in CIE Lab, where distances follow the eye."""
+    levels = np.linspace(0, 1, 14, dtype=np.float32)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)
+    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
+    vivid = (lab[:, 0] > 45) & (lab[:, 0] < 88) & (np.hypot(lab[:, 1], lab[:, 2]) > 45)
+    rgb, lab = rgb[0, vivid], lab[vivid]
+    start = np.array([60, 75, 50], dtype=np.float32)  # a strong red
+    chosen = [int(np.linalg.norm(lab - start, axis=1).argmin())]
+    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
+    while len(chosen) < number:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+    return [(int(r), int(g), int(b)) for r, g, b in np.rint(rgb[chosen] * 255)]
+
+
+def _clipped(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    x0, x1 = (int(v) for v in np.rint(box[0::2]).clip(0, width - 1))
+    y0, y1 = (int(v) for v in np.rint(box[1::2]).clip(0, height - 1))
+    return x0, y0, x1, y1
+
+
+def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: Color, enlarge: int, line: int) -> None:
+    """Tint the pixels of a mask and trace its outline, in place."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return
+    # A margin of a pixel, so that an enlarged outline is not cut off.
+    top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
+    crop = mask[top : rows[-1] + 2, left : columns[-1] + 2].astype(np.uint8)
+    if enlarge > 1:
+        smooth = cv2.resize(crop * 255, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_LINEAR)
+        crop = (smooth >= 128).astype(np.uint8)
+    top, left = top * enlarge, left * enlarge
+    region = picture[top : top + crop.shape[0], left : left + crop.shape[1]]
+    inside = crop.astype(bool)
+    region[inside] = np.rint(0.6 * region[inside] + 0.4 * np.array(color)).astype(np.uint8)
+    outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(int(left), int(top)))
+    # Lighter than the box, so that neighbours of one class stay apart.
+    cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
+
+
+def _draw_label(
+    picture: np.ndarray,
+    text: str,
+    box: tuple[int, int, int, int],
+    color: Color,
+    line: int,
+    taken: list[tuple[int, int, int, int]],
+) -> None:
+    """Write on a ground of the box's colour: above the box, inside it, or below, where no other label is yet."""
+    height, width = picture.shape[:2]
+    size = max(10, round(max(height, width) / 62))
+    scale, text_width = _text_size(text, size, width)
+    pad = max(2, size // 3)
+    w, h = text_width + 2 * pad, size + 2 * pad
+    left = min(max(box[0] - line // 2, 0), max(width - w, 0))
+    right = min(max(box[2] + line // 2 - w, 0), max(width - w, 0))
+    above, below = box[1] - h, box[3]
+    for x, y in ((left, above), (left, box[1]), (right, above), (left, below), (right, box[1]), (left, below - h)):
+        if y < 0 or y + h > height or any(x < t[2] and t[0] < x + w and y < t[3] and t[1] < y + h for t in taken):
+            continue
+        taken.append((x, y, x + w, y + h))
+        cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), color, cv2.FILLED)
+        # Rec. 601 luma: what is brighter than this reads better in black.
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 130
+        ink = (0, 0, 0) if bright else (255, 255, 255)
+        cv2.putText(picture, text, (x + pad, y + h - pad), FONT, scale, ink, 1, cv2.LINE_AA)
+        return
+
+
+def _text_size(text: str, size: int, limit: int) -> tuple[float, int]:
+    """Font scale for capitals of ``size`` pixels, smaller if the text would be wider than ``limit``; and its width."""
+    (_, capital), _ = cv2.getTextSize("H", FONT, 1.0, 1)
+    scale = size / capital
+    (text_width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
+    if text_width > limit:
+        scale *= limit / text_width
+        text_width = limit
+    return scale, text_width

@@ -1,0 +1,176 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from detection.data.annotations import load_annotations
+
+
+def test_labels_follow_the_category_ids_and_boxes_are_corners(small):
+    annotations = load_annotations(small, need_masks=True)
+    assert annotations.categories.names == ("square", "ring")
+    assert annotations.categories.ids == (3, 7)
+    assert annotations.boxes(0)[0].tolist() == [10, 20, 30, 30]
+    assert annotations.labels(0).tolist() == [0, 1]
+    assert annotations.crowd(1).tolist() == [True]
+    assert annotations.sizes.tolist() == [[60, 80], [90, 40], [64, 64], [50, 70]]
+    assert annotations.file_name(2) == "2.png"
+    assert not annotations.report
+
+
+def test_images_without_objects_are_kept(small):
+    annotations = load_annotations(small)
+    assert annotations.counts().tolist() == [2, 1, 1, 0]
+    assert annotations.boxes(3).shape == (0, 4)
+
+
+def test_segmentations_come_back_as_they_were(small):
+    annotations = load_annotations(small)
+    (polygon,) = annotations.segmentation(0, 0)
+    assert polygon.tolist() == [[10, 20], [30, 20], [30, 30], [10, 30]]
+    given = json.loads(small.read_text())["annotations"][1]["segmentation"]
+    assert annotations.segmentation(0, 1) == {"size": [60, 80], "counts": given["counts"].encode()}
+    assert isinstance(annotations.segmentation(1, 0)["counts"], bytes)  # the crowd's was not compressed
+
+
+def test_the_ground_truth_is_what_pycocotools_reads(small, tmp_path):
+    path = tmp_path / "again.json"
+    path.write_text(json.dumps(load_annotations(small).to_coco()))
+    ours, theirs = COCO(str(path)), COCO(str(small))
+    for again, before in zip(ours.anns.values(), theirs.anns.values(), strict=True):
+        assert again["bbox"] == pytest.approx(before["bbox"])
+        assert again["category_id"] == before["category_id"]
+        assert np.array_equal(ours.annToMask(again), theirs.annToMask(before))
+        assert again["area"] == before.get("area", theirs.annToMask(before).sum())
+
+
+def test_pickling_carries_arrays_not_objects(small):
+    again = pickle.loads(pickle.dumps(load_annotations(small)))
+    assert again.boxes(0).tolist() == load_annotations(small).boxes(0).tolist()
+
+
+def square(**changes):
+    """The only annotation of a file: a good one, changed."""
+    entry = {"id": 9, "image_id": 100, "category_id": 3, "bbox": [10, 20, 20, 10]}
+    return [entry | changes]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "kind"),
+    [
+        ([10, 20, 0, 10], "without area"),
+        ([10, 20, -5, 10], "without area"),
+        ([10, float("nan"), 5, 10], "not finite"),
+        ([10, 20, float("inf"), 10], "not finite"),
+        ([200, 20, 5, 10], "outside their image"),
+        ([10, 20, 0.001, 10], "side under"),
+    ],
+)
+def test_boxes_that_nothing_could_find_are_dropped_and_counted(write_dataset, tmp_path, bbox, kind):
+    annotations = load_annotations(write_dataset(tmp_path, annotations=square(bbox=bbox)))
+    assert annotations.num_objects == 0
+    ((found, count),) = annotations.report.counts.items()
+    assert kind in found
+    assert count == 1
+    assert annotations.report.ids[found] == [9]
+    assert "9" in str(annotations.report)
+
+
+def test_a_box_over_the_border_is_cut_for_training_and_kept_for_scoring(write_dataset, tmp_path):
+    annotations = load_annotations(write_dataset(tmp_path, annotations=square(bbox=[70, 50, 30, 30])))
+    assert annotations.boxes(0)[0].tolist() == [70, 50, 80, 60]
+    assert annotations.to_coco()["annotations"][0]["bbox"] == [70, 50, 30, 30]
+    assert list(annotations.report.counts.values()) == [1]
+
+
+def test_a_missing_box_is_taken_from_the_mask(write_dataset, tmp_path):
+    changes = {"bbox": None, "segmentation": [[10, 20, 30, 20, 30, 30]]}
+    annotations = load_annotations(write_dataset(tmp_path, annotations=square(**changes)))
+    assert annotations.boxes(0)[0].tolist() == [10, 20, 30, 30]
+
+
+@pytest.mark.parametrize(
+    "polygons", [[[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, float("nan"), 4, 5, 6]], [[1, 2, 1e8, 4, 5, 6]]]
+)
+def test_polygons_that_would_crash_pycocotools_are_dropped(write_dataset, tmp_path, polygons):
+    annotations = load_annotations(write_dataset(tmp_path, annotations=square(segmentation=polygons)), need_masks=True)
+    assert annotations.num_objects == 1
+    assert annotations.segmentation(0, 0) is None
+    assert sorted(annotations.report.counts.values()) == [1, 1]  # the polygon, and the object without a mask
+
+
+def test_a_flat_polygon_is_taken_as_one(write_dataset, tmp_path):
+    flat = square(segmentation=[10, 20, 30, 20, 30, 30])
+    annotations = load_annotations(write_dataset(tmp_path, annotations=flat))
+    assert len(annotations.segmentation(0, 0)) == 1
+    assert "not in a list" in next(iter(annotations.report.counts))
+
+
+def test_ids_that_occur_twice_or_are_zero_are_numbered_anew(write_dataset, tmp_path):
+    twice = [*square(id=0), *square(id=0)]
+    annotations = load_annotations(write_dataset(tmp_path, annotations=twice))
+    assert [entry["id"] for entry in annotations.to_coco()["annotations"]] == [1, 2]
+    assert sum(annotations.report.counts.values()) == 1
+
+
+def test_an_annotation_of_no_image_is_dropped(write_dataset, tmp_path):
+    annotations = load_annotations(write_dataset(tmp_path, annotations=square(image_id=5)))
+    assert annotations.num_objects == 0
+    assert "not listed" in next(iter(annotations.report.counts))
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "height": 4, "width": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotations": square(category_id=99)}, r"9 \(category 99\)"),
+        ({"annotations": square(bbox=[1, 2, 3])}, "annotation 9 has bbox .* four numbers"),
+        ({"annotations": square(bbox=["1", 2, 3, 4])}, "annotation 9 has bbox .* four numbers"),
+        ({"annotations": square(segmentation={"size": [6, 8], "counts": [48]})}, r"size \[6, 8\] on an image of \[60"),
+        ({"annotations": square(segmentation={"size": [60, 80], "counts": [7]})}, "annotation 9 has a broken RLE"),
+        ({"annotations": square(segmentation={"size": [60, 80], "counts": "garbage"})}, "broken RLE"),
+        ({"annotations": square(segmentation={"size": [10**5, 10**5], "counts": [10**10]})}, "has an RLE of size"),
+        ({"annotations": [3]}, r"annotations\[0\] is '3'"),
+        ({"categories": []}, "categories is empty"),
+        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, r"category ids \[3\] occur twice"),
+        ({"images": [IMAGE, IMAGE]}, "image id 1 occurs twice"),
+        ({"images": [IMAGE | {"height": 0}]}, "image 1 has height 0"),
+        ({"images": [IMAGE | {"file_name": None}]}, "image 1 has no file_name"),
+        ({"images": 3}, "no list 'images'"),
+    ],
+)
+def test_what_cannot_be_mended_is_refused_by_name(write_dataset, tmp_path, changes, message):
+    path = write_dataset(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_annotations(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "not valid JSON"), (b"[]", "not a list"), (b"\xff\xfe", "not valid JSON"), (b"", "not valid JSON")],
+)
+def test_files_that_are_no_coco_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_annotations(path)
+    with pytest.raises(ValueError, match="no such annotation file"):
+        load_annotations(tmp_path / "none.json")
+
+
+def test_a_byte_order_mark_is_no_obstacle(small, tmp_path):
+    path = tmp_path / "bom.json"
+    path.write_bytes(b"\xef\xbb\xbf" + small.read_bytes())
+    assert len(load_annotations(path)) == 4
+
+
+def test_real_data_loads_without_a_word(shared_data):
+    annotations = load_annotations(shared_data / "coco_mini/annotations/instances_val2017.json", need_masks=True)
+    assert len(annotations) == 100
+    assert annotations.num_objects == 712
+    assert not annotations.report

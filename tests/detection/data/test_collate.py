@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from detection.data.collate import collate
+from detection.structures import IGNORE, Sample
+
+
+def sample(height: int, width: int, objects: int = 1, masks: bool = True, image_id: int = 5) -> Sample:
+    generator = np.random.default_rng(height)
+    return Sample(
+        image=generator.integers(1, 255, (height, width, 3), np.uint8),
+        image_id=image_id,
+        original_size=(2 * height, 2 * width),
+        boxes=np.tile(np.array([[1, 2, 3, 4]], np.float32), (objects, 1)),
+        labels=np.arange(objects),
+        crowd=np.arange(objects) % 2 == 1,
+        masks=np.ones((objects, 112, 112), np.uint8) if masks else None,
+    )
+
+
+def test_images_lie_top_left_on_the_smallest_canvas():
+    samples = [sample(40, 70), sample(60, 30)]
+    batch = collate(samples)
+    assert batch.images.shape == (2, 3, 64, 96)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for image, one in zip(batch.images, samples, strict=True):
+        height, width = one.image.shape[:2]
+        assert np.array_equal(image[:, :height, :width].permute(1, 2, 0), one.image)
+        assert image.sum() == one.image.sum(dtype=np.int64)  # nothing beyond the image
+    assert batch.sizes.tolist() == [[40, 70], [60, 30]]
+    assert batch.original_sizes.tolist() == [[80, 140], [120, 60]]
+    assert batch.image_ids.tolist() == [5, 5]
+
+
+def test_canvases_of_choice_come_first_if_they_fit():
+    canvases = [(64, 128), (128, 64), (128, 128)]
+    assert collate([sample(40, 70)], canvases=canvases).images.shape[-2:] == (64, 128)
+    assert collate([sample(40, 70), sample(70, 40)], canvases=canvases).images.shape[-2:] == (128, 128)
+    assert collate([sample(40, 200)], canvases=canvases).images.shape[-2:] == (64, 224)
+
+
+@pytest.mark.parametrize(("objects", "room"), [(0, 16), (16, 16), (17, 32), (100, 128)])
+def test_room_for_objects_is_a_power_of_two(objects, room):
+    targets = collate([sample(32, 32, objects), sample(32, 32, 0)]).targets
+    assert targets.boxes.shape == (2, room, 4)
+    assert targets.labels[0].tolist() == list(range(objects)) + [IGNORE] * (room - objects)
+    assert targets.masks.shape == (2, room, 112, 112)
+    assert (targets.boxes[1] == 0).all()
+    assert not targets.crowd[1].any()
+
+
+def test_a_detector_without_masks_carries_none():
+    assert collate([sample(32, 32, masks=False)]).targets.masks is None

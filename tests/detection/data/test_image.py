@@ -1,0 +1,105 @@
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.data.image import read_image
+
+RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
+
+
+def save(image: Image.Image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "RGB"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    image = Image.fromarray(RAMP).convert(mode)
+    pixels = read_image(save(image, tmp_path / "image.png"))
+    assert pixels.shape == (48, 64, 3)
+    assert pixels.dtype == np.uint8
+    expected = np.asarray(image.convert("RGB"))
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    colours = Image.merge(
+        "RGB", [Image.fromarray(RAMP), Image.fromarray(RAMP[::-1]), Image.fromarray(RAMP.T.copy()).resize((64, 48))]
+    )
+    pixels = read_image(save(colours.convert("CMYK"), tmp_path / "image.jpg", quality=95))
+    assert np.abs(pixels.astype(int) - np.asarray(colours)).mean() < 12
+
+
+def test_red_is_first(tmp_path):
+    assert read_image(save(Image.new("RGB", (8, 8), (250, 10, 20)), tmp_path / "red.png"))[0, 0].tolist() == [
+        250,
+        10,
+        20,
+    ]
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), RAMP.astype(np.uint16) * 257)
+    assert np.abs(read_image(tmp_path / "deep.png")[..., 0].astype(int) - RAMP).max() <= 1
+
+
+def test_exif_rotation_is_settled_by_the_annotations(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown standing
+    path = save(Image.fromarray(RAMP).convert("RGB"), tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert read_image(path).shape == (64, 48, 3)
+    assert read_image(path, (64, 48)).shape == (64, 48, 3)
+    assert read_image(path, (48, 64)).shape == (48, 64, 3)
+    with pytest.raises(ValueError, match="annotations say 30 x 30"):
+        read_image(path, (30, 30))
+
+
+def test_names_may_hold_anything_and_lie_about_the_format(tmp_path):
+    path = tmp_path / "ein Bild #1 \u00e4\u6f22.jpg"
+    Image.fromarray(RAMP).save(path, format="PNG")
+    assert read_image(path).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.95])
+def test_a_cut_file_is_refused_not_filled_with_grey(tmp_path, suffix, part):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = save(Image.fromarray(noise), tmp_path / f"whole{suffix}")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(ValueError, match="cut short"):
+        read_image(path)
+
+
+def bomb() -> bytes:
+    """A PNG of 33 bytes of header that claims 60000 x 60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"<html>not found</html>", "not an image"), (bomb(), "claims 60000 x 60000 pixels")],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_only_files_are_read(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_image(tmp_path / "pipe.png")

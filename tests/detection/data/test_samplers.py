@@ -1,0 +1,72 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
+
+SIZES = np.array([[480, 640], [640, 480]] * 20)
+
+
+def epoch_of(sampler, epoch):
+    sampler.start(epoch)
+    return list(sampler)
+
+
+def test_an_epoch_shows_images_once_and_epochs_differ():
+    sampler = TrainBatchSampler(SIZES, 4)
+    first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
+    assert sorted(index for batch in first for index, _ in batch) == list(range(40))
+    assert {epoch for batch in second for _, epoch in batch} == {1}
+    assert [[i for i, _ in batch] for batch in first] != [[i for i, _ in batch] for batch in second]
+    assert first == epoch_of(TrainBatchSampler(SIZES, 4), 0)
+    assert first != epoch_of(TrainBatchSampler(SIZES, 4, seed=1), 0)
+
+
+def test_batches_hold_one_orientation():
+    for batch in epoch_of(TrainBatchSampler(SIZES, 4), 0):
+        assert len({index % 2 for index, _ in batch}) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_ranks_get_equal_numbers_and_different_images(count, batch_size, world_size, epoch):
+    sizes = SIZES[np.arange(count) % 3]
+    ranks = [epoch_of(TrainBatchSampler(sizes, batch_size, 0, rank, world_size), epoch) for rank in range(world_size)]
+    sampler = TrainBatchSampler(sizes, batch_size, 0, 0, world_size)
+    assert {len(batches) for batches in ranks} == {len(sampler)}
+    assert all(len(batch) == batch_size for batches in ranks for batch in batches)
+    seen = [index for batches in ranks for batch in batches for index, _ in batch]
+    if count >= batch_size * world_size:
+        assert len(set(seen)) == len(seen)
+    else:
+        assert set(seen) == set(range(count))
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 10])
+def test_starting_anywhere_gives_the_rest(position):
+    whole = epoch_of(TrainBatchSampler(SIZES, 4), 2)
+    sampler = TrainBatchSampler(SIZES, 4)
+    sampler.start(2, position)
+    assert list(sampler) == whole[position:]
+    sampler.set_epoch(3)
+    assert list(sampler) == epoch_of(TrainBatchSampler(SIZES, 4), 3)
+
+
+def test_no_image_is_an_error():
+    with pytest.raises(ValueError, match="no image to train on"):
+        TrainBatchSampler(SIZES[:0], 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5))
+def test_evaluation_sees_every_image_and_none_twice_but_fillers(count, batch_size, world_size):
+    shares = [list(itertools.chain(*EvalBatchSampler(count, batch_size, r, world_size))) for r in range(world_size)]
+    assert set(itertools.chain(*shares)) == set(range(count))
+    assert all(shares)
+    fillers = sum(share == [count - 1] for share in shares)
+    assert sum(map(len, shares)) - count <= fillers
+    sampler = EvalBatchSampler(count, batch_size, 0, world_size)
+    assert len(list(sampler)) == len(sampler)

@@ -1,0 +1,99 @@
+"""What is repaired in a ground truth, and what is refused."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.evaluation.ground_truth import clean_ground_truth
+
+POLYGON = [[2.0, 2.0, 12.0, 2.0, 12.0, 7.0, 2.0, 7.0]]  # 10 x 5 pixels
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    annotation = {"id": 1, "image_id": 4, "category_id": 9, "bbox": [2, 2, 10, 5], "area": 50, "iscrowd": 0}
+    annotation["segmentation"] = POLYGON
+    annotation |= changes
+    annotation = {key: value for key, value in annotation.items() if value is not None}
+    return {
+        "images": [{"id": 4, "height": 20, "width": 30, "file_name": "a.jpg"}],
+        "categories": [{"id": 9, "name": "cat"}],
+        "annotations": [annotation],
+    }
+
+
+def only(truth: dict[str, Any], masks: bool = True) -> dict[str, Any]:
+    (annotation,) = clean_ground_truth(truth, masks)["annotations"]
+    return annotation
+
+
+def test_ids_are_renumbered_and_the_input_is_left_alone() -> None:
+    truth = coco(id=0)
+    truth["annotations"] *= 3
+    before = copy.deepcopy(truth)
+    assert [a["id"] for a in clean_ground_truth(truth, masks=True)["annotations"]] == [1, 2, 3]
+    assert truth == before
+
+
+def test_missing_fields_are_computed() -> None:
+    assert only(coco(iscrowd=None))["iscrowd"] == 0
+    assert only(coco(area=None))["area"] == 50  # of the mask
+    assert only(coco(bbox=None))["bbox"] == [2, 2, 10, 5]
+    assert only(coco(area=None, segmentation=None), masks=False)["area"] == 50  # of the box
+
+
+def test_every_form_of_segmentation() -> None:
+    runs = [40, 5, 555]
+    assert only(coco(segmentation={"size": [20, 30], "counts": runs}))["segmentation"]["counts"] == runs
+    assert only(coco(segmentation=POLYGON[0]))["segmentation"] == POLYGON  # flat
+    assert only(coco(segmentation=[np.array(POLYGON[0]).reshape(4, 2)]))["segmentation"] == POLYGON
+
+
+def test_left_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="1 objects have no mask"):
+        assert clean_ground_truth(coco(segmentation=None), masks=True)["annotations"] == []
+    with pytest.warns(UserWarning, match="1 annotations belong to no listed image"):
+        assert clean_ground_truth(coco(image_id=5), masks=False)["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"category_id": 3}, "annotation 1: category 3"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1: box"),
+        ({"bbox": [1, 2, -1, 4]}, "annotation 1: box"),
+        ({"bbox": [1, 2, 3]}, "annotation 1: box"),
+        ({"bbox": None, "segmentation": None}, "neither bbox nor segmentation"),
+        ({"area": float("inf")}, "area"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "polygon of 4 numbers"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "not finite"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "not finite"),
+        ({"segmentation": {"size": [30, 20], "counts": [600]}}, r"RLE of size \[30, 20\]"),
+        ({"segmentation": {"size": [20, 30], "counts": [40, 5]}}, "45 pixels"),
+        ({"segmentation": {"size": [20, 30], "counts": "1"}}, "annotation 1: RLE"),
+        ({"segmentation": {"size": [20, 30]}}, "annotation 1: 'counts'"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    masks = not ("segmentation" in changes and changes["segmentation"] is None)
+    with pytest.raises(ValueError, match=message):
+        clean_ground_truth(coco(**changes), masks=masks)
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(coco()))
+    assert clean_ground_truth(path, masks=True) == clean_ground_truth(coco(), masks=True)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"truth\.json"):
+        clean_ground_truth(path, masks=True)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="expected a COCO dict"):
+        clean_ground_truth(path, masks=True)
+    truth = coco()
+    truth["images"] *= 2
+    with pytest.raises(ValueError, match="1 image ids occur twice"):
+        clean_ground_truth(truth, masks=True)

@@ -1,0 +1,56 @@
+"""Result files are written whole or not at all, and refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detection.evaluation.results import read_results, write_results
+
+BOX = {"image_id": 7, "category_id": 90, "bbox": [1.5, 2.0, 3.25, 4.0], "score": 0.1 + 0.2}
+MASK = {"image_id": 7, "category_id": 90, "segmentation": {"size": [4, 4], "counts": "52203"}, "score": 1.0}
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "results.json"
+    write_results(path, [BOX, MASK])
+    assert read_results(path) == [BOX, MASK]
+    write_results(path, [])
+    assert read_results(path) == []
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, [BOX])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_results(path, [BOX, BOX | {"score": float("nan")}])
+    with pytest.raises(ValueError, match="result 1: image_id"):
+        write_results(path, [BOX, BOX | {"image_id": None}])
+    assert read_results(path) == [BOX]
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"image_id": 1', "not a JSON file"),
+        ("{}", "expected a list"),
+        ('{"annotations": []}', "annotation file"),
+        ("[[1]]", "result 0: expected a dict"),
+        (json.dumps([BOX, {**BOX, "image_id": "7"}]), "result 1: image_id"),
+        (json.dumps([{**BOX, "category_id": 1.5}]), "category_id"),
+        (json.dumps([{**BOX, "score": None}]), "score"),
+        (json.dumps([{**BOX, "score": True}]), "score"),
+        (json.dumps([{**BOX, "bbox": [1, 2, 3]}]), "four numbers"),
+        (json.dumps([{**BOX, "bbox": [1, 2, 3, "4"]}]), "four numbers"),
+        (json.dumps([{**MASK, "segmentation": [[1, 2, 3, 4, 5, 6]]}]), "RLE"),
+        (json.dumps([{"image_id": 1, "category_id": 1, "score": 0.5}]), "neither"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as raised:
+        read_results(path)
+    assert str(path) in str(raised.value)

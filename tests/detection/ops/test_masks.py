@@ -1,0 +1,297 @@
+"""Bitmaps, RoI targets and RLE against pycocotools, torchvision, grid_sample and slow loops."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
+from torchvision.ops import roi_align
+
+from detection.ops.masks import (
+    UNKNOWN,
+    crop_masks,
+    encode_masks,
+    paste_masks,
+    polygons_to_bitmap,
+    rle_to_bitmap,
+    run_lengths,
+)
+
+
+def frame_from_bitmap(bitmap: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The full frame of a bitmap: each pixel centre takes the cell it falls into."""
+    size = len(bitmap)
+    i = np.floor((np.arange(height) + 0.5 - box[1]) / (box[3] - box[1]) * size).astype(int)
+    j = np.floor((np.arange(width) + 0.5 - box[0]) / (box[2] - box[0]) * size).astype(int)
+    inside = ((i >= 0) & (i < size))[:, None] & ((j >= 0) & (j < size))
+    return bitmap[i.clip(0, size - 1)[:, None], j.clip(0, size - 1)] * inside
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def inside_even_odd(x: float, y: float, polygon: np.ndarray) -> bool:
+    """The textbook ray test."""
+    inside = False
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if (y0 <= y) != (y1 <= y) and x >= x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            inside = not inside
+    return inside
+
+
+class TestPolygons:
+    def test_square_by_hand(self) -> None:
+        # In the frame of (10, 20, 18, 24), 4 x 4 cells of 2 x 1 pixels, the square covers columns 1-2, rows 1-3.
+        square = np.array([[12, 21], [16, 21], [16, 24], [12, 24.0]])
+        expected = [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
+        assert polygons_to_bitmap([square], np.array([10, 20, 18, 24.0]), size=4).tolist() == expected
+
+    def test_equals_the_ray_test_at_every_cell_centre(self) -> None:
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            polygon = random.uniform(-5, 25, (random.integers(3, 9), 2))  # self-crossing, and over the box
+            bitmap = polygons_to_bitmap([polygon], np.array([0, 0, 20, 10.0]), size=10)
+            expected = [[inside_even_odd(2 * (j + 0.5), i + 0.5, polygon) for j in range(10)] for i in range(10)]
+            if np.any(expected):
+                np.testing.assert_array_equal(bitmap, np.array(expected, dtype=np.uint8))
+
+    def test_union_over_polygons(self) -> None:
+        box = np.array([0, 0, 8, 8.0])
+        left, right = np.array([[0, 0], [5, 0], [5, 8], [0, 8.0]]), np.array([[3, 0], [8, 0], [8, 8], [3, 8.0]])
+        assert polygons_to_bitmap([left, right], box, size=8).all()
+
+    def test_thin_polygon_does_not_vanish(self) -> None:
+        thin = np.array([[0, 50.1], [100, 50.1], [100, 50.2], [0, 50.2]])
+        bitmap = polygons_to_bitmap([thin], np.array([0, 0, 100, 100.0]), size=10)
+        assert bitmap[5].all()
+        assert bitmap.sum() == 10
+
+    def test_no_polygon_and_polygon_outside_the_box(self) -> None:
+        box = np.array([0, 0, 10, 10.0])
+        assert not polygons_to_bitmap([], box).any()
+        assert not polygons_to_bitmap([np.array([[20, 20], [30, 20], [30, 30.0]])], box).any()
+        assert polygons_to_bitmap([np.array([[-1e8, -1e8], [1e8, -1e8], [1e8, 1e8], [-1e8, 1e8]])], box).all()
+
+    def test_agrees_with_pycocotools_on_real_objects(self, shared_data: Path) -> None:
+        coco = json.loads((shared_data / "coco_eval_reference/instances_val2014_100.json").read_text())
+        images = {image["id"]: image for image in coco["images"]}
+        agreement = []
+        for annotation in coco["annotations"][:60]:
+            if annotation["iscrowd"]:
+                continue
+            height, width = (images[annotation["image_id"]][key] for key in ("height", "width"))
+            flat = annotation["segmentation"]
+            judge = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
+            x, y, w, h = annotation["bbox"]
+            box = np.array([x, y, x + w, y + h])
+            bitmap = polygons_to_bitmap([np.reshape(p, (-1, 2)) for p in flat], box)
+            agreement.append(mask_iou(frame_from_bitmap(bitmap, box, height, width), judge))
+        # pycocotools rounds outlines to fifths of a pixel and fills by its own rule: half a pixel around small objects.
+        assert np.mean(agreement) > 0.975
+        assert np.min(agreement) > 0.9
+
+
+class TestRle:
+    @pytest.mark.parametrize("form", ["bytes", "str", "list"])
+    def test_equals_nearest_sampling_of_the_decoded_frame(self, form: str) -> None:
+        random = np.random.default_rng(1)
+        frame = np.asfortranarray(random.random((23, 31)) < 0.4).astype(np.uint8)
+        rle = coco_mask.encode(np.asfortranarray(frame))
+        if form == "str":
+            rle["counts"] = rle["counts"].decode()
+        if form == "list":
+            rle["counts"] = run_lengths(rle).tolist()
+        box = np.array([-3.3, 4.1, 20.7, 26.2])  # over two sides of the image
+        bitmap = rle_to_bitmap(rle, box, size=16)
+        for i in range(16):
+            for j in range(16):
+                row, column = int(np.floor(4.1 + (i + 0.5) * 22.1 / 16)), int(np.floor(-3.3 + (j + 0.5) * 24 / 16))
+                expected = frame[row, column] if 0 <= row < 23 and 0 <= column < 31 else 0
+                assert bitmap[i, j] == expected
+
+    def test_small_object_is_kept_exactly(self) -> None:
+        random = np.random.default_rng(2)
+        frame = np.zeros((40, 50), dtype=np.uint8)
+        frame[10:30, 5:45] = random.random((20, 40)) < 0.5
+        box = np.array([5, 10, 45, 30.0])
+        bitmap = rle_to_bitmap(coco_mask.encode(np.asfortranarray(frame)), box)
+        np.testing.assert_array_equal(frame_from_bitmap(bitmap, box, 40, 50), frame)
+
+    def test_huge_image_costs_nothing(self) -> None:
+        side = 200_000  # 40 GB as a frame
+        rle = {"size": [side, side], "counts": [side * 1000 + 500, 200, side * (side - 1000) - 700]}
+        bitmap = rle_to_bitmap(rle, np.array([1000, 400, 1001, 800.0]), size=4)
+        assert bitmap.tolist() == [[0] * 4, [1] * 4, [1] * 4, [0] * 4]
+
+    def test_run_lengths_inverts_pycocotools(self) -> None:
+        random = np.random.default_rng(3)
+        for density in (0.0, 0.01, 0.5, 0.99, 1.0):
+            frame = (random.random((61, 47)) < density).astype(np.uint8)
+            runs = run_lengths(coco_mask.encode(np.asfortranarray(frame)))
+            decoded = np.repeat(np.arange(len(runs)) % 2, runs).reshape(47, 61).T
+            np.testing.assert_array_equal(decoded, frame)
+
+    @pytest.mark.parametrize(
+        "counts",
+        [[5, 5], [-5, 105], [], [50, 60], b"", b"\x00\x01", b"o", b"0" * 3, "52203", b"o" * 20 + b"0"],
+    )
+    def test_bad_counts_are_refused(self, counts: object) -> None:
+        with pytest.raises(ValueError, match="RLE"):
+            run_lengths({"size": [10, 10], "counts": counts})
+
+
+def random_boxes(number: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    centre = torch.rand(number, 2, generator=generator) * torch.tensor([width, height])
+    extent = (torch.rand(number, 2, generator=generator) * 4 + 1.5).exp()
+    return torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+
+
+def smooth_masks(number: int, size: int, generator: torch.Generator) -> Tensor:
+    coarse = torch.randn(number, 1, 5, 5, generator=generator)
+    return F.interpolate(coarse, size=(size, size), mode="bicubic")[:, 0].mul(4).sigmoid()
+
+
+class TestCrop:
+    def test_roi_equal_to_the_box_is_the_bitmap(self) -> None:
+        masks = (torch.rand(1, 2, 28, 28) < 0.5).to(torch.uint8)
+        boxes = torch.tensor([[[3, 5, 40, 60.0], [0, 0, 10, 10]]])
+        crops = crop_masks(masks, boxes, torch.tensor([[1, 0]]), boxes.flip(1), size=28)
+        assert torch.equal(crops, masks.flip(1).float())
+
+    def test_outside_the_box_is_zero(self) -> None:
+        masks = torch.ones(1, 1, 16, 16, dtype=torch.uint8)
+        boxes = torch.tensor([[[10, 10, 20, 20.0]]])
+        crops = crop_masks(
+            masks, boxes, torch.tensor([[0, 0]]), torch.tensor([[[10, 0, 20, 40.0], [30, 30, 50, 50]]]), 4
+        )
+        assert crops[0, 0].tolist() == [[0] * 4, [1] * 4, [0] * 4, [0] * 4]  # row 1 spans 10..20
+        assert not crops[0, 1].any()
+
+    def test_unknown_is_minus_one(self) -> None:
+        masks = torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
+        masks[1, 1] = UNKNOWN
+        boxes = torch.tensor([0, 0, 8, 8.0]).expand(2, 2, 4)
+        crops = crop_masks(masks, boxes, torch.tensor([[0, 1], [0, 1]]), boxes, size=4)
+        assert (crops[1, 1] == -1).all()
+        assert (crops.flatten(2) == 0).all(dim=2).tolist() == [[True, True], [True, False]]
+
+    def test_padding_is_harmless(self) -> None:
+        masks = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+        crops = crop_masks(masks, torch.zeros(1, 1, 4), torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, 4))
+        assert crops.shape == (1, 3, 28, 28)
+        assert torch.isfinite(crops).all()
+
+    def test_agrees_with_roi_align_on_full_frames(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        height, width, number = 200, 240, 12
+        corner = torch.rand(number, 2, generator=generator) * 90
+        boxes = torch.cat([corner, corner + 30 + 70 * torch.rand(number, 2, generator=generator)], dim=1)
+        frames = paste_masks(smooth_masks(number, 28, generator), boxes, height, width)
+        bitmaps = [
+            rle_to_bitmap(coco_mask.encode(np.asfortranarray(f.numpy().astype(np.uint8))), b.numpy())
+            for f, b in zip(frames, boxes, strict=True)
+        ]
+        extent = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        rois = boxes + torch.randn(number, 4, generator=generator) * 0.1 * extent
+        index = torch.arange(number)
+        ours = crop_masks(torch.from_numpy(np.stack(bitmaps))[None], boxes[None], index[None], rois[None])[0]
+        indexed = torch.cat([index[:, None].float(), rois], dim=1)
+        judge = roi_align(frames[:, None].float(), indexed, 28, aligned=True)[:, 0]
+        # roi_align averages over the cell: only cells on an outline may differ.
+        assert (ours == (judge >= 0.5).float()).float().mean() > 0.98
+        # torchvision's own targets lie half a pixel off (aligned=False).
+        judge = project_masks_on_boxes(frames.to(torch.uint8), rois, index, 28)
+        assert (ours == (judge >= 0.5).float()).float().mean() > 0.93
+
+
+def paste_by_grid_sample(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:
+    """detectron2's paste, over the whole frame and in float64."""
+    x0, y0, x1, y1 = box.double()
+    y = (torch.arange(height, dtype=torch.float64) + 0.5 - y0) / (y1 - y0) * 2 - 1
+    x = (torch.arange(width, dtype=torch.float64) + 0.5 - x0) / (x1 - x0) * 2 - 1
+    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+    return F.grid_sample(mask.double()[None, None], grid[None], align_corners=False)[0, 0]
+
+
+def coco_encode(frame: Tensor) -> str:
+    return coco_mask.encode(np.asfortranarray(frame.numpy().astype(np.uint8)))["counts"].decode()
+
+
+class TestEncode:
+    @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+    @pytest.mark.parametrize("size", [1, 7, 28])
+    def test_equals_pycocotools_on_frames_pasted_by_grid_sample(self, size: int, threshold: float) -> None:
+        generator = torch.Generator().manual_seed(size)
+        height, width = 90, 120
+        boxes = random_boxes(40, height, width, generator)  # many reach over the image, some lie outside
+        boxes[:4] += 500
+        masks = smooth_masks(40, size, generator) if size > 1 else torch.rand(40, 1, 1, generator=generator)
+        encoded = encode_masks(masks, boxes, height, width, threshold)
+        for mask, box, rle in zip(masks, boxes, encoded, strict=True):
+            value = paste_by_grid_sample(mask, box, height, width)
+            # Single precision against double: pixels this near the threshold could fall on either side (none do).
+            assert (value - threshold).abs().min() > 1e-7
+            assert rle == {"size": [height, width], "counts": coco_encode(value >= threshold)}
+
+    def test_paste_is_what_is_encoded(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        masks, boxes = torch.rand(70, 14, 14, generator=generator), random_boxes(70, 50, 64, generator)
+        frames = paste_masks(masks, boxes, 50, 64)
+        encoded = encode_masks(masks, boxes, 50, 64)
+        assert [rle["counts"] for rle in encoded] == [coco_encode(frame) for frame in frames]
+
+    def test_whole_image_and_its_borders(self) -> None:
+        # Runs that start at the first pixel, end at the last, or go on from one column into the next.
+        ones = torch.ones(5, 4, 4)
+        boxes = torch.tensor([[0, 0, 9, 7], [-50, -50, 60, 60], [0, 0, 2, 7], [7, 0, 9, 7], [8, 6, 9, 7.0]])
+        for box, rle in zip(boxes.int().tolist(), encode_masks(ones, boxes, 7, 9), strict=True):
+            frame = torch.zeros(7, 9, dtype=torch.bool)
+            frame[max(box[1], 0) : box[3], max(box[0], 0) : box[2]] = True
+            assert rle["counts"] == coco_encode(frame)
+
+    def test_bad_boxes_are_empty(self) -> None:
+        nan, inf = float("nan"), float("inf")
+        boxes = torch.tensor(
+            [
+                [nan, 0, 5, 5],
+                [0, 0, inf, 5],
+                [-inf, 0, 5, 5],
+                [3, 3, 3, 8],
+                [8, 8, 2, 2],
+                [0, 0, 0, 0],
+                [1e30, 0, 2e30, 9],
+            ]
+        )
+        empty = coco_encode(torch.zeros(10, 12, dtype=torch.bool))
+        assert [rle["counts"] for rle in encode_masks(torch.ones(7, 28, 28), boxes, 10, 12)] == [empty] * 7
+
+    def test_nan_probabilities_count_as_zero(self) -> None:
+        masks = torch.ones(1, 4, 4)
+        masks[0, :2] = float("nan")
+        (rle,) = encode_masks(masks, torch.tensor([[0, 0, 8, 8.0]]), 8, 8)
+        assert coco_mask.area(rle) == 32
+
+    def test_half_precision_and_nothing(self) -> None:
+        assert encode_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 10, 10) == []
+        assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 10, 12).shape == (0, 10, 12)
+        masks = torch.rand(3, 28, 28).bfloat16()
+        boxes = torch.tensor([[1, 2, 30, 40.0]]).expand(3, 4)
+        assert encode_masks(masks, boxes, 50, 50) == encode_masks(masks.float(), boxes, 50, 50)
+
+    def test_threshold_zero_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="threshold"):
+            encode_masks(torch.zeros(1, 2, 2), torch.zeros(1, 4), 5, 5, threshold=0.0)
+
+    def test_runs_of_a_large_image(self) -> None:
+        # Counts of more than 20 bits take five and six characters.
+        height, width = 3000, 2500
+        boxes = torch.tensor([[2400, 2900, 2499, 2999], [10, 10, 2000, 2900.0]])
+        for rle in encode_masks(torch.ones(2, 2, 2), boxes, height, width):
+            assert coco_mask.encode(coco_mask.decode(rle))["counts"].decode() == rle["counts"]
+            assert run_lengths(rle).sum() == height * width

@@ -1,0 +1,108 @@
+"""What a picture must show, and must not break on."""
+
+import cv2
+import numpy as np
+import pytest
+
+from detection.visualize import SHORTEST, draw, palette, side_by_side
+
+GRAY = np.full((700, 900, 3), 128, dtype=np.uint8)
+NAMES = ["cat", "dog", "Straßenschild"]
+
+
+def mask(shape: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    frame = np.zeros(shape, dtype=bool)
+    frame[rows, columns] = True
+    return frame
+
+
+def test_box_mask_and_label_are_where_they_belong() -> None:
+    boxes = np.array([[100, 200, 400, 500.0]])
+    masks = mask((700, 900), slice(250, 450), slice(150, 350))[None]
+    picture = draw(GRAY, boxes, np.array([1]), np.array([0.9]), masks, NAMES)
+    color = np.array(palette(2)[1])
+    assert picture.shape == GRAY.shape
+    assert (GRAY == 128).all()  # the image itself is left alone
+    np.testing.assert_array_equal(picture[350, 100], color)  # left side of the box
+    np.testing.assert_allclose(picture[350, 250], 0.6 * 128 + 0.4 * color, atol=1)  # inside the mask
+    np.testing.assert_array_equal(picture[230, 250], [128] * 3)  # in the box, outside the mask
+    np.testing.assert_array_equal(picture[195, 102], color)  # ground of the label, above the box
+    assert not np.array_equal(draw(GRAY, boxes, np.array([1]), None, masks, NAMES), picture)  # no score
+
+
+@pytest.mark.parametrize("side", [1, 8, 100, 640, 3000])
+def test_any_size(side: int) -> None:
+    image = np.zeros((side, max(side // 2, 1), 3), dtype=np.uint8)
+    boxes = np.array([[0, 0, side / 2, side]])
+    masks = np.ones((1, *image.shape[:2]), dtype=bool)
+    picture = draw(image, boxes, np.array([2]), np.array([0.5]), masks, NAMES)
+    assert max(picture.shape) >= SHORTEST
+    assert picture.shape[0] % side == 0
+    assert picture.any()
+
+
+def test_lines_and_text_grow_with_the_image() -> None:
+    drawn = []
+    for scale in (1, 4):
+        image = np.zeros((700 * scale, 900 * scale, 3), dtype=np.uint8)
+        picture = draw(image, np.array([[100, 200, 400, 500]]) * scale, np.array([0]), None, None, NAMES)
+        drawn.append(picture.any(axis=2).mean())
+    assert drawn[1] == pytest.approx(drawn[0], rel=0.5)  # of fixed size, they would cover 4 to 16 times less
+
+
+def test_odd_input() -> None:
+    nothing = draw(GRAY, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0), np.zeros((0, 700, 900), bool), NAMES)
+    assert np.array_equal(nothing, GRAY)
+    bad = np.array([[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [10, 10, 50, 50]])
+    assert np.array_equal(draw(GRAY, bad, np.array([0, 0, -1]), None, None, NAMES), GRAY)
+    outside = np.array([[-500, -500, 2000, 2000], [5000, 5000, 6000, 6000], [50, 50, 10, 10]])
+    assert draw(GRAY, outside, np.array([0, 1, 99]), np.ones(3), None, NAMES).shape == GRAY.shape
+    empty = np.zeros((1, 700, 900), dtype=bool)
+    draw(GRAY, np.array([[10, 10, 50, 50]]), np.array([0]), None, empty, NAMES)
+    assert draw(GRAY[:, ::-1], outside[:1], np.array([0]), None, None, []).shape == GRAY.shape  # not contiguous
+
+
+def test_labels_never_cover_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    grounds = []
+    rectangle = cv2.rectangle
+
+    def record(picture: np.ndarray, start: tuple, end: tuple, color: tuple, thickness: int, *rest: int) -> np.ndarray:
+        if thickness == cv2.FILLED:
+            grounds.append((*start, *end))
+        return rectangle(picture, start, end, color, thickness, *rest)
+
+    monkeypatch.setattr(cv2, "rectangle", record)
+    boxes = np.tile([[300, 300, 420, 400.0]], (40, 1)) + np.random.default_rng(0).normal(0, 10, (40, 4))
+    draw(GRAY, boxes, np.zeros(40, int), np.linspace(1, 0, 40), None, NAMES)
+    assert 3 < len(grounds) < 40
+    for i, a in enumerate(grounds):
+        assert min(a) >= 0
+        assert a[2] < 900
+        assert a[3] < 700
+        assert not any(a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3] for b in grounds[:i])
+
+
+def test_objects_of_a_single_class_have_their_own_colors() -> None:
+    boxes = np.array([[100, 100, 300, 300], [500, 100, 700, 300.0]])
+    picture = draw(GRAY, boxes, np.array([0, 0]), None, None, ["nucleus"])
+    assert not np.array_equal(picture[200, 100], picture[200, 500])
+    picture = draw(GRAY, boxes, np.array([0, 0]), None, None, NAMES)
+    assert np.array_equal(picture[200, 100], picture[200, 500])
+
+
+def test_palette_is_stable_and_far_apart() -> None:
+    assert palette(80)[:20] == palette(20)
+    assert len(palette(1000)) == 1000
+    lab = cv2.cvtColor(np.array([palette(20)], dtype=np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    distance = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1000 * np.eye(20)
+    assert distance.min() > 25  # a difference of 2.3 can just be seen
+
+
+def test_side_by_side() -> None:
+    left, right = np.zeros((100, 200, 3), np.uint8), np.full((80, 150, 3), 255, np.uint8)
+    picture = side_by_side(left, right)
+    assert picture.shape[0] > 100
+    assert picture.shape[1] > 350
+    assert not picture[-100:, :200].any()
+    assert picture[:20, :200].min() < 100  # the caption
+    assert side_by_side(left[:, :3], right, ("a caption wider than its picture", "")).ndim == 3
