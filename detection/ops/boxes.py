@@ -38,8 +38,9 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of each pair, (..., N, 4) and (..., M, 4) to (..., N, M); zero without a union."""
     shared = intersection(a, b)
-    union = (area(a)[..., None] + area(b)[..., None, :]).sub_(shared)
-    return shared.div_(positive(union))
+    # One positive area makes a positive union: rounding never lifts the intersection above the smaller area.
+    union = (positive(area(a))[..., None] + area(b)[..., None, :]).sub_(shared)
+    return shared.div_(union)
 
 
 def intersection_over_area(a: Tensor, b: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def match(
     high: float,
     keep_best: bool = False,
     crowd_threshold: float = 0.5,
-    chunk: int = 2**20,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Give every candidate its best ground truth and a label.
 
@@ -31,35 +31,38 @@ def match(
         boxes: (B, G, 4) ground truth, G >= 1.
         crowd: (B, G) bool.
         candidates: (N, 4), the same for all images, or (B, N, 4).
-        chunk: pairs of an image and its boxes that are compared at a time. It bounds the memory (some 20 bytes a pair)
-            and never changes the result; on CPU a chunk should fit the cache.
+        chunk: pairs that are compared at a time, but at least one object of each image. It bounds the memory (some 20
+            bytes a pair) and never changes the result. By default a chunk fits the cache of a CPU, or is large enough
+            to keep a GPU busy.
 
     Returns:
         index: (B, N) int64 into G, the first of equally good ones.
         label: (B, N) int64.
     """
     candidates = candidates.expand(len(boxes), -1, -1)
-    num = candidates.shape[1]
     own_area = positive(area(candidates))[:, None]  # (B, 1, N)
-    best = candidates.new_full((len(boxes), num), -1.0)
-    index = torch.zeros((len(boxes), num), dtype=torch.int64, device=boxes.device)
+    best = candidates.new_zeros(candidates.shape[:2])
     covered = torch.zeros_like(best)
-    claimed = torch.zeros_like(index, dtype=torch.bool)
-    step = max(1, chunk // max(1, len(boxes) * num))
+    index = torch.zeros_like(best, dtype=torch.int64)
+    claimed = torch.zeros_like(best, dtype=torch.bool)
+    if chunk is None:
+        chunk = 2**20 if boxes.device.type == "cpu" else 2**24
+    step = max(1, chunk // max(1, best.numel()))
     for start in range(0, boxes.shape[1], step):
         part, is_crowd = boxes[:, start : start + step], crowd[:, start : start + step, None]
-        shared = intersection(part, candidates)  # (B, g, N)
-        union = positive(area(part)[..., None] + own_area - shared)
-        quality = (shared / union).masked_fill(is_crowd, 0)
+        quality = intersection(part, candidates)  # (B, g, N)
+        union = (area(part)[..., None] + own_area).sub_(quality)
+        # One division for both measures: IoU, or below zero the part that lies in a crowd.
+        quality.div_(torch.where(is_crowd, -own_area, union))
         part_best, part_index = quality.max(dim=1)
         # Strictly better: of equal ones the first stays, as if there were no chunks.
         index = torch.where(part_best > best, part_index + start, index)
         best = torch.maximum(best, part_best)
-        covered = torch.maximum(covered, (shared / own_area).masked_fill(~is_crowd, 0).amax(dim=1))
+        covered = torch.maximum(covered, -quality.amin(dim=1))
         if keep_best:
             top = quality.amax(dim=2, keepdim=True)  # (B, g, 1)
             # An object that touches no candidate has top == 0 and would claim all of them.
-            claimed |= ((quality == top) & (top > 0)).any(dim=1)
+            claimed |= (quality == top.masked_fill(top <= 0, torch.inf)).any(dim=1)
     label = torch.where(best >= high, 1, torch.where(best < low, 0, IGNORE))
     label = label.masked_fill(claimed, 1)
     return index, label.masked_fill((covered >= crowd_threshold) & (label != 1), IGNORE)

@@ -1,9 +1,13 @@
-"""Non-maximum suppression to a fixed number of boxes: the one place whose work depends on the data.
+"""Non-maximum suppression: of boxes that overlap, the best stays.
 
-L lists   B images   N candidates   K classes.
-Greedy: the best box stays, those that overlap it more than the threshold go, then the next best, and so on.
+L independent lists, B images, N boxes, K classes.  Boxes: XYXY.
+
+All of it is greedy NMS to the last bit, as ``torchvision.ops.nms`` computes it on CPU; only the order of the work
+differs. The number of survivors is data, so this is the one module of the model in which the host may wait for the
+device.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -12,93 +16,160 @@ from torch import Tensor
 from detection.ops.boxes import iou
 from detection.structures import IGNORE
 
+SHORT = 512
+"""Boxes up to which the loop of torchvision is the fastest on CPU; lists of a thousand take half its time in blocks."""
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
-    """Which boxes stay, in each of many lists.
+BLOCK = 256
+"""Boxes of a longer list that are settled at once."""
+
+PAIRS = 2**25
+"""Pairs of boxes whose IoU is held at a time on a device: about 0.7 GB."""
+
+ROUNDS = 8
+"""Rounds of a device between two looks of the host at whether anything still changes; most lists need no more."""
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Which boxes survive greedy NMS, each list for itself.
+
+    Going down the list, a box that survives removes every later one whose IoU with it is above the threshold.
 
     Args:
         boxes: (L, N, 4).
-        scores: (L, N) by falling score; -inf is padding, which never stays.
-        threshold: a box goes if its IoU with one that stays is larger.
-        labels: (L, N); boxes of different labels do not suppress each other.
+        scores: (L, N), falling; -inf on padding. A box that is not finite, or whose score is not, never survives and
+            removes nothing.
 
     Returns:
         (L, N) bool.
     """
+    valid = scores.isfinite() & boxes.isfinite().all(dim=-1)
+    threshold = _as_compared(threshold, boxes.dtype)
     if boxes.device.type == "cpu":
-        return _nms_in_turn(boxes, scores, threshold, labels)
-    return nms_at_once(boxes, scores, threshold, labels)
-
-
-def nms_at_once(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
-    """As :func:`nms`, all lists in parallel.
-
-    "Stays" is the fixed point of "no better one that stays suppresses it"; each round settles at least one more box,
-    and in practice three to eight rounds settle all.
-    """
-    valid = scores > -torch.inf
-    better = torch.ones(boxes.shape[1], boxes.shape[1], dtype=torch.bool, device=boxes.device).tril(-1)
-    suppresses = (iou(boxes, boxes) > threshold) & better  # (L, N, N): the column suppresses the row
-    if labels is not None:
-        suppresses &= labels[:, :, None] == labels[:, None, :]
-    keep = valid
-    while True:
-        settled = valid & ~(suppresses & keep[:, None, :]).any(dim=2)
-        if torch.equal(settled, keep):
-            return keep
-        keep = settled
-
-
-def _nms_in_turn(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None) -> Tensor:
-    """As :func:`nms`, by torchvision's sequential kernel, which is the fastest on a CPU."""
-    keep = torch.zeros_like(scores, dtype=torch.bool)
-    for i, count in enumerate((scores > -torch.inf).sum(dim=1).tolist()):
-        box, score = boxes[i, :count].float(), scores[i, :count].float()
-        if labels is None:
-            keep[i, torchvision.ops.nms(box, score, threshold)] = True
-            continue
-        for label in labels[i, :count].unique():
-            members = (labels[i, :count] == label).nonzero()[:, 0]
-            keep[i, members[torchvision.ops.nms(box[members], score[members], threshold)]] = True
-    return keep
+        return _nms_on_cpu(boxes, scores, valid, threshold)
+    return _nms_by_rounds(boxes, valid, threshold)
 
 
 def select_detections(
     boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The ``num`` best boxes per image after class-wise suppression.
+    """The best ``num`` boxes of each image after NMS within each class.
 
     Args:
         boxes: (B, N, K, 4), or (B, N, 1, 4) where all classes share a box.
-        scores: (B, N, K).
-        score_threshold: only candidates that score more are considered.
+        scores: (B, N, K). Every one above ``score_threshold`` takes part; none that is not finite or whose box is not.
 
     Returns:
-        boxes: (B, num, 4) by falling score; zero on padding.
+        boxes: (B, num, 4) by falling score (of equal ones the first); zero on padding.
         scores: (B, num); zero on padding.
         labels: (B, num) int64; IGNORE on padding.
-        index: (B, num) int64 into N.
+        index: (B, num) int64 into N; zero on padding.
     """
-    count, classes = len(scores), scores.shape[2]
-    finite = scores.isfinite() & boxes.isfinite().all(dim=-1)
-    flat = scores.masked_fill(~(finite & (scores > score_threshold)), -torch.inf).flatten(1)  # (B, N * K)
-    candidates = int((flat > -torch.inf).sum(dim=1).max()) if count else 0
-    # A stable order makes equal scores fall as they come, as a sequential NMS would have it.
-    score, order = flat.sort(dim=1, descending=True, stable=True)
-    score, order = score[:, :candidates], order[:, :candidates]
-    index, label = order // classes, order % classes
-    column = label if boxes.shape[2] > 1 else torch.zeros_like(label)
-    box = boxes.flatten(1, 2).gather(1, (index * boxes.shape[2] + column)[..., None].expand(-1, -1, 4))
-    keep = nms(box, score, iou_threshold, label)
-    score = score.masked_fill(~keep, -torch.inf)
-    best, chosen = score.sort(dim=1, descending=True, stable=True)
-    best, chosen = best[:, :num], chosen[:, :num]
-    padding = best.isneginf()
-    short = num - best.shape[1]
-    box = box.gather(1, chosen[..., None].expand(-1, -1, 4)).masked_fill(padding[..., None], 0)
+    batch, _, classes = scores.shape
+    image, index, label = (scores > score_threshold).nonzero(as_tuple=True)
+    score = scores[image, index, label]
+    box = boxes[image, index, label if boxes.shape[2] > 1 else 0]  # (candidates, 4)
+    order = score.argsort(descending=True, stable=True)
+    order = order[(image * classes + label)[order].argsort(stable=True)]  # by image, class, falling score
+    image, index, label, score, box = (x[order] for x in (image, index, label, score, box))
+
+    _, lengths = (image * classes + label).unique_consecutive(return_counts=True)
+    row, column = _places(lengths, len(image))
+    shape = (len(lengths), int(F.pad(lengths, (0, 1)).amax()))
+    lists = box.new_zeros((*shape, 4)).index_put((row, column), box)
+    list_scores = score.new_full(shape, -torch.inf).index_put((row, column), score)
+    keep = nms(lists, list_scores, iou_threshold)[row, column]
+    image, index, label, score, box = (x[keep] for x in (image, index, label, score, box))
+
+    # Back to the order of the candidates first: it decides between equal scores.
+    order = (index * classes + label).argsort(stable=True)
+    order = order[score[order].argsort(descending=True, stable=True)]
+    order = order[image[order].argsort(stable=True)]
+    row, column = _places(image.bincount(minlength=batch), len(image))
+    order, row, column = (x[column < num] for x in (order, row, column))
     return (
-        F.pad(box, (0, 0, 0, short)),
-        F.pad(best.masked_fill(padding, 0), (0, short)),
-        F.pad(label.gather(1, chosen).masked_fill(padding, IGNORE), (0, short), value=IGNORE),
-        F.pad(index.gather(1, chosen).masked_fill(padding, 0), (0, short)),
+        box.new_zeros((batch, num, 4)).index_put((row, column), box[order]),
+        score.new_zeros((batch, num)).index_put((row, column), score[order]),
+        label.new_full((batch, num), IGNORE).index_put((row, column), label[order]),
+        index.new_zeros((batch, num)).index_put((row, column), index[order]),
     )
+
+
+def _places(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each entry, when ``total`` entries fill rows of the given lengths one after the other."""
+    starts = lengths.cumsum(0) - lengths
+    row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
+    return row, torch.arange(total, device=lengths.device) - starts[row]
+
+
+def _as_compared(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of ``dtype`` that is not above the threshold.
+
+    torchvision compares a float32 IoU with a float64 threshold, PyTorch rounds the threshold first. They part where
+    an IoU of 3 / 10, as float32 a little more than 0.3, meets a threshold of 0.3.
+    """
+    if dtype != torch.float32:
+        return threshold
+    rounded = np.float32(threshold)
+    above = float(rounded) > threshold  # as float64; numpy would compare in float32
+    return float(np.nextafter(rounded, np.float32(-np.inf)) if above else rounded)
+
+
+def _nms_on_cpu(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """One list after the other, each in the way that is the fastest for its length."""
+    lengths = valid.sum(dim=1).tolist()
+    survivors, start = [], 0
+    for box, score in zip(boxes[valid].split(lengths), scores[valid].split(lengths), strict=True):
+        short = len(box) <= SHORT
+        kept = torchvision.ops.nms(box, score, threshold) if short else _nms_by_blocks(box, threshold)
+        survivors.append(kept + start)
+        start += len(box)
+    keep = torch.zeros_like(valid)
+    if survivors:
+        keep.view(-1)[valid.view(-1).nonzero().squeeze(1)[torch.cat(survivors)]] = True
+    return keep
+
+
+def _greedy(overlaps: Tensor, valid: Tensor, rounds: int) -> Tensor:
+    """Greedy NMS by repetition: keep what nothing that is kept suppresses, until that changes nothing.
+
+    Only one state repeats itself, the greedy one: the first box depends on no other, the second on the first, and so
+    on. A list takes as many rounds as its longest chain of boxes that decide about each other, usually three to eight.
+
+    Args:
+        overlaps: (L, N, N) bool.
+        valid: (L, N) bool, the boxes that take part; no other may suppress.
+        rounds: how many to run before the host looks whether anything changed.
+    """
+    suppresses = overlaps.triu(1).float()  # a matrix product is the fastest "any" there is
+    keep = valid
+    while True:
+        for _ in range(rounds):
+            before = keep
+            keep = valid & (before[:, None].float() @ suppresses == 0).squeeze(1)
+        if torch.equal(before, keep):
+            return keep
+
+
+def _nms_by_rounds(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """All lists in parallel: for a device, where one after the other would leave it idle."""
+    keep = torch.zeros_like(valid)
+    step = max(1, PAIRS // max(1, boxes.shape[1] ** 2))
+    for start in range(0, len(boxes), step):
+        part = boxes[start : start + step]
+        # A box that is not finite may give a NaN, which is above no threshold.
+        keep[start : start + step] = _greedy(iou(part, part) > threshold, valid[start : start + step], ROUNDS)
+    return keep
+
+
+def _nms_by_blocks(boxes: Tensor, threshold: float) -> Tensor:
+    """Indices of the survivors among (n, 4) valid boxes: settle the first block, drop what it removes, go on."""
+    survivors = []
+    rows = torch.arange(len(boxes))
+    everything = torch.ones((1, BLOCK), dtype=torch.bool)
+    while len(rows):
+        block, rows = rows[:BLOCK], rows[BLOCK:]
+        first = boxes[block]
+        kept = block[_greedy((iou(first, first) > threshold)[None], everything[:, : len(block)], rounds=1)[0]]
+        survivors.append(kept)
+        rows = rows[~(iou(boxes[kept], boxes[rows]) > threshold).any(dim=0)]
+    return torch.cat(survivors)

@@ -54,7 +54,7 @@ def roi_align(
     Args:
         features: per level (B, C, H_l, W_l), best channels last.
         strides: per level, in canvas pixels.
-        boxes: (B, S, 4). Boxes without area or not finite give finite numbers.
+        boxes: (B, S, 4), clipped to the canvas. Boxes without area or not finite give finite numbers.
         output_size: r.
         sampling_ratio: samples per bin and axis; 0 takes one per feature cell (Detectron2's default; slower, and it
             waits for the device).
@@ -82,14 +82,14 @@ def roi_align(
     pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
     index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
     pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets)  # (R * r * r, C)
-    return pooled.view(batch, num, output_size, output_size, -1).permute(0, 1, 4, 2, 3)
+    return pooled.view(batch, num, output_size, output_size, rows.shape[1]).permute(0, 1, 4, 2, 3)
 
 
 class _WeightedSum(torch.autograd.Function):
     """Bag i is the sum of weight[k] * rows[index[k]] over offsets[i] <= k < offsets[i + 1]; rows alone have a gradient.
 
     PyTorch's own backward adds one vector after the other in the dtype of the features. The transposed product adds
-    in float32, is faster, and its order is fixed: the gradient is the same bits on every run.
+    in float32, in a fixed order, and is faster.
     """
 
     @staticmethod
@@ -165,7 +165,7 @@ def _adaptive_pixels(
         # Only a box that reaches far beyond its level, or a broken one, asks for more samples than there are cells.
         count = (sides[:, axis] / bins).ceil().nan_to_num(0).clamp(min=0).minimum(extent + 1).long()  # (R,)
         divisor = count.clamp(min=1)[:, None, None]
-        step = torch.arange(int(count.amax()) if len(count) else 0, device=corner.device)
+        step = torch.arange(int(F.pad(count, (0, 1), value=1).amax()), device=corner.device)
         point = _points(corner[:, axis], sides[:, axis], bins, step, divisor)
         low, high, low_weight, high_weight = _neighbours(point, extent)
         used = (step < count[:, None, None]) / divisor  # (R, 1, samples)
@@ -194,7 +194,8 @@ def _merge(cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     first = cells.masked_fill(unused, torch.iinfo(cells.dtype).max).amin(dim=-1, keepdim=True)
     place = (cells - first).masked_fill(unused, 0)
     run = (place + 1).masked_fill(unused, 0).amax(dim=-1)  # (R, bins)
-    merged = weight.new_zeros((*run.shape, max(1, int(run.amax())))).scatter_add_(-1, place, weight)
+    longest = int(F.pad(run.flatten(), (0, 1), value=1).amax())
+    merged = weight.new_zeros((*run.shape, longest)).scatter_add_(-1, place, weight)
     return first.squeeze(-1), run, merged
 
 

@@ -1,0 +1,8 @@
+"""``python -m detection fit ...``: as ``rcnn fit ...``, and from a checkout without installing."""
+
+import sys
+
+from detection.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

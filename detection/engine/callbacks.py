@@ -1,0 +1,189 @@
+"""What happens around the steps: the end of training, losses that are not numbers, speed, progress and metrics.
+
+These are added in code, so that a ``trainer.callbacks`` list in a config does not switch them off.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+from torch import Tensor
+from torch.optim import Optimizer
+
+from detection.engine.errors import NonFiniteError
+from detection.structures import IGNORE, Batch
+
+
+class ValidateAtEnd(Callback):
+    """Validate after the last step, which a schedule in iterations seldom puts at the end of an epoch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True  # asks Lightning for a validation before it leaves
+
+
+class StopAtNonFinite(Callback):
+    """Stop when a loss is NaN or infinite, and say which one, on which images.
+
+    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since.
+    """
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[int, Tensor, Tensor]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        terms: dict[str, Tensor] = outputs["terms"]
+        self._recent.append((trainer.global_step, torch.stack(list(terms.values())), batch.image_ids))
+        if module.device.type != "cpu" and len(self._recent) < _log_interval(trainer):
+            return
+        recent, self._recent = self._recent, []
+        finite = torch.stack([losses.isfinite() for _, losses, _ in recent]).cpu()
+        for (step, losses, ids), good in zip(recent, finite, strict=True):
+            if not good.all():
+                broken = ", ".join(f"{n} {v:g}" for n, v, g in zip(terms, losses.tolist(), good, strict=True) if not g)
+                raise NonFiniteError(
+                    f"step {step}: {broken} on the images with id {', '.join(map(str, _known(ids)))}; "
+                    "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
+                )
+
+
+class Throughput(Callback):
+    """Logs ``train/images_per_second`` over all devices, and ``train/lr``."""
+
+    def __init__(self) -> None:
+        self._images, self._since, self._lr = -1, 0.0, 0.0
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        self._lr = optimizer.param_groups[0]["lr"]  # later it is already the next step's
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._images = -1  # what passed until the next step is not the training's time
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        if self._images < 0:
+            self._images, self._since = 0, time.monotonic()
+            return
+        self._images += len(batch.images) * trainer.world_size
+        if trainer.global_step % _log_interval(trainer) == 0:
+            now = time.monotonic()
+            module.log("train/images_per_second", self._images / max(now - self._since, 1e-6))
+            module.log("train/lr", self._lr)
+            self._images, self._since = 0, now
+
+
+class Bar(TQDMProgressBar):
+    """A bar with the losses and the speed."""
+
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        return {name: f"{value:.3g}" for name, value in short_metrics(trainer).items()}
+
+
+class Lines(ProgressBar):
+    """A line now and then, for logs of a cluster: a bar would leave them unreadable."""
+
+    def __init__(self, seconds: float = 30) -> None:
+        super().__init__()
+        self.is_enabled, self._seconds, self._last = True, seconds, -math.inf
+
+    def disable(self) -> None:
+        self.is_enabled = False
+
+    def enable(self) -> None:
+        self.is_enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        print(*args, **kwargs, flush=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if not self.is_enabled or time.monotonic() < self._last + self._seconds:
+            return
+        self._last = time.monotonic()
+        numbers = " ".join(f"{name} {value:.3g}" for name, value in short_metrics(trainer).items())
+        self.print(f"epoch {trainer.current_epoch} batch {index + 1}/{trainer.num_training_batches} {numbers}")
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt`` up to date: at every validation, at the end, and every few minutes.
+
+    Lightning's ``save_last`` is the last checkpoint that was saved for another reason, such as a better AP.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes, self._saved, self._time = minutes, -1, 0.0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._saved, self._time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        step = trainer.global_step
+        # Between two steps only, as accumulated gradients are not saved; and all ranks must agree, which costs a stall.
+        if step % _log_interval(trainer) == 0 and (index + 1) % trainer.accumulate_grad_batches == 0:
+            due = time.monotonic() > self._time + 60 * self.minutes
+            if trainer.strategy.broadcast(due):
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        if folder is None or trainer.fast_dev_run or self._saved == trainer.global_step:  # type: ignore[attr-defined]
+            return
+        trainer.save_checkpoint(Path(folder) / "checkpoints" / "last.ckpt", weights_only=False)
+        self._saved, self._time = trainer.global_step, time.monotonic()
+
+
+class MetricsFile(Callback):
+    """Appends a line to ``metrics.json`` in the run's folder at every evaluation, for other programs to read."""
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._append(trainer, "val/")
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._append(trainer, "test/")
+
+    def _append(self, trainer: Trainer, prefix: str) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+        if trainer.is_global_zero and folder is not None:
+            line: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+            line |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with open(Path(folder) / "metrics.json", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def short_metrics(trainer: Trainer) -> dict[str, float]:
+    """The losses and the speed under short names; waits for the device."""
+    metrics = {name.removeprefix("train/"): v for name, v in trainer.callback_metrics.items() if "train/" in name}
+    losses = {name.removeprefix("loss_"): float(v) for name, v in metrics.items() if name.startswith("loss")}
+    speed = metrics.get("images_per_second")
+    return losses if speed is None else losses | {"images/s": float(speed)}
+
+
+def _log_interval(trainer: Trainer) -> int:
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+
+
+def _known(image_ids: Tensor) -> list[int]:
+    return [image_id for image_id in image_ids.tolist() if image_id != IGNORE]

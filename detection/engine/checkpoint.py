@@ -1,0 +1,233 @@
+"""Checkpoints that suffice on their own, and load without running code.
+
+A checkpoint is a dict of tensors and plain values. What Lightning needs to go on training lies beside two entries:
+``state_dict`` (the detector's weights, their names prefixed by ``model.``) and ``rcnn`` (what is needed to rebuild
+the detector and to read its answers: :func:`describe_model`). No class paths are stored, so renaming breaks no file.
+"""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from backbones import BackboneConfig
+from backbones.pretrained import read_weights
+from detection import __version__
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.rpn import RPNConfig
+from detection.structures import Categories
+
+FORMAT = 1
+"""Counts up when older versions could no longer read the file."""
+PREFIX = "model."
+PARTS = {
+    "backbone": BackboneConfig,
+    "fpn": FPNConfig,
+    "rpn": RPNConfig,
+    "box_head": BoxHeadConfig,
+    "mask_head": MaskHeadConfig,
+}
+"""The arguments of :func:`~detection.models.rcnn.build_detector` and their classes."""
+
+
+def save_model(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) -> None:
+    """Write a detector that :func:`load_model` can rebuild.
+
+    Args:
+        configs: the configs it was built from, by the names of :func:`~detection.models.rcnn.build_detector`'s
+            arguments; what is left out is at its default, and without ``mask_head`` there is none.
+
+    Example:
+        >>> configs = {"backbone": BackboneConfig("resnet18")}
+        >>> save_model("faster.ckpt", build_detector(3, **configs), configs)  # doctest: +SKIP
+    """
+    weights = {PREFIX + name: value for name, value in model.state_dict().items()}
+    write_checkpoint({"state_dict": weights, "rcnn": describe_model(model, configs)}, path)
+
+
+def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
+    """Rebuild a detector from its checkpoint alone.
+
+    Returns:
+        model: on the CPU, in evaluation mode, with ``categories`` and ``test_size``.
+        info: the checkpoint's ``rcnn`` entry; see :func:`describe_model`.
+
+    Raises:
+        ValueError: no such file, a broken one, or one that this toolkit has not written.
+    """
+    content = read_checkpoint(path)
+    info = checked_info(content, path)
+    configs = restore_configs(info, path)
+    model = build_detector(info["num_classes"], **configs)
+    if info["categories"] is not None:
+        model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
+    model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
+    load_weights(model, detector_weights(content["state_dict"]), str(path))
+    return model.eval(), info
+
+
+def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, Any]:
+    """What to know of a detector beside its weights, in plain values.
+
+    ``model`` the configs by part, ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
+    ``preprocessing`` (``short_side``, ``long_side`` at test time), ``versions`` and ``format``.
+    """
+    parts = {name: configs.get(name) for name in PARTS}
+    defaults = {name: part() for name, part in PARTS.items() if name != "mask_head"}
+    parts = {name: defaults.get(name) if value is None else value for name, value in parts.items()}
+    categories = model.categories
+    return {
+        "format": FORMAT,
+        "model": {name: None if part is None else plain(asdict(part)) for name, part in parts.items()},
+        "num_classes": model.num_classes,
+        "categories": categories and {"names": list(categories.names), "ids": list(categories.ids)},
+        "preprocessing": {"short_side": model.test_size[0], "long_side": model.test_size[1]},
+        "versions": {
+            "rcnn-toolkit": __version__,
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def restore_configs(info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """The arguments of ``build_detector`` out of a checkpoint's ``rcnn`` entry; without weights to start from."""
+    configs = {name: _restore(PARTS[name], values, source) for name, values in info["model"].items() if values}
+    backbone = configs["backbone"]
+    return configs | {"backbone": type(backbone)(**{**vars(backbone), "weights": None})}
+
+
+def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a file that is, whatever happens, either the old one or the new one, and complete.
+
+    It is written beside its place, since a move from another file system is a copy that can be cut off.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if os.name == "posix":  # the new name itself must reach the disk, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; never runs code from it.
+
+    Args:
+        mmap: leave the tensors on disk until they are used.
+
+    Raises:
+        ValueError: no such file, one that is cut off or no checkpoint, or one with more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except Exception as error:  # torch raises many kinds for a broken file
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """The ``rcnn`` entry of a checkpoint's content.
+
+    Raises:
+        ValueError: it has none, or is of a later format.
+    """
+    info = content.get("rcnn")
+    if not isinstance(info, dict) or "state_dict" not in content:
+        raise ValueError(f"{source}: not a checkpoint of this toolkit; weights alone can be given as --model.weights")
+    if info["format"] > FORMAT:
+        raise ValueError(f"{source}: written by a later version ({info['versions']['rcnn-toolkit']}); update this one")
+    return info
+
+
+def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The detector's part of a Lightning module's state dict."""
+    return {name.removeprefix(PREFIX): value for name, value in state.items()}
+
+
+def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], source: str | None = None) -> None:
+    """Fill a detector, all of it.
+
+    Args:
+        weights: a state dict, or a file with one: a checkpoint, ``.pth`` or ``.safetensors``.
+        source: how errors call it.
+
+    Raises:
+        ValueError: missing, unknown or differently shaped tensors, and what may be the reason.
+    """
+    if not isinstance(weights, Mapping):
+        source, weights = str(weights), detector_weights(read_weights(weights))
+    own = model.state_dict()
+    shapes = {
+        name: (tuple(value.shape), tuple(own[name].shape))
+        for name, value in weights.items()
+        if name in own and value.shape != own[name].shape
+    }
+    head = [shapes[f"box_head.logits.{kind}"] for kind in ("weight", "bias") if f"box_head.logits.{kind}" in shapes]
+    if head:
+        theirs, ours = head[0][0][0] - 1, head[0][1][0] - 1
+        raise ValueError(f"{source}: a detector of {theirs} classes, but the annotations have {ours}")
+    problems = {
+        "lacks": [name for name in own if name not in weights],
+        "has unknown": [name for name in weights if name not in own],
+        "has other shapes:": [f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in shapes.items()],
+    }
+    for problem, names in problems.items():
+        if names:
+            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise ValueError(f"{source}: {problem} {listed}; was it trained with the same model settings?")
+    model.load_state_dict(dict(weights))
+
+
+def plain(value: Any) -> Any:
+    """Dicts, lists and scalars only."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def _restore(cls: Any, values: Mapping[str, Any], source: str | Path) -> Any:
+    """A dataclass from plain values."""
+    hints = get_type_hints(cls)
+    unknown = values.keys() - {field.name for field in fields(cls)}
+    if unknown:
+        raise ValueError(f"{source}: unknown setting {', '.join(sorted(unknown))} of {cls.__name__}")
+    return cls(
+        **{
+            name: _restore(hints[name], value, source) if is_dataclass(hints[name]) else _frozen(value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value

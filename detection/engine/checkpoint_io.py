@@ -1,0 +1,48 @@
+"""How Lightning reads and writes checkpoints here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from detection.engine.checkpoint import read_checkpoint, write_checkpoint
+from detection.engine.errors import NonFiniteError, user_input
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Whole files or none, nothing that runs code, and never weights that are not numbers."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """As :func:`~detection.engine.checkpoint.write_checkpoint`.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite; the older checkpoint stays.
+        """
+        broken = _not_finite(checkpoint["state_dict"])
+        if broken:
+            raise NonFiniteError(f"{path} is not written: {broken} is not finite; an older checkpoint is kept")
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As :func:`~detection.engine.checkpoint.read_checkpoint`, whatever ``weights_only`` says."""
+        with user_input():
+            return read_checkpoint(path, map_location="cpu" if map_location is None else map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def _not_finite(state: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor that is not all finite; one look at the device for all of them."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    # A sum is finite if all its terms are; a large model's weights do not reach the largest number of float64.
+    sums = torch.stack([value.sum(dtype=torch.float64).cpu() for value in floats.values()])
+    for name, finite in zip(floats, sums.isfinite().tolist(), strict=True):
+        if not finite:
+            return name
+    return None

@@ -1,0 +1,167 @@
+"""The toolkit's LightningCLI: which options there are, and what a run is put together from."""
+
+import logging
+import os
+import re
+import warnings
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from detection.engine.checkpoint_io import AtomicCheckpointIO
+from detection.engine.configs import explain, find_config, load_yaml
+from detection.engine.datamodule import CocoDataModule
+from detection.engine.errors import InputError
+from detection.engine.module import DetectionModule
+from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
+from detection.engine.schedule import limits
+
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True,
+    config_read_mode_fsspec_enabled=False,  # a config is code: none from the network
+    validate_subclass_spec_in_any=True,  # data.augment: unknown transforms and arguments are errors
+    instantiate_subclass_spec_in_any=True,
+)
+set_loader("strict_yaml", load_yaml, exceptions=(yaml.YAMLError,))
+
+QUIET = (
+    "does not have many workers",  # the user's choice
+    "in eval mode at the start of training",  # frozen stages
+    "dataloader is not resumable",  # ours goes on where it was
+    "smaller than the logging interval",  # a small data set
+    "does not round-trip",  # tuples in a transform's arguments, saved as lists
+    "LeafSpec",  # between Lightning and PyTorch
+    "The dirpath has changed",  # a run that goes on in a new folder
+    "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
+    "sync_dist=True)` when logging",  # the first rank has told the others
+)
+"""Warnings about what is as it should be."""
+STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
+
+_config_files: list[str] = []
+"""Given so far, for error messages: a parser does not know them where it fails."""
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config``: a file, or the name of a shipped config."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        if not values.lstrip().startswith("{"):
+            try:
+                values = find_config(values)
+            except FileNotFoundError as error:
+                raise InputError(str(error)) from error
+            _config_files.append(values)
+        super().__call__(parser, cfg, values, option_string)
+
+
+class Parser(LightningArgumentParser):
+    """Takes no abbreviations, and is brief about mistakes."""
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        # argparse has no other way to switch abbreviations off in subcommands.
+        return []
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        options = [action.dest for action in parser._actions]
+        raise InputError(explain(message, options, _config_files))
+
+
+class Command(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict``."""
+
+    def __init__(self) -> None:
+        _config_files.clear()
+        for text in QUIET:
+            warnings.filterwarnings("ignore", message=f"(?s).*{re.escape(text)}")
+        # Without this albumentations asks a server for its latest version when data.augment names a transform.
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        super().__init__(
+            DetectionModule,
+            CocoDataModule,
+            parser_class=Parser,
+            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT) | STRICT,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 20,
+                "num_sanity_val_steps": 1,
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Lightning's, but with our ``--config``."""
+        kwargs.setdefault("dump_header", None)
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="A config file, or a shipped one by its name.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's own options, and what follows from others."""
+        parser.add_class_arguments(RunConfig, "run")
+        parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot work, and fill in what was left open, so that the saved config says it."""
+        config = self.config[self.subcommand]
+        if config.trainer.use_distributed_sampler:
+            raise InputError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
+        if config.trainer.overfit_batches:
+            raise InputError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
+        if config.run.name is None:
+            given = [str(path) for path in config.get("config") or [] if path is not None]
+            config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
+        if self.subcommand in ("validate", "test"):
+            config.verbose = False  # the module prints a shorter table
+        if self.subcommand == "predict" and config.return_predictions is None:
+            config.return_predictions = False  # they are in the files
+        if config.get("ckpt_path"):
+            config.model.backbone.weights = None  # they come from the checkpoint
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""
+        config = self.config_init[self.subcommand]
+        given = config.trainer
+        root = given.default_root_dir or "runs"
+        if self.subcommand == "fit":
+            if given.max_epochs is None and given.max_steps == -1:
+                kwargs |= limits(config.model.schedule_config, config.data.batch_size)
+            if given.logger in (None, True):
+                keep_metrics(config.run)
+                kwargs["logger"] = loggers(config.run, root)
+        else:
+            kwargs |= {"logger": given.logger or False, "default_root_dir": folder(config.run, root)}
+        if given.enable_model_summary is None:
+            kwargs["enable_model_summary"] = False  # the module prints a line
+        users = given.callbacks or []
+        users = users if isinstance(users, list) else [users]
+        monitor = "val/segm/AP" if config.data.masks else "val/bbox/AP"
+        save = self.subcommand == "fit" and given.enable_checkpointing is not False
+        if not save:
+            kwargs["enable_checkpointing"] = False
+        ours = callbacks(config.run, monitor, users, given.enable_progress_bar is not False, save)
+        kwargs["callbacks"] = [*users, *ours]
+        plugins = given.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(f"trainer: {error}") from error

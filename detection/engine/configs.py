@@ -1,0 +1,144 @@
+"""Config files: where they are found, how strictly they are read, and how mistakes in them are told."""
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
+"""Why there is no such option."""
+
+
+def folders() -> list[Path]:
+    """Where the shipped configs may be: inside the installed package, or beside it in a checkout."""
+    found = [Path(__file__).resolve().parents[2] / "configs"]
+    if spec := importlib.util.find_spec("detection.configs"):
+        found += [Path(place) for place in spec.submodule_search_locations or []]
+    return [folder for folder in found if folder.is_dir()]
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped configs by name: ``mask_rcnn_r50_fpn_1x_coco``, ``schedules/3x``, ..."""
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for folder in folders()
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def find_config(name: str) -> str:
+    """The file that a ``--config`` names: a path, or a shipped config with or without ``.yaml``.
+
+    Raises:
+        FileNotFoundError: with the nearest names.
+    """
+    if Path(name).is_file():
+        return name
+    known = shipped()
+    key = name.removeprefix("configs/").removesuffix(".yaml")
+    if key in known:
+        return str(known[key])
+    raise FileNotFoundError(f"no config {name}{nearest(key, list(known)) or '; shipped are ' + ', '.join(known)}")
+
+
+def load_yaml(text: str) -> Any:
+    """As jsonargparse's loader, but a key that occurs twice is an error instead of a silent choice.
+
+    Raises:
+        yaml.YAMLError: not YAML, or a key twice in one mapping.
+    """
+    _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
+    return get_loader("yaml")(text)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``; did you mean NAME?``, or nothing."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    if not near:  # the last part alone, as in lr for model.optimizer.lr
+        tails = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+        near = [tails[tail] for tail in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(tails), 1, 0.75)]
+    near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
+    """A parser's message in a few lines, with the nearest option and the place in the configs.
+
+    Args:
+        options: all that exist, ``model.backbone.name``, ...
+        files: the configs that were given.
+    """
+    key = wrong_key(message)
+    if key is None:
+        return _shorten(message).replace('"<unicode string>"', files[-1] if files else "the settings")
+    for word, reason in HINTS.items():
+        if key.rsplit(".", 1)[-1] == word:
+            return f"no option {key}: {reason}{_place(key, files)}"
+    return f"no option {key}{_place(key, files)}{nearest(key, options)}"
+
+
+def wrong_key(message: str) -> str | None:
+    """The full name of the option that a parser's message rejects."""
+    patterns = (
+        r"unrecognized arguments: --([\w.]+)",
+        r"(?:Group|Subcommand) '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+        r"Option '([\w.]+)' is not accepted",
+    )
+    for pattern in patterns:
+        if match := re.search(pattern, message):
+            groups = match.groupdict()
+            if "group" not in groups:
+                return match[1]
+            is_subcommand = message[match.start() :].startswith("Subcommand")
+            return groups["key"] if is_subcommand else f"{groups['group']}.{groups['key']}"
+    return None
+
+
+def _shorten(message: str) -> str:
+    """A message about a value without what explains the parser to its author."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    noise = ("Does not validate against any", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    lines = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line) for line in lines]
+    lines = [re.sub(r"^Parser key \"([\w.]+)\"", r"\1", line) for line in lines]
+    value = re.search(r"Got value: (\w+)", message)
+    choices = re.findall(r"'([\w-]+)'", "".join(line for line in lines if "Literal[" in line))
+    hint = difflib.get_close_matches(value[1], choices, n=1) if value and choices else []
+    lines = [re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", line) for line in lines]
+    if hint:
+        lines[-1] += f"; did you mean {hint[0]}?"
+    return "\n  ".join([*lines[:5], *(["..."] if len(lines) > 5 else [])])
+
+
+def _check_keys(node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value} occurs twice", key.start_mark)
+            seen.add(key.value)
+            _check_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value)
+
+
+def _place(key: str, files: Sequence[str]) -> str:
+    """`` (FILE, line N)``, the last that sets the option."""
+    for file in reversed(files):
+        node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        line = None
+        for part in key.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            match = next(((name, value) for name, value in pairs if name.value == part), None)
+            if match is None:
+                break
+            line, node = match[0].start_mark.line + 1, match[1]
+        else:
+            return f" ({file}, line {line})"
+    return ""

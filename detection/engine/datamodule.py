@@ -1,0 +1,269 @@
+"""COCO-format data in Lightning's hands: which images, in which order, on which device."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from detection.data.annotations import Annotations, check_same_categories, load_annotations
+from detection.data.collate import collate
+from detection.data.dataset import CocoDataset
+from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
+from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
+from detection.engine.errors import InputError, user_input
+from detection.structures import Categories
+
+WORKER_TIMEOUT = 600
+"""Seconds after which a worker that delivers nothing counts as hung."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and what is annotated on them."""
+
+    images: str
+    """Folder of the images, below root."""
+    annotations: str
+    """COCO annotation file, below root."""
+
+
+class CocoDataModule(LightningDataModule):
+    """Images and annotations in COCO's format."""
+
+    def __init__(
+        self,
+        root: str = "datasets/coco",
+        train: Split = Split("train2017", "annotations/instances_train2017.json"),
+        val: Split = Split("val2017", "annotations/instances_val2017.json"),
+        test: Split | None = None,
+        short_side: int | list[int] = 800,
+        long_side: int = 1333,
+        flip: float = 0.5,
+        crop: tuple[int, int] | None = None,
+        augment: list[object] | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int = 1,
+        workers: int = 4,
+        masks: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Take the settings; files are read in :meth:`setup`.
+
+        Args:
+            root: Folder that the paths of the splits begin at.
+            train: Images to learn from.
+            val: Images to validate on.
+            test: Images of `rcnn test` and `rcnn predict`; predict takes those of val if there are none.
+            short_side: Images are resized until their shorter side has so many pixels; of several, training draws one
+                for each image and evaluation takes the largest.
+            long_side: The longer side has at most so many.
+            flip: Probability that a training image is mirrored.
+            crop: Height and width of a window that training images are cut to before they are resized.
+            augment: Albumentations transforms of the training images, by class_path and init_args.
+            batch_size: Images per optimizer step, over all devices and accumulated batches.
+            eval_batch_size: Images per device and batch in evaluation. More than one is faster on a GPU, but then
+                results depend on the number of devices in the last digits, as images share canvases.
+            workers: Processes per device that load images.
+            masks: Whether the detector has a mask head.
+            seed: Of the order of the images and of the augmentations.
+        """
+        super().__init__()
+        self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
+        sides = [short_side] if isinstance(short_side, int) else list(short_side)
+        self.short_sides, self.long_side = sides, long_side
+        self.flip, self.crop, self.augment = flip, crop, list(augment or [])
+        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
+        self.masks, self.seed = masks, seed
+        self.annotations: dict[str, Annotations] = {}
+        self._resume = (0, 0)  # epoch, and batches of it that are done
+        if not sides or min(sides) < 1 or max(sides) > long_side:
+            raise InputError(f"data.short_side {short_side} must be above 0 and not above data.long_side {long_side}")
+        if not all(callable(transform) for transform in self.augment):
+            raise InputError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
+        if min(batch_size, eval_batch_size) < 1:
+            raise InputError(f"data.batch_size {batch_size} and eval_batch_size {eval_batch_size} must be at least 1")
+
+    @property
+    def categories(self) -> Categories:
+        """The classes; those of all splits in use are the same."""
+        return next(iter(self.annotations.values())).categories
+
+    @property
+    def test_size(self) -> tuple[int, int]:
+        """Shortest and longest side of images in evaluation."""
+        return max(self.short_sides), self.long_side
+
+    @property
+    def device_batch(self) -> int:
+        """Images per device and batch in training."""
+        trainer: Any = self.trainer
+        parts = trainer.world_size * trainer.accumulate_grad_batches
+        if self.batch_size % parts:
+            below, above = self.batch_size // parts * parts, -(-self.batch_size // parts) * parts
+            raise InputError(
+                f"data.batch_size {self.batch_size} cannot be shared out over {trainer.world_size} devices x "
+                f"{trainer.accumulate_grad_batches} accumulated batches; try {below or above} or {above}"
+            )
+        return self.batch_size // parts
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps."""
+        trainer: Any = self.trainer
+        limit, batches = trainer.limit_train_batches, len(self._train_sampler())
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+
+    def setup(self, stage: str) -> None:
+        """Read and check the annotations that a stage needs.
+
+        Raises:
+            InputError: a folder or file that is not there, annotations that cannot be used, or splits whose classes
+                differ; with the remedy.
+        """
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}
+        with user_input():
+            for name in needed[stage]:
+                if name not in self.annotations:
+                    self.annotations[name] = self._read(name)
+            first, *others = self.annotations.values()
+            for other in others:
+                check_same_categories(first, other)
+        if stage == "fit":
+            _ = self.device_batch  # refuses a batch that cannot be shared out
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return EpochLoader(self._dataset("train"), self._train_sampler(), self._next_epoch, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader(self._predicted)
+
+    def ground_truth(self, stage: str) -> Mapping[str, Any]:
+        """What the detections of ``val``, ``test`` or ``predict`` are scored against: a COCO dict."""
+        return self.annotations[self._predicted if stage == "predict" else stage].to_coco()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is: the epoch, and the batches of it that are done."""
+        trainer: Any = self.trainer
+        return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.batch_idx + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at the next batch that was not seen."""
+        self._resume = (state_dict["epoch"], state_dict["batches"])
+
+    @property
+    def _predicted(self) -> str:
+        return "val" if self.splits["test"] is None else "test"
+
+    def _settings(self, name: str) -> Split:
+        split = self.splits[name]
+        if split is None:
+            raise InputError(f"data.{name} is not set; give its images and annotations, as data.val has them")
+        return split
+
+    def _read(self, name: str) -> Annotations:
+        split, trainer = self._settings(name), self.trainer
+        path, folder = self.root / split.annotations, self.root / split.images
+        if not path.is_file():
+            raise FileNotFoundError(f"no annotations {path}; set data.root or data.{name}.annotations")
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder of images {folder}; set data.root or data.{name}.images")
+        annotations = load_annotations(path, need_masks=self.masks)
+        check_images(CocoDataset(annotations, folder))
+        if trainer is not None and trainer.is_global_zero:
+            classes = len(annotations.categories)
+            print(f"{name}: {len(annotations)} images, {annotations.num_objects} objects, {classes} classes, {path}")
+            if annotations.report:
+                print(annotations.report)
+        return annotations
+
+    def _next_epoch(self) -> tuple[int, int]:
+        """The epoch that begins or goes on now, and how many of its batches to leave out."""
+        trainer: Any = self.trainer
+        epoch, batches = self._resume
+        if batches >= len(self._train_sampler()):
+            epoch, batches = epoch + 1, 0
+        return (epoch, batches) if trainer.current_epoch <= epoch else (trainer.current_epoch, 0)
+
+    def _train_sampler(self) -> TrainBatchSampler:
+        trainer: Any = self.trainer
+        sizes = self.annotations["train"].sizes
+        return TrainBatchSampler(sizes, self.device_batch, self.seed, trainer.global_rank, trainer.world_size)
+
+    def _eval_loader(self, split: str) -> DataLoader[Any]:
+        trainer: Any = self.trainer
+        dataset = self._dataset(split)
+        batches = EvalBatchSampler(len(dataset), self.eval_batch_size, trainer.global_rank, trainer.world_size)
+        # The numbers one by one: Lightning wraps the batch sampler of prediction loaders and knows only torch's own.
+        numbers = [number for batch in batches for number in batch]
+        return DataLoader(dataset=dataset, batch_size=self.eval_batch_size, sampler=numbers, **self._loading())
+
+    def _dataset(self, split: str) -> CocoDataset:
+        transforms: list[Transform] = []
+        if split == "train":
+            transforms += [RandomCrop(*self.crop)] if self.crop else []
+            transforms += [Albumentations(self.augment)] if self.augment else []
+            transforms += [HorizontalFlip(self.flip)] if self.flip else []
+            transforms.append(Resize(self.short_sides, self.long_side))
+        else:
+            transforms.append(Resize(*self.test_size))
+        folder = self.root / self._settings(split).images
+        return CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed)
+
+    def _loading(self) -> dict[str, Any]:
+        """What all loaders share."""
+        trainer: Any = self.trainer
+        return {
+            "collate_fn": collate,
+            "num_workers": self.workers,
+            "pin_memory": trainer.strategy.root_device.type == "cuda",
+            "timeout": WORKER_TIMEOUT if self.workers else 0,
+        }
+
+
+class EpochLoader(DataLoader[Any]):
+    """A loader whose every iteration begins where it is told to.
+
+    Lightning tells samplers their epoch, but after it has started the workers of a run that goes on.
+
+    Args:
+        begin: gives the epoch and how many of its batches to leave out.
+    """
+
+    def __init__(
+        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int]], **kwargs: Any
+    ) -> None:
+        super().__init__(dataset, batch_sampler=sampler, **kwargs)
+        self._begin, self._sampler = begin, sampler
+
+    def __iter__(self) -> Any:
+        self._sampler.start(*self._begin())
+        return super().__iter__()
+
+
+def check_images(dataset: CocoDataset, most: int = 20_000) -> None:
+    """Refuse annotations whose images are not there, before training meets them.
+
+    Args:
+        most: look at so many at most, spread over the data set.
+
+    Raises:
+        FileNotFoundError: with the number of missing ones and the first.
+    """
+    step = -(-len(dataset) // most) or 1
+    missing = [path for path in map(dataset.path, range(0, len(dataset), step)) if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{dataset.annotations.path}: {len(missing)} of {len(range(0, len(dataset), step))} images looked for are "
+            f"missing, the first is {missing[0]}; set the split's images folder"
+        )

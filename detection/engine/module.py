@@ -1,0 +1,276 @@
+"""The detector in Lightning's hands: what is computed at each step, and what is logged under which name.
+
+Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``val/loss_*`` and ``val/bbox/AP`` ...
+``val/segm/ARl`` (and the same under ``test/``).
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+import backbones
+from backbones import BackboneConfig
+from detection.engine.checkpoint import checked_info, describe_model, detector_weights, load_weights
+from detection.engine.errors import user_input
+from detection.engine.optim import OptimizerConfig, build_optimizer
+from detection.engine.schedule import ScheduleConfig, describe, plan
+from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.results import write_results
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.rpn import RPNConfig
+from detection.structures import Batch, Categories, Detections
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+"""Of the table that an evaluation prints; all twelve numbers are logged."""
+
+
+class DetectionModule(LightningModule):
+    """A detector, its optimizer and its evaluation.
+
+    The detector is built in :meth:`setup`, since its classes come from the data module's annotations.
+    """
+
+    model: FasterRCNN
+
+    def __init__(
+        self,
+        backbone: BackboneConfig = BackboneConfig(),  # noqa: B008 (frozen)
+        fpn: FPNConfig = FPNConfig(),  # noqa: B008
+        rpn: RPNConfig = RPNConfig(),  # noqa: B008
+        box_head: BoxHeadConfig = BoxHeadConfig(),  # noqa: B008
+        mask_head: MaskHeadConfig | None = None,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
+        weights: str | None = None,
+    ) -> None:
+        """Take the settings; nothing is built yet, but settings that do not fit are refused.
+
+        Args:
+            backbone: Which backbone, with what weights, and what of it learns.
+            fpn: Width and kind of the pyramid.
+            rpn: Anchors, training samples and proposals.
+            box_head: Layers, training samples and detections.
+            mask_head: Layers of the mask head; null for Faster R-CNN.
+            optimizer: What turns gradients into steps.
+            schedule: How long training lasts, and how the learning rate rises and falls.
+            weights: A file with a whole detector's weights to start from; backbone.weights is then not used.
+
+        Raises:
+            InputError: an unknown backbone, or settings that no detector can have.
+        """
+        super().__init__()
+        self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
+        self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
+        self.evaluators: dict[str, CocoEvaluator] = {}
+        self._loss_sums: list[Tensor] = []
+        self._loss_names: list[str] = []
+        with user_input():
+            check_configs(self.configs)
+
+    def setup(self, stage: str) -> None:
+        """Build the detector for the classes of the annotations."""
+        if hasattr(self, "model"):
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        configs: dict[str, Any] = dict(self.configs)
+        if self.weights is not None:
+            configs["backbone"] = replace(configs["backbone"], weights=None)
+        with user_input():
+            self.model = build_detector(len(data.categories), **configs)
+            self.model.categories, self.model.test_size = data.categories, data.test_size
+            if self.weights is not None:
+                load_weights(self.model, self.weights)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, its learning rate scaled with the batch, and the schedule in steps."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        batch, epoch = data.batch_size, data.steps_per_epoch
+        ends = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
+            ends.append(self.trainer.max_epochs * epoch)
+        schedule = plan(self.schedule_config, batch, epoch, min(ends, default=None))
+        lr = self.optimizer_config.lr * batch / self.schedule_config.reference_batch
+        # Lightning cannot clip gradients that a fused optimizer still has to unscale (float16).
+        fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
+        optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
+        counts = [sum(p.numel() for p in self.parameters() if p.requires_grad or every) / 1e6 for every in (1, 0)]
+        self.print(f"Model: {type(self.model).__name__}, {counts[0]:.1f} M parameters, {counts[1]:.1f} M of them learn")
+        self.print(describe(schedule, lr, batch, epoch))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """``loss``, and its ``terms`` without gradient."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        # Not the global stream, so that a run that goes on draws what the uninterrupted one would have drawn.
+        generator = self._generator((data.seed, self.trainer.current_epoch, batch_idx, self.global_rank))
+        losses = self.model.losses(batch, generator=generator)
+        loss = torch.stack(list(losses.values())).sum()
+        terms = {name: value.detach() for name, value in losses.items()}
+        self.log_dict({"train/loss": loss.detach()} | {f"train/{name}": value for name, value in terms.items()})
+        return {"loss": loss, "terms": terms}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """``detections``; from one pass through the backbone, the losses are computed, too."""
+        return {"detections": self._evaluation_step(batch, "val")}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """As validation."""
+        return {"detections": self._evaluation_step(batch, "test")}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
+        """Detections in canvas pixels, on the CPU."""
+        detections: Detections = self.model(batch.images, batch.sizes)
+        detections = Detections(*(None if v is None else v.cpu() for v in detections))  # type: ignore[arg-type]
+        self.evaluators["predict"].add(batch, detections)
+        return detections
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._begin("test")
+
+    def on_predict_epoch_start(self) -> None:
+        self._begin("predict")
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+        self._write_results("test")
+
+    def on_predict_epoch_end(self) -> None:
+        self._gather("predict")
+        self._write_results("predict")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rcnn"] = describe_model(self.model, self.configs)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse what was trained for other classes or with other settings, by name."""
+        with user_input():
+            source = str(self.trainer.ckpt_path or "checkpoint")
+            info = checked_info(checkpoint, source)
+            check_categories(info["categories"], self.model.categories)
+            # Lightning will fill in the weights again, but its error would be a page long.
+            load_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
+
+    def _evaluation_step(self, batch: Batch, split: str) -> Detections:
+        features = self.model.features(batch.images, batch.sizes)
+        # The same samples for the same images at every evaluation, so that losses can be compared.
+        generator = self._generator(tuple(batch.image_ids.tolist()))
+        if batch.targets is not None:
+            losses = self.model.losses(batch, features, generator)
+            self._loss_names = list(losses)
+            values = torch.stack([value.double() for value in losses.values()])
+            self._loss_sums.append(torch.cat([values, values.new_ones(1)]) * len(batch.images))
+        detections: Detections = self.model(batch.images, batch.sizes, features)
+        self.evaluators[split].add(batch, detections)
+        return detections
+
+    def _generator(self, key: tuple[int, ...]) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(zlib.crc32(repr(key).encode()))
+
+    def _begin(self, split: str) -> None:
+        self._loss_sums = []
+        if split not in self.evaluators:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
+            with user_input():
+                self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types)
+        self.evaluators[split].reset()
+
+    def _gather(self, split: str) -> list[float]:
+        """Bring the detections of all ranks together, in one exchange; the mean losses over all images."""
+        evaluator = self.evaluators[split]
+        sums = torch.stack(self._loss_sums).sum(0).tolist() if self._loss_sums else []
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            states: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(states, (evaluator.state(), sums))
+            evaluator.reset()
+            evaluator.merge(state for state, _ in states)
+            sums = [sum(values) for values in zip(*(part for _, part in states if part), strict=True)]
+        return [value / sums[-1] for value in sums[:-1]]
+
+    def _score(self, split: str) -> None:
+        means = self._gather(split)
+        metrics: dict[str, float] = {}
+        if self.trainer.is_global_zero:
+            if means:
+                metrics = {"loss": sum(means)} | dict(zip(self._loss_names, means, strict=True))
+            metrics |= self.evaluators[split].evaluate()
+        metrics = self.trainer.strategy.broadcast(metrics)
+        self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
+        if not self.trainer.sanity_checking:
+            self.print(table(metrics, split))
+            if self.evaluators[split].dropped:
+                self.print(f"{self.evaluators[split].dropped} detections were not finite and are not scored")
+
+    def _write_results(self, split: str) -> None:
+        folder = self.trainer.log_dir  # asks all ranks
+        if self.trainer.is_global_zero and folder is not None:
+            for iou_type in self.evaluators[split].iou_types:
+                path = Path(folder) / f"results_{iou_type}.json"
+                write_results(path, self.evaluators[split].results(iou_type))
+                self.print(f"Results: {path}")
+
+
+def check_configs(configs: Mapping[str, Any]) -> None:
+    """Refuse settings that no detector can have, before any data are read.
+
+    Raises:
+        ValueError: an unknown backbone, anchors that do not fit the pyramid, ...
+    """
+    backbone: BackboneConfig = configs["backbone"]
+    backbones.check_name(backbone.name)
+    if backbone.name in backbones.available():  # others may do anything when built
+        with torch.device("meta"):
+            build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
+
+
+def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:
+    """Refuse a checkpoint of other classes.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if theirs is None or ours is None:
+        return
+    names = dict(zip(theirs["ids"], theirs["names"], strict=True)), dict(zip(ours.ids, ours.names, strict=True))
+    if names[0] == names[1]:
+        return
+    lines = [
+        f"id {key}: {names[0].get(key, 'none')} in the checkpoint, {names[1].get(key, 'none')} in the annotations"
+        for key in sorted({*names[0], *names[1]})
+        if names[0].get(key) != names[1].get(key)
+    ]
+    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    raise ValueError(f"the checkpoint knows other classes than the annotations: {shown}")
+
+
+def table(metrics: Mapping[str, float], split: str) -> str:
+    """The important numbers of an evaluation, in percent."""
+    rows = [f"{split:8s}" + "".join(f"{name:>7s}" for name in COLUMNS)]
+    for iou_type in ("bbox", "segm"):
+        if f"{iou_type}/AP" in metrics:
+            numbers = (metrics[f"{iou_type}/{name}"] for name in COLUMNS)
+            rows.append(f"{iou_type:8s}" + "".join(f"{100 * v:7.1f}" if v == v else f"{'n/a':>7s}" for v in numbers))
+    losses = [f"{name} {value:.3f}" for name, value in metrics.items() if name.startswith("loss")]
+    return "\n".join([*rows, *([" ".join(losses)] if losses else [])])

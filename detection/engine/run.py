@@ -1,0 +1,99 @@
+"""A run: its folder, its loggers and its callbacks.
+
+``runs/NAME/version_N/`` holds config.yaml, metrics.csv, metrics.json, the pictures and checkpoints/best.ckpt,
+checkpoints/last.ckpt.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from detection.engine.callbacks import (
+    Bar,
+    LastCheckpoint,
+    Lines,
+    MetricsFile,
+    StopAtNonFinite,
+    Throughput,
+    ValidateAtEnd,
+)
+from detection.engine.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run leaves its files, and what it does beside training."""
+
+    name: str | None = None
+    """Folder of like runs below trainer.default_root_dir (runs); the name of the first config if not given."""
+    folder: str | None = None
+    """This run's own folder, instead of the next runs/NAME/version_N."""
+    tensorboard: bool = False
+    """Write TensorBoard's files, too."""
+    pictures: int = 4
+    """Images on train_batch.jpg and val_predictions_*.jpg; 0 for none."""
+    early_stopping: int | None = None
+    """Stop after so many validations without a better AP."""
+    save_minutes: float = 30
+    """Save last.ckpt so often between validations, which save it anyway."""
+
+
+def loggers(config: RunConfig, root: str | Path) -> list[Logger]:
+    """CSV and, by choice, TensorBoard, both writing into the run's folder."""
+    if config.folder is None:
+        csv = CSVLogger(root, name=config.name)
+    else:
+        folder = Path(config.folder)
+        csv = CSVLogger(folder.parent, name="", version=folder.name)
+    if not config.tensorboard:
+        return [csv]
+    return [csv, TensorBoardLogger(csv.save_dir, name=csv.name, version=Path(csv.log_dir).name)]
+
+
+def folder(config: RunConfig, root: str | Path) -> str:
+    """The folder of a run that trains nothing."""
+    return config.folder or CSVLogger(root, name=config.name).log_dir
+
+
+def keep_metrics(config: RunConfig) -> None:
+    """Save the curve of a run that goes on in its old folder from being overwritten."""
+    if config.folder is None:
+        return
+    old = Path(config.folder) / "metrics.csv"
+    if old.is_file():
+        others = len(list(old.parent.glob("metrics_*.csv")))
+        os.replace(old, old.with_name(f"metrics_{others}.csv"))
+
+
+def callbacks(
+    config: RunConfig, monitor: str, given: Sequence[Callback] = (), bar: bool = True, save: bool = True
+) -> list[Callback]:
+    """What every run has.
+
+    Args:
+        monitor: the metric that tells which checkpoint is best.
+        given: the user's own; a progress bar among them replaces ours.
+        bar: show progress at all.
+        save: write checkpoints.
+    """
+    ours: list[Callback] = [StopAtNonFinite(), ValidateAtEnd(), Throughput(), MetricsFile()]
+    if save:
+        # One name, one file: another run has another folder.
+        options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
+        ours.append(ModelCheckpoint(filename="best", monitor=monitor, mode="max", **options))
+        ours.append(LastCheckpoint(config.save_minutes))
+    if config.pictures:
+        ours.append(Pictures(config.pictures))
+    if config.early_stopping is not None:
+        # AP is NaN where a validation set has no objects; that is no reason to stop.
+        ours.append(EarlyStopping(monitor, patience=config.early_stopping, mode="max", check_finite=False))
+    if bar and not any(isinstance(callback, ProgressBar) for callback in given):
+        ours.append(Bar(refresh_rate=10) if sys.stderr.isatty() else Lines())
+    return ours

@@ -1,0 +1,287 @@
+"""A data set of drawn shapes in COCO format: small enough to train on in minutes, mean enough to test with.
+
+It has what real data has: objects that hide one another, tiny and cut-off ones, crowds, images without objects,
+category ids with gaps, JPEG and PNG files of many sizes, and masks as polygons of several parts, as compressed
+RLE (objects with a hole) and as uncompressed RLE (crowds).
+
+Everything is drawn on a grid ``FINE`` times finer than the image.  Outlines: (n, 2) float64 x, y.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+FINE = 4
+"""A pixel is 4 x 4 cells, so that edges are smooth and a mask is known to a sixteenth of a pixel."""
+
+CATEGORIES = {3: "circle", 7: "square", 11: "triangle", 18: "ring", 42: "star"}
+"""Category id to name; the ids have gaps, as COCO's do."""
+
+COLOURS = {3: (222, 70, 60), 7: (64, 176, 80), 11: (60, 104, 216), 18: (40, 178, 200), 42: (240, 186, 44)}
+"""RGB of each category before it is varied: colour helps a network that has a few minutes to learn."""
+
+GROUNDS = ((214, 204, 186), (150, 158, 166), (186, 196, 182), (92, 98, 108), (196, 178, 168), (122, 112, 104))
+"""RGB of the backgrounds, all less vivid than any object."""
+
+LEAST_VISIBLE = 0.5
+"""No object loses more than half of itself to the image's border, nor more than half of the rest to its neighbours."""
+
+
+def write_shapes(
+    folder: str | Path, train: int = 400, val: int = 100, size: int | tuple[int, int] = (96, 160), seed: int = 0
+) -> Path:
+    """Write the data set: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``, as COCO has them.
+
+    The same arguments give the same bytes. Image ``i`` of a split depends on size, seed and ``i`` only, so a larger
+    set begins with the smaller one. The annotations come last: where both files stand, the data are complete.
+
+    Args:
+        train, val: number of images.
+        size: pixels; the range of heights and widths, or the one value of both.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    low, high = (size, size) if isinstance(size, int) else size
+    if not 32 <= low <= high:
+        raise ValueError(f"size is {size}; give (low, high) with 32 <= low <= high, for example (96, 160)")
+    splits = {"train": train, "val": val}
+    written = {name: _write_images(folder / name, num, low, high, seed) for name, num in splits.items()}
+    (folder / "annotations").mkdir(exist_ok=True)
+    for name, annotations in written.items():
+        path = folder / "annotations" / f"instances_{name}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(annotations), encoding="utf-8")
+        os.replace(partial, path)
+    return folder
+
+
+def draw_scene(
+    index: int, height: int, width: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Draw one image, and say what is to be seen on it.
+
+    Every twentieth image is empty and every twelfth has a crowd, whatever the seed: small sets have them too.
+
+    Returns:
+        image: (height, width, 3) uint8 RGB.
+        annotations: COCO annotations without ids.
+    """
+    image = _ground(height, width, rng)
+    if index % 20 == 7:
+        return _finish(image, rng), []
+    shapes: list[_Shape] = []
+    if index % 12 == 5:
+        shapes.append(_draw_crowd(image, rng))
+    wanted = len(shapes) + int(rng.integers(1, 7))
+    for _ in range(12 * wanted):  # not every try finds room
+        if len(shapes) == wanted:
+            break
+        _try_shape(image, shapes, rng)
+    return _finish(image, rng), [_annotation(shape) for shape in shapes]
+
+
+@dataclass
+class _Shape:
+    """An object on the image; ``visible`` is (FINE * height, FINE * width) bool, without what hides it."""
+
+    category_id: int
+    visible: np.ndarray
+    drawn: int
+    """Cells that it had in the image before others hid it."""
+    crowd: bool = False
+
+
+def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    offset = 500_000 if folder.name == "val" else 1000  # no id of one split is an id of the other
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(num):
+        rng = np.random.default_rng((seed, offset, index))
+        height, width = (int(side) for side in rng.integers(low, high + 1, 2))
+        image, found = draw_scene(index, height, width, rng)
+        suffix, options = (".png", []) if index % 4 == 3 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 92])
+        image_id = offset + 7 * index
+        name = f"{image_id:06d}{suffix}"
+        (folder / name).write_bytes(cv2.imencode(suffix, image[..., ::-1], options)[1].tobytes())
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for annotation in found:
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+    return {
+        "info": {"description": "Drawn shapes", "seed": seed},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in CATEGORIES.items()],
+    }
+
+
+def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator) -> None:
+    """Draw one more object in front of the others, unless it would hide one of them or itself be out of sight."""
+    height, width = image.shape[:2]
+    category_id = int(rng.choice(list(CATEGORIES)))
+    tiny = rng.random() < 0.06
+    radius = rng.uniform(3.5, 5) if tiny else np.exp(rng.uniform(np.log(9), np.log(min(31, 0.3 * min(height, width)))))
+    reach = radius * (0.2 if rng.random() < 0.15 else 0.9)  # a small reach lets the border cut it off
+    centre = np.array([rng.uniform(reach, width - reach), rng.uniform(reach, height - reach)])
+    outline = [part * radius + centre for part in _outline(category_id, rng)]
+
+    cells = _fill(outline, height, width)
+    areas = [FINE**2 * cv2.contourArea(part.astype(np.float32)) for part in outline]
+    whole = areas[0] - sum(areas[1:])
+    if cells.sum() < LEAST_VISIBLE * whole or _to_pixels(cells).sum() < 12:
+        return
+    remaining = [shape.visible & ~cells for shape in shapes]
+    for shape, visible in zip(shapes, remaining, strict=True):
+        if visible.sum() < LEAST_VISIBLE * shape.drawn or _to_pixels(visible).sum() < 12:
+            return
+    for shape, visible in zip(shapes, remaining, strict=True):
+        shape.visible = visible
+    shapes.append(_Shape(category_id, cells, int(cells.sum())))
+    _paint(image, cells, category_id, rng)
+
+
+def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:
+    """A heap of small circles that nobody would outline one by one."""
+    height, width = image.shape[:2]
+    spread = 0.11 * min(height, width)
+    centre = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height])
+    heap = np.zeros((FINE * height, FINE * width), bool)
+    for _ in range(24):
+        place = centre + rng.uniform(-spread, spread, 2) * (1.5, 1)
+        cells = _fill([_outline(3, rng)[0] * rng.uniform(2.2, 3.4) + place], height, width)
+        _paint(image, cells, 3, rng)
+        heap |= cells
+    return _Shape(3, heap, int(heap.sum()), crowd=True)
+
+
+def _outline(category_id: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The outer outline and then the holes, turned at random, in the unit circle."""
+    turn = rng.uniform(0, 2 * np.pi)
+
+    def polygon(num: int, radius: float | np.ndarray = 1.0) -> np.ndarray:
+        angle = turn + np.arange(num) * (2 * np.pi / num)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.reshape(radius, (-1, 1))
+
+    match CATEGORIES[category_id]:
+        case "square":
+            return [polygon(4)]
+        case "triangle":
+            return [polygon(3)]
+        case "star":
+            return [polygon(10, np.tile([1.0, 0.45], 5))]
+        case "ring":
+            return [polygon(72), polygon(72, rng.uniform(0.5, 0.6))]
+        case _:
+            return [polygon(72, 0.9)]
+
+
+def _fill(outline: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The cells inside the outline and outside its holes."""
+    cells = np.zeros((FINE * height, FINE * width), np.uint8)
+    # Cell i covers [i, i + 1) and cv2 puts its centre at i. shift=4: coordinates in sixteenths of a cell.
+    corners = [np.round((part * FINE - 0.5) * 16).astype(np.int32) for part in outline]
+    cv2.fillPoly(cells, corners, 1, shift=4)
+    return cells.astype(bool)
+
+
+def _coverage(cells: np.ndarray) -> np.ndarray:
+    """How much of each pixel the cells cover: (height, width) float32 in 0..1."""
+    height, width = cells.shape
+    return cv2.resize(cells.astype(np.float32), (width // FINE, height // FINE), interpolation=cv2.INTER_AREA)
+
+
+def _to_pixels(cells: np.ndarray) -> np.ndarray:
+    """The mask: (height, width) bool, the pixels that are covered by more than half."""
+    return _coverage(cells) > 0.5
+
+
+def _ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A dull, uneven surface: (height, width, 3) float32 RGB."""
+    base = np.array(GROUNDS[rng.integers(len(GROUNDS))], np.float32) + rng.uniform(-14, 14, 3).astype(np.float32)
+    surface = np.zeros((height, width), np.float32)
+    for cells, strength in ((3, 14.0), (8, 7.0), (24, 4.0)):
+        patch = rng.normal(0, strength, (cells, cells)).astype(np.float32)
+        surface += cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.5:  # a weave across it
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        angle = rng.uniform(0, np.pi)
+        wave = (x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / rng.uniform(5, 14))
+        surface += np.float32(rng.uniform(2, 6)) * np.sin(wave)
+    return base + surface[..., None]
+
+
+def _paint(image: np.ndarray, cells: np.ndarray, category_id: int, rng: np.random.Generator) -> None:
+    """Lay an object on the image, lit from the top left, with a darker rim and a soft shadow below it."""
+    height, width = image.shape[:2]
+    alpha = _coverage(cells)
+    below = cv2.warpAffine(alpha, np.array([[1, 0, 1.5], [0, 1, 2]], np.float32), (width, height))
+    image *= (1 - 0.4 * cv2.GaussianBlur(below, (0, 0), 1.6))[..., None]
+
+    inner = _coverage(cv2.erode(cells.astype(np.uint8), np.ones((2 * FINE + 1, 2 * FINE + 1), np.uint8)))
+    y, x = np.nonzero(alpha)
+    slope = np.add.outer(np.arange(height) - y.mean(), np.arange(width) - x.mean()) / (np.ptp(y) + np.ptp(x) + 1)
+    light = (0.78 + 0.22 * inner - 0.3 * slope)[..., None]
+    colour = np.clip(np.array(COLOURS[category_id]) * rng.uniform(0.85, 1.1) + rng.uniform(-16, 16, 3), 0, 255)
+    image += alpha[..., None] * (colour * light - image)
+
+
+def _finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Grain over everything, and uint8."""
+    grain = rng.normal(0, rng.uniform(1.5, 5), image.shape)
+    return np.clip(np.round(image + grain), 0, 255).astype(np.uint8)
+
+
+def _annotation(shape: _Shape) -> dict[str, Any]:
+    """One object in COCO's words."""
+    mask = np.asfortranarray(_to_pixels(shape.visible), dtype=np.uint8)
+    height, width = mask.shape
+    rle = coco_mask.encode(mask)
+    polygons = None if shape.crowd else _polygons(shape.visible)
+    segmentation: list[list[float]] | dict[str, Any]
+    if polygons is not None:
+        segmentation = polygons
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        corners = np.concatenate([np.reshape(part, (-1, 2)) for part in polygons])
+        box = np.concatenate([corners.min(0), np.ptp(corners, axis=0)]).tolist()
+    else:
+        counts = _count_runs(mask) if shape.crowd else rle["counts"].decode("ascii")
+        segmentation = {"size": [height, width], "counts": counts}
+        box = coco_mask.toBbox(rle).tolist()
+    return {
+        "category_id": shape.category_id,
+        "bbox": box,
+        "area": float(coco_mask.area(rle)),
+        "iscrowd": int(shape.crowd),
+        "segmentation": segmentation,
+    }
+
+
+def _polygons(cells: np.ndarray) -> list[list[float]] | None:
+    """The outlines of the visible parts, x, y, x, y, ... in pixels; None where a hole makes polygons impossible."""
+    outlines, tree = cv2.findContours(cells.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons = []
+    for outline, (_, _, _, parent) in zip(outlines, tree[0], strict=True):
+        if cv2.contourArea(outline) < FINE**2:  # crumbs of less than a pixel, and holes of that size
+            continue
+        if parent >= 0:
+            return None
+        simple = cv2.approxPolyDP(outline, 1.0, True)[:, 0]  # off by a quarter of a pixel at most
+        if len(simple) >= 3:
+            # findContours walks through the centres of the outermost cells.
+            polygons.append(((simple + 0.5) / FINE).ravel().tolist())
+    return polygons or None
+
+
+def _count_runs(mask: np.ndarray) -> list[int]:
+    """Lengths of the runs of 0, 1, 0, ... in a mask, column by column: an uncompressed RLE."""
+    flat = mask.ravel(order="F")
+    starts = np.flatnonzero(np.diff(flat, prepend=0))
+    return np.diff(starts, prepend=0, append=flat.size).tolist()

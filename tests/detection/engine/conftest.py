@@ -1,0 +1,63 @@
+"""A data set of a few drawn images, and a detector that trains on it in seconds."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detection.shapes import write_shapes
+
+TINY = {
+    "model": {
+        "backbone": {"name": "resnet10", "norm": "group"},
+        "fpn": {"channels": 16},
+        "rpn": {
+            "anchors": {"sizes": [8, 16, 32, 64, 128]},
+            "samples": 64,
+            "pre_nms_train": 100,
+            "pre_nms_test": 100,
+            "proposals_train": 40,
+            "proposals_test": 40,
+        },
+        "box_head": {"hidden": 32, "samples": 16, "detections": 10},
+        "mask_head": {"convs": 1, "channels": 16},
+        "schedule": {"unit": "epochs", "length": 1},
+    },
+    "data": {
+        "train": {"images": "train", "annotations": "annotations/instances_train.json"},
+        "val": {"images": "val", "annotations": "annotations/instances_val.json"},
+        "short_side": 64,
+        "long_side": 96,
+        "batch_size": 2,
+        "workers": 0,
+    },
+    "trainer": {"accelerator": "cpu", "log_every_n_steps": 1, "num_sanity_val_steps": 0},
+    "run": {"pictures": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """8 images to train on, 4 to validate on; 5 classes."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), train=8, val=4, size=(64, 96))
+
+
+@pytest.fixture(scope="session")
+def tiny_config(shapes, tmp_path_factory) -> Path:
+    """A config file for all of it."""
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"data": {"root": str(shapes), **TINY["data"]}}))
+    return path
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path, monkeypatch):
+    """Call the command line in this process, in a folder of its own: run("fit", "--data.flip", "0") -> exit code."""
+    from detection.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(subcommand: str, *options: str) -> int:
+        return main([subcommand, "--config", str(tiny_config), *options])
+
+    return call

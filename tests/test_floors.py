@@ -1,0 +1,128 @@
+"""Imports go down the floors only: read from the source, without importing anything."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS = {
+    "backbones": 0,
+    "detection.structures": 1,
+    "detection.ops": 2,
+    "detection.models": 3,
+    "detection.data": 3,
+    "detection.evaluation": 3,
+    "detection.engine": 4,
+    "detection.cli": 5,
+    "detection.__main__": 5,
+    "tools": 6,
+}
+"""By the longest prefix. Any other module of ``detection`` is a command, on floor 4."""
+
+SIBLINGS = ("detection.models", "detection.data", "detection.evaluation")
+"""These share a floor and must not know one another."""
+
+HOMES = {
+    "lightning": ("detection.engine", "detection.cli"),
+    "albumentations": ("detection.data",),
+    "timm": ("backbones",),
+}
+"""The only places that may import these."""
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def floor(module: str) -> int:
+    if module == "detection":
+        return 5  # the public face, which offers names of all floors
+    known = [prefix for prefix in FLOORS if within(module, prefix)]
+    return FLOORS[max(known, key=len)] if known else 4
+
+
+def imports(source: str, exists: set[str]) -> set[str]:
+    """Modules that a source imports, wherever in the file; ``from a import b`` is a.b where that is a module."""
+    found = set()
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name != "detection" or uses_the_face(tree)}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the floor"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in exists:
+                    found.add(inner)
+                elif not alias.name.startswith("__"):
+                    found.add(str(node.module))
+    return found
+
+
+def uses_the_face(tree: ast.AST) -> bool:
+    """Takes more from ``detection`` than its ``__version__``, which is no dependency."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "detection"
+        and not node.attr.startswith("__")
+        for node in ast.walk(tree)
+    )
+
+
+def offences(module: str, imported: set[str]) -> list[str]:
+    wrong = []
+    for other in sorted(imported):
+        for name, homes in HOMES.items():
+            if within(other, name) and not any(within(module, home) for home in homes):
+                wrong.append(f"{module} imports {other}, which belongs to {', '.join(homes)}")
+        if other.split(".")[0] not in {"backbones", "detection", "tools"}:
+            continue
+        if floor(other) > floor(module):
+            wrong.append(f"{module} imports {other} (floor {floor(other)}) from floor {floor(module)}")
+        for sibling in SIBLINGS:
+            if within(other, sibling) and floor(module) == 3 and not within(module, sibling):
+                wrong.append(f"{module} imports its sibling {other}; what they share belongs to detection.structures")
+    return wrong
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("backbones", "detection", "tools"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "detection"])
+def test_imports_go_down(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    assert not offences(module, imports(source, set(MODULES)))
+
+
+def test_the_face_imports_nothing_until_asked() -> None:
+    tree = ast.parse(MODULES["detection"].read_text(encoding="utf-8"))
+    eager = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert {getattr(node, "module", None) for node in eager} <= {"importlib", "typing"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("detection.ops.nms", "from detection.models import rpn", "detection.models.rpn (floor 3) from floor 2"),
+        ("detection.ops.nms", "from detection import mask_rcnn", "detection (floor 5) from floor 2"),
+        ("detection.engine.module", "import detection\n\ndetection.mask_rcnn()", "(floor 5) from floor 4"),
+        ("detection.models.rpn", "def f():\n    import detection.data.collate", "imports its sibling"),
+        ("backbones.resnet", "import detection.structures", "(floor 1) from floor 0"),
+        ("detection.models.rpn", "from lightning.pytorch import LightningModule", "belongs to detection.engine"),
+    ],
+)
+def test_climbing_is_noticed(module: str, source: str, expected: str) -> None:
+    exists = {"detection.models.rpn", "detection.data.collate", "detection.structures"}
+    assert any(expected in offence for offence in offences(module, imports(source, exists)))

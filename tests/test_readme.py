@@ -1,0 +1,74 @@
+"""What the documents tell a reader to run, open or import is there."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md"]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+EVERYTHING = "\n".join(TEXTS.values())
+MADE_BY_THE_READER = ("my_data", "my_lab", "demo/", "runs/", ".venv")
+"""Paths that the documents speak of and a checkout does not have."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", EVERYTHING, flags=re.S)
+
+
+def found(pattern: str) -> list[str]:
+    matches = sorted(set(re.findall(pattern, EVERYTHING)))
+    assert matches, f"nothing in the documents looks like {pattern}; does this test still read them rightly?"
+    return matches
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", TEXTS[name]):
+        assert target.startswith("https://") or (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_paths_in_backticks_exist() -> None:
+    # A bare file name belongs to the folder named before it in the same line: `ops/nms.py`, `boxes.py`.
+    known = {path.name for package in ("backbones", "detection", "tests") for path in (ROOT / package).rglob("*.py")}
+    for path in found(r"`([\w./-]+\.(?:py|yaml|md|toml))`") + found(r"`([\w.-]+(?:/[\w.-]+)+/?)`"):
+        if not path.startswith(MADE_BY_THE_READER):
+            assert (ROOT / path).exists() or path in known, path
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in found(r"\bmake ([a-z-]+)(?=\s{2,}|`|\n)"):
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_tools_exist() -> None:
+    for tool in found(r"python (tools/\w+\.py)"):
+        assert (ROOT / tool).is_file(), tool
+
+
+def test_configs_exist() -> None:
+    for config in found(r"--config ([\w/.-]+)"):
+        if not config.startswith(MADE_BY_THE_READER):
+            assert (ROOT / "configs" / f"{config}.yaml").is_file(), config
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_compiles_and_its_names_exist(block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"from {node.module} import {alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+
+
+def test_readme_names_the_python_that_setup_requires() -> None:
+    required = re.search(r'python_requires=">=([\d.]+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert required
+    assert f"Python {required[1]} or newer" in TEXTS["README.md"]

@@ -1,0 +1,6 @@
+"""Detect objects in images and draw them: ``tools/predict.py CHECKPOINT IMAGE...``."""
+
+from detection.predict import main
+
+if __name__ == "__main__":
+    main()
