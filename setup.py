@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "hotcoco>=1.3,<2"]
 FAST = ["hotcoco>=1.3,<2"]
 
 setup(

@@ -3,6 +3,7 @@
 Run as ``make demo`` or ``python tools/demo.py``; everything is written below ``demo/``.
 """
 
+import argparse
 import contextlib
 import json
 import shutil
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detection.data.dataset import read_image
 from pycocotools.coco import COCO
 
+from detection.data.dataset import read_image
 from detection.predict import load_model, predict
 from detection.shapes import write_shapes
 from detection.visualize import draw, side_by_side
@@ -31,6 +32,7 @@ LEAST_AP50 = 0.80
 
 def main() -> int:
     """Run the demo; the exit code."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     start = time.monotonic()
     print("Drawing a data set: demo/data", flush=True)
     write_data(DEMO / "data")

@@ -71,14 +71,16 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
+        due = trainer.global_step % _log_interval(trainer) == 0
+        if due:
+            module.log("train/lr", self._lr)
         if self._images < 0:
             self._images, self._since = 0, time.monotonic()
             return
         self._images += len(batch.images) * trainer.world_size
-        if trainer.global_step % _log_interval(trainer) == 0:
+        if due:
             now = time.monotonic()
             module.log("train/images_per_second", self._images / max(now - self._since, 1e-6))
-            module.log("train/lr", self._lr)
             self._images, self._since = 0, now
 
 

@@ -190,9 +190,8 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
         for name, value in weights.items()
         if name in own and value.shape != own[name].shape
     }
-    head = [shapes[f"box_head.logits.{kind}"] for kind in ("weight", "bias") if f"box_head.logits.{kind}" in shapes]
-    if head:
-        theirs, ours = head[0][0][0] - 1, head[0][1][0] - 1
+    if "box_head.logits.bias" in shapes:
+        theirs, ours = (shape[0] - 1 for shape in shapes["box_head.logits.bias"])  # the last is the background
         raise ValueError(f"{source}: a detector of {theirs} classes, but the annotations have {ours}")
     problems = {
         "lacks": [name for name in own if name not in weights],

@@ -15,11 +15,11 @@ HINTS = {"num_classes": "the number of classes and their names come from the ann
 
 
 def folders() -> list[Path]:
-    """Where the shipped configs may be: inside the installed package, or beside it in a checkout."""
-    found = [Path(__file__).resolve().parents[2] / "configs"]
-    if spec := importlib.util.find_spec("detection.configs"):
-        found += [Path(place) for place in spec.submodule_search_locations or []]
-    return [folder for folder in found if folder.is_dir()]
+    """Where the shipped configs are: in the installed package, or beside the package in a checkout."""
+    spec = importlib.util.find_spec("detection.configs")
+    if spec is not None and spec.submodule_search_locations:
+        return [Path(place) for place in spec.submodule_search_locations]
+    return [Path(__file__).resolve().parents[2] / "configs"]
 
 
 def shipped() -> dict[str, Path]:

@@ -103,10 +103,12 @@ class CocoDataModule(LightningDataModule):
         trainer: Any = self.trainer
         parts = trainer.world_size * trainer.accumulate_grad_batches
         if self.batch_size % parts:
-            below, above = self.batch_size // parts * parts, -(-self.batch_size // parts) * parts
+            fitting = [
+                size for size in (self.batch_size // parts * parts, -(-self.batch_size // parts) * parts) if size
+            ]
             raise InputError(
                 f"data.batch_size {self.batch_size} cannot be shared out over {trainer.world_size} devices x "
-                f"{trainer.accumulate_grad_batches} accumulated batches; try {below or above} or {above}"
+                f"{trainer.accumulate_grad_batches} accumulated batches; try {' or '.join(map(str, fitting))}"
             )
         return self.batch_size // parts
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from detection.shapes import write_shapes
@@ -34,6 +35,15 @@ TINY = {
     "trainer": {"accelerator": "cpu", "log_every_n_steps": 1, "num_sanity_val_steps": 0},
     "run": {"pictures": 2},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """A whole training of tiny tensors: threads that wait for one another would take most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

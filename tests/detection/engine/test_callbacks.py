@@ -1,0 +1,80 @@
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from detection.engine.callbacks import Lines, MetricsFile, StopAtNonFinite, ValidateAtEnd, short_metrics
+from detection.engine.errors import NonFiniteError
+from detection.structures import IGNORE, Batch
+
+
+def make_batch(*ids):
+    images = torch.zeros(len(ids), 3, 32, 32, dtype=torch.uint8)
+    sizes = torch.full((len(ids), 2), 32)
+    return Batch(images, sizes, sizes, torch.tensor(ids))
+
+
+def make_trainer(**values):
+    defaults = {"global_step": 7, "log_every_n_steps": 3, "max_steps": -1, "should_stop": False, "current_epoch": 2}
+    return SimpleNamespace(**{**defaults, **values})
+
+
+def outputs(**terms):
+    return {"terms": {name: torch.tensor(value) for name, value in terms.items()}}
+
+
+CPU = SimpleNamespace(device=torch.device("cpu"))
+GPU = SimpleNamespace(device=torch.device("cuda"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_named_with_its_images(value):
+    with pytest.raises(NonFiniteError) as error:
+        StopAtNonFinite().on_train_batch_end(
+            make_trainer(), CPU, outputs(loss_cls=0.5, loss_mask=value), make_batch(42, IGNORE, 7), 0
+        )
+    assert str(error.value).startswith(f"step 7: loss_mask {value} on the images with id 42, 7;")
+
+
+def test_an_accelerator_is_asked_at_intervals_about_all_steps_since():
+    callback = StopAtNonFinite()
+    callback.on_train_batch_end(make_trainer(global_step=1), GPU, outputs(loss=0.5), make_batch(1), 0)
+    callback.on_train_batch_end(make_trainer(global_step=2), GPU, outputs(loss=math.nan), make_batch(2), 1)
+    with pytest.raises(NonFiniteError, match="step 2: loss nan on the images with id 2;"):
+        callback.on_train_batch_end(make_trainer(global_step=3), GPU, outputs(loss=0.5), make_batch(3), 2)
+
+
+@pytest.mark.parametrize(("max_steps", "stops"), [(-1, False), (7, True), (8, False), (6, True)])
+def test_the_last_step_asks_for_a_validation(max_steps, stops):
+    trainer = make_trainer(max_steps=max_steps)
+    ValidateAtEnd().on_train_batch_end(trainer, CPU, None, None, 0)
+    assert trainer.should_stop is stops
+
+
+def test_metrics_file_has_a_line_per_evaluation(tmp_path):
+    values = {
+        "val/bbox/AP": torch.tensor(0.25),
+        "val/bbox/APl": torch.tensor(math.nan),
+        "train/loss": torch.tensor(1.0),
+    }
+    trainer = make_trainer(
+        callback_metrics=values, log_dir=str(tmp_path / "run"), is_global_zero=True, sanity_checking=False
+    )
+    MetricsFile().on_validation_end(trainer, CPU)
+    trainer.sanity_checking = True
+    MetricsFile().on_validation_end(trainer, CPU)
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"epoch": 2, "step": 7, "val/bbox/AP": 0.25, "val/bbox/APl": None}]
+
+
+def test_progress_in_lines_for_a_log_file(capsys):
+    metrics = {"train/loss": torch.tensor(1.5), "train/loss_cls": torch.tensor(1.0), "val/loss": torch.tensor(9.0)}
+    trainer = make_trainer(callback_metrics=metrics, num_training_batches=50)
+    lines = Lines(seconds=1000)
+    lines.on_train_batch_end(trainer, CPU, None, None, 9)
+    lines.on_train_batch_end(trainer, CPU, None, None, 10)
+    assert capsys.readouterr().out == "epoch 2 batch 10/50 loss 1.5 cls 1\n"
+    trainer.callback_metrics["train/images_per_second"] = torch.tensor(20.0)
+    assert short_metrics(trainer) == {"loss": 1.5, "cls": 1.0, "images/s": 20.0}

@@ -1,0 +1,262 @@
+"""The command line end to end, in this process, on a few drawn images."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detection.cli import main
+from detection.engine.checkpoint import load_model
+from detection.engine.module import DetectionModule
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_config, tmp_path_factory):
+    """The folder of a run that was trained for an epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    root = str(folder)
+    assert main(["--config", str(tiny_config), "--trainer.default_root_dir", root]) == 0  # fit goes without saying
+    return folder / "tiny" / "version_0"
+
+
+def test_a_run_leaves_its_files(trained):
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
+    assert names == {
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "train_batch.jpg",
+        "val_predictions_000004.jpg",
+    }
+
+
+def test_what_is_logged(trained):
+    with open(trained / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = {"loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+    statistics = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+    assert {key.removeprefix("train/") for key in rows[0] if key.startswith("train/")} == losses | {
+        "lr",
+        "images_per_second",
+    }
+    assert {key for key in rows[0] if key.startswith("val/")} == {f"val/{name}" for name in losses} | {
+        f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics
+    }
+    first = rows[0]
+    # lr 0.02 for 16 images, 2 here; 4 steps are too few for a warm-up
+    assert float(first["train/lr"]) == pytest.approx(0.02 * 2 / 16)
+    assert float(first["train/loss"]) == pytest.approx(
+        sum(float(first[f"train/{n}"]) for n in losses - {"loss"}), rel=1e-5
+    )
+    (line,) = (trained / "metrics.json").read_text().splitlines()
+    assert json.loads(line).keys() - {"epoch", "step"} == {key for key in rows[0] if key.startswith("val/")}
+
+
+@pytest.mark.slow
+def test_the_saved_config_gives_the_same_run(trained, tmp_path):
+    saved = str(trained / "config.yaml")
+    assert main(["fit", "--config", saved, "--run.folder", str(tmp_path / "again")]) == 0
+    first, again = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (trained, tmp_path / "again")
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_checkpoint_suffices(trained):
+    model, info = load_model(trained / "checkpoints" / "best.ckpt")
+    assert model.test_size == (64, 96)
+    assert info["categories"]["ids"] == list(model.categories.ids)
+    assert info["model"]["backbone"]["name"] == "resnet10"
+
+
+def test_validate_takes_the_model_from_the_checkpoint(trained, shapes, tmp_path, capsys):
+    options = ["--data.root", str(shapes), "--config", str(write(tmp_path / "data.yaml", data_alone(trained)))]
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
+    folder = tmp_path / "out"
+    assert main(["validate", *options, "--ckpt_path", checkpoint, "--run.folder", str(folder)]) == 0
+    before, now = (json.loads((f / "metrics.json").read_text()) for f in (trained, folder))
+    assert {name: now[name] for name in now if name.startswith("val/")} == {n: before[n] for n in before if "val/" in n}
+    assert "AP100" not in capsys.readouterr().out
+
+
+def test_test_and_predict_write_results(trained, run, shapes, tmp_path):
+    checkpoint = ("--ckpt_path", str(trained / "checkpoints" / "last.ckpt"))
+    val = "{images: val, annotations: annotations/instances_val.json}"
+    assert run("test", *checkpoint, "--data.test", val, "--run.folder", "tested") == 0
+    assert run("predict", *checkpoint, "--run.folder", "predicted") == 0
+    images = {image["id"] for image in json.loads((shapes / "annotations/instances_val.json").read_text())["images"]}
+    for kind in ("bbox", "segm"):
+        tested, predicted = (
+            json.loads((tmp_path / f / f"results_{kind}.json").read_text()) for f in ("tested", "predicted")
+        )
+        assert tested == predicted
+        assert {result["image_id"] for result in tested} <= images
+    assert "test/bbox/AP" in json.loads((tmp_path / "tested" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--data.workers", "1", "--model.schedule.unit", "iterations"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, options):
+    seen = []
+    step = DetectionModule.training_step
+
+    def spy(self, batch, batch_idx):
+        seen.append((self.trainer.current_epoch, batch_idx, batch.image_ids.tolist()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", spy)
+    callback = "lightning.pytorch.callbacks.ModelCheckpoint"
+    saving = json.dumps({"class_path": callback, "init_args": {"every_n_train_steps": 3, "save_top_k": -1}})
+    length = ("--model.schedule.length", "2" if not options else "1")  # 8 steps of 2 images either way
+    assert run("fit", *options, *length, "--run.folder", "whole", "--trainer.callbacks", saving) == 0
+    whole, checkpoints = list(seen), tmp_path / "whole" / "checkpoints"
+    assert [batch[:2] for batch in whole] == [(e, b) for e in range(2) for b in range(4)]
+    for middle in checkpoints.glob("epoch*.ckpt"):
+        seen.clear()
+        folder = tmp_path / middle.stem
+        assert run("fit", *options, *length, "--run.folder", str(folder), "--ckpt_path", str(middle)) == 0
+        assert seen == whole[int(middle.stem.split("step=")[1]) :]
+        one, other = (
+            torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (tmp_path / "whole", folder)
+        )
+        assert one["global_step"] == other["global_step"] == 8
+        assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
+
+
+def test_training_ends_with_a_validation_in_the_middle_of_an_epoch(run, tmp_path):
+    assert run("fit", "--trainer.max_steps", "6", "--run.folder", "out", "--model.mask_head", "null") == 0
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 6]
+    assert not any("segm" in name for name in json.loads(lines[0]))
+
+
+@pytest.mark.slow
+def test_accumulation_precision_adamw_and_own_callbacks(run, tmp_path):
+    options = {
+        "--trainer.accumulate_grad_batches": "2",
+        "--trainer.precision": "bf16-mixed",
+        "--trainer.gradient_clip_val": "1",
+        "--model.optimizer.name": "adamw",
+        "--model.optimizer.lr": "0.001",
+        "--data.augment": '[{"class_path": "albumentations.RandomBrightnessContrast"}]',
+        "--trainer.callbacks": '{"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"}',
+        "--run.folder": "out",
+    }
+    assert run("fit", *(word for option in options.items() for word in option)) == 0
+    assert (
+        torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    )  # 8 images, 2 a step
+
+
+@pytest.mark.slow
+def test_weights_to_start_from(trained, run, tmp_path, capsys):
+    weights = ("--model.weights", str(trained / "checkpoints" / "last.ckpt"))
+    assert run("fit", *weights, "--model.optimizer.lr", "0", "--run.folder", "out") == 0
+    before, after = (
+        torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for f in (trained, tmp_path / "out")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert run("fit", *weights, "--model.fpn.channels", "8") == 2
+    assert "has other shapes" in capsys.readouterr().err
+
+
+def test_other_classes_than_the_checkpoints(trained, shapes, run, tmp_path, capsys):
+    content = json.loads((shapes / "annotations/instances_val.json").read_text())
+    content["categories"][0]["name"] = "disc"
+    (tmp_path / "renamed.json").write_text(json.dumps(content))
+    annotations = ("--data.val.annotations", str(tmp_path / "renamed.json"))
+    assert run("validate", *annotations, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")) == 2
+    assert f"id {content['categories'][0]['id']}:" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_nothing(run, tmp_path, monkeypatch, capsys):
+    step = DetectionModule.training_step
+
+    def broken(self, batch, batch_idx):
+        output = step(self, batch, batch_idx)
+        output["terms"]["loss_cls"] = output["terms"]["loss_cls"] * float("nan")
+        return output
+
+    monkeypatch.setattr(DetectionModule, "training_step", broken)
+    assert run("fit", "--run.folder", "out") == 1
+    assert "loss_cls nan on the images with id" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--trainer.max_epoch 3", "no option trainer.max_epoch; did you mean trainer.max_epochs?"),
+        ("--model.num_classes 3", "come from the annotations"),
+        ("--model.backbone.name resnet5O", "did you mean resnet50"),
+        ("--model.backbone.norm froze", "did you mean frozen?"),
+        ("--model.mask_head.conv 2", "no option conv; did you mean convs?"),
+        ("--data.batch_size many", "data.batch_size"),
+        ("--data.train.image x", "did you mean data.train.images?"),
+        ('--data.augment [{"class_path":"albumentations.HorizontalFlip","init_args":{"prob":1}}]', "no option prob"),
+        ("--trainer.use_distributed_sampler true", "must be false"),
+        ("--trainer.accelerator gpus", "gpus"),
+        ("--config mask_rcnn_r50_fpn_1x_coc", "did you mean mask_rcnn_r50_fpn_1x_coco?"),
+        ("--config twice.yaml", "key optimizer occurs twice"),
+        ("--config unknown.yaml", "unknown.yaml, line 2"),
+        ("--ckpt_path gone.ckpt", "gone.ckpt: no such checkpoint"),
+    ],
+)
+def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monkeypatch, options, expected):
+    def read(*_):
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr("detection.engine.datamodule.load_annotations", read)
+    write(tmp_path / "twice.yaml", "model:\n  optimizer: {lr: 0.1}\n  optimizer: {lr: 0.2}\n")
+    write(tmp_path / "unknown.yaml", "model:\n  optimiser: {lr: 0.1}\n")
+    assert run("fit", *options.split()) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert len(error[error.index("error:") :].splitlines()) < 10
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(tiny_config, trained, tmp_path):
+    metrics = []
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        options = ["--config", str(tiny_config), "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")]
+        options += ["--trainer.devices", devices, "--trainer.strategy", "ddp", "--run.folder", str(folder)]
+        command = [sys.executable, "-m", "detection", "validate", *options]
+        # Another number of threads would change the last digits.
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+        metrics.append(json.loads((folder / "metrics.json").read_text()))
+    one, two = metrics
+    assert {name: one[name] for name in one if "/A" in name} == {name: two[name] for name in two if "/A" in name}
+    losses = [name for name in one if "loss" in name]
+    # Float32, added up in another order.
+    assert [one[name] for name in losses] == pytest.approx([two[name] for name in losses], rel=1e-6)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def data_alone(trained):
+    """The data settings of a run, as YAML."""
+    saved = yaml.safe_load((trained / "config.yaml").read_text())
+    return yaml.safe_dump({"data": saved["data"], "trainer": {"accelerator": "cpu"}})

@@ -1,0 +1,179 @@
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from detection.engine.datamodule import CocoDataModule, Split
+from detection.engine.errors import InputError
+
+TRAIN = Split("train", "annotations/instances_train.json")
+VAL = Split("val", "annotations/instances_val.json")
+
+
+def make(root, trainer=None, **options):
+    data = CocoDataModule(str(root), TRAIN, VAL, **{"short_side": 64, "long_side": 96, "workers": 0, **options})
+    defaults = {
+        "world_size": 1,
+        "global_rank": 0,
+        "accumulate_grad_batches": 1,
+        "is_global_zero": False,
+        "limit_train_batches": 1.0,
+        "current_epoch": 0,
+        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
+    }
+    data.trainer = SimpleNamespace(**{**defaults, **(trainer or {})})
+    return data
+
+
+@pytest.fixture
+def copy(shapes, tmp_path):
+    """The data set, to be spoilt."""
+    return shutil.copytree(shapes, tmp_path / "copy")
+
+
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_classes_come_from_the_annotations(shapes):
+    data = make(shapes)
+    data.setup("fit")
+    written = json.loads((shapes / VAL.annotations).read_text())["categories"]
+    assert data.categories.names == tuple(category["name"] for category in written)
+    assert data.categories.ids == tuple(category["id"] for category in written)
+
+
+def test_batches_are_shared_out(shapes):
+    shares = []
+    for rank in range(2):
+        data = make(shapes, {"world_size": 2, "global_rank": rank, "accumulate_grad_batches": 2}, batch_size=4)
+        data.setup("fit")
+        assert (data.device_batch, data.steps_per_epoch) == (1, 2)  # 8 images, 4 a step
+        batches = list(data.train_dataloader())
+        assert [len(batch.images) for batch in batches] == [1, 1, 1, 1]
+        shares.append([int(batch.image_ids[0]) for batch in batches])
+    assert len({*shares[0], *shares[1]}) == 8
+
+
+def test_evaluation_sees_each_image_once(shapes):
+    found = []
+    for rank in range(3):  # 4 images over 3 ranks
+        data = make(shapes, {"world_size": 3, "global_rank": rank}, eval_batch_size=2)
+        data.setup("validate")
+        found += [int(i) for batch in data.val_dataloader() for i in batch.image_ids]
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"world_size": 3}, "16 cannot be shared out over 3 devices x 1 accumulated batches; try 15 or 18"),
+        ({"accumulate_grad_batches": 32}, "over 1 devices x 32 accumulated batches; try 32$"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out(shapes, trainer, message):
+    with pytest.raises(InputError, match=message):
+        make(shapes, trainer).setup("fit")
+
+
+def test_training_goes_on_at_the_next_batch(shapes):
+    whole = make(shapes, batch_size=2)
+    whole.setup("fit")
+    epoch = [batch.image_ids.tolist() for batch in whole.train_dataloader()]
+    rest = make(shapes, batch_size=2)
+    rest.setup("fit")
+    rest.load_state_dict({"epoch": 0, "batches": 3})
+    loader = rest.train_dataloader()
+    assert [batch.image_ids.tolist() for batch in loader] == epoch[3:]
+    rest.trainer.current_epoch = whole.trainer.current_epoch = 1
+    after = [batch.image_ids.tolist() for batch in loader]
+    assert len(after) == 4
+    assert after == [batch.image_ids.tolist() for batch in whole.train_dataloader()] != epoch
+
+
+def test_a_finished_epoch_is_not_repeated(shapes):
+    data = make(shapes, batch_size=2)
+    data.setup("fit")
+    data.load_state_dict({"epoch": 4, "batches": 4})
+    data.trainer.current_epoch = 4  # Lightning counts it up after it has started the workers
+    assert data._next_epoch() == (5, 0)
+
+
+def test_where_training_is(shapes):
+    data = make(shapes, {"current_epoch": 3, "fit_loop": SimpleNamespace(batch_idx=11)})
+    assert data.state_dict() == {"epoch": 3, "batches": 12}
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (
+            "annotations/instances_val.json",
+            "no annotations .*instances_val.json; set data.root or data.val.annotations",
+        ),
+        ("train", "no folder of images .*train; set data.root or data.train.images"),
+    ],
+)
+def test_what_is_missing_is_named(copy, gone, message):
+    path = copy / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(InputError, match=message):
+        make(copy).setup("fit")
+
+
+def test_missing_images_are_counted(copy):
+    for path in sorted((copy / "train").iterdir())[:2]:
+        path.unlink()
+    with pytest.raises(InputError, match=r"2 of 8 images looked for are missing, the first is .*001000.jpg"):
+        make(copy).setup("fit")
+
+
+def test_splits_of_other_classes_are_refused(copy):
+    change(copy / "annotations/instances_val.json", lambda c: c["categories"][0].update(name="disc"))
+    with pytest.raises(InputError, match=r"different categories(.|\n)*id 3: 'circle' and 'disc'"):
+        make(copy).setup("fit")
+    make(copy).setup("validate")  # which reads one file only
+
+
+def test_unusable_annotations_are_told_in_a_line(copy):
+    (copy / "annotations/instances_train.json").write_text("{")
+    with pytest.raises(InputError, match=r"instances_train.json"):
+        make(copy).setup("fit")
+
+
+def test_no_test_split(shapes):
+    data = make(shapes)
+    data.setup("predict")  # takes val
+    assert len(data.predict_dataloader()) == 4
+    with pytest.raises(InputError, match=r"data.test is not set"):
+        make(shapes).setup("test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_side": 100}, "short_side 100 must be above 0 and not above data.long_side 96"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"augment": [{"class_path": None}]}, "takes transforms, each as"),
+    ],
+)
+def test_settings_that_cannot_be(shapes, options, message):
+    with pytest.raises(InputError, match=message):
+        make(shapes, **options)
+
+
+def test_only_training_is_augmented(shapes):
+    albumentations = pytest.importorskip("albumentations")
+    data = make(shapes, augment=[albumentations.InvertImg(p=1)], flip=0, batch_size=1)
+    data.setup("fit")
+    pictures = {int(b.image_ids): b.images for b in data.train_dataloader()}
+    data.augment = []
+    for batch in data.train_dataloader():
+        height, width = batch.sizes[0].tolist()
+        inverted = 255 - batch.images[..., :height, :width]
+        assert (inverted.int() - pictures[int(batch.image_ids)][..., :height, :width].int()).abs().max() <= 2
+    assert not any(type(t).__name__ == "Albumentations" for t in data.val_dataloader().dataset.transforms)

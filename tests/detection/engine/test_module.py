@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from backbones import BackboneConfig
+from detection.engine.errors import InputError
+from detection.engine.module import DetectionModule, check_categories, table
+from detection.models.anchors import AnchorConfig
+from detection.models.rpn import RPNConfig
+from detection.structures import Categories
+
+ANIMALS = Categories(("cat", "dog"), (1, 7))
+
+
+def test_nothing_is_built_before_the_classes_are_known():
+    assert not list(DetectionModule().parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": BackboneConfig("resnet5O")}, "unknown backbone 'resnet5O'; did you mean resnet50"),
+        ({"backbone": BackboneConfig("resnet18", freeze=9)}, "freeze is 9"),
+        ({"rpn": RPNConfig(AnchorConfig(sizes=(32, 64)))}, "2 sizes for 5 feature levels"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(options, message):
+    with pytest.raises(InputError, match=message):
+        DetectionModule(**options)
+
+
+def test_the_same_classes_pass():
+    check_categories({"names": ["dog", "cat"], "ids": [7, 1]}, ANIMALS)
+    check_categories(None, ANIMALS)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "message"),
+    [
+        (["cat", "bird"], [1, 7], "id 7: bird in the checkpoint, dog in the annotations$"),
+        (["cat", "dog", "cow"], [1, 7, 9], "id 9: cow in the checkpoint, none in the annotations$"),
+    ],
+)
+def test_other_classes_are_named(names, ids, message):
+    with pytest.raises(ValueError, match=message):
+        check_categories({"names": names, "ids": ids}, ANIMALS)
+
+
+def test_table_of_a_split():
+    metrics = {f"bbox/{name}": 0.125 for name in ("AP", "AP50", "AP75", "APs", "APm", "AR100")}
+    text = table(metrics | {"bbox/APl": float("nan"), "loss": 1.0, "loss_cls": 0.25}, "val")
+    assert text.splitlines() == [
+        "val          AP   AP50   AP75    APs    APm    APl  AR100",
+        "bbox       12.5   12.5   12.5   12.5   12.5    n/a   12.5",
+        "loss 1.000 loss_cls 0.250",
+    ]
+
+
+def test_the_same_images_draw_the_same_samples():
+    module = DetectionModule()
+    first, again, other = (torch.rand(3, generator=module._generator(key)) for key in ((1, 2), (1, 2), (2, 1)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,51 @@
+from types import SimpleNamespace
+
+import cv2
+import pytest
+import torch
+
+from detection.engine.pictures import Pictures
+from detection.structures import IGNORE, Batch, Categories, Detections, Targets
+
+
+@pytest.fixture
+def batch():
+    images = torch.full((2, 3, 64, 96), 128, dtype=torch.uint8)
+    boxes = torch.tensor([[[10.0, 10, 40, 40], [0, 0, 0, 0]]]).expand(2, -1, -1)
+    labels, masks = torch.tensor([[0, IGNORE]]).expand(2, -1), torch.ones(2, 2, 8, 8, dtype=torch.uint8)
+    sizes = torch.tensor([[64, 96], [60, 80]])
+    return Batch(images, sizes, sizes, torch.tensor([5, IGNORE]), Targets(boxes, labels, labels < -1, masks))
+
+
+def make_pictures(folder, global_zero=True, **options):
+    pictures = Pictures(**options)
+    trainer = SimpleNamespace(log_dir=str(folder), is_global_zero=global_zero, sanity_checking=False, global_step=30)
+    module = SimpleNamespace(model=SimpleNamespace(categories=Categories(("cat",), (1,))))
+    pictures.setup(trainer, module, "fit")
+    return pictures, trainer, module
+
+
+def test_train_batch_is_drawn_once(batch, tmp_path):
+    pictures, trainer, module = make_pictures(tmp_path)
+    pictures.on_train_batch_start(trainer, module, batch, 0)
+    path = tmp_path / "train_batch.jpg"
+    assert cv2.imread(str(path)).std() > 1  # something was drawn on the grey
+    path.unlink()
+    pictures.on_train_batch_start(trainer, module, batch, 1)
+    assert not path.exists()
+
+
+def test_predictions_are_beside_the_truth_and_fillers_left_out(batch, tmp_path):
+    pictures, trainer, module = make_pictures(tmp_path)
+    found = Detections(torch.tensor([[[5.0, 5, 30, 30]]] * 2), torch.tensor([[0.9]] * 2), torch.tensor([[0]] * 2))
+    pictures.on_validation_epoch_start(trainer, module)
+    pictures.on_validation_batch_end(trainer, module, {"detections": found}, batch, 0)
+    assert len(pictures._pairs) == 1
+    pictures.on_validation_epoch_end(trainer, module)
+    assert cv2.imread(str(tmp_path / "val_predictions_000030.jpg")) is not None
+
+
+def test_other_ranks_draw_nothing(batch, tmp_path):
+    pictures, trainer, module = make_pictures(tmp_path, global_zero=False)
+    pictures.on_train_batch_start(trainer, module, batch, 0)
+    assert not list(tmp_path.iterdir())

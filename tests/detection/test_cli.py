@@ -1,0 +1,93 @@
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+
+import pytest
+
+from detection import cli
+from detection.cli import complete, hidden_by_another, main
+from detection.engine.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--config", "a.yaml"], ["fit", "--config", "a.yaml"]),
+        (["fit", "--config", "a.yaml"], ["fit", "--config", "a.yaml"]),
+        (["validate"], ["validate"]),
+        (["--help"], ["--help"]),
+        ([], []),
+        (["validat"], ["validat"]),
+        (["fit", "--ckpt_path", "last"], ["fit", "--ckpt_path", "last"]),
+    ],
+)
+def test_fit_goes_without_saying(given, expected):
+    assert complete(given) == expected
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    from backbones import BackboneConfig
+    from detection.engine.checkpoint import save_model
+    from detection.models.fpn import FPNConfig
+    from detection.models.rcnn import build_detector
+
+    configs = {"backbone": BackboneConfig("resnet10"), "fpn": FPNConfig(channels=8)}
+    save_model(tmp_path / "a.ckpt", build_detector(2, **configs), configs)
+    return str(tmp_path / "a.ckpt")
+
+
+def test_a_checkpoints_settings_come_between_configs_and_options(checkpoint):
+    given = ["validate", "--config", "a", "-c", "b", "--model.fpn.channels", "4", f"--ckpt_path={checkpoint}"]
+    found = complete(given)
+    assert found[:5] == given[:5]
+    assert found[5].startswith('--config={"model": {"backbone": {"name": "resnet10"')
+    assert '"mask_head": null' in found[5]
+    assert found[6:] == given[5:]
+    assert complete(found) == found  # other processes of the run get the completed line
+
+
+def test_resuming_keeps_the_config(checkpoint):
+    assert complete(["fit", "--ckpt_path", checkpoint]) == ["fit", "--ckpt_path", checkpoint]
+
+
+def test_an_unreadable_checkpoint_is_told_at_once(tmp_path):
+    (tmp_path / "a.ckpt").write_text("<html>")
+    with pytest.raises(InputError, match="cut off"):
+        complete(["fit", "--ckpt_path", str(tmp_path / "a.ckpt")])
+
+
+def test_our_packages_are_ours():
+    assert hidden_by_another() is None
+
+
+@pytest.mark.parametrize("name", ["detection", "backbones"])
+def test_another_package_of_the_same_name_is_told(monkeypatch, capsys, name):
+    def find(module):
+        return ModuleSpec(module, None, origin=f"/elsewhere/{module}/__init__.py") if module == name else real(module)
+
+    real = cli.find_spec
+    monkeypatch.setattr(cli, "find_spec", find)
+    assert main(["fit"]) == 2
+    assert f"hidden by /elsewhere/{name}/__init__.py" in capsys.readouterr().err
+
+
+def test_a_wrong_subcommand(capsys):
+    assert main(["validat"]) == 2
+    assert "invalid choice: 'validat'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_help_explains_the_settings():
+    found = subprocess.run(
+        [sys.executable, "-m", "detection", "fit", "--help"], capture_output=True, text=True, check=True
+    )
+    text = " ".join(found.stdout.split())
+    assert "Detections scored below are dropped (0.05 is the COCO habit)." in text
+    assert "Images per optimizer step, over all devices and accumulated batches." in text
+
+
+@pytest.mark.slow
+def test_importing_the_package_is_light():
+    code = "import sys, detection; assert not {'lightning', 'torch', 'albumentations'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
