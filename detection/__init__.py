@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detection.inference import load_model, predict
     from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector, faster_rcnn, mask_rcnn
-    from detection.predict import load_model, predict
 
 __version__ = "0.1.0"
 
@@ -19,8 +19,8 @@ _HOMES = {
     "build_detector": "detection.models.rcnn",
     "faster_rcnn": "detection.models.rcnn",
     "mask_rcnn": "detection.models.rcnn",
-    "predict": "detection.predict",
-    "load_model": "detection.predict",
+    "predict": "detection.inference",
+    "load_model": "detection.inference",
 }
 
 __all__ = [

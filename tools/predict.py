@@ -1,6 +1,6 @@
 """Detect objects in images and draw them: ``tools/predict.py CHECKPOINT IMAGE...``."""
 
-from detection.predict import main
+from detection.inference import main
 
 if __name__ == "__main__":
     main()

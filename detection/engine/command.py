@@ -1,4 +1,7 @@
-"""The toolkit's LightningCLI: which options there are, and what a run is put together from."""
+"""Train and evaluate Faster R-CNN and Mask R-CNN.
+
+The toolkit's LightningCLI: which options there are, and what a run is put together from.
+"""
 
 import logging
 import os
@@ -93,7 +96,9 @@ class Command(LightningCLI):
             DetectionModule,
             CocoDataModule,
             parser_class=Parser,
-            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT) | STRICT,
+            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
+            | STRICT
+            | {"description": str(__doc__).splitlines()[0]},
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,

@@ -1,0 +1,78 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from backbones import BackboneConfig
+from detection import predict
+from detection.inference import _files
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rcnn import build_detector
+from detection.structures import Categories
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    detector = build_detector(
+        2,
+        BackboneConfig("resnet10"),
+        FPNConfig(channels=16),
+        None,
+        BoxHeadConfig(hidden=16, score_threshold=0.0, detections=5),
+        MaskHeadConfig(convs=1, channels=8),
+    )
+    detector.categories, detector.test_size = Categories(("cat", "dog"), (3, 9)), (64, 96)
+    return detector
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8)
+
+
+def test_a_file_an_array_and_a_tensor_give_the_same(model, pixels, tmp_path):
+    cv2.imwrite(str(tmp_path / "image.png"), pixels[..., ::-1])
+    of_file, of_array, of_tensor = (
+        predict(model, image, score_threshold=0.0)
+        for image in (tmp_path / "image.png", pixels, torch.from_numpy(pixels).permute(2, 0, 1))
+    )
+    assert len(of_file) == 5
+    assert np.array_equal(of_file.boxes, of_array.boxes)
+    assert np.array_equal(of_file.masks, of_tensor.masks)
+
+
+def test_results_are_in_pixels_of_the_image_given(model, pixels):
+    found = predict(model, pixels, score_threshold=0.0)
+    assert found.masks.shape == (5, 50, 80)
+    assert found.masks.dtype == bool
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[:, 2] <= 80.001).all()
+    assert (found.boxes[:, 3] <= 50.001).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.name(0) in ("cat", "dog")
+
+
+def test_what_scores_less_is_left_out_and_the_mode_is_kept(model, pixels):
+    model.train()
+    assert len(predict(model, pixels, score_threshold=1.1)) == 0
+    assert model.training
+    assert predict(model, pixels, score_threshold=1.1).masks.shape == (0, 50, 80)
+
+
+@pytest.mark.parametrize("shape", [(50, 80), (50, 80, 4), (3, 50, 80)])
+def test_other_arrays_are_refused(model, shape):
+    with pytest.raises(ValueError, match="expected uint8 RGB"):
+        predict(model, np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="expected uint8 RGB"):
+        predict(model, np.zeros((50, 80, 3), np.float32))
+
+
+def test_folders_stand_for_their_images(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in _files([tmp_path])] == ["a.PNG", "b.jpg"]
+    with pytest.raises(ValueError, match="no images in"):
+        _files([])
