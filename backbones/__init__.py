@@ -10,9 +10,13 @@ from importlib import import_module
 from typing import Literal
 
 from backbones.base import Backbone
-from backbones.norms import FrozenBatchNorm2d, make_norm
+from backbones.mobilenet import MobileNetV3C5
+from backbones.norms import FrozenBatchNorm2d, make_norm, set_norm_eps
 from backbones.pretrained import load_weights
 from backbones.resnet import VARIANTS, ResNet
+
+MOBILENET = "mobilenet_v3_large_c5"
+"""Of two of torchvision's detectors; not offered, as its maps have one stride."""
 
 __all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "make_norm"]
 
@@ -27,6 +31,8 @@ class BackboneConfig:
     """Where to start from: ``imagenet``, a file, or nothing (random)."""
     norm: Literal["frozen", "batch", "sync", "group"] = "batch"
     """frozen: keep the statistics of the weights; batch, sync (over devices) and group learn."""
+    norm_eps: float | None = None
+    """What batch norms add to the variance; the backbone's own (1e-5) if not given."""
     freeze: int = 0
     """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5."""
     zero_init_last_norm: bool = False
@@ -52,6 +58,8 @@ def build(config: BackboneConfig) -> Backbone:
     """
     backbone = _body(config)
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
+    if config.norm_eps is not None:
+        set_norm_eps(backbone, config.norm_eps)
     backbone.freeze(config.freeze)
     return backbone
 
@@ -67,7 +75,7 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: with the nearest names.
     """
-    if name in VARIANTS or name.startswith("timm/") or "." in name:
+    if name in (*VARIANTS, MOBILENET) or name.startswith("timm/") or "." in name:
         return
     near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
@@ -82,6 +90,10 @@ def _body(config: BackboneConfig) -> Backbone:
         if config.weights not in (None, "imagenet"):
             raise ValueError(f"weights: {config.weights}; a timm backbone takes `imagenet` (timm's own) or none")
         return TimmBackbone(config.name.removeprefix("timm/"), pretrained=config.weights is not None)
+    if config.name == MOBILENET:
+        if config.weights is not None:
+            raise ValueError(f"weights: {config.weights}; {MOBILENET} comes with a whole detector's weights only")
+        return MobileNetV3C5(config.norm)
     if config.name not in VARIANTS:
         return _imported(config.name)
     network = ResNet(

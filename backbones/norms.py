@@ -66,6 +66,13 @@ def make_norm(name: str, channels: int) -> nn.Module:
     raise ValueError(f"unknown norm {name!r}; there are frozen, batch, sync and group")
 
 
+def set_norm_eps(module: nn.Module, eps: float) -> None:
+    """Let every batch norm in a module add ``eps`` to the variance."""
+    for norm in module.modules():
+        if isinstance(norm, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
+            norm.eps = eps
+
+
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     """Convolution and norm; one operation where the norm is a fixed affine map and precision is reduced.
 

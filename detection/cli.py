@@ -6,9 +6,11 @@ Imports are late, so that a package that hides ours is noticed before it is impo
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -56,29 +58,76 @@ def hidden_by_another() -> str | None:
 
 
 def complete(arguments: list[str]) -> list[str]:
-    """Put in what goes without saying: the subcommand fit, and the model settings of a checkpoint to evaluate.
+    """Put in what goes without saying: the subcommand fit, and the settings that trained weights ask for.
 
     Raises:
-        InputError: the checkpoint cannot be read.
+        InputError: the checkpoint or the weights cannot be read.
     """
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
         arguments = ["fit", *arguments]
-    path = _value_of("--ckpt_path", arguments)
-    if not arguments or arguments[0] not in SUBCOMMANDS or path in (None, "best", "last", "hpc", "null"):
+    if not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
+    path = _value_of("--ckpt_path", arguments)
+    if path not in (None, "best", "last", "hpc", "null"):
+        settings = _settings_of_checkpoint(str(path))
+        return arguments if arguments[0] == "fit" else _with_settings(arguments, settings)
+    reference = _value_of("--model.weights", arguments) or _weights_in_configs(arguments)
+    if reference in (None, "null", ""):
+        return arguments
+    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit"))
+
+
+def _settings_of_checkpoint(path: str) -> dict[str, Any]:
     from detection.engine.checkpoint import checked_info, read_checkpoint
     from detection.engine.errors import user_input
 
     with user_input():
-        info = checked_info(read_checkpoint(str(path), mmap=True), str(path))
-    if arguments[0] == "fit":
-        return arguments
-    settings = "--config=" + json.dumps({"model": {**info["model"], "weights": None}})
-    # After the configs, which it overrides, and before single settings, which override it.
+        info = checked_info(read_checkpoint(path, mmap=True), path)
+    return {"model": {**info["model"], "weights": None}}
+
+
+def _settings_of_weights(reference: str, fit: bool) -> dict[str, Any]:
+    """The model that the weights belong to; to evaluate them also how their images are resized."""
+    from detection.convert.pretrained import load_pretrained
+    from detection.engine.checkpoint import plain
+    from detection.engine.errors import user_input
+
+    with user_input():
+        found = load_pretrained(reference)
+    model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
+    if fit and model["mask_head"] is None:
+        del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
+    data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}
+    return {"model": model} | ({} if fit else {"data": data})
+
+
+def _with_settings(arguments: list[str], settings: Mapping[str, Any]) -> list[str]:
+    """Settings come after the configs, which they override, and before single options, which override them."""
+    option = "--config=" + json.dumps(settings)
     places = [i + 2 for i, argument in enumerate(arguments) if argument in ("-c", "--config")]
     places += [i + 1 for i, argument in enumerate(arguments) if argument.startswith("--config=")]
     place = max(places, default=1)
-    return arguments if settings in arguments else [*arguments[:place], settings, *arguments[place:]]
+    return arguments if option in arguments else [*arguments[:place], option, *arguments[place:]]
+
+
+def _weights_in_configs(arguments: Sequence[str]) -> str | None:
+    """What the last of the configs that sets model.weights sets it to."""
+    import yaml
+
+    from detection.engine.configs import find_config
+
+    found = None
+    for option, name in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option.startswith("--config="):
+            name = option.removeprefix("--config=")
+        elif option not in ("-c", "--config"):
+            continue
+        try:
+            model = (yaml.safe_load(Path(find_config(name)).read_text(encoding="utf-8")) or {}).get("model") or {}
+            found = model.get("weights", found)
+        except (OSError, AttributeError, yaml.YAMLError):
+            continue  # the parser will tell
+    return found
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

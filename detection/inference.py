@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detection.convert.pretrained import load_pretrained
 from detection.data.collate import collate
 from detection.data.dataset import read_image
 from detection.data.transforms import Resize
-from detection.engine.checkpoint import load_model
-from detection.models.rcnn import FasterRCNN
+from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
-from detection.ops.masks import paste_masks
+from detection.ops.masks import paste_masks, rounded_frames
 from detection.structures import Categories, Sample
 from detection.visualize import draw
 
@@ -48,6 +48,19 @@ class Prediction:
         return self.categories.names[label] if self.categories else str(label)
 
 
+def load_model(source: str | Path) -> FasterRCNN:
+    """A trained detector, in evaluation mode on the CPU.
+
+    Args:
+        source: a checkpoint of this toolkit, or anything that :mod:`detection.convert.pretrained` reads, as
+            ``torchvision:maskrcnn_resnet50_fpn_v2``.
+
+    Raises:
+        ValueError: it cannot be found or read, or is no detector that is known here.
+    """
+    return load_pretrained(str(source)).build()
+
+
 @torch.inference_mode()
 def predict(
     model: FasterRCNN,
@@ -72,7 +85,7 @@ def predict(
     """
     pixels = _pixels(image)
     height, width = pixels.shape[:2]
-    resized = _resize(pixels, size or model.test_size)
+    resized = Resize(*(size or model.test_size), model.resize).image(pixels)
     device = model.pixel_mean.device
     batch = collate([Sample(resized, 0, (height, width))], divisor=model.stride)
     was_training = model.training
@@ -81,7 +94,8 @@ def predict(
     model.train(was_training)
     keep = found.scores >= score_threshold
     boxes = box_ops.rescale(found.boxes[None, keep], batch.sizes.to(device), batch.original_sizes.to(device))[0]
-    masks = None if found.masks is None else _full_masks(found.masks[keep], boxes, height, width)
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    masks = None if found.masks is None else _full_masks(found.masks[keep], boxes, height, width, rounded)
     return Prediction(
         boxes.cpu().numpy(),
         found.scores[keep].cpu().numpy(),
@@ -91,8 +105,9 @@ def predict(
     )
 
 
-def _full_masks(masks: Tensor, boxes: Tensor, height: int, width: int) -> np.ndarray:
-    return np.asarray(paste_masks(masks.float().cpu(), boxes.float().cpu(), height, width))
+def _full_masks(masks: Tensor, boxes: Tensor, height: int, width: int, rounded: bool) -> np.ndarray:
+    boxes = rounded_frames(boxes, masks.shape[-1]) if rounded else boxes
+    return np.asarray(paste_masks(masks.float().cpu(), boxes.cpu(), height, width))
 
 
 def _pixels(image: str | Path | np.ndarray | Tensor) -> np.ndarray:
@@ -107,10 +122,6 @@ def _pixels(image: str | Path | np.ndarray | Tensor) -> np.ndarray:
     return array
 
 
-def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return Resize(*size).image(pixels)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """``predict CHECKPOINT IMAGE... [--output FOLDER]``: pictures of the detections, and a line per image."""
     import argparse
@@ -118,13 +129,13 @@ def main(arguments: list[str] | None = None) -> None:
     import cv2
 
     parser = argparse.ArgumentParser(prog="predict", description="Detect objects in images and draw them.")
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint written by training")
+    parser.add_argument("checkpoint", help="a checkpoint, or weights such as torchvision:maskrcnn_resnet50_fpn_v2")
     parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder for the pictures")
     parser.add_argument("--score", type=float, default=0.5, help="leave out detections scored below")
     options: Any = parser.parse_args(arguments)
     try:
-        model, _ = load_model(options.checkpoint)
+        model = load_model(options.checkpoint)
         options.output.mkdir(parents=True, exist_ok=True)
         for path in _files(options.images):
             found = predict(model, path, options.score)

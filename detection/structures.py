@@ -7,7 +7,7 @@ K classes, M mask side.  Boxes: XYXY float32 in pixels of the canvas, continuous
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -105,6 +105,11 @@ class Categories:
         return cls(tuple(str(c["name"]) for c in ordered), tuple(int(c["id"]) for c in ordered))
 
 
+ResizeMethod = Literal["opencv", "bilinear", "pillow", "tensor"]
+"""opencv: bilinear, or the mean over areas where an image shrinks by more than half.  bilinear: OpenCV's, always
+(mmdetection).  pillow: bilinear with a filter as wide as the reduction (detectron2).  tensor: bilinear without rounding
+of pixels, sides rounded down (torchvision)."""
+
 Segmentation = list[np.ndarray] | dict[str, Any] | None
 """Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
 
@@ -117,7 +122,7 @@ class Sample:
     """
 
     image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
+    """(H, W, 3) RGB in 0..255, uint8, or float32 where resizing does not round."""
     image_id: int
     original_size: tuple[int, int]
     """Height, width of the file."""

@@ -151,7 +151,7 @@ def _draw_label(
 ) -> None:
     """Write on a ground of the box's colour: above the box, inside it, or below, where no other label is yet."""
     height, width = picture.shape[:2]
-    size = max(10, round(max(height, width) / 62))
+    size = max(12, round(max(height, width) / 50))
     scale, text_width = _text_size(text, size, width)
     pad = max(2, size // 3)
     w, h = text_width + 2 * pad, size + 2 * pad

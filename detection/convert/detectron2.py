@@ -40,12 +40,16 @@ _RULES: Rules = [
 ]
 
 
-def from_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str, Tensor]:
     """A detectron2 R-CNN-FPN's state dict under our names, for RGB input.
+
+    Args:
+        rgb: it was trained with ``INPUT.FORMAT: RGB``; the zoo's models were not.
 
     Raises:
         ValueError: a key that no ResNet-FPN R-CNN of detectron2 has.
     """
     ours = rename(state, _RULES, "detectron2")
-    ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
+    if not rgb and "backbone.conv1.weight" in ours:
+        ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
     return ours

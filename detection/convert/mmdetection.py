@@ -37,6 +37,6 @@ def from_mmdetection(state: Mapping[str, Tensor], style: Literal["pytorch", "caf
         ValueError: a key that no ResNet-FPN R-CNN of mmdetection has.
     """
     ours = rename(state, _RULES, "mmdetection")
-    if style == "caffe":
+    if style == "caffe" and "backbone.conv1.weight" in ours:
         ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
     return ours

@@ -1,9 +1,13 @@
-"""What makes another toolkit's weights give its answers here: settings by origin."""
+"""What makes another toolkit's weights give its answers here: settings by origin.
+
+docs/pretrained.md has them in one table.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from backbones import BackboneConfig
+from backbones import MOBILENET, BackboneConfig
+from backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
@@ -43,5 +47,56 @@ def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneC
         box_head=BoxHeadConfig(
             fcs=2 if version == 1 else 1, convs=0 if version == 1 else 4, norm=norm, aligned=False, beta=1 / 9
         ),
-        mask_head=MaskHeadConfig(norm=norm, aligned=False) if masks else None,
+        mask_head=MaskHeadConfig(norm=norm, aligned=False, rounded_frames=True) if masks else None,
     )
+
+
+def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig | None = None) -> DetectorConfig:
+    """Settings of ``fasterrcnn_mobilenet_v3_large_fpn`` and, with ``small``, of its 320-pixel version."""
+    sizes = ((32, 64, 128, 256, 512),) * 3
+    return DetectorConfig(
+        backbone=backbone or BackboneConfig(MOBILENET, norm="batch"),
+        fpn=FPNConfig(),
+        rpn=RPNConfig(
+            anchors=AnchorConfig(sizes=sizes, rounded=True, stride_from_canvas=True),
+            beta=1 / 9,
+            proposals_train=2000,
+            score_threshold=0.05,
+            pre_nms_test=150 if small else 1000,
+            proposals_test=150 if small else 1000,
+        ),
+        box_head=BoxHeadConfig(aligned=False, beta=1 / 9),
+        mask_head=None,
+    )
+
+
+def detectron2_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = True) -> DetectorConfig:
+    """Settings of detectron2's ``Base-RCNN-FPN`` models.
+
+    Args:
+        caffe: backbones that began as MSRA's: stride in the first 1x1, mean subtracted, no division (R-50, R-101 of
+            its zoo). False: stride in the 3x3, and divided by the standard deviation (X-101-32x8d).
+    """
+    return DetectorConfig(
+        backbone=_backbone(backbone, caffe),
+        fpn=FPNConfig(),
+        rpn=RPNConfig(min_size=0.0),
+        box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0),
+        mask_head=MaskHeadConfig(sampling_ratio=0) if masks else None,
+    )
+
+
+def mmdetection_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = False) -> DetectorConfig:
+    """Settings of mmdetection's ``faster-rcnn_*_fpn`` and ``mask-rcnn_*_fpn``, of caffe or pytorch style."""
+    return DetectorConfig(
+        backbone=_backbone(backbone, caffe),
+        fpn=FPNConfig(),
+        rpn=RPNConfig(min_size=0.0, clamp_both=True),
+        box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, clamp_both=True),
+        mask_head=MaskHeadConfig(sampling_ratio=0) if masks else None,
+    )
+
+
+def _backbone(name: str, caffe: bool) -> BackboneConfig:
+    std = (1.0, 1.0, 1.0) if caffe else IMAGENET_STD
+    return BackboneConfig(name, norm="frozen", freeze=2, stride_in_1x1=caffe, mean=IMAGENET_MEAN, std=std)

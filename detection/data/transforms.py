@@ -12,9 +12,12 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from detection.ops.masks import UNKNOWN, polygons_to_bitmap, rle_to_bitmap
-from detection.structures import Segmentation
+from detection.structures import ResizeMethod, Segmentation
 
 MIN_VISIBLE = 1.0
 """Objects of which a crop leaves less, in pixels of either side, are gone."""
@@ -107,11 +110,12 @@ class Resize:
 
     Args:
         short_side: of several, one is drawn for each image.
+        method: how; see :data:`~detection.structures.ResizeMethod`.
     """
 
-    def __init__(self, short_side: int | Sequence[int], long_side: int = 1333) -> None:
+    def __init__(self, short_side: int | Sequence[int], long_side: int = 1333, method: ResizeMethod = "opencv") -> None:
         self.short_sides = [short_side] if isinstance(short_side, int) else list(short_side)
-        self.long_side = long_side
+        self.long_side, self.method = long_side, method
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
         short = self.short_sides[0]
@@ -123,14 +127,28 @@ class Resize:
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
 
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Resize an image (H, W, 3) alone."""
+        """Resize an image (H, W, 3) alone; float32 with method "tensor", else uint8."""
         height, width = image.shape[:2]
         wish = short_side or max(self.short_sides)
         factor = min(wish / min(height, width), self.long_side / max(height, width))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        if self.method == "tensor":
+            return _resize_tensor(image, factor)
+        size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
+        if size == (width, height):
+            return image
+        if self.method == "pillow":
+            return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         # Shrinking by more than half, bilinear interpolation would skip pixels.
-        method = cv2.INTER_AREA if factor < 0.5 else cv2.INTER_LINEAR
-        return image if size == (width, height) else cv2.resize(image, size, interpolation=method)
+        area = factor < 0.5 and self.method == "opencv"
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+
+
+def _resize_tensor(image: np.ndarray, factor: float) -> np.ndarray:
+    """As torchvision's detectors do: sides rounded down, the scale derived from them, pixels not rounded."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    options = {"mode": "bilinear", "align_corners": False, "recompute_scale_factor": True}
+    resized = F.interpolate(pixels, scale_factor=factor, **options)  # type: ignore[arg-type]
+    return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 class Albumentations:

@@ -71,6 +71,7 @@ def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     if info["categories"] is not None:
         model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
     model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
+    model.resize = info["preprocessing"].get("resize", "opencv")
     load_weights(model, detector_weights(content["state_dict"]), str(path))
     return model.eval(), info
 
@@ -79,7 +80,7 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
     """What to know of a detector beside its weights, in plain values.
 
     ``model`` the configs by part, ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
-    ``preprocessing`` (``short_side``, ``long_side`` at test time), ``versions`` and ``format``.
+    ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time), ``versions`` and ``format``.
     """
     parts = {name: configs.get(name) for name in PARTS}
     defaults = {name: part() for name, part in PARTS.items() if name != "mask_head"}
@@ -90,7 +91,11 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
         "model": {name: None if part is None else plain(asdict(part)) for name, part in parts.items()},
         "num_classes": model.num_classes,
         "categories": categories and {"names": list(categories.names), "ids": list(categories.ids)},
-        "preprocessing": {"short_side": model.test_size[0], "long_side": model.test_size[1]},
+        "preprocessing": {
+            "short_side": model.test_size[0],
+            "long_side": model.test_size[1],
+            "resize": model.resize,
+        },
         "versions": {
             "rcnn-toolkit": __version__,
             "torch": str(torch.__version__),

@@ -15,7 +15,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
-from detection.structures import Categories
+from detection.structures import Categories, ResizeMethod
 
 WORKER_TIMEOUT = 600
 """Seconds after which a worker that delivers nothing counts as hung."""
@@ -42,6 +42,7 @@ class CocoDataModule(LightningDataModule):
         test: Split | None = None,
         short_side: int | list[int] = 800,
         long_side: int = 1333,
+        resize: ResizeMethod = "opencv",
         flip: float = 0.5,
         crop: tuple[int, int] | None = None,
         augment: list[object] | None = None,
@@ -61,6 +62,8 @@ class CocoDataModule(LightningDataModule):
             short_side: Images are resized until their shorter side has so many pixels; of several, training draws one
                 for each image and evaluation takes the largest.
             long_side: The longer side has at most so many.
+            resize: How: opencv; or, for weights from elsewhere, bilinear (mmdetection), pillow (detectron2) or tensor
+                (torchvision).
             flip: Probability that a training image is mirrored.
             crop: Height and width of a window that training images are cut to before they are resized.
             augment: Albumentations transforms of the training images, by class_path and init_args.
@@ -74,7 +77,7 @@ class CocoDataModule(LightningDataModule):
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
-        self.short_sides, self.long_side = sides, long_side
+        self.short_sides, self.long_side, self.resize = sides, long_side, resize
         self.flip, self.crop, self.augment = flip, crop, list(augment or [])
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.masks, self.seed = masks, seed
@@ -216,9 +219,9 @@ class CocoDataModule(LightningDataModule):
             transforms += [RandomCrop(*self.crop)] if self.crop else []
             transforms += [Albumentations(self.augment)] if self.augment else []
             transforms += [HorizontalFlip(self.flip)] if self.flip else []
-            transforms.append(Resize(self.short_sides, self.long_side))
+            transforms.append(Resize(self.short_sides, self.long_side, self.resize))
         else:
-            transforms.append(Resize(*self.test_size))
+            transforms.append(Resize(*self.test_size, self.resize))
         folder = self.root / self._settings(split).images
         return CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed)
 

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from backbones import BackboneConfig
+from detection.convert.pretrained import initialise
 from detection.engine.checkpoint import checked_info, describe_model, detector_weights, load_weights
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
@@ -28,7 +29,7 @@ from detection.evaluation.results import write_results
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
 from detection.models.rpn import RPNConfig
 from detection.structures import Batch, Categories, Detections
 
@@ -65,7 +66,9 @@ class DetectionModule(LightningModule):
             mask_head: Layers of the mask head; null for Faster R-CNN.
             optimizer: What turns gradients into steps.
             schedule: How long training lasts, and how the learning rate rises and falls.
-            weights: A file with a whole detector's weights to start from; backbone.weights is then not used.
+            weights: A whole detector's weights to start from, whose settings are then taken, too:
+                torchvision:maskrcnn_resnet50_fpn_v2, detectron2:mask_rcnn_R_50_FPN_3x, mmdetection:NAME,
+                ORIGIN:FILE, or a file; see docs/pretrained.md. backbone.weights is then not used.
 
         Raises:
             InputError: an unknown backbone, or settings that no detector can have.
@@ -90,8 +93,9 @@ class DetectionModule(LightningModule):
         with user_input():
             self.model = build_detector(len(data.categories), **configs)
             self.model.categories, self.model.test_size = data.categories, data.test_size
+            self.model.resize = data.resize
             if self.weights is not None:
-                load_weights(self.model, self.weights)
+                self.print(initialise(self.model, self.weights))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -194,7 +198,8 @@ class DetectionModule(LightningModule):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
             with user_input():
-                self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types)
+                rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.rounded_frames
+                self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types, rounded_frames=rounded)
         self.evaluators[split].reset()
 
     def _gather(self, split: str) -> list[float]:

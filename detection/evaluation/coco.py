@@ -17,7 +17,7 @@ from detection.evaluation.engines import STATISTICS, choose, mean, score, summar
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.results import check_result
 from detection.ops import boxes as box_ops
-from detection.ops.masks import encode_masks, run_lengths
+from detection.ops.masks import encode_masks, rounded_frames, run_lengths
 from detection.structures import IGNORE, Batch, Categories, Detections
 
 
@@ -47,6 +47,7 @@ class CocoEvaluator:
         iou_types: "bbox", "segm" or both.
         engine: "auto" takes hotcoco where it is installed, else pycocotools; their numbers are the same.
         image_ids: which images to score.
+        rounded_frames: paste masks as :func:`~detection.ops.masks.rounded_frames` does.
 
     Raises:
         ValueError: ground truth that cannot be scored.
@@ -64,6 +65,7 @@ class CocoEvaluator:
         iou_types: Sequence[str] = ("bbox", "segm"),
         engine: Literal["auto", "hotcoco", "pycocotools"] = "auto",
         image_ids: Literal["seen", "all"] = "seen",
+        rounded_frames: bool = False,
     ) -> None:
         if not iou_types or not set(iou_types) <= {"bbox", "segm"}:
             raise ValueError(f"iou_types is {iou_types!r}, but must hold bbox, segm or both")
@@ -71,7 +73,7 @@ class CocoEvaluator:
             raise ValueError(f"image_ids is {image_ids!r}, but must be seen or all")
         self.iou_types = tuple(iou_types)
         self.engine = choose(engine)
-        self.image_ids = image_ids
+        self.image_ids, self.rounded_frames = image_ids, rounded_frames
         self._truth = {t: clean_ground_truth(ground_truth, masks=t == "segm") for t in self.iou_types}
         truth = self._truth[self.iou_types[0]]
         self.categories = Categories.from_coco(truth["categories"])
@@ -123,7 +125,9 @@ class CocoEvaluator:
             if "segm" in self.iou_types:
                 assert detections.masks is not None
                 # In the frame of the box as the mask head saw it, before clipping.
-                rles = encode_masks(detections.masks[i][keep], boxes[i][keep], height, width)
+                masks, frames = detections.masks[i][keep], boxes[i][keep]
+                frames = rounded_frames(frames, masks.shape[-1]) if self.rounded_frames else frames
+                rles = encode_masks(masks, frames, height, width)
                 self._found["segm"][image_id] = _Found(scores, categories, [rle["counts"] for rle in rles])
 
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:

@@ -58,6 +58,8 @@ class BoxHeadConfig:
     """Detections per image at most."""
     min_size: float = 1e-2
     """Detections with a shorter side, in pixels, are dropped."""
+    clamp_both: bool = False
+    """Limit how far a proposal may shrink, not only how far it may grow, as mmdetection does."""
 
 
 class BoxHead(nn.Module):
@@ -85,6 +87,7 @@ class BoxHead(nn.Module):
         nms_threshold: float = 0.5,
         detections: int = 100,
         min_size: float = 1e-2,
+        clamp_both: bool = False,
     ) -> None:
         super().__init__()
         self.convs = conv_stack(channels, [channels] * convs, norm)
@@ -105,7 +108,7 @@ class BoxHead(nn.Module):
         self.samples, self.positive_fraction, self.threshold = samples, positive_fraction, threshold
         self.beta, self.weights = beta, weights
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.detections, self.min_size = detections, min_size
+        self.detections, self.min_size, self.clamp_both = detections, min_size, clamp_both
 
     @property
     def max_positives(self) -> int:
@@ -163,7 +166,9 @@ class BoxHead(nn.Module):
         """The best boxes per class, without near-duplicates, clipped to the image."""
         logits, deltas = self(features, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., : self.num_classes]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None], self.weights)  # (B, P, K or 1, 4)
+        boxes = box_ops.decode(
+            deltas, proposals.boxes[:, :, None], self.weights, clamp_both=self.clamp_both
+        )  # (B, P, K or 1, 4)
         boxes = box_ops.clip(boxes.flatten(1, 2), sizes).view_as(boxes)
         small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < self.min_size
         padding = proposals.logits.isneginf()[..., None]

@@ -34,6 +34,8 @@ class MaskHeadConfig:
     """Sampling points per cell and side; 0 takes as many as the RoI is large (detectron2)."""
     aligned: bool = True
     """Sample half a pixel further left and up, as pixel centres want it; torchvision does not."""
+    rounded_frames: bool = False
+    """Paste masks into frames of whole pixels, as torchvision does, not exactly into their boxes."""
 
 
 class MaskHead(nn.Module):
@@ -50,6 +52,7 @@ class MaskHead(nn.Module):
         resolution: int = 14,
         sampling_ratio: int = 2,
         aligned: bool = True,
+        rounded_frames: bool = False,
     ) -> None:
         super().__init__()
         self.convs = conv_stack(in_channels, [channels] * convs, norm)
@@ -60,6 +63,7 @@ class MaskHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.strides = tuple(strides)
         self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
+        self.rounded_frames = rounded_frames
 
     def forward(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mask logits of the RoIs that carry a class.

@@ -16,7 +16,7 @@ from detection.models.box_head import BoxHead, BoxHeadConfig
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.rpn import RPN, RPNConfig
-from detection.structures import Batch, Categories, Detections, RoISamples
+from detection.structures import Batch, Categories, Detections, ResizeMethod, RoISamples
 
 Pyramid = Sequence[Tensor]
 
@@ -36,6 +36,7 @@ class FasterRCNN(nn.Module):
         self.backbone, self.fpn, self.anchors, self.rpn, self.box_head = backbone, fpn, anchors, rpn, box_head
         self.categories: Categories | None = None  # names and original ids, known once there is a data set
         self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
+        self.resize: ResizeMethod = "opencv"  # and how
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)

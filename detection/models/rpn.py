@@ -4,6 +4,7 @@ B images   L levels   A anchors per cell   N anchors of all levels   P proposals
 Ren et al. 2015 (Faster R-CNN), section 3.1; over a pyramid: Lin et al. 2017 (FPN), section 4.1.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -47,7 +48,11 @@ class RPNConfig:
     nms_threshold: float = 0.7
     """Of two anchors of one level that overlap more, the better one stays."""
     min_size: float = 1e-3
-    """Proposals with a shorter side, in pixels, are dropped."""
+    """Proposals with a shorter side, in pixels, or without area, are dropped."""
+    score_threshold: float = 0.0
+    """Proposals with a lower objectness, as a probability, are dropped."""
+    clamp_both: bool = False
+    """Limit how far an anchor may shrink, not only how far it may grow, as mmdetection does."""
 
 
 class RPN(nn.Module):
@@ -70,6 +75,8 @@ class RPN(nn.Module):
         proposals_test: int = 1000,
         nms_threshold: float = 0.7,
         min_size: float = 1e-3,
+        score_threshold: float = 0.0,
+        clamp_both: bool = False,
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
@@ -84,6 +91,9 @@ class RPN(nn.Module):
         self.pre_nms_train, self.pre_nms_test = pre_nms_train, pre_nms_test
         self.proposals_train, self.proposals_test = proposals_train, proposals_test
         self.nms_threshold, self.min_size = nms_threshold, min_size
+        self.clamp_both = clamp_both
+        # Compared with logits, so that no sigmoid rounds two of them to the same score.
+        self.least_logit = -math.inf if score_threshold <= 0 else math.log(score_threshold / (1 - score_threshold))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (B, N_l) and deltas (B, N_l, 4) per level, both float32."""
@@ -124,8 +134,9 @@ class RPN(nn.Module):
                 # Top-k before decoding: a few thousand boxes are decoded instead of a quarter of a million.
                 top, index = logit.detach().masked_fill(~inside, -torch.inf).topk(min(pre_nms, logit.shape[1]))
                 chosen = delta.detach().gather(1, index[..., None].expand(-1, -1, 4))
-                box = box_ops.clip(box_ops.decode(chosen, anchor[index]), sizes)
-                small = (box[..., 2:] - box[..., :2]).amin(dim=-1) < self.min_size
+                box = box_ops.clip(box_ops.decode(chosen, anchor[index], clamp_both=self.clamp_both), sizes)
+                side = (box[..., 2:] - box[..., :2]).amin(dim=-1)
+                small = (side < self.min_size) | (side <= 0) | (top < self.least_logit)
                 short = pre_nms - box.shape[1]
                 boxes.append(F.pad(box, (0, 0, 0, short)))
                 scores.append(F.pad(top.masked_fill(small, -torch.inf), (0, short), value=-torch.inf))

@@ -106,6 +106,7 @@ def decode(
     anchors: Tensor,
     weights: Sequence[float] = (1, 1, 1, 1),
     clamp: float = math.log(1000 / 16),
+    clamp_both: bool = False,
 ) -> Tensor:
     """The boxes to which the deltas move the anchors; inverts :func:`encode`.
 
@@ -114,12 +115,14 @@ def decode(
     Args:
         deltas, anchors: (..., 4), broadcast against each other.
         clamp: largest log ratio of the sizes; log(1000 / 16): an anchor of 16 pixels may grow to 1000.
+        clamp_both: the ratio may not fall below ``-clamp`` either (mmdetection).
     """
     x, y, width, height = _centres(anchors.float())
     dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.float().unbind(-1), weights, strict=True))
     x, y = dx * width + x, dy * height + y
-    half_width = dw.clamp(max=clamp).exp() * width * 0.5
-    half_height = dh.clamp(max=clamp).exp() * height * 0.5
+    floor = -clamp if clamp_both else -math.inf
+    half_width = dw.clamp(min=floor, max=clamp).exp() * width * 0.5
+    half_height = dh.clamp(min=floor, max=clamp).exp() * height * 0.5
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=-1)
 
 

@@ -164,6 +164,26 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     return torch.cat(frames) if frames else torch.zeros(0, height, width, dtype=torch.bool)
 
 
+def rounded_frames(boxes: Tensor, side: int) -> Tensor:
+    """Where torchvision pastes a mask instead of into its box.
+
+    It surrounds the mask with a rim of one empty cell, widens the box by as much, cuts its corners to whole pixels
+    towards zero, and counts the last one in.
+
+    Args:
+        boxes: (n, 4) in pixels of the file.
+        side: m, of the mask without its rim.
+
+    Returns:
+        (n, 4) float64: the frame of the mask without its rim, for :func:`encode_masks` or :func:`paste_masks`.
+    """
+    low, high = boxes.double().unflatten(-1, (2, 2)).unbind(-2)
+    centre, half = (low + high) / 2, (high - low) / 2 * (side + 2) / side
+    first, last = (centre - half).trunc(), (centre + half).trunc()
+    cell = (last - first + 1).clamp(min=1) / (side + 2)
+    return torch.cat([first + cell, first + (side + 1) * cell], dim=-1)
+
+
 def _toggles(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
 ) -> Iterator[tuple[np.ndarray, int]]:

@@ -68,7 +68,8 @@ def roi_align(
     rows = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (pixels of all levels, C)
     # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
     flat = boxes.detach().flatten(0, 1).to(torch.promote_types(torch.float32, rows.dtype))
-    level = assign_levels(flat, len(features), first_level=round(math.log2(strides[0])))  # (R,)
+    first, last = (round(math.log2(strides[i])) for i in (0, -1))
+    level = assign_levels(flat, last - first + 1, first_level=first)  # (R,); of two maps of one stride, the first
     flat = flat * _pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
     height, width = _pick([x.shape[2] for x in features], level), _pick([x.shape[3] for x in features], level)
     starts = [0]

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import roi_heads as tv_roi_heads
+from torchvision.models.resnet import Bottleneck
 
 from detection.convert import from_torchvision, torchvision_config
 from detection.models import box_head, mask_head, rpn
@@ -34,9 +35,16 @@ def real_images() -> list[Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() for image in drawn]
 
 
-def prepare(model: nn.Module, images: list[Tensor]) -> nn.Module:
-    """Plausible norm statistics, and predictors whose answers are as spread as trained ones."""
+def prepare(model: nn.Module, images: list[Tensor], confidence: float = 2.0) -> nn.Module:
+    """Plausible norm statistics, and predictors whose answers are as spread as trained ones.
+
+    Args:
+        confidence: standard deviation of the class logits.
+    """
     for module in model.modules():
+        if isinstance(module, Bottleneck):
+            # As in trained networks, a block changes what passes by a little; else rounding grows with depth.
+            nn.init.constant_(module.bn3.weight, 0.25)
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
@@ -49,7 +57,7 @@ def prepare(model: nn.Module, images: list[Tensor]) -> nn.Module:
         spreads = {
             model.rpn.head.cls_logits: 2.0,
             model.rpn.head.bbox_pred: 0.2,
-            model.roi_heads.box_predictor.cls_score: 2.0,
+            model.roi_heads.box_predictor.cls_score: confidence,
             model.roi_heads.box_predictor.bbox_pred: 0.5,
         }
         if model.roi_heads.has_mask():

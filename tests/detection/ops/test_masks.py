@@ -9,7 +9,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import project_masks_on_boxes
+from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from detection.ops.masks import (
@@ -19,6 +19,7 @@ from detection.ops.masks import (
     paste_masks,
     polygons_to_bitmap,
     rle_to_bitmap,
+    rounded_frames,
     run_lengths,
 )
 
@@ -295,3 +296,15 @@ class TestEncode:
         for rle in encode_masks(torch.ones(2, 2, 2), boxes, height, width):
             assert coco_mask.encode(coco_mask.decode(rle))["counts"].decode() == rle["counts"]
             assert run_lengths(rle).sum() == height * width
+
+
+def test_rounded_frames_paste_as_torchvision_does():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(60, 2, 2, generator=generator) * torch.tensor([110.0, 90.0]) - 5  # some leave the image
+    boxes = torch.cat([corners.amin(1), corners.amax(1) + 0.3], dim=1)
+    masks = torch.rand(60, 28, 28, generator=generator)
+    expected = paste_masks_in_image(masks[:, None], boxes, (80, 100))[:, 0]
+    found = paste_masks(masks, rounded_frames(boxes, 28), 80, 100)
+    sure = (expected - 0.5).abs() > 1e-4  # torchvision interpolates in float32
+    assert torch.equal(found[sure], (expected > 0.5)[sure])
+    assert expected.gt(0.5).sum() > 1000

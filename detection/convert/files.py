@@ -1,0 +1,121 @@
+"""Files of weights as other toolkits write them, read without running anything that is in them."""
+
+import json
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors in a file, and what else it holds.
+
+    Args:
+        path: ``.pkl`` (detectron2's zoo: arrays), ``.safetensors``, or whatever ``torch.load`` reads.
+
+    Returns:
+        state: tensors by name.
+        rest: all other entries of the file.
+
+    Raises:
+        ValueError: no such file; one that is cut off, or holds no weights; or one with more than tensors, arrays and
+            plain values in it, of which nothing is run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"weights: no file {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _unpickle(path) if path.suffix == ".pkl" else _torch_load(path)
+    key = next((k for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), None)
+    state = content if key is None else content[key]
+    rest = {} if key is None else {k: v for k, v in content.items() if k != key}
+    tensors = {str(name): torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in state.items()}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ValueError(f"weights: {path} holds no state dict (a mapping of names to tensors)")
+    return tensors, rest
+
+
+def _torch_load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        text = str(error)
+        if "Unsupported global" in text or "GLOBAL" in text:
+            found = text.split("GLOBAL ")[-1].split(" ")[0]
+            raise ValueError(
+                f"weights: {path} holds more than tensors ({found}); reading that runs code, so it is refused. If you "
+                "trust the file, save its tensors alone: "
+                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
+            ) from None
+        raise ValueError(f"weights: {path} is cut off or no file of weights ({_first_line(error)})") from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
+    return content
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            rest = {key: json.loads(metadata[key]) for key in metadata if key == "rcnn"}
+            return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
+    except Exception as error:  # its own error class is not exported
+        raise ValueError(f"weights: {path} is cut off or no safetensors file ({_first_line(error)})") from None
+
+
+def _unpickle(path: Path) -> Mapping[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            content = _ArraysOnly(file, encoding="latin1").load()
+    except _ForeignError as error:
+        raise ValueError(
+            f"weights: {path} holds more than arrays ({error}); reading that runs code, so it is refused"
+        ) from None
+    except Exception as error:  # a broken pickle can raise anything
+        raise ValueError(f"weights: {path} is cut off or no pickle of weights ({_first_line(error)})") from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
+    return content
+
+
+class _ForeignError(Exception):
+    """A pickle names something that is no part of an array or a plain container."""
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What protocol 2 needs to write bytes down; no other codec."""
+    if encoding != "latin1":
+        raise _ForeignError(f"codec {encoding}")
+    return text.encode("latin1")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Knows NumPy's arrays and ordered dicts, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        # NumPy 2 moved its internals; files of both ages name them.
+        home = module.replace("numpy._core", "numpy.core")
+        allowed: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+            ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
+            ("numpy.core.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
+            ("collections", "OrderedDict"): OrderedDict,
+            ("_codecs", "encode"): _latin1,
+        }
+        try:
+            return allowed[home, name]
+        except KeyError:
+            raise _ForeignError(f"{module}.{name}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:150] if str(error) else type(error).__name__

@@ -1,0 +1,268 @@
+"""Trained detectors by name or file: ``torchvision:maskrcnn_resnet50_fpn_v2``, ``detectron2:model_final_a3ec72.pkl``.
+
+A reference is ``ORIGIN:NAME`` (an entry of :mod:`detection.convert.zoo`), ``ORIGIN:FILE``, or a FILE alone, whose
+origin then shows in its keys. Origins:
+
+=====================  =====================================================================================
+``torchvision``        its R-CNNs, of its first and second version, and with MobileNet
+``detectron2``         its zoo: BGR, mean alone subtracted and stride in the 1x1 (R-50, R-101)
+``detectron2-rgb``     trained with torchvision's backbones: RGB, mean and deviation, stride in the 3x3
+``mmdetection``        pytorch style
+``mmdetection-caffe``  caffe style: BGR, mean alone, stride in the 1x1
+=====================  =====================================================================================
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from backbones import MOBILENET, BackboneConfig
+from backbones.resnet import VARIANTS
+from detection.convert import files, settings, zoo
+from detection.convert.classes import carry
+from detection.convert.detectron2 import from_detectron2
+from detection.convert.mmdetection import from_mmdetection
+from detection.convert.names import listing
+from detection.convert.torchvision import from_torchvision
+from detection.engine.checkpoint import PREFIX, checked_info, load_weights, restore_configs
+from detection.models.rcnn import FasterRCNN, build_detector
+from detection.structures import Categories, ResizeMethod
+
+ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained detector: weights under our names, and what makes them give their own answers."""
+
+    source: str
+    """The reference it came from."""
+    state: Mapping[str, Tensor]
+    config: settings.DetectorConfig
+    num_classes: int
+    categories: Categories | None
+    """None where the file does not tell its classes."""
+    test_size: tuple[int, int] = (800, 1333)
+    resize: ResizeMethod = "opencv"
+
+    def build(self) -> FasterRCNN:
+        """The detector, in evaluation mode on the CPU."""
+        model = build_detector(self.num_classes, **vars(self.config))
+        model.categories, model.test_size, model.resize = self.categories, self.test_size, self.resize
+        load_weights(model, self.state, self.source)
+        return model.eval()
+
+
+def load_pretrained(reference: str) -> Pretrained:
+    """A trained detector by its reference; see the module.
+
+    Raises:
+        ValueError: an unknown name, no network, a file that is cut off or would run code, or weights that belong to no
+            detector that is known here; in one line.
+    """
+    origin, _, name = reference.rpartition(":")
+    if origin not in ORIGINS:
+        origin, name = "", reference
+    if origin and "/" not in name and not Path(name).suffix:
+        path = zoo.fetch(zoo.find(origin.split("-")[0], name))
+    else:
+        path = Path(name)
+    return _load(reference, origin, name, path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=1)  # the command line asks for the settings before the module asks for the weights
+def _load(reference: str, origin: str, name: str, path: Path, modified: int) -> Pretrained:
+    state, rest = files.read(path)
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"weights: {path} has values that are not finite in {listing(broken)}")
+    if not origin and "rcnn" in rest:
+        return _ours(reference, state, rest)
+    origin = origin or recognise(state, path)
+    if origin == "torchvision":
+        return _torchvision(reference, state, f"{name} {path.name}")
+    if origin.startswith("detectron2"):
+        return _detectron2(reference, state, rgb=origin.endswith("rgb"))
+    caffe = origin.endswith("caffe") or "caffe" in f"{name} {path.name}"
+    return _mmdetection(reference, state, rest, caffe)
+
+
+def recognise(state: Mapping[str, Tensor], path: Path) -> str:
+    """The origin of a state dict, by its keys.
+
+    Raises:
+        ValueError: none that is known here.
+    """
+    signs = {
+        "backbone.bottom_up.": "detectron2",
+        "roi_head.bbox_head.": "mmdetection",
+        "roi_heads.box_predictor.": "torchvision",
+    }
+    for sign, origin in signs.items():
+        if any(key.startswith(sign) for key in state):
+            return origin
+    raise ValueError(
+        f"weights: {path} holds {listing(state, 3)}: no Faster or Mask R-CNN of torchvision, detectron2 or mmdetection "
+        "(a backbone alone goes into model.backbone.weights)"
+    )
+
+
+def initialise(model: FasterRCNN, reference: str) -> str:
+    """Fill a detector with trained weights; rows of classes go with the classes' names.
+
+    Returns:
+        What was copied, initialised and left out, in a line.
+
+    Raises:
+        ValueError: weights that do not fit the model, naming the keys.
+    """
+    found = load_pretrained(reference)
+    state, initial = dict(found.state), model.state_dict()
+    ours, theirs = model.categories, found.categories
+    if ours is None or (theirs is not None and ours.names == theirs.names):
+        notes = [f"all {found.num_classes} classes"]
+    elif theirs is not None:
+        state, report = carry(state, theirs, initial, ours)
+        notes = [str(report)]
+    elif found.num_classes == model.num_classes:
+        notes = [f"{model.num_classes} classes in the order of the annotations, as the weights name none"]
+    else:
+        raise ValueError(
+            f"weights: {reference} has {found.num_classes} classes without names, the annotations have "
+            f"{model.num_classes}; only weights that name their classes can be carried over"
+        )
+    here, there = (any(key.startswith("mask_head.") for key in keys) for keys in (initial, state))
+    if here and not there:
+        state |= {key: value for key, value in initial.items() if key.startswith("mask_head.")}
+        notes.append("mask head initialised, as the weights have none")
+    elif there and not here:
+        state = {key: value for key, value in state.items() if not key.startswith("mask_head.")}
+        notes.append("mask head left out, as the model has none")
+    load_weights(model, state, reference)
+    return f"Weights: {reference}: " + "; ".join(notes)
+
+
+def coco_categories() -> Categories:
+    """The 80 classes of COCO with their original ids, 1 to 90, as torchvision names them."""
+    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    ids = [i for i, name in enumerate(names) if i and name != "N/A"]
+    return Categories(tuple(names[i] for i in ids), tuple(ids))
+
+
+def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Pretrained:
+    info = checked_info({"state_dict": state, **rest}, reference)
+    configs = {"mask_head": None, **restore_configs(info, reference)}
+    categories = info["categories"]
+    size = info["preprocessing"]
+    return Pretrained(
+        reference,
+        {key.removeprefix(PREFIX): value for key, value in state.items()},
+        settings.DetectorConfig(**configs),
+        info["num_classes"],
+        categories and Categories(tuple(categories["names"]), tuple(categories["ids"])),
+        (size["short_side"], size["long_side"]),
+        size.get("resize", "opencv"),
+    )
+
+
+def _torchvision(reference: str, state: Mapping[str, Tensor], names: str) -> Pretrained:
+    classes = len(state["roi_heads.box_predictor.cls_score.bias"]) - 1 if _has_logits(state, "torchvision") else 0
+    coco = coco_categories()
+    categories = coco if classes == max(coco.ids) else None
+    ours = from_torchvision(state, coco.ids if categories else None)
+    masks = "mask_head.logits.weight" in ours
+    # Its frozen norms were trained without the term that keeps the variance from zero; without weights it has it.
+    frozen = not any(key.endswith("num_batches_tracked") for key in ours)
+    first = any(name in names for name in ("rcnn_resnet50_fpn_coco", "rcnn_resnet50_fpn ")) and "v2" not in names
+    eps = 0.0 if frozen and first else None
+    options: dict[str, Any] = {"norm": "frozen" if frozen else "batch", "freeze": 2, "norm_eps": eps}
+    if "backbone.conv1.weight" not in ours:
+        small = "320" in names
+        config = settings.torchvision_mobilenet_config(small, BackboneConfig(MOBILENET, **options))
+        size = (320, 640) if small else (800, 1333)
+    else:
+        version = 2 if "box_head.convs.0.weight" in ours else 1
+        config = settings.torchvision_config(version, masks, BackboneConfig(backbone_name(ours), **options))
+        size = (800, 1333)
+    return _checked(Pretrained(reference, ours, config, len(categories or range(classes)), categories, size, "tensor"))
+
+
+def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretrained:
+    ours = from_detectron2(state, rgb=rgb)
+    name = backbone_name(ours)
+    caffe = not rgb and name in ("resnet50", "resnet101")
+    config = settings.detectron2_config(name, "mask_head.logits.weight" in ours, caffe)
+    return _named(reference, ours, config, "pillow", None)
+
+
+def _mmdetection(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], caffe: bool) -> Pretrained:
+    ours = from_mmdetection(state, "caffe" if caffe else "pytorch")
+    # Norms are evaluated in training there, too: the frozen kind.
+    ours = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
+    config = settings.mmdetection_config(backbone_name(ours), "mask_head.logits.weight" in ours, caffe)
+    meta = rest.get("meta") or {}
+    names = meta.get("CLASSES") or (meta.get("dataset_meta") or {}).get("classes")
+    return _named(reference, ours, config, "bilinear", names)
+
+
+def _named(
+    reference: str, state: dict[str, Tensor], config: settings.DetectorConfig, resize: ResizeMethod, names: Any
+) -> Pretrained:
+    """With the classes that the file names, or COCO's where there are as many."""
+    classes, coco = len(state["box_head.logits.bias"]) - 1, coco_categories()
+    if names is not None and len(names) == classes and tuple(names) != coco.names:
+        categories: Categories | None = Categories(tuple(map(str, names)), tuple(range(1, classes + 1)))
+    else:
+        categories = coco if classes == len(coco) else None
+    agnostic = classes > 1 and len(state["box_head.deltas.bias"]) == 4
+    config = replace(config, box_head=replace(config.box_head, class_agnostic=agnostic))
+    return _checked(Pretrained(reference, state, config, classes, categories, resize=resize))
+
+
+def _checked(found: Pretrained) -> Pretrained:
+    """Refuse weights that are no whole detector, before any data are read."""
+    with torch.device("meta"):
+        expected = build_detector(found.num_classes, **vars(found.config)).state_dict()
+    missing = [key for key in expected if key not in found.state]
+    extra = [key for key in found.state if key not in expected]
+    shapes = [
+        f"{key} {tuple(found.state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in found.state and found.state[key].shape != value.shape
+    ]
+    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes)):
+        if keys:
+            raise ValueError(f"weights: {found.source} {problem} {listing(keys)}; the file is incomplete or altered")
+    return found
+
+
+def backbone_name(state: Mapping[str, Tensor]) -> str:
+    """Which ResNet a detector's weights belong to, by its blocks and widths.
+
+    Raises:
+        ValueError: none that is known here.
+    """
+    blocks = tuple(
+        len({key.split(".")[2] for key in state if key.startswith(f"backbone.layer{stage}.")}) for stage in (1, 2, 3, 4)
+    )
+    bottleneck = "backbone.layer1.0.conv3.weight" in state
+    kernel = state.get("backbone.layer1.0.conv2.weight")
+    if kernel is not None:
+        groups = kernel.shape[0] // kernel.shape[1]
+        for name, variant in VARIANTS.items():
+            shape = (variant.blocks, variant.bottleneck, variant.groups, variant.group_width)
+            if variant.shortcut and shape == (blocks, bottleneck, groups, kernel.shape[0] // groups):
+                return name
+    raise ValueError(f"weights: a backbone of {blocks} blocks per stage is no ResNet that is known here")
+
+
+def _has_logits(state: Mapping[str, Tensor], origin: str) -> bool:
+    if "roi_heads.box_predictor.cls_score.bias" not in state:
+        raise ValueError(f"weights: no R-CNN of {origin}: roi_heads.box_predictor.cls_score.bias is missing")
+    return True

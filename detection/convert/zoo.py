@@ -1,0 +1,202 @@
+"""Trained detectors of other toolkits: where their files are, and what was published of them."""
+
+import difflib
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torchvision.models import get_model_weights
+
+_D2 = "https://dl.fbaipublicfiles.com/detectron2/"
+_MM = "https://download.openmmlab.com/mmdetection/v2.0/"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a zoo."""
+
+    url: str
+    box_ap: float
+    """On COCO val2017, in percent, as its authors published it."""
+    mask_ap: float | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Where the file is kept: PyTorch's own folder of downloads."""
+        folder, name = self.url.split("/")[-2:]
+        # Most of detectron2's files are called model_final_*.pkl; the run's number before it tells them apart.
+        return Path(torch.hub.get_dir()) / "checkpoints" / (f"detectron2_{folder}_{name}" if _D2 in self.url else name)
+
+
+def _detectron2(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
+    return Entry(f"{_D2}{'COCO-Detection' if mask_ap is None else 'COCO-InstanceSegmentation'}/{path}", box_ap, mask_ap)
+
+
+def _mmdetection(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
+    name = path.split("/")[0]
+    return Entry(f"{_MM}{'faster_rcnn' if name.startswith('faster') else 'mask_rcnn'}/{path}", box_ap, mask_ap)
+
+
+DETECTRON2 = {
+    "faster_rcnn_R_50_FPN_1x": _detectron2("faster_rcnn_R_50_FPN_1x/137257794/model_final_b275ba.pkl", 37.9),
+    "faster_rcnn_R_50_FPN_3x": _detectron2("faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl", 40.2),
+    "faster_rcnn_R_101_FPN_3x": _detectron2("faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl", 42.0),
+    "faster_rcnn_X_101_32x8d_FPN_3x": _detectron2(
+        "faster_rcnn_X_101_32x8d_FPN_3x/139173657/model_final_68b088.pkl", 43.0
+    ),
+    "mask_rcnn_R_50_FPN_1x": _detectron2("mask_rcnn_R_50_FPN_1x/137260431/model_final_a54504.pkl", 38.6, 35.2),
+    "mask_rcnn_R_50_FPN_3x": _detectron2("mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl", 41.0, 37.2),
+    "mask_rcnn_R_101_FPN_3x": _detectron2("mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl", 42.9, 38.6),
+    "mask_rcnn_X_101_32x8d_FPN_3x": _detectron2(
+        "mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl", 44.3, 39.5
+    ),
+}
+"""detectron2's ``MODEL_ZOO.md``: Faster and Mask R-CNN with FPN."""
+
+MMDETECTION = {
+    entry.url.split("/")[-2]: entry
+    for entry in [
+        _mmdetection("faster_rcnn_r50_fpn_1x_coco/faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth", 37.4),
+        _mmdetection(
+            "faster_rcnn_r50_fpn_2x_coco/faster_rcnn_r50_fpn_2x_coco_bbox_mAP-0.384_20200504_210434-a5d8aa15.pth", 38.4
+        ),
+        _mmdetection(
+            "faster_rcnn_r50_fpn_mstrain_3x_coco/faster_rcnn_r50_fpn_mstrain_3x_coco_20210524_110822-e10bd31c.pth", 40.3
+        ),
+        _mmdetection("faster_rcnn_r101_fpn_1x_coco/faster_rcnn_r101_fpn_1x_coco_20200130-f513f705.pth", 39.4),
+        _mmdetection(
+            "faster_rcnn_r101_fpn_mstrain_3x_coco/faster_rcnn_r101_fpn_mstrain_3x_coco_20210524_110822-4d4d2ca8.pth",
+            41.8,
+        ),
+        _mmdetection(
+            "faster_rcnn_r50_caffe_fpn_1x_coco/"
+            "faster_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.378_20200504_180032-c5925ee5.pth",
+            37.8,
+        ),
+        _mmdetection(
+            "faster_rcnn_r50_caffe_fpn_mstrain_3x_coco/"
+            "faster_rcnn_r50_caffe_fpn_mstrain_3x_coco_20210526_095054-1f77628b.pth",
+            39.9,
+        ),
+        _mmdetection(
+            "faster_rcnn_r101_caffe_fpn_1x_coco/"
+            "faster_rcnn_r101_caffe_fpn_1x_coco_bbox_mAP-0.398_20200504_180057-b269e9dd.pth",
+            39.8,
+        ),
+        _mmdetection("mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth", 38.2, 34.7),
+        _mmdetection(
+            "mask_rcnn_r50_fpn_2x_coco/"
+            "mask_rcnn_r50_fpn_2x_coco_bbox_mAP-0.392__segm_mAP-0.354_20200505_003907-3e542a40.pth",
+            39.2,
+            35.4,
+        ),
+        _mmdetection(
+            "mask_rcnn_r50_fpn_mstrain-poly_3x_coco/"
+            "mask_rcnn_r50_fpn_mstrain-poly_3x_coco_20210524_201154-21b550bb.pth",
+            40.9,
+            37.1,
+        ),
+        _mmdetection("mask_rcnn_r101_fpn_1x_coco/mask_rcnn_r101_fpn_1x_coco_20200204-1efe0ed5.pth", 40.0, 36.1),
+        _mmdetection(
+            "mask_rcnn_r101_fpn_mstrain-poly_3x_coco/"
+            "mask_rcnn_r101_fpn_mstrain-poly_3x_coco_20210524_200244-5675c317.pth",
+            42.7,
+            38.5,
+        ),
+        _mmdetection(
+            "mask_rcnn_r50_caffe_fpn_1x_coco/"
+            "mask_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.38__segm_mAP-0.344_20200504_231812-0ebd1859.pth",
+            38.0,
+            34.4,
+        ),
+        _mmdetection(
+            "mask_rcnn_r50_caffe_fpn_mstrain-poly_3x_coco/"
+            "mask_rcnn_r50_caffe_fpn_mstrain-poly_3x_coco_bbox_mAP-0.408__segm_mAP-0.37_20200504_163245-42aa3d00.pth",
+            40.8,
+            37.0,
+        ),
+        _mmdetection(
+            "mask_rcnn_r101_caffe_fpn_1x_coco/mask_rcnn_r101_caffe_fpn_1x_coco_20200601_095758-805e06c1.pth", 40.4, 36.4
+        ),
+    ]
+}
+"""mmdetection's ``metafile.yml`` of Faster and Mask R-CNN: R-50 and R-101 with FPN, pytorch and caffe styles."""
+
+
+def _torchvision(name: str) -> Entry:
+    weights: Any = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    metrics = weights.meta["_metrics"]["COCO-val2017"]
+    return Entry(weights.url, metrics["box_map"], metrics.get("mask_map"))
+
+
+TORCHVISION = {
+    name: _torchvision(name)
+    for name in (
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "maskrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn_v2",
+    )
+}
+"""torchvision's detectors, by its own enums of weights."""
+
+ZOO = {"torchvision": TORCHVISION, "detectron2": DETECTRON2, "mmdetection": MMDETECTION}
+
+
+def find(origin: str, name: str) -> Entry:
+    """An entry of a zoo.
+
+    Raises:
+        ValueError: there is none of this name; with the nearest.
+    """
+    entries = ZOO[origin]
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, n=1, cutoff=0.3) or list(entries)
+        raise ValueError(f"weights: {origin} has no {name}; did you mean {origin}:{near[0]}? (or give a file)")
+    return entries[name]
+
+
+def fetch(entry: Entry) -> Path:
+    """The entry's file, from the cache or by download; its checksum is checked after a download.
+
+    Raises:
+        ValueError: it cannot be reached, or is not the file that was published; says what to put where.
+    """
+    path = entry.cache
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        torch.hub.download_url_to_file(entry.url, str(partial))
+        check(partial, entry.url)
+        os.replace(partial, path)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"weights: {entry.url} could not be fetched ({error}); fetch it elsewhere and put it at {path}"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check(path: Path, url: str) -> None:
+    """Hold a file against the checksum in its published name: MD5 in detectron2's, SHA-256 in the others'.
+
+    Raises:
+        OSError: it is another file.
+    """
+    expected = re.search(r"[-_]([0-9a-f]{6,8})\.(?:pkl|pth)$", url)
+    if expected is None:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5" if url.startswith(_D2) else "sha256").hexdigest()
+    if not found.startswith(expected[1]):
+        raise OSError(f"checksum {found[:8]} instead of {expected[1]}")

@@ -1,0 +1,219 @@
+"""References, class lists, and what is said of files that do not fit."""
+
+import pytest
+import torch
+import torchvision
+
+from backbones import BackboneConfig
+from detection.convert import zoo
+from detection.convert.export import save_safetensors, save_torchvision
+from detection.convert.pretrained import coco_categories, initialise, load_pretrained
+from detection.engine.checkpoint import save_model
+from detection.inference import load_model
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rcnn import build_detector
+from detection.structures import Categories
+
+CONFIGS = {
+    "backbone": BackboneConfig("resnet10"),
+    "fpn": FPNConfig(channels=16),
+    "box_head": BoxHeadConfig(hidden=16),
+    "mask_head": MaskHeadConfig(convs=1, channels=8),
+}
+
+
+def small(names=("cat", "dog"), masks=True, seed=0):
+    torch.manual_seed(seed)
+    model = build_detector(len(names), **{**CONFIGS, "mask_head": CONFIGS["mask_head"] if masks else None})
+    model.categories = Categories(tuple(names), tuple(range(1, len(names) + 1)))
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = small()
+    model.test_size, model.resize = (320, 640), "pillow"
+    save_model(tmp_path / "a.ckpt", model, CONFIGS)
+    return model, str(tmp_path / "a.ckpt")
+
+
+def test_our_checkpoint_is_a_reference_like_any_other(saved):
+    model, path = saved
+    again = load_model(path)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+    assert (again.categories, again.test_size, again.resize) == (model.categories, (320, 640), "pillow")
+
+
+def test_safetensors_carry_everything(saved, tmp_path):
+    model, _ = saved
+    save_safetensors(tmp_path / "a.safetensors", model, CONFIGS)
+    again = load_model(tmp_path / "a.safetensors")
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+    assert (again.categories, again.test_size, again.resize) == (model.categories, (320, 640), "pillow")
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_file_that_changed_is_read_again(saved, tmp_path):
+    model, path = saved
+    load_model(path)
+    with torch.no_grad():
+        model.box_head.logits.bias.fill_(7)
+    save_model(path, model, CONFIGS)
+    assert load_model(path).box_head.logits.bias[0] == 7
+
+
+def test_torchvision_reads_what_we_write(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    save_torchvision(tmp_path / "ours.pth", load_model(f"torchvision:{tmp_path / 'theirs.pth'}"))
+    back = torch.load(tmp_path / "ours.pth", weights_only=True)
+    theirs.load_state_dict(back)  # all keys, all shapes
+    again = load_model(f"torchvision:{tmp_path / 'ours.pth'}").state_dict()
+    first = load_model(f"torchvision:{tmp_path / 'theirs.pth'}").state_dict()
+    assert all(torch.equal(again[key], value) for key, value in first.items())
+
+
+def test_the_91_labels_become_the_80_classes(tmp_path):
+    with torch.device("meta"):
+        theirs = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    state = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in theirs.state_dict().items()}
+    state["roi_heads.box_predictor.cls_score.bias"] = torch.arange(91.0)
+    torch.save(state, tmp_path / "theirs.pth")
+    found = load_pretrained(f"torchvision:{tmp_path / 'theirs.pth'}")
+    assert found.num_classes == len(found.categories) == 80
+    # A label of torchvision's is COCO's category id; the background, 0 there, is last here.
+    assert found.state["box_head.logits.bias"].tolist() == [*found.categories.ids, 0]
+    named = dict(zip(found.categories.ids, found.categories.names, strict=True))
+    assert (named[1], named[13], named[90], 12 in named) == ("person", "stop sign", "toothbrush", False)
+
+
+def test_the_published_file_of_the_first_version_has_no_epsilon(tmp_path):
+    with torch.device("meta"):
+        theirs = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    state = {
+        key: torch.zeros(value.shape)
+        for key, value in theirs.state_dict().items()
+        if not key.endswith("num_batches_tracked")  # norms of trained ones are frozen
+    }
+    for name, eps in (("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 0.0), ("mine.pth", None)):
+        torch.save(state, tmp_path / name)
+        backbone = load_pretrained(f"torchvision:{tmp_path / name}").config.backbone
+        assert (backbone.norm, backbone.norm_eps) == ("frozen", eps)
+    with torch.device("meta"):
+        model = build_detector(2, BackboneConfig("resnet10", norm="frozen", norm_eps=0.0))
+    assert {module.eps for module in model.backbone.modules() if hasattr(module, "eps")} == {0.0}
+
+
+def test_classes_are_carried_over_by_name(saved):
+    trained, path = saved
+    model = small(("dog", "bird"), seed=1)
+    fresh = model.box_head.logits.bias.clone(), model.box_head.logits.weight.clone()
+    report = initialise(model, path)
+    assert report.endswith("1 of 2 classes carried over by name; initialised: bird; left out: cat")
+    weight = model.box_head.logits.weight
+    assert torch.equal(weight[0], trained.box_head.logits.weight[1])
+    assert torch.equal(weight[1], fresh[1][1])
+    assert torch.equal(weight[2], trained.box_head.logits.weight[2])
+    assert torch.equal(model.backbone.conv1.weight, trained.backbone.conv1.weight)
+
+
+def test_a_mask_head_may_come_or_go(saved, tmp_path):
+    trained, path = saved
+    without = small(masks=False, seed=1)
+    assert "mask head left out" in initialise(without, path)
+    save_model(tmp_path / "b.ckpt", without, {**CONFIGS, "mask_head": None})
+    model = small(("dog", "bird", "cat"), seed=2)
+    fresh = model.mask_head.logits.weight.clone()
+    assert "mask head initialised" in initialise(model, str(tmp_path / "b.ckpt"))
+    assert torch.equal(model.mask_head.logits.weight, fresh)
+    assert torch.equal(model.box_head.logits.weight[2], trained.box_head.logits.weight[0])
+
+
+def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state):
+    torch.save({"state_dict": mmdetection_state(classes=3, masks=False, device="cpu")}, tmp_path / "a.pth")
+    found = load_pretrained(str(tmp_path / "a.pth"))
+    model = found.build()
+    model.categories = Categories(("a", "b", "c"), (1, 2, 3))
+    assert "in the order of the annotations, as the weights name none" in initialise(model, str(tmp_path / "a.pth"))
+    model = build_detector(2, **vars(found.config))
+    model.categories = Categories(("a", "b"), (1, 2))
+    with pytest.raises(ValueError, match="has 3 classes without names, the annotations have 2"):
+        initialise(model, str(tmp_path / "a.pth"))
+
+
+def test_a_model_of_another_shape_is_told_the_keys(saved):
+    _, path = saved
+    torch.manual_seed(0)
+    other = build_detector(2, **{**CONFIGS, "fpn": FPNConfig(channels=8)})
+    other.categories = Categories(("cat", "dog"), (1, 2))
+    with pytest.raises(ValueError, match=r"has other shapes: fpn\.lateral\.0\.0\.weight .* same model settings"):
+        initialise(other, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("neck.fpn_convs.1.conv.bias"), r"lacks fpn\.output\.1\.0\.bias"),
+        (lambda s: s.update({"neck.more.weight": torch.zeros(1)}), r"neck\.more\.weight belong to no"),
+        (lambda s: s["backbone.bn1.running_var"].fill_(torch.nan), r"not finite in backbone\.bn1\.running_var"),
+        (lambda s: s.update({"rpn_head.rpn_reg.bias": torch.zeros(8)}), r"has other shapes: rpn\.deltas\.bias"),
+        (lambda s: s.pop("backbone.layer3.5.conv1.weight"), r"lacks backbone\.layer3\.5\.conv1\.weight"),
+    ],
+)
+def test_an_altered_file_is_told(tmp_path, mmdetection_state, change, message):
+    state = mmdetection_state(masks=False, device="cpu")
+    change(state)
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message) as error:
+        load_pretrained(f"mmdetection:{tmp_path / 'a.pth'}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_backbone_alone_is_no_detector(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(ValueError, match=r"no Faster or Mask R-CNN .* goes into model\.backbone\.weights"):
+        load_pretrained(str(tmp_path / "resnet18.pth"))
+    with pytest.raises(ValueError, match="no R-CNN of torchvision"):
+        load_pretrained(f"torchvision:{tmp_path / 'resnet18.pth'}")
+
+
+def test_unknown_names_are_told_the_nearest():
+    with pytest.raises(ValueError, match=r"did you mean torchvision:maskrcnn_resnet50_fpn_v2\?"):
+        load_pretrained("torchvision:mask_rcnn_resnet50_fpn_v2")
+    with pytest.raises(ValueError, match=r"did you mean detectron2:mask_rcnn_R_50_FPN_3x\?"):
+        load_pretrained("detectron2:mask_rcnn_R50_FPN_3x")
+
+
+def test_without_a_network_the_place_of_the_file_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(url, target):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(ValueError, match=r"no route to host.*put it at .*mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6"):
+        load_pretrained("mmdetection:mask_rcnn_r50_fpn_1x_coco")
+
+
+def test_a_file_with_another_checksum_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def wrong(url, target):
+        with open(target, "w") as file:
+            file.write("<html>")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", wrong)
+    with pytest.raises(ValueError, match=r"checksum .* instead of f10217"):
+        load_pretrained("detectron2:mask_rcnn_R_50_FPN_3x")
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_every_entry_has_a_file_of_its_own():
+    entries = [entry for origin in zoo.ZOO.values() for entry in origin.values()]
+    assert len({entry.cache for entry in entries}) == len(entries) == 30
+    assert all((entry.mask_ap is not None) == ("mask" in entry.url.lower()) for entry in entries)
+    assert zoo.TORCHVISION["maskrcnn_resnet50_fpn_v2"].box_ap == 47.4
+    assert len(coco_categories()) == 80

@@ -1,0 +1,33 @@
+"""Write a trained detector for others: ``tools/export.py CHECKPOINT OUTPUT.safetensors`` or ``OUTPUT.pth``."""
+
+import argparse
+from pathlib import Path
+
+from detection.convert.export import save_safetensors, save_torchvision
+from detection.convert.pretrained import load_pretrained
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Write a detector to one file.")
+    parser.add_argument("source", help="a checkpoint, or a reference such as torchvision:maskrcnn_resnet50_fpn_v2")
+    parser.add_argument(
+        "output", type=Path, help=".safetensors: weights, classes, settings; .pth: torchvision's layout, weights alone"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        found = load_pretrained(options.source)
+        model = found.build()
+        if options.output.suffix == ".safetensors":
+            save_safetensors(options.output, model, vars(found.config))
+        elif options.output.suffix == ".pth":
+            save_torchvision(options.output, model)
+        else:
+            raise ValueError(f"{options.output}: the name must end in .safetensors or .pth")
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"export: {error}\n")
+    print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
