@@ -75,7 +75,8 @@ def _names(module: LightningModule) -> tuple[str, ...]:
 def _image(batch: Batch, i: int) -> np.ndarray:
     """The ``i``-th image without the canvas around it: (H, W, 3) uint8."""
     height, width = batch.sizes[i].tolist()
-    return batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy()
+    # Some ways of resizing do not round pixels.
+    return batch.images[i, :, :height, :width].permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
 
 
 def _draw_truth(batch: Batch, i: int, names: tuple[str, ...]) -> np.ndarray:
