@@ -1,0 +1,1 @@
+"""Our speed beside a peer's, in turn, in one run: ``tools/benchmark.py``."""

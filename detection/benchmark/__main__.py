@@ -1,0 +1,5 @@
+"""``python -m detection.benchmark``."""
+
+from detection.benchmark.command import main
+
+main()

@@ -1,0 +1,182 @@
+"""The same detector here and in torchvision: the same weights, images and objects, each fed in its own way."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN as PeerMaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from backbones import BackboneConfig
+from detection.benchmark.timing import Stopwatch
+from detection.convert import from_torchvision, torchvision_config
+from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
+from detection.ops.masks import paste_masks
+from detection.structures import IGNORE, Batch, Detections, Targets
+
+CLASSES = 80
+SPREAD = {"cls_score": 2.0, "bbox_pred": 0.3}
+"""Standard deviations that the outputs of an untrained network are brought to, so that it finds 100 objects."""
+
+
+@dataclass
+class Contestant:
+    """A detector with an optimizer."""
+
+    model: nn.Module
+    device: torch.device
+    precision: str
+
+    def __post_init__(self) -> None:
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=1e-4, fused=fused)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        self.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimizer.step()
+
+
+class Ours(Contestant):
+    """Padded batches, channels last."""
+
+    def train(self, batch: Batch) -> None:
+        self.model.train()
+        with self.autocast():
+            losses = self.model.losses(move(batch, self.device))  # type: ignore[operator]
+        self.update(losses)
+
+    @torch.inference_mode()
+    def infer(self, batch: Batch) -> Detections:
+        """Detections with full-frame masks, as the peer's have them."""
+        self.model.eval()
+        with self.autocast():
+            found: Detections = self.model(batch.images.to(self.device), batch.sizes.to(self.device))
+        for i, (height, width) in enumerate(batch.sizes.tolist()):
+            image = found.image(i)
+            if image.masks is not None:
+                paste_masks(image.masks, image.boxes, height, width)
+        return found
+
+    def shares(self, batch: Batch) -> dict[str, float]:
+        """Seconds of a training step by part."""
+        model, watch = self.model, Stopwatch()
+        assert isinstance(model, FasterRCNN)
+        model.train()
+        with self.autocast():
+            batch = move(batch, self.device)
+            watch("transfer")
+            features = model.features(batch.images, batch.sizes)
+            logits, deltas = model.rpn(features)
+            watch("backbone, pyramid, RPN head")
+            anchors, grids = model._anchors(batch.images, features)
+            losses = model.rpn.losses(logits, deltas, anchors, batch, grids)
+            watch("RPN targets and loss")
+            assert batch.targets is not None
+            proposals = model.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
+            samples = model.box_head.sample(proposals, batch.targets)
+            watch("proposals and samples")
+            levels = model.roi_features(features)
+            losses |= model.box_head.losses(levels, samples, batch.targets)
+            watch("box head")
+            if isinstance(model, MaskRCNN):
+                losses |= model.mask_head.losses(levels, samples, batch.targets, model.box_head.max_positives)
+                watch("mask head")
+        self.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        watch("backward")
+        self.optimizer.step()
+        watch("optimizer")
+        return watch.seconds
+
+
+class Torchvision(Contestant):
+    """Lists of images and of dicts with full-frame masks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lists: dict[int, tuple[list[Tensor], list[dict[str, Tensor]]]] = {}
+
+    def train(self, batch: Batch) -> None:
+        self.model.train()
+        images, targets = self.lists(batch)
+        with self.autocast():
+            losses = self.model(images, targets)
+        self.update(losses)
+
+    @torch.inference_mode()
+    def infer(self, batch: Batch) -> Sequence[dict[str, Tensor]]:
+        self.model.eval()
+        with self.autocast():
+            found: Sequence[dict[str, Tensor]] = self.model(self.lists(batch)[0])
+        return found
+
+    def lists(self, batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        """Its inputs, made once for each batch, as its loader's time is not counted here."""
+        key = id(batch.images)
+        if key not in self._lists:
+            self._lists[key] = _as_lists(batch)
+        images, targets = self._lists[key]
+        return (
+            [image.to(self.device) for image in images],
+            [{name: value.to(self.device) for name, value in target.items()} for target in targets],
+        )
+
+
+def pair(backbone: str, device: torch.device, precision: str, peer_precision: str) -> tuple[Ours, Torchvision]:
+    """Both detectors with the same random weights, norms frozen and the first two stages fixed, as one fine-tunes."""
+    torch.manual_seed(0)
+    body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
+    for module in body.modules():  # without statistics from training, sums of blocks would grow without bounds
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.fill_(1.5)
+    # Images come resized.
+    peer = PeerMaskRCNN(body, CLASSES + 1)
+    peer.transform.resize = lambda image, target=None: (image, target)  # type: ignore[method-assign, assignment]
+    config = torchvision_config(1, True, BackboneConfig(backbone, norm="frozen", freeze=2))
+    model = build_detector(CLASSES, **vars(config))
+    ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
+    return ours, Torchvision(peer.to(device), device, peer_precision)
+
+
+def equalise(ours: Ours, theirs: Torchvision, batch: Batch) -> None:
+    """Spread the answers as trained ones are, and give ours the same weights."""
+    predictor = theirs.model.roi_heads.box_predictor  # type: ignore[union-attr]
+    theirs.model.eval()
+    for name, spread in SPREAD.items():
+        layer: nn.Linear = getattr(predictor, name)  # type: ignore[union-attr, assignment]
+        outputs: list[Tensor] = []
+        hook = layer.register_forward_hook(lambda _m, _i, out, into=outputs: into.append(out))
+        with torch.inference_mode():
+            theirs.model(theirs.lists(batch)[0])
+        hook.remove()
+        with torch.no_grad():
+            layer.weight.mul_(spread / outputs[0].std())
+    ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its targets on a device."""
+    targets = batch.targets and Targets(*(v if v is None else v.to(device) for v in batch.targets))  # type: ignore[arg-type]
+    images, sizes, originals, ids = (value.to(device) for value in batch[:4])
+    return Batch(images, sizes, originals, ids, targets)
+
+
+def _as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    assert batch.targets is not None
+    assert batch.targets.masks is not None
+    images, targets = [], []
+    for i, (height, width) in enumerate(batch.sizes.tolist()):
+        keep = (batch.targets.labels[i] != IGNORE) & ~batch.targets.crowd[i]
+        boxes = batch.targets.boxes[i][keep]
+        images.append(batch.images[i, :, :height, :width].float() / 255)
+        masks = paste_masks((batch.targets.masks[i][keep] == 1).float(), boxes, height, width)
+        targets.append({"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte()})
+    return images, targets

@@ -1,0 +1,60 @@
+"""Timing two things in turn, so that a machine that slows down slows both."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of each round, by contestant; the first one is ours."""
+
+    seconds: Mapping[str, list[float]]
+
+    def median(self, name: str) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, name: str) -> float:
+        """How many times as long ``name`` takes as ours: the median over rounds, each of which saw the same machine."""
+        ours = next(iter(self.seconds.values()))
+        return statistics.median(b / a for a, b in zip(ours, self.seconds[name], strict=True))
+
+
+def in_turn(steps: Mapping[str, Step], rounds: int, warmup: int = 1) -> Comparison:
+    """Run all steps one after the other, ``rounds`` times; those of the warm-up do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(warmup + rounds):
+        for name, step in steps.items():
+            _wait()
+            start = time.perf_counter()
+            step()
+            _wait()
+            if i >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return Comparison(seconds)
+
+
+class Stopwatch:
+    """Shares of a step: ``watch("backward")`` ends a part that began where the last one ended."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        _wait()
+        self._last = time.perf_counter()
+
+    def __call__(self, part: str) -> None:
+        _wait()
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
