@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class CocoDataModule(LightningDataModule):
         workers: int = 4,
         masks: bool = False,
         seed: int = 0,
+        few_canvases: bool = False,
     ) -> None:
         """Take the settings; files are read in :meth:`setup`.
 
@@ -73,6 +75,7 @@ class CocoDataModule(LightningDataModule):
             workers: Processes per device that load images.
             masks: Whether the detector has a mask head.
             seed: Of the order of the images and of the augmentations.
+            few_canvases: Pad batches to one of a few sizes, so that a compiled detector meets no other.
         """
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
@@ -81,6 +84,7 @@ class CocoDataModule(LightningDataModule):
         self.flip, self.crop, self.augment = flip, crop, list(augment or [])
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.masks, self.seed = masks, seed
+        self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
         self.annotations: dict[str, Annotations] = {}
         self._resume = (0, 0)  # epoch, and batches of it that are done
         if not sides or min(sides) < 1 or max(sides) > long_side:
@@ -229,7 +233,7 @@ class CocoDataModule(LightningDataModule):
         """What all loaders share."""
         trainer: Any = self.trainer
         return {
-            "collate_fn": collate,
+            "collate_fn": partial(collate, canvases=self.canvases),
             "num_workers": self.workers,
             "pin_memory": trainer.strategy.root_device.type == "cuda",
             "timeout": WORKER_TIMEOUT if self.workers else 0,
@@ -254,6 +258,17 @@ class EpochLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         self._sampler.start(*self._begin())
         return super().__iter__()
+
+
+def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
+    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
+
+    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
+    """
+    short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
+    middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
+    longer = sorted({min(side, long) for side in (*middle, long)})
+    return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
 
 
 def check_images(dataset: CocoDataset, most: int = 20_000) -> None:

@@ -55,6 +55,7 @@ class DetectionModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Take the settings; nothing is built yet, but settings that do not fit are refused.
 
@@ -69,6 +70,8 @@ class DetectionModule(LightningModule):
             weights: A whole detector's weights to start from, whose settings are then taken, too:
                 torchvision:maskrcnn_resnet50_fpn_v2, detectron2:mask_rcnn_R_50_FPN_3x, mmdetection:NAME,
                 ORIGIN:FILE, or a file; see docs/pretrained.md. backbone.weights is then not used.
+            compile: Compile backbone, pyramid and RPN head with torch.compile; images are then padded to a few sizes,
+                for each of which it takes a minute once. Needs a C++ compiler on a CPU.
 
         Raises:
             InputError: an unknown backbone, or settings that no detector can have.
@@ -76,6 +79,7 @@ class DetectionModule(LightningModule):
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
+        self.compile_dense = compile
         self.evaluators: dict[str, CocoEvaluator] = {}
         self._loss_sums: list[Tensor] = []
         self._loss_names: list[str] = []
@@ -97,6 +101,8 @@ class DetectionModule(LightningModule):
             if self.weights is not None:
                 self.print(initialise(self.model, self.weights))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile_dense:
+            self.model.compile_dense()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, its learning rate scaled with the batch, and the schedule in steps."""

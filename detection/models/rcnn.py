@@ -66,6 +66,14 @@ class FasterRCNN(nn.Module):
         columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # (B, W)
         return x * (rows[:, None, :, None] & columns[:, None, None, :])
 
+    def compile_dense(self, backend: str = "inductor") -> None:
+        """Compile what works on whole images, backbone, pyramid and RPN head, for each canvas it meets.
+
+        Parameters keep their names. What comes after works on few numbers, and NMS asks the host how many.
+        """
+        for part in (self.backbone, self.fpn, self.rpn):
+            part.compile(backend=backend, dynamic=False, fullgraph=True)
+
     def losses(
         self, batch: Batch, features: Pyramid | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:

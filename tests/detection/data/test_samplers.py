@@ -30,6 +30,27 @@ def test_batches_hold_one_orientation():
         assert len({index % 2 for index, _ in batch}) == 1
 
 
+def test_little_of_a_canvas_is_wasted():
+    # Heights and widths as cameras and COCO have them: mostly 3:4 and 2:3, some square, some wide.
+    generator = np.random.default_rng(0)
+    ratio = generator.choice([0.75, 0.67, 1.0, 1.33, 1.5, 0.56], 4000, p=[0.4, 0.3, 0.05, 0.12, 0.08, 0.05])
+    sizes = np.stack([640 * ratio.clip(max=1), 640 / ratio.clip(min=1)], axis=1) * generator.uniform(
+        0.97, 1.03, (4000, 2)
+    )
+    scaled = np.minimum(800 / sizes.min(1), 1333 / sizes.max(1))[:, None] * sizes
+
+    def useful(group):
+        used = padded = 0.0
+        for batch in epoch_of(TrainBatchSampler(sizes, 16, group=group), 0):
+            members = scaled[[index for index, _ in batch]]
+            used += members.prod(axis=1).sum()
+            padded += 16 * np.prod(np.ceil(members.max(axis=0) / 32) * 32)
+        return used / padded
+
+    assert useful(True) > 0.93
+    assert useful(False) < 0.8
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
 def test_ranks_get_equal_numbers_and_different_images(count, batch_size, world_size, epoch):

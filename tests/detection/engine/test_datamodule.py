@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detection.engine.datamodule import CocoDataModule, Split
+from detection.engine.datamodule import CocoDataModule, Split, few_canvases_for
 from detection.engine.errors import InputError
 
 TRAIN = Split("train", "annotations/instances_train.json")
@@ -177,3 +177,17 @@ def test_only_training_is_augmented(shapes):
         inverted = 255 - batch.images[..., :height, :width]
         assert (inverted.int() - pictures[int(batch.image_ids)][..., :height, :width].int()).abs().max() <= 2
     assert not any(type(t).__name__ == "Albumentations" for t in data.val_dataloader().dataset.transforms)
+
+
+def test_every_image_fits_one_of_few_canvases():
+    canvases = few_canvases_for(800, 1333)
+    assert canvases == [
+        *[(800, 1088), (800, 1216), (800, 1344)],
+        *[(1088, 800), (1216, 800), (1344, 800)],
+        (1344, 1344),
+    ]
+    assert few_canvases_for(256, 512) == [(256, 352), (256, 416), (256, 512)] + [
+        *[(352, 256), (416, 256), (512, 256)],
+        (512, 512),
+    ]
+    assert few_canvases_for(256, 256)[0] == (256, 256)

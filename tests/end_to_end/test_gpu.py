@@ -1,0 +1,52 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import pytest
+import torch
+
+from backbones import BackboneConfig
+from detection.benchmark.contestants import move
+from detection.data.annotations import load_annotations
+from detection.data.collate import collate
+from detection.data.dataset import CocoDataset
+from detection.data.transforms import Resize
+from detection.models.rcnn import mask_rcnn
+from detection.shapes import write_shapes
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
+def test_a_steady_step_waits_for_the_device_in_the_nms_alone(tmp_path, monkeypatch):
+    write_shapes(tmp_path, train=4, val=1)
+    annotations = load_annotations(tmp_path / "annotations" / "instances_train.json", need_masks=True)
+    data = CocoDataset(annotations, tmp_path / "train", [Resize(256, 512)], masks=True)
+    batch = move(collate([data[i] for i in range(4)]), torch.device("cuda"))
+    model = mask_rcnn(BackboneConfig("resnet18"), num_classes=5).cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.stack(list(model.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+
+    from detection.models import rpn
+
+    inner = rpn.nms
+
+    def free(*arguments):
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return inner(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
+    monkeypatch.setattr(rpn, "nms", free)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
