@@ -227,7 +227,8 @@ class CocoDataModule(LightningDataModule):
         else:
             transforms.append(Resize(*self.test_size, self.resize))
         folder = self.root / self._settings(split).images
-        return CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed)
+        draft = split == "train"
+        return CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed, draft=draft)
 
     def _loading(self) -> dict[str, Any]:
         """What all loaders share."""

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -60,3 +61,34 @@ def test_a_wrong_size_names_both(write_dataset, tmp_path):
     path = write_dataset(tmp_path, images=[{"id": 1, "file_name": "0.png", "height": 10, "width": 10}], annotations=[])
     with pytest.raises(ValueError, match=r"0\.png: is 60 x 80 .* annotations say 10 x 10"):
         CocoDataset(load_annotations(path), tmp_path / "images")[0]
+
+
+@pytest.mark.parametrize(("side", "reduce"), [(200, 1), (120, 2), (60, 4), (20, 8)])
+def test_a_draft_is_the_same_scene(write_dataset, tmp_path, side, reduce):
+    generator = np.random.default_rng(0)
+    pixels = cv2.resize(generator.integers(0, 255, (3, 4, 3), np.uint8), (361, 241), interpolation=cv2.INTER_CUBIC)
+    path = write_dataset(
+        tmp_path,
+        images=[{"id": 1, "file_name": "a.jpg", "height": 241, "width": 361}],
+        annotations=[
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [100, 50, 121, 80], "iscrowd": 0, "area": 9680}
+        ],
+    )
+    cv2.imwrite(str(path.parent / "images" / "a.jpg"), pixels)
+    transforms = [HorizontalFlip(1.0), Resize(side, 400)]
+    whole, draft = (
+        CocoDataset(load_annotations(path), path.parent / "images", transforms, draft=draft) for draft in (False, True)
+    )
+    assert draft.scene(0).image.shape[0] == -(-241 // reduce)
+    one, other = whole[0], draft[0]
+    assert np.abs(np.subtract(one.image.shape, other.image.shape)).max() <= 1  # sides are rounded twice
+    same = cv2.resize(other.image, one.image.shape[1::-1])
+    assert np.abs(one.image.astype(int) - same).mean() < 4
+    assert np.allclose(one.boxes, other.boxes, atol=1)
+    assert one.original_size == other.original_size == (241, 361)
+
+
+def test_transforms_that_count_in_pixels_of_the_file_get_no_draft(small):
+    transforms = [RandomCrop(40, 40), Resize(8, 100)]
+    dataset = CocoDataset(load_annotations(small), small.parent / "images", transforms, draft=True)
+    assert dataset.scene(0).image.shape[:2] == tuple(dataset.annotations.sizes[0])

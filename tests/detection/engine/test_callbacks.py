@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from detection.engine import callbacks
 from detection.engine.callbacks import Lines, MetricsFile, StopAtNonFinite, ValidateAtEnd, short_metrics
 from detection.engine.errors import NonFiniteError
 from detection.structures import IGNORE, Batch
@@ -78,3 +79,22 @@ def test_progress_in_lines_for_a_log_file(capsys):
     assert capsys.readouterr().out == "epoch 2 batch 10/50 loss 1.5 cls 1\n"
     trainer.callback_metrics["train/images_per_second"] = torch.tensor(20.0)
     assert short_metrics(trainer) == {"loss": 1.5, "cls": 1.0, "images/s": 20.0}
+
+
+@pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.1, False)])
+def test_waiting_for_images_is_logged_and_told(monkeypatch, wait, told):
+    clock, logged, printed = [0.0], {}, []
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    trainer = SimpleNamespace(global_step=0, world_size=1, log_every_n_steps=1)
+    module = SimpleNamespace(log=lambda name, value: logged.update({name: value}), print=printed.append)
+    batch, throughput = SimpleNamespace(images=torch.zeros(2)), callbacks.Throughput()
+    for _ in range(4):
+        throughput.on_train_batch_start(trainer, module, batch, 0)
+        clock[0] += 1 - wait
+        throughput.on_train_batch_end(trainer, module, None, batch, 0)
+        clock[0] += wait
+    assert logged["train/data_wait"] == pytest.approx(wait)
+    assert logged["train/images_per_second"] == pytest.approx(2)
+    throughput.on_train_end(trainer, module)
+    assert bool(printed) == told
+    assert not told or "waited for images 50% of the time" in printed[0]
