@@ -83,7 +83,9 @@ def test_a_draft_is_the_same_scene(write_dataset, tmp_path, side, reduce):
     one, other = whole[0], draft[0]
     assert np.abs(np.subtract(one.image.shape, other.image.shape)).max() <= 1  # sides are rounded twice
     same = cv2.resize(other.image, one.image.shape[1::-1])
-    assert np.abs(one.image.astype(int) - same).mean() < 4
+    # Two ways of reducing blur differently; a picture in another place would be off by its contrast.
+    assert np.abs(one.image.astype(int) - same).mean() < 0.15 * one.image.std()
+    assert np.abs(one.image.astype(int) - same[:, ::-1]).mean() > 0.6 * one.image.std()
     assert np.allclose(one.boxes, other.boxes, atol=1)
     assert one.original_size == other.original_size == (241, 361)
 
