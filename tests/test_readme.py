@@ -4,8 +4,11 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from detection.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -15,6 +18,7 @@ DOCUMENTS = [
     "SECURITY.md",
     "docs/architecture.md",
     "docs/pretrained.md",
+    "docs/performance.md",
 ]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values())
@@ -73,6 +77,15 @@ def test_python_compiles_and_its_names_exist(block: str) -> None:
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
+
+
+def test_the_plain_training_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (loop,) = [block for block in blocks("python") if "optimizer.step()" in block]
+    write_shapes(tmp_path / "my_data", train=2, val=1)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(loop.replace("resnet50", "resnet10"), names)  # the same loop, a smaller network
+    assert names["loss"].isfinite()
 
 
 def test_readme_names_the_python_that_setup_requires() -> None:
