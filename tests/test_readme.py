@@ -22,7 +22,7 @@ DOCUMENTS = [
 ]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values())
-MADE_BY_THE_READER = ("my_data", "my_lab", "demo/", "runs/", "timm/", ".venv")
+MADE_BY_THE_READER = ("my_data", "train/", "my_lab", "demo/", "runs/", "timm/", ".venv")
 """Names that the documents speak of and a checkout does not have."""
 
 
