@@ -22,11 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process if None.
 
     Returns:
-        The exit code: 0, 2 for something that the user should correct, 1 for a training that diverged.
+        The exit code: 0, 2 for something that the user should correct, 1 for a training that diverged, 128 plus
+        its number for a signal that stopped the training.
     """
     if message := hidden_by_another():
         return _fail(message, 2)
-    from detection.engine.errors import InputError, NonFiniteError
+    from detection.engine.errors import InputError, NonFiniteError, StoppedError
 
     before = sys.argv
     try:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except NonFiniteError as error:
         return _fail(str(error), 1)
+    except StoppedError as error:
+        return _fail(str(error), error.code)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
@@ -67,6 +70,7 @@ def complete(arguments: list[str]) -> list[str]:
         arguments = ["fit", *arguments]
     if not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
+    arguments = _resume(arguments)
     path = _value_of("--ckpt_path", arguments)
     if path not in (None, "best", "last", "hpc", "null"):
         settings = _settings_of_checkpoint(str(path))
@@ -75,6 +79,27 @@ def complete(arguments: list[str]) -> list[str]:
     if reference in (None, "null", ""):
         return arguments
     return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit"))
+
+
+def _resume(arguments: list[str]) -> list[str]:
+    """``--resume PATH`` goes on with a run, ``--resume auto`` with the one in run.folder if there is one.
+
+    ``--init-from`` takes weights alone.
+
+    Raises:
+        InputError: auto without a folder to look in.
+    """
+    from detection.engine.errors import InputError
+
+    renamed = {"--resume": "--ckpt_path", "--init-from": "--model.weights"}
+    split = [part for a in arguments for part in (a.split("=", 1) if a.split("=")[0] in renamed else [a])]
+    if "--resume" in split[:-1] and split[split.index("--resume") + 1] == "auto":
+        place, folder = split.index("--resume"), _value_of("--run.folder", split)
+        if folder is None:
+            raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
+        last = Path(folder) / "checkpoints" / "last.ckpt"
+        split[place : place + 2] = ["--resume", str(last)] if last.is_file() else []
+    return [renamed.get(part, part) for part in split]
 
 
 def _settings_of_checkpoint(path: str) -> dict[str, Any]:

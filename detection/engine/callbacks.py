@@ -161,21 +161,25 @@ class LastCheckpoint(Checkpoint):
         if step % _log_interval(trainer) == 0 and (index + 1) % trainer.accumulate_grad_batches == 0:
             due = time.monotonic() > self._time + 60 * self.minutes
             if trainer.strategy.broadcast(due):
-                self._save(trainer)
+                self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> str:
+        """Save now, unless this step is saved; all ranks must call it. Where the checkpoint is."""
         folder = trainer.log_dir  # asks all ranks
-        if folder is None or trainer.fast_dev_run or self._saved == trainer.global_step:  # type: ignore[attr-defined]
-            return
-        trainer.save_checkpoint(Path(folder) / "checkpoints" / "last.ckpt", weights_only=False)
-        self._saved, self._time = trainer.global_step, time.monotonic()
+        if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return ""
+        path = Path(folder) / "checkpoints" / "last.ckpt"
+        if self._saved != trainer.global_step:
+            trainer.save_checkpoint(path, weights_only=False)
+            self._saved, self._time = trainer.global_step, time.monotonic()
+        return str(path)
 
 
 class MetricsFile(Callback):

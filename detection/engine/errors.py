@@ -1,5 +1,6 @@
 """Errors whose message is all that a user needs to see."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,15 @@ class InputError(ValueError):
 
 class NonFiniteError(RuntimeError):
     """A loss or the weights are no longer numbers."""
+
+
+class StoppedError(RuntimeError):
+    """Training was told to stop and has saved itself."""
+
+    def __init__(self, number: int, step: int, checkpoint: str) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} after step {step}; go on with --resume {checkpoint}")
+        self.code = 128 + number
 
 
 @contextmanager

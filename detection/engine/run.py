@@ -25,6 +25,7 @@ from detection.engine.callbacks import (
     ValidateAtEnd,
 )
 from detection.engine.pictures import Pictures
+from detection.engine.signals import SaveAndStop
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def callbacks(
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
         ours.append(ModelCheckpoint(filename="best", monitor=monitor, mode="max", **options))
-        ours.append(LastCheckpoint(config.save_minutes))
+        last = LastCheckpoint(config.save_minutes)
+        ours += [last, SaveAndStop(last)]
     if config.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:

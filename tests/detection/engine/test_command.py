@@ -48,6 +48,7 @@ def test_what_is_logged(trained):
     assert {key.removeprefix("train/") for key in rows[0] if key.startswith("train/")} == losses | {
         "lr",
         "images_per_second",
+        "data_wait",
     }
     assert {key for key in rows[0] if key.startswith("val/")} == {f"val/{name}" for name in losses} | {
         f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics

@@ -1,0 +1,121 @@
+"""Signals to a training: in this process, and to one of two ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.cli import complete
+from detection.engine import signals
+from detection.engine.errors import InputError
+from detection.engine.module import DetectionModule
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = 8
+
+
+@pytest.fixture
+def interrupted(run, tmp_path, monkeypatch):
+    """Train, signalling this process in the middle of a step; gives the exit code."""
+
+    def train(number: int, at: int, *options: str) -> int:
+        step = DetectionModule.training_step
+
+        def spy(self, batch, batch_idx):
+            if self.trainer.global_step == at:
+                os.kill(os.getpid(), number)
+            return step(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DetectionModule, "training_step", spy)
+            return run("fit", "--model.schedule.length", "2", *options)
+
+    return train
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path, capsys, number, code):
+    before = signal.getsignal(number)
+    assert interrupted(number, 2, "--run.folder", "out") == code
+    assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert f"stopped by {number.name} after step 3; go on with --resume" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path):
+    length = ("--model.schedule.length", "2")
+    assert run("fit", *length, "--run.folder", "whole") == 0
+    for at in (1, 5):  # in the middle of the first and of the second epoch
+        folder = f"out{at}"
+        assert interrupted(signal.SIGTERM, at, "--run.folder", folder) == 143
+        assert run("fit", *length, "--run.folder", folder, "--resume", "auto") == 0
+        one, other = weights(tmp_path / "whole"), weights(tmp_path / folder)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_accumulated_gradients_are_finished_first(interrupted, tmp_path):
+    options = ("--trainer.accumulate_grad_batches", "2", "--data.batch_size", "4")
+    assert interrupted(signal.SIGTERM, 1, *options, "--run.folder", "out") == 143
+    assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_resume_auto_begins_where_there_is_nothing_yet(tmp_path):
+    folder = str(tmp_path / "run")
+    assert complete(["fit", "--resume", "auto", "--run.folder", folder]) == ["fit", "--run.folder", folder]
+    assert complete(["fit", "--resume=auto", f"--run.folder={folder}"]) == ["fit", f"--run.folder={folder}"]
+    with pytest.raises(InputError, match=r"say which with --run\.folder"):
+        complete(["fit", "--resume", "auto"])
+
+
+def test_a_job_is_requeued_by_the_warning_alone(monkeypatch):
+    calls = []
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setattr(signals.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(signals.subprocess, "run", lambda command, check: calls.append(command))
+    signals.requeue(signal.SIGTERM)
+    assert calls == []
+    signals.requeue(signal.SIGUSR1)
+    assert calls == [["scontrol", "requeue", "77"]]
+
+
+KILLER = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Killer(Callback):
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if trainer.global_rank == self.rank and trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_stops_all(tiny_config, tmp_path, rank):
+    (tmp_path / "killer.py").write_text(KILLER)
+    command = [sys.executable, str(ROOT / "tools/train.py"), "fit", "--config", str(tiny_config)]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run.folder", str(tmp_path / "out")]
+    command += ["--model.schedule.length", "20", "--run.pictures", "0"]
+    command += ["--trainer.callbacks", f'{{"class_path": "killer.Killer", "init_args": {{"rank": {rank}}}}}']
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    assert done.returncode == 143, done.stderr[-2000:]
+    assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == signals.ASK_EVERY
+
+
+def test_a_second_interrupt_ends_at_once():
+    callback = signals.SaveAndStop(last=None)
+    callback._remember(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        callback._remember(signal.SIGINT, None)
