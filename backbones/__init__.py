@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import Literal
 
 from backbones.base import Backbone
+from backbones.inputs import widen_input
 from backbones.norms import FrozenBatchNorm2d, make_norm
 from backbones.pretrained import load_weights
 from backbones.resnet import VARIANTS, ResNet
+from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 
 __all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "make_norm"]
 
@@ -27,8 +29,9 @@ class BackboneConfig:
     """Where to start from: ``imagenet``, a file, or nothing (random)."""
     norm: Literal["frozen", "batch", "sync", "group"] = "batch"
     """frozen: keep the statistics of the weights; batch, sync (over devices) and group learn."""
-    freeze: int = 0
-    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5."""
+    freeze: int | tuple[str, ...] = 0
+    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5; or their names or
+    patterns, as in ``[stem, layer1]``."""
     zero_init_last_norm: bool = False
     """Start every residual block as the identity."""
     dilate_last_stage: bool = False
@@ -37,9 +40,11 @@ class BackboneConfig:
     """Save memory: compute activations again in the backward pass."""
     stride_in_1x1: bool = False
     """Stride in the first convolution of a bottleneck, as Caffe's weights want it."""
-    mean: tuple[float, float, float] | None = None
-    """What to subtract from red, green, blue (0..255); the backbone's own if not given."""
-    std: tuple[float, float, float] | None = None
+    in_channels: int = 3
+    """Channels of the images; other than three, the first convolution is made from that for red, green and blue."""
+    mean: tuple[float, ...] | None = None
+    """What to subtract from each channel (0..255); the backbone's own if not given."""
+    std: tuple[float, ...] | None = None
     """What to divide by; the backbone's own if not given."""
 
 
@@ -51,14 +56,19 @@ def build(config: BackboneConfig) -> Backbone:
             do not exist.
     """
     backbone = _body(config)
+    if config.in_channels != 3:
+        widen_input(backbone, config.in_channels)
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
+    for key, values in (("mean", backbone.mean), ("std", backbone.std)):
+        if len(values) != config.in_channels:
+            raise ValueError(f"{key} has {len(values)} values; images of {config.in_channels} channels need as many")
     backbone.freeze(config.freeze)
     return backbone
 
 
 def available() -> list[str]:
-    """Names of the toolkit's own backbones."""
-    return list(VARIANTS)
+    """Names of the toolkit's own backbones and of torchvision's."""
+    return [*VARIANTS, *torchvision_names()]
 
 
 def check_name(name: str) -> None:
@@ -67,10 +77,10 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: with the nearest names.
     """
-    if name in VARIANTS or name.startswith("timm/") or "." in name:
+    if name in available() or name.startswith("timm/") or "." in name:
         return
     near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)} and torchvision's"
     raise ValueError(f"unknown backbone {name!r}; {hint} (timm/NAME and import paths work, too)")
 
 
@@ -82,6 +92,8 @@ def _body(config: BackboneConfig) -> Backbone:
         if config.weights not in (None, "imagenet"):
             raise ValueError(f"weights: {config.weights}; a timm backbone takes `imagenet` (timm's own) or none")
         return TimmBackbone(config.name.removeprefix("timm/"), pretrained=config.weights is not None)
+    if config.name in torchvision_names():
+        return TorchvisionBackbone(config.name, config.weights, config.norm)
     if config.name not in VARIANTS:
         return _imported(config.name)
     network = ResNet(
