@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import Literal
 
 from backbones.base import Backbone
+from backbones.inputs import widen_input
 from backbones.mobilenet import MobileNetV3C5
 from backbones.norms import FrozenBatchNorm2d, make_norm, set_norm_eps
 from backbones.pretrained import load_weights
 from backbones.resnet import VARIANTS, ResNet
+from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 
 MOBILENET = "mobilenet_v3_large_c5"
 """Of two of torchvision's detectors; not offered, as its maps have one stride."""
@@ -33,8 +35,9 @@ class BackboneConfig:
     """frozen: keep the statistics of the weights; batch, sync (over devices) and group learn."""
     norm_eps: float | None = None
     """What batch norms add to the variance; the backbone's own (1e-5) if not given."""
-    freeze: int = 0
-    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5."""
+    freeze: int | tuple[str, ...] = 0
+    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5; or their names or
+    patterns, as in ``[stem, layer1]``."""
     zero_init_last_norm: bool = False
     """Start every residual block as the identity."""
     dilate_last_stage: bool = False
@@ -43,9 +46,11 @@ class BackboneConfig:
     """Save memory: compute activations again in the backward pass."""
     stride_in_1x1: bool = False
     """Stride in the first convolution of a bottleneck, as Caffe's weights want it."""
-    mean: tuple[float, float, float] | None = None
-    """What to subtract from red, green, blue (0..255); the backbone's own if not given."""
-    std: tuple[float, float, float] | None = None
+    in_channels: int = 3
+    """Channels of the images; other than three, the first convolution is made from that for red, green and blue."""
+    mean: tuple[float, ...] | None = None
+    """What to subtract from each channel (0..255); the backbone's own if not given."""
+    std: tuple[float, ...] | None = None
     """What to divide by; the backbone's own if not given."""
 
 
@@ -57,7 +62,12 @@ def build(config: BackboneConfig) -> Backbone:
             do not exist.
     """
     backbone = _body(config)
+    if config.in_channels != 3:
+        widen_input(backbone, config.in_channels)
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
+    for key, values in (("mean", backbone.mean), ("std", backbone.std)):
+        if len(values) != config.in_channels:
+            raise ValueError(f"{key} has {len(values)} values; images of {config.in_channels} channels need as many")
     if config.norm_eps is not None:
         set_norm_eps(backbone, config.norm_eps)
     backbone.freeze(config.freeze)
@@ -65,8 +75,8 @@ def build(config: BackboneConfig) -> Backbone:
 
 
 def available() -> list[str]:
-    """Names of the toolkit's own backbones."""
-    return list(VARIANTS)
+    """Names of the toolkit's own backbones and of torchvision's."""
+    return [*VARIANTS, *torchvision_names()]
 
 
 def check_name(name: str) -> None:
@@ -75,10 +85,10 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: with the nearest names.
     """
-    if name in (*VARIANTS, MOBILENET) or name.startswith("timm/") or "." in name:
+    if name in (*available(), MOBILENET) or name.startswith("timm/") or "." in name:
         return
     near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)} and torchvision's"
     raise ValueError(f"unknown backbone {name!r}; {hint} (timm/NAME and import paths work, too)")
 
 
@@ -94,6 +104,8 @@ def _body(config: BackboneConfig) -> Backbone:
         if config.weights is not None:
             raise ValueError(f"weights: {config.weights}; {MOBILENET} comes with a whole detector's weights only")
         return MobileNetV3C5(config.norm)
+    if config.name in torchvision_names():
+        return TorchvisionBackbone(config.name, config.weights, config.norm)
     if config.name not in VARIANTS:
         return _imported(config.name)
     network = ResNet(

@@ -1,6 +1,7 @@
 """What every backbone is: stages of features, and what is known of them."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 
 from torch import Tensor, nn
 
@@ -20,9 +21,9 @@ class Backbone(nn.Module):
     """Channels of each stage that is returned."""
     strides: tuple[int, ...]
     """Pixels per cell of each stage."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """What to subtract from red, green and blue, 0..255."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """What to subtract from each channel, 0..255."""
+    std: tuple[float, ...] = IMAGENET_STD
     """What to divide by."""
 
     def __init__(self) -> None:
@@ -33,22 +34,41 @@ class Backbone(nn.Module):
         """What :meth:`freeze` counts: the stem first, then the stages."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its stages are, so none can be frozen")
 
-    def freeze(self, stages: int) -> None:
-        """Keep the first ``stages`` of :meth:`stages` as they are: parameters, and the norms' statistics.
+    def freeze(self, stages: int | Sequence[str]) -> None:
+        """Keep stages as they are: parameters, and the norms' statistics.
+
+        Args:
+            stages: how many of :meth:`stages` from the first on; or which: ``stem``, ``layer1``, ``layer2`` ... on any
+                backbone, or patterns of module names (``layer3.*``).
 
         Raises:
-            ValueError: fewer than none or more than there are.
+            ValueError: fewer than none or more than there are; a name that fits nothing.
         """
-        if stages == 0:
+        if stages == 0 or (not isinstance(stages, int) and not stages):
             return
-        every = self.stages()
-        if not 0 <= stages <= len(every):
-            raise ValueError(f"freeze is {stages}; this backbone has {len(every)} stages, the stem counted as one")
-        for stage in every[:stages]:
-            self._frozen += [stage] if isinstance(stage, nn.Module) else list(stage)
+        if isinstance(stages, int):
+            every = self.stages()
+            if not 0 <= stages <= len(every):
+                raise ValueError(f"freeze is {stages}; this backbone has {len(every)} stages, the stem counted as one")
+            for stage in every[:stages]:
+                self._frozen += [stage] if isinstance(stage, nn.Module) else list(stage)
+        else:
+            for pattern in [stages] if isinstance(stages, str) else stages:
+                self._frozen += self._matching(pattern)
         for module in self._frozen:
             module.requires_grad_(False)
         self.train(self.training)
+
+    def _matching(self, pattern: str) -> list[nn.Module]:
+        """The modules of a stage, or all whose names fit a pattern."""
+        named = {"stem" if i == 0 else f"layer{i}": stage for i, stage in enumerate(self.stages())}
+        if pattern in named:
+            stage = named[pattern]
+            return [stage] if isinstance(stage, nn.Module) else list(stage)
+        found = [module for name, module in self.named_modules() if name and fnmatch(name, pattern)]
+        if not found:
+            raise ValueError(f"freeze: nothing is called {pattern}; stages are {', '.join(named)}")
+        return found
 
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for all but the frozen stages, whose batch norms would go on counting."""

@@ -96,3 +96,20 @@ def _scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, 
     assert variance is not None
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return scale, norm.bias - mean * scale
+
+
+def replace_norms(module: nn.Module, norm: str) -> nn.Module:
+    """The same network with every batch norm replaced by another norm; statistics and scales are carried over.
+
+    Group norms carry over scales and shifts alone, as they have no statistics.
+    """
+    if isinstance(module, nn.BatchNorm2d):
+        if norm == "batch":
+            return module
+        new = make_norm(norm, module.num_features)
+        new.eps = module.eps  # type: ignore[assignment]
+        new.load_state_dict({k: v for k, v in module.state_dict().items() if k in new.state_dict()})
+        return new
+    for name, child in module.named_children():
+        setattr(module, name, replace_norms(child, norm))
+    return module

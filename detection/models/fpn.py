@@ -15,8 +15,11 @@ from backbones.norms import make_norm
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """Width and kind of the pyramid."""
+    """Kind and width of the pyramid."""
 
+    kind: Literal["fpn", "pafpn", "bifpn"] = "fpn"
+    """fpn: top-down (Lin et al. 2017); pafpn: and bottom-up again (Liu et al. 2018); bifpn: both ways, repeatedly, with
+    learnt weights (Tan et al. 2020)."""
     channels: int = 256
     """Channels of every level."""
     norm: Literal["batch", "sync", "group"] | None = None
@@ -37,9 +40,11 @@ class FPN(nn.Module):
         extra: Literal["pool", "conv"] = "pool",
     ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(_conv(c, channels, 1, norm) for c in in_channels)
-        self.output = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in in_channels)
-        self.extra = nn.ModuleList(_conv(channels, channels, 3, None, stride=2) for _ in range(2 * (extra == "conv")))
+        self.lateral = nn.ModuleList(conv_block(c, channels, 1, norm) for c in in_channels)
+        self.output = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in in_channels)
+        self.extra = nn.ModuleList(
+            conv_block(channels, channels, 3, None, stride=2) for _ in range(2 * (extra == "conv"))
+        )
         self.channels = channels
         self.strides = tuple(in_strides) + tuple(in_strides[-1] * 2**i for i in range(1, 1 + max(1, len(self.extra))))
 
@@ -55,7 +60,10 @@ class FPN(nn.Module):
         merged = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
-        levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
+        return self.above([output(level) for output, level in zip(self.output, merged, strict=True)])
+
+    def above(self, levels: list[Tensor]) -> list[Tensor]:
+        """The levels, and those beyond the backbone's last stage."""
         if not self.extra:
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
         for i, conv in enumerate(self.extra):
@@ -63,7 +71,8 @@ class FPN(nn.Module):
         return levels
 
 
-def _conv(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:
+    """A convolution and its norm, if any."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:

@@ -15,6 +15,7 @@ from detection.models.anchors import Anchors
 from detection.models.box_head import BoxHead, BoxHeadConfig
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
+from detection.models.necks import build_neck
 from detection.models.rpn import RPN, RPNConfig
 from detection.structures import Batch, Categories, Detections, ResizeMethod, RoISamples
 
@@ -195,7 +196,7 @@ def build_detector(
         raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class (background is not one)")
     fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
     body = backbones.build(backbone)
-    neck = FPN(body.channels, body.strides, **vars(fpn))
+    neck = build_neck(body.channels, body.strides, fpn)
     anchors = Anchors(neck.strides, **vars(rpn.anchors))
     rpn_options = {key: value for key, value in vars(rpn).items() if key != "anchors"}
     proposer = RPN(neck.channels, anchors.per_cell, neck.strides, **rpn_options)

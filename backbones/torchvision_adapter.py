@@ -1,0 +1,100 @@
+"""torchvision's classifiers as backbones, by name: VGG, DenseNet, EfficientNet, MobileNet, RegNet, ConvNeXt, Swin.
+
+These networks are chains of layers. A small image through the chain shows where each stride begins; the last layer of
+each stride is a stage, and what follows the last stage (the classifier) is left out.
+"""
+
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from backbones.base import Backbone
+from backbones.norms import replace_norms
+from backbones.pretrained import imagenet_weights, load_state, read_weights
+
+FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin")
+STRIDES = (4, 8, 16, 32)
+PROBE = (128, 192)
+"""Height and width of the image that discovers the stages; their ratio tells the axes apart."""
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Names of torchvision that can be backbones."""
+    return tuple(name for name in models.list_models(module=models) if name.startswith(FAMILIES))
+
+
+class TorchvisionBackbone(Backbone):
+    """A network of torchvision, cut into stages at strides 4, 8, 16 and 32.
+
+    Args:
+        name: one of :func:`torchvision_names`.
+        weights: ``imagenet``, a file in torchvision's layout, or None (random).
+        norm: what batch norms become; networks with layer norms keep them.
+
+    Raises:
+        ValueError: weights that do not exist, cannot be fetched or do not fit.
+    """
+
+    def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
+        super().__init__()
+        model = _classifier(name)
+        if weights is not None:
+            state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
+            load_state(model, state, weights if weights != "imagenet" else f"ImageNet weights of {name}")
+        chain = _chain(model)
+        ends, self.channels, self.channels_last = _discover(chain)
+        self.strides = STRIDES
+        cuts = [0, *(end + 1 for end in ends)]
+        stages = [nn.Sequential(*chain[a:b]) for a, b in pairwise(cuts)]
+        self.body = nn.ModuleList(replace_norms(stage, norm) for stage in stages)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x, features = images, []
+        for stage in self.body:
+            x = stage(x)
+            features.append(x.permute(0, 3, 1, 2) if self.channels_last else x)
+        return tuple(features)
+
+    def stages(self) -> list[nn.Module]:
+        """The first layer is the stem; then the rest of the first stage, and the others."""
+        first = list(self.body[0].children())  # type: ignore[union-attr]
+        return [first[0], nn.Sequential(*first[1:]), *list(self.body)[1:]]
+
+
+def _classifier(name: str) -> Any:
+    """The whole network with random weights."""
+    if not name.startswith("regnet"):
+        return models.get_model(name, weights=None)
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # RegNet computes its widths with tensors, which the meta device cannot
+        return models.get_model(name, weights=None).to(device)
+
+
+def _chain(model: Any) -> list[nn.Module]:
+    """The layers before the pooling, in order."""
+    if hasattr(model, "features"):
+        return list(model.features)
+    return [model.stem, *model.trunk_output]  # RegNet
+
+
+@torch.no_grad()
+def _discover(chain: list[nn.Module]) -> tuple[list[int], tuple[int, ...], bool]:
+    """Index of the last layer of each of :data:`STRIDES`, its channels, and whether channels are the last axis."""
+    parameter = next(chain[0].parameters())
+    x = torch.zeros(1, parameter.shape[1], *PROBE, device=parameter.device)
+    ends: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    last = False
+    for i, layer in enumerate(chain):
+        training = layer.training
+        x = layer.eval()(x)
+        layer.train(training)
+        last = x.shape[1] * PROBE[1] == x.shape[2] * PROBE[0]
+        stride = PROBE[0] // x.shape[1 if last else 2]
+        ends[stride], channels[stride] = i, x.shape[3 if last else 1]
+    return [ends[s] for s in STRIDES], tuple(channels[s] for s in STRIDES), last

@@ -1,0 +1,111 @@
+"""Pyramids by name: FPN, and two in which features also flow up again.
+
+C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Liu et al. 2018 (PANet), section 3.1; Tan et al. 2020
+(EfficientDet), section 3.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detection.models.fpn import FPN, FPNConfig, conv_block
+
+
+class PAFPN(FPN):
+    """FPN, and a bottom-up path over its levels: N_i = conv(P_i + strided conv(N_(i-1)))."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int = 256,
+        norm: Literal["batch", "sync", "group"] | None = None,
+        extra: Literal["pool", "conv"] = "pool",
+    ) -> None:
+        super().__init__(in_channels, in_strides, channels, norm, extra)
+        count = len(in_channels) - 1
+        self.down = nn.ModuleList(conv_block(channels, channels, 3, norm, stride=2) for _ in range(count))
+        self.fuse = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count))
+
+    def above(self, levels: list[Tensor]) -> list[Tensor]:
+        """The bottom-up path before the levels beyond the backbone's last stage."""
+        up = [levels[0]]
+        for level, down, fuse in zip(levels[1:], self.down, self.fuse, strict=True):
+            up.append(fuse(level + _fit(down(up[-1]), level)))
+        return super().above(up)
+
+
+class BiFPN(FPN):
+    """Repeated passes down and up, in which every sum has learnt, normalised weights.
+
+    Args:
+        passes: how often features go down and up.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int = 256,
+        norm: Literal["batch", "sync", "group"] | None = None,
+        extra: Literal["pool", "conv"] = "pool",
+        passes: int = 3,
+    ) -> None:
+        super().__init__(in_channels, in_strides, channels, norm, extra)
+        self.output = nn.ModuleList()  # the passes have their own convolutions
+        self.passes = nn.ModuleList(BiFPNPass(len(in_channels), channels, norm) for _ in range(passes))
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """As FPN's."""
+        levels = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
+        for each in self.passes:
+            levels = each(levels)
+        return self.above(levels)
+
+
+class BiFPNPass(nn.Module):
+    """Once down and once up over ``count`` levels (figure 2 d)."""
+
+    def __init__(self, count: int, channels: int, norm: str | None) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count - 1))
+        self.up = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count - 1))
+        self.down_weights = nn.Parameter(torch.ones(count - 1, 2))
+        self.up_weights = nn.ParameterList(torch.ones(2 if i == count - 2 else 3) for i in range(count - 1))
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """(B, C, H_l, W_l) per level, finest first, to the same shapes."""
+        middle = list(levels)
+        for i in range(len(levels) - 2, -1, -1):
+            coarser = F.interpolate(middle[i + 1], size=levels[i].shape[-2:], mode="nearest")
+            middle[i] = self.down[i](_mix(self.down_weights[i], [levels[i], coarser]))
+        result = [middle[0]]
+        for i, conv in enumerate(self.up):
+            finer = _fit(F.max_pool2d(result[-1], 3, stride=2, padding=1), levels[i + 1])
+            # The coarsest level has no middle of its own.
+            inputs = [levels[i + 1], finer] if i == len(self.up) - 1 else [levels[i + 1], middle[i + 1], finer]
+            result.append(conv(_mix(self.up_weights[i], inputs)))
+        return result
+
+
+NECKS: dict[str, type[FPN]] = {"fpn": FPN, "pafpn": PAFPN, "bifpn": BiFPN}
+
+
+def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> FPN:
+    """The pyramid that a config describes."""
+    return NECKS[config.kind](in_channels, in_strides, config.channels, config.norm, config.extra)
+
+
+def _mix(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """Fast normalised fusion (section 3.3), and the paper's swish."""
+    positive = weights.relu()
+    shares = positive / (positive.sum() + 1e-4)
+    return F.silu(torch.stack([share * x for share, x in zip(shares, inputs, strict=True)]).sum(dim=0))
+
+
+def _fit(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` on the grid of ``like``, where odd sizes make them differ by a cell."""
+    return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, size=like.shape[-2:], mode="nearest")

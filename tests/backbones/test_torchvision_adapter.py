@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from backbones import BackboneConfig, FrozenBatchNorm2d, build
+from backbones.torchvision_adapter import torchvision_names
+
+SMALL = [
+    "vgg11",
+    "vgg11_bn",
+    "densenet121",
+    "efficientnet_b0",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "convnext_tiny",
+    "swin_t",
+]
+
+
+def check(name):
+    torch.manual_seed(0)
+    backbone = build(BackboneConfig(name))
+    images = torch.randn(2, 3, 70, 101)  # no multiple of 32
+    features = backbone(images)
+    assert backbone.strides == (4, 8, 16, 32)
+    assert tuple(f.shape[1] for f in features) == backbone.channels
+    for feature, stride in zip(features, backbone.strides, strict=True):
+        for size, cells in zip(images.shape[2:], feature.shape[2:], strict=True):
+            assert cells in (size // stride, -(-size // stride)), (stride, feature.shape)
+    sum(f.square().mean() for f in features).backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stages_are_as_promised_and_every_parameter_learns(name):
+    check(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in torchvision_names() if n not in SMALL and "128gf" not in n])
+def test_every_other_name_keeps_its_promise(name):
+    check(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "classifier"),
+    [
+        ("vgg16", 138_357_544, (25088 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 1000 + 1000)),
+        ("densenet121", 7_978_856, 1024 * 1000 + 1000),
+        ("efficientnet_b0", 5_288_548, 1280 * 1000 + 1000),
+        ("regnet_y_400mf", 4_344_144, 440 * 1000 + 1000),
+    ],
+)
+def test_parameters_are_the_published_ones_less_the_classifier(name, published, classifier):
+    with torch.device("meta"):
+        backbone = build(BackboneConfig(name))
+    assert sum(p.numel() for p in backbone.parameters()) == published - classifier
+
+
+def test_weights_of_a_file_are_those_of_the_whole_classifier(tmp_path):
+    from torchvision.models import mobilenet_v3_small
+
+    torch.manual_seed(0)
+    whole = mobilenet_v3_small().eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    backbone = build(BackboneConfig("mobilenet_v3_small", weights=str(tmp_path / "w.pth"))).eval()
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(backbone(images)[-1], whole.features(images))
+
+
+def test_frozen_norms_give_the_function_of_batch_norms_in_evaluation():
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 64, 64)
+    torch.manual_seed(1)
+    batch = build(BackboneConfig("mobilenet_v3_small")).eval()
+    torch.manual_seed(1)
+    frozen = build(BackboneConfig("mobilenet_v3_small", norm="frozen"))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in frozen.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in frozen.modules())
+    # float32 rounding of (x - m) * s against x * s + b, over some 50 layers
+    torch.testing.assert_close(frozen(images)[-1], batch(images)[-1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+def test_freezing_by_name_is_bit_equal_and_the_rest_learns(name):
+    torch.manual_seed(0)
+    backbone = build(BackboneConfig(name, freeze=("stem", "layer1"))).train()
+    frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
+    counted = {n for n, p in build(BackboneConfig(name, freeze=2)).named_parameters() if not p.requires_grad}
+    assert frozen == counted
+    assert frozen
+    parts = {".".join(n.split(".")[:-1]) for n in frozen}
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    sum(f.square().mean() for f in backbone(torch.randn(2, 3, 64, 64))).backward()
+    optimizer.step()
+    after = backbone.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items() if k.rpartition(".")[0] in parts)
+    learning = [(n, p) for n, p in backbone.named_parameters() if p.grad is not None and p.grad.any()]
+    assert learning
+    assert all(not torch.equal(p, before[n]) for n, p in learning)
+
+
+def test_a_pattern_freezes_and_an_unknown_name_is_refused():
+    backbone = build(BackboneConfig("resnet18", freeze=("layer3.*",)))
+    assert {n.split(".")[0] for n, p in backbone.named_parameters() if not p.requires_grad} == {"layer3"}
+    with pytest.raises(ValueError, match="nothing is called layer9; stages are stem, layer1"):
+        build(BackboneConfig("resnet18", freeze=("layer9",)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "convnext_tiny"])
+@pytest.mark.parametrize("channels", [1, 4, 6])
+def test_grey_images_give_the_same_response_with_any_number_of_channels(name, channels):
+    torch.manual_seed(0)
+    rgb = build(BackboneConfig(name)).eval()
+    torch.manual_seed(0)
+    other = build(BackboneConfig(name, in_channels=channels)).eval()
+    assert len(other.mean) == len(other.std) == channels
+    grey = torch.randn(1, 1, 64, 64)
+    # sums of the same numbers in another order
+    torch.testing.assert_close(
+        other(grey.expand(-1, channels, -1, -1))[0], rgb(grey.expand(-1, 3, -1, -1))[0], rtol=1e-3, atol=1e-4
+    )
