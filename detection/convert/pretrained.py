@@ -86,7 +86,7 @@ def _load(reference: str, origin: str, name: str, path: Path, modified: int) -> 
         return _ours(reference, state, rest)
     origin = origin or recognise(state, path)
     if origin == "torchvision":
-        return _torchvision(reference, state, f"{name} {path.name}")
+        return _torchvision(reference, state, path.name)
     if origin.startswith("detectron2"):
         return _detectron2(reference, state, rgb=origin.endswith("rgb"))
     caffe = origin.endswith("caffe") or "caffe" in f"{name} {path.name}"
@@ -171,19 +171,20 @@ def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any]) 
     )
 
 
-def _torchvision(reference: str, state: Mapping[str, Tensor], names: str) -> Pretrained:
-    classes = len(state["roi_heads.box_predictor.cls_score.bias"]) - 1 if _has_logits(state, "torchvision") else 0
-    coco = coco_categories()
+def _torchvision(reference: str, state: Mapping[str, Tensor], file: str) -> Pretrained:
+    logits = state.get("roi_heads.box_predictor.cls_score.bias")
+    if logits is None:
+        raise ValueError(f"weights: {reference} lacks roi_heads.box_predictor.cls_score.bias: no R-CNN of torchvision")
+    classes, coco = len(logits) - 1, coco_categories()
     categories = coco if classes == max(coco.ids) else None
     ours = from_torchvision(state, coco.ids if categories else None)
     masks = "mask_head.logits.weight" in ours
-    # Its frozen norms were trained without the term that keeps the variance from zero; without weights it has it.
     frozen = not any(key.endswith("num_batches_tracked") for key in ours)
-    first = any(name in names for name in ("rcnn_resnet50_fpn_coco", "rcnn_resnet50_fpn ")) and "v2" not in names
-    eps = 0.0 if frozen and first else None
+    # torchvision sets the norms' epsilon to zero with these two files, and only with them.
+    eps = 0.0 if frozen and "rcnn_resnet50_fpn_coco" in file else None
     options: dict[str, Any] = {"norm": "frozen" if frozen else "batch", "freeze": 2, "norm_eps": eps}
     if "backbone.conv1.weight" not in ours:
-        small = "320" in names
+        small = "320" in file
         config = settings.torchvision_mobilenet_config(small, BackboneConfig(MOBILENET, **options))
         size = (320, 640) if small else (800, 1333)
     else:
@@ -260,9 +261,3 @@ def backbone_name(state: Mapping[str, Tensor]) -> str:
             if variant.shortcut and shape == (blocks, bottleneck, groups, kernel.shape[0] // groups):
                 return name
     raise ValueError(f"weights: a backbone of {blocks} blocks per stage is no ResNet that is known here")
-
-
-def _has_logits(state: Mapping[str, Tensor], origin: str) -> bool:
-    if "roi_heads.box_predictor.cls_score.bias" not in state:
-        raise ValueError(f"weights: no R-CNN of {origin}: roi_heads.box_predictor.cls_score.bias is missing")
-    return True

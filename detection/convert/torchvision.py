@@ -10,6 +10,14 @@ from torch import Tensor
 
 from detection.convert.names import Rules, rename
 
+_LEGACY: Rules = [
+    (r"backbone\.fpn\.inner_blocks\.(\d+)\.(weight|bias)", r"fpn.lateral.\1.0.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d+)\.(weight|bias)", r"fpn.output.\1.0.\2"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.convs.0.\1"),
+    *[(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
+]
+"""Names from before torchvision 0.13, which its published files of 2019 and 2020 still have."""
+
 _BODY: Rules = [
     (r"backbone\.body\.(.*)", r"backbone.\1"),
     (r"backbone\.fpn\.inner_blocks\.(.*)", r"fpn.lateral.\1"),
@@ -37,7 +45,7 @@ def from_torchvision(state: Mapping[str, Tensor], labels: Sequence[int] | None =
     Raises:
         ValueError: a key that no torchvision R-CNN has.
     """
-    ours = rename(state, [*_BODY, *_stacks(normed="roi_heads.box_head.0.1.weight" in state)], "torchvision")
+    ours = rename(state, [*_LEGACY, *_BODY, *_stacks(normed="roi_heads.box_head.0.1.weight" in state)], "torchvision")
     chosen = list(range(1, len(ours["box_head.logits.bias"]))) if labels is None else list(labels)
     for kind in ("weight", "bias"):
         ours[f"box_head.logits.{kind}"] = ours[f"box_head.logits.{kind}"][[*chosen, 0]]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 import torchvision
@@ -69,3 +71,27 @@ def test_classes_are_picked_and_the_background_goes_last():
 def test_a_foreign_key_is_named():
     with pytest.raises(ValueError, match=r"torchvision weights: decoder\.weight belong to no"):
         from_torchvision({"decoder.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("kind", ["maskrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn"])
+def test_published_files_of_the_first_years_have_other_names(kind):
+    theirs = build(kind)
+    new = number(theirs.state_dict())
+    old = {
+        re.sub(
+            r"(inner_blocks|layer_blocks)\.(\d)\.0\.",
+            r"\1.\2.",
+            re.sub(
+                r"mask_head\.(\d)\.0\.",
+                lambda match: f"mask_head.mask_fcn{int(match[1]) + 1}.",
+                key.replace("rpn.head.conv.0.0.", "rpn.head.conv."),
+            ),
+        ): value
+        for key, value in new.items()
+    }
+    assert set(old) != set(new)
+    theirs.load_state_dict(old)  # torchvision renames them as it loads
+    assert all(torch.equal(theirs.state_dict()[key], value) for key, value in new.items())
+    ours, expected = from_torchvision(old), from_torchvision(new)
+    assert set(ours) == set(expected)
+    assert all(torch.equal(ours[key], value) for key, value in expected.items())
