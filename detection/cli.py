@@ -103,7 +103,7 @@ def _resume(arguments: list[str]) -> list[str]:
 
 
 def _settings_of_checkpoint(path: str) -> dict[str, Any]:
-    from detection.engine.checkpoint import checked_info, read_checkpoint
+    from detection.checkpoint import checked_info, read_checkpoint
     from detection.engine.errors import user_input
 
     with user_input():
@@ -113,8 +113,8 @@ def _settings_of_checkpoint(path: str) -> dict[str, Any]:
 
 def _settings_of_weights(reference: str, fit: bool) -> dict[str, Any]:
     """The model that the weights belong to; to evaluate them also how their images are resized."""
+    from detection.checkpoint import plain
     from detection.convert.pretrained import load_pretrained
-    from detection.engine.checkpoint import plain
     from detection.engine.errors import user_input
 
     with user_input():

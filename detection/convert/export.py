@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from detection.checkpoint import describe_model
 from detection.convert.torchvision import to_torchvision
-from detection.engine.checkpoint import describe_model
 from detection.models.rcnn import FasterRCNN
 
 
 def save_safetensors(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) -> None:
     """Write a detector to a safetensors file with its settings, class names, category ids and preprocessing.
 
-    They lie as JSON under ``rcnn`` in the file's metadata, as :func:`~detection.engine.checkpoint.describe_model` gives
+    They lie as JSON under ``rcnn`` in the file's metadata, as :func:`~detection.checkpoint.describe_model` gives
     them; :func:`~detection.convert.pretrained.load_pretrained` reads the file back.
 
     Args:

@@ -24,13 +24,13 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from backbones import MOBILENET, BackboneConfig
 from backbones.resnet import VARIANTS
+from detection.checkpoint import PREFIX, checked_info, load_weights, restore_configs
 from detection.convert import files, settings, zoo
 from detection.convert.classes import carry
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
 from detection.convert.torchvision import from_torchvision
-from detection.engine.checkpoint import PREFIX, checked_info, load_weights, restore_configs
 from detection.models.rcnn import FasterRCNN, build_detector
 from detection.structures import Categories, ResizeMethod
 

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from backbones import BackboneConfig
+from detection.checkpoint import checked_info, describe_model, detector_weights, load_weights
 from detection.convert.pretrained import initialise
-from detection.engine.checkpoint import checked_info, describe_model, detector_weights, load_weights
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.schedule import ScheduleConfig, describe, plan

@@ -28,7 +28,7 @@ def test_fit_goes_without_saying(given, expected):
 @pytest.fixture
 def checkpoint(tmp_path):
     from backbones import BackboneConfig
-    from detection.engine.checkpoint import save_model
+    from detection.checkpoint import save_model
     from detection.models.fpn import FPNConfig
     from detection.models.rcnn import build_detector
 

@@ -5,10 +5,10 @@ import torch
 import torchvision
 
 from backbones import BackboneConfig
+from detection.checkpoint import save_model
 from detection.convert import zoo
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import coco_categories, initialise, load_pretrained
-from detection.engine.checkpoint import save_model
 from detection.inference import load_model
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig

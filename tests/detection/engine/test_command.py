@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from detection.checkpoint import load_model
 from detection.cli import main
-from detection.engine.checkpoint import load_model
 from detection.engine.module import DetectionModule
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
-from detection.engine import checkpoint as module
-from detection.engine.checkpoint import load_model, load_weights, read_checkpoint, save_model, write_checkpoint
+from detection import checkpoint as module
+from detection.checkpoint import load_model, load_weights, read_checkpoint, save_model, write_checkpoint
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
