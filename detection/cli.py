@@ -72,11 +72,13 @@ def complete(arguments: list[str]) -> list[str]:
         return arguments
     arguments = _resume(arguments)
     path = _value_of("--ckpt_path", arguments)
+    reference = _value_of("--model.weights", arguments) or _weights_in_configs(arguments)
+    started_from_weights = reference not in (None, "null", "")
     if path not in (None, "best", "last", "hpc", "null"):
         settings = _settings_of_checkpoint(str(path))
-        return arguments if arguments[0] == "fit" else _with_settings(arguments, settings)
-    reference = _value_of("--model.weights", arguments) or _weights_in_configs(arguments)
-    if reference in (None, "null", ""):
+        # A run that goes on keeps its configs, unless weights had overridden them.
+        return _with_settings(arguments, settings) if arguments[0] != "fit" or started_from_weights else arguments
+    if not started_from_weights:
         return arguments
     return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit"))
 

@@ -146,7 +146,7 @@ class Command(LightningCLI):
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they are in the files
         if config.get("ckpt_path"):
-            config.model.backbone.weights = None  # they come from the checkpoint
+            config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""

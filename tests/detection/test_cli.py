@@ -51,6 +51,14 @@ def test_resuming_keeps_the_config(checkpoint):
     assert complete(["fit", "--ckpt_path", checkpoint]) == ["fit", "--ckpt_path", checkpoint]
 
 
+def test_resuming_a_run_that_began_from_weights_keeps_their_settings(checkpoint):
+    given = ["fit", "--config", "a", "--model.weights", checkpoint]
+    begun, resumed = complete(given), complete([*given, "--resume", checkpoint])
+    for found in (begun, resumed):
+        assert found[3].startswith('--config={"model": {"backbone": {"name": "resnet10"')
+    assert resumed[-2:] == ["--ckpt_path", checkpoint]
+
+
 def test_an_unreadable_checkpoint_is_told_at_once(tmp_path):
     (tmp_path / "a.ckpt").write_text("<html>")
     with pytest.raises(InputError, match="cut off"):

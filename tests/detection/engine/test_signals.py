@@ -61,6 +61,17 @@ def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsys):
+    assert run("fit", "--run.folder", "first", "--model.fpn.channels", "8") == 0
+    begin = ("--init-from", str(tmp_path / "first/checkpoints/last.ckpt"), "--run.folder", "second")
+    assert interrupted(signal.SIGTERM, 2, *begin) == 143
+    assert "Weights: " in capsys.readouterr().out
+    assert run("fit", *begin, "--resume", "auto", "--model.schedule.length", "2") == 0  # the same line
+    assert "Weights: " not in capsys.readouterr().out
+    assert weights(tmp_path / "second")["model.fpn.lateral.0.0.weight"].shape[0] == 8
+    assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == STEPS
+
+
 def test_accumulated_gradients_are_finished_first(interrupted, tmp_path):
     options = ("--trainer.accumulate_grad_batches", "2", "--data.batch_size", "4")
     assert interrupted(signal.SIGTERM, 1, *options, "--run.folder", "out") == 143
