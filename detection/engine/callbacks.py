@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
-from torch import Tensor
 from torch.optim import Optimizer
 
-from detection.engine.errors import NonFiniteError
-from detection.structures import IGNORE, Batch
+from detection.structures import Batch
 
 
 class ValidateAtEnd(Callback):
@@ -27,33 +24,6 @@ class ValidateAtEnd(Callback):
     ) -> None:
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # asks Lightning for a validation before it leaves
-
-
-class StopAtNonFinite(Callback):
-    """Stop when a loss is NaN or infinite, and say which one, on which images.
-
-    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since.
-    """
-
-    def __init__(self) -> None:
-        self._recent: list[tuple[int, Tensor, Tensor]] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, index: int
-    ) -> None:
-        terms: dict[str, Tensor] = outputs["terms"]
-        self._recent.append((trainer.global_step, torch.stack(list(terms.values())), batch.image_ids))
-        if module.device.type != "cpu" and len(self._recent) < _log_interval(trainer):
-            return
-        recent, self._recent = self._recent, []
-        finite = torch.stack([losses.isfinite() for _, losses, _ in recent]).cpu()
-        for (step, losses, ids), good in zip(recent, finite, strict=True):
-            if not good.all():
-                broken = ", ".join(f"{n} {v:g}" for n, v, g in zip(terms, losses.tolist(), good, strict=True) if not g)
-                raise NonFiniteError(
-                    f"step {step}: {broken} on the images with id {', '.join(map(str, _known(ids)))}; "
-                    "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
-                )
 
 
 MUCH_WAITING = 0.2
@@ -213,7 +183,3 @@ def short_metrics(trainer: Trainer) -> dict[str, float]:
 
 def _log_interval(trainer: Trainer) -> int:
     return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
-
-
-def _known(image_ids: Tensor) -> list[int]:
-    return [image_id for image_id in image_ids.tolist() if image_id != IGNORE]

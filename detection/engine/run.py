@@ -20,10 +20,10 @@ from detection.engine.callbacks import (
     LastCheckpoint,
     Lines,
     MetricsFile,
-    StopAtNonFinite,
     Throughput,
     ValidateAtEnd,
 )
+from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.pictures import Pictures
 from detection.engine.signals import SaveAndStop
 
@@ -42,6 +42,8 @@ class RunConfig:
     """Images on train_batch.jpg and val_predictions_*.jpg; 0 for none."""
     early_stopping: int | None = None
     """Stop after so many validations without a better AP."""
+    skip_nonfinite: int = 0
+    """Steps with a loss or gradient that is not finite that are left out before training stops."""
     save_minutes: float = 30
     """Save last.ckpt so often between validations, which save it anyway."""
 
@@ -84,7 +86,8 @@ def callbacks(
         bar: show progress at all.
         save: write checkpoints.
     """
-    ours: list[Callback] = [StopAtNonFinite(), ValidateAtEnd(), Throughput(), MetricsFile()]
+    guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
+    ours: list[Callback] = [guard, ValidateAtEnd(), Throughput(), MetricsFile()]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from detection.engine import callbacks
-from detection.engine.callbacks import Lines, MetricsFile, StopAtNonFinite, ValidateAtEnd, short_metrics
+from detection.engine.callbacks import Lines, MetricsFile, ValidateAtEnd, short_metrics
 from detection.engine.errors import NonFiniteError
+from detection.engine.nonfinite import StopAtNonFinite
 from detection.structures import IGNORE, Batch
 
 
