@@ -1,6 +1,7 @@
 """The command line: ``rcnn fit|validate|test|predict --config NAME --model.backbone.name resnet101 ...``.
 
-Settings are checked before any data are read; a mistake is told in a few lines, and the exit code is 2.
+Settings are checked before any data are read; a mistake is told in a few lines, and the exit code is 2. ``--debug``
+shows where it was noticed.
 Imports are late, so that a package that hides ours is noticed before it is imported.
 """
 
@@ -22,28 +23,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process if None.
 
     Returns:
-        The exit code: 0, 2 for something that the user should correct, 1 for a training that diverged, 128 plus
-        its number for a signal that stopped the training.
+        The exit code: 0; 2 for something that the user should correct; 1 for a training that diverged or lost a
+        worker; 128 plus its number for a signal that stopped the training.
     """
     if message := hidden_by_another():
         return _fail(message, 2)
-    from detection.engine.errors import InputError, NonFiniteError, StoppedError
-
     before = sys.argv
+    given = list(before[1:] if arguments is None else arguments)
+    debug = "--debug" in given
     try:
         # Lightning reads sys.argv, also to start the processes of other devices.
-        sys.argv = [before[0], *complete(list(before[1:] if arguments is None else arguments))]
+        sys.argv = [before[0], *complete([argument for argument in given if argument != "--debug"])]
         from detection.engine.command import Command
 
         Command()
-    except InputError as error:
-        return _fail(str(error), 2)
-    except NonFiniteError as error:
-        return _fail(str(error), 1)
-    except StoppedError as error:
-        return _fail(str(error), error.code)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception as error:
+        from detection.engine.errors import told
+
+        message, code = told(error)
+        if debug or code is None:
+            raise
+        return _fail(message, code)
     finally:
         sys.argv = before
     return 0

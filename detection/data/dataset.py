@@ -4,19 +4,35 @@ The sample of an image depends on (seed, epoch, image) and on nothing else: not 
 where training was resumed.
 """
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import Dataset, get_worker_info
 
 from detection.data.annotations import Annotations
-from detection.data.image import read_image
+from detection.data.errors import DataError
+from detection.data.image import MAX_PIXELS, read_image
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform
 from detection.structures import Sample
 
 __all__ = ["CocoDataset", "read_image"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is opened, and what is done about images that cannot be read."""
+
+    max_pixels: int = MAX_PIXELS
+    """Images that claim more are refused before they are decoded."""
+    allow_outside_root: bool = False
+    """Follow file names that lead out of the image folder."""
+    bad_images: int = 0
+    """So many images may be unreadable: the next one takes the place of such a one. One more is an error."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -28,7 +44,7 @@ class CocoDataset(Dataset[Sample]):
         transforms: in this order.
         masks: make bitmaps for a mask head.
         seed: of the augmentation.
-        allow_outside_root: follow file names that lead out of ``image_root``.
+        reading: limits, and how many images may be unreadable.
         draft: decode JPEGs much larger than what they are resized to at a half, a quarter or an eighth of their size:
             faster, but not to the last bit what decoding them whole would give.
     """
@@ -41,12 +57,15 @@ class CocoDataset(Dataset[Sample]):
         masks: bool = False,
         seed: int = 0,
         mask_size: int = 112,
-        allow_outside_root: bool = False,
+        reading: Reading = Reading(),
         draft: bool = False,
     ) -> None:
         self.annotations, self.image_root = annotations, Path(image_root)
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
-        self.mask_size, self.allow_outside_root = mask_size, allow_outside_root
+        self.mask_size, self.reading = mask_size, reading
+        # Shared with the workers, so that they have one budget together.
+        self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
+        self._now = torch.full((64, 2), -1).share_memory_()
         # Other transforms may count in pixels of the file.
         simple = all(isinstance(transform, HorizontalFlip | Resize) for transform in transforms)
         sides = [max(transform.short_sides) for transform in transforms if isinstance(transform, Resize)]
@@ -62,13 +81,26 @@ class CocoDataset(Dataset[Sample]):
             key: the image's number, or (number, epoch).
 
         Raises:
-            ValueError: the image cannot be read or has another size than its annotations say; with its path.
+            DataError: the image cannot be read or has another size than its annotations say, and more images than
+                may be are so; or a transform fails on it; with its path.
         """
         index, epoch = key if isinstance(key, tuple) else (key, 0)
-        scene = self.scene(index)
+        self._note(index)
+        index, scene = self._readable_scene(index)
         generator = np.random.default_rng((self.seed, epoch, index))
-        for transform in self.transforms:
-            scene = transform(scene, generator)
+        try:
+            for transform in self.transforms:
+                scene = transform(scene, generator)
+            sample = self._sample(index, scene)
+        except Exception as error:
+            raise DataError(
+                f"{self.path(index)}: augmenting it fails with {type(error).__name__}: {error}; "
+                "correct data.augment, or see the place with --debug"
+            ) from error
+        self._note(-1)
+        return sample
+
+    def _sample(self, index: int, scene: Scene) -> Sample:
         masks = None
         if self.masks:
             masks = np.zeros((len(scene.boxes), self.mask_size, self.mask_size), dtype=np.uint8)
@@ -94,7 +126,7 @@ class CocoDataset(Dataset[Sample]):
         reduce = 1
         while self._draft_side is not None and reduce < 8 and min(height, width) >= 2 * reduce * self._draft_side:
             reduce *= 2
-        image = read_image(self.path(index), (height, width), reduce=reduce)
+        image = read_image(self.path(index), (height, width), self.reading.max_pixels, reduce)
         scene = Scene(
             image=image,
             boxes=boxes.astype(np.float64),
@@ -106,16 +138,46 @@ class CocoDataset(Dataset[Sample]):
             return scene
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
 
+    def bad_images(self) -> list[int]:
+        """Numbers of the images that could not be read so far, in all workers."""
+        return self._bad.nonzero().flatten().tolist()
+
+    def reading_now(self) -> dict[int, tuple[int, int]]:
+        """By worker: its process id, and the number of the image that it is working on, or -1."""
+        return {worker: (pid, index) for worker, (pid, index) in enumerate(self._now.tolist()) if pid >= 0}
+
+    def _note(self, index: int) -> None:
+        """Leave word of what this worker does, in case that it cannot tell any more."""
+        if (worker := get_worker_info()) is not None:
+            self._now[worker.id % len(self._now)] = torch.tensor([os.getpid(), index])
+
+    def _readable_scene(self, index: int) -> tuple[int, Scene]:
+        """The scene of an image, or of the next one that can be read."""
+        while True:
+            try:
+                return index, self.scene(index)
+            except ValueError as error:
+                if not self.reading.bad_images:
+                    raise DataError(str(error)) from error
+                self._bad[index] = True
+                if int(self._bad.sum()) > self.reading.bad_images:
+                    raise DataError(
+                        f"{error}\n  more images than data.bad_images {self.reading.bad_images} cannot be read"
+                    ) from error
+                index = (index + 1) % len(self)
+
     def path(self, index: int) -> Path:
         """Where the image is.
 
         Raises:
-            ValueError: a file name that leads out of the image folder.
+            DataError: a file name that leads out of the image folder.
         """
         name = self.annotations.file_name(index)
-        if not self.allow_outside_root and (Path(name).is_absolute() or ".." in Path(name).parts):
-            raise ValueError(
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        leads_out = Path(name).is_absolute() or bool(Path(name).drive) or ".." in parts
+        if leads_out and not self.reading.allow_outside_root:
+            raise DataError(
                 f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!r}, which "
-                "leads out of the image folder; correct it, or allow_outside_root"
+                "leads out of the image folder; correct it, or set data.allow_outside_root"
             )
         return self.image_root / name

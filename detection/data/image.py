@@ -1,5 +1,6 @@
 """Reading images: our own bytes, OpenCV's decoder, and a word on everything that is not an image."""
 
+import io
 import os
 import stat
 import struct
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 MAX_PIXELS = 178_956_970
 """Images that claim more pixels are refused before they are decoded (Pillow's limit, too)."""
@@ -36,21 +38,18 @@ def read_image(
         ValueError: no such file, no image, a broken one, one of another size or of too many pixels; with the path.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    _check_whole(path, data, max_pixels)
+    data = read_bytes(path)
+    check_whole(path, data, max_pixels)
     buffer = np.frombuffer(data, dtype=np.uint8)
-    if reduce > 1 and size is not None and data.startswith(b"\xff\xd8") and _jpeg_size(data) == (size[1], size[0]):
+    if reduce > 1 and size is not None and data.startswith(b"\xff\xd8") and _jpeg_frame(data)[0] == tuple(size):
         image = cv2.imdecode(buffer, _REDUCED[reduce])
         if image is not None and image.shape[:2] == (-(-size[0] // reduce), -(-size[1] // reduce)):
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    try:
-        image = cv2.imdecode(buffer, _RGB)
-    except cv2.error as error:
-        raise ValueError(f"{path}: cannot be decoded ({error.err}); replace the file") from error
+    image = _decode(path, buffer, _RGB)
     if image is None:
         raise ValueError(f"{path}: is not an image that OpenCV can decode; replace the file or remove its entry")
     if size is not None and image.shape[:2] != tuple(size):
-        stored = cv2.imdecode(buffer, _RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = _decode(path, buffer, _RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if stored is None or stored.shape[:2] != tuple(size):
             height, width = image.shape[:2]
             raise ValueError(
@@ -61,54 +60,114 @@ def read_image(
     return _to_bytes(path, image)
 
 
-def _read_bytes(path: Path) -> bytes:
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height, width as stored, from the header alone.
+
+    Raises:
+        ValueError: no such file, no image, or a broken header; with the path.
+    """
+    path = Path(path)
+    return _header_size(path, read_bytes(path, most=1 << 20))
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The content of a regular file, or its first ``most`` bytes.
+
+    Raises:
+        ValueError: what is there is no file with something in it; opening a pipe would wait for ever.
+    """
     try:
         mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(
+                f"{path}: is no regular file; a folder, pipe or device cannot be an image; remove its entry"
+            )
+        with open(path, "rb") as file:
+            data = file.read(most)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the image folder") from error
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path}: is no regular file; a folder, pipe or device cannot be an image")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     if not data:
         raise ValueError(f"{path}: is empty; replace the file")
     return data
 
 
-def _check_whole(path: Path, data: bytes, max_pixels: int) -> None:
-    """Refuse what OpenCV would decode all the same: cut files come out grey, claims of gigapixels fill the memory."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        if len(data) >= 24:
-            width, height = struct.unpack(">II", data[16:24])
-            _check_pixels(path, width, height, max_pixels)
-        if b"IEND" not in data[-64:]:
-            raise ValueError(f"{path}: the PNG is cut short; copy it again")
-    elif data.startswith(b"\xff\xd8"):
-        size = _jpeg_size(data)
-        if size is not None:
-            _check_pixels(path, *size, max_pixels)
-        # Cameras and tools append bytes after the end marker; a cut file has none in its last half.
-        if data.rfind(b"\xff\xd9") < len(data) // 2:
-            raise ValueError(f"{path}: the JPEG is cut short; copy it again")
+def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what OpenCV would decode all the same: cut files come out grey, claims of gigapixels fill the memory.
 
-
-def _check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
+    Raises:
+        ValueError: with the path.
+    """
+    height, width = _header_size(path, data)
     if width * height > max_pixels:
-        raise ValueError(f"{path}: claims {width} x {height} pixels, more than {max_pixels}; scale it down")
+        raise ValueError(
+            f"{path}: claims {width} x {height} pixels, more than {max_pixels}; scale it down, or raise data.max_pixels"
+        )
+    if data.startswith(_PNG) and not _png_ends(data):
+        raise ValueError(f"{path}: the PNG is cut short; copy it again")
+    # Whatever comes before the scan, such as a thumbnail, may have an end marker of its own.
+    if data.startswith(_JPEG) and data.find(b"\xff\xd9", _jpeg_frame(data)[1]) < 0:
+        raise ValueError(f"{path}: the JPEG is cut short; copy it again")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width, height from the frame header."""
-    position = 2
-    while position + 9 < len(data) and data[position] == 0xFF:
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+
+
+def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise ValueError(f"{path}: cannot be decoded ({error.err}); replace the file") from error
+
+
+def _header_size(path: Path, data: bytes) -> tuple[int, int]:
+    """Height, width of the stored pixels."""
+    size = None
+    if data.startswith(_PNG):
+        if data[12:16] == b"IHDR" and len(data) >= 24:
+            width, height = struct.unpack(">II", data[16:24])
+            size = height, width
+    elif data.startswith(_JPEG):
+        size = _jpeg_frame(data)[0]
+    else:
+        try:
+            with Image.open(io.BytesIO(data)) as image:  # reads the header only
+                size = image.height, image.width
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{path}: {error}; scale it down") from error
+        except Exception:  # Pillow's readers raise anything on a broken header
+            size = None
+    if size is None or min(size) < 1:
+        raise ValueError(f"{path}: is not an image, or its header is broken; replace the file or remove its entry")
+    return size
+
+
+def _jpeg_frame(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Height, width from the frame header, and where the scan begins."""
+    size, position = None, 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if marker == 0xFF:  # fills up
+            position += 1
+            continue
+        if marker == 0xDA:
+            return size, position
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 9 <= len(data):
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return None
+            size = height, width
+        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD8
+        position += 2 + (struct.unpack(">H", data[position + 2 : position + 4])[0] if has_length else 0)
+    return size, len(data)
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether all chunks are there."""
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        position += 12 + length
+        if kind == b"IEND":
+            return position <= len(data)
+    return False
 
 
 def _to_bytes(path: Path, image: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ never written for an RLE that is too short.
 
 import math
 from array import array
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from detection.structures import Segmentation
 
 FARTHEST = 100_000.0
 """Polygon coordinates beyond are refused; larger ones make pycocotools crash."""
+
+_CHUNK = 65536
+"""Objects whose polygons are looked at together: bounds the memory."""
 
 
 class Segmentations:
@@ -55,6 +59,7 @@ class SegmentationBuilder:
         self._report, self._need_masks = report, need_masks
         self._parts, self._points, self._coordinates = array("q", [0]), array("q", [0]), array("d")
         self._rle_ends, self._rle, self._sizes = array("q", [0]), bytearray(), array("q")
+        self._ids: list[object] = []
 
     def add(self, entry: dict[str, Any], height: int, width: int, area: object) -> float | None:
         """Take the segmentation of an annotation.
@@ -74,20 +79,31 @@ class SegmentationBuilder:
             self._rle += rle["counts"]
         self._rle_ends.append(len(self._rle))
         self._sizes.extend((height, width))
+        self._ids.append(entry.get("id"))
         if not polygons and rle is None and self._need_masks:
             self._report.warn("objects without a mask (the mask head does not learn from them)", entry.get("id"))
-        if isinstance(area, int | float) and not isinstance(area, bool) and math.isfinite(area) and area > 0:
-            return float(area)
+        if type(area) in (int, float) and 0 < area < float("inf"):  # type: ignore[operator]
+            return float(area)  # type: ignore[arg-type]
         if polygons:
-            rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+            rle = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))
         return None if rle is None else float(coco_mask.area(rle))
 
-    def build(self) -> Segmentations:
-        """Everything taken so far."""
+    def build(self, xywh: np.ndarray) -> Segmentations:
+        """Everything taken so far; polygons that are odd in shape or place are counted.
+
+        Args:
+            xywh: (m, 4) boxes of the objects.
+        """
+        parts, points = np.array(self._parts), np.array(self._points)
+        coordinates = np.frombuffer(self._coordinates, dtype=np.float64)
+        for k in _far_from_box(parts, points, coordinates, xywh):
+            self._report.warn("polygons far outside their box (kept; the box is what counts)", self._ids[k])
+        for k in _on_a_line(parts, points, coordinates):
+            self._report.warn("polygons whose points lie on one line (kept, as a line)", self._ids[k])
         return Segmentations(
-            np.array(self._parts),
-            np.array(self._points),
-            np.array(self._coordinates, dtype=np.float64),
+            parts,
+            points,
+            coordinates,
             np.array(self._rle_ends),
             np.frombuffer(bytes(self._rle), dtype=np.uint8),
             np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
@@ -99,12 +115,12 @@ class SegmentationBuilder:
         silent = SegmentationBuilder(Report(Path()), False)
         polygons, rle = silent._read(entry, height, width)
         if polygons:
-            points = np.concatenate([np.array(polygon).reshape(-1, 2) for polygon in polygons])
+            points = np.concatenate([np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])
             low, high = points.min(axis=0), points.max(axis=0)
             return [*low.tolist(), *(high - low).tolist()]
         return None if rle is None else [float(value) for value in coco_mask.toBbox(rle)]
 
-    def _read(self, entry: dict[str, Any], height: int, width: int) -> tuple[list[list[float]], dict[str, Any] | None]:
+    def _read(self, entry: dict[str, Any], height: int, width: int) -> tuple[list[Any], dict[str, Any] | None]:
         given = entry.get("segmentation")
         if isinstance(given, dict):
             return [], self._read_rle(given, entry.get("id"), height, width)
@@ -113,33 +129,76 @@ class SegmentationBuilder:
         if all(isinstance(value, int | float) for value in given):
             self._report.warn("polygons that are not in a list (taken as one)", entry.get("id"))
             given = [given]
-        polygons = []
-        for polygon in given:
-            if _is_polygon(polygon):
-                polygons.append(polygon)
-            else:
-                self._report.warn("polygons of under three points, odd or not finite (dropped)", entry.get("id"))
+        polygons = [polygon for polygon in given if _is_polygon(polygon)]
+        for _ in range(len(given) - len(polygons)):
+            self._report.warn("polygons of under three points, odd or not finite (dropped)", entry.get("id"))
         return polygons, None
 
-    def _read_rle(self, rle: dict[str, Any], identity: object, height: int, width: int) -> dict[str, Any]:
+    def _read_rle(self, rle: dict[str, Any], identity: object, height: int, width: int) -> dict[str, Any] | None:
         where = f"{self._report.path}: annotation {identity}"
         size, counts = rle.get("size"), rle.get("counts")
         if size != [height, width]:
-            raise ValueError(f"{where} has an RLE of size {size} on an image of {[height, width]} (height, width)")
+            raise ValueError(
+                f"{where} has an RLE of size {ascii(size)[:40]} on an image of {[height, width]} (height, width); "
+                "export it again, or correct the image's size"
+            )
         try:
-            runs = run_lengths({"size": size, "counts": counts})
+            runs = run_lengths({"size": [height, width], "counts": counts})
         except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{where} has a broken RLE: {error}; export it again or remove it") from error
+            raise ValueError(f"{where} has a broken RLE: {str(error)[:120]}; export it again or remove it") from error
+        if not runs[1::2].any():
+            self._report.warn("masks without a pixel (dropped)", identity)
+            return None
         if isinstance(counts, str):
-            return {"size": size, "counts": counts.encode()}
-        packed = coco_mask.frPyObjects({"size": size, "counts": runs.tolist()}, height, width)
-        return {"size": size, "counts": packed["counts"]}
+            return {"size": [height, width], "counts": counts.encode()}
+        packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+        return {"size": [height, width], "counts": packed["counts"]}
 
 
-def _is_polygon(polygon: object) -> bool:
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+def _is_polygon(polygon: Any) -> bool:
+    if not isinstance(polygon, list | array) or len(polygon) < 6 or len(polygon) % 2:
         return False
     try:
-        return all(-FARTHEST < value < FARTHEST for value in polygon)  # false for NaN
-    except TypeError:
+        # The sum finds what is not finite, which the extremes need not.
+        return math.isfinite(sum(polygon)) and min(polygon) > -FARTHEST and max(polygon) < FARTHEST
+    except (TypeError, OverflowError):
         return False
+
+
+def _far_from_box(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray, xywh: np.ndarray) -> Iterator[int]:
+    """Objects whose polygons reach over their box by more than its own width or height."""
+    for start, last, first, stop in _chunks(parts, points):
+        own = np.arange(start, last)
+        own = own[parts[own + 1] > parts[own]]
+        if len(own) == 0:
+            continue
+        xy, begin = coordinates[first:stop].reshape(-1, 2), (points[parts[own]] - first) // 2
+        box = xywh[own]
+        over = np.maximum(
+            box[:, :2] - np.minimum.reduceat(xy, begin),
+            np.maximum.reduceat(xy, begin) - box[:, :2] - box[:, 2:],
+        )
+        yield from own[(over > box[:, 2:] + 1).any(axis=1)].tolist()
+
+
+def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -> Iterator[int]:
+    """Objects with a polygon that has no area, once for each."""
+    for start, last, first, stop in _chunks(parts, points):
+        ends = points[parts[start] : parts[last] + 1]
+        if len(ends) < 2:
+            continue
+        xy, begin = coordinates[first:stop].reshape(-1, 2), (ends[:-1] - first) // 2
+        x, y = (xy - np.repeat(xy[begin], np.diff(ends) // 2, axis=0)).T
+        following = np.arange(1, len(x) + 1)
+        following[(ends[1:] - first) // 2 - 1] = begin
+        twice = np.add.reduceat(x * y[following] - x[following] * y, begin)  # the shoelace formula
+        side = np.maximum.reduceat(np.maximum(np.abs(x), np.abs(y)), begin)
+        for part in (np.abs(twice) <= 1e-6 * side**2).nonzero()[0].tolist():
+            yield int(np.searchsorted(parts, parts[start] + part, side="right")) - 1
+
+
+def _chunks(parts: np.ndarray, points: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """Objects from, to, and their coordinates from, to."""
+    for start in range(0, len(parts) - 1, _CHUNK):
+        last = min(start + _CHUNK, len(parts) - 1)
+        yield start, last, int(points[parts[start]]), int(points[parts[last]])

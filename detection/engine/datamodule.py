@@ -1,21 +1,25 @@
 """COCO-format data in Lightning's hands: which images, in which order, on which device."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from detection.data.annotations import Annotations, check_same_categories, load_annotations
 from detection.data.collate import collate
-from detection.data.dataset import CocoDataset
+from detection.data.dataset import CocoDataset, Reading
+from detection.data.image import MAX_PIXELS
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
+from detection.engine.loading import allow_open_files, batch_bytes, explain_worker, largest_canvas, workers_that_fit
 from detection.structures import Categories, ResizeMethod
 
 WORKER_TIMEOUT = 600
@@ -53,6 +57,9 @@ class CocoDataModule(LightningDataModule):
         masks: bool = False,
         seed: int = 0,
         few_canvases: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        allow_outside_root: bool = False,
+        bad_images: int = 0,
     ) -> None:
         """Take the settings; files are read in :meth:`setup`.
 
@@ -76,6 +83,9 @@ class CocoDataModule(LightningDataModule):
             masks: Whether the detector has a mask head.
             seed: Of the order of the images and of the augmentations.
             few_canvases: Pad batches to one of a few sizes, so that a compiled detector meets no other.
+            max_pixels: Images that claim more pixels are refused before they are decoded.
+            allow_outside_root: Follow file names that lead out of the image folder.
+            bad_images: So many training images may be unreadable: the next one takes the place of such a one.
         """
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
@@ -85,12 +95,18 @@ class CocoDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.masks, self.seed = masks, seed
         self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
+        self.reading = Reading(max_pixels, allow_outside_root, bad_images)
         self.annotations: dict[str, Annotations] = {}
         self._resume = (0, 0)  # epoch, and batches of it that are done
+        self._datasets: dict[str, CocoDataset] = {}
         if not sides or min(sides) < 1 or max(sides) > long_side:
             raise InputError(f"data.short_side {short_side} must be above 0 and not above data.long_side {long_side}")
         if not all(callable(transform) for transform in self.augment):
             raise InputError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
+        if bad_images < 0 or max_pixels < 1:
+            raise InputError(
+                f"data.bad_images {bad_images} must be at least 0, data.max_pixels {max_pixels} at least 1"
+            )
         if min(batch_size, eval_batch_size) < 1:
             raise InputError(f"data.batch_size {batch_size} and eval_batch_size {eval_batch_size} must be at least 1")
 
@@ -142,11 +158,13 @@ class CocoDataModule(LightningDataModule):
             first, *others = self.annotations.values()
             for other in others:
                 check_same_categories(first, other)
+            if stage == "fit" and not self.annotations["train"].num_objects:
+                raise ValueError(f"{self.annotations['train'].path}: has no usable object to learn from; annotate some")
         if stage == "fit":
             _ = self.device_batch  # refuses a batch that cannot be shared out
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return EpochLoader(self._dataset("train"), self._train_sampler(), self._next_epoch, **self._loading())
+        return EpochLoader(self._dataset("train"), self._train_sampler(), self._next_epoch, **self._loading("train"))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._eval_loader("val")
@@ -156,6 +174,18 @@ class CocoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self._eval_loader(self._predicted)
+
+    def teardown(self, stage: str) -> None:
+        """Tell which images were replaced because they could not be read."""
+        data = self._datasets.get("train")
+        if data is not None and stage == "fit" and (bad := data.bad_images()):
+            some = ", ".join(str(data.path(i)) for i in bad[:5])
+            print(f"{len(bad)} images could not be read and were replaced by the next: {some}")
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Note what a worker that died or hung was reading."""
+        if place := explain_worker(exception, list(self._datasets.values())):
+            exception.add_note(place)
 
     def ground_truth(self, stage: str) -> Mapping[str, Any]:
         """What the detections of ``val``, ``test`` or ``predict`` are scored against: a COCO dict."""
@@ -187,11 +217,14 @@ class CocoDataModule(LightningDataModule):
             raise FileNotFoundError(f"no annotations {path}; set data.root or data.{name}.annotations")
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of images {folder}; set data.root or data.{name}.images")
-        annotations = load_annotations(path, need_masks=self.masks)
-        check_images(CocoDataset(annotations, folder))
+        annotations = load_annotations(path, need_masks=self.masks, max_pixels=self.reading.max_pixels)
+        check_images(CocoDataset(annotations, folder, reading=self.reading), self._allowed_bad(name))
         if trainer is not None and trainer.is_global_zero:
             classes = len(annotations.categories)
             print(f"{name}: {len(annotations)} images, {annotations.num_objects} objects, {classes} classes, {path}")
+            without = int((annotations.counts() == 0).sum())
+            if without:
+                print(f"{name}: {without} images without objects are kept, as examples of background")
             if annotations.report:
                 print(annotations.report)
         return annotations
@@ -215,7 +248,7 @@ class CocoDataModule(LightningDataModule):
         batches = EvalBatchSampler(len(dataset), self.eval_batch_size, trainer.global_rank, trainer.world_size)
         # The numbers one by one: Lightning wraps the batch sampler of prediction loaders and knows only torch's own.
         numbers = [number for batch in batches for number in batch]
-        return DataLoader(dataset=dataset, batch_size=self.eval_batch_size, sampler=numbers, **self._loading())
+        return DataLoader(dataset=dataset, batch_size=self.eval_batch_size, sampler=numbers, **self._loading(split))
 
     def _dataset(self, split: str) -> CocoDataset:
         transforms: list[Transform] = []
@@ -228,16 +261,36 @@ class CocoDataModule(LightningDataModule):
             transforms.append(Resize(*self.test_size, self.resize))
         folder = self.root / self._settings(split).images
         draft = split == "train"
-        return CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed, draft=draft)
+        reading = replace(self.reading, bad_images=self._allowed_bad(split))
+        data = CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed, 112, reading, draft)
+        self._datasets[split] = data
+        return data
 
-    def _loading(self) -> dict[str, Any]:
+    def _workers(self, split: str) -> int:
+        """As many as were asked for, if their batches fit into the shared memory."""
+        annotations = self.annotations[split]
+        batch = self.device_batch if split == "train" else self.eval_batch_size
+        sizes = annotations.sizes
+        if self.crop and split == "train":
+            sizes = np.minimum(sizes, self.crop)
+        canvas = largest_canvas(sizes, *self.test_size)
+        most = int(annotations.counts().max(initial=0))
+        allow_open_files()
+        return workers_that_fit(self.workers, batch_bytes(batch, canvas, most, self.masks))
+
+    def _allowed_bad(self, split: str) -> int:
+        # An evaluation on other images than it says would be worth nothing.
+        return self.reading.bad_images if split == "train" else 0
+
+    def _loading(self, split: str) -> dict[str, Any]:
         """What all loaders share."""
         trainer: Any = self.trainer
+        workers = self._workers(split)
         return {
             "collate_fn": partial(collate, canvases=self.canvases),
-            "num_workers": self.workers,
+            "num_workers": workers,
             "pin_memory": trainer.strategy.root_device.type == "cuda",
-            "timeout": WORKER_TIMEOUT if self.workers else 0,
+            "timeout": WORKER_TIMEOUT if workers else 0,
         }
 
 
@@ -272,19 +325,25 @@ def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list
     return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
 
 
-def check_images(dataset: CocoDataset, most: int = 20_000) -> None:
-    """Refuse annotations whose images are not there, before training meets them.
+def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
+    """Refuse annotations whose images are not there, before training meets them: all are looked for, none is opened.
 
     Args:
-        most: look at so many at most, spread over the data set.
+        allowed: so many may be missing.
 
     Raises:
         FileNotFoundError: with the number of missing ones and the first.
     """
-    step = -(-len(dataset) // most) or 1
-    missing = [path for path in map(dataset.path, range(0, len(dataset), step)) if not path.is_file()]
-    if missing:
+    # A listing of each folder costs far less than a question for each file.
+    names: dict[Path, set[str]] = {}
+    missing = []
+    for path in map(dataset.path, range(len(dataset))):
+        if path.parent not in names:
+            names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        if path.name not in names[path.parent] and not path.exists():
+            missing.append(path)
+    if len(missing) > allowed:
         raise FileNotFoundError(
-            f"{dataset.annotations.path}: {len(missing)} of {len(range(0, len(dataset), step))} images looked for are "
-            f"missing, the first is {missing[0]}; set the split's images folder"
+            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
+            f"{missing[0]}; set the split's images folder"
         )

@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from detection.data.errors import DataError
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong: a file, an annotation, a setting."""
@@ -29,3 +31,21 @@ def user_input() -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def told(error: BaseException) -> tuple[str, int | None]:
+    """What a user is told instead of a traceback, and the exit code; None for what only a traceback explains."""
+    if isinstance(error, DataError):
+        return error.told(), 2
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, NonFiniteError):
+        return str(error), 1
+    if isinstance(error, StoppedError):
+        return str(error), error.code
+    # PyTorch's word for a worker that was killed, crashed or hangs; the data module adds what it was reading.
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader"):
+        place = "; ".join(getattr(error, "__notes__", []))
+        what = str(error).splitlines()[0]
+        return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1
+    return str(error), None

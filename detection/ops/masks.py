@@ -85,7 +85,10 @@ def run_lengths(rle: Mapping[str, Any]) -> np.ndarray:
     if isinstance(counts, str):
         counts = counts.encode()
     runs = _decompress(counts) if isinstance(counts, bytes) else np.asarray(counts, dtype=np.int64)
-    if (runs < 0).any() or runs.sum() != height * width:
+    if runs.ndim != 1:
+        raise ValueError("RLE counts must be text or a list of whole numbers")
+    # No run may be longer than the image: otherwise the sum of absurd ones could wrap round to the right one.
+    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise ValueError(f"RLE has runs of {runs.sum()} pixels in all, but its size is {height} x {width}")
     return runs
 

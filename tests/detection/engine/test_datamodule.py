@@ -128,7 +128,7 @@ def test_what_is_missing_is_named(copy, gone, message):
 def test_missing_images_are_counted(copy):
     for path in sorted((copy / "train").iterdir())[:2]:
         path.unlink()
-    with pytest.raises(InputError, match=r"2 of 8 images looked for are missing, the first is .*001000.jpg"):
+    with pytest.raises(InputError, match=r"2 of 8 images are missing, the first is .*001000.jpg"):
         make(copy).setup("fit")
 
 

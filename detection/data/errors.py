@@ -1,0 +1,13 @@
+"""What is wrong with a data set, told so that it survives the way from a worker process."""
+
+import re
+
+
+class DataError(ValueError):
+    """An image or an annotation cannot be used; the message names the file and the remedy."""
+
+    def told(self) -> str:
+        """The message alone: PyTorch wraps what a worker raised in the worker's traceback."""
+        message = str(self).rpartition("DataError: ")[2].strip()
+        worker = re.match(r"Caught DataError in DataLoader worker process (\d+)", str(self))
+        return f"{message} (told by worker {worker[1]})" if worker else message

@@ -1,0 +1,99 @@
+"""Worker processes: how much shared memory their batches need, and what they were doing when one died."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from detection.data.collate import MIN_OBJECTS
+from detection.data.dataset import CocoDataset
+
+PREFETCH = 2
+"""Batches that each worker holds ready, PyTorch's default."""
+SHARED = "/dev/shm"
+
+
+def batch_bytes(images: int, canvas: tuple[int, int], objects: int, masks: bool, mask_size: int = 112) -> int:
+    """Bytes of a batch.
+
+    Args:
+        canvas: height, width.
+        objects: of the image that has the most.
+    """
+    room = MIN_OBJECTS
+    while room < objects:
+        room *= 2
+    each = 4 * 4 + 8 + 1 + (mask_size**2 if masks else 0)  # box, label, crowd, mask
+    return images * (3 * canvas[0] * canvas[1] + room * each)
+
+
+def loader_bytes(batch: int, workers: int) -> int:
+    """Shared memory for the batches that wait between the workers and the training."""
+    return batch * PREFETCH * workers
+
+
+def largest_canvas(sizes: np.ndarray, short_side: int, long_side: int, divisor: int = 32) -> tuple[int, int]:
+    """Height and width of the canvas that holds all images of (n, 2) sizes after resizing: no batch needs more."""
+    if len(sizes) == 0:
+        return divisor, divisor
+    factor = np.minimum(short_side / sizes.min(axis=1), long_side / sizes.max(axis=1))
+    height, width = np.ceil((sizes * factor[:, None]).round() / divisor).astype(int).max(axis=0) * divisor
+    return int(height), int(width)
+
+
+def workers_that_fit(workers: int, batch: int, free: int | None = None) -> int:
+    """As many workers as /dev/shm has room for, at most ``workers``; says so if it is fewer.
+
+    A worker that finds no room there dies of SIGBUS, which tells nobody why.
+
+    Args:
+        batch: bytes.
+        free: bytes that are free; asked for if None.
+    """
+    if free is None:
+        free = shared_memory()
+    if free is None or workers == 0 or loader_bytes(batch, workers) <= free:
+        return workers
+    fitting = int(free // loader_bytes(batch, 1))
+    print(
+        f"data.workers {workers} would need {loader_bytes(batch, workers) / 1e6:.0f} MB of {SHARED}, which has "
+        f"{free / 1e6:.0f} MB free: {fitting} instead; give a container more with --shm-size",
+        file=sys.stderr,
+    )
+    return fitting
+
+
+def shared_memory() -> int | None:
+    """Free bytes of shared memory; None where there is no such limit."""
+    try:
+        found = os.statvfs(SHARED)
+    except (OSError, AttributeError):
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def allow_open_files(needed: int = 4096) -> None:
+    """Raise the soft limit of open files: each tensor that a worker hands over is one."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        wished = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wished), hard))
+
+
+def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str | None:
+    """What a worker that died or hung was reading; None if the error is about no worker."""
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader"):
+        return None
+    pids = {int(number) for number in re.findall(r"\d+", str(error))}
+    told = []
+    for dataset in datasets:
+        busy = {worker: (pid, index) for worker, (pid, index) in dataset.reading_now().items() if index >= 0}
+        dead = {worker: at for worker, at in busy.items() if at[0] in pids} or busy
+        told += [f"worker {worker} (pid {pid}) was reading {dataset.path(i)}" for worker, (pid, i) in dead.items()]
+    return "; ".join(told[:8]) or "no worker was reading an image"
