@@ -1,4 +1,4 @@
-"""What is checked in a COCO file's entries: mended or dropped with a count, and refused where a mending would be a guess.
+"""What is checked in a COCO file: mended or dropped with a count, refused where a mending would be a guess.
 
 n images   m objects
 """
