@@ -19,6 +19,7 @@ setup(
     package_dir={"detection.configs": "configs"},
     package_data={
         "detection": ["py.typed"],
+        "detection.report": ["*.css", "*.js"],
         "backbones": ["py.typed"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
@@ -35,6 +36,7 @@ setup(
         "lightning>=2.6.4,<3,!=2.6.2,!=2.6.3",
         "jsonargparse[signatures]>=4.39,<5",
         "safetensors>=0.4",
+        "tqdm>=4.66",
     ],
     extras_require={
         "test": TEST,

@@ -70,21 +70,21 @@ class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class EvalBatchSampler(Sampler[list[int]]):
-    """Batches of image numbers: a contiguous share for each rank, nothing twice.
+    """Batches of image numbers: every so many-th batch for each rank, nothing twice.
 
-    A rank for which no image is left gets the last one again, because every rank needs something to do; the evaluator
-    counts an image once.
+    The batches are the same for any number of ranks, and so is what a detector finds, to the last bit. A rank for
+    which no batch is left gets the last image again, because every rank needs something to do; the evaluator counts an
+    image once.
     """
 
     def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        share = -(-length // world_size)
-        first = min(rank * share, max(0, length - 1))
-        self.numbers = range(first, max(first + 1, min(length, (rank + 1) * share))) if length else range(0)
-        self.batch_size = batch_size
+        starts = range(0, length, batch_size)
+        self.starts = starts[rank::world_size] or range(max(0, length - 1), length)
+        self.length, self.batch_size = length, batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.numbers) // self.batch_size)
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.numbers), self.batch_size):
-            yield list(self.numbers[start : start + self.batch_size])
+        for start in self.starts:
+            yield list(range(start, min(start + self.batch_size, self.length)))

@@ -203,7 +203,7 @@ class CocoEvaluator:
         numbers: dict[str, float] = {}
         for iou_type in self.iou_types:
             statistics = dict.fromkeys(STATISTICS, float("nan"))
-            truth = self._scored_truth(iou_type)
+            truth = self.truth(iou_type)
             if truth["images"]:
                 precision, recall = score(self.engine, truth, self.results(iou_type), iou_type)
                 statistics = summarize(precision, recall)
@@ -214,7 +214,7 @@ class CocoEvaluator:
     def per_class(self, iou_type: str = "bbox") -> list[dict[str, Any]]:
         """A row per category, of the last :meth:`evaluate`: name, id, AP, AP50, and count of objects (no crowds)."""
         count = dict.fromkeys(self.categories.ids, 0)
-        for annotation in self._scored_truth(iou_type)["annotations"]:
+        for annotation in self.truth(iou_type)["annotations"]:
             count[annotation["category_id"]] += not annotation["iscrowd"]
         precision = self._precision.get(iou_type, np.full((1, 1, len(self.categories), 1, 1), -1.0))
         precision = precision[:, :, :, 0, -1]  # all areas, 100 detections: (T, R, K)
@@ -223,6 +223,17 @@ class CocoEvaluator:
             AP, AP50 = mean(precision[:, :, k]), mean(precision[0, :, k])
             rows.append({"name": name, "id": id, "AP": AP, "AP50": AP50, "count": count[id]})
         return rows
+
+    def truth(self, iou_type: str) -> dict[str, Any]:
+        """The clean ground truth of the images that are scored: a COCO dict."""
+        truth = self._truth[iou_type]
+        if self.image_ids == "all":
+            return truth
+        seen = self._found[iou_type]
+        return truth | {
+            "images": [image for image in truth["images"] if image["id"] in seen],
+            "annotations": [a for a in truth["annotations"] if a["image_id"] in seen],
+        }
 
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type][image_id], self._sizes[image_id]
@@ -233,16 +244,6 @@ class CocoEvaluator:
 
     def _is_known(self, image_id: int) -> bool:
         return any(image_id in found for found in self._found.values())
-
-    def _scored_truth(self, iou_type: str) -> dict[str, Any]:
-        truth = self._truth[iou_type]
-        if self.image_ids == "all":
-            return truth
-        seen = self._found[iou_type]
-        return truth | {
-            "images": [image for image in truth["images"] if image["id"] in seen],
-            "annotations": [a for a in truth["annotations"] if a["image_id"] in seen],
-        }
 
     def _check_size(self, image_id: int, height: int, width: int) -> None:
         if image_id not in self._sizes:

@@ -95,16 +95,53 @@ def _pycocotools(
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def _hotcoco(
-    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
-) -> tuple[np.ndarray, np.ndarray]:
-    global _hotcoco_process
-    import hotcoco
+def hotcoco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> Any:
+    """hotcoco's evaluation, matched and accumulated: what it can tell beyond the twelve numbers is asked of it.
 
+    Raises:
+        ValueError: hotcoco is not installed.
+    """
+    global _hotcoco_process
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ValueError(f"this analysis needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
     _hotcoco_process = os.getpid()
     truth = hotcoco.COCO(ground_truth)
     evaluation = hotcoco.COCOeval(truth, truth.load_res(results), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
-    assert evaluation.eval is not None
+    return evaluation
+
+
+def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
+    """The thirteen numbers of LVIS (arXiv 1908.03195, section 3), by hotcoco: APr, APc, APf are those of rare,
+    common and frequent classes.
+
+    An image counts for the classes that are annotated in it or listed as absent (``neg_category_ids``); up to 300
+    detections of an image count.
+
+    Raises:
+        ValueError: hotcoco is not installed, or the ground truth is not LVIS's.
+    """
+    global _hotcoco_process
+    if not all("frequency" in category for category in ground_truth["categories"]):
+        raise ValueError("protocol lvis: the categories have no 'frequency'; is this an LVIS annotation file?")
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ValueError(f"protocol lvis needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
+    _hotcoco_process = os.getpid()
+    truth = hotcoco.COCO(ground_truth)
+    evaluation = hotcoco.LVISEval(truth, truth.load_res(results), iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summary_lines()  # computes what get_results() returns
+    return {name: float("nan") if value == -1 else value for name, value in evaluation.get_results().items()}
+
+
+def _hotcoco(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
+    evaluation = hotcoco_evaluation(ground_truth, results, iou_type)
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])

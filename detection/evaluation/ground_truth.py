@@ -11,6 +11,9 @@ from pycocotools import mask as coco_mask
 
 from detection.ops.masks import run_lengths
 
+IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
+"""What is kept of an image; the last two are LVIS's."""
+
 FARTHEST = 1e6
 """Polygon coordinates beyond it are refused: pycocotools walks along every outline and crashes on 1e8."""
 
@@ -60,8 +63,11 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         warnings.warn(f"{source}: {maskless} objects have no mask and are left out of the segm scores", stacklevel=3)
     return {
         "info": {},
-        "images": [{key: image[key] for key in ("id", "height", "width") if key in image} for image in images.values()],
-        "categories": [{"id": c["id"], "name": str(c["name"])} for c in ground_truth["categories"]],
+        "images": [{key: image[key] for key in IMAGE_KEYS if key in image} for image in images.values()],
+        "categories": [
+            {"id": c["id"], "name": str(c["name"])} | ({"frequency": c["frequency"]} if "frequency" in c else {})
+            for c in ground_truth["categories"]
+        ],
         "annotations": annotations,
     }
 

@@ -91,3 +91,12 @@ def test_evaluation_sees_every_image_and_none_twice_but_fillers(count, batch_siz
     assert sum(map(len, shares)) - count <= fillers
     sampler = EvalBatchSampler(count, batch_size, 0, world_size)
     assert len(list(sampler)) == len(sampler)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5))
+def test_evaluation_batches_are_the_same_for_any_number_of_ranks(count, batch_size, world_size):
+    alone = set(map(tuple, EvalBatchSampler(count, batch_size)))
+    together = [set(map(tuple, EvalBatchSampler(count, batch_size, r, world_size))) for r in range(world_size)]
+    assert alone <= set().union(*together)
+    assert set().union(*together) - alone <= {(count - 1,)}

@@ -1,5 +1,6 @@
 """hotcoco against pycocotools, bit for bit."""
 
+import math
 import multiprocessing
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detection.evaluation.engines import choose, score, summarize
+from detection.evaluation.engines import choose, lvis_numbers, score, summarize
+from detection.evaluation.ground_truth import clean_ground_truth
 
 SIDE = 40
 
@@ -108,3 +110,29 @@ def test_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("auto") == "pycocotools"
     with pytest.raises(ImportError, match="pip install hotcoco"):
         choose("hotcoco")
+
+
+def test_lvis_counts_an_image_only_for_the_classes_that_are_known_in_it() -> None:
+    pytest.importorskip("hotcoco")
+    ground_truth = {
+        "images": [
+            {"id": 1, "height": 90, "width": 90, "neg_category_ids": [2], "not_exhaustive_category_ids": []},
+            {"id": 2, "height": 90, "width": 90, "neg_category_ids": [], "not_exhaustive_category_ids": []},
+        ],
+        "categories": [{"id": 1, "name": "a", "frequency": "r"}, {"id": 2, "name": "b", "frequency": "f"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20]},
+            {"id": 2, "image_id": 2, "category_id": 2, "bbox": [0, 0, 20, 20]},
+        ],
+    }
+    truth = clean_ground_truth(ground_truth, masks=False)
+    right = [{"image_id": i, "category_id": i, "bbox": [0, 0, 20, 20], "score": 0.5} for i in (1, 2)]
+    unknown = {"image_id": 2, "category_id": 1, "bbox": [40, 40, 20, 20], "score": 0.9}  # nobody looked for it there
+    absent = {"image_id": 1, "category_id": 2, "bbox": [40, 40, 20, 20], "score": 0.9}  # known not to be there
+    numbers = lvis_numbers(truth, [*right, unknown], "bbox")
+    assert numbers["APr"] == pytest.approx(1)
+    assert numbers["APf"] == pytest.approx(1)
+    assert math.isnan(numbers["APc"])
+    assert lvis_numbers(truth, [*right, absent], "bbox")["APf"] == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(ValueError, match="frequency"):
+        lvis_numbers(truth | {"categories": [{"id": 1, "name": "a"}]}, [], "bbox")

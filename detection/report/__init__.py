@@ -1,0 +1,1 @@
+"""What an evaluation tells beyond twelve numbers: analysis, page, comparison."""

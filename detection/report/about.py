@@ -1,0 +1,73 @@
+"""What an evaluation was made of, so that it can be made again, and compared with nothing else by mistake."""
+
+import hashlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detection
+
+
+def about(
+    annotations: Path, sources: Iterable[Path], image_ids: Iterable[int], protocol: str, engine: str
+) -> dict[str, Any]:
+    """Versions, checksums and the command.
+
+    Args:
+        sources: the checkpoint or the result files.
+        image_ids: which images were scored.
+    """
+    ids = sorted(image_ids)
+    return {
+        "annotations": str(annotations),
+        "annotations_sha256": checksum(annotations),
+        "images_scored": len(ids),
+        "image_ids_sha256": hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest(),
+        "protocol": protocol,
+        "engine": f"{engine} {installed(engine)}",
+        **{f"sha256_of_{path.name}": checksum(path) for path in sources},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(sys.argv),
+        "rcnn_toolkit": detection.__version__ + commit(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def installed(package: str) -> str:
+    """The version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(version unknown)"
+
+
+def commit() -> str:
+    """The commit of the checkout that runs, in brackets; nothing for an installed package."""
+    root = Path(detection.__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f" ({found.stdout.strip()})"

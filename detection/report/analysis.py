@@ -1,0 +1,295 @@
+"""What a report tells of one IoU type, as plain numbers: for the page, the JSON and the tables alike.
+
+K classes.  Detections that no image of the evaluation has are not here: the evaluator refused them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.engines import STATISTICS, hotcoco_evaluation, mean, summarize
+
+RECALLS = np.linspace(0, 1, 101)
+CROWDS = ((1, 1), (2, 5), (6, 15), (16, 50), (51, 10**9))
+"""Objects in an image, from and to."""
+ERRORS = {
+    "Cls": "right place, wrong class",
+    "Loc": "right class, box or mask not near enough",
+    "Both": "wrong class and not near enough",
+    "Dupe": "found once more",
+    "Bkg": "nothing is there",
+    "Miss": "not found",
+}
+"""Kinds of errors (TIDE, arXiv 2008.08115, section 2.2)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number and its standard error over images drawn again."""
+
+    value: float
+    error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, by the normal distribution, within 0..1."""
+        return max(0.0, self.value - 1.96 * self.error), min(1.0, self.value + 1.96 * self.error)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class."""
+
+    name: str
+    id: int
+    objects: int
+    AP: float
+    AP50: float
+    AR: float
+    F1: float
+    """The best F1 at IoU 0.5, and at which score threshold."""
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image at the operating point."""
+
+    image_id: int
+    file_name: str
+    objects: int
+    found: int
+    """Objects that were found, others that were not, and detections that are none."""
+    missed: int
+    wrong: int
+    F1: float
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A detection so sure of itself that the annotation may be what is wrong."""
+
+    image_id: int
+    file_name: str
+    kind: str
+    score: float
+    detected: str
+    annotated: str
+    iou: float
+    box: list[float]
+    """x, y, width, height of the detection."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All of one IoU type."""
+
+    iou_type: str
+    images: int
+    objects: int
+    detections: int
+    numbers: dict[str, Measure]
+    """The twelve, by the names of STATISTICS; NaN where there is nothing to find."""
+    classes: list[ClassRow]
+    curves: dict[str, list[float]]
+    """Precision at each of RECALLS, averaged over classes, by IoU."""
+    class_curves: dict[str, list[float]]
+    """At IoU 0.5, by class; of those with objects."""
+    errors: dict[str, float]
+    """AP50 that would be won if this kind of error did not occur, by the names of ERRORS."""
+    error_counts: dict[str, int]
+    by_crowding: list[dict[str, Any]]
+    calibration: dict[str, Any]
+    operating_point: dict[str, float]
+    """The score threshold of the best F1 over all classes, and precision, recall and F1 there, at IoU 0.5."""
+    confusion: list[list[int]]
+    """(K + 1, K + 1) counts at the operating point: rows are truth, columns detections, the last is background."""
+    by_image: list[ImageRow]
+    """Worst first."""
+    suspects: list[Suspect]
+
+
+def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 200, seed: int = 0) -> Analysis:
+    """Analyse what an evaluator has collected.
+
+    Args:
+        resamplings: sets of images drawn with replacement, for the standard errors; 0 for none.
+
+    Raises:
+        ValueError: hotcoco is not installed, or there is no image to score.
+    """
+    truth, results = evaluator.truth(iou_type), evaluator.results(iou_type)
+    if not truth["images"]:
+        raise ValueError("no image was evaluated; add detections first")
+    evaluation = hotcoco_evaluation(truth, results, iou_type)
+    precision, recall = (np.asarray(evaluation.eval[key]) for key in ("precision", "recall"))
+    point, statuses = _operating_point(evaluation, results)
+    shown = [result for result in results if result["score"] >= point["threshold"]]
+    at_point = hotcoco_evaluation(truth, shown, iou_type)
+    tide = evaluation.tide_errors()
+    return Analysis(
+        iou_type=iou_type,
+        images=len(truth["images"]),
+        objects=sum(not a["iscrowd"] for a in truth["annotations"]),
+        detections=len(results),
+        numbers=_numbers(evaluation, truth, iou_type, summarize(precision, recall), resamplings, seed),
+        classes=_classes(evaluator, truth, precision, recall, np.asarray(evaluation.eval["scores"])),
+        curves={f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
+        class_curves=_class_curves(evaluator, precision),
+        errors={kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
+        error_counts={kind: int(tide["counts"][kind]) for kind in ERRORS},
+        by_crowding=_by_crowding(evaluation, truth),
+        calibration=_calibration(results, statuses),
+        operating_point=point,
+        confusion=_confusion(at_point, evaluator.categories.ids),
+        by_image=_by_image(at_point, truth),
+        suspects=_suspects(at_point, truth, shown),
+    )
+
+
+def _numbers(
+    evaluation: Any, truth: dict[str, Any], iou_type: str, values: dict[str, float], resamplings: int, seed: int
+) -> dict[str, Measure]:
+    errors = dict.fromkeys(STATISTICS, float("nan"))
+    if resamplings and truth["annotations"]:
+        import hotcoco
+
+        # The difference from an evaluation without detections, which is 0 throughout, is the number itself.
+        nothing = hotcoco_evaluation(truth, [], iou_type)
+        drawn = hotcoco.compare(nothing, evaluation, n_bootstrap=resamplings, seed=seed)["ci"]
+        errors |= {name: float(drawn[name]["std_err"]) for name in STATISTICS if name in drawn}
+    return {name: Measure(value, errors[name]) for name, value in values.items()}
+
+
+def _classes(
+    evaluator: CocoEvaluator, truth: dict[str, Any], precision: np.ndarray, recall: np.ndarray, scores: np.ndarray
+) -> list[ClassRow]:
+    objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+    rows = []
+    for k, (name, id) in enumerate(zip(evaluator.categories.names, evaluator.categories.ids, strict=True)):
+        curve = precision[0, :, k, 0, 2]
+        F1 = threshold = float("nan")
+        if curve.max() > -1:
+            harmonic = 2 * curve * RECALLS / np.maximum(curve + RECALLS, 1e-12)
+            best = int(harmonic.argmax())
+            F1 = float(harmonic[best])
+            threshold = float(scores[0, best, k, 0, 2]) if F1 > 0 else float("nan")
+        AP, AP50 = mean(precision[:, :, k, 0, 2]), mean(curve)
+        rows.append(ClassRow(name, id, objects[id], AP, AP50, mean(recall[:, k, 0, 2]), F1, threshold))
+    return rows
+
+
+def _curve(precision: np.ndarray) -> list[float]:
+    """(R, K) to the mean over classes that have objects."""
+    known = precision[:, precision.max(axis=0, initial=-1) > -1]
+    return known.mean(axis=1).round(5).tolist() if known.size else []
+
+
+def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, list[float]]:
+    curves = precision[0, :, :, 0, 2]
+    names = evaluator.categories.names
+    return {name: curves[:, k].round(5).tolist() for k, name in enumerate(names) if curves[:, k].max() > -1}
+
+
+def _operating_point(evaluation: Any, results: list[dict[str, Any]]) -> tuple[dict[str, float], np.ndarray]:
+    """The threshold of the best F1 over all detections at IoU 0.5; and (n,) whether each is right, -1 if ignored."""
+    diagnostics = evaluation.image_diagnostics(iou_thr=0.5)
+    values = {"tp": 1, "fp": 0}
+    # hotcoco numbers the detections from 1, in their order.
+    statuses = np.array([values.get(diagnostics["dt_status"].get(k + 1), -1) for k in range(len(results))], dtype=int)
+    objects = len(diagnostics["gt_status"])
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    counted = np.flatnonzero(statuses >= 0)
+    order = counted[np.argsort(-scores[counted], kind="stable")]
+    right = np.cumsum(statuses[order])
+    if not len(order) or not objects or not right[-1]:
+        return {"threshold": 0.0, "precision": 0.0, "recall": 0.0, "F1": 0.0}, statuses
+    # Where several have one score, a threshold takes all of them or none.
+    last = np.append(np.diff(scores[order]) != 0, True)
+    total = np.arange(1, len(order) + 1)
+    F1 = np.where(last, 2 * right / (total + objects), -1)
+    best = int(F1.argmax())
+    precision, recall = right[best] / total[best], right[best] / objects
+    point = {"threshold": scores[order[best]], "precision": precision, "recall": recall, "F1": F1[best]}
+    return {name: float(value) for name, value in point.items()}, statuses
+
+
+def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: int = 10) -> dict[str, Any]:
+    """How often detections of a score are right, at IoU 0.5, and the expected calibration error."""
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    scores, right = scores[statuses >= 0], statuses[statuses >= 0]
+    places = np.clip((scores * number).astype(int), 0, number - 1)
+    bins, error = [], 0.0
+    for k in range(number):
+        inside = places == k
+        if count := int(inside.sum()):
+            score, share = float(scores[inside].mean()), float(right[inside].mean())
+            bins.append({"from": k / number, "to": (k + 1) / number, "score": score, "right": share, "count": count})
+            error += count * abs(score - share) / len(scores)
+    return {"error": error if len(scores) else float("nan"), "bins": bins}
+
+
+def _by_crowding(evaluation: Any, truth: dict[str, Any]) -> list[dict[str, Any]]:
+    objects = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
+    rows = []
+    for low, high in CROWDS:
+        ids = [image["id"] for image in truth["images"] if low <= objects[image["id"]] <= high]
+        if ids:
+            label = str(low) if low == high else f"{low} or more" if high >= 10**9 else f"{low} to {high}"
+            numbers = evaluation.slice_by({label: ids})[label]
+            AP, AP50, AR = (_number(numbers[name]) for name in ("AP", "AP50", "AR100"))
+            rows.append({"objects": label, "images": len(ids), "AP": AP, "AP50": AP50, "AR": AR})
+    return rows
+
+
+def _confusion(at_point: Any, ids: tuple[int, ...]) -> list[list[int]]:
+    found = at_point.confusion_matrix(iou_thr=0.5)
+    place = {id: k for k, id in enumerate(found["cat_ids"])}
+    order = [place[id] for id in ids] + [len(place)]
+    return np.asarray(found["matrix"]).astype(int)[np.ix_(order, order)].tolist()
+
+
+def _by_image(at_point: Any, truth: dict[str, Any]) -> list[ImageRow]:
+    summary = at_point.image_diagnostics(iou_thr=0.5)["img_summary"]
+    rows = []
+    for image in truth["images"]:
+        counts = summary.get(image["id"], {"tp": 0, "fp": 0, "fn": 0})
+        found, wrong, missed = (int(counts[key]) for key in ("tp", "fp", "fn"))
+        F1 = 2 * found / (2 * found + wrong + missed) if found + wrong + missed else 1.0
+        name = str(image.get("file_name", image["id"]))
+        rows.append(ImageRow(image["id"], name, found + missed, found, missed, wrong, F1))
+    return sorted(rows, key=lambda row: (row.F1, -row.missed - row.wrong, row.image_id))
+
+
+def _suspects(at_point: Any, truth: dict[str, Any], shown: list[dict[str, Any]], most: int = 50) -> list[Suspect]:
+    names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth["images"]}
+    kinds = {"wrong_label": "another class is annotated", "missing_annotation": "nothing is annotated"}
+    suspects = []
+    for entry in at_point.image_diagnostics(iou_thr=0.5, score_thr=0.8)["label_errors"]:
+        box = shown[entry["dt_id"] - 1].get("bbox") or _box(shown[entry["dt_id"] - 1]["segmentation"])
+        suspects.append(
+            Suspect(
+                image_id=entry["image_id"],
+                file_name=names[entry["image_id"]],
+                kind=kinds.get(entry["type"], entry["type"]),
+                score=float(entry["dt_score"]),
+                detected=entry["dt_category"],
+                annotated=entry.get("gt_category") or "",
+                iou=float(entry.get("iou") or 0.0),
+                box=[float(value) for value in box],
+            )
+        )
+    return sorted(suspects, key=lambda suspect: -suspect.score)[:most]
+
+
+def _box(rle: dict[str, Any]) -> list[float]:
+    from pycocotools import mask as coco_mask
+
+    return [float(value) for value in coco_mask.toBbox(rle)]
+
+
+def _number(value: float) -> float:
+    return float("nan") if value == -1 else float(value)

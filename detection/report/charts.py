@@ -1,0 +1,57 @@
+"""Small charts as SVG text: sharp at any size, in the page's own colours, and without a library in the page."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 46, 38, 12, 12
+
+Points = Sequence[tuple[float, float]]
+
+
+def lines(series: Mapping[str, Points], x_label: str, y_label: str, diagonal: bool = False) -> str:
+    """Lines over the unit square, with a legend below.
+
+    Args:
+        series: points of each line, x and y in 0..1, by name.
+        diagonal: draw where x equals y.
+    """
+    parts = [_axes(x_label, y_label)]
+    if diagonal:
+        parts.append(f'<path class="guide" d="M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"/>')
+    for k, (name, points) in enumerate(series.items()):
+        path = "".join(f"{'L' if n else 'M'}{_x(x)} {_y(y)}" for n, (x, y) in enumerate(points))
+        parts.append(f'<path class="line c{k % 6}" d="{path}"><title>{escape(name)}</title></path>')
+    legend = "".join(f'<span><i class="key c{k % 6}"></i>{escape(name)}</span>' for k, name in enumerate(series))
+    title = f"{y_label} over {x_label}"
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f"<figcaption>{legend}</figcaption></figure>"
+    )
+
+
+def bar(share: float, tone: str = "c0") -> str:
+    """A horizontal bar, for a table's cell; ``share`` in 0..1."""
+    share = min(max(share, 0.0), 1.0)
+    return f'<span class="bar"><i class="fill {tone}" style="width:{100 * share:.1f}%"></i></span>'
+
+
+def _axes(x_label: str, y_label: str) -> str:
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(f'<path class="grid" d="M{_x(0)} {_y(tick)}H{_x(1)}M{_x(tick)} {_y(0)}V{_y(1)}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{_y(tick) + 4}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{_x(tick)}" y="{_y(0) + 15}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="{_x(0.5)}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    middle = _y(0.5)
+    parts.append(
+        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{escape(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _x(value: float) -> float:
+    return round(LEFT + value * (WIDTH - LEFT - RIGHT), 1)
+
+
+def _y(value: float) -> float:
+    return round(HEIGHT - BOTTOM - value * (HEIGHT - BOTTOM - TOP), 1)

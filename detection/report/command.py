@@ -1,0 +1,138 @@
+"""``tools/evaluate.py``: a detector, or result files, against annotations."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from detection.data.annotations import load_annotations
+from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.engines import lvis_numbers
+from detection.evaluation.results import read_results, write_results
+from detection.evaluation.voc import voc_ap50
+from detection.inference import load_model
+from detection.models.rcnn import MaskRCNN
+from detection.report.about import about
+from detection.report.analysis import analyse
+from detection.report.compare import open_truth
+from detection.report.files import write
+from detection.report.run import detect, processes
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate, print the numbers, and write a report."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        with processes() as rank:
+            evaluator = _collect(options)
+            if rank == 0:
+                _tell(options, evaluator)
+    except (OSError, ValueError, ImportError) as error:
+        parser.exit(2, f"evaluate: {error}\n")
+
+
+def _collect(options: argparse.Namespace) -> CocoEvaluator:
+    """Everything that was found."""
+    if not options.annotations.is_file():
+        raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
+    if all(source.endswith(".json") for source in options.what):
+        results = [result for source in options.what for result in read_results(source)]
+        types = options.iou_types or [
+            kind for kind, key in (("bbox", "bbox"), ("segm", "segmentation")) if any(key in one for one in results)
+        ]
+        evaluator = CocoEvaluator(options.annotations, types or ["bbox"], options.engine, "all")
+        evaluator.add_results(results)
+        return evaluator
+    if len(options.what) > 1:
+        raise ValueError("give one model, or one or more result files that end in .json")
+    if options.images is None:
+        raise ValueError("a model needs the images: give their folder with --images")
+    model = load_model(options.what[0])
+    if options.size:
+        model.test_size = tuple(options.size)
+    has_masks = isinstance(model, MaskRCNN)
+    annotations = load_annotations(options.annotations, need_masks=has_masks)
+    if annotations.report:
+        print(annotations.report, file=sys.stderr)
+    types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    truth = open_truth(options.annotations, _ground_truth(options))
+    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    detect(model.to(device), annotations, options.images, evaluator, options.batch, options.workers, options.precision)
+    return evaluator
+
+
+def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
+    folder: Path = options.output
+    from_model = not options.what[0].endswith(".json")
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in evaluator.iou_types:
+        write_results(folder / f"results_{kind}.json", evaluator.results(kind))
+    if evaluator.dropped:
+        print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
+    if options.protocol == "lvis":
+        for kind in evaluator.iou_types:
+            _print(kind, lvis_numbers(evaluator.truth(kind), evaluator.results(kind), kind))
+        return
+    if options.protocol == "voc":
+        precision = voc_ap50(evaluator.truth("bbox"), evaluator.results("bbox"))
+        names = dict(zip(evaluator.categories.ids, evaluator.categories.names, strict=True))
+        mean = sum(precision.values()) / len(precision) if precision else math.nan
+        _print("bbox, VOC", {"AP50": mean} | {names[id]: value for id, value in precision.items()})
+        return
+    numbers = evaluator.evaluate()
+    for kind in evaluator.iou_types:
+        _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
+    if evaluator.engine != "hotcoco":
+        print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
+        return
+    analyses = [analyse(evaluator, kind, options.resamplings) for kind in evaluator.iou_types]
+    sources = [Path(source) for source in options.what if Path(source).is_file()]
+    images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
+    made_of = {"model" if from_model else "results": ", ".join(options.what)}
+    made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
+    made_of |= {"ground_truth": _ground_truth(options)}
+    if from_model:
+        made_of |= {"precision": options.precision}
+    write(folder, evaluator, analyses, made_of, options.images, options.pictures)
+    print(f"report: {folder / 'report.html'}")
+
+
+def _ground_truth(options: argparse.Namespace) -> str:
+    """Result files are scored against the file as it is; a model, as in training, against what was checked.
+
+    LVIS's lists of absent classes stand in the file only.
+    """
+    return "file" if options.protocol == "lvis" or options.what[0].endswith(".json") else "checked"
+
+
+def _print(kind: str, numbers: dict[str, float]) -> None:
+    print(f"{kind}:  " + "  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate",
+        description="Score a detector, or COCO result files, and write a report that opens in any browser.",
+        epilog="In several processes: torchrun --nproc-per-node 2 tools/evaluate.py ...",
+    )
+    parser.add_argument("what", nargs="+", help="a checkpoint, a name as torchvision:..., or result files (.json)")
+    parser.add_argument("--annotations", type=Path, required=True, help="a COCO annotation file")
+    parser.add_argument("--images", type=Path, help="the folder of its images; without, no pictures")
+    parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for the report")
+    parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help="all that there are if not given")
+    parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default="coco")
+    parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default="auto")
+    parser.add_argument("--resamplings", type=int, default=200, help="for the intervals; 0: none")
+    parser.add_argument("--pictures", type=int, default=12, help="worst images to show")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("SHORT", "LONG"), help="sides to resize to")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", help="cuda where there is one, else cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    return parser

@@ -1,0 +1,227 @@
+"""``tools/compare.py A B``: is B better than A, where, and is it more than chance?"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.engines import STATISTICS, hotcoco_evaluation
+from detection.evaluation.results import read_results
+from detection.report.about import checksum
+from detection.report.files import plain
+from detection.report.page import KINDS, number, table
+
+SAME = {
+    "annotations_sha256": "other annotation files",
+    "image_ids_sha256": "other images",
+    "protocol": "other protocols",
+    "ground_truth": "other readings of the annotations",
+}
+"""What two evaluations must share to be compared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of two evaluations on the same images."""
+
+    name: str
+    first: float
+    second: float
+    low: float
+    high: float
+    """95% interval of second - first, over images drawn again, the same for both."""
+
+    @property
+    def difference(self) -> float:
+        return self.second - self.first
+
+    @property
+    def verdict(self) -> str:
+        """In one word: ``better``, ``worse``, or nothing where chance would do."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else ""
+
+
+def compare(
+    first: Path, second: Path, annotations: Path | None = None, resamplings: int = 1000, seed: int = 0
+) -> dict[str, list[Difference]]:
+    """Differences of the twelve numbers and of each class's AP, by IoU type and kind, as ``bbox/numbers``.
+
+    Args:
+        first: folder that ``tools/evaluate.py`` wrote.
+        annotations: where the annotation file is now, if it was moved.
+
+    Raises:
+        ValueError: they cannot be compared, and why; or a file is missing.
+    """
+    abouts = [_about(folder) for folder in (first, second)]
+    check_comparable(*abouts)
+    path = annotations or Path(abouts[0]["annotations"])
+    if not path.is_file():
+        raise ValueError(f"{path}: no such annotation file; say where it is with --annotations")
+    if checksum(path) != abouts[0]["annotations_sha256"]:
+        raise ValueError(f"{path}: is not the file that was evaluated on (its SHA-256 differs)")
+    kinds = [k for k in KINDS if all((folder / f"results_{k}.json").is_file() for folder in (first, second))]
+    if not kinds:
+        raise ValueError(f"{first}, {second}: no results of one kind in both; run tools/evaluate.py again")
+    found: dict[str, list[Difference]] = {}
+    for kind in kinds:
+        evaluators = []
+        for folder in (first, second):
+            evaluator = CocoEvaluator(open_truth(path, abouts[0]["ground_truth"]), [kind], image_ids="all")
+            evaluator.add_results(read_results(folder / f"results_{kind}.json"))
+            evaluators.append(evaluator)
+        found |= _compare(kind, evaluators, resamplings, seed)
+    return found
+
+
+def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Refuse two evaluations whose numbers mean different things.
+
+    Args:
+        first: what :func:`~detection.report.about.about` wrote.
+
+    Raises:
+        ValueError: with all reasons.
+    """
+    reasons = [f"{what}: {first.get(key)} and {second.get(key)}" for key, what in SAME.items()
+               if first.get(key) != second.get(key)]  # fmt: skip
+    if reasons:
+        raise ValueError("these evaluations cannot be compared, they have\n  " + "\n  ".join(reasons))
+
+
+def open_truth(path: Path, ground_truth: str) -> Any:
+    """Ground truth for the evaluator: the checked annotations, as training sees them, or the file as it is."""
+    if ground_truth == "file":
+        return path
+    from detection.data.annotations import load_annotations
+
+    return load_annotations(path).to_coco()
+
+
+def _compare(
+    kind: str, evaluators: Sequence[CocoEvaluator], resamplings: int, seed: int
+) -> dict[str, list[Difference]]:
+    import hotcoco
+
+    truth = evaluators[0].truth(kind)
+    results = [evaluator.results(kind) for evaluator in evaluators]
+    a, b = (hotcoco_evaluation(truth, list(rows), kind) for rows in results)
+    told = hotcoco.compare(a, b, n_bootstrap=resamplings, seed=seed)
+    numbers = [_difference(name, told, name) for name in STATISTICS]
+    classes = []
+    for id, name in zip(evaluators[0].categories.ids, evaluators[0].categories.names, strict=True):
+        if any(o["category_id"] == id and not o["iscrowd"] for o in truth["annotations"]):
+            part = _of_class(truth, id)
+            a, b = (hotcoco_evaluation(part, [r for r in rows if r["category_id"] == id], kind) for rows in results)
+            told = hotcoco.compare(a, b, n_bootstrap=resamplings, seed=seed)
+            classes.append(_difference(name, told, "AP"))
+    return {f"{kind}/numbers": numbers, f"{kind}/classes": classes}
+
+
+def _of_class(truth: Mapping[str, Any], id: int) -> dict[str, Any]:
+    return {
+        **truth,
+        "categories": [c for c in truth["categories"] if c["id"] == id],
+        "annotations": [a for a in truth["annotations"] if a["category_id"] == id],
+    }
+
+
+def _difference(name: str, told: Mapping[str, Any], key: str) -> Difference:
+    values = [float(told[side][key]) for side in ("metrics_a", "metrics_b")]
+    interval = (told["ci"] or {}).get(key)
+    low, high = (float(interval["lower"]), float(interval["upper"])) if interval else (math.nan, math.nan)
+    values = [math.nan if value == -1 else value for value in values]
+    return Difference(name, values[0], values[1], low, high)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["about"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: no report ({error}); give folders that tools/evaluate.py wrote") from error
+
+
+def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> str:
+    """One HTML page of a comparison."""
+    parts = []
+    for key, differences in found.items():
+        kind, what = key.split("/")
+        heads = [what.removesuffix("s") if what == "classes" else "number", "A", "B", "B - A", "95% interval", ""]
+        if what == "classes":
+            heads[0] = "AP of class"
+            differences = sorted(differences, key=lambda d: d.difference)
+        rows = [
+            [escape(d.name), number(d.first), number(d.second), _signed(d.difference), _interval(d), _mark(d)]
+            for d in differences
+        ]
+        parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
+    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Comparison</title><style>{style}</style></head><body><header><h1>Comparison</h1>"
+        f"<p>A: {escape(first)}<br>B: {escape(second)}</p></header><main>{''.join(parts)}"
+        '<p class="note">Intervals of B - A over images drawn again with replacement, the same ones for both. '
+        "Better and worse are said where 0 lies outside.</p></main></body></html>\n"
+    )
+
+
+def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
+    """For a terminal: all numbers, and the classes that changed most."""
+    lines = []
+    for key, differences in found.items():
+        kind, what = key.split("/")
+        if what == "classes":
+            differences = sorted(differences, key=lambda d: -abs(d.difference))[:classes]
+            lines.append(f"{kind}, the classes that changed most")
+        else:
+            lines.append(kind)
+        for d in differences:
+            lines.append(
+                f"  {d.name:<18}{number(d.first)} -> {number(d.second)}  {_signed(d.difference)}  "
+                f"({_interval(d)})  {d.verdict}".rstrip()
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare two evaluations."""
+    parser = argparse.ArgumentParser(prog="compare", description="Compare two evaluations on the same images.")
+    parser.add_argument("first", type=Path, help="folder that tools/evaluate.py wrote")
+    parser.add_argument("second", type=Path, help="another one")
+    parser.add_argument("--annotations", type=Path, help="the annotation file, if it was moved")
+    parser.add_argument("--resamplings", type=int, default=1000)
+    parser.add_argument("--output", type=Path, help="write comparison.html and comparison.json into this folder")
+    options = parser.parse_args(arguments)
+    try:
+        found = compare(options.first, options.second, options.annotations, options.resamplings)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"compare: {error}\n")
+    print(text(found))
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        html = page(str(options.first), str(options.second), found)
+        (options.output / "comparison.html").write_text(html, encoding="utf-8")
+        rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
+        (options.output / "comparison.json").write_text(json.dumps(plain(rows), indent=1), encoding="utf-8")
+        print(f"comparison: {options.output / 'comparison.html'}")
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.3f}"
+
+
+def _interval(d: Difference) -> str:
+    return "–" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}"
+
+
+def _mark(d: Difference) -> str:
+    tone = {"better": "c2", "worse": "c4"}.get(d.verdict, "")
+    return f'<b class="{tone}">{d.verdict}</b>'

@@ -1,0 +1,68 @@
+"""The report as files: HTML, JSON, and CSV of classes and images."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from detection.evaluation.coco import CocoEvaluator
+from detection.report.analysis import Analysis, ClassRow, ImageRow
+from detection.report.page import page
+from detection.report.pictures import Pictures
+
+
+def write(
+    folder: Path,
+    evaluator: CocoEvaluator,
+    analyses: Sequence[Analysis],
+    about: dict[str, Any],
+    images: Path | None = None,
+    pictures: int = 12,
+) -> None:
+    """Write ``report.html``, ``report.json``, ``classes_*.csv`` and ``images_*.csv`` into a folder.
+
+    Args:
+        images: where the images are; without, the page has no pictures.
+        pictures: of how many of the worst images, and of how many annotations to check.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last = analyses[-1]
+    bad, suspects = [row for row in last.by_image if row.F1 < 1][:pictures], last.suspects[:pictures]
+    if images is not None and pictures:
+        draw = Pictures(evaluator, images, last.iou_type, last.operating_point["threshold"])
+        html = page(
+            analyses,
+            about,
+            [(row, draw.truth_and_prediction(row)) for row in bad],
+            [(one, draw.suspect(one)) for one in suspects],
+        )
+    else:
+        html = page(analyses, about, [(row, None) for row in bad], [(one, None) for one in suspects])
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    content = {"about": about, **{analysis.iou_type: asdict(analysis) for analysis in analyses}}
+    (folder / "report.json").write_text(json.dumps(plain(content), indent=1), encoding="utf-8")
+    for analysis in analyses:
+        _write_rows(folder / f"classes_{analysis.iou_type}.csv", ClassRow, analysis.classes)
+        _write_rows(folder / f"images_{analysis.iou_type}.csv", ImageRow, analysis.by_image)
+
+
+def _write_rows(path: Path, kind: Any, rows: Sequence[Any]) -> None:
+    names = [field.name for field in fields(kind)]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)
+
+
+def plain(value: Any) -> Any:
+    """For JSON, which knows no NaN: null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value

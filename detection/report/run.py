@@ -1,0 +1,107 @@
+"""Detections of a model on a data set, in one process or in several, into an evaluator."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from detection.data.annotations import Annotations
+from detection.data.collate import collate
+from detection.data.dataset import CocoDataset
+from detection.data.samplers import EvalBatchSampler
+from detection.data.transforms import Resize
+from detection.evaluation.coco import CocoEvaluator
+from detection.models.rcnn import FasterRCNN
+from detection.structures import IGNORE, Categories
+
+
+@torch.inference_mode()
+def detect(
+    model: FasterRCNN,
+    annotations: Annotations,
+    images: Path,
+    evaluator: CocoEvaluator,
+    batch_size: int = 4,
+    workers: int = 0,
+    precision: str = "fp32",
+) -> None:
+    """Run a model over all images and give what it finds to the evaluator, as it comes.
+
+    Under ``torchrun`` each process takes its share, and afterwards each evaluator has everything.
+
+    Args:
+        model: on the device that it shall use.
+        images: folder that the file names begin at.
+        precision: ``fp32`` or ``bf16``.
+    """
+    dataset = CocoDataset(annotations, images, [Resize(*model.test_size, model.resize)])
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=EvalBatchSampler(len(dataset), batch_size, rank, world),
+        collate_fn=partial(collate, divisor=model.stride),
+        num_workers=workers,
+    )
+    device = model.pixel_mean.device
+    labels = matching_labels(model.categories, evaluator.categories).to(device)
+    model.eval()
+    for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = model(batch.images.to(device), batch.sizes.to(device))
+        # The last place answers for padding, whose label is -1.
+        evaluator.add(batch, found._replace(labels=labels[found.labels]))
+    evaluator.gather()
+
+
+def matching_labels(model: Categories | None, data: Categories) -> Tensor:
+    """(K + 1,) int64: the data's label for each of the model's, IGNORE for a class that the data do not have.
+
+    Raises:
+        ValueError: no class has the same name, or the model does not tell its classes.
+    """
+    if model is None:
+        return torch.tensor([*range(len(data)), IGNORE])
+    place = {name: k for k, name in enumerate(data.names)}
+    labels = [place.get(name, IGNORE) for name in model.names]
+    if all(label == IGNORE for label in labels):
+        raise ValueError(
+            f"the model knows {_some(model.names)}, the annotations {_some(data.names)}: no class in common; "
+            "choose another model, or rename the categories"
+        )
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    absent = [name for name in model.names if name not in place]
+    unknown = [name for name in data.names if name not in model.names]
+    if absent and rank == 0:
+        print(f"classes of the model that the annotations do not have, left out: {_some(absent)}")
+    if unknown and rank == 0:
+        print(f"classes that the model does not know, so that their AP is 0: {_some(unknown)}")
+    return torch.tensor([*labels, IGNORE])
+
+
+@contextmanager
+def processes() -> Iterator[int]:
+    """The rank of this process; under ``torchrun``, connected with the others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    # Detections are gathered as Python objects, which gloo moves whatever the device.
+    dist.init_process_group("gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _some(names: Any, most: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,120 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones import BackboneConfig
+from detection.checkpoint import save_model
+from detection.models.anchors import AnchorConfig
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rcnn import build_detector
+from detection.models.rpn import RPNConfig
+from detection.report.command import main
+from detection.report.run import matching_labels
+from detection.structures import IGNORE, Categories
+
+pytest.importorskip("hotcoco", reason="the report is hotcoco's")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Mask R-CNN that knows the classes in another order, and one more."""
+    torch.manual_seed(0)
+    parts = {
+        "backbone": BackboneConfig("resnet10"),
+        "fpn": FPNConfig(channels=16),
+        "rpn": RPNConfig(AnchorConfig(sizes=((8,), (16,), (32,), (64,), (128,))), proposals_test=20),
+        "box_head": BoxHeadConfig(hidden=16, score_threshold=0.0, detections=8),
+        "mask_head": MaskHeadConfig(convs=1, channels=8),
+    }
+    model = build_detector(4, **parts)
+    model.categories = Categories(("dog", "fish", "cat", "<bird>"), (1, 2, 3, 4))
+    path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
+    save_model(path, model, parts)
+    return path
+
+
+def whole(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_result_files(folder, tmp_path, capsys):
+    main([str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--output", str(tmp_path)])
+    assert "bbox:  AP 0." in capsys.readouterr().out
+    report = whole(tmp_path)
+    assert report["about"]["images_scored"] == 24
+    assert len(report["about"]["annotations_sha256"]) == 64
+    with open(tmp_path / "classes_bbox.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["cat", "dog", "<bird>"]
+    assert float(rows[0]["AP"]) == report["bbox"]["classes"][0]["AP"]
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_both_engines_and_voc(folder, tmp_path, capsys):
+    base = [str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--output", str(tmp_path)]
+    main([*base, "--engine", "pycocotools"])
+    slow = capsys.readouterr().out.splitlines()[0]
+    main([*base, "--engine", "hotcoco", "--resamplings", "0"])
+    assert capsys.readouterr().out.splitlines()[0] == slow
+    main([*base, "--protocol", "voc"])
+    assert "AP50 0." in capsys.readouterr().out
+
+
+def test_published_numbers(shared_data, tmp_path, capsys):
+    data = shared_data / "coco_eval_reference"
+    files = [str(data / f"instances_val2014_fake{kind}100_results.json") for kind in ("bbox", "segm")]
+    annotations = str(data / "instances_val2014_100.json")
+    main([*files, "--annotations", annotations, "--output", str(tmp_path), "--resamplings", "0"])
+    out = capsys.readouterr().out
+    assert "bbox:  AP 0.505  AP50 0.697  AP75 0.573  APs 0.586  APm 0.519  APl 0.501  AR1 0.387" in out
+    assert "segm:  AP 0.320  AP50 0.562  AP75 0.299  APs 0.387  APm 0.310  APl 0.327  AR1 0.268" in out
+
+
+def test_a_model_in_one_process_and_in_two(checkpoint, folder, tmp_path):
+    arguments = [str(checkpoint), "--annotations", str(folder / "truth.json"), "--images", str(folder / "images")]
+    arguments += ["--size", "64", "96", "--workers", "0", "--batch", "5", "--device", "cpu", "--pictures", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    tool = str(Path(__file__).parents[3] / "tools" / "evaluate.py")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541"]
+    for name, start in (("one", []), ("two", launch)):
+        command = [sys.executable, *start, tool, *arguments, "--output", str(tmp_path / name)]
+        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    for kind in ("bbox", "segm"):
+        one, two = ((tmp_path / n / f"results_{kind}.json").read_bytes() for n in ("one", "two"))
+        assert one == two
+        assert whole(tmp_path / "one")[kind] == whole(tmp_path / "two")[kind]
+    assert {r["category_id"] for r in json.loads((tmp_path / "one" / "results_bbox.json").read_text())} <= {2, 5, 9}
+
+
+def test_labels_are_matched_by_name(capsys):
+    model, data = Categories(("dog", "fish", "cat"), (1, 2, 3)), Categories(("cat", "dog"), (7, 8))
+    assert matching_labels(model, data).tolist() == [1, IGNORE, 0, IGNORE]
+    assert "fish" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no class in common"):
+        matching_labels(Categories(("fish",), (1,)), data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["results.json", "--annotations", "nowhere.json"], "no such annotation file"),
+        (["model.ckpt", "--annotations", "truth.json"], "--images"),
+        (["model.ckpt", "--annotations", "truth.json", "--images", "images"], "model.ckpt"),
+        (["results.json", "--annotations", "truth.json", "--protocol", "lvis"], "frequency"),
+        (["truth.json", "--annotations", "truth.json"], "this is an annotation file"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--output", str(tmp_path)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from detection.report import command
+from detection.report.compare import check_comparable, compare, main
+
+
+@pytest.fixture(scope="module")
+def two(folder, worse_results, tmp_path_factory):
+    """Evaluations of a good and a worse detector."""
+    pytest.importorskip("hotcoco", reason="the report is hotcoco's")
+    root = tmp_path_factory.mktemp("compared")
+    worse = root / "worse.json"
+    worse.write_text(json.dumps(worse_results))
+    for name, results in (("good", folder / "results.json"), ("worse", worse)):
+        command.main(
+            [str(results), "--annotations", str(folder / "truth.json"), "--output", str(root / name)]
+            + ["--resamplings", "0"]
+        )
+    return root / "good", root / "worse"
+
+
+def test_the_worse_one_is_called_worse(two):
+    found = compare(*two, resamplings=200)
+    AP = found["bbox/numbers"][0]
+    assert AP.name == "AP"
+    assert AP.second < AP.first
+    assert AP.low < AP.difference < AP.high < 0
+    assert AP.verdict == "worse"
+    assert {d.name for d in found["bbox/classes"]} == {"cat", "dog"}
+    # The mean over classes is what the classes' own numbers say.
+    assert sum(d.first for d in found["bbox/classes"]) / 2 == pytest.approx(AP.first)
+
+
+def test_one_with_itself_differs_in_nothing(two):
+    for differences in compare(two[0], two[0], resamplings=50).values():
+        assert all(d.difference == 0 or d.difference != d.difference for d in differences)
+        assert all(d.verdict == "" for d in differences)
+
+
+def test_what_cannot_be_compared_is_refused_with_the_reason(two, folder, tmp_path):
+    other = tmp_path / "other"
+    truth = json.loads((folder / "truth.json").read_text())
+    truth["annotations"].pop()
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    command.main(
+        [str(folder / "results.json"), "--annotations", str(tmp_path / "truth.json"), "--output", str(other)]
+        + ["--resamplings", "0"]
+    )
+    with pytest.raises(ValueError, match="other annotation files"):
+        compare(two[0], other)
+    same = {"annotations_sha256": "a", "image_ids_sha256": "b", "protocol": "coco", "ground_truth": "file"}
+    check_comparable(same, dict(same))
+    with pytest.raises(ValueError, match="other images"):
+        check_comparable(same, same | {"image_ids_sha256": "c"})
+    with pytest.raises(ValueError, match="is not the file that was evaluated on"):
+        compare(two[0], two[1], tmp_path / "truth.json")
+    with pytest.raises(ValueError, match="no report"):
+        compare(two[0], tmp_path)
+
+
+def test_the_command_writes_a_page(two, tmp_path, capsys):
+    main([*map(str, two), "--resamplings", "20", "--output", str(tmp_path)])
+    assert "cat" in capsys.readouterr().out
+    assert "95% interval" in (tmp_path / "comparison.html").read_text()
+    assert json.loads((tmp_path / "comparison.json").read_text())["bbox/numbers"][0]["name"] == "AP"
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), str(two[0])])
+    assert stop.value.code == 2
