@@ -3,25 +3,25 @@
 Boxes XYXY in pixels of the image given, whatever size the model saw.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detection.convert.pretrained import load_pretrained
-from detection.data.collate import collate
-from detection.data.dataset import read_image
-from detection.data.transforms import Resize
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.data.image import read_image
+from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
-from detection.ops.masks import paste_masks, rounded_frames
-from detection.structures import Categories, Sample
-from detection.visualize import draw
+from detection.predicting.find import Found, encoded, find, find_in_views
+from detection.predicting.tiles import find_in_tiles
+from detection.structures import Categories
 
-__all__ = ["Prediction", "load_model", "main", "predict"]
+__all__ = ["Prediction", "load_model", "predict", "predict_batch"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,22 @@ class Prediction:
     """(n,) float32."""
     labels: np.ndarray
     """(n,) int64, 0..K-1."""
-    masks: np.ndarray | None = None
-    """(n, H, W) bool; None without a mask head."""
+    size: tuple[int, int]
+    """Height, width of the image."""
+    rles: list[dict[str, Any]] | None = None
+    """n masks as COCO RLE, ready for JSON; None without a mask head."""
     categories: Categories | None = None
     """Names of the labels and original category ids, if the model knows them."""
+
+    @cached_property
+    def masks(self) -> np.ndarray | None:
+        """(n, H, W) bool; None without a mask head. Drawn when first asked for."""
+        if self.rles is None:
+            return None
+        masks = np.zeros((len(self), *self.size), dtype=bool)
+        for k in range(len(self)):
+            masks[k] = self.mask(k)
+        return masks
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -46,6 +58,42 @@ class Prediction:
         """The class name of the ``i``-th detection."""
         label = int(self.labels[i])
         return self.categories.names[label] if self.categories else str(label)
+
+    def mask(self, i: int) -> np.ndarray:
+        """(H, W) bool of the ``i``-th detection alone."""
+        assert self.rles is not None, "this model has no mask head"
+        return np.asarray(coco_mask.decode(self.rles[i]), dtype=bool)
+
+    def only(self, keep: np.ndarray) -> "Prediction":
+        """Some of the detections: (n,) bool."""
+        rles = None if self.rles is None else [rle for rle, kept in zip(self.rles, keep, strict=True) if kept]
+        return Prediction(
+            self.boxes[keep], self.scores[keep], self.labels[keep], self.size, rles, self.categories
+        )  # fmt: skip
+
+    def supervision(self) -> dict[str, Any]:
+        """Arguments for ``supervision.Detections``: ``sv.Detections(**found.supervision())``."""
+        names = np.array([self.name(i) for i in range(len(self))])
+        return {
+            "xyxy": self.boxes,
+            "confidence": self.scores,
+            "class_id": self.labels,
+            "mask": self.masks,
+            "data": {"class_name": names},
+        }
+
+    def fiftyone(self) -> list[dict[str, Any]]:
+        """Arguments for one ``fiftyone.Detection`` each: ``fo.Detection(**one)``; boxes as parts of the image."""
+        height, width = self.size
+        found = []
+        for i, (x0, y0, x1, y1) in enumerate(self.boxes.astype(float)):
+            box = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            one: dict[str, Any] = {"label": self.name(i), "bounding_box": box, "confidence": float(self.scores[i])}
+            if self.rles is not None:
+                left, top = int(np.floor(x0)), int(np.floor(y0))
+                one["mask"] = self.mask(i)[top : int(np.ceil(y1)), left : int(np.ceil(x1))]
+            found.append(one)
+        return found
 
 
 def load_model(source: str | Path) -> FasterRCNN:
@@ -61,12 +109,14 @@ def load_model(source: str | Path) -> FasterRCNN:
     return load_pretrained(str(source)).build()
 
 
-@torch.inference_mode()
 def predict(
     model: FasterRCNN,
     image: str | Path | np.ndarray | Tensor,
     score_threshold: float = 0.5,
     size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    short_sides: Sequence[int] = (),
+    flip: bool = False,
 ) -> Prediction:
     """Detect the objects in an image.
 
@@ -75,6 +125,9 @@ def predict(
         image: a file; an (H, W, 3) uint8 RGB array; or a (3, H, W) uint8 RGB tensor.
         score_threshold: detections scored below are left out.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
+        tile: look at squares of so many pixels, for images much larger than those of the training.
+        short_sides: look at the image at these sizes, and put together what was found.
+        flip: look at it in a mirror, too.
 
     Raises:
         ValueError: not an image, with the file's name; or an array or tensor of another shape or type.
@@ -84,30 +137,36 @@ def predict(
         >>> [(found.name(i), found.scores[i]) for i in range(len(found))]  # doctest: +SKIP
     """
     pixels = _pixels(image)
-    height, width = pixels.shape[:2]
-    resized = Resize(*(size or model.test_size), model.resize).image(pixels)
-    device = model.pixel_mean.device
-    batch = collate([Sample(resized, 0, (height, width))], divisor=model.stride)
-    was_training = model.training
-    model.eval()
-    found = model(batch.images.to(device), batch.sizes.to(device)).image(0)
-    model.train(was_training)
-    keep = found.scores >= score_threshold
-    boxes = box_ops.rescale(found.boxes[None, keep], batch.sizes.to(device), batch.original_sizes.to(device))[0]
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
-    masks = None if found.masks is None else _full_masks(found.masks[keep], boxes, height, width, rounded)
+    if tile is not None:
+        found = find_in_tiles(model, pixels, tile)
+    elif short_sides or flip:
+        found = find_in_views(model, [pixels], short_sides, flip)[0]
+    else:
+        found = find(model, [pixels], size)[0]
+    return _prediction(model, found, pixels, score_threshold)
+
+
+def predict_batch(
+    model: FasterRCNN, images: Sequence[np.ndarray], score_threshold: float = 0.5, size: tuple[int, int] | None = None
+) -> list[Prediction]:
+    """Detect the objects in several images at once; faster where they have about one shape.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each.
+    """
+    images = [_pixels(image) for image in images]
+    found = find(model, images, size) if images else []
+    return [_prediction(model, one, image, score_threshold) for one, image in zip(found, images, strict=True)]
+
+
+def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_threshold: float) -> Prediction:
+    height, width = image.shape[:2]
+    found = found.take(found.scores >= score_threshold)
+    rles = encoded(model, found, height, width)
+    boxes = box_ops.clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
     return Prediction(
-        boxes.cpu().numpy(),
-        found.scores[keep].cpu().numpy(),
-        found.labels[keep].cpu().numpy(),
-        masks,
-        model.categories,
+        boxes.float().numpy(), found.scores.numpy(), found.labels.numpy(), (height, width), rles, model.categories
     )
-
-
-def _full_masks(masks: Tensor, boxes: Tensor, height: int, width: int, rounded: bool) -> np.ndarray:
-    boxes = rounded_frames(boxes, masks.shape[-1]) if rounded else boxes
-    return np.asarray(paste_masks(masks.float().cpu(), boxes.cpu(), height, width))
 
 
 def _pixels(image: str | Path | np.ndarray | Tensor) -> np.ndarray:
@@ -120,39 +179,3 @@ def _pixels(image: str | Path | np.ndarray | Tensor) -> np.ndarray:
             f"got {tuple(image.shape)} {image.dtype}"
         )
     return array
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """``predict CHECKPOINT IMAGE... [--output FOLDER]``: pictures of the detections, and a line per image."""
-    import argparse
-
-    import cv2
-
-    parser = argparse.ArgumentParser(prog="predict", description="Detect objects in images and draw them.")
-    parser.add_argument("checkpoint", help="a checkpoint, or weights such as torchvision:maskrcnn_resnet50_fpn_v2")
-    parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder for the pictures")
-    parser.add_argument("--score", type=float, default=0.5, help="leave out detections scored below")
-    options: Any = parser.parse_args(arguments)
-    try:
-        model = load_model(options.checkpoint)
-        options.output.mkdir(parents=True, exist_ok=True)
-        for path in _files(options.images):
-            found = predict(model, path, options.score)
-            names = model.categories.names if model.categories else [str(i) for i in range(model.num_classes)]
-            picture = draw(read_image(path), found.boxes, found.labels, found.scores, found.masks, names)
-            target = options.output / f"{path.stem}.jpg"
-            cv2.imwrite(str(target), picture[..., ::-1])
-            print(f"{path}: {len(found)} found, {target}")
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"predict: {error}\n")
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-    files = []
-    for path in paths:
-        files += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"no images in {', '.join(map(str, paths))}")
-    return files

@@ -1,6 +1,6 @@
-"""Detect objects in images and draw them: ``tools/predict.py CHECKPOINT IMAGE...``."""
+"""Detect objects in images and videos: ``tools/predict.py CHECKPOINT IMAGE...``."""
 
-from detection.inference import main
+from detection.predicting.command import main
 
 if __name__ == "__main__":
     main()

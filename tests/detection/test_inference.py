@@ -5,7 +5,7 @@ import torch
 
 from backbones import BackboneConfig
 from detection import predict
-from detection.inference import _files
+from detection.inference import predict_batch
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
@@ -70,9 +70,24 @@ def test_other_arrays_are_refused(model, shape):
         predict(model, np.zeros((50, 80, 3), np.float32))
 
 
-def test_folders_stand_for_their_images(tmp_path):
-    for name in ("b.jpg", "a.PNG", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in _files([tmp_path])] == ["a.PNG", "b.jpg"]
-    with pytest.raises(ValueError, match="no images in"):
-        _files([])
+def test_a_batch_gives_what_one_after_the_other_gives(model, pixels):
+    other = np.ascontiguousarray(pixels[::-1])
+    for one, alone in zip(
+        predict_batch(model, [pixels, other], 0.0), (predict(model, p, 0.0) for p in (pixels, other)), strict=True
+    ):
+        assert np.allclose(one.boxes, alone.boxes, atol=1e-3)
+        assert np.allclose(one.scores, alone.scores, atol=1e-5)
+    assert predict_batch(model, []) == []
+
+
+def test_other_tools_read_it(model, pixels):
+    found = predict(model, pixels, 0.0)
+    arguments = found.supervision()
+    assert arguments["xyxy"].shape == (5, 4)
+    assert arguments["mask"].shape == (5, 50, 80)
+    assert list(arguments["data"]["class_name"]) == [found.name(i) for i in range(5)]
+    for i, one in enumerate(found.fiftyone()):
+        x, y, w, h = one["bounding_box"]
+        assert np.allclose([x * 80, y * 50, (x + w) * 80, (y + h) * 50], found.boxes[i], atol=1e-4)
+        assert one["mask"].sum() == found.masks[i].sum() or found.masks[i].sum() > one["mask"].sum() > 0
+    assert len(found.only(found.labels == 0)) == (found.labels == 0).sum()

@@ -1,0 +1,126 @@
+"""Detections of images of any size, in their own pixels; and of several views of them, put together.
+
+n detections  m mask side.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detection.data.collate import collate
+from detection.data.transforms import Resize
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.ops import boxes as box_ops
+from detection.ops.masks import encode_masks, rounded_frames
+from detection.ops.nms import nms
+from detection.structures import Sample
+
+
+class Found(NamedTuple):
+    """What was found in one image, best first; on the CPU."""
+
+    boxes: Tensor
+    """(n, 4) float64 XYXY in pixels of the image."""
+    scores: Tensor
+    """(n,) float32."""
+    labels: Tensor
+    """(n,) int64."""
+    masks: Tensor | None
+    """(n, m, m) float32 probabilities in the frames of the boxes."""
+
+    def take(self, index: Tensor) -> "Found":
+        """Some of them: (k,) int64, or (n,) bool."""
+        return Found(*(None if value is None else value[index] for value in self))  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def find(
+    model: FasterRCNN, images: Sequence[np.ndarray], size: tuple[int, int] | None = None, flip: bool = False
+) -> list[Found]:
+    """Run the model over images in one batch.
+
+    Args:
+        model: used in evaluation mode and left in the mode it was in.
+        images: (H, W, 3) uint8 RGB each.
+        size: shortest and longest side to resize to; the model's own ``test_size`` if None.
+        flip: look at the images in a mirror; the detections are turned back.
+    """
+    resize = Resize(*(size or model.test_size), model.resize)
+    samples = []
+    for image in images:
+        seen = np.ascontiguousarray(image[:, ::-1]) if flip else image
+        samples.append(Sample(resize.image(seen), 0, (image.shape[0], image.shape[1])))
+    batch = collate(samples, divisor=model.stride)
+    device = model.pixel_mean.device
+    was_training = model.training
+    model.eval()
+    detections = model(batch.images.to(device), batch.sizes.to(device))
+    model.train(was_training)
+    found = []
+    for i, image in enumerate(images):
+        one = detections.image(i)
+        sizes, original = batch.sizes[i : i + 1].to(device), batch.original_sizes[i : i + 1].to(device)
+        boxes = box_ops.rescale(one.boxes[None].double(), sizes, original)[0].cpu()
+        masks = None if one.masks is None else one.masks.float().cpu()
+        if flip:
+            width = image.shape[1]
+            boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+            masks = None if masks is None else masks.flip(2)
+        found.append(Found(boxes, one.scores.float().cpu(), one.labels.cpu(), masks))
+    return found
+
+
+def find_in_views(
+    model: FasterRCNN, images: Sequence[np.ndarray], short_sides: Sequence[int] = (), flip: bool = False
+) -> list[Found]:
+    """Look at each image at several sizes, and in a mirror too, and keep the best of what was found.
+
+    Detections of all views are put together and pass the model's own suppression once more. It costs as much as the
+    views together.
+
+    Args:
+        short_sides: sizes to look at; the longest side grows with the shortest. The model's own size if empty.
+    """
+    short, long = model.test_size
+    sizes = [(side, round(long * side / short)) for side in short_sides] or [(short, long)]
+    views = [
+        find(model, images, size, mirrored) for size in sizes for mirrored in ((False, True) if flip else (False,))
+    ]
+    if len(views) == 1:
+        return views[0]
+    return [merge(seen, model.box_head.nms_threshold, model.box_head.detections) for seen in zip(*views, strict=True)]
+
+
+def merge(views: Sequence[Found], threshold: float, most: int) -> Found:
+    """Several detections of one image as one: non-maximum suppression within each class."""
+    together = concatenate(views)
+    order = together.scores.argsort(descending=True, stable=True)
+    together = together.take(order)
+    keep = torch.zeros(len(order), dtype=torch.bool)
+    for label in together.labels.unique():
+        rows = (together.labels == label).nonzero().squeeze(1)
+        keep[rows] = nms(together.boxes[None, rows], together.scores[None, rows].double(), threshold)[0]
+    return together.take(keep.nonzero().squeeze(1)[:most])
+
+
+def concatenate(parts: Sequence[Found]) -> Found:
+    """One after the other."""
+    masks = [part.masks for part in parts if part.masks is not None]
+    return Found(
+        torch.cat([part.boxes for part in parts]),
+        torch.cat([part.scores for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat(masks) if masks else None,
+    )
+
+
+def encoded(model: FasterRCNN, found: Found, height: int, width: int) -> list[dict[str, object]] | None:
+    """Masks as COCO RLE of the image; None without a mask head."""
+    if found.masks is None:
+        return None
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    frames = rounded_frames(found.boxes, found.masks.shape[-1]) if rounded else found.boxes
+    return encode_masks(found.masks, frames, height, width)

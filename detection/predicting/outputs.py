@@ -1,0 +1,105 @@
+"""Predictions as pictures, COCO JSON, CSV and masks."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detection.inference import Prediction
+from detection.visualize import draw
+
+COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
+
+
+class Writer:
+    """Collects predictions and writes them below a folder.
+
+    Args:
+        kinds: of ``pictures``, ``json``, ``csv`` and ``masks``.
+        names: of the classes.
+        ids: original category ids of the classes, for the JSON.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> None:
+        self._folder, self._kinds, self._names, self._ids = folder, set(kinds), names, ids
+        self._images: list[dict[str, Any]] = []
+        self._results: list[dict[str, Any]] = []
+        self._rows: list[list[Any]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, image: np.ndarray, found: Prediction, frame: int | None = None) -> np.ndarray | None:
+        """Take what was found in an image or a frame.
+
+        Returns:
+            The picture (kH, kW, 3) uint8 RGB, if pictures are wanted.
+        """
+        image_id = len(self._images) + 1
+        file = name if frame is None else f"{name}#{frame}"
+        self._images.append({"id": image_id, "file_name": file, "height": found.size[0], "width": found.size[1]})
+        for i in range(len(found)):
+            x0, y0, x1, y1 = (round(float(value), 3) for value in found.boxes[i])
+            label, score = int(found.labels[i]), round(float(found.scores[i]), 5)
+            result: dict[str, Any] = {"image_id": image_id, "category_id": self._ids[label], "score": score}
+            result["bbox"] = [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
+            pixels: Any = ""
+            if found.rles is not None:
+                result["segmentation"] = found.rles[i]
+                pixels = int(found.mask(i).sum()) if "csv" in self._kinds else ""
+            self._results.append(result)
+            self._rows.append(
+                [name, "" if frame is None else frame, found.name(i), label, score, x0, y0, x1, y1, pixels]
+            )
+        if "masks" in self._kinds and found.rles is not None and frame is None:
+            self._write_masks(name, found)
+        if "pictures" not in self._kinds:
+            return None
+        picture = draw(image, found.boxes, found.labels, found.scores, found.masks, self._names)
+        if frame is None:
+            _write(self.path(name, ".jpg"), picture)
+        return picture
+
+    def path(self, name: str, suffix: str) -> Path:
+        """Where a result goes; its folder is made."""
+        path = (self._folder / name).with_suffix(suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def close(self) -> list[Path]:
+        """Write the JSON and the CSV; returns where they are."""
+        written = []
+        if "json" in self._kinds:
+            categories = [{"id": id, "name": name} for id, name in zip(self._ids, self._names, strict=True)]
+            for file, content in (("results.json", self._results), ("images.json", self._whole(categories))):
+                (self._folder / file).write_text(json.dumps(content), encoding="utf-8")
+                written.append(self._folder / file)
+        if "csv" in self._kinds:
+            with open(self._folder / "results.csv", "w", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(COLUMNS)
+                writer.writerows(self._rows)
+            written.append(self._folder / "results.csv")
+        return written
+
+    def _whole(self, categories: list[dict[str, Any]]) -> dict[str, Any]:
+        """Which image id is which file: a COCO file without annotations."""
+        return {"images": self._images, "categories": categories, "annotations": []}
+
+    def _write_masks(self, name: str, found: Prediction) -> None:
+        """One 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
+        numbered = np.zeros(found.size, dtype=np.uint16)
+        for i in reversed(range(len(found))):
+            numbered[found.mask(i)] = i + 1
+        _write(self.path(name, ".masks.png"), numbered)
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    if picture.ndim == 3:
+        picture = picture[..., ::-1]
+    # imencode and our own writing: OpenCV's imwrite returns False instead of an error, and fails on some names.
+    good, data = cv2.imencode(path.suffix, picture)
+    assert good
+    path.write_bytes(data.tobytes())

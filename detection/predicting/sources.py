@@ -1,0 +1,105 @@
+"""Where images come from: files, folders, patterns, videos, a camera."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detection.data.image import read_image
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+CAMERA = "camera:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, a video file, or a camera (``camera:0``)."""
+
+    name: str
+    """Below which folder results are written: the path from the folder that was named, or the file's own name."""
+    path: Path
+    kind: str
+    """``image``, ``video`` or ``camera``."""
+
+
+def sources(named: Sequence[str]) -> list[Source]:
+    """What files, folders (with all below), patterns and ``camera:0`` stand for.
+
+    Raises:
+        ValueError: nothing there, or two files that would write one result.
+    """
+    found: list[Source] = []
+    for text in named:
+        path = Path(text)
+        if text.startswith(CAMERA):
+            found.append(Source(text.replace(":", "_"), Path(text.removeprefix(CAMERA)), "camera"))
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES | VIDEOS)
+            found += [_source(p, str(p.relative_to(path))) for p in inside]
+        elif path.exists() or not glob.has_magic(text):
+            found.append(_source(path, path.name))
+        else:
+            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+            if not matches:
+                raise ValueError(f"{text}: no file fits this pattern")
+            found += [_source(p, p.name) for p in matches if p.suffix.lower() in IMAGES | VIDEOS]
+    if not found:
+        raise ValueError(f"no images in {', '.join(named) or 'nothing'}")
+    seen: dict[str, Path] = {}
+    for source in found:
+        other = seen.setdefault(str(Path(source.name).with_suffix("")), source.path)
+        if other != source.path:
+            raise ValueError(f"{other} and {source.path} would write one result; predict them apart")
+    return found
+
+
+def frames(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, (H, W, 3) uint8 RGB) of each frame of a video or camera.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    capture = cv2.VideoCapture(int(str(source.path)) if source.kind == "camera" else str(source.path))
+    try:
+        if not capture.isOpened():
+            raise ValueError(f"{source.path}: cannot be opened as a {source.kind}")
+        number = 0
+        while True:
+            good, frame = capture.read()
+            if not good:
+                return
+            yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            number += 1
+    finally:
+        capture.release()
+
+
+def batches(found: Sequence[Source], size: int, failed: list[str]) -> Iterator[list[tuple[Source, np.ndarray]]]:
+    """Images that can be read, so many at a time; of one that cannot, the reason is put into ``failed``."""
+    waiting: list[tuple[Source, np.ndarray]] = []
+    for source in found:
+        try:
+            waiting.append((source, read_image(source.path)))
+        except ValueError as error:
+            failed.append(str(error))
+        if len(waiting) == size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def video_writer(path: Path, like: Source, height: int, width: int) -> Any:
+    """An MP4 of the same speed."""
+    capture = cv2.VideoCapture(str(like.path)) if like.kind == "video" else None
+    speed = capture.get(cv2.CAP_PROP_FPS) if capture else 0
+    return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), speed or 20.0, (width, height))
+
+
+def _source(path: Path, name: str) -> Source:
+    return Source(name, path, "video" if path.suffix.lower() in VIDEOS else "image")

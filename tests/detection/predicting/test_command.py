@@ -1,0 +1,79 @@
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from detection.predicting import command
+from detection.predicting.command import main
+
+
+@pytest.fixture
+def folder(tmp_path, pixels, monkeypatch, tiny_model):
+    monkeypatch.setattr(command, "load_model", lambda source: tiny_model)
+    images = tmp_path / "images"
+    images.mkdir()
+    for k in range(3):
+        cv2.imwrite(str(images / f"{k} ü.png"), np.roll(pixels, 7 * k, axis=1))
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (80, 50))
+    for k in range(3):
+        writer.write(np.roll(pixels, 5 * k, axis=1))
+    writer.release()
+    return tmp_path
+
+
+def run(folder, *arguments):
+    main(["any.ckpt", *map(str, arguments), "--output", str(folder / "out"), "--score", "0"])
+    return folder / "out"
+
+
+def test_everything_at_once(folder):
+    out = run(folder, folder / "images", folder / "film.avi", "--save", "pictures", "json", "csv", "masks")
+    assert sorted(p.name for p in out.glob("*.jpg")) == [f"{k} ü.jpg" for k in range(3)]
+    results, images = (json.loads((out / name).read_text()) for name in ("results.json", "images.json"))
+    assert len(images["images"]) == 6
+    assert len(results) == 6 * 5
+    assert {r["category_id"] for r in results} <= {3, 9}
+    with open(out / "results.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(results)
+    assert {row["frame"] for row in rows} == {"", "0", "1", "2"}
+    masks = cv2.imread(str(out / "0 ü.masks.png"), cv2.IMREAD_UNCHANGED)
+    assert masks.dtype == np.uint16
+    assert masks.shape == (50, 80)
+    assert len(list(cv2.VideoCapture(str(out / "film.mp4")).read())) == 2
+
+
+def test_the_results_score_as_any_other(folder):
+    """A results file beside its images file goes straight into the evaluation."""
+    from detection.evaluation.coco import CocoEvaluator
+    from detection.evaluation.results import read_results
+
+    out = run(folder, folder / "images", "--save", "json")
+    evaluator = CocoEvaluator(out / "images.json", ["bbox", "segm"], image_ids="all")
+    evaluator.add_results(read_results(out / "results.json"))
+    assert len(evaluator.results("segm")) == 15
+
+
+def test_only_some_classes(folder):
+    out = run(folder, folder / "images", "--classes", "dog", "--save", "json")
+    assert {r["category_id"] for r in json.loads((out / "results.json").read_text())} <= {9}
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images", "--classes", "horse")
+    assert stop.value.code == 2
+
+
+def test_a_broken_image_is_named_at_the_end(folder, capsys):
+    (folder / "images" / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images")
+    assert stop.value.code == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    assert len(list((folder / "out").glob("*.jpg"))) == 3
+
+
+@pytest.mark.parametrize("how", [["--flip"], ["--short-sides", "48", "64"], ["--tile", "48"], ["--size", "48", "96"]])
+def test_other_ways_to_look(folder, how):
+    out = run(folder, folder / "images" / "0 ü.png", "--save", "json", *how)
+    assert json.loads((out / "results.json").read_text())

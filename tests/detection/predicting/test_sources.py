@@ -1,0 +1,61 @@
+import cv2
+import numpy as np
+import pytest
+
+from detection.predicting.sources import batches, frames, sources
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.jpg", "a.PNG", "deep/c.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.full((8, 10, 3), 200, np.uint8))
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    return tmp_path
+
+
+def names(*given):
+    return [source.name for source in sources([str(one) for one in given])]
+
+
+def test_folders_patterns_and_files(folder):
+    assert names(folder) == ["a.PNG", "b.jpg", "broken.jpg", "deep/c.jpg"]
+    assert names(folder / "*.jpg") == ["b.jpg", "broken.jpg"]
+    assert names(folder / "**" / "c.*") == ["c.jpg"]
+    assert names(folder / "b.jpg", folder / "deep" / "c.jpg") == ["b.jpg", "c.jpg"]
+    assert sources(["camera:0"])[0].kind == "camera"
+
+
+def test_nothing_and_doubles_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="no file fits"):
+        sources([str(folder / "*.webp")])
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images in"):
+        sources([str(folder / "empty")])
+    cv2.imwrite(str(folder / "b.png"), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="would write one result"):
+        sources([str(folder)])
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_goes_on(folder):
+    failed = []
+    read = list(batches(sources([str(folder)]), 2, failed))
+    assert [len(some) for some in read] == [2, 1]
+    assert len(failed) == 1
+    assert "broken.jpg" in failed[0]
+
+
+def test_frames_of_a_video(tmp_path):
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 24))
+    for value in (0, 100, 200):
+        writer.write(np.full((24, 32, 3), value, np.uint8))
+    writer.release()
+    seen = list(frames(sources([str(path)])[0]))
+    assert [number for number, _ in seen] == [0, 1, 2]
+    assert [round(float(frame.mean())) for _, frame in seen] == pytest.approx([0, 100, 200], abs=3)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film")
+    with pytest.raises(ValueError, match="cannot be opened"):
+        list(frames(sources([str(broken)])[0]))
