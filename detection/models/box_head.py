@@ -54,6 +54,8 @@ class BoxHeadConfig:
     """Detections scored below are dropped (0.05 is the COCO habit)."""
     nms_threshold: float = 0.5
     """Of two detections of one class that overlap more, the better one stays."""
+    soft_sigma: float = 0.0
+    """Above 0, overlapping detections lose score instead of being dropped (soft-NMS; 0.5 in its paper)."""
     detections: int = 100
     """Detections per image at most."""
     min_size: float = 1e-2
@@ -85,6 +87,7 @@ class BoxHead(nn.Module):
         class_agnostic: bool = False,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
+        soft_sigma: float = 0.0,
         detections: int = 100,
         min_size: float = 1e-2,
         clamp_both: bool = False,
@@ -107,7 +110,7 @@ class BoxHead(nn.Module):
         self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
         self.samples, self.positive_fraction, self.threshold = samples, positive_fraction, threshold
         self.beta, self.weights = beta, weights
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.score_threshold, self.nms_threshold, self.soft_sigma = score_threshold, nms_threshold, soft_sigma
         self.detections, self.min_size, self.clamp_both = detections, min_size, clamp_both
 
     @property
@@ -173,7 +176,9 @@ class BoxHead(nn.Module):
         small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < self.min_size
         padding = proposals.logits.isneginf()[..., None]
         scores = scores.masked_fill(small | padding, 0)
-        found = select_detections(boxes, scores, self.score_threshold, self.nms_threshold, self.detections)
+        found = select_detections(
+            boxes, scores, self.score_threshold, self.nms_threshold, self.detections, self.soft_sigma
+        )
         return Detections(*found[:3])
 
 

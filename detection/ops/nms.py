@@ -49,14 +49,42 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return _nms_by_rounds(boxes, valid, threshold)
 
 
+def soft_nms(boxes: Tensor, scores: Tensor, sigma: float, rounds: int) -> Tensor:
+    """Scores after soft suppression (Bodla et al. 2017, section 3, the Gaussian): who overlaps a better box loses.
+
+    Going down each list, the best box that is left keeps its score, and the score of every other one is multiplied by
+    exp(-IoU^2 / sigma).
+
+    Args:
+        boxes: (L, N, 4).
+        scores: (L, N); -inf on padding.
+        sigma: how soft: the larger, the less is lost.
+        rounds: take at most so many boxes of each list.
+
+    Returns:
+        (L, N) scores; -inf for those that were not taken, were padding, or are not finite.
+    """
+    valid = scores.isfinite() & boxes.isfinite().all(dim=-1)
+    left = scores.masked_fill(~valid, -torch.inf)
+    boxes = boxes.masked_fill(~valid[..., None], 0)
+    final = torch.full_like(left, -torch.inf)
+    for _ in range(min(rounds, left.shape[1])):
+        best, place = left.max(dim=1, keepdim=True)  # (L, 1)
+        final = final.scatter(1, place, torch.where(best > -torch.inf, best, final.gather(1, place)))
+        overlap = iou(boxes.gather(1, place[..., None].expand(-1, -1, 4)), boxes).squeeze(1)  # (L, N)
+        left = (left * torch.exp(-overlap.square() / sigma)).scatter(1, place, -torch.inf)
+    return final
+
+
 def select_detections(
-    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int
+    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int, soft_sigma: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best ``num`` boxes of each image after NMS within each class.
 
     Args:
         boxes: (B, N, K, 4), or (B, N, 1, 4) where all classes share a box.
         scores: (B, N, K). Every one above ``score_threshold`` takes part; none that is not finite or whose box is not.
+        soft_sigma: above 0, :func:`soft_nms` instead of NMS; what falls below ``score_threshold`` is dropped.
 
     Returns:
         boxes: (B, num, 4) by falling score (of equal ones the first); zero on padding.
@@ -77,7 +105,11 @@ def select_detections(
     shape = (len(lengths), int(F.pad(lengths, (0, 1)).amax()))
     lists = box.new_zeros((*shape, 4)).index_put((row, column), box)
     list_scores = score.new_full(shape, -torch.inf).index_put((row, column), score)
-    keep = nms(lists, list_scores, iou_threshold)[row, column]
+    if soft_sigma > 0:
+        score = soft_nms(lists, list_scores, soft_sigma, num)[row, column]
+        keep = score > score_threshold
+    else:
+        keep = nms(lists, list_scores, iou_threshold)[row, column]
     image, index, label, score, box = (x[keep] for x in (image, index, label, score, box))
 
     # Back to the order of the candidates first: it decides between equal scores.

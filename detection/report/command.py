@@ -3,9 +3,11 @@
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from detection.data.annotations import load_annotations
@@ -14,12 +16,14 @@ from detection.evaluation.engines import lvis_numbers
 from detection.evaluation.results import read_results, write_results
 from detection.evaluation.voc import voc_ap50
 from detection.inference import load_model
-from detection.models.rcnn import MaskRCNN
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.predicting.find import Found, find_in_views
+from detection.predicting.tiles import find_in_tiles
 from detection.report.about import about
 from detection.report.analysis import analyse
 from detection.report.compare import open_truth
 from detection.report.files import write
-from detection.report.run import detect, processes
+from detection.report.run import detect, detect_looking, processes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,6 +58,8 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     model = load_model(options.what[0])
     if options.size:
         model.test_size = tuple(options.size)
+    if options.soft_nms is not None:
+        model.box_head.soft_sigma = options.soft_nms
     has_masks = isinstance(model, MaskRCNN)
     annotations = load_annotations(options.annotations, need_masks=has_masks)
     if annotations.report:
@@ -63,8 +69,22 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     truth = open_truth(options.annotations, _ground_truth(options))
     evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    detect(model.to(device), annotations, options.images, evaluator, options.batch, options.workers, options.precision)
+    model = model.to(device)
+    look = _look(model, options)
+    if look is not None:
+        detect_looking(model, annotations, options.images, evaluator, look)
+    else:
+        detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
     return evaluator
+
+
+def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Found] | None:
+    """The way of looking at an image, if it is not the plain one."""
+    if options.tile:
+        return partial(find_in_tiles, model, side=options.tile, batch=options.batch)
+    if options.flip or options.short_sides:
+        return lambda image: find_in_views(model, [image], options.short_sides or (), options.flip)[0]
+    return None
 
 
 def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
@@ -98,7 +118,8 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options)}
     if from_model:
-        made_of |= {"precision": options.precision}
+        ways = ("precision", "size", "flip", "short_sides", "tile", "soft_nms")
+        made_of |= {way: getattr(options, way) for way in ways if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
     print(f"report: {folder / 'report.html'}")
 
@@ -131,6 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resamplings", type=int, default=200, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=12, help="worst images to show")
     parser.add_argument("--size", type=int, nargs=2, metavar=("SHORT", "LONG"), help="sides to resize to")
+    parser.add_argument("--flip", action="store_true", help="look at each image in a mirror, too")
+    parser.add_argument("--short-sides", type=int, nargs="+", help="look at each image at these sizes")
+    parser.add_argument("--tile", type=int, help="look at squares of so many pixels, for very large images")
+    parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", help="cuda where there is one, else cpu")

@@ -1,12 +1,13 @@
 """Detections of a model on a data set, in one process or in several, into an evaluator."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,6 +21,8 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
 from detection.models.rcnn import FasterRCNN
+from detection.ops.boxes import clip
+from detection.predicting.find import Found, encoded
 from detection.structures import IGNORE, Categories
 
 
@@ -58,6 +61,43 @@ def detect(
             found = model(batch.images.to(device), batch.sizes.to(device))
         # The last place answers for padding, whose label is -1.
         evaluator.add(batch, found._replace(labels=labels[found.labels]))
+    evaluator.gather()
+
+
+def detect_looking(
+    model: FasterRCNN,
+    annotations: Annotations,
+    images: Path,
+    evaluator: CocoEvaluator,
+    look: Callable[[np.ndarray], Found],
+) -> None:
+    """As :func:`detect`, but image by image, in any way of looking: several views, or tiles.
+
+    Args:
+        look: from an image, (H, W, 3) uint8 RGB, to what is found in it.
+    """
+    dataset = CocoDataset(annotations, images)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    labels = matching_labels(model.categories, evaluator.categories)
+    ids = evaluator.categories.ids
+    numbers = [number for batch in EvalBatchSampler(len(dataset), 1, rank, world) for number in batch]
+    for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0):
+        sample = dataset[i]
+        found = look(sample.image)
+        found = found.take(labels[found.labels] != IGNORE)
+        height, width = sample.original_size
+        boxes = clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
+        boxes[:, 2:] -= boxes[:, :2]
+        rles = encoded(model, found, height, width)
+        results: list[dict[str, Any]] = [
+            {"image_id": sample.image_id, "category_id": ids[label], "score": score, "bbox": box}
+            for label, score, box in zip(
+                labels[found.labels].tolist(), found.scores.tolist(), boxes.tolist(), strict=True
+            )
+        ]
+        for result, rle in zip(results, rles or (), strict=False):
+            result["segmentation"] = rle
+        evaluator.add_results(results)
     evaluator.gather()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detection.ops import nms as nms_module
 from detection.ops.boxes import iou
-from detection.ops.nms import nms, select_detections
+from detection.ops.nms import nms, select_detections, soft_nms
 from detection.structures import IGNORE
 
 
@@ -195,3 +195,45 @@ def test_device_agrees_with_cpu() -> None:
     on_device = select_detections(per_class.cuda(), class_scores.cuda(), 0.2, 0.5, 20)
     for a, b in zip(on_device, select_detections(per_class, class_scores, 0.2, 0.5, 20), strict=True):
         assert torch.equal(a.cpu(), b)
+
+
+def soft_nms_slowly(boxes: Tensor, scores: Tensor, sigma: float) -> list[float]:
+    """One list, as in the paper's figure 2."""
+    left, final = list(range(len(boxes))), scores.clone()
+    overlap = iou(boxes, boxes)
+    while left:
+        best = max(left, key=lambda i: (float(final[i]), -i))
+        left.remove(best)
+        for i in left:
+            final[i] *= torch.exp(-(overlap[best, i] ** 2) / sigma)
+    return final.tolist()
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0])
+def test_soft_suppression_is_the_loop(sigma: float) -> None:
+    for seed in range(10):
+        boxes, scores = lists(seed, 3, 14)
+        scores = (scores + torch.rand(scores.shape) * 1e-3).sort(dim=-1, descending=True).values
+        found = soft_nms(boxes, scores, sigma, 14)
+        for i in range(3):
+            assert found[i].tolist() == pytest.approx(soft_nms_slowly(boxes[i], scores[i], sigma), rel=1e-5)
+
+
+def test_soft_suppression_ignores_padding_and_what_is_broken() -> None:
+    boxes, scores = lists(0, 1, 6)
+    scores[0, 4:] = -torch.inf
+    boxes[0, 1, 2] = torch.nan
+    keep = [0, 2, 3]
+    found = soft_nms(boxes, scores, 0.5, 6)
+    assert found[0, keep].tolist() == pytest.approx(soft_nms(boxes[:, keep], scores[:, keep], 0.5, 6)[0].tolist())
+    assert found[0, [1, 4, 5]].isneginf().all()
+
+
+def test_soft_selection_keeps_what_hard_selection_drops() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])[None, :, None]
+    scores = torch.tensor([0.9, 0.8, 0.7])[None, :, None]
+    hard, soft = (select_detections(boxes, scores, 0.05, 0.5, 3, sigma) for sigma in (0.0, 0.5))
+    assert hard[2].tolist() == [[0, 0, IGNORE]]
+    assert soft[2].tolist() == [[0, 0, 0]]
+    assert soft[3].tolist() == [[0, 2, 1]]
+    assert soft[1][0, 2].item() == pytest.approx(0.8 * torch.tensor(-(0.9**2) / 0.5).exp().item())
