@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TEST = ["pytest>=8", "hypothesis>=6.100", "hotcoco>=1.3,<2"]
+PLOT = ["matplotlib>=3.9"]
 FAST = ["hotcoco>=1.3,<2"]
 
 setup(
@@ -43,6 +44,7 @@ setup(
         "fast": FAST,
         "timm": ["timm>=1.0"],
         "tensorboard": ["tensorboard"],
-        "dev": [*TEST, *FAST, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
+        "plot": PLOT,
+        "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },
 )

@@ -77,8 +77,8 @@ class CocoDataModule(LightningDataModule):
             crop: Height and width of a window that training images are cut to before they are resized.
             augment: Albumentations transforms of the training images, by class_path and init_args.
             batch_size: Images per optimizer step, over all devices and accumulated batches.
-            eval_batch_size: Images per device and batch in evaluation. More than one is faster on a GPU, but then
-                results depend on the number of devices in the last digits, as images share canvases.
+            eval_batch_size: Images per device and batch in evaluation; more than one is faster on a GPU. The batches
+                are the same for any number of devices.
             workers: Processes per device that load images.
             masks: Whether the detector has a mask head.
             seed: Of the order of the images and of the augmentations.
@@ -162,6 +162,17 @@ class CocoDataModule(LightningDataModule):
                 raise ValueError(f"{self.annotations['train'].path}: has no usable object to learn from; annotate some")
         if stage == "fit":
             _ = self.device_batch  # refuses a batch that cannot be shared out
+
+    def open(self, split: str) -> CocoDataset:
+        """A split as training or evaluation sees it, without a trainer.
+
+        Raises:
+            InputError: as :meth:`setup`.
+        """
+        with user_input():
+            if split not in self.annotations:
+                self.annotations[split] = self._read(split)
+        return self._dataset(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return EpochLoader(self._dataset("train"), self._train_sampler(), self._next_epoch, **self._loading("train"))

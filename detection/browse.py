@@ -1,0 +1,158 @@
+"""``tools/browse.py``: a data set as its files have it, and as the detector will see it."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from detection.data.dataset import CocoDataset
+from detection.data.transforms import Scene
+from detection.engine.errors import InputError, user_input
+from detection.engine.settings import read_settings
+from detection.ops.masks import paste_masks
+from detection.report.pictures import data_url
+from detection.structures import Sample, Segmentation
+from detection.visualize import draw
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image before and after."""
+
+    file_name: str
+    image_id: int
+    objects: int
+    before: np.ndarray
+    after: list[np.ndarray]
+    """In the first epochs."""
+    sizes: list[tuple[int, int]]
+    """Height, width of the images before and after; pictures of small ones are enlarged."""
+
+
+def look(dataset: CocoDataset, index: int, views: int) -> Seen:
+    """An image with its objects: (H, W, 3) uint8 RGB pictures.
+
+    Args:
+        dataset: with the transforms to show.
+        views: how many epochs to show.
+    """
+    annotations = dataset.annotations
+    names = annotations.categories.names
+    scene = dataset.scene(index)
+    samples = [dataset[index, epoch] for epoch in range(views)]
+    return Seen(
+        file_name=annotations.file_name(index),
+        image_id=int(annotations.image_ids[index]),
+        objects=len(scene.boxes),
+        before=draw_scene(scene, names),
+        after=[draw_sample(sample, names) for sample in samples],
+        sizes=[image.shape[:2] for image in (scene.image, *(sample.image for sample in samples))],
+    )
+
+
+def draw_scene(scene: Scene, names: Sequence[str]) -> np.ndarray:
+    """Boxes, and masks as the file has them."""
+    height, width = scene.image.shape[:2]
+    masks = np.zeros((len(scene.boxes), height, width), dtype=bool)
+    for k, segmentation in enumerate(scene.segmentations):
+        masks[k] = _fill(segmentation, height, width)
+    return draw(scene.image, scene.boxes, scene.labels, None, masks, names)
+
+
+def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
+    """Boxes, and the bitmaps that the mask head learns from."""
+    image = sample.image.clip(0, 255).astype(np.uint8) if sample.image.dtype != np.uint8 else sample.image
+    masks = None
+    if sample.masks is not None:
+        known = torch.from_numpy((sample.masks == 1).astype(np.float32))
+        masks = np.asarray(paste_masks(known, torch.from_numpy(sample.boxes), *image.shape[:2]))
+    return draw(image, sample.boxes, sample.labels, None, masks, names)
+
+
+def page(title: str, seen: Sequence[Seen]) -> str:
+    """All of them as one HTML page that needs nothing else."""
+    items = []
+    for one in seen:
+        shown = [("in the file", one.before)] + [(f"epoch {k}", picture) for k, picture in enumerate(one.after)]
+        figures = "".join(
+            f'<figure><img src="{data_url(picture, 640)}" alt="{escape(label)}" loading="lazy">'
+            f"<figcaption>{label}, {width} x {height}</figcaption></figure>"
+            for (label, picture), (height, width) in zip(shown, one.sizes, strict=True)
+        )
+        head = f"{escape(one.file_name)} (id {one.image_id}), {one.objects} objects"
+        items.append(f'<h3>{head}</h3><div class="pair">{figures}</div>')
+    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>"
+        f"<body><header><h1>{escape(title)}</h1></header><main>{''.join(items)}</main></body></html>\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Show some images before and after augmentation."""
+    parser = argparse.ArgumentParser(
+        prog="browse",
+        description="Show images of a data set before and after augmentation.",
+        epilog="All other options are those of `rcnn fit`: --config NAME --data.root FOLDER ...",
+    )
+    parser.add_argument("--output", type=Path, default=Path("browse"), help="folder for the pictures")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
+    parser.add_argument("--number", type=int, default=8, help="of images, spread over the data set")
+    parser.add_argument("--ids", type=int, nargs="+", help="these images instead")
+    parser.add_argument("--views", type=int, default=3, help="epochs to show")
+    options, rest = parser.parse_known_args(arguments)
+    try:
+        _, data = read_settings(rest)
+        dataset = data.open(options.split)
+        with user_input():
+            seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
+            options.output.mkdir(parents=True, exist_ok=True)
+            title = f"{options.split}: {len(seen)} of {len(dataset)} images"
+            (options.output / "browse.html").write_text(page(title, seen), encoding="utf-8")
+            for one in seen:
+                _write(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
+    except InputError as error:
+        parser.exit(2, f"browse: {error}\n")
+    print(f"{len(seen)} images: {options.output / 'browse.html'}")
+
+
+def _chosen(dataset: CocoDataset, options: argparse.Namespace) -> list[int]:
+    if options.ids is None:
+        return np.linspace(0, len(dataset) - 1, min(options.number, len(dataset))).round().astype(int).tolist()
+    number = {int(id): k for k, id in enumerate(dataset.annotations.image_ids)}
+    unknown = [id for id in options.ids if id not in number]
+    if unknown:
+        raise ValueError(f"{dataset.annotations.path}: has no images {unknown[:5]}; see --ids")
+    return [number[id] for id in options.ids]
+
+
+def _fill(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, dict):
+        return np.asarray(coco_mask.decode(segmentation), dtype=bool)
+    polygons = [np.asarray(polygon, dtype=np.float64).ravel().tolist() for polygon in segmentation or ()]
+    if not polygons:
+        return np.zeros((height, width), dtype=bool)
+    return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))), dtype=bool)
+
+
+def _write(path: Path, pictures: Sequence[np.ndarray]) -> None:
+    """All in a row, of one height."""
+    height = max(picture.shape[0] for picture in pictures)
+    row = [
+        cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
+        if p.shape[0] != height
+        else p
+        for p in pictures
+    ]
+    sheet = np.concatenate(row, axis=1)[..., ::-1]
+    path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(sheet))[1].tobytes())

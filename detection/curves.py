@@ -1,0 +1,143 @@
+"""``tools/plot.py RUN...``: losses, AP, learning rate and throughput of one or more runs, from their CSV files."""
+
+import argparse
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PANELS = (
+    ("loss", ("train/loss",), ("val/loss",)),
+    ("AP", (), ("val/bbox/AP", "val/segm/AP")),
+    (
+        "parts of the loss",
+        ("train/loss_rpn_cls", "train/loss_rpn_loc", "train/loss_cls", "train/loss_box_reg", "train/loss_mask"),
+        (),
+    ),
+    ("learning rate", ("train/lr",), ()),
+    ("images per second", ("train/images_per_second",), ()),
+)
+"""Title, what is drawn as a line, and what as a line with points."""
+
+Curve = list[tuple[float, float]]
+
+
+def read_run(path: str | Path) -> dict[str, Curve]:
+    """The (step, value) points of each column of a run.
+
+    Args:
+        path: a run's folder, or its ``metrics.csv``. Rows of earlier starts of a resumed run are overwritten by later
+            ones of the same step.
+
+    Raises:
+        ValueError: no such file, or no steps in it.
+    """
+    path = Path(path)
+    file = path / "metrics.csv" if path.is_dir() else path
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); give the folders of runs") from error
+    points: dict[str, dict[float, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in (None, "step", "epoch") and value and row.get("step"):
+                points.setdefault(name, {})[float(row["step"])] = float(value)
+    if not points:
+        raise ValueError(f"{file}: has no values yet")
+    return {name: sorted(values.items()) for name, values in points.items()}
+
+
+def smooth(curve: Curve, window: int) -> Curve:
+    """Each value as the mean of the finite ones around it."""
+    half = window // 2
+    smoothed = []
+    for k, (step, _) in enumerate(curve):
+        near = [value for _, value in curve[max(0, k - half) : k + half + 1] if math.isfinite(value)]
+        if near:
+            smoothed.append((step, sum(near) / len(near)))
+    return smoothed
+
+
+def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> None:
+    """Draw all runs into one picture; its kind follows from the file's suffix.
+
+    Args:
+        runs: from :func:`read_run`, by name.
+        window: values that are averaged.
+
+    Raises:
+        ValueError: matplotlib is not installed, or does not know the suffix.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(f"plotting needs matplotlib ({error}): pip install 'rcnn-toolkit[plot]'") from error
+    known = set().union(*runs.values())
+    panels = [panel for panel in PANELS if known & {*panel[1], *panel[2]}]
+    figure = Figure(figsize=(11, 3.2 * -(-len(panels) // 2)), layout="constrained")
+    axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
+    for axis, (title, continuous, dotted) in zip(axes, panels, strict=False):
+        _panel(axis, title, runs, continuous, dotted, window)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=110)
+
+
+def _panel(
+    axis: Any,
+    title: str,
+    runs: dict[str, dict[str, Curve]],
+    continuous: Sequence[str],
+    dotted: Sequence[str],
+    window: int,
+) -> None:
+    """One chart: runs by colour, columns by style."""
+    styles = ("-", "--", ":", "-.", (0, (1, 3)))
+    columns = [name for name in (*continuous, *dotted) if any(name in run for run in runs.values())]
+    for k, (run, curves) in enumerate(runs.items()):
+        for n, name in enumerate(columns):
+            if name not in curves:
+                continue
+            drawn = curves[name] if name in dotted else smooth(curves[name], window)
+            label = " ".join(part for part in (run if len(runs) > 1 else "", _short(name)) if part)
+            # One run: colours for columns; several: colours for runs.
+            color = f"C{(k if len(runs) > 1 else n) % 10}"
+            style = styles[n % len(styles)] if len(runs) > 1 else "-"
+            marker = "o" if name in dotted else None
+            axis.plot(*zip(*drawn, strict=True), color=color, linestyle=style, marker=marker, markersize=4, label=label)
+    axis.set_title(title, loc="left", fontsize=10)
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[1]:
+        axis.legend(fontsize=7, frameon=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw runs."""
+    parser = argparse.ArgumentParser(prog="plot", description="Draw the curves of one or more runs.")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
+    parser.add_argument("--output", type=Path, default=Path("curves.png"), help="png, svg or pdf")
+    parser.add_argument("--smooth", type=int, default=1, help="average over so many values")
+    options = parser.parse_args(arguments)
+    try:
+        plot({name: read_run(path) for name, path in _named(options.runs)}, options.output, max(1, options.smooth))
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"plot: {error}\n")
+    print(options.output)
+
+
+def _named(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """By folder names, with as much of the path as tells them apart."""
+    for depth in range(1, 9):
+        names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return list(zip(names, paths, strict=True))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("train/").removeprefix("val/").removesuffix("/AP").removeprefix("loss_")

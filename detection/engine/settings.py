@@ -1,0 +1,38 @@
+"""A data set as ``rcnn fit`` would open it, for tools that look at data and train nothing."""
+
+import warnings
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+
+from detection.engine.command import STRICT, ConfigFile, Parser
+from detection.engine.datamodule import CocoDataModule
+from detection.engine.module import DetectionModule
+from detection.engine.run import RunConfig
+
+
+def read_settings(arguments: Sequence[str]) -> tuple[Namespace, CocoDataModule]:
+    """All settings, and the data of them; nothing is read but configs.
+
+    Args:
+        arguments: as for ``rcnn fit``: ``--config NAME --data.root FOLDER ...``.
+
+    Raises:
+        InputError: a setting that is unknown or does not fit.
+    """
+    parser = Parser(**STRICT)
+    parser.add_argument("-c", "--config", action=ConfigFile)
+    parser.add_lightning_class_args(DetectionModule, "model")
+    parser.add_lightning_class_args(CocoDataModule, "data")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_class_arguments(RunConfig, "run")
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
+    config = parser.parse_args(list(arguments))
+    # The model is not built: that could take long, or need weights.
+    data_only = Parser(**STRICT)
+    data_only.add_lightning_class_args(CocoDataModule, "data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a new name from jsonargparse 4.49 on
+        return config, data_only.instantiate_classes(Namespace(data=config.data)).data

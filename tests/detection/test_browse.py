@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from detection.browse import look, main
+from detection.engine.settings import read_settings
+from detection.shapes import write_shapes
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browsed")
+    write_shapes(folder, 6, 2, size=(48, 64))
+    return folder
+
+
+def test_the_page_shows_files_and_epochs(root, tmp_path):
+    main(["--config", "demo", "--data.root", str(root), "--number", "3", "--views", "2", "--output", str(tmp_path)])
+    page = (tmp_path / "browse.html").read_text()
+    assert page.count("data:image/jpeg") == 3 * 3
+    assert len(list(tmp_path.glob("*.jpg"))) == 3
+
+
+def test_what_is_shown_is_what_is_trained_on(root):
+    _, data = read_settings(["--config", "demo", "--data.root", str(root), "--data.flip", "1"])
+    dataset = data.open("train")
+    seen = look(dataset, 0, 1)
+    assert seen.objects == len(dataset[0].boxes)
+    assert np.array_equal(dataset[0, 0].image, dataset[0, 0].image)
+    assert seen.before.shape[2] == seen.after[0].shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "demo", "--data.root", "nowhere"], "no annotations"),
+        (["--config", "nosuch"], "nosuch"),
+        (["--config", "demo", "--data.flop", "1"], "flop"),
+        (["--config", "demo", "--data.root", "ROOT", "--ids", "99999"], "99999"),
+    ],
+)
+def test_mistakes_are_told(root, tmp_path, capsys, arguments, message):
+    arguments = [str(root) if a == "ROOT" else a for a in arguments]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--output", str(tmp_path)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
