@@ -107,7 +107,7 @@ def _panel(
             # One run: colours for columns; several: colours for runs.
             color = f"C{(k if len(runs) > 1 else n) % 10}"
             style = styles[n % len(styles)] if len(runs) > 1 else "-"
-            marker = "o" if name in dotted else None
+            marker = "os"[dotted.index(name) % 2] if name in dotted else None
             axis.plot(*zip(*drawn, strict=True), color=color, linestyle=style, marker=marker, markersize=4, label=label)
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_xlabel("step")
@@ -140,4 +140,5 @@ def _named(paths: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("train/").removeprefix("val/").removesuffix("/AP").removeprefix("loss_")
+    name = "val loss" if name == "val/loss" else name.removeprefix("train/").removeprefix("val/")
+    return name.removesuffix("/AP").removeprefix("loss_")

@@ -13,30 +13,49 @@ WINDOW = 32
 
 
 class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (image number, epoch) in an order that depends on (seed, epoch) alone.
+    """Batches of (image number, epoch) in an order that depends on (seed, epoch) and the images per step alone.
 
-    Images of like shape go into one batch, which then wastes less of its canvas: the shuffled images are sorted by
-    height over width within windows of ``WINDOW`` batches, and the batches shuffled again. What does not fill a batch
-    of all ranks is left out of this epoch, another part in each.
+    Images of like shape go into one step, which then wastes less of its canvas: the shuffled images are sorted by
+    height over width within windows of ``WINDOW`` steps, and the steps shuffled again. However many ranks and
+    accumulated batches share a step, it has the same images. What does not fill a step is left out of this epoch,
+    another part in each.
 
     Args:
         sizes: (n, 2) height, width of the images.
         batch_size: per rank.
         group: put like shapes together.
+        accumulated: batches of each rank that make one step.
     """
 
     def __init__(
-        self, sizes: np.ndarray, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, group: bool = True
+        self,
+        sizes: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        group: bool = True,
+        accumulated: int = 1,
     ) -> None:
         if len(sizes) == 0:
             raise ValueError("there is no image to train on; the annotation file lists none")
         self.shape = np.asarray(sizes)[:, 0] / np.asarray(sizes)[:, 1]
         self.batch_size, self.seed, self.rank, self.world_size, self.group = batch_size, seed, rank, world_size, group
-        self.epoch, self.position = 0, 0
+        self.accumulated = accumulated
+        self.start(0)
 
-    def start(self, epoch: int, position: int = 0) -> None:
-        """Begin the next iteration at batch ``position`` of ``epoch``."""
-        self.epoch, self.position = epoch, position
+    @property
+    def step_images(self) -> int:
+        """Images of one step, over all ranks."""
+        return self.batch_size * self.world_size * self.accumulated
+
+    def start(self, epoch: int, images: int = 0, step_images: int | None = None) -> None:
+        """Begin the next iteration after the first ``images`` images of ``epoch``.
+
+        Args:
+            step_images: images per step in the run that has seen them, if that was another one.
+        """
+        self.epoch, self._images, self._grouped = epoch, images, step_images or self.step_images
 
     def set_epoch(self, epoch: int) -> None:
         """Begin the next iteration at the start of ``epoch``; the running epoch keeps its position."""
@@ -44,29 +63,38 @@ class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
             self.start(epoch)
 
     def __len__(self) -> int:
-        return max(1, len(self.shape) // (self.batch_size * self.world_size))
+        return self.accumulated * max(1, len(self.shape) // self.step_images)
+
+    def left(self, epoch: int, images: int, step_images: int) -> int:
+        """How many batches :meth:`start` with these leaves to do."""
+        return len(self._batches(epoch, images, step_images))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, position = self.epoch, self.position
-        self.position = 0
-        for batch in self._batches(epoch)[position:]:
+        epoch, images, grouped = self.epoch, self._images, self._grouped
+        self.start(epoch)
+        for batch in self._batches(epoch, images, grouped):
             mine = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
             yield [(int(index), epoch) for index in mine]
 
-    def _batches(self, epoch: int) -> np.ndarray:
-        """(batches, world_size * batch_size) image numbers."""
+    def _batches(self, epoch: int, images: int, step_images: int) -> np.ndarray:
+        """(batches, world_size * batch_size) image numbers, of whole steps."""
+        order = self._order(epoch, step_images)[images:]
+        steps = len(order) // self.step_images
+        return order[: steps * self.step_images].reshape(-1, self.batch_size * self.world_size)
+
+    def _order(self, epoch: int, step_images: int) -> np.ndarray:
+        """Image numbers of the epoch."""
         generator = np.random.default_rng((self.seed, epoch))
         order = generator.permutation(len(self.shape))
-        together = self.batch_size * self.world_size
-        if len(order) < together:
-            return np.resize(order, (1, together))  # fewer images than one batch: some come twice
-        order = order[: len(order) // together * together]
+        if len(order) < step_images:
+            return np.resize(order, step_images)  # fewer images than one step: some come twice
+        order = order[: len(order) // step_images * step_images]
         if self.group:
-            for start in range(0, len(order), WINDOW * together):
-                window = order[start : start + WINDOW * together]
-                order[start : start + WINDOW * together] = window[np.argsort(self.shape[window], kind="stable")]
-        batches = order.reshape(-1, together)
-        return batches[generator.permutation(len(batches))]
+            for start in range(0, len(order), WINDOW * step_images):
+                window = order[start : start + WINDOW * step_images]
+                order[start : start + WINDOW * step_images] = window[np.argsort(self.shape[window], kind="stable")]
+        steps = order.reshape(-1, step_images)
+        return steps[generator.permutation(len(steps))].ravel()
 
 
 class EvalBatchSampler(Sampler[list[int]]):

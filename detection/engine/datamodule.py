@@ -97,7 +97,7 @@ class CocoDataModule(LightningDataModule):
         self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
         self.reading = Reading(max_pixels, allow_outside_root, bad_images)
         self.annotations: dict[str, Annotations] = {}
-        self._resume = (0, 0)  # epoch, and batches of it that are done
+        self._resume: dict[str, int] | None = None
         self._datasets: dict[str, CocoDataset] = {}
         if not sides or min(sides) < 1 or max(sides) > long_side:
             raise InputError(f"data.short_side {short_side} must be above 0 and not above data.long_side {long_side}")
@@ -203,13 +203,38 @@ class CocoDataModule(LightningDataModule):
         return self.annotations[self._predicted if stage == "predict" else stage].to_coco()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is: the epoch, and the batches of it that are done."""
+        """Where training is: the epoch, the images of it that are done, and how many make a step."""
         trainer: Any = self.trainer
-        return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.batch_idx + 1}
+        done = (trainer.fit_loop.batch_idx + 1) * self.device_batch * trainer.world_size
+        if self._resume is not None and trainer.current_epoch == self._resume["epoch"]:
+            # An epoch that was begun with another batch is counted on from there.
+            sampler = self._train_sampler()
+            done += self._resume["images"] - self.batches_done(sampler) * self.device_batch * trainer.world_size
+        return {
+            "epoch": trainer.current_epoch,
+            "images": done,
+            "grouped": self._grouped(trainer.current_epoch),
+            "step_images": self.batch_size,
+            "accumulated": trainer.accumulate_grad_batches,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on at the next batch that was not seen."""
-        self._resume = (state_dict["epoch"], state_dict["batches"])
+        """Go on at the next image that was not seen."""
+        self._resume = dict(state_dict)
+
+    def batches_done(self, sampler: TrainBatchSampler | None = None) -> int:
+        """Batches of the epoch that goes on that count as done, in batches of this run."""
+        sampler = sampler or self._train_sampler()
+        if self._resume is None:
+            return 0
+        left = sampler.left(self._resume["epoch"], self._resume["images"], self._resume["grouped"])
+        return max(0, len(sampler) - left)
+
+    def _grouped(self, epoch: int) -> int:
+        """Images per step by which the order of an epoch was made."""
+        if self._resume is not None and epoch == self._resume["epoch"]:
+            return self._resume["grouped"]
+        return self.batch_size
 
     @property
     def _predicted(self) -> str:
@@ -240,18 +265,28 @@ class CocoDataModule(LightningDataModule):
                 print(annotations.report)
         return annotations
 
-    def _next_epoch(self) -> tuple[int, int]:
-        """The epoch that begins or goes on now, and how many of its batches to leave out."""
+    def _next_epoch(self) -> tuple[int, int, int]:
+        """The epoch that begins or goes on now, how many of its images to leave out, and how they are grouped."""
         trainer: Any = self.trainer
-        epoch, batches = self._resume
-        if batches >= len(self._train_sampler()):
-            epoch, batches = epoch + 1, 0
-        return (epoch, batches) if trainer.current_epoch <= epoch else (trainer.current_epoch, 0)
+        if self._resume is not None:
+            epoch, images, grouped = (self._resume[key] for key in ("epoch", "images", "grouped"))
+            if self._train_sampler().left(epoch, images, grouped) == 0:
+                epoch, images, grouped = epoch + 1, 0, self.batch_size
+            if trainer.current_epoch <= epoch:
+                return epoch, images, grouped
+        return trainer.current_epoch, 0, self.batch_size
 
     def _train_sampler(self) -> TrainBatchSampler:
         trainer: Any = self.trainer
         sizes = self.annotations["train"].sizes
-        return TrainBatchSampler(sizes, self.device_batch, self.seed, trainer.global_rank, trainer.world_size)
+        return TrainBatchSampler(
+            sizes,
+            self.device_batch,
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+            accumulated=trainer.accumulate_grad_batches,
+        )
 
     def _eval_loader(self, split: str) -> DataLoader[Any]:
         trainer: Any = self.trainer
@@ -311,11 +346,11 @@ class EpochLoader(DataLoader[Any]):
     Lightning tells samplers their epoch, but after it has started the workers of a run that goes on.
 
     Args:
-        begin: gives the epoch and how many of its batches to leave out.
+        begin: gives the arguments of :meth:`TrainBatchSampler.start`.
     """
 
     def __init__(
-        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int]], **kwargs: Any
+        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int, int]], **kwargs: Any
     ) -> None:
         super().__init__(dataset, batch_sampler=sampler, **kwargs)
         self._begin, self._sampler = begin, sampler

@@ -23,6 +23,7 @@ from detection.checkpoint import checked_info, describe_model, detector_weights,
 from detection.convert.pretrained import initialise
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
+from detection.engine.rescale import rescale
 from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
@@ -173,14 +174,24 @@ class DetectionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse what was trained for other classes or with other settings, by name."""
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what was trained for other classes or with other settings, by name; count on in images."""
         with user_input():
             source = str(self.trainer.ckpt_path or "checkpoint")
             info = checked_info(checkpoint, source)
             check_categories(info["categories"], self.model.categories)
             # Lightning will fill in the weights again, but its error would be a page long.
             load_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
+        saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
+        if self.trainer.state.fn == "fit" and saved:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            before = saved["step_images"], saved["accumulated"]
+            now = data.batch_size, self.trainer.accumulate_grad_batches
+            if before != now:
+                rescale(checkpoint, before, now, data.batches_done())
+                self.print(
+                    f"Goes on with {now[0]} images per step instead of {before[0]}; the schedule is kept in images"
+                )
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         features = self.model.features(batch.images, batch.sizes)

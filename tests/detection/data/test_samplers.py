@@ -70,10 +70,35 @@ def test_ranks_get_equal_numbers_and_different_images(count, batch_size, world_s
 def test_starting_anywhere_gives_the_rest(position):
     whole = epoch_of(TrainBatchSampler(SIZES, 4), 2)
     sampler = TrainBatchSampler(SIZES, 4)
-    sampler.start(2, position)
+    sampler.start(2, 4 * position)
     assert list(sampler) == whole[position:]
     sampler.set_epoch(3)
     assert list(sampler) == epoch_of(TrainBatchSampler(SIZES, 4), 3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]), st.integers(0, 3))
+def test_a_step_has_the_same_images_however_it_is_shared_out(shared, epoch):
+    world, accumulated = shared
+    ranks = [
+        epoch_of(TrainBatchSampler(SIZES, 8 // world // accumulated, 0, rank, world, accumulated=accumulated), epoch)
+        for rank in range(world)
+    ]
+    flat = [pair for batches in zip(*ranks, strict=True) for batch in batches for pair in batch]
+    assert flat == [pair for batch in epoch_of(TrainBatchSampler(SIZES, 8), epoch) for pair in batch]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.sampled_from([1, 2, 4, 5, 8]), st.sampled_from([1, 2, 4, 5, 8]))
+def test_another_batch_goes_on_with_the_next_image(steps, before, now):
+    first, second = TrainBatchSampler(SIZES, before), TrainBatchSampler(SIZES, now)
+    seen = [index for batch in epoch_of(first, 1)[:steps] for index, _ in batch]
+    second.start(1, len(seen), before)
+    rest = [index for batch in second for index, _ in batch]
+    assert len(rest) == second.left(1, len(seen), before) * now
+    assert not set(seen) & set(rest)
+    assert len(set(seen + rest)) == len(seen) + len(rest) > 40 - now
+    assert len(list(second)) == len(second)  # the next one is whole again
 
 
 def test_no_image_is_an_error():

@@ -86,7 +86,7 @@ def test_training_goes_on_at_the_next_batch(shapes):
     epoch = [batch.image_ids.tolist() for batch in whole.train_dataloader()]
     rest = make(shapes, batch_size=2)
     rest.setup("fit")
-    rest.load_state_dict({"epoch": 0, "batches": 3})
+    rest.load_state_dict({"epoch": 0, "images": 6, "grouped": 2, "step_images": 2, "accumulated": 1})
     loader = rest.train_dataloader()
     assert [batch.image_ids.tolist() for batch in loader] == epoch[3:]
     rest.trainer.current_epoch = whole.trainer.current_epoch = 1
@@ -98,14 +98,23 @@ def test_training_goes_on_at_the_next_batch(shapes):
 def test_a_finished_epoch_is_not_repeated(shapes):
     data = make(shapes, batch_size=2)
     data.setup("fit")
-    data.load_state_dict({"epoch": 4, "batches": 4})
+    data.load_state_dict({"epoch": 4, "images": 8, "grouped": 2, "step_images": 2, "accumulated": 1})
     data.trainer.current_epoch = 4  # Lightning counts it up after it has started the workers
-    assert data._next_epoch() == (5, 0)
+    assert data._next_epoch() == (5, 0, 2)
 
 
 def test_where_training_is(shapes):
-    data = make(shapes, {"current_epoch": 3, "fit_loop": SimpleNamespace(batch_idx=11)})
-    assert data.state_dict() == {"epoch": 3, "batches": 12}
+    trainer = {"current_epoch": 3, "fit_loop": SimpleNamespace(batch_idx=2)}
+    data = make(shapes, trainer, batch_size=2)
+    data.setup("fit")
+    state = {"epoch": 3, "images": 6, "grouped": 2, "step_images": 2, "accumulated": 1}
+    assert data.state_dict() == state
+    # With another batch, after one image was left over: 1 + 1 batch of 4.
+    other = make(shapes, {"current_epoch": 3, "fit_loop": SimpleNamespace(batch_idx=1)}, batch_size=4)
+    other.setup("fit")
+    other.load_state_dict({**state, "images": 4})
+    assert other.batches_done() == 1
+    assert other.state_dict() == {"epoch": 3, "images": 8, "grouped": 2, "step_images": 4, "accumulated": 1}
 
 
 @pytest.mark.parametrize(

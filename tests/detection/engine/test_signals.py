@@ -72,6 +72,36 @@ def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsy
     assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == STEPS
 
 
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        (("--data.batch_size", "4"), 4),  # 8 images an epoch: 4 of the first are done, then 1 + 2 steps
+        (("--data.batch_size", "1"), 16),
+        (("--trainer.accumulate_grad_batches", "2"), 8),
+    ],
+)
+def test_another_batch_goes_on_where_the_images_were(interrupted, run, tmp_path, monkeypatch, options, last):
+    seen = []
+    step = DetectionModule.training_step
+
+    def spy(self, batch, batch_idx):
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        seen.append((self.trainer.current_epoch, batch.image_ids.tolist(), rate))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", spy)
+    length = ("--model.schedule.length", "2", "--model.schedule.warmup", "0", "--model.schedule.milestones", "[1]")
+    assert interrupted(signal.SIGTERM, 1, *length, "--run.folder", "out") == 143
+    assert run("fit", *length, "--run.folder", "out", "--resume", "auto", *options) == 0
+    for epoch in (0, 1):
+        images = [image for at, ids, _ in seen if at == epoch for image in ids]
+        assert len(images) == len(set(images)) == 8
+    assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == last
+    batch = int(options[1]) if options[0] == "--data.batch_size" else 2
+    assert seen[2][2] == pytest.approx(0.02 * batch / 16)
+    assert seen[-1][2] == pytest.approx(0.002 * batch / 16)
+
+
 def test_accumulated_gradients_are_finished_first(interrupted, tmp_path):
     options = ("--trainer.accumulate_grad_batches", "2", "--data.batch_size", "4")
     assert interrupted(signal.SIGTERM, 1, *options, "--run.folder", "out") == 143

@@ -1,0 +1,43 @@
+"""A run that goes on with another batch: everything that counts steps is counted in images, and counted again."""
+
+from typing import Any
+
+
+def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int, int], in_epoch: int) -> None:
+    """Change a checkpoint of Lightning in place, so that its run goes on with another batch size or accumulation.
+
+    The schedule keeps its place in images seen; the learning rate follows the batch (Goyal et al. 2017, section 2.1).
+
+    Args:
+        before: images per optimizer step, and batches accumulated for it, when it was saved.
+        now: the same in this run.
+        in_epoch: batches of the running epoch that count as done, in this run's batches.
+    """
+    (images, accumulated), (images_now, accumulated_now) = before, now
+    steps = images / images_now
+    batches = steps * accumulated_now / accumulated
+    loop = checkpoint["loops"]["fit_loop"]
+    progress = loop["epoch_loop.batch_progress"]
+    progress["total"] = _times(progress["total"], batches)
+    progress["current"] = dict.fromkeys(progress["current"], in_epoch)
+    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for count in (optimizer["step"], optimizer["zero_grad"], loop["epoch_loop.scheduler_progress"]):
+        count["total"] = _times(count["total"], steps)
+        count["current"] = dict.fromkeys(count["current"], in_epoch // accumulated_now)
+    state = loop["epoch_loop.state_dict"]
+    if "_batches_that_stepped" in state:
+        state["_batches_that_stepped"] = round(state["_batches_that_stepped"] * steps)
+    checkpoint["global_step"] = optimizer["step"]["total"]["completed"]
+    factor = images_now / images
+    for schedule in checkpoint["lr_schedulers"]:
+        schedule["last_epoch"] = round(schedule["last_epoch"] * steps)
+        schedule["_step_count"] = schedule["last_epoch"] + 1
+        for key in ("base_lrs", "_last_lr"):
+            schedule[key] = [lr * factor for lr in schedule[key]]
+    for one in checkpoint["optimizer_states"]:
+        for group in one["param_groups"]:
+            group |= {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
+
+
+def _times(counts: dict[str, int], factor: float) -> dict[str, int]:
+    return {name: round(count * factor) for name, count in counts.items()}
