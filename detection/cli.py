@@ -72,7 +72,7 @@ def complete(arguments: list[str]) -> list[str]:
         arguments = ["fit", *arguments]
     if not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
-    arguments = _resume(arguments)
+    arguments = _deterministic(_resume(arguments))
     path = _value_of("--ckpt_path", arguments)
     reference = _value_of("--model.weights", arguments) or _weights_in_configs(arguments)
     started_from_weights = reference not in (None, "null", "")
@@ -104,6 +104,28 @@ def _resume(arguments: list[str]) -> list[str]:
         last = Path(folder) / "checkpoints" / "last.ckpt"
         split[place : place + 2] = ["--resume", str(last)] if last.is_file() else []
     return [renamed.get(part, part) for part in split]
+
+
+def _deterministic(arguments: list[str]) -> list[str]:
+    """``--deterministic seeded`` gives the same losses twice up to rounding, ``strict`` to the last bit.
+
+    Raises:
+        InputError: another word.
+    """
+    from detection.engine.errors import InputError
+
+    given = []
+    words = {"strict": "true", "seeded": "false"}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.split("=")[0] != "--deterministic":
+            given.append(argument)
+            continue
+        word = argument.split("=", 1)[1] if "=" in argument else next(rest, "")
+        if word not in words:
+            raise InputError(f"--deterministic {word}: must be strict or seeded")
+        given.append(f"--trainer.deterministic={words[word]}")
+    return given
 
 
 def _settings_of_checkpoint(path: str) -> dict[str, Any]:

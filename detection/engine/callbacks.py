@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from torch.optim import Optimizer
 
+from detection.provenance import checksum, software
 from detection.structures import Batch
 
 
@@ -150,6 +151,36 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(path, weights_only=False)
             self._saved, self._time = trainer.global_step, time.monotonic()
         return str(path)
+
+
+class RunRecord(Callback):
+    """``run.json`` in the run's folder: for each start of it the command, versions, commit, devices and data."""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        if not trainer.is_global_zero or folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        record = {
+            **software(),
+            "devices": f"{trainer.world_size} x {module.device.type}, precision {trainer.precision}",
+            "data": {
+                split: {
+                    "annotations": str(annotations.path),
+                    "sha256": checksum(annotations.path),
+                    "images": len(annotations),
+                    "objects": annotations.num_objects,
+                }
+                for split, annotations in data.annotations.items()
+            },
+        }
+        path = Path(folder) / "run.json"
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        except (OSError, ValueError, KeyError):
+            earlier = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"starts": [*earlier, record]}, indent=1), encoding="utf-8")
 
 
 class MetricsFile(Callback):

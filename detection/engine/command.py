@@ -14,13 +14,13 @@ import yaml
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
-from detection.engine.errors import InputError
+from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
 from detection.engine.schedule import limits
@@ -169,12 +169,14 @@ class Command(LightningCLI):
         save = self.subcommand == "fit" and given.enable_checkpointing is not False
         if not save:
             kwargs["enable_checkpointing"] = False
-        ours = callbacks(config.run, monitor, users, given.enable_progress_bar is not False, save)
+        with user_input():
+            ours = callbacks(config.run, monitor, users, given.enable_progress_bar is not False, save)
         kwargs["callbacks"] = [*users, *ours]
         plugins = given.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+            ours_io: CheckpointIO = AtomicCheckpointIO()
+            kwargs["plugins"] = [*plugins, AsyncCheckpointIO(ours_io) if config.run.save_in_background else ours_io]
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:

@@ -1,5 +1,6 @@
 """Errors whose message is all that a user needs to see."""
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def told(error: BaseException) -> tuple[str, int | None]:
         return str(error), 1
     if isinstance(error, StoppedError):
         return str(error), error.code
+    if isinstance(error, RuntimeError) and (found := re.match(r"(\S+) does not have a deterministic", str(error))):
+        return f"--deterministic strict: {found[1]} cannot be computed alike twice on this device; use seeded", 2
     # PyTorch's word for a worker that was killed, crashed or hangs; the data module adds what it was reading.
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader"):
         place = "; ".join(getattr(error, "__notes__", []))

@@ -1,6 +1,6 @@
 """A run: its folder, its loggers and its callbacks.
 
-``runs/NAME/version_N/`` holds config.yaml, metrics.csv, metrics.json, the pictures and checkpoints/best.ckpt,
+``runs/NAME/version_N/`` holds config.yaml, run.json, metrics.csv, metrics.json, the pictures and checkpoints/best.ckpt,
 checkpoints/last.ckpt.
 """
 
@@ -15,11 +15,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from detection.engine.average import Average, AverageConfig
 from detection.engine.callbacks import (
     Bar,
     LastCheckpoint,
     Lines,
     MetricsFile,
+    RunRecord,
     Throughput,
     ValidateAtEnd,
 )
@@ -46,6 +48,10 @@ class RunConfig:
     """Steps with a loss or gradient that is not finite that are left out before training stops."""
     save_minutes: float = 30
     """Save last.ckpt so often between validations, which save it anyway."""
+    save_in_background: bool = False
+    """Write checkpoints in a thread while training goes on; takes the memory of one more copy."""
+    average: AverageConfig | None = None
+    """Keep an average of the weights, and evaluate and save it."""
 
 
 def loggers(config: RunConfig, root: str | Path) -> list[Logger]:
@@ -87,7 +93,10 @@ def callbacks(
         save: write checkpoints.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
-    ours: list[Callback] = [guard, ValidateAtEnd(), Throughput(), MetricsFile()]
+    ours: list[Callback] = [guard]
+    if config.average is not None:
+        ours.append(Average(config.average))  # before what saves, which would miss the last step's update
+    ours += [ValidateAtEnd(), Throughput(), MetricsFile(), RunRecord()]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}

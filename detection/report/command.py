@@ -19,7 +19,7 @@ from detection.inference import load_model
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.predicting.find import Found, find_in_views
 from detection.predicting.tiles import find_in_tiles
-from detection.report.about import about
+from detection.provenance import about
 from detection.report.analysis import analyse
 from detection.report.compare import open_truth
 from detection.report.files import write

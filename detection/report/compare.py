@@ -13,7 +13,7 @@ from typing import Any
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import STATISTICS, hotcoco_evaluation
 from detection.evaluation.results import read_results
-from detection.report.about import checksum
+from detection.provenance import checksum
 from detection.report.files import plain
 from detection.report.page import KINDS, number, table
 
@@ -84,7 +84,7 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
     """Refuse two evaluations whose numbers mean different things.
 
     Args:
-        first: what :func:`~detection.report.about.about` wrote.
+        first: what :func:`~detection.provenance.about` wrote.
 
     Raises:
         ValueError: with all reasons.

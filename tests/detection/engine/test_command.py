@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 import yaml
 
 from detection.checkpoint import load_model
-from detection.cli import main
+from detection.cli import complete, main
+from detection.engine.errors import InputError, told
 from detection.engine.module import DetectionModule
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,6 +37,7 @@ def test_a_run_leaves_its_files(trained):
         "config.yaml",
         "metrics.csv",
         "metrics.json",
+        "run.json",
         "train_batch.jpg",
         "val_predictions_000004.jpg",
     }
@@ -261,3 +264,79 @@ def data_alone(trained):
     """The data settings of a run, as YAML."""
     saved = yaml.safe_load((trained / "config.yaml").read_text())
     return yaml.safe_dump({"data": saved["data"], "trainer": {"accelerator": "cpu"}})
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_what_a_run_was_made_of(trained):
+    (start,) = json.loads((trained / "run.json").read_text())["starts"]
+    assert start["torch"] == torch.__version__
+    assert start["data"]["train"]["images"] == 8
+    assert len(start["data"]["val"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("kind", ["ema", "mean"])
+def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
+    steps = []
+    end = DetectionModule.on_before_zero_grad
+
+    def spy(self, optimizer):
+        steps.append({name: value.clone() for name, value in self.state_dict().items()})
+        return end(self, optimizer)
+
+    monkeypatch.setattr(DetectionModule, "on_before_zero_grad", spy)
+    options = ("--run.average", f"{{kind: {kind}, decay: 0.5, start: 0.5}}", "--run.pictures", "0")
+    assert run("fit", "--run.folder", "out", *options) == 0
+    saved = weights_of(tmp_path / "out/checkpoints/best.ckpt")
+    assert "current_model_state" in saved
+    name = "model.box_head.logits.weight"
+    # Four steps; the average begins with the weights after the third and takes in the fourth.
+    third, fourth = steps[3][name], saved["current_model_state"][name]
+    assert not torch.equal(third, fourth)
+    assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
+
+
+def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
+    options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
+    assert run("fit", "--run.folder", "whole", *options) == 0
+    step = DetectionModule.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", stop)
+        assert run("fit", "--run.folder", "parts", *options) == 143
+    assert run("fit", "--run.folder", "parts", "--resume", "auto", *options) == 0
+    whole, parts = (weights_of(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "parts"))
+    assert all(torch.equal(whole["state_dict"][name], parts["state_dict"][name]) for name in whole["state_dict"])
+
+
+@pytest.fixture
+def _not_deterministic_for_others():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_not_deterministic_for_others")
+def test_strict_runs_agree_to_the_last_bit_also_saved_in_the_background(run, tmp_path):
+    plain = ("--deterministic", "strict", "--run.pictures", "0")
+    assert run("fit", "--run.folder", "one", *plain) == 0
+    assert run("fit", "--run.folder", "two", *plain, "--run.save_in_background", "true") == 0
+    one, two = (weights_of(tmp_path / name / "checkpoints/last.ckpt")["state_dict"] for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_cannot_be_strict_is_named():
+    error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
+    assert told(error) == (
+        "--deterministic strict: scatter_cuda cannot be computed alike twice on this device; use seeded",
+        2,
+    )
+    with pytest.raises(InputError, match="must be strict or seeded"):
+        complete(["fit", "--deterministic", "very"])
+    assert complete(["fit", "--deterministic=seeded"]) == ["fit", "--trainer.deterministic=false"]

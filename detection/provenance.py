@@ -1,4 +1,4 @@
-"""What an evaluation was made of, so that it can be made again, and compared with nothing else by mistake."""
+"""What a run or an evaluation was made of, so that it can be made again, and compared with nothing else by mistake."""
 
 import hashlib
 import platform
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 import detection
+
+PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "opencv-python-headless", "pycocotools", "hotcoco")
 
 
 def about(
@@ -33,10 +35,17 @@ def about(
         "protocol": protocol,
         "engine": f"{engine} {installed(engine)}",
         **{f"sha256_of_{path.name}": checksum(path) for path in sources},
+        **software(),
+    }
+
+
+def software() -> dict[str, str]:
+    """When, by which command, and with which versions."""
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(sys.argv),
         "rcnn_toolkit": detection.__version__ + commit(),
-        "torch": str(torch.__version__),
+        **{package: installed(package) for package in PACKAGES},
         "python": platform.python_version(),
     }
 
@@ -49,10 +58,12 @@ def checksum(path: Path) -> str:
 
 def installed(package: str) -> str:
     """The version of an installed package."""
+    if package == "torch":
+        return str(torch.__version__)  # tells for which device it was built, too
     try:
         return version(package)
     except PackageNotFoundError:
-        return "(version unknown)"
+        return "not installed"
 
 
 def commit() -> str:
