@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from torch.optim import Optimizer
 
 from detection.provenance import checksum, software
-from detection.structures import Batch
+from detection.structures import IGNORE, Batch
 
 
 class ValidateAtEnd(Callback):
@@ -151,6 +151,26 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(path, weights_only=False)
             self._saved, self._time = trainer.global_step, time.monotonic()
         return str(path)
+
+
+class TellPlace(Callback):
+    """Adds to an error in training on which rank, at which step and on which images it happened."""
+
+    def __init__(self) -> None:
+        self._ids: Any = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, index: int) -> None:
+        self._ids = batch.image_ids
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self._ids = None
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if self._ids is not None:
+            ids = ", ".join(str(image_id) for image_id in self._ids.tolist() if image_id != IGNORE)
+            exception.add_note(f"rank {trainer.global_rank}, step {trainer.global_step}, images with id {ids}")
 
 
 class RunRecord(Callback):

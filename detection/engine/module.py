@@ -23,7 +23,7 @@ from detection.checkpoint import checked_info, describe_model, detector_weights,
 from detection.convert.pretrained import initialise
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
-from detection.engine.rescale import rescale
+from detection.engine.progress import mend, rescale
 from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
@@ -173,6 +173,8 @@ class DetectionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
+        if self.trainer.state.fn == "fit":
+            mend(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what was trained for other classes or with other settings, by name; count on in images."""

@@ -22,6 +22,7 @@ from detection.engine.callbacks import (
     Lines,
     MetricsFile,
     RunRecord,
+    TellPlace,
     Throughput,
     ValidateAtEnd,
 )
@@ -93,7 +94,7 @@ def callbacks(
         save: write checkpoints.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
-    ours: list[Callback] = [guard]
+    ours: list[Callback] = [TellPlace(), guard]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
     ours += [ValidateAtEnd(), Throughput(), MetricsFile(), RunRecord()]

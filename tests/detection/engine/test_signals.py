@@ -53,12 +53,21 @@ def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path,
 def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path):
     length = ("--model.schedule.length", "2")
     assert run("fit", *length, "--run.folder", "whole") == 0
-    for at in (1, 5):  # in the middle of the first and of the second epoch
+    for at in (1, 3, 5):  # in the middle of the first, at its end, in the middle of the second epoch
         folder = f"out{at}"
         assert interrupted(signal.SIGTERM, at, "--run.folder", folder) == 143
         assert run("fit", *length, "--run.folder", folder, "--resume", "auto") == 0
         one, other = weights(tmp_path / "whole"), weights(tmp_path / folder)
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_was_stopped_at_the_end_of_an_epoch_and_again_in_the_next(interrupted, run, tmp_path):
+    assert run("fit", "--model.schedule.length", "2", "--run.folder", "whole") == 0
+    assert interrupted(signal.SIGTERM, 3, "--run.folder", "out") == 143
+    assert interrupted(signal.SIGTERM, 5, "--run.folder", "out", "--resume", "auto") == 143
+    assert run("fit", "--model.schedule.length", "2", "--run.folder", "out", "--resume", "auto") == 0
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A run that goes on with another batch: everything that counts steps is counted in images, and counted again."""
+"""What Lightning writes down about where a run is: mended, and counted anew for another batch."""
 
 from typing import Any
 
@@ -37,6 +37,17 @@ def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int,
     for one in checkpoint["optimizer_states"]:
         for group in one["param_groups"]:
             group |= {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
+
+
+def mend(checkpoint: dict[str, Any]) -> None:
+    """Say that the running epoch has begun, in place.
+
+    A run that goes on from the last batch of an epoch does not count the next epoch as begun (Lightning 2.6); a
+    checkpoint from its middle would then begin that epoch again.
+    """
+    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+        if counts["ready"] <= counts["completed"]:
+            counts["ready"] = counts["started"] = counts["completed"] + 1
 
 
 def _times(counts: dict[str, int], factor: float) -> dict[str, int]:

@@ -1,0 +1,165 @@
+"""Several processes on a CPU, as a cluster would start them: torchrun, two and three ranks, one and two nodes."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detection.shapes import write_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+AGENT = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Agent(Callback):
+    '''On one rank, at one step: raises, or signals itself.'''
+
+    def __init__(self, rank: int, step: int, signal: int | None = None):
+        self.rank, self.step, self.signal = rank, step, signal
+
+    def on_before_backward(self, trainer, module, loss):
+        if trainer.global_rank == self.rank and trainer.global_step == self.step:
+            if self.signal is None:
+                raise RuntimeError("broken on purpose")
+            os.kill(os.getpid(), self.signal)
+"""
+
+
+def tiny() -> dict:
+    """The settings of the engine's tests."""
+    path = ROOT / "tests/detection/engine/conftest.py"
+    spec = importlib.util.spec_from_file_location("engine_conftest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TINY
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Seven images to train on, which no number of ranks divides, and five to validate on."""
+    folder = tmp_path_factory.mktemp("processes")
+    root = write_shapes(folder / "shapes", train=7, val=5, size=(64, 96))
+    settings = tiny()
+    settings = settings | {"data": {**settings["data"], "root": str(root)}, "run": {"pictures": 0}}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    (folder / "agent.py").write_text(AGENT)
+    return path
+
+
+def torchrun(config, ranks, *options, subcommand="fit", nodes=None, wait=True, timeout=120):
+    """Start ``ranks`` processes; the finished process, or with ``wait=False`` the running one."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    launch += nodes or ["--standalone"]
+    command = [*launch, str(ROOT / "tools/train.py"), subcommand, "--config", str(config)]
+    command += ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp", *map(str, options)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{config.parent}", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    process = subprocess.Popen(command, cwd=config.parent, **pipes)
+    if not wait:
+        return process
+    output, _ = process.communicate(timeout=timeout)
+    process.output = output
+    return process
+
+
+def agent(**settings) -> tuple[str, str]:
+    return "--trainer.callbacks", json.dumps({"class_path": "agent.Agent", "init_args": settings})
+
+
+def last(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def same_weights(one: Path, two: Path) -> bool:
+    one, two = last(one)["state_dict"], last(two)["state_dict"]
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("step", "workers"), [(5, 0), (6, 2)])
+def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, tmp_path, step, workers):
+    """Ten epochs of three steps; the ranks agree to stop at step 10: after the first of the fourth epoch."""
+    options = ("--model.schedule.length", "4", "--data.workers", workers, "--trainer.limit_val_batches", "0")
+    whole = torchrun(config, 2, *options, "--run.folder", tmp_path / "whole")
+    assert whole.returncode == 0, whole.output
+    stopped = torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", *agent(rank=1, step=step, signal=15))
+    assert stopped.returncode != 0
+    assert "exitcode  : 143" in stopped.output
+    assert last(tmp_path / "parts")["global_step"] == 10
+    resumed = torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", "--resume", "auto")
+    assert resumed.returncode == 0, resumed.output
+    assert last(tmp_path / "parts")["global_step"] == 12
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_two_ranks_go_on_as_one(config, tmp_path):
+    """Another world size: the same images follow, and the run ends at the same step."""
+    options = ("--model.schedule.length", "4", "--trainer.limit_val_batches", "0", "--run.folder", tmp_path / "run")
+    torchrun(config, 2, *options, *agent(rank=0, step=5, signal=15))
+    before = last(tmp_path / "run")
+    resumed = torchrun(config, 1, *options, "--resume", "auto")
+    assert resumed.returncode == 0, resumed.output
+    after = last(tmp_path / "run")
+    assert (before["global_step"], after["global_step"]) == (10, 12)
+    assert before["CocoDataModule"]["images"] == 2  # of the fourth epoch
+    assert after["CocoDataModule"]["images"] == 6
+
+
+def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
+    trained = torchrun(config, 1, "--run.folder", tmp_path / "trained")
+    assert trained.returncode == 0, trained.output
+    checkpoint = tmp_path / "trained" / "checkpoints" / "last.ckpt"
+    test = ("--data.test", '{"images": "val", "annotations": "annotations/instances_val.json"}')
+    found = []
+    for ranks in (1, 2, 3):
+        folder = tmp_path / str(ranks)
+        options = ("--ckpt_path", checkpoint, "--run.folder", folder, "--model.box_head.score_threshold", "0")
+        done = torchrun(config, ranks, *options, *test, subcommand="test")
+        assert done.returncode == 0, done.output
+        numbers = json.loads((folder / "metrics.json").read_text())
+        precision = {name: value for name, value in numbers.items() if "/A" in name}
+        found.append(([(folder / f"results_{kind}.json").read_bytes() for kind in ("bbox", "segm")], precision))
+    assert found[0] == found[1] == found[2]
+    assert len(json.loads(found[0][0][0])) > 20
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_raises_and_all_end(config, tmp_path, rank):
+    done = torchrun(config, 2, "--run.folder", tmp_path / "run", *agent(rank=rank, step=2), timeout=60)
+    assert done.returncode != 0
+    assert "broken on purpose" in done.output
+    assert f"rank {rank}, step 2, images with id" in done.output
+
+
+def test_more_ranks_than_images(config, tmp_path):
+    root = write_shapes(tmp_path / "two", train=2, val=2, size=(64, 96))
+    done = torchrun(config, 3, "--data.root", root, "--data.batch_size", "3", "--run.folder", tmp_path / "run")
+    assert done.returncode == 0, done.output
+    alone = torchrun(
+        config, 1, "--data.root", root, "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt",
+        "--run.folder", tmp_path / "alone", subcommand="validate",
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.output
+    three, one = (json.loads((tmp_path / n / "metrics.json").read_text().splitlines()[-1]) for n in ("run", "alone"))
+    assert {n: three[n] for n in three if "/A" in n} == {n: one[n] for n in one if "/A" in n}
+
+
+def test_two_nodes(config, tmp_path):
+    """Two agents that meet over loopback, one rank each, give what two ranks on one node give."""
+    together = torchrun(config, 2, "--run.folder", tmp_path / "one_node")
+    assert together.returncode == 0, together.output
+    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "t", "--rdzv-endpoint", "127.0.0.1:29577"]
+    options = ("--trainer.num_nodes", "2", "--run.folder", tmp_path / "two_nodes")
+    agents = [torchrun(config, 1, *options, nodes=meet, wait=False) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in agents]
+    assert [process.returncode for process in agents] == [0, 0], outputs
+    assert same_weights(tmp_path / "one_node", tmp_path / "two_nodes")
