@@ -119,6 +119,7 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -134,6 +135,12 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what a process that was killed left of a checkpoint; nobody else may be writing one there."""
+    for partial in folder.glob(f".{name}.*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:

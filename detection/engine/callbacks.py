@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from torch.optim import Optimizer
 
+from detection.checkpoint import sweep
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
 
@@ -120,6 +121,11 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, minutes: float) -> None:
         self.minutes, self._saved, self._time = minutes, -1, 0.0
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        if stage == "fit" and trainer.is_global_zero and folder is not None:
+            sweep(Path(folder) / "checkpoints")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved, self._time = trainer.global_step, time.monotonic()

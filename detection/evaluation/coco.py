@@ -17,7 +17,7 @@ from detection.evaluation.engines import STATISTICS, choose, mean, score, summar
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.results import check_result
 from detection.ops import boxes as box_ops
-from detection.ops.masks import encode_masks, rounded_frames, run_lengths
+from detection.ops.masks import encode_masks, rounded_frames, run_lengths, sound_counts
 from detection.structures import IGNORE, Batch, Categories, Detections
 
 
@@ -152,6 +152,7 @@ class CocoEvaluator:
                 if keys[iou_type] in result and image_id not in self._found[iou_type]:
                     entry = (float(result["score"]), category_id, result[keys[iou_type]])
                     groups[iou_type].setdefault(image_id, []).append(entry)
+        whole = self._whole_masks(groups.get("segm", {}))
         for iou_type, images in groups.items():
             for image_id, entries in images.items():
                 scores, categories, values = (list(column) for column in zip(*entries, strict=True))
@@ -162,7 +163,10 @@ class CocoEvaluator:
                     found = _Found(score_array[keep], category_array[keep], xywh[keep])
                 else:
                     keep = np.isfinite(score_array)
-                    counts = [self._counts(image_id, rle) for rle, sound in zip(values, keep, strict=True) if sound]
+                    counts = [rle["counts"] for rle, sound in zip(values, keep, strict=True) if sound]
+                    if image_id not in whole:
+                        kept = [rle for rle, sound in zip(values, keep, strict=True) if sound]
+                        counts = [self._counts(image_id, rle) for rle in kept]
                     found = _Found(score_array[keep], category_array[keep], counts)
                 self._found[iou_type][image_id] = found
                 lost = int((~keep).sum())
@@ -251,6 +255,23 @@ class CocoEvaluator:
         if self._sizes[image_id] not in ((height, width), (None, None)):
             expected = " x ".join(map(str, self._sizes[image_id]))
             raise ValueError(f"image {image_id} is {height} x {width}, but {expected} in the ground truth")
+
+    def _whole_masks(self, images: Mapping[int, Sequence[tuple[float, int, Any]]]) -> set[int]:
+        """Images whose masks are all compressed, of the right size and whole; the others are looked at one by one."""
+        candidates: list[int] = []
+        owners: list[int] = []
+        texts: list[str] = []
+        pixels: list[int] = []
+        for image_id, entries in images.items():
+            height, width = self._sizes[image_id]
+            rles = [entry[2] for entry in entries]
+            if height and all(type(r["counts"]) is str and [*r["size"]] == [height, width] for r in rles):
+                texts += [rle["counts"] for rle in rles]
+                owners += [len(candidates)] * len(rles)
+                pixels += [height * width] * len(rles)
+                candidates.append(image_id)
+        broken = {owners[k] for k in np.flatnonzero(~sound_counts(texts, np.array(pixels, dtype=np.int64))).tolist()}
+        return {image_id for k, image_id in enumerate(candidates) if k not in broken}
 
     def _counts(self, image_id: int, rle: Mapping[str, Any]) -> str:
         """The compressed counts of a result's RLE, checked."""

@@ -124,30 +124,49 @@ def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 200, see
     truth, results = evaluator.truth(iou_type), evaluator.results(iou_type)
     if not truth["images"]:
         raise ValueError("no image was evaluated; add detections first")
-    evaluation = hotcoco_evaluation(truth, results, iou_type)
-    precision, recall = (np.asarray(evaluation.eval[key]) for key in ("precision", "recall"))
-    point, statuses = _operating_point(evaluation, results)
-    shown = [result for result in results if result["score"] >= point["threshold"]]
+    # Each evaluation takes a copy of the detections: one after the other, and the results are let go between them.
+    from_all = _of_all(evaluator, truth, results, iou_type, resamplings, seed)
+    threshold = from_all["operating_point"]["threshold"]
+    shown = [result for result in results if result["score"] >= threshold]
+    del results
     at_point = hotcoco_evaluation(truth, shown, iou_type)
-    tide = evaluation.tide_errors()
+    diagnostics = at_point.image_diagnostics(iou_thr=0.5, score_thr=0.8)
     return Analysis(
         iou_type=iou_type,
         images=len(truth["images"]),
         objects=sum(not a["iscrowd"] for a in truth["annotations"]),
-        detections=len(results),
-        numbers=_numbers(evaluation, truth, iou_type, summarize(precision, recall), resamplings, seed),
-        classes=_classes(evaluator, truth, precision, recall, np.asarray(evaluation.eval["scores"])),
-        curves={f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
-        class_curves=_class_curves(evaluator, precision),
-        errors={kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
-        error_counts={kind: int(tide["counts"][kind]) for kind in ERRORS},
-        by_crowding=_by_crowding(evaluation, truth),
-        calibration=_calibration(results, statuses),
-        operating_point=point,
         confusion=_confusion(at_point, evaluator.categories.ids),
-        by_image=_by_image(at_point, truth),
-        suspects=_suspects(at_point, truth, shown),
+        by_image=_by_image(diagnostics["img_summary"], truth),
+        suspects=_suspects(diagnostics["label_errors"], truth, shown),
+        **from_all,
     )
+
+
+def _of_all(
+    evaluator: CocoEvaluator,
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    iou_type: str,
+    resamplings: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The fields that come from all detections, however low they score."""
+    evaluation = hotcoco_evaluation(truth, results, iou_type)
+    precision, recall = (np.asarray(evaluation.eval[key]) for key in ("precision", "recall"))
+    point, statuses = _operating_point(evaluation, results)
+    tide = evaluation.tide_errors()
+    return {
+        "detections": len(results),
+        "numbers": _numbers(evaluation, truth, iou_type, summarize(precision, recall), resamplings, seed),
+        "classes": _classes(evaluator, truth, precision, recall, np.asarray(evaluation.eval["scores"])),
+        "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
+        "class_curves": _class_curves(evaluator, precision),
+        "errors": {kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
+        "error_counts": {kind: int(tide["counts"][kind]) for kind in ERRORS},
+        "by_crowding": _by_crowding(evaluation, truth),
+        "calibration": _calibration(results, statuses),
+        "operating_point": point,
+    }
 
 
 def _numbers(
@@ -252,8 +271,7 @@ def _confusion(at_point: Any, ids: tuple[int, ...]) -> list[list[int]]:
     return np.asarray(found["matrix"]).astype(int)[np.ix_(order, order)].tolist()
 
 
-def _by_image(at_point: Any, truth: dict[str, Any]) -> list[ImageRow]:
-    summary = at_point.image_diagnostics(iou_thr=0.5)["img_summary"]
+def _by_image(summary: dict[int, dict[str, Any]], truth: dict[str, Any]) -> list[ImageRow]:
     rows = []
     for image in truth["images"]:
         counts = summary.get(image["id"], {"tp": 0, "fp": 0, "fn": 0})
@@ -264,11 +282,13 @@ def _by_image(at_point: Any, truth: dict[str, Any]) -> list[ImageRow]:
     return sorted(rows, key=lambda row: (row.F1, -row.missed - row.wrong, row.image_id))
 
 
-def _suspects(at_point: Any, truth: dict[str, Any], shown: list[dict[str, Any]], most: int = 50) -> list[Suspect]:
+def _suspects(
+    entries: list[dict[str, Any]], truth: dict[str, Any], shown: list[dict[str, Any]], most: int = 50
+) -> list[Suspect]:
     names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth["images"]}
     kinds = {"wrong_label": "another class is annotated", "missing_annotation": "nothing is annotated"}
     suspects = []
-    for entry in at_point.image_diagnostics(iou_thr=0.5, score_thr=0.8)["label_errors"]:
+    for entry in entries:
         box = shown[entry["dt_id"] - 1].get("bbox") or _box(shown[entry["dt_id"] - 1]["segmentation"])
         suspects.append(
             Suspect(

@@ -44,13 +44,7 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if all(source.endswith(".json") for source in options.what):
-        results = [result for source in options.what for result in read_results(source)]
-        types = options.iou_types or [
-            kind for kind, key in (("bbox", "bbox"), ("segm", "segmentation")) if any(key in one for one in results)
-        ]
-        evaluator = CocoEvaluator(options.annotations, types or ["bbox"], options.engine, "all")
-        evaluator.add_results(results)
-        return evaluator
+        return _read(options)
     if len(options.what) > 1:
         raise ValueError("give one model, or one or more result files that end in .json")
     if options.images is None:
@@ -75,6 +69,22 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
         detect_looking(model, annotations, options.images, evaluator, look)
     else:
         detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
+    return evaluator
+
+
+def _read(options: argparse.Namespace) -> CocoEvaluator:
+    """The detections of result files."""
+    types: list[str] = options.iou_types or []
+    if not types:
+        beginnings = ""
+        for source in options.what:
+            with open(source, encoding="utf-8", errors="replace") as file:
+                beginnings += file.read(100_000)
+        keys = {"bbox": '"bbox"', "segm": '"segmentation"'}
+        types = [kind for kind, key in keys.items() if key in beginnings] or ["bbox"]
+    evaluator = CocoEvaluator(options.annotations, types, options.engine, "all")
+    for source in options.what:  # one after the other, as half a million masks take a gigabyte
+        evaluator.add_results(read_results(source))
     return evaluator
 
 
@@ -105,13 +115,16 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
         mean = sum(precision.values()) / len(precision) if precision else math.nan
         _print("bbox, VOC", {"AP50": mean} | {names[id]: value for id, value in precision.items()})
         return
-    numbers = evaluator.evaluate()
-    for kind in evaluator.iou_types:
-        _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
     if evaluator.engine != "hotcoco":
+        numbers = evaluator.evaluate()
+        for kind in evaluator.iou_types:
+            _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
         print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
         return
-    analyses = [analyse(evaluator, kind, options.resamplings) for kind in evaluator.iou_types]
+    analyses = []
+    for kind in evaluator.iou_types:
+        analyses.append(analyse(evaluator, kind, options.resamplings))
+        _print(kind, {name: measure.value for name, measure in analyses[-1].numbers.items()})
     sources = [Path(source) for source in options.what if Path(source).is_file()]
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
     made_of = {"model" if from_model else "results": ", ".join(options.what)}

@@ -21,6 +21,7 @@ from detection.ops.masks import (
     rle_to_bitmap,
     rounded_frames,
     run_lengths,
+    sound_counts,
 )
 
 
@@ -308,3 +309,36 @@ def test_rounded_frames_paste_as_torchvision_does():
     sure = (expected - 0.5).abs() > 1e-4  # torchvision interpolates in float32
     assert torch.equal(found[sure], (expected > 0.5)[sure])
     assert expected.gt(0.5).sum() > 1000
+
+
+def test_many_counts_are_looked_at_as_one_by_one() -> None:
+    """Whole ones, and ones that are cut, changed, empty or of another image; beside each other."""
+    generator = np.random.default_rng(0)
+    counts, pixels = [], []
+    for k in range(600):
+        height, width = generator.integers(3, 40, 2)
+        bitmap = generator.random((height, width)) < generator.choice([0.0, 0.2, 0.9, 1.0])
+        text = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))["counts"].decode()
+        kind = k % 6
+        if kind == 1:
+            text = text[: generator.integers(0, len(text))]
+        elif kind == 2:
+            place = generator.integers(0, len(text))
+            text = text[:place] + chr(generator.integers(33, 127)) + text[place + 1 :]
+        elif kind == 3:
+            text = text + "o" * int(generator.integers(0, 15)) + "1"
+        elif kind == 4:
+            height += 1
+        counts.append(text)
+        pixels.append(int(height * width))
+    expected = []
+    for text, size in zip(counts, pixels, strict=True):
+        try:
+            run_lengths({"counts": text, "size": [size, 1]})
+            expected.append(True)
+        except ValueError:
+            expected.append(False)
+    assert 200 < sum(expected) < 450
+    assert sound_counts(counts, np.array(pixels)).tolist() == expected
+    assert sound_counts([], np.zeros(0, dtype=np.int64)).tolist() == []
+    assert sound_counts(["", "\u00e9", "0"], np.array([4, 4, 0])).tolist() == [False, False, True]
