@@ -21,7 +21,7 @@ from detection.checkpoint import read_checkpoint
 from detection.cli import main as command_line
 from detection.shapes import write_shapes
 
-EPOCHS = 40
+EPOCHS = 150
 SETTINGS = [
     "--model.backbone.name", "resnet10", "--model.backbone.norm", "group", "--model.fpn.channels", "16",
     "--model.rpn.proposals_train", "40", "--model.rpn.samples", "64", "--model.box_head.hidden", "32",
@@ -55,7 +55,7 @@ def finish(root: Path, folder: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
 
-def torture(root: Path, folder: Path, kills: int, seed: int, longest: float = 6.0) -> list[tuple[int, int]]:
+def torture(root: Path, folder: Path, kills: int, seed: int, longest: float = 9.0) -> list[tuple[int, int]]:
     """Kill so often; the steps that were saved before and after each start.
 
     Args:
