@@ -46,9 +46,17 @@ def told(error: BaseException) -> tuple[str, int | None]:
         return str(error), error.code
     if isinstance(error, RuntimeError) and (found := re.match(r"(\S+) does not have a deterministic", str(error))):
         return f"--deterministic strict: {found[1]} cannot be computed alike twice on this device; use seeded", 2
-    # PyTorch's word for a worker that was killed, crashed or hangs; the data module adds what it was reading.
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader"):
+    if lost_worker(error):
         place = "; ".join(getattr(error, "__notes__", []))
         what = str(error).splitlines()[0]
+        if not what.startswith("DataLoader"):
+            what = f"DataLoader worker is gone ({what})."
         return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1
     return str(error), None
+
+
+def lost_worker(error: BaseException) -> bool:
+    """Whether a worker was killed, crashed or hangs: PyTorch's word for it, or a connection that breaks before that."""
+    return isinstance(error, ConnectionError | EOFError) or (
+        isinstance(error, RuntimeError) and str(error).startswith("DataLoader")
+    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from detection.data.collate import MIN_OBJECTS
 from detection.data.dataset import CocoDataset
+from detection.engine.errors import lost_worker
 
 PREFETCH = 2
 """Batches that each worker holds ready, PyTorch's default."""
@@ -88,7 +89,7 @@ def allow_open_files(needed: int = 4096) -> None:
 
 def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str | None:
     """What a worker that died or hung was reading; None if the error is about no worker."""
-    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader"):
+    if not lost_worker(error):
         return None
     pids = {int(number) for number in re.findall(r"\d+", str(error))}
     told = []

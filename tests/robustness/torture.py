@@ -70,7 +70,10 @@ def torture(root: Path, folder: Path, kills: int, seed: int, longest: float = 9.
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         after = read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else 0  # checks its checksums
-        assert after >= before, f"step {before} was saved, and then only {after}"
+        if after < before:
+            left = sorted(path.name for path in checkpoint.parent.iterdir())
+            log = (folder.parent / "log.txt").read_text()[-3000:]
+            raise AssertionError(f"step {before} was saved, and then only {after}; {left}; the log ends:\n{log}")
         steps.append((before, after))
         before = after
     return steps

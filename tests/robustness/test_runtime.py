@@ -1,0 +1,127 @@
+"""What goes wrong while a program runs: of cases 52 to 66 of docs/robustness.md those without a test elsewhere."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from detection.cli import main
+from detection.data.annotations import load_annotations
+from detection.data.collate import collate
+from detection.data.dataset import CocoDataset
+from detection.data.errors import DataError
+from detection.engine.errors import told
+from detection.engine.loading import batch_bytes, explain_worker, largest_canvas, loader_bytes, workers_that_fit
+from detection.shapes import write_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Unlucky(CocoDataset):
+    """Reading the third image goes wrong in a way of one's choice, in a worker."""
+
+    way = "raise"
+
+    def scene(self, index):
+        if index == 2 and torch.utils.data.get_worker_info() is not None:
+            if self.way == "raise":
+                raise ValueError(f"{self.path(index)}: is broken; replace the file")
+            if self.way == "hang":
+                time.sleep(60)
+            os.kill(os.getpid(), {"kill": signal.SIGKILL, "crash": signal.SIGSEGV}[self.way])
+        return super().scene(index)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp("runtime"), train=6, val=2, size=(48, 64))
+
+
+def read_all(shapes: Path, way: str) -> tuple[BaseException, CocoDataset]:
+    """What the loader raises."""
+    data = Unlucky(load_annotations(shapes / "annotations/instances_train.json"), shapes / "train")
+    data.way = way
+    loader = DataLoader(data, batch_size=1, num_workers=1, collate_fn=collate, timeout=2 if way == "hang" else 0)
+    with pytest.raises((RuntimeError, DataError, ConnectionError, EOFError)) as error:
+        list(loader)
+    return error.value, data
+
+
+def test_64_a_worker_that_raises_names_the_image(shapes):
+    error, data = read_all(shapes, "raise")
+    message, code = told(error)
+    assert code == 2
+    assert str(data.path(2)) in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("way", ["kill", "crash", "hang"])
+def test_64_a_worker_that_dies_or_hangs_names_what_it_was_reading(shapes, way):
+    error, data = read_all(shapes, way)
+    place = explain_worker(error, [data])
+    assert str(data.path(2)) in place
+    error.add_note(place)
+    message, code = told(error)
+    assert code == 1
+    assert str(data.path(2)) in message
+    assert "try fewer data.workers" in message
+
+
+def test_65_as_many_workers_as_the_shared_memory_holds(capsys):
+    batch = batch_bytes(2, (800, 1344), 40, masks=True)
+    images = 2 * 3 * 800 * 1344
+    assert images < batch < 2 * images
+    assert workers_that_fit(4, batch, free=loader_bytes(batch, 4)) == 4
+    assert capsys.readouterr().err == ""
+    assert workers_that_fit(4, batch, free=loader_bytes(batch, 4) - 1) == 3
+    assert "3 instead; give a container more with --shm-size" in capsys.readouterr().err
+    assert workers_that_fit(4, batch, free=0) == 0
+    assert largest_canvas(np.array([[480, 640], [640, 480]]), 800, 1333) == (1088, 1088)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits open files")
+def test_65_few_open_files_are_allowed_more(shapes):
+    script = (
+        "import resource\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "from detection.engine.loading import allow_open_files\n"
+        "allow_open_files()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4096, hard))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data.root", "nowhere"], ["no annotations", "nowhere", "set data.root"]),
+        (["--data.rot", "x"], ["data.rot", "data.root"]),
+        (["--model.backbone.name", "resnt50"], ["resnt50", "resnet50"]),
+        (["--config", "nosuch"], ["nosuch"]),
+        (["--ckpt_path", "none.ckpt"], ["none.ckpt"]),
+    ],
+)
+def test_61_an_error_says_what_where_and_what_to_do_and_debug_shows_the_place(capsys, monkeypatch, options, words):
+    # Loggers of other tests hold streams that are closed by now.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    arguments = ["fit", "--config", "demo", *options]
+    assert main(arguments) == 2
+    told_to_user = capsys.readouterr().err
+    assert all(word in told_to_user for word in words), told_to_user
+    assert "Traceback" not in told_to_user
+    assert len(told_to_user.strip().splitlines()) <= 4
+    with pytest.raises(Exception, match=words[0]):
+        main([*arguments, "--debug"])
