@@ -41,6 +41,7 @@ setup(
         "fast": FAST,
         "timm": ["timm>=1.0"],
         "tensorboard": ["tensorboard"],
+        "plot": ["matplotlib"],
         "dev": [*TEST, *FAST, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },
 )

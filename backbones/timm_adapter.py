@@ -59,3 +59,12 @@ def _create(timm: Any, name: str, options: dict[str, Any]) -> Any:
         except TypeError:
             continue
     raise ValueError(f"backbone timm/{name} cannot be built for features")
+
+
+def timm_names() -> list[str]:
+    """Names of timm's models, without ``timm/``; none where timm is not installed."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        return []
+    return list(timm.list_models())
