@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import Backbone, BackboneConfig, build
+from backbones.base import parameters_of
 
 REACH = (32, 3072)
 """Height and width of the strip on which receptive fields are measured."""
@@ -100,7 +101,6 @@ def describe(name: str, height: int = 800, width: int = 1333) -> str:
         lines.append(f"{f'C{i + 2}':10s}{channels:10d}{stride:10d}{seen:>12s}")
     lines += ["", f"{'freeze':10s}{'parameters':>12s}"]
     for i, stage in enumerate(backbone.stages()):
-        modules = [stage] if isinstance(stage, torch.nn.Module) else list(stage)
-        count = sum(parameter.numel() for module in modules for parameter in module.parameters())
+        count = sum(parameter.numel() for parameter in parameters_of(stage))
         lines.append(f"{'stem' if i == 0 else f'layer{i}':10s}{count:12,d}")
     return "\n".join(lines)

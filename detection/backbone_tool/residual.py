@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones.base import parameters_of
 from backbones.resnet import VARIANTS, ResNet
 
 SHAPES = ("triangle", "square", "pentagon", "star", "cross", "disc", "ring", "bar")
@@ -67,8 +68,7 @@ def learn(
 
 def gradient_norms(network: ResNet) -> list[float]:
     """Of all parameters of each of :data:`STAGES` together."""
-    stages = [[stage] if isinstance(stage, torch.nn.Module) else list(stage) for stage in network.stages()]
-    gradients = [[p.grad for module in stage for p in module.parameters() if p.grad is not None] for stage in stages]
+    gradients = [[p.grad for p in parameters_of(stage) if p.grad is not None] for stage in network.stages()]
     return [float(torch.stack([g.norm() for g in stage]).norm()) for stage in gradients]
 
 
