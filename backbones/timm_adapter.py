@@ -40,7 +40,7 @@ class TimmBackbone(Backbone):
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
             raise ValueError(f"backbone timm/{name} is unknown to timm; nearest: {', '.join(near) or 'none'}")
         options = _options(timm, name)
-        with torch.device("meta"):
+        with torch.device("meta"), torch.inference_mode(False):
             probe = timm.create_model(name, **options)
         self.multiple, layout = _any_size(name, probe)
         self.body = _create(timm, name, options, weights)
@@ -148,7 +148,10 @@ def _any_size(name: str, probe: nn.Module) -> tuple[int, str]:
     )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _run(model: nn.Module, height: int, width: int) -> list[Tensor]:
+    """Features of two empty images, even where gradients are switched off."""
     return model(torch.empty(2, 3, height, width, device="meta"))  # type: ignore[no-any-return]
 
 
