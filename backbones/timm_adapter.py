@@ -44,8 +44,8 @@ class TimmBackbone(Backbone):
             probe = timm.create_model(name, **options)
         self.multiple, layout = _any_size(name, probe)
         self.body = _create(timm, name, options, weights)
-        unused = _unused(probe, self.multiple)
-        _remove(self.body, unused)
+        reached = [_reached(probe, self.multiple, i) for i in range(len(probe.feature_info.channels()))]
+        _remove(self.body, {name for name, _ in probe.named_parameters()}.difference(*reached))
         self._channels_last = layout == "NHWC"
         info = self.body.feature_info
         self.pyramid = SimplePyramid(info.channels()[-1]) if len(info.channels()) == 1 else None
@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
         config = probe.pretrained_cfg
         self.mean = tuple(255 * value for value in config["mean"])
         self.std = tuple(255 * value for value in config["std"])
-        self._stages = _stages(self.body, probe, self.multiple)
+        self._stages = _stages(self.body, reached)
         self.body = _with_norm(self.body, norm, name)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -148,17 +148,16 @@ def _any_size(name: str, probe: nn.Module) -> tuple[int, str]:
     )
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
 def _run(model: nn.Module, height: int, width: int) -> list[Tensor]:
-    """Features of two empty images, even where gradients are switched off."""
     return model(torch.empty(2, 3, height, width, device="meta"))  # type: ignore[no-any-return]
 
 
-def _unused(probe: nn.Module, multiple: int) -> set[str]:
-    """Names of the parameters that no feature depends on."""
-    sum(x.sum() for x in _run(probe, 2 * multiple, 2 * multiple)).backward()  # type: ignore[union-attr]
-    names = {name for name, parameter in probe.named_parameters() if parameter.grad is None}
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
+    """Names of the parameters that a feature depends on, found out even where gradients are switched off."""
+    _run(probe, 2 * multiple, 2 * multiple)[index].sum().backward()
+    names = [name for name, parameter in probe.named_parameters() if parameter.grad is not None]
     probe.zero_grad()
     return names
 
@@ -188,27 +187,22 @@ def _remove(body: nn.Module, unused: set[str]) -> None:
         body.get_parameter(name).requires_grad_(False)
 
 
-def _stages(body: nn.Module, probe: nn.Module, multiple: int) -> list[list[str]]:
-    """Names of modules and parameters of the stem, and of each stage."""
+def _stages(body: nn.Module, reached: list[list[str]]) -> list[list[str]]:
+    """Names of modules and parameters of the stem, and of each stage: what the features before do not depend on."""
     tops = [name for name, child in body.named_children() if any(True for _ in child.parameters())]
-    if len(tops) == 1 or not hasattr(body, "feature_info"):
-        tops = [f"{tops[0]}.{name}" for name, child in body.get_submodule(tops[0]).named_children() if name]
+    if len(tops) == 1:  # a network wrapped in another module
+        tops = [f"{tops[0]}.{name}" for name, _ in body.get_submodule(tops[0]).named_children()]
     inner = next((i for i, name in enumerate(tops) if INNER.search(name.rpartition(".")[2])), 1)
     stem = tuple(f"{name}." for name in tops[: max(1, inner)])
-    seen: set[str] = set()
-    count = len(probe.feature_info.channels())  # type: ignore[operator, union-attr]
-    parts: list[list[str]] = []
     existing = dict(body.named_parameters())
-    for i in range(count):
-        _run(probe, 2 * multiple, 2 * multiple)[i].sum().backward()
-        names = [n for n, p in probe.named_parameters() if p.grad is not None and n not in seen and n in existing]
-        probe.zero_grad()
-        seen |= set(names)
-        parts.append(names)
+    parts: list[list[str]] = []
+    for i, names in enumerate(reached):
+        before = {name for earlier in reached[:i] for name in earlier}
+        parts.append([name for name in names if name not in before])
     first = [name for name in parts[0] if name.startswith(stem)]
     parts[0] = [name for name in parts[0] if not name.startswith(stem)]
     blocks = _blocks(body)
-    if count == 1 and blocks:
+    if len(parts) == 1 and blocks:
         inside = {id(p): str(i * 4 // len(blocks)) for i, block in enumerate(blocks) for p in block.parameters()}
         groups: list[list[str]] = [[], [], [], []]
         for name in parts[0]:
