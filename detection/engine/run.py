@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from detection.engine.callbacks import (
     Bar,
+    FrozenParts,
     LastCheckpoint,
     Lines,
     MetricsFile,
@@ -87,7 +88,7 @@ def callbacks(
         save: write checkpoints.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
-    ours: list[Callback] = [guard, ValidateAtEnd(), Throughput(), MetricsFile()]
+    ours: list[Callback] = [guard, FrozenParts(), ValidateAtEnd(), Throughput(), MetricsFile()]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
