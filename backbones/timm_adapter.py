@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
+from backbones.pretrained import check_state, read_weights
 from backbones.vit import PATCH, SimplePyramid, cut_to, pad_to
 
 STRIDES = (4, 8, 16, 32)
@@ -163,7 +164,13 @@ def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
 
 
 def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None) -> Any:
-    overlay = {} if weights in (None, "imagenet") else {"pretrained_cfg_overlay": {"file": weights}}
+    """The network with its weights; timm loads features without a word about tensors that are missing."""
+    overlay = {}
+    if weights not in (None, "imagenet"):
+        with torch.device("meta"):
+            whole = timm.create_model(name, num_classes=0)
+        check_state(whole, read_weights(str(weights)), str(weights))
+        overlay = {"pretrained_cfg_overlay": {"file": weights}}
     try:
         return timm.create_model(name, pretrained=weights is not None, **overlay, **options)
     except (RuntimeError, OSError) as error:

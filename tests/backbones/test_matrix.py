@@ -129,3 +129,22 @@ def test_norms_of_timm_keep_their_activations():
     torch.testing.assert_close(frozen.train()(images)[0], batch(images)[0], rtol=1e-3, atol=1e-4)  # order of operations
     with pytest.raises(ValueError, match="batch, sync and frozen"):
         make("timm/efficientnet_b0", norm="group")
+
+
+def test_a_file_of_timms_fills_all_of_the_backbone(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(1)
+    whole = timm.create_model("resnet26d").eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    backbone = make("timm/resnet26d", weights=str(tmp_path / "w.pth")).eval()
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(backbone(images)[-1], whole.forward_features(images))
+
+
+def test_a_file_that_does_not_fit_timms_network_is_refused(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w.pth lacks conv1.0.weight"):
+        make("timm/resnet26d", weights=str(tmp_path / "w.pth"))
+    with pytest.raises(ValueError, match="no file"):
+        make("timm/resnet26d", weights=str(tmp_path / "none.pth"))
