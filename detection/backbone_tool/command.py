@@ -51,14 +51,17 @@ def _show(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     for name in options.names:
         backbones.check_name(name)
+    if options.into:
+        speed.around(options.into)  # rather before than after an hour
     passed = [f"--side={options.side}", f"--batch={options.batch}", f"--rounds={options.rounds}"]
     passed += [f"--precision={options.precision}", f"--threads={torch.get_num_threads()}"]
     rows = speed.table(options.names, passed)
     asked = " ".join(["tools/backbone.py", "benchmark", *map(shlex.quote, options.given[1:])])
     about = (
         f"Mask R-CNN with FPN, {options.side} pixels on the shortest side, {options.batch} image(s) per step, "
-        f"{options.precision}; median of {options.rounds} steps; parameters and GFLOPs (a multiply-add is one, "
-        f"at 800 x 1333) of the backbone alone. {speed.machine()}. Made by `{asked}`."
+        f"{options.precision}; median of {options.rounds} steps; peak memory of training, weights included; "
+        "parameters and GFLOPs (a multiply-add is one, at 800 x 1333) of the backbone alone. "
+        f"{speed.machine()}. Made by `{asked}`."
     )
     text = "\n".join([about, "", *rows])
     if options.into:

@@ -48,12 +48,12 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         data = batches(*open_data(None, None, Path(folder)), size, batch, 1)[0]
     counted = costs(name, 800, 1333)
+    before = _resident()  # libraries and data
     model = mask_rcnn(BackboneConfig(name))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all steps: an untrained network evaluates without overflow
     ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
-    before = _resident()
     train = _rate(lambda: ours.train(data), batch, rounds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak() - before
     infer = _rate(lambda: ours.infer(data), batch, rounds)
@@ -90,16 +90,23 @@ def table(names: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 
 def insert(text: str, path: Path) -> None:
-    """Put text between the marks of a file.
+    """Put text between the marks of a file, instead of what is there."""
+    head, tail = around(path)
+    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+
+
+def around(path: Path) -> tuple[str, str]:
+    """What stands before and behind the marks of a file.
 
     Raises:
-        ValueError: the file has no marks.
+        ValueError: no such file, or it has no marks.
     """
+    if not path.is_file():
+        raise ValueError(f"no file {path} to put the table into")
     page = path.read_text(encoding="utf-8")
     if BEGIN not in page or END not in page:
         raise ValueError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")
-    head, _, rest = page.partition(BEGIN)
-    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return page.partition(BEGIN)[0], page.partition(END)[2]
 
 
 def machine() -> str:
