@@ -16,6 +16,7 @@ from backbones.norms import FrozenBatchNorm2d, make_norm, set_norm_eps
 from backbones.pretrained import load_weights
 from backbones.resnet import VARIANTS, ResNet
 from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
+from backbones.vit import VITS, VisionTransformer
 
 MOBILENET = "mobilenet_v3_large_c5"
 """Of two of torchvision's detectors; not offered, as its maps have one stride."""
@@ -76,7 +77,7 @@ def build(config: BackboneConfig) -> Backbone:
 
 def available() -> list[str]:
     """Names of the toolkit's own backbones and of torchvision's."""
-    return [*VARIANTS, *torchvision_names()]
+    return [*VARIANTS, *torchvision_names(), *VITS]
 
 
 def check_name(name: str) -> None:
@@ -97,13 +98,13 @@ def _body(config: BackboneConfig) -> Backbone:
     if config.name.startswith("timm/"):
         from backbones.timm_adapter import TimmBackbone
 
-        if config.weights not in (None, "imagenet"):
-            raise ValueError(f"weights: {config.weights}; a timm backbone takes `imagenet` (timm's own) or none")
-        return TimmBackbone(config.name.removeprefix("timm/"), pretrained=config.weights is not None)
+        return TimmBackbone(config.name.removeprefix("timm/"), config.weights, config.norm)
     if config.name == MOBILENET:
         if config.weights is not None:
             raise ValueError(f"weights: {config.weights}; {MOBILENET} comes with a whole detector's weights only")
         return MobileNetV3C5(config.norm)
+    if config.name in VITS:
+        return VisionTransformer(config.name, config.weights)
     if config.name in torchvision_names():
         return TorchvisionBackbone(config.name, config.weights, config.norm)
     if config.name not in VARIANTS:

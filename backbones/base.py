@@ -28,11 +28,18 @@ class Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._frozen: list[nn.Module] = []
+        self._frozen: list[nn.Module | nn.Parameter] = []
 
-    def stages(self) -> Sequence[nn.Module | Sequence[nn.Module]]:
+    def stages(self) -> Sequence[nn.Module | Sequence[nn.Module | nn.Parameter]]:
         """What :meth:`freeze` counts: the stem first, then the stages."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its stages are, so none can be frozen")
+
+    def layers(self) -> Sequence[nn.Module | Sequence[nn.Module | nn.Parameter]]:
+        """What layer-wise learning-rate decay counts, from the input on: the stages, or the blocks of a transformer.
+
+        What is not in it, such as a pyramid without pretrained weights, learns at the full rate.
+        """
+        return self.stages()
 
     def freeze(self, stages: int | Sequence[str]) -> None:
         """Keep stages as they are: parameters, and the norms' statistics.
@@ -55,17 +62,19 @@ class Backbone(nn.Module):
         else:
             for pattern in [stages] if isinstance(stages, str) else stages:
                 self._frozen += self._matching(pattern)
-        for module in self._frozen:
-            module.requires_grad_(False)
+        for part in self._frozen:
+            part.requires_grad_(False)
         self.train(self.training)
 
-    def _matching(self, pattern: str) -> list[nn.Module]:
+    def _matching(self, pattern: str) -> list[nn.Module | nn.Parameter]:
         """The modules of a stage, or all whose names fit a pattern."""
         named = {"stem" if i == 0 else f"layer{i}": stage for i, stage in enumerate(self.stages())}
         if pattern in named:
             stage = named[pattern]
             return [stage] if isinstance(stage, nn.Module) else list(stage)
-        found = [module for name, module in self.named_modules() if name and fnmatch(name, pattern)]
+        found: list[nn.Module | nn.Parameter] = [
+            module for name, module in self.named_modules() if name and fnmatch(name, pattern)
+        ]
         if not found:
             raise ValueError(f"freeze: nothing is called {pattern}; stages are {', '.join(named)}")
         return found
@@ -73,9 +82,16 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for all but the frozen stages, whose batch norms would go on counting."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        for part in self._frozen:
+            if isinstance(part, nn.Module):
+                part.eval()
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
+
+
+def parameters_of(stage: nn.Module | Sequence[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of one of :meth:`Backbone.stages` or :meth:`Backbone.layers`."""
+    parts = [stage] if isinstance(stage, nn.Module) else stage
+    return [p for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]

@@ -80,7 +80,9 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     gradient still reaches ``w``. In float32 the two stay apart, so that weights from elsewhere give the numbers that
     they gave there to the last bit: a deep network makes rounding of 1e-7 into differences of 1e-3.
     """
-    if not (torch.is_autocast_enabled(x.device.type) or x.dtype in (torch.bfloat16, torch.float16)):
+    # The meta device, on which costs are counted, knows no autocast.
+    autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+    if not (autocast or x.dtype in (torch.bfloat16, torch.float16)):
         return norm(conv(x))  # type: ignore[no-any-return]
     fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     if not fixed or conv.bias is not None or not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):

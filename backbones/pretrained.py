@@ -76,6 +76,15 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     """Load by name; only a classifier may be left over.
 
     Raises:
+        ValueError: as :func:`check_state`.
+    """
+    model.load_state_dict(check_state(model, state, source), strict=False)
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """What of a state dict belongs to a model, which may lie on the meta device.
+
+    Raises:
         ValueError: tensors that are missing, unknown, of another shape, or not finite.
     """
     own = model.state_dict()
@@ -96,4 +105,4 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         if keys:
             listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
             raise ValueError(f"weights: {source} {problem} {listed}; is it a file for this very backbone and norm?")
-    model.load_state_dict(known, strict=False)
+    return known

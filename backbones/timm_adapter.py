@@ -1,46 +1,90 @@
-"""Any network of timm as a backbone: ``timm/convnextv2_tiny``."""
+"""Any network of timm whose features can be drawn out, as a backbone: ``timm/convnextv2_tiny``.
+
+A copy on the meta device shows at once what a network does with images of several sizes: where its strides are, where
+its channels stand, and which parameters no feature depends on.
+"""
 
 import difflib
+import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
+from backbones.pretrained import check_state, read_weights
+from backbones.vit import PATCH, SimplePyramid, cut_to, pad_to
+
+STRIDES = (4, 8, 16, 32)
+PROBES = ((128, 192), (160, 96))
+"""Heights and widths of the images that show whether a network takes any size."""
+INNER = re.compile(r"(layer|stage|block|feature|cell|trunk|level)")
+"""How timm calls what comes after the stem."""
 
 
 class TimmBackbone(Backbone):
-    """Features of a timm model at strides 4, 8, 16 and 32 (those that it has).
+    """Features of a timm network at strides 4, 8, 16 and 32 (those that it has), or a plain ViT under a simple pyramid.
+
+    Args:
+        weights: ``imagenet`` (what timm has for this name), a file in timm's layout, or None (random).
+        norm: ``batch``, ``sync`` or ``frozen``.
 
     Raises:
-        ValueError: timm is not installed, or has no such model, or the model has no pyramid of features.
+        ValueError: timm is not installed, or has no such model, or the model has no pyramid of features, or takes
+            images of one size only.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, in_channels: int = 3) -> None:
+    def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
         super().__init__()
         timm = _timm()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
             raise ValueError(f"backbone timm/{name} is unknown to timm; nearest: {', '.join(near) or 'none'}")
-        options: dict[str, Any] = {"features_only": True, "pretrained": pretrained, "in_chans": in_channels}
-        model = _create(timm, name, options)
-        reductions = model.feature_info.reduction()
-        chosen = [i for i, reduction in enumerate(reductions) if reduction in (4, 8, 16, 32)]
-        if len({reductions[i] for i in chosen}) < 2:
-            raise ValueError(f"backbone timm/{name} has features at strides {reductions}; a pyramid needs several")
-        self.body: nn.Module = _create(timm, name, {**options, "out_indices": tuple(chosen)})
-        info = self.body.feature_info  # type: ignore[union-attr]
-        self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())  # type: ignore[union-attr, operator]
-        config = getattr(self.body, "pretrained_cfg", None) or model.pretrained_cfg
-        self.mean = tuple(255 * value for value in config["mean"])  # type: ignore[assignment]
-        self.std = tuple(255 * value for value in config["std"])  # type: ignore[assignment]
-        self._channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        options = _options(timm, name)
+        with torch.device("meta"), torch.inference_mode(False):
+            probe = timm.create_model(name, **options)
+        self.multiple, layout = _any_size(name, probe)
+        self.body = _create(timm, name, options, weights)
+        reached = [_reached(probe, self.multiple, i) for i in range(len(probe.feature_info.channels()))]
+        _remove(self.body, {name for name, _ in probe.named_parameters()}.difference(*reached))
+        self._channels_last = layout == "NHWC"
+        info = self.body.feature_info
+        self.pyramid = SimplePyramid(info.channels()[-1]) if len(info.channels()) == 1 else None
+        self.channels = tuple(info.channels()) if self.pyramid is None else self.pyramid.channels
+        self.strides = tuple(info.reduction()) if self.pyramid is None else self.pyramid.strides
+        config = probe.pretrained_cfg
+        self.mean = tuple(255 * value for value in config["mean"])
+        self.std = tuple(255 * value for value in config["std"])
+        self._stages = _stages(self.body, reached)
+        self.body = _with_norm(self.body, norm, name)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.body(images)
-        return tuple(x.permute(0, 3, 1, 2) for x in features) if self._channels_last else tuple(features)
+        features = self.body(pad_to(images, self.multiple))
+        if self._channels_last:
+            features = [x.permute(0, 3, 1, 2) for x in features]
+        if self.pyramid is not None:
+            features = self.pyramid(features[-1])
+        return cut_to(features, images, self.strides)
 
-    def stages(self) -> list[nn.Module]:
-        return list(self.body.children())
+    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """What no feature but the first, the second ... depends on; before the first, the stem."""
+        return [[_part(self.body, name) for name in names] for names in self._stages]
+
+    def layers(self) -> list[list[nn.Module | nn.Parameter]]:
+        """Of a plain ViT, every block by itself."""
+        blocks = _blocks(self.body)
+        if self.pyramid is None or not blocks:
+            return self.stages()
+        return [self.stages()[0], *([block] for block in blocks)]  # type: ignore[list-item]
+
+
+def timm_names() -> list[str]:
+    """Names of timm's models, without ``timm/``; none where timm is not installed."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        return []
+    return list(timm.list_models())
 
 
 def _timm() -> Any:
@@ -51,11 +95,165 @@ def _timm() -> Any:
     return timm
 
 
-def _create(timm: Any, name: str, options: dict[str, Any]) -> Any:
-    """The model, for images of any size where it can be asked for."""
-    for extra in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
+def _options(timm: Any, name: str) -> dict[str, Any]:
+    """How to ask timm for the features: of any size, of the strides that a pyramid needs."""
+    for extra in (
+        {"strict_img_size": False},  # Swin
+        {"dynamic_img_size": True, "patch_size": PATCH},  # ViT; embeddings of other patches are resampled
+        {"dynamic_img_size": True},
+        {},
+    ):
         try:
-            return timm.create_model(name, **options, **extra)
+            with torch.device("meta"):
+                info = timm.create_model(name, features_only=True, **extra).feature_info
+                reductions, places = info.reduction(), info.out_indices
         except TypeError:
             continue
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            raise ValueError(f"backbone timm/{name}: no features can be drawn out ({_short(error)})") from error
+        chosen = {r: i for r, i in zip(reductions, places, strict=True) if r in STRIDES}
+        plain = set(reductions) == {PATCH}
+        if len(chosen) < 2 and not plain:
+            raise ValueError(f"backbone timm/{name} has features at strides {reductions}; a pyramid needs several")
+        return {"features_only": True, **extra, "out_indices": (-1,) if plain else tuple(chosen.values())}
     raise ValueError(f"backbone timm/{name} cannot be built for features")
+
+
+def _any_size(name: str, probe: nn.Module) -> tuple[int, str]:
+    """The multiple that sides must be of, and where channels stand.
+
+    Raises:
+        ValueError: there is none; says what size would do.
+    """
+    size: int = probe.pretrained_cfg["input_size"][-1]  # type: ignore[index, assignment]
+    strides = probe.feature_info.reduction()  # type: ignore[operator, union-attr]
+    channels = probe.feature_info.channels()  # type: ignore[operator, union-attr]
+    problem = ""
+    for multiple in (32, size):  # windows of fixed size tile the multiples of the size that it was made for
+        sides = PROBES if multiple == 32 else ((size, 2 * size), (2 * size, size))
+        for layout in ("NCHW", "NHWC"):
+            axis = 1 if layout == "NCHW" else 3
+            try:
+                for height, width in sides:
+                    for x, stride, count in zip(_run(probe, height, width), strides, channels, strict=True):
+                        found = x.shape[axis], *(n for i, n in enumerate(x.shape[1:], 1) if i != axis)
+                        wanted = (count, height // stride, width // stride)
+                        if found != wanted:
+                            raise ValueError(f"gives {found} instead of {wanted} for {height} x {width}")
+                return multiple, layout
+            except (RuntimeError, AssertionError, ValueError) as error:
+                problem = problem or _short(error)
+    raise ValueError(
+        f"backbone timm/{name} takes images of {size} x {size} only ({problem}); detection needs any size: take one of "
+        "another family, as in `tools/backbone.py list convnext`"
+    )
+
+
+def _run(model: nn.Module, height: int, width: int) -> list[Tensor]:
+    return model(torch.empty(2, 3, height, width, device="meta"))  # type: ignore[no-any-return]
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
+    """Names of the parameters that a feature depends on, found out even where gradients are switched off."""
+    _run(probe, 2 * multiple, 2 * multiple)[index].sum().backward()
+    names = [name for name, parameter in probe.named_parameters() if parameter.grad is not None]
+    probe.zero_grad()
+    return names
+
+
+def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None) -> Any:
+    """The network with its weights; timm loads features without a word about tensors that are missing."""
+    overlay = {}
+    if weights not in (None, "imagenet"):
+        with torch.device("meta"):
+            whole = timm.create_model(name, num_classes=0)
+        check_state(whole, read_weights(str(weights)), str(weights))
+        overlay = {"pretrained_cfg_overlay": {"file": weights}}
+    try:
+        return timm.create_model(name, pretrained=weights is not None, **overlay, **options)
+    except (RuntimeError, OSError) as error:
+        if weights is None:
+            raise
+        raise ValueError(
+            f"weights: {weights} for timm/{name} could not be had ({_short(error)}); give a file, or fetch "
+            f"timm/{name} elsewhere into the cache of the Hugging Face hub"
+        ) from error
+
+
+def _remove(body: nn.Module, unused: set[str]) -> None:
+    """Take out what no feature depends on, as distributed training refuses parameters without a gradient."""
+    for name, module in list(body.named_modules()):
+        parameters = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name and parameters and parameters <= unused:
+            parent, _, key = name.rpartition(".")
+            setattr(body.get_submodule(parent), key, nn.Identity())
+            unused -= parameters
+    for name in unused:
+        body.get_parameter(name).requires_grad_(False)
+
+
+def _stages(body: nn.Module, reached: list[list[str]]) -> list[list[str]]:
+    """Names of modules and parameters of the stem, and of each stage: what the features before do not depend on."""
+    tops = [name for name, child in body.named_children() if any(True for _ in child.parameters())]
+    if len(tops) == 1:  # a network wrapped in another module
+        tops = [f"{tops[0]}.{name}" for name, _ in body.get_submodule(tops[0]).named_children()]
+    inner = next((i for i, name in enumerate(tops) if INNER.search(name.rpartition(".")[2])), 1)
+    stem = tuple(f"{name}." for name in tops[: max(1, inner)])
+    existing = dict(body.named_parameters())
+    parts: list[list[str]] = []
+    for i, names in enumerate(reached):
+        before = {name for earlier in reached[:i] for name in earlier}
+        parts.append([name for name in names if name not in before])
+    first = [name for name in parts[0] if name.startswith(stem)]
+    parts[0] = [name for name in parts[0] if not name.startswith(stem)]
+    blocks = _blocks(body)
+    if len(parts) == 1 and blocks:
+        inside = {id(p): str(i * 4 // len(blocks)) for i, block in enumerate(blocks) for p in block.parameters()}
+        groups: list[list[str]] = [[], [], [], []]
+        for name in parts[0]:
+            place = inside.get(id(existing[name]))
+            (first if place is None else groups[int(place)]).append(name)
+        parts = groups
+    return [_owners(body, names) for names in (first, *parts)]
+
+
+def _owners(body: nn.Module, names: list[str]) -> list[str]:
+    """The modules that hold parameters; the parameters themselves where a module holds others as well."""
+    found: dict[str, None] = {}
+    for name in names:
+        owner = name.rpartition(".")[0]
+        inside = {f"{owner}.{key}" for key, _ in body.get_submodule(owner).named_parameters()}
+        found[owner if owner and inside <= set(names) else name] = None
+    return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+
+
+def _part(body: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    parent, _, key = name.rpartition(".")
+    return getattr(body.get_submodule(parent), key)  # type: ignore[no-any-return]
+
+
+def _blocks(body: nn.Module) -> list[nn.Module]:
+    """The blocks of a plain ViT."""
+    blocks = getattr(getattr(body, "model", body), "blocks", None)
+    return list(blocks) if isinstance(blocks, nn.Sequential | nn.ModuleList) else []
+
+
+def _with_norm(body: nn.Module, norm: str, name: str) -> nn.Module:
+    """timm's batch norms may hold an activation, which its own functions keep."""
+    if norm == "batch":
+        return body
+    if norm == "frozen":
+        from timm.layers import freeze_batch_norm_2d
+
+        return freeze_batch_norm_2d(body)  # type: ignore[no-any-return]
+    if norm == "sync":
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(body)  # type: ignore[no-any-return]
+    raise ValueError(f"norm: {norm}; timm/{name} keeps its own norms: batch, sync and frozen can be had")
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

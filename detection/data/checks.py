@@ -133,7 +133,7 @@ def check_boxes(
     for i, _, entry in objects:
         box = entry.get("bbox")
         if box is None:
-            box = SegmentationBuilder.box(entry, *(int(side) for side in sizes[i]))
+            box = SegmentationBuilder.box(report.path, entry, *(int(side) for side in sizes[i]))
             if box is None and "bbox" not in entry:
                 report.warn("annotations with neither a box nor a mask (dropped)", entry.get("id"))
                 box = [0.0, 0.0, 0.0, 0.0]

@@ -110,9 +110,9 @@ class SegmentationBuilder:
         )
 
     @staticmethod
-    def box(entry: dict[str, Any], height: int, width: int) -> list[float] | None:
+    def box(path: Path, entry: dict[str, Any], height: int, width: int) -> list[float] | None:
         """XYWH around the mask of an annotation without a box; None if it has no usable mask."""
-        silent = SegmentationBuilder(Report(Path()), False)
+        silent = SegmentationBuilder(Report(path), False)
         polygons, rle = silent._read(entry, height, width)
         if polygons:
             points = np.concatenate([np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])

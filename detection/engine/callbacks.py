@@ -13,6 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from torch.optim import Optimizer
 
+from backbones import Backbone
+from backbones.base import parameters_of
 from detection.checkpoint import sweep
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
@@ -26,6 +28,15 @@ class ValidateAtEnd(Callback):
     ) -> None:
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # asks Lightning for a validation before it leaves
+
+
+class FrozenParts(Callback):
+    """Says at the start of training what of the backbone learns and what does not."""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        backbone = getattr(getattr(module, "model", None), "backbone", None)
+        if isinstance(backbone, Backbone):
+            module.print(frozen_table(backbone))
 
 
 MUCH_WAITING = 0.2
@@ -236,6 +247,25 @@ def short_metrics(trainer: Trainer) -> dict[str, float]:
     losses = {name.removeprefix("loss_"): float(v) for name, v in metrics.items() if name.startswith("loss")}
     speed = metrics.get("images_per_second")
     return losses if speed is None else losses | {"images/s": float(speed)}
+
+
+def frozen_table(backbone: Backbone) -> str:
+    """A line for each stage, by the names that ``backbone.freeze`` takes; one line for a backbone that tells none."""
+    learning = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    try:
+        stages = backbone.stages()
+    except NotImplementedError:
+        return f"Backbone: {learning:,} of {sum(p.numel() for p in backbone.parameters()):,} parameters learn"
+    rows = [f"{'Backbone':10s}{'trainable':>14s}{'frozen':>14s}"]
+    rest = {id(p): p for p in backbone.parameters()}
+    named = [("stem" if i == 0 else f"layer{i}", parameters_of(stage)) for i, stage in enumerate(stages)]
+    for _, parameters in named:
+        for parameter in parameters:
+            rest.pop(id(parameter), None)
+    for name, parameters in [*named, *([("others", list(rest.values()))] if rest else [])]:
+        counts = [sum(p.numel() for p in parameters if p.requires_grad is trains) for trains in (True, False)]
+        rows.append(f"{name:10s}{counts[0]:14,d}{counts[1]:14,d}")
+    return "\n".join(rows)
 
 
 def _log_interval(trainer: Trainer) -> int:

@@ -86,6 +86,7 @@ class DetectionModule(LightningModule):
         self._loss_names: list[str] = []
         with user_input():
             check_configs(self.configs)
+            optimizer.check()
 
     def setup(self, stage: str) -> None:
         """Build the detector for the classes of the annotations."""

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+
+from backbones import Backbone
+from backbones.base import parameters_of
 
 NORMS = (
     nn.BatchNorm1d,
@@ -38,6 +40,18 @@ class OptimizerConfig:
     """Pull the scales and shifts of norms, too."""
     decay_biases: bool = True
     """Pull the other biases, too."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer of the backbone as a share of the next one's; 0.7 to 0.9 for a pretrained
+    transformer, whose blocks are its layers, and 1 for the same rate everywhere."""
+
+    def check(self) -> None:
+        """Refuse settings that no optimizer can have.
+
+        Raises:
+            ValueError: a layer decay that is no share.
+        """
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"model.optimizer.layer_decay is {self.layer_decay}; it is a share, above 0 and at most 1")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused: bool = False) -> Optimizer:
@@ -49,15 +63,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
     """
     kind: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     groups = parameter_groups(model, config)
+    for group in groups:
+        group["lr"] = lr * group.pop("lr_scale")
     if config.name == "adamw":
         return AdamW(groups, lr=lr, betas=config.betas, **kind)
     return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """At most two groups: with weight decay and without."""
-    decayed: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
+    """With weight decay and without; for each share of the learning rate (``lr_scale``), the largest first."""
+    scales = layer_scales(model, config.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -65,6 +81,20 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
                 continue
             seen.add(id(parameter))
             decays = config.decay_norms if isinstance(module, NORMS) else config.decay_biases or name != "bias"
-            (decayed if decays else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
+    return [
+        {"params": groups[key], "weight_decay": config.weight_decay if key[1] else 0.0, "lr_scale": key[0]}
+        for key in sorted(groups, reverse=True)
+    ]
+
+
+def layer_scales(model: nn.Module, decay: float) -> dict[int, float]:
+    """Shares of the learning rate by the ids of the backbone's parameters; those left out have all of it.
+
+    Of L layers the last has ``decay``, the first ``decay ** L`` (ViTDet, appendix; Clark et al. 2020, ELECTRA).
+    """
+    backbone = getattr(model, "backbone", None)
+    if decay == 1 or not isinstance(backbone, Backbone):
+        return {}
+    layers = backbone.layers()
+    return {id(p): decay ** (len(layers) - i) for i, layer in enumerate(layers) for p in parameters_of(layer)}

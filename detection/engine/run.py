@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from detection.engine.average import Average, AverageConfig
 from detection.engine.callbacks import (
     Bar,
+    FrozenParts,
     LastCheckpoint,
     Lines,
     MetricsFile,
@@ -97,7 +98,7 @@ def callbacks(
     ours: list[Callback] = [TellPlace(), guard]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
-    ours += [ValidateAtEnd(), Throughput(), MetricsFile(), RunRecord()]
+    ours += [FrozenParts(), ValidateAtEnd(), Throughput(), MetricsFile(), RunRecord()]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}

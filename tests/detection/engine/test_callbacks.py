@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from backbones import BackboneConfig, build
 from detection.engine import callbacks
-from detection.engine.callbacks import Lines, MetricsFile, ValidateAtEnd, short_metrics
+from detection.engine.callbacks import Lines, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
 from detection.engine.errors import NonFiniteError
 from detection.engine.nonfinite import StopAtNonFinite
 from detection.structures import IGNORE, Batch
@@ -99,3 +100,15 @@ def test_waiting_for_images_is_logged_and_told(monkeypatch, wait, told):
     throughput.on_train_end(trainer, module)
     assert bool(printed) == told
     assert not told or "waited for images 50% of the time" in printed[0]
+
+
+def test_the_table_of_a_frozen_backbone():
+    with torch.device("meta"):
+        rows = frozen_table(build(BackboneConfig("resnet18", freeze=("stem",)))).splitlines()
+    # 64 * 3 * 7 * 7 and a norm of 64; two blocks of two 3 x 3 convolutions of 64 with norms
+    assert rows[1].split() == ["stem", "0", f"{64 * 3 * 49 + 128:,}"]
+    assert rows[2].split() == ["layer1", f"{4 * (64 * 64 * 9 + 128):,}", "0"]
+    assert len(rows) == 6
+    with torch.device("meta"):
+        rows = frozen_table(build(BackboneConfig("vit_b_16"))).splitlines()
+    assert rows[-1].startswith("others")  # the pyramid

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from backbones.resnet import VARIANTS, ResNet
 from detection.checkpoint import load_model
 from detection.cli import complete, main
 from detection.engine.errors import InputError, told
@@ -340,3 +341,22 @@ def test_what_cannot_be_strict_is_named():
     with pytest.raises(InputError, match="must be strict or seeded"):
         complete(["fit", "--deterministic", "very"])
     assert complete(["fit", "--deterministic=seeded"]) == ["fit", "--trainer.deterministic=false"]
+
+
+def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, tmp_path, capsys):
+    torch.manual_seed(0)
+    whole = ResNet(VARIANTS["resnet10"])
+    torch.save(whole.state_dict(), tmp_path / "start.pth")
+    options = ["--model.backbone.weights", str(tmp_path / "start.pth"), "--model.backbone.norm", "batch"]
+    options += ["--model.backbone.freeze", "[stem,layer1,layer3]", "--model.optimizer.layer_decay", "0.8"]
+    assert run("fit", *options, "--run.folder", "mine") == 0
+    assert "layer1" in capsys.readouterr().out
+    after = load_model("mine/checkpoints/last.ckpt")[0].backbone.state_dict()
+    frozen = ("conv1.", "bn1.", "layer1.", "layer3.")
+    for name, value in whole.state_dict().items():  # parameters and buffers
+        assert torch.equal(after[name], value) == name.startswith(frozen), name
+
+
+def test_a_layer_decay_above_one_is_one_line(run, capsys):
+    assert run("fit", "--model.optimizer.layer_decay", "2") == 2
+    assert "above 0 and at most 1" in capsys.readouterr().err

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from backbones import BackboneConfig, build
 from detection.engine.optim import OptimizerConfig, build_optimizer, parameter_groups
 
 
@@ -51,3 +52,40 @@ def test_adamw_by_name(model):
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.8, 0.9)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+
+
+class Detector(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        with torch.device("meta"):
+            self.backbone = build(BackboneConfig(name))
+            self.head = nn.Linear(2, 2)
+
+
+def test_layer_decay_falls_from_the_last_layer_to_the_first():
+    model = Detector("resnet18")
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.5), lr=0.32)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    # five layers, the stem the first: 0.32 * 0.5 ** 5 = 0.01
+    body = model.backbone
+    parts = (body.conv1, body.layer1, body.layer2, body.layer3, body.layer4, model.head)
+    for part, rate in zip(parts, (0.01, 0.02, 0.04, 0.08, 0.16, 0.32), strict=True):
+        assert [rates[id(p)] for p in part.parameters()] == pytest.approx([rate] * len(list(part.parameters())))
+    assert optimizer.param_groups[0]["lr"] == 0.32  # the one that is logged
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_layers_of_a_transformer_are_its_blocks_and_its_pyramid_learns_at_the_full_rate():
+    model = Detector("vit_b_16")
+    groups = parameter_groups(model, OptimizerConfig(layer_decay=0.7))
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert scales[id(model.backbone.positions)] == pytest.approx(0.7**13)
+    assert scales[id(model.backbone.blocks[0].ln_1.weight)] == pytest.approx(0.7**12)
+    assert scales[id(model.backbone.blocks[11].ln_1.weight)] == pytest.approx(0.7)
+    assert {scales[id(p)] for p in model.backbone.pyramid.parameters()} == {1.0}
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.1, -1.0])
+def test_a_layer_decay_that_is_no_share_is_refused(decay):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        OptimizerConfig(layer_decay=decay).check()

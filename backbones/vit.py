@@ -1,0 +1,119 @@
+"""Plain vision transformers as backbones: one map of stride 16, and four scales made from it.
+
+Li et al. 2022, "Exploring plain vision transformer backbones for object detection" (ViTDet), section 3.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from backbones.base import Backbone
+from backbones.pretrained import imagenet_weights, load_state, read_weights
+
+PATCH = 16
+"""Pixels on a side of a patch; four scales of a factor of two begin at a quarter of it."""
+VITS = ("vit_b_16", "vit_l_16")
+"""torchvision's, with such patches."""
+
+
+class SimplePyramid(nn.Module):
+    """Maps at strides 4, 8, 16 and 32 from one at stride 16, without a top-down path (figure 2 c).
+
+    The finer ones by transposed convolutions, which halve the channels each time; the coarser one by max-pooling.
+    """
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half, quarter = channels // 2, channels // 4
+        self.to_quarter = nn.Sequential(
+            nn.ConvTranspose2d(channels, half, 2, 2),
+            nn.GroupNorm(1, half),
+            nn.GELU(),
+            nn.ConvTranspose2d(half, quarter, 2, 2),
+        )
+        self.to_half = nn.ConvTranspose2d(channels, half, 2, 2)
+        self.channels = (quarter, half, channels, channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) to four maps, finest first."""
+        return self.to_quarter(x), self.to_half(x), x, F.max_pool2d(x, 2, ceil_mode=True)
+
+
+class VisionTransformer(Backbone):
+    """torchvision's ViT with patches of 16 pixels, for images of any size.
+
+    The class token is left out, as nothing here would read it, and position embeddings are interpolated.
+
+    Args:
+        name: ``vit_b_16`` or ``vit_l_16``.
+        weights: ``imagenet``, a file in torchvision's layout, or None (random).
+
+    Raises:
+        ValueError: weights that do not exist, cannot be fetched or do not fit.
+    """
+
+    def __init__(self, name: str, weights: str | None = None) -> None:
+        super().__init__()
+        whole: Any = models.get_model(name, weights=None)
+        if weights is not None:
+            whole.heads = nn.Identity()
+            state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
+            state = {key: value for key, value in state.items() if not key.startswith("heads.")}
+            load_state(whole, state, weights if weights != "imagenet" else f"ImageNet weights of {name}")
+        width, positions = whole.hidden_dim, whole.encoder.pos_embedding.detach()[:, 1:]
+        side = whole.image_size // PATCH
+        self.patches = whole.conv_proj
+        self.positions = nn.Parameter(positions.transpose(1, 2).reshape(1, width, side, side).contiguous())
+        self.blocks, self.norm = whole.encoder.layers, whole.encoder.ln
+        self.pyramid = SimplePyramid(width)
+        self.channels, self.strides = self.pyramid.channels, self.pyramid.strides
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.patches(pad_to(images, PATCH))
+        x = x + positions_at(self.positions, (x.shape[-2], x.shape[-1]))
+        size = x.shape[-2:]
+        x = self.norm(self.blocks(x.flatten(2).transpose(1, 2)))
+        features = self.pyramid(x.transpose(1, 2).unflatten(2, size))
+        return cut_to(features, images, self.strides)
+
+    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """The patches, then quarters of the blocks."""
+        return [[self.patches, self.positions], *quarters(list(self.blocks), [self.norm])]
+
+    def layers(self) -> list[list[nn.Module | nn.Parameter]]:
+        """Every block by itself; the pyramid, which is not pretrained, learns at the full rate."""
+        blocks = list(self.blocks)
+        return [[self.patches, self.positions], *([block] for block in blocks[:-1]), [blocks[-1], self.norm]]
+
+
+def positions_at(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Position embeddings (1, C, h, w) on another grid; the same ones on their own."""
+    if positions.shape[-2:] == size:
+        return positions
+    return F.interpolate(positions.float(), size, mode="bicubic", antialias=True).to(positions.dtype)
+
+
+def pad_to(images: Tensor, multiple: int) -> Tensor:
+    """Images with zeros at the right and the bottom, so that sides are multiples."""
+    right, bottom = -images.shape[-1] % multiple, -images.shape[-2] % multiple
+    return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
+
+
+def cut_to(features: Sequence[Tensor], images: Tensor, strides: Sequence[int]) -> tuple[Tensor, ...]:
+    """Feature maps without the cells that lie on what :func:`pad_to` added."""
+    height, width = images.shape[-2:]
+    return tuple(x[..., : -(-height // s), : -(-width // s)] for x, s in zip(features, strides, strict=True))
+
+
+def quarters(blocks: Sequence[nn.Module], last: Sequence[nn.Module] = ()) -> list[list[nn.Module | nn.Parameter]]:
+    """Blocks in four parts; ``last`` goes with the fourth."""
+    cuts = [len(blocks) * i // 4 for i in range(5)]
+    parts: list[list[nn.Module | nn.Parameter]] = [list(blocks[a:b]) for a, b in itertools.pairwise(cuts)]
+    parts[-1] += last
+    return parts

@@ -1,0 +1,1 @@
+"""``tools/backbone.py``: what backbones there are, what one of them costs, and why they are residual."""
