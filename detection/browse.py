@@ -138,7 +138,9 @@ def _fill(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, dict):
-        return np.asarray(coco_mask.decode(segmentation), dtype=bool)
+        mask = np.asarray(coco_mask.decode(segmentation), dtype=np.uint8)
+        # A large JPEG may have been decoded at a half of its size, or less.
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
     polygons = [np.asarray(polygon, dtype=np.float64).ravel().tolist() for polygon in segmentation or ()]
     if not polygons:
         return np.zeros((height, width), dtype=bool)

@@ -13,6 +13,9 @@ from PIL import Image
 MAX_PIXELS = 178_956_970
 """Images that claim more pixels are refused before they are decoded (Pillow's limit, too)."""
 
+# What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # Straight to RGB: turning the channels round afterwards costs a third of the decoding.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

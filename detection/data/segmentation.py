@@ -82,7 +82,7 @@ class SegmentationBuilder:
         self._ids.append(entry.get("id"))
         if not polygons and rle is None and self._need_masks:
             self._report.warn("objects without a mask (the mask head does not learn from them)", entry.get("id"))
-        if type(area) in (int, float) and 0 < area < float("inf"):  # type: ignore[operator]
+        if type(area) in (int, float) and 0 < area < 1e300:  # type: ignore[operator]  # an int may not fit a float
             return float(area)  # type: ignore[arg-type]
         if polygons:
             rle = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))

@@ -12,8 +12,8 @@ from detection.engine.module import DetectionModule
 from detection.engine.run import RunConfig
 
 
-def read_settings(arguments: Sequence[str]) -> tuple[Namespace, CocoDataModule]:
-    """All settings, and the data of them; nothing is read but configs.
+def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
+    """The model's settings and the data; neither is built or read, but configs are.
 
     Args:
         arguments: as for ``rcnn fit``: ``--config NAME --data.root FOLDER ...``.
@@ -30,9 +30,11 @@ def read_settings(arguments: Sequence[str]) -> tuple[Namespace, CocoDataModule]:
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
     config = parser.parse_args(list(arguments))
-    # The model is not built: that could take long, or need weights.
-    data_only = Parser(**STRICT)
-    data_only.add_lightning_class_args(CocoDataModule, "data")
+    # The trainer is not made: it would ask for devices.
+    wanted = Parser(**STRICT)
+    wanted.add_lightning_class_args(DetectionModule, "model")
+    wanted.add_lightning_class_args(CocoDataModule, "data")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a new name from jsonargparse 4.49 on
-        return config, data_only.instantiate_classes(Namespace(data=config.data)).data
+        made = wanted.instantiate_classes(Namespace(model=config.model, data=config.data))
+    return made.model, made.data

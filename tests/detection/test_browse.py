@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from detection.browse import look, main
+from pycocotools import mask as coco_mask
+
+from detection.browse import draw_scene, look, main
+from detection.data.transforms import Scene
 from detection.engine.settings import read_settings
 from detection.shapes import write_shapes
 
@@ -27,6 +30,22 @@ def test_what_is_shown_is_what_is_trained_on(root):
     assert seen.objects == len(dataset[0].boxes)
     assert np.array_equal(dataset[0, 0].image, dataset[0, 0].image)
     assert seen.before.shape[2] == seen.after[0].shape[2] == 3
+
+
+def test_masks_follow_an_image_that_was_decoded_at_half_its_size():
+    mask = np.zeros((20, 30), np.uint8, order="F")
+    mask[4:8, 10:20] = 1
+    scene = Scene(
+        image=np.full((10, 15, 3), 200, np.uint8),
+        boxes=np.array([[5.0, 2, 10, 4]]),
+        labels=np.array([0]),
+        crowd=np.array([False]),
+        segmentations=[coco_mask.encode(mask)],
+    )
+    picture = draw_scene(scene, ["one"])
+    scale = picture.shape[0] // 10
+    assert (picture[3 * scale, 7 * scale] != 200).any()
+    assert (picture[8 * scale, 2 * scale] == 200).all()
 
 
 @pytest.mark.parametrize(

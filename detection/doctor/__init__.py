@@ -1,0 +1,1 @@
+"""A data set and a detector looked at together, before any training."""

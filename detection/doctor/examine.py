@@ -1,0 +1,260 @@
+"""The examination: files, annotations, classes, sizes, anchors, memory."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from detection.data.annotations import Annotations, check_same_categories
+from detection.data.dataset import CocoDataset
+from detection.data.image import read_bytes
+from detection.doctor.anchors import best_overlap, recall_table, suggest
+from detection.doctor.findings import Diagnosis, Table
+from detection.engine.datamodule import CocoDataModule
+from detection.engine.errors import InputError
+from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
+from detection.engine.module import DetectionModule
+from detection.models.anchors import AnchorConfig
+from detection.models.rcnn import FasterRCNN, build_detector
+
+HARMLESS = ("boxes that reach over their image (cut)", "annotation ids that occur twice (numbered anew)")
+"""Mended without any loss."""
+
+
+def examine(
+    module: DetectionModule, data: CocoDataModule, decode: bool = False
+) -> tuple[Diagnosis, dict[str, CocoDataset]]:
+    """Look at everything that training would use; what is broken is a finding, not an error.
+
+    Args:
+        decode: read every image, too.
+
+    Returns:
+        The diagnosis, and the splits that could be opened.
+    """
+    diagnosis = Diagnosis()
+    opened: dict[str, CocoDataset] = {}
+    for split in ("train", "val"):
+        try:
+            opened[split] = data.open(split)
+        except (InputError, OSError, ValueError) as error:
+            diagnosis.add("error", split, str(error))
+    for split, dataset in opened.items():
+        _annotations(diagnosis, split, dataset.annotations)
+        if decode:
+            _decode(diagnosis, split, dataset)
+    if len(opened) == 2:
+        _between(diagnosis, opened)
+    _classes(diagnosis, {split: dataset.annotations for split, dataset in opened.items()})
+    if "train" in opened and opened["train"].annotations.num_objects:
+        _objects(diagnosis, module, data, opened["train"].annotations)
+        _memory(diagnosis, data, opened["train"].annotations)
+    return diagnosis, opened
+
+
+def resized(annotations: Annotations, short_side: int, long_side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, 4) XYXY after resizing, the sizes (n, 2) of their images then, and the numbers (n,) of the images.
+
+    Crowds are left out.
+    """
+    boxes, owners = [], []
+    for i in range(len(annotations)):
+        own = annotations.boxes(i)[~annotations.crowd(i)]
+        boxes.append(own)
+        owners += [i] * len(own)
+    owner = np.array(owners, dtype=np.int64)
+    sizes = annotations.sizes.astype(np.float64)
+    factor = np.minimum(short_side / sizes.min(axis=1), long_side / sizes.max(axis=1))
+    return np.concatenate(boxes) * factor[owner, None], (sizes * factor[:, None]).round()[owner], owner
+
+
+def _annotations(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
+    for kind, count in annotations.report.counts.items():
+        severity: Any = "info" if kind in HARMLESS else "warning"
+        diagnosis.add(severity, split, f"{count} {kind}", "see the file", annotations.report.ids[kind], count)
+    counts = annotations.counts()
+    without = np.flatnonzero(counts == 0)
+    if len(without):
+        ids = annotations.image_ids[without].tolist()
+        diagnosis.add(
+            "info", split, f"{len(without)} images without objects, kept as background", "", ids, len(without)
+        )
+    if not annotations.num_objects:
+        diagnosis.add("error", split, "no usable object", "annotate some")
+    elif split == "train":
+        diagnosis.suspicious["most objects"] = np.argsort(-counts)[:4].tolist()
+
+
+def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
+    """Read all images; only the broken ones are told."""
+
+    def broken(i: int) -> str | None:
+        try:
+            dataset.scene(i)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(4) as pool:  # OpenCV lets other threads run while it decodes
+        errors = [error for error in pool.map(broken, range(len(dataset))) if error]
+    for error in errors[:20]:
+        diagnosis.add("error", split, error)
+    if len(errors) > 20:
+        diagnosis.add("error", split, f"{len(errors) - 20} more images that cannot be read", count=len(errors) - 20)
+
+
+def _between(diagnosis: Diagnosis, opened: dict[str, CocoDataset]) -> None:
+    train, val = opened["train"], opened["val"]
+    try:
+        check_same_categories(train.annotations, val.annotations)
+    except ValueError as error:
+        diagnosis.add("error", "train and val", str(error))
+    digests = {split: dict(_digests(dataset)) for split, dataset in opened.items()}
+    for split, found in digests.items():
+        several = [i for i, digest in found.items() if Counter(found.values())[digest] > 1] if len(
+            set(found.values())
+        ) < len(found) else []  # fmt: skip
+        if several:
+            ids = [int(opened[split].annotations.image_ids[i]) for i in several]
+            diagnosis.add("warning", split, f"{len(several)} images with the same bytes as another", "", ids, len(ids))
+    seen = set(digests["train"].values())
+    both = [i for i, digest in digests["val"].items() if digest in seen]
+    if both:
+        ids = [int(val.annotations.image_ids[i]) for i in both]
+        advice = "the evaluation would be too good; remove them from one"
+        diagnosis.add("error", "train and val", f"{len(both)} images are in both", advice, ids, len(both))
+
+
+def _digests(dataset: CocoDataset) -> Iterator[tuple[int, str]]:
+    for i in range(len(dataset)):
+        try:
+            yield i, hashlib.blake2b(read_bytes(dataset.path(i)), digest_size=16).hexdigest()
+        except ValueError:
+            continue  # told elsewhere
+
+
+def _classes(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
+    if not splits:
+        return
+    names = next(iter(splits.values())).categories.names
+    counts = {
+        split: np.bincount(
+            np.concatenate([a.labels(i) for i in range(len(a))]) if len(a) else np.zeros(0, int), minlength=len(names)
+        )
+        for split, a in splits.items()
+    }
+    first = next(iter(counts.values()))
+    order: list[int] = np.argsort(-first, kind="stable").tolist()
+    title = "Objects by class"
+    if len(order) > 30:
+        title, order = f"{title} (the 15 most and the 15 least of {len(order)})", order[:15] + order[-15:]
+    rows = [(names[k], *(int(count[k]) for count in counts.values())) for k in order]
+    diagnosis.tables.append(Table(title, ("class", *counts), rows))
+    for split, count in counts.items():
+        empty = [name for name, number in zip(names, count, strict=True) if number == 0]
+        if empty:
+            what = "nothing teaches them" if split == "train" else "their AP is not measured"
+            diagnosis.add("warning", split, f"{len(empty)} classes without objects: {', '.join(empty[:5])}"
+                          + (", ..." if len(empty) > 5 else ""), what, (), len(empty))  # fmt: skip
+
+
+def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
+    boxes, sizes, owner = resized(annotations, *data.test_size)
+    extent = boxes[:, 2:] - boxes[:, :2]
+    sides = np.sqrt(extent.prod(axis=1))
+    quantiles = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+    per_image = annotations.counts()
+    rows = [
+        ("side in pixels, after resizing", *np.quantile(sides, quantiles).tolist()),
+        ("height over width", *np.quantile(extent[:, 1] / extent[:, 0], quantiles).tolist()),
+        ("objects in an image", *np.quantile(per_image, quantiles).tolist()),
+        ("image height", *np.quantile(annotations.sizes[:, 0], quantiles).tolist()),
+        ("image width", *np.quantile(annotations.sizes[:, 1], quantiles).tolist()),
+    ]
+    diagnosis.tables.append(Table("Sizes", ("", "least", "5%", "25%", "half", "75%", "95%", "most"), rows))
+    try:
+        model = _on_meta(module, len(annotations.categories))
+    except ValueError as error:
+        diagnosis.add("error", "model", str(error))
+        return
+    if model is None:
+        return
+    configs: dict[str, Any] = dict(module.configs)
+    strides, config = model.anchors.strides, configs["rpn"].anchors
+    tiny = np.flatnonzero(extent.min(axis=1) < strides[0])
+    if len(tiny):
+        images = owner[tiny]
+        share = len(tiny) / len(boxes)
+        advice = "they vanish in the features; a larger data.short_side, data.crop, or tiles would help"
+        diagnosis.add(
+            "warning" if share > 0.01 else "info", "train",
+            f"{len(tiny)} objects ({share:.1%}) are narrower than one cell of the finest features ({strides[0]} px)",
+            advice, annotations.image_ids[np.unique(images)].tolist(), len(tiny),
+        )  # fmt: skip
+        diagnosis.suspicious["objects smaller than a cell"] = [i for i, _ in Counter(images.tolist()).most_common(4)]
+    limit = configs["box_head"].detections
+    crowded = np.flatnonzero(per_image > limit)
+    if len(crowded):
+        what = f"{len(crowded)} images have more objects than model.box_head.detections, {limit}"
+        ids = annotations.image_ids[crowded].tolist()
+        diagnosis.add("warning", "train", what, "raise it, or they cannot all be found", ids, len(crowded))
+    _anchors(diagnosis, boxes, sizes, owner, strides, config)
+
+
+def _anchors(
+    diagnosis: Diagnosis, boxes: np.ndarray, sizes: np.ndarray, owner: np.ndarray, strides: tuple[int, ...],
+    config: AnchorConfig,
+) -> None:  # fmt: skip
+    heads = ("objects of", "number", "mean best IoU", "IoU of 0.5", "IoU of 0.7")
+    extent = boxes[:, 2:] - boxes[:, :2]
+    sides = np.sqrt(extent.prod(axis=1))
+    overlap = best_overlap(boxes, sizes, strides, config)
+    table = recall_table(overlap, sides)
+    used = f"model.rpn.anchors: sizes {_listed(config.sizes)}, ratios {_listed(config.ratios)}"
+    diagnosis.tables.append(
+        Table("Objects that an anchor fits", heads, list(table), f"{used}; resized as for evaluation")
+    )
+    worst = np.argsort(overlap)[:200]
+    diagnosis.suspicious["objects that no anchor fits"] = list(dict.fromkeys(owner[worst].tolist()))[:4]
+    other = suggest(boxes, sizes, strides)
+    better = best_overlap(boxes, sizes, strides, other)
+    if better.mean() > overlap.mean() + 0.02:
+        options = (
+            f"--model.rpn.anchors.sizes '{_listed(other.sizes)}' --model.rpn.anchors.ratios '{_listed(other.ratios)}'"
+        )
+        rows = list(recall_table(better, sides))
+        diagnosis.tables.append(Table("The same with other anchors", heads, rows, options))
+        severity: Any = "warning" if (overlap >= 0.5).mean() < 0.75 else "info"
+        what = f"anchors overlap objects by {overlap.mean():.2f} on average; others would by {better.mean():.2f}"
+        diagnosis.add(severity, "train", what, options)
+
+
+def _memory(diagnosis: Diagnosis, data: CocoDataModule, annotations: Annotations) -> None:
+    canvas = largest_canvas(annotations.sizes, *data.test_size)
+    batch = batch_bytes(data.batch_size, canvas, int(annotations.counts().max(initial=0)), data.masks)
+    rows = [
+        ("largest canvas, height x width", f"{canvas[0]} x {canvas[1]}"),
+        ("a batch of all devices, at most", f"{batch / 1e6:.0f} MB"),
+        ("shared memory for the workers of one device", f"{loader_bytes(batch, data.workers) / 1e6:.0f} MB"),
+    ]
+    diagnosis.tables.append(Table("Memory of the loader", ("", ""), rows, "computed, for a single device"))
+
+
+def _on_meta(module: DetectionModule, num_classes: int) -> FasterRCNN | None:
+    """The detector without memory: only its strides are asked for."""
+    configs: dict[str, Any] = dict(module.configs)
+    backbone = configs["backbone"]
+    if "." in backbone.name:
+        return None  # a class of the user's own may do anything when it is built
+    configs["backbone"] = type(backbone)(**{**vars(backbone), "weights": None})
+    with torch.device("meta"):
+        return build_detector(num_classes, **configs)
+
+
+def _listed(values: Any) -> str:
+    return "[" + ", ".join(_listed(v) if isinstance(v, list | tuple) else f"{v:g}" for v in islice(values, 20)) + "]"

@@ -1,0 +1,89 @@
+import json
+import shutil
+
+import pytest
+
+from detection.doctor.command import main
+from detection.shapes import write_shapes
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp("sound"), train=12, val=4, size=(64, 96))
+
+
+@pytest.fixture
+def broken(sound, tmp_path):
+    """One thing of each kind is wrong."""
+    root = tmp_path / "broken"
+    shutil.copytree(sound, root)
+    path = root / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    content["annotations"][1]["bbox"] = [1, 1, 1, 1]
+    path.write_text(json.dumps(content))
+    names = [image["file_name"] for image in content["images"]]
+    val = json.loads((root / "annotations/instances_val.json").read_text())["images"][0]["file_name"]
+    shutil.copy(root / "train" / names[3], root / "train" / names[4])
+    shutil.copy(root / "train" / names[5], root / "val" / val)
+    data = (root / "train" / names[6]).read_bytes()
+    (root / "train" / names[6]).write_bytes(data[: len(data) // 2])
+    return root
+
+
+def call(*options) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["--config", "demo", *map(str, options)])
+    return int(stop.value.code or 0)
+
+
+def test_sound_data_pass(sound, capsys):
+    assert call("--data.root", sound, "--decode") == 0
+    out = capsys.readouterr().out
+    assert "error" not in out
+    assert "Objects that an anchor fits" in out
+
+
+def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
+    options = ("--data.root", broken, "--decode", "--html", tmp_path / "page.html", "--json", tmp_path / "all.json")
+    assert call(*options) == 2
+    out = capsys.readouterr().out
+    assert "boxes without area (dropped)" in out
+    assert "2 images with the same bytes as another" in out
+    assert "1 images are in both" in out
+    assert "is cut short" in out
+    assert "narrower than one cell" in out
+    page = (tmp_path / "page.html").read_text()
+    assert "data:image/jpeg" in page
+    assert "http" not in page
+    findings = json.loads((tmp_path / "all.json").read_text())["findings"]
+    assert {finding["severity"] for finding in findings} >= {"error", "warning"}
+
+
+def test_a_file_that_cannot_be_used_is_a_finding_and_the_other_is_examined(broken, capsys):
+    path = broken / "annotations/instances_train.json"
+    path.write_text(path.read_text()[:-20])
+    assert call("--data.root", broken) == 2
+    out = capsys.readouterr().out
+    assert "not valid JSON" in out
+    assert "Objects by class" in out
+
+
+def test_other_classes_and_strictness(sound, tmp_path, capsys):
+    root = tmp_path / "other"
+    shutil.copytree(sound, root)
+    path = root / "annotations/instances_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = content["annotations"][:1]
+    path.write_text(json.dumps(content))
+    assert call("--data.root", root) == 0
+    assert "their AP is not measured" in capsys.readouterr().out
+    assert call("--data.root", root, "--strict") == 1
+    content["categories"][0]["name"] = "other"
+    path.write_text(json.dumps(content))
+    assert call("--data.root", root) == 2
+
+
+def test_a_mistake_in_the_settings_is_told(capsys):
+    assert call("--data.rot", "x") == 2
+    assert "data.root" in capsys.readouterr().err
