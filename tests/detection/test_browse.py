@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from pycocotools import mask as coco_mask
 
 from detection.browse import draw_scene, look, main

@@ -1,0 +1,1 @@
+"""Annotations of other tools to COCO's format and back."""

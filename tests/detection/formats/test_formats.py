@@ -1,0 +1,151 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detection.data.annotations import load_annotations
+from detection.formats.command import lvis_to_coco, main
+from detection.formats.voc import read_voc, write_voc
+from detection.formats.yolo import read_yolo, write_yolo
+
+
+def coco(boxes, **changes) -> dict:
+    """Two images of 60 x 80; all boxes on the first."""
+    return {
+        "images": [{"id": i, "height": 60, "width": 80, "file_name": f"deep/{i} ü.png"} for i in (1, 2)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "sea lion"}],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": (3, 7)[k % 2], "bbox": list(box), "iscrowd": 0}
+            | {"area": box[2] * box[3], **changes}
+            for k, box in enumerate(boxes, start=1)
+        ],
+    }  # fmt: skip
+
+
+def named(content: dict) -> list:
+    """Objects as (file, class, box), whatever the ids."""
+    files = {i["id"]: i["file_name"] for i in content["images"]}
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    return [(files[a["image_id"]], names[a["category_id"]], a["bbox"]) for a in content["annotations"]]
+
+
+BOXES = st.lists(
+    st.tuples(st.floats(0, 40), st.floats(0, 30), st.floats(0.5, 40), st.floats(0.5, 30)), min_size=1, max_size=5
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(BOXES)
+def test_voc_and_back(tmp_path_factory, boxes):
+    folder = tmp_path_factory.mktemp("voc")
+    given = coco(boxes)
+    write_voc(given, folder)
+    back, lost = read_voc(folder)
+    assert lost.counts == {}
+    for (file, name, box), (file_again, name_again, again) in zip(named(given), named(back), strict=True):
+        assert (file, name) == (file_again, name_again)
+        assert again == pytest.approx(box, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(BOXES, st.booleans())
+def test_yolo_and_back(tmp_path_factory, boxes, segments):
+    folder = tmp_path_factory.mktemp("yolo")
+    given = coco(boxes)
+    for image in given["images"]:
+        path = folder / "images" / image["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", np.zeros((60, 80, 3), np.uint8))[1].tobytes())
+    write_yolo(given, folder, segments)
+    back, lost = read_yolo(folder / "labels", folder / "images")
+    assert lost.counts == {}
+    for (file, name, box), (file_again, name_again, again) in zip(named(given), named(back), strict=True):
+        assert (file, name) == (file_again, name_again)
+        assert again == pytest.approx(box, abs=1e-9)
+
+
+def test_what_has_no_place_is_counted(tmp_path):
+    polygon = [[1, 1, 9, 1, 9, 9], [20, 20, 25, 20, 25, 25, 20, 25]]
+    given = coco([(1, 1, 24, 24)], segmentation=polygon)
+    assert write_voc(given, tmp_path / "voc").counts == {"categories without objects": 1, "masks": 1}
+    assert write_yolo(given, tmp_path / "yolo").counts == {"masks": 1}
+    assert write_yolo(given, tmp_path / "parts", segments=True).counts == {"parts of objects beside the largest": 1}
+    crowd = coco([(1, 1, 24, 24)], iscrowd=1, segmentation={"size": [60, 80], "counts": "x"})
+    assert sum(write_yolo(crowd, tmp_path / "crowd").counts.values()) == 1
+    write_voc(crowd, tmp_path / "difficult")
+    assert read_voc(tmp_path / "difficult")[0]["annotations"][0]["iscrowd"] == 1
+
+
+def test_pixels_from_one(tmp_path):
+    write_voc(coco([(0, 0, 10, 10)]), tmp_path)
+    path = min(tmp_path.rglob("*.xml"))
+    path.write_text(path.read_text().replace("<xmin>0.0", "<xmin>1").replace("<ymin>0.0", "<ymin>1"))
+    assert read_voc(tmp_path, one_based=True)[0]["annotations"][0]["bbox"] == [0, 0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares a document type"),
+        ("<annotation>", "is no XML"),
+        ("<html/>", "begins with <html>"),
+        ("<annotation><filename>a.png</filename></annotation>", "has no <size/width>"),
+    ],
+)
+def test_broken_xml_is_refused_by_name(tmp_path, content, message):
+    (tmp_path / "a.xml").write_text(content)
+    with pytest.raises(ValueError, match=f"a.xml: .*{message}"):
+        read_voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["0 0.5 0.5 0.5", "7 0.5 0.5 0.1 0.1", "cat 1 1 1 1", "0 nan 0.5 0.5 0.5", "0 1 1 1 1 1"]
+)
+def test_broken_lines_are_refused_by_name(tmp_path, line):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2"):
+        read_yolo(tmp_path, tmp_path, ["cat"])
+    with pytest.raises(ValueError, match=r"no data\.yaml"):
+        read_yolo(tmp_path, tmp_path)
+
+
+def test_lvis():
+    content = coco([(1, 1, 5, 5)])
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['id']:012d}.jpg"
+        image["neg_category_ids"] = [7]
+        del image["file_name"]
+    del content["annotations"][0]["iscrowd"]
+    found, lost = lvis_to_coco(content, "lvis.json")
+    assert found["images"][0]["file_name"] == "val2017/000000000001.jpg"
+    assert found["annotations"][0]["iscrowd"] == 0
+    assert sum(lost.counts.values()) == 2
+
+
+def test_the_command_round_trips_real_annotations(shared_data, tmp_path, capsys):
+    source = shared_data / "coco_mini/annotations/instances_val2017.json"
+    main(["coco2yolo", str(source), str(tmp_path / "yolo")])
+    images = str(shared_data / "coco_mini/val2017")
+    main(["yolo2coco", str(tmp_path / "yolo/labels"), str(tmp_path / "back.json"), "--images", images])
+    before, after = load_annotations(source), load_annotations(tmp_path / "back.json")
+    crowds = sum(int(before.crowd(i).sum()) for i in range(len(before)))
+    assert after.num_objects == before.num_objects - crowds
+    assert after.categories.names == before.categories.names
+    assert "crowds" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps([]))
+    for arguments in (
+        ["coco2voc", "a.json", "out"],
+        ["voc2coco", "nowhere", "out.json"],
+        ["yolo2coco", ".", "out.json"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([arguments[0], str(tmp_path / arguments[1]), str(tmp_path / arguments[2])])
+        assert stop.value.code == 2
+    assert "--images" in capsys.readouterr().err
