@@ -19,6 +19,10 @@ DOCUMENTS = [
     "docs/architecture.md",
     "docs/pretrained.md",
     "docs/performance.md",
+    "docs/backbones.md",
+    "docs/clusters.md",
+    "docs/evaluation.md",
+    "docs/robustness.md",
 ]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values())

@@ -22,6 +22,9 @@ from detection.structures import ResizeMethod, Segmentation
 MIN_VISIBLE = 1.0
 """Objects of which a crop leaves less, in pixels of either side, are gone."""
 
+MASKS = 128
+"""Objects whose full masks albumentations moves at a time: bounds the memory."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -167,17 +170,31 @@ class Albumentations:
         self._compose: Any = None
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
-        compose = self._composed()
+        self._composed()
         seed = int(generator.integers(2**63))
+        if self._keeps_geometry or not len(scene.boxes):
+            return replace(scene, image=self._seeded(seed, image=scene.image)["image"])
+        images, parts = [], []
+        for start in range(0, len(scene.boxes), MASKS):
+            chosen = np.zeros(len(scene.boxes), dtype=bool)
+            chosen[start : start + MASKS] = True
+            part = scene.chosen(chosen)
+            masks = _full_frames(part)
+            moved = self._seeded(seed, image=scene.image, masks=masks)
+            images.append(np.ascontiguousarray(moved["image"]))
+            if start and not np.array_equal(images[0], images[-1]):
+                raise ValueError("a transform of data.augment depends on the masks, which come in parts; leave it out")
+            after = np.asarray(moved["masks"])
+            part = replace(part, image=images[0])
+            # What was not moved keeps its boxes to a fraction of a pixel, and its polygons.
+            parts.append(part if np.array_equal(after, masks) else _from_full_frames(part, after))
+        return parts[0] if len(parts) == 1 else _together(parts)
+
+    def _seeded(self, seed: int, **targets: Any) -> dict[str, Any]:
+        """The same random choices for the same seed."""
+        compose = self._composed()
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        if self._keeps_geometry:
-            return replace(scene, image=compose(image=scene.image)["image"])
-        masks = _full_frames(scene)
-        moved = compose(image=scene.image, masks=masks) if len(masks) else compose(image=scene.image)
-        image = np.ascontiguousarray(moved["image"])
-        if len(masks) == 0:
-            return replace(scene, image=image)
-        return _from_full_frames(replace(scene, image=image), np.asarray(moved["masks"]))
+        return dict(compose(**targets))
 
     def _composed(self) -> Any:
         if self._compose is None:
@@ -188,6 +205,20 @@ class Albumentations:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"transforms": self.transforms, "_compose": None}
+
+
+def _together(parts: Sequence[Scene]) -> Scene:
+    """Scenes of one image, moved alike, as one."""
+    still = {(*part.scale, *part.offset) for part in parts}
+    if len(still) > 1:  # some were moved, some not: all in pixels of this image
+        parts = [_from_full_frames(part, _full_frames(part)) for part in parts]
+    return replace(
+        parts[0],
+        boxes=np.concatenate([part.boxes for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        crowd=np.concatenate([part.crowd for part in parts]),
+        segmentations=[segmentation for part in parts for segmentation in part.segmentations],
+    )
 
 
 def cut(scene: Scene) -> Scene:
@@ -227,6 +258,9 @@ def _full_frames(scene: Scene) -> np.ndarray:
         side = max(right - left, bottom - top, 1)
         frame = np.array([left, top, left + side, top + side], dtype=np.float64)
         masks[k, top:bottom, left:right] = scene.bitmap(k, side, frame)[: bottom - top, : right - left]
+        if not masks[k].any():  # smaller than a pixel, between their centres
+            y, x = (int(v) for v in (box[[1, 0]] + box[[3, 2]]) / 2)
+            masks[k, min(y, height - 1), min(x, width - 1)] = 1
     return masks
 
 

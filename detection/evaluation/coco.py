@@ -242,8 +242,9 @@ class CocoEvaluator:
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type][image_id], self._sizes[image_id]
         values = found.values.tolist() if iou_type == "bbox" else found.values
+        height_width = [*size]  # shared by all masks of the image
         for confidence, category, value in zip(found.scores.tolist(), found.categories.tolist(), values, strict=True):
-            shape = {"bbox": value} if iou_type == "bbox" else {"segmentation": {"size": [*size], "counts": value}}
+            shape = {"bbox": value} if iou_type == "bbox" else {"segmentation": {"size": height_width, "counts": value}}
             yield {"image_id": image_id, "category_id": category, "score": confidence, **shape}
 
     def _is_known(self, image_id: int) -> bool:
