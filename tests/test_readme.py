@@ -26,7 +26,18 @@ DOCUMENTS = [
 ]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values())
-MADE_BY_THE_READER = ("my_data", "train/", "my_lab", "demo/", "runs/", "timm/", ".venv")
+MADE_BY_THE_READER = (
+    "my_data",
+    "train/",
+    "my_lab",
+    "demo/",
+    "runs/",
+    "timm/",
+    ".venv",
+    "evaluation/",
+    "path/to",
+    "...",
+)
 """Names that the documents speak of and a checkout does not have."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from detection.data import transforms
@@ -39,7 +40,8 @@ def scene_of(boxes, image=None, masks=True) -> Scene:
     for x0, y0, x1, y1 in boxes:
         centre, half = np.array([x0 + x1, y0 + y1]) / 2, np.array([x1 - x0, y1 - y0]) / 2
         points = centre + half * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        cv2.fillPoly(image, [np.round(points).astype(np.int32)], (255, 255, 255))
+        rle = coco_mask.frPyObjects([points.ravel().tolist()], *image.shape[:2])[0]
+        image[coco_mask.decode(rle) == 1] = 255
         segmentations.append([points] if masks else None)
     count = len(boxes)
     return Scene(image, boxes, np.arange(count) % 3, np.arange(count) % 4 == 3, segmentations)
