@@ -106,6 +106,24 @@ class DetectionModule(LightningModule):
         if self.compile_dense:
             self.model.compile_dense()
 
+    @property
+    def lr(self) -> float:
+        """The learning rate in use, after scaling; Lightning's finder reads and sets it."""
+        return self.optimizer_config.lr * self._lr_scale
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        factor = value / self.lr
+        self.optimizer_config = replace(self.optimizer_config, lr=value / self._lr_scale)
+        # The schedule multiplies what it began with.
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.base_lrs = [lr * factor for lr in config.scheduler.base_lrs]
+
+    @property
+    def _lr_scale(self) -> float:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return float(data.batch_size / self.schedule_config.reference_batch)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, its learning rate scaled with the batch, and the schedule in steps."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -114,7 +132,7 @@ class DetectionModule(LightningModule):
         if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
             ends.append(self.trainer.max_epochs * epoch)
         schedule = plan(self.schedule_config, batch, epoch, min(ends, default=None))
-        lr = self.optimizer_config.lr * batch / self.schedule_config.reference_batch
+        lr = self.lr
         # Lightning cannot clip gradients that a fused optimizer still has to unscale (float16).
         fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)

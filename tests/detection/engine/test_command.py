@@ -360,3 +360,11 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, t
 def test_a_layer_decay_above_one_is_one_line(run, capsys):
     assert run("fit", "--model.optimizer.layer_decay", "2") == 2
     assert "above 0 and at most 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_batch_size_finder_tries_our_batches(run, tmp_path):
+    finder = {"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}
+    finder["init_args"] = {"max_trials": 1, "steps_per_trial": 2}
+    assert run("fit", "--run.folder", "out", "--trainer.callbacks", json.dumps(finder)) == 0
+    assert weights_of(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 2  # 8 images, twice 2 of them at a time

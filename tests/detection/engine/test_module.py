@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from backbones import BackboneConfig
 from detection.engine.errors import InputError
 from detection.engine.module import DetectionModule, check_categories, table
+from detection.engine.optim import OptimizerConfig
+from detection.engine.schedule import ScheduleConfig
 from detection.models.anchors import AnchorConfig
 from detection.models.rpn import RPNConfig
 from detection.structures import Categories
@@ -60,3 +64,16 @@ def test_the_same_images_draw_the_same_samples():
     first, again, other = (torch.rand(3, generator=module._generator(key)) for key in ((1, 2), (1, 2), (2, 1)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_learning_rate_finder_sets_what_the_schedule_multiplies():
+    module = DetectionModule(optimizer=OptimizerConfig(lr=0.02), schedule=ScheduleConfig(reference_batch=16))
+    scheduler = SimpleNamespace(base_lrs=[0.01, 0.005])
+    module._trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(batch_size=8), lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)]
+    )
+    assert module.lr == pytest.approx(0.01)
+    module.lr = 0.002
+    assert module.lr == pytest.approx(0.002)
+    assert module.optimizer_config.lr == pytest.approx(0.004)
+    assert scheduler.base_lrs == pytest.approx([0.002, 0.001])
