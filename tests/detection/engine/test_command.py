@@ -365,6 +365,6 @@ def test_a_layer_decay_above_one_is_one_line(run, capsys):
 @pytest.mark.slow
 def test_the_batch_size_finder_tries_our_batches(run, tmp_path):
     finder = {"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}
-    finder["init_args"] = {"max_trials": 1, "steps_per_trial": 2}
+    finder["init_args"] = {"max_trials": 2, "steps_per_trial": 2}
     assert run("fit", "--run.folder", "out", "--trainer.callbacks", json.dumps(finder)) == 0
-    assert weights_of(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 2  # 8 images, twice 2 of them at a time
+    assert weights_of(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 2  # 8 images, 4 at a time
