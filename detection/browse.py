@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
 from detection.ops.masks import paste_masks
+from detection.report.frame import frame
 from detection.report.pictures import data_url
 from detection.structures import Sample, Segmentation
 from detection.visualize import draw
@@ -87,13 +87,7 @@ def page(title: str, seen: Sequence[Seen]) -> str:
         )
         head = f"{escape(one.file_name)} (id {one.image_id}), {one.objects} objects"
         items.append(f'<h3>{head}</h3><div class="pair">{figures}</div>')
-    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>"
-        f"<body><header><h1>{escape(title)}</h1></header><main>{''.join(items)}</main></body></html>\n"
-    )
+    return frame(title, "".join(items))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.image import read_bytes
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.findings import Diagnosis, Table
+from detection.doctor.memory import training_bytes
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError
 from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
@@ -53,7 +54,7 @@ def examine(
     _classes(diagnosis, {split: dataset.annotations for split, dataset in opened.items()})
     if "train" in opened and opened["train"].annotations.num_objects:
         _objects(diagnosis, module, data, opened["train"].annotations)
-        _memory(diagnosis, data, opened["train"].annotations)
+        _memory(diagnosis, module, data, opened["train"].annotations)
     return diagnosis, opened
 
 
@@ -234,15 +235,25 @@ def _anchors(
         diagnosis.add(severity, "train", what, options)
 
 
-def _memory(diagnosis: Diagnosis, data: CocoDataModule, annotations: Annotations) -> None:
+def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
     canvas = largest_canvas(annotations.sizes, *data.test_size)
     batch = batch_bytes(data.batch_size, canvas, int(annotations.counts().max(initial=0)), data.masks)
     rows = [
         ("largest canvas, height x width", f"{canvas[0]} x {canvas[1]}"),
-        ("a batch of all devices, at most", f"{batch / 1e6:.0f} MB"),
-        ("shared memory for the workers of one device", f"{loader_bytes(batch, data.workers) / 1e6:.0f} MB"),
+        ("a batch", f"{batch / 1e6:.0f} MB"),
+        ("shared memory for the workers", f"{loader_bytes(batch, data.workers) / 1e6:.0f} MB"),
     ]
-    diagnosis.tables.append(Table("Memory of the loader", ("", ""), rows, "computed, for a single device"))
+    configs: dict[str, Any] = dict(module.configs)
+    try:
+        model = _on_meta(module, len(annotations.categories))
+    except ValueError:
+        model = None  # told already
+    if model is not None:
+        adam = module.optimizer_config.name == "adamw"
+        needed = training_bytes(model, configs["backbone"].name, canvas, data.batch_size, configs, adam)
+        rows.append(("a training step in float32", f"{needed / 1e9:.1f} GB"))
+    note = f"a forecast for one device with all {data.batch_size} images of a step"
+    diagnosis.tables.append(Table("Memory", ("", ""), rows, note))
 
 
 def _on_meta(module: DetectionModule, num_classes: int) -> FasterRCNN | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
 from detection.doctor.findings import ORDER, Diagnosis, cell
+from detection.report.frame import frame
 from detection.report.page import table
 
 TONES = {"error": "c4", "warning": "c1", "info": "c0"}
@@ -39,10 +39,4 @@ def page(title: str, diagnosis: Diagnosis, pictures: Sequence[tuple[str, str]] =
             for caption, url in pictures
         )
         parts.append(f'<h3>Worth a look</h3><div class="pair">{tiles}</div>')
-    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>"
-        f"<body><header><h1>{escape(title)}</h1></header><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return frame(title, "".join(parts))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from detection.evaluation.engines import STATISTICS, hotcoco_evaluation
 from detection.evaluation.results import read_results
 from detection.provenance import checksum
 from detection.report.files import plain
+from detection.report.frame import frame
 from detection.report.page import KINDS, number, table
 
 SAME = {
@@ -162,15 +162,11 @@ def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> 
             for d in differences
         ]
         parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
-    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Comparison</title><style>{style}</style></head><body><header><h1>Comparison</h1>"
-        f"<p>A: {escape(first)}<br>B: {escape(second)}</p></header><main>{''.join(parts)}"
+    parts.append(
         '<p class="note">Intervals of B - A over images drawn again with replacement, the same ones for both. '
-        "Better and worse are said where 0 lies outside.</p></main></body></html>\n"
+        "Better and worse are said where 0 lies outside.</p>"
     )
+    return frame("Comparison", "".join(parts), f"<p>A: {escape(first)}<br>B: {escape(second)}</p>")
 
 
 def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:

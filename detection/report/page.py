@@ -10,6 +10,7 @@ import numpy as np
 
 from detection.report.analysis import ERRORS, RECALLS, Analysis, ImageRow, Suspect
 from detection.report.charts import bar, lines
+from detection.report.frame import frame
 
 KINDS = {"bbox": "Boxes", "segm": "Masks"}
 WORDS = {
@@ -54,15 +55,9 @@ def page(
     menu = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
     what = str(about.get("model") or about.get("results"))
     title = "Evaluation of " + ", ".join("/".join(path.split("/")[-3:]) for path in what.split(", "))
-    style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
     script = files("detection.report").joinpath("page.js").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><p>{_subtitle(analyses[0], about)}</p><nav>{menu}</nav></header>"
-        f"<main>{''.join(sections)}</main><script>{script}</script></body></html>\n"
-    )
+    head = f"<p>{_subtitle(analyses[0], about)}</p><nav>{menu}</nav>"
+    return frame(title, "".join(sections), head, script)
 
 
 def _subtitle(analysis: Analysis, about: Mapping[str, Any]) -> str:

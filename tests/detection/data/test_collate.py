@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detection.data.collate import collate
 from detection.structures import IGNORE, Sample
@@ -53,3 +55,22 @@ def test_room_for_objects_is_a_power_of_two(objects, room):
 
 def test_a_detector_without_masks_carries_none():
     assert collate([sample(32, 32, masks=False)]).targets.masks is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 7)), min_size=1, max_size=4))
+def test_whatever_is_collated_comes_out_again(shapes):
+    samples = [sample(height, width, objects, image_id=k) for k, (height, width, objects) in enumerate(shapes)]
+    batch = collate(samples)
+    targets = batch.targets
+    assert all(side % 32 == 0 for side in batch.images.shape[2:])
+    for k, one in enumerate(samples):
+        height, width = batch.sizes[k].tolist()
+        assert np.array_equal(batch.images[k, :, :height, :width].permute(1, 2, 0), one.image)
+        real = targets.labels[k] != IGNORE
+        assert int(real.sum()) == len(one.boxes)
+        assert np.array_equal(targets.boxes[k][real], one.boxes)
+        assert np.array_equal(targets.labels[k][real], one.labels)
+        assert np.array_equal(targets.crowd[k][real], one.crowd)
+        assert np.array_equal(targets.masks[k][real], one.masks)
+        assert (targets.boxes[k][~real] == 0).all()

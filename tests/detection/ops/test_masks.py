@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
@@ -342,3 +344,35 @@ def test_many_counts_are_looked_at_as_one_by_one() -> None:
     assert sound_counts(counts, np.array(pixels)).tolist() == expected
     assert sound_counts([], np.zeros(0, dtype=np.int64)).tolist() == []
     assert sound_counts(["", "\u00e9", "0"], np.array([4, 4, 0])).tolist() == [False, False, True]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]))
+def test_runs_of_any_bitmap_are_its_pixels(height: int, width: int, seed: int, share: float) -> None:
+    bitmap = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+    rle = coco_mask.encode(np.asfortranarray(bitmap))
+    runs = run_lengths(rle)
+    drawn = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T
+    assert np.array_equal(drawn, bitmap)
+    assert sound_counts([rle["counts"].decode()], np.array([height * width])).tolist() == [True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(4, 40))
+def test_a_crop_of_the_whole_box_is_the_mask_and_half_of_it_is_half(seed: int, size: int) -> None:
+    generator = np.random.default_rng(seed)
+    mask = np.repeat(np.repeat(generator.integers(0, 2, (4, 4), np.uint8), 28, axis=0), 28, axis=1)  # 112 x 112
+    x0, y0, w, h = generator.uniform([0, 0, 8, 8], [50, 50, 90, 90])
+    box = torch.tensor([[[x0, y0, x0 + w, y0 + h]]])
+    left = torch.tensor([[[x0, y0, x0 + w / 2, y0 + h]]])
+    index = torch.zeros(1, 1, dtype=torch.long)
+    bitmap = torch.from_numpy(mask)[None, None]
+    whole = crop_masks(bitmap, box.float(), index, box.float(), size)
+    centres = ((np.arange(size) + 0.5) / size * 4).astype(int)
+    clear = np.abs((np.arange(size) + 0.5) / size * 4 % 1 - 0.5) < 0.45  # not on the edge of a cell
+    expected = mask[::28, ::28][np.ix_(centres, centres)]
+    found = whole[0, 0].numpy()
+    assert np.array_equal(found[np.ix_(clear, clear)], expected[np.ix_(clear, clear)])
+    half = crop_masks(bitmap, box.float(), index, left.float(), 2 * size)[0, 0].numpy()
+    wide = crop_masks(bitmap, box.float(), index, box.float(), 2 * size)[0, 0].numpy()
+    assert abs(half.mean() - wide[:, :size].mean()) < 0.12
