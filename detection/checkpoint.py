@@ -7,6 +7,7 @@ the detector and to read its answers: :func:`describe_model`). No class paths ar
 
 import os
 import platform
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -146,11 +147,14 @@ def sweep(folder: Path, name: str = "*") -> None:
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint; never runs code from it.
 
+    PyTorch writes a checksum of every tensor, but does not look at it when it reads; a flipped bit would be trained on.
+
     Args:
-        mmap: leave the tensors on disk until they are used.
+        mmap: leave the tensors on disk until they are used, unchecked.
 
     Raises:
-        ValueError: no such file, one that is cut off or no checkpoint, or one with more than tensors and plain values.
+        ValueError: no such file, one that is cut off, damaged or no checkpoint, or one with more than tensors and plain
+            values.
     """
     path = Path(path)
     if not path.is_file():
@@ -162,7 +166,20 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
         raise ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    if not mmap and (damaged := _damaged(path)):
+        raise ValueError(f"{path}: damaged since it was written (the checksum of {damaged} differs); take another one")
     return content
+
+
+def _damaged(path: Path) -> str | None:
+    """The first part of a file of ``torch.save`` whose checksum differs."""
+    if not zipfile.is_zipfile(path):
+        return None  # of before PyTorch 1.6, without checksums
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        return f"its index ({error})"
 
 
 def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:

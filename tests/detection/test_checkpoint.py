@@ -1,6 +1,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,6 +101,24 @@ def test_a_broken_file_is_named(saved, content):
     with pytest.raises(ValueError, match=r"model.ckpt: cut off, or no checkpoint") as error:
         load_model(saved)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_flipped_bit_is_noticed_or_does_no_harm(saved):
+    whole = saved.read_bytes()
+    expected = read_checkpoint(saved)["state_dict"]
+    generator = np.random.default_rng(0)
+    noticed = 0
+    for place in generator.integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        saved.write_bytes(bytes(damaged))
+        try:
+            found = read_checkpoint(saved)["state_dict"]
+        except ValueError:
+            noticed += 1
+            continue
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert noticed > 50
 
 
 def test_a_missing_file_is_named(tmp_path):
