@@ -2,28 +2,18 @@
 
 import argparse
 import math
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from detection.data.annotations import load_annotations
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
 from detection.evaluation.results import read_results, write_results
 from detection.evaluation.voc import voc_ap50
-from detection.inference import load_model
-from detection.models.rcnn import FasterRCNN, MaskRCNN
-from detection.predicting.find import Found, find_in_views
-from detection.predicting.tiles import find_in_tiles
 from detection.provenance import about
 from detection.report.analysis import analyse
 from detection.report.compare import open_truth
 from detection.report.files import write
-from detection.report.run import detect, detect_looking, processes
+from detection.report.processes import processes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,27 +39,10 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
         raise ValueError("give one model, or one or more result files that end in .json")
     if options.images is None:
         raise ValueError("a model needs the images: give their folder with --images")
-    model = load_model(options.what[0])
-    if options.size:
-        model.test_size = tuple(options.size)
-    if options.soft_nms is not None:
-        model.box_head.soft_sigma = options.soft_nms
-    has_masks = isinstance(model, MaskRCNN)
-    annotations = load_annotations(options.annotations, need_masks=has_masks)
-    if annotations.report:
-        print(annotations.report, file=sys.stderr)
-    types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
-    truth = open_truth(options.annotations, _ground_truth(options))
-    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device)
-    look = _look(model, options)
-    if look is not None:
-        detect_looking(model, annotations, options.images, evaluator, look)
-    else:
-        detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
-    return evaluator
+    # Imported late: result files need no model, and torchvision takes 0.2 GB.
+    from detection.report.run import collect
+
+    return collect(options, open_truth(options.annotations, _ground_truth(options)))
 
 
 def _read(options: argparse.Namespace) -> CocoEvaluator:
@@ -86,15 +59,6 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
     for source in options.what:  # one after the other, as half a million masks take a gigabyte
         evaluator.add_results(read_results(source))
     return evaluator
-
-
-def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Found] | None:
-    """The way of looking at an image, if it is not the plain one."""
-    if options.tile:
-        return partial(find_in_tiles, model, side=options.tile, batch=options.batch)
-    if options.flip or options.short_sides:
-        return lambda image: find_in_views(model, [image], options.short_sides or (), options.flip)[0]
-    return None
 
 
 def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:

@@ -1,8 +1,8 @@
 """Detections of a model on a data set, in one process or in several, into an evaluator."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import argparse
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,58 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from detection.data.annotations import Annotations
+from detection.data.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
-from detection.models.rcnn import FasterRCNN
+from detection.inference import load_model
+from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
-from detection.predicting.find import Found, encoded
+from detection.predicting.find import Found, encoded, find_in_views
+from detection.predicting.tiles import find_in_tiles
 from detection.structures import IGNORE, Categories
+
+
+def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
+    """What a model finds in all images.
+
+    Args:
+        options: of :mod:`detection.report.command`.
+        truth: ground truth for the evaluator.
+
+    Raises:
+        ValueError: the model, the annotations or an image cannot be used.
+    """
+    model = load_model(options.what[0])
+    if options.size:
+        model.test_size = tuple(options.size)
+    if options.soft_nms is not None:
+        model.box_head.soft_sigma = options.soft_nms
+    has_masks = isinstance(model, MaskRCNN)
+    annotations = load_annotations(options.annotations, need_masks=has_masks)
+    if annotations.report:
+        print(annotations.report, file=sys.stderr)
+    types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
+    model = model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    look = _look(model, options)
+    if look is not None:
+        detect_looking(model, annotations, options.images, evaluator, look)
+    else:
+        detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
+    return evaluator
+
+
+def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Found] | None:
+    """The way of looking at an image, if it is not the plain one."""
+    if options.tile:
+        return partial(find_in_tiles, model, side=options.tile, batch=options.batch)
+    if options.flip or options.short_sides:
+        return lambda image: find_in_views(model, [image], options.short_sides or (), options.flip)[0]
+    return None
 
 
 @torch.inference_mode()
@@ -124,22 +166,6 @@ def matching_labels(model: Categories | None, data: Categories) -> Tensor:
     if unknown and rank == 0:
         print(f"classes that the model does not know, so that their AP is 0: {_some(unknown)}")
     return torch.tensor([*labels, IGNORE])
-
-
-@contextmanager
-def processes() -> Iterator[int]:
-    """The rank of this process; under ``torchrun``, connected with the others."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0
-        return
-    # Detections are gathered as Python objects, which gloo moves whatever the device.
-    dist.init_process_group("gloo")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    try:
-        yield dist.get_rank()
-    finally:
-        dist.destroy_process_group()
 
 
 def _some(names: Any, most: int = 5) -> str:

@@ -1,0 +1,24 @@
+"""One process or several, as torchrun starts them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def processes() -> Iterator[int]:
+    """The rank of this process; under ``torchrun``, connected with the others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    # Detections are gathered as Python objects, which gloo moves whatever the device.
+    dist.init_process_group("gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
