@@ -1,1 +1,1 @@
-"""From pictures to detections and back to pictures: one image, many, tiles of a large one, videos."""
+"""Detections of images in their own pixels: one, several views of one, tiles of a large one."""

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detection.predicting.sources import batches, frames, sources
+from detection.predict_tool.sources import batches, frames, sources
 
 
 @pytest.fixture

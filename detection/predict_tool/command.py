@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from detection.inference import Prediction, load_model, predict, predict_batch
 from detection.models.rcnn import FasterRCNN
-from detection.predicting.outputs import Writer
-from detection.predicting.sources import Source, batches, frames, sources, video_writer
+from detection.predict_tool.outputs import Writer
+from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detection.predicting import command
-from detection.predicting.command import main
+from detection.predict_tool import command
+from detection.predict_tool.command import main
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ class Source:
     """An image file, a video file, or a camera (``camera:0``)."""
 
     name: str
-    """Below which folder results are written: the path from the folder that was named, or the file's own name."""
+    """Where its results go below the output folder: its path in the folder that was named, or its own name."""
     path: Path
     kind: str
     """``image``, ``video`` or ``camera``."""
