@@ -20,7 +20,7 @@ ROOT = HERE.parents[1]
 @pytest.mark.slow
 def test_a_run_survives_kills(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(HERE / "torture.py"), "5", "1"],
+        [sys.executable, str(HERE / "torture.py"), "4", "1", "15"],
         capture_output=True, text=True, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
