@@ -6,6 +6,7 @@ and all leave with the shell's code for the signal.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,8 @@ class SaveAndStop(Callback):
     """Saves ``last.ckpt`` and ends the run at the first step after a signal.
 
     On one process the step that is running is the last; on several, one of the next ``ASK_EVERY``. A second Ctrl-C ends
-    the process at once, without saving. Under SLURM, SIGUSR1 also puts the job back into the queue.
+    the process at once, without saving. Under SLURM, a job that is warned (SIGUSR1) or preempted also goes back into
+    the queue.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -53,6 +55,10 @@ class SaveAndStop(Callback):
             number = _largest(number, module.device)
         if number:
             path = self._last.save(trainer)
+            # Being requeued, SLURM sends another signal, which must not meet Lightning's handler: it would wait for
+            # ranks that are gone.
+            for each in self._before:
+                signal.signal(each, signal.SIG_IGN)
             if trainer.is_global_zero:
                 requeue(number)
             raise StoppedError(number, trainer.global_step, path)
@@ -61,7 +67,8 @@ class SaveAndStop(Callback):
         self._restore()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+        if not isinstance(exception, StoppedError):  # then Lightning restores what was there before the run
+            self._restore()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == self._received == signal.SIGINT:
@@ -75,10 +82,22 @@ class SaveAndStop(Callback):
 
 
 def requeue(number: int) -> None:
-    """Put a SLURM job that was warned by SIGUSR1 back into the queue."""
+    """Put a SLURM job back into the queue that was warned by SIGUSR1, or by SIGTERM as it is preempted.
+
+    SLURM itself requeues a preempted job only where it has to kill it: one that saves itself and leaves within the
+    grace time counts as failed. A job that a user cancels gets the same SIGTERM, and stays cancelled.
+    """
     job = os.environ.get("SLURM_JOB_ID")
-    if job and os.name == "posix" and number == signal.SIGUSR1 and shutil.which("scontrol"):
+    if not job or os.name != "posix" or not shutil.which("scontrol"):
+        return
+    if number == signal.SIGUSR1 or (number == signal.SIGTERM and _is_preempted(job)):
         subprocess.run(["scontrol", "requeue", job], check=False)
+
+
+def _is_preempted(job: str) -> bool:
+    told = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
+    when = re.search(r"\bPreemptTime=(\S+)", told)
+    return when is not None and when[1] not in ("None", "N/A")
 
 
 def _largest(number: int, device: torch.device) -> int:

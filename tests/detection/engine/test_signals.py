@@ -125,15 +125,28 @@ def test_resume_auto_begins_where_there_is_nothing_yet(tmp_path):
         complete(["fit", "--resume", "auto"])
 
 
-def test_a_job_is_requeued_by_the_warning_alone(monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "told", "requeued"),
+    [
+        (signal.SIGUSR1, "", True),
+        (signal.SIGTERM, "PreemptEligibleTime=2026-11-24T02:03:45 PreemptTime=2026-11-24T02:03:49", True),
+        (signal.SIGTERM, "PreemptEligibleTime=2026-11-24T02:03:45 PreemptTime=None", False),
+        (signal.SIGTERM, "", False),
+        (signal.SIGINT, "", False),
+    ],
+)
+def test_a_job_is_requeued_when_it_is_warned_or_preempted(monkeypatch, number, told, requeued):
     calls = []
+
+    def scontrol(command, **_):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0, told)
+
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    monkeypatch.setattr(signals.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(signals.subprocess, "run", lambda command, check: calls.append(command))
-    signals.requeue(signal.SIGTERM)
-    assert calls == []
-    signals.requeue(signal.SIGUSR1)
-    assert calls == [["scontrol", "requeue", "77"]]
+    monkeypatch.setattr(signals.shutil, "which", lambda name: name)
+    monkeypatch.setattr(signals.subprocess, "run", scontrol)
+    signals.requeue(number)
+    assert (["scontrol", "requeue", "77"] in calls) == requeued
 
 
 KILLER = """
