@@ -5,6 +5,7 @@ These are added in code, so that a ``trainer.callbacks`` list in a config does n
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,11 @@ class TellPlace(Callback):
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if self._ids is not None:
             ids = ", ".join(str(image_id) for image_id in self._ids.tolist() if image_id != IGNORE)
-            exception.add_note(f"rank {trainer.global_rank}, step {trainer.global_step}, images with id {ids}")
+            place = f"rank {trainer.global_rank}, step {trainer.global_step}, images with id {ids}"
+            exception.add_note(place)
+            if trainer.world_size > 1:
+                # At once: the other ranks fail of it too, and the first to be noticed ends all.
+                print(f"error on {place}: {type(exception).__name__}: {exception}", file=sys.stderr, flush=True)
 
 
 class RunRecord(Callback):

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,9 @@ import torch
 import yaml
 
 from detection.shapes import write_shapes
+from tests.end_to_end.ranks import Launch
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slow
 
 AGENT = """
 import os, signal
@@ -56,20 +53,16 @@ def config(tmp_path_factory):
     return path
 
 
-def torchrun(config, ranks, *options, subcommand="fit", nodes=None, wait=True, timeout=120):
-    """Start ``ranks`` processes; the finished process, or with ``wait=False`` the running one."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-    launch += nodes or ["--standalone"]
-    command = [*launch, str(ROOT / "tools/train.py"), subcommand, "--config", str(config)]
-    command += ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp", *map(str, options)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{config.parent}", "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-    process = subprocess.Popen(command, cwd=config.parent, **pipes)
-    if not wait:
-        return process
-    output, _ = process.communicate(timeout=timeout)
-    process.output = output
-    return process
+def launch(config, ranks, *options, subcommand="fit", **nodes) -> Launch:
+    arguments = [subcommand, "--config", str(config), "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
+    return Launch(ranks, [*arguments, *map(str, options)], config.parent, **nodes)
+
+
+def torchrun(config, ranks, *options, subcommand="fit", code=0) -> Launch:
+    """Run ``ranks`` processes to their end."""
+    launched = launch(config, ranks, *options, subcommand=subcommand)
+    assert launched.wait() == code, launched.output
+    return launched
 
 
 def agent(**settings) -> tuple[str, str]:
@@ -89,14 +82,13 @@ def same_weights(one: Path, two: Path) -> bool:
 def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, tmp_path, step, workers):
     """Ten epochs of three steps; the ranks agree to stop at step 10: after the first of the fourth epoch."""
     options = ("--model.schedule.length", "4", "--data.workers", workers, "--trainer.limit_val_batches", "0")
-    whole = torchrun(config, 2, *options, "--run.folder", tmp_path / "whole")
-    assert whole.returncode == 0, whole.output
-    stopped = torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", *agent(rank=1, step=step, signal=15))
-    assert stopped.returncode != 0
+    torchrun(config, 2, *options, "--run.folder", tmp_path / "whole")
+    stopped = torchrun(
+        config, 2, *options, "--run.folder", tmp_path / "parts", *agent(rank=1, step=step, signal=15), code=1
+    )
     assert "exitcode  : 143" in stopped.output
     assert last(tmp_path / "parts")["global_step"] == 10
-    resumed = torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", "--resume", "auto")
-    assert resumed.returncode == 0, resumed.output
+    torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", "--resume", "auto")
     assert last(tmp_path / "parts")["global_step"] == 12
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
 
@@ -104,10 +96,9 @@ def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, tmp_path,
 def test_two_ranks_go_on_as_one(config, tmp_path):
     """Another world size: the same images follow, and the run ends at the same step."""
     options = ("--model.schedule.length", "4", "--trainer.limit_val_batches", "0", "--run.folder", tmp_path / "run")
-    torchrun(config, 2, *options, *agent(rank=0, step=5, signal=15))
+    torchrun(config, 2, *options, *agent(rank=0, step=5, signal=15), code=1)
     before = last(tmp_path / "run")
-    resumed = torchrun(config, 1, *options, "--resume", "auto")
-    assert resumed.returncode == 0, resumed.output
+    torchrun(config, 1, *options, "--resume", "auto")
     after = last(tmp_path / "run")
     assert (before["global_step"], after["global_step"]) == (10, 12)
     assert before["CocoDataModule"]["images"] == 2  # of the fourth epoch
@@ -115,16 +106,14 @@ def test_two_ranks_go_on_as_one(config, tmp_path):
 
 
 def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
-    trained = torchrun(config, 1, "--run.folder", tmp_path / "trained")
-    assert trained.returncode == 0, trained.output
+    torchrun(config, 1, "--run.folder", tmp_path / "trained")
     checkpoint = tmp_path / "trained" / "checkpoints" / "last.ckpt"
     test = ("--data.test", '{"images": "val", "annotations": "annotations/instances_val.json"}')
     found = []
     for ranks in (1, 2, 3):
         folder = tmp_path / str(ranks)
         options = ("--ckpt_path", checkpoint, "--run.folder", folder, "--model.box_head.score_threshold", "0")
-        done = torchrun(config, ranks, *options, *test, subcommand="test")
-        assert done.returncode == 0, done.output
+        torchrun(config, ranks, *options, *test, subcommand="test")
         numbers = json.loads((folder / "metrics.json").read_text())
         precision = {name: value for name, value in numbers.items() if "/A" in name}
         found.append(([(folder / f"results_{kind}.json").read_bytes() for kind in ("bbox", "segm")], precision))
@@ -134,32 +123,26 @@ def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_rank_raises_and_all_end(config, tmp_path, rank):
-    done = torchrun(config, 2, "--run.folder", tmp_path / "run", *agent(rank=rank, step=2), timeout=60)
-    assert done.returncode != 0
+    done = torchrun(config, 2, "--run.folder", tmp_path / "run", *agent(rank=rank, step=2), code=1)
     assert "broken on purpose" in done.output
     assert f"rank {rank}, step 2, images with id" in done.output
 
 
 def test_more_ranks_than_images(config, tmp_path):
     root = write_shapes(tmp_path / "two", train=2, val=2, size=(64, 96))
-    done = torchrun(config, 3, "--data.root", root, "--data.batch_size", "3", "--run.folder", tmp_path / "run")
-    assert done.returncode == 0, done.output
-    alone = torchrun(
+    torchrun(config, 3, "--data.root", root, "--data.batch_size", "3", "--run.folder", tmp_path / "run")
+    torchrun(
         config, 1, "--data.root", root, "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt",
         "--run.folder", tmp_path / "alone", subcommand="validate",
     )  # fmt: skip
-    assert alone.returncode == 0, alone.output
     three, one = (json.loads((tmp_path / n / "metrics.json").read_text().splitlines()[-1]) for n in ("run", "alone"))
     assert {n: three[n] for n in three if "/A" in n} == {n: one[n] for n in one if "/A" in n}
 
 
 def test_two_nodes(config, tmp_path):
     """Two agents that meet over loopback, one rank each, give what two ranks on one node give."""
-    together = torchrun(config, 2, "--run.folder", tmp_path / "one_node")
-    assert together.returncode == 0, together.output
-    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "t", "--rdzv-endpoint", "127.0.0.1:29577"]
+    torchrun(config, 2, "--run.folder", tmp_path / "one_node")
     options = ("--trainer.num_nodes", "2", "--run.folder", tmp_path / "two_nodes")
-    agents = [torchrun(config, 1, *options, nodes=meet, wait=False) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in agents]
-    assert [process.returncode for process in agents] == [0, 0], outputs
+    agents = [launch(config, 1, *options, nodes=2, port=29577) for _ in range(2)]
+    assert [agent.wait() for agent in agents] == [0, 0], [agent.output for agent in agents]
     assert same_weights(tmp_path / "one_node", tmp_path / "two_nodes")

@@ -1,0 +1,9 @@
+"""Everything that takes long to import."""
+
+import torch.distributed.launcher.api
+
+import detection.cli
+import detection.engine.command
+import detection.engine.run
+
+__all__ = ["detection", "torch"]
