@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "hypothesis>=6.100", "hotcoco>=1.3,<2"]
+TIFF = ["tifffile>=2024.1.30"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF]
 PLOT = ["matplotlib>=3.9"]
 FAST = ["hotcoco>=1.3,<2"]
 
@@ -44,6 +45,7 @@ setup(
         "fast": FAST,
         "timm": ["timm>=1.0"],
         "tensorboard": ["tensorboard"],
+        "tiff": TIFF,
         "plot": PLOT,
         "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },

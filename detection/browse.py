@@ -67,7 +67,7 @@ def draw_scene(scene: Scene, names: Sequence[str]) -> np.ndarray:
 
 def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
     """Boxes, and the bitmaps that the mask head learns from."""
-    image = sample.image.clip(0, 255).astype(np.uint8) if sample.image.dtype != np.uint8 else sample.image
+    image = sample.image
     masks = None
     if sample.masks is not None:
         known = torch.from_numpy((sample.masks == 1).astype(np.float32))

@@ -73,6 +73,7 @@ def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
         model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
     model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
     model.resize = info["preprocessing"].get("resize", "opencv")
+    model.depth = info["preprocessing"].get("depth", 8)
     load_weights(model, detector_weights(content["state_dict"]), str(path))
     return model.eval(), info
 
@@ -81,7 +82,7 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
     """What to know of a detector beside its weights, in plain values.
 
     ``model`` the configs by part, ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
-    ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time), ``versions`` and ``format``.
+    ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and ``format``.
     """
     parts = {name: configs.get(name) for name in PARTS}
     defaults = {name: part() for name, part in PARTS.items() if name != "mask_head"}
@@ -96,6 +97,7 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
             "short_side": model.test_size[0],
             "long_side": model.test_size[1],
             "resize": model.resize,
+            "depth": model.depth,
         },
         "versions": {
             "rcnn-toolkit": __version__,

@@ -149,6 +149,8 @@ def _settings_of_weights(reference: str, fit: bool) -> dict[str, Any]:
     if fit and model["mask_head"] is None:
         del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
     data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}
+    if found.depth != 8:
+        data["depth"] = found.depth
     return {"model": model} | ({} if fit else {"data": data})
 
 

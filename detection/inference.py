@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detection.convert.pretrained import load_pretrained
-from detection.data.image import read_image
+from detection.data.image import read_image, to_depth
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
 from detection.predicting.find import Found, encoded, find, find_in_views
@@ -122,7 +122,8 @@ def predict(
 
     Args:
         model: used in evaluation mode and left in the mode it was in.
-        image: a file; an (H, W, 3) uint8 RGB array; or a (3, H, W) uint8 RGB tensor.
+        image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
+            the model's images.
         score_threshold: detections scored below are left out.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
         tile: look at squares of so many pixels, for images much larger than those of the training.
@@ -136,7 +137,7 @@ def predict(
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
         >>> [(found.name(i), found.scores[i]) for i in range(len(found))]  # doctest: +SKIP
     """
-    pixels = _pixels(image)
+    pixels = _pixels(image, model)
     if tile is not None:
         found = find_in_tiles(model, pixels, tile)
     elif short_sides or flip:
@@ -152,9 +153,9 @@ def predict_batch(
     """Detect the objects in several images at once; faster where they have about one shape.
 
     Args:
-        images: (H, W, 3) uint8 RGB each.
+        images: (H, W, C) uint8 or uint16 each.
     """
-    images = [_pixels(image) for image in images]
+    images = [_pixels(image, model) for image in images]
     found = find(model, images, size) if images else []
     return [_prediction(model, one, image, score_threshold) for one, image in zip(found, images, strict=True)]
 
@@ -169,13 +170,14 @@ def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_thresh
     )
 
 
-def _pixels(image: str | Path | np.ndarray | Tensor) -> np.ndarray:
+def _pixels(image: str | Path | np.ndarray | Tensor, model: FasterRCNN) -> np.ndarray:
+    channels = len(model.pixel_mean)
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image), channels=channels, depth=model.depth)
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+    if array.ndim != 3 or array.shape[2] != channels or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            "image: expected uint8 RGB, an array (H, W, 3) or a tensor (3, H, W), "
-            f"got {tuple(image.shape)} {image.dtype}"
+            f"image: expected uint8 or uint16{' RGB' if channels == 3 else ''}, an array (H, W, {channels}) or a "
+            f"tensor ({channels}, H, W), got {tuple(image.shape)} {image.dtype}"
         )
-    return array
+    return to_depth(array, model.depth)

@@ -110,6 +110,9 @@ ResizeMethod = Literal["opencv", "bilinear", "pillow", "tensor"]
 (mmdetection).  pillow: bilinear with a filter as wide as the reduction (detectron2).  tensor: bilinear without rounding
 of pixels, sides rounded down (torchvision)."""
 
+Depth = Literal[8, 16]
+"""Bits per channel of an image."""
+
 Segmentation = list[np.ndarray] | dict[str, Any] | None
 """Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
 

@@ -16,6 +16,21 @@ SHORTEST = 640
 Color = tuple[int, int, int]
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image to look at: of three channels or more the first three, of fewer the first in grey.
+
+    Args:
+        image: (H, W, C) uint8, uint16 (65535 is white), or float in 0..255.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    seen = image[..., :3] if image.shape[2] >= 3 else image[..., :1].repeat(3, axis=2)
+    if seen.dtype == np.uint16:
+        return (seen // 257).astype(np.uint8)
+    return seen if seen.dtype == np.uint8 else seen.clip(0, 255).astype(np.uint8)
+
+
 def draw(
     image: np.ndarray,
     boxes: np.ndarray,
@@ -31,7 +46,7 @@ def draw(
     best objects being placed first.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: as :func:`as_rgb` takes it.
         boxes: (n, 4); what is not finite is left out.
         labels: (n,) into ``names``; negative ones (padding) are left out.
         scores: (n,), or None for ground truth.
@@ -41,7 +56,7 @@ def draw(
         (kH, kW, 3) uint8 with a whole k >= 1, above 1 for an image smaller than SHORTEST.
     """
     enlarge = max(1, -(-SHORTEST // max(image.shape[:2])))
-    picture = np.ascontiguousarray(image)
+    picture = np.ascontiguousarray(as_rgb(image))
     if enlarge > 1:
         picture = cv2.resize(picture, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
     else:

@@ -32,7 +32,7 @@ from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
 from detection.convert.torchvision import from_torchvision
 from detection.models.rcnn import FasterRCNN, build_detector
-from detection.structures import Categories, ResizeMethod
+from detection.structures import Categories, Depth, ResizeMethod
 
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
 
@@ -50,11 +50,13 @@ class Pretrained:
     """None where the file does not tell its classes."""
     test_size: tuple[int, int] = (800, 1333)
     resize: ResizeMethod = "opencv"
+    depth: Depth = 8
 
     def build(self) -> FasterRCNN:
         """The detector, in evaluation mode on the CPU."""
         model = build_detector(self.num_classes, **vars(self.config))
         model.categories, model.test_size, model.resize = self.categories, self.test_size, self.resize
+        model.depth = self.depth
         load_weights(model, self.state, self.source)
         return model.eval()
 
@@ -168,6 +170,7 @@ def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any]) 
         categories and Categories(tuple(categories["names"]), tuple(categories["ids"])),
         (size["short_side"], size["long_side"]),
         size.get("resize", "opencv"),
+        size.get("depth", 8),
     )
 
 

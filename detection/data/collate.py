@@ -23,7 +23,7 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
         A batch; its images lie channels-last in memory.
     """
     height, width = _canvas(samples, divisor, canvases)
-    images = np.zeros((len(samples), height, width, 3), dtype=samples[0].image.dtype)
+    images = np.zeros((len(samples), height, width, samples[0].image.shape[2]), dtype=samples[0].image.dtype)
     room = MIN_OBJECTS
     while room < max(len(sample.labels) for sample in samples):
         room *= 2

@@ -18,7 +18,7 @@ from detection.data.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.image import MAX_PIXELS, read_image
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform
-from detection.structures import Sample
+from detection.structures import Depth, Sample
 
 __all__ = ["CocoDataset", "read_image"]
 
@@ -33,6 +33,10 @@ class Reading:
     """Follow file names that lead out of the image folder."""
     bad_images: int = 0
     """So many images may be unreadable: the next one takes the place of such a one. One more is an error."""
+    channels: int = 3
+    """Of an image; one is gray, three are RGB, others must be what the file has."""
+    depth: Depth = 8
+    """Bits per channel."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -69,7 +73,8 @@ class CocoDataset(Dataset[Sample]):
         # Other transforms may count in pixels of the file.
         simple = all(isinstance(transform, HorizontalFlip | Resize) for transform in transforms)
         sides = [max(transform.short_sides) for transform in transforms if isinstance(transform, Resize)]
-        self._draft_side = min(sides) if draft and simple and sides else None
+        whole = reading.channels != 3 or reading.depth != 8
+        self._draft_side = min(sides) if draft and simple and sides and not whole else None
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -126,7 +131,14 @@ class CocoDataset(Dataset[Sample]):
         reduce = 1
         while self._draft_side is not None and reduce < 8 and min(height, width) >= 2 * reduce * self._draft_side:
             reduce *= 2
-        image = read_image(self.path(index), (height, width), self.reading.max_pixels, reduce)
+        image = read_image(
+            self.path(index),
+            (height, width),
+            self.reading.max_pixels,
+            reduce,
+            self.reading.channels,
+            self.reading.depth,
+        )
         scene = Scene(
             image=image,
             boxes=boxes.astype(np.float64),

@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from detection.data.bands import bands_size, has_bands, read_bands
+from detection.structures import Depth
+
 MAX_PIXELS = 178_956_970
 """Images that claim more pixels are refused before they are decoded (Pillow's limit, too)."""
 
@@ -18,49 +21,84 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # Straight to RGB: turning the channels round afterwards costs a third of the decoding.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+_GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 def read_image(
-    path: str | Path, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS, reduce: int = 1
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    reduce: int = 1,
+    channels: int = 3,
+    depth: Depth = 8,
 ) -> np.ndarray:
-    """Decode an image to RGB.
+    """Decode an image.
 
-    Gray, palette, transparent and CMYK images become RGB; 16-bit ones are scaled to 8 bits. With ``size`` the EXIF
-    orientation is settled by it: the stored or the rotated image, whichever has this size; without, EXIF is followed.
+    With three channels, gray, palette, transparent and CMYK images become RGB; with one, all become gray. With ``size``
+    the EXIF orientation is settled by it: the stored or the rotated image, whichever has this size; without, EXIF is
+    followed. Any other number of channels must be what the file holds (see :mod:`detection.data.bands`).
 
     Args:
         size: height, width that the annotations speak of.
         reduce: 2, 4 or 8: decode a JPEG at that fraction of its sides, which is faster (Pillow calls it a draft);
-            needs ``size``. Other files, and JPEGs that are stored rotated, are decoded whole.
+            needs ``size``, and 8-bit RGB. Other files, and JPEGs that are stored rotated, are decoded whole.
+        channels: wanted.
+        depth: bits per channel that are wanted, whatever the file has: white is 255 or 65535.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, channels) uint8, or uint16 with depth 16.
 
     Raises:
-        ValueError: no such file, no image, a broken one, one of another size or of too many pixels; with the path.
+        ValueError: no such file, no image, a broken one, one of another size or of too many pixels, or without that
+            many channels; with the path.
     """
     path = Path(path)
     data = read_bytes(path)
+    if has_bands(data, channels):
+        bands = read_bands(path, data, channels, max_pixels)
+        if size is not None and bands.shape[:2] != tuple(size):
+            raise _other_size(path, bands, size)
+        return to_depth(bands, depth, path)
     check_whole(path, data, max_pixels)
     buffer = np.frombuffer(data, dtype=np.uint8)
-    if reduce > 1 and size is not None and data.startswith(b"\xff\xd8") and _jpeg_frame(data)[0] == tuple(size):
-        image = cv2.imdecode(buffer, _REDUCED[reduce])
-        if image is not None and image.shape[:2] == (-(-size[0] // reduce), -(-size[1] // reduce)):
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    image = _decode(path, buffer, _RGB)
+    reduces = reduce > 1 and (channels, depth) == (3, 8)
+    if reduces and size is not None and data.startswith(_JPEG) and _jpeg_frame(data)[0] == tuple(size):
+        draft = cv2.imdecode(buffer, _REDUCED[reduce])
+        if draft is not None and draft.shape[:2] == (-(-size[0] // reduce), -(-size[1] // reduce)):
+            return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
+    flags = {1: _GRAY, 3: _RGB}.get(channels, cv2.IMREAD_UNCHANGED)
+    image = _decode(path, buffer, flags)
     if image is None:
         raise ValueError(f"{path}: is not an image that OpenCV can decode; replace the file or remove its entry")
     if size is not None and image.shape[:2] != tuple(size):
-        stored = _decode(path, buffer, _RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = _decode(path, buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
         if stored is None or stored.shape[:2] != tuple(size):
-            height, width = image.shape[:2]
-            raise ValueError(
-                f"{path}: is {height} x {width} (height x width), but its annotations say {size[0]} x {size[1]}; "
-                "correct one of them"
-            )
+            raise _other_size(path, image, size)
         image = stored
-    return _to_bytes(path, image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] != channels:
+        raise ValueError(
+            f"{path}: has {image.shape[2]} channels, but model.backbone.in_channels is {channels}; correct one of them"
+        )
+    if channels == 4:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+    return to_depth(image, depth, path)
+
+
+def to_depth(image: np.ndarray, depth: Depth, path: str | Path = "image") -> np.ndarray:
+    """The image with so many bits per channel; white stays white.
+
+    Raises:
+        ValueError: pixels that are neither uint8 nor uint16.
+    """
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: has {image.dtype} pixels; save it with 8 or 16 bits per channel")
+    if image.dtype == np.uint8:
+        return image if depth == 8 else image.astype(np.uint16) * 257
+    # 65535 / 255 = 257: white stays white, where dropping the high byte would saturate.
+    return image if depth == 16 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -115,6 +153,14 @@ def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
+def _other_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> ValueError:
+    height, width = image.shape[:2]
+    return ValueError(
+        f"{path}: is {height} x {width} (height x width), but its annotations say {size[0]} x {size[1]}; "
+        "correct one of them"
+    )
+
+
 def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(buffer, flags)
@@ -131,6 +177,8 @@ def _header_size(path: Path, data: bytes) -> tuple[int, int]:
             size = height, width
     elif data.startswith(_JPEG):
         size = _jpeg_frame(data)[0]
+    elif (bands := bands_size(data)) is not None:
+        size = bands
     else:
         try:
             with Image.open(io.BytesIO(data)) as image:  # reads the header only
@@ -171,12 +219,3 @@ def _png_ends(data: bytes) -> bool:
         if kind == b"IEND":
             return position <= len(data)
     return False
-
-
-def _to_bytes(path: Path, image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        # 65535 / 255 = 257: white stays white, where dropping the high byte would saturate.
-        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ValueError(f"{path}: has {image.dtype} pixels; save it with 8 or 16 bits per channel")

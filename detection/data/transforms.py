@@ -31,7 +31,7 @@ class Scene:
     """An image and its objects on their way through the transforms; k objects."""
 
     image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
+    """(H, W, C) uint8 or uint16; RGB if C is 3."""
     boxes: np.ndarray
     """(k, 4) float64 XYXY in pixels of ``image``."""
     labels: np.ndarray
@@ -91,7 +91,7 @@ class HorizontalFlip:
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
         if generator.random() >= self.p:
             return scene
-        return scene.moved(cv2.flip(scene.image, 1), (-1, 1), (scene.image.shape[1], 0))
+        return scene.moved(_with_channels(cv2.flip(scene.image, 1)), (-1, 1), (scene.image.shape[1], 0))
 
 
 class RandomCrop:
@@ -130,7 +130,7 @@ class Resize:
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
 
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Resize an image (H, W, 3) alone; float32 with method "tensor", else uint8."""
+        """Resize an image (H, W, C) alone; to float32 with method "tensor", else to its own type."""
         height, width = image.shape[:2]
         wish = short_side or max(self.short_sides)
         factor = min(wish / min(height, width), self.long_side / max(height, width))
@@ -140,15 +140,24 @@ class Resize:
         if size == (width, height):
             return image
         if self.method == "pillow":
+            if image.dtype != np.uint8 or image.shape[2] != 3:
+                raise ValueError("data.resize pillow resizes 8-bit RGB alone; take opencv")
             return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         # Shrinking by more than half, bilinear interpolation would skip pixels.
         area = factor < 0.5 and self.method == "opencv"
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+        return _with_channels(cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR))
+
+
+def _with_channels(image: np.ndarray) -> np.ndarray:
+    """(H, W, C), also where OpenCV has dropped a single channel."""
+    return image if image.ndim == 3 else image[..., None]
 
 
 def _resize_tensor(image: np.ndarray, factor: float) -> np.ndarray:
     """As torchvision's detectors do: sides rounded down, the scale derived from them, pixels not rounded."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    if image.dtype == np.uint16:
+        pixels /= 257
     options = {"mode": "bilinear", "align_corners": False, "recompute_scale_factor": True}
     resized = F.interpolate(pixels, scale_factor=factor, **options)  # type: ignore[arg-type]
     return resized[0].permute(1, 2, 0).contiguous().numpy()

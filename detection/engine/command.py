@@ -128,6 +128,7 @@ class Command(LightningCLI):
         """The run's own options, and what follows from others."""
         parser.add_class_arguments(RunConfig, "run")
         parser.link_arguments("model.compile", "data.few_canvases")
+        parser.link_arguments("model.backbone.in_channels", "data.channels")
         parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
 

@@ -20,7 +20,7 @@ from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
 from detection.engine.loading import allow_open_files, batch_bytes, explain_worker, largest_canvas, workers_that_fit
-from detection.structures import Categories, ResizeMethod
+from detection.structures import Categories, Depth, ResizeMethod
 
 WORKER_TIMEOUT = 600
 """Seconds after which a worker that delivers nothing counts as hung."""
@@ -60,6 +60,8 @@ class CocoDataModule(LightningDataModule):
         max_pixels: int = MAX_PIXELS,
         allow_outside_root: bool = False,
         bad_images: int = 0,
+        channels: int = 3,
+        depth: Depth = 8,
     ) -> None:
         """Take the settings; files are read in :meth:`setup`.
 
@@ -86,6 +88,9 @@ class CocoDataModule(LightningDataModule):
             max_pixels: Images that claim more pixels are refused before they are decoded.
             allow_outside_root: Follow file names that lead out of the image folder.
             bad_images: So many training images may be unreadable: the next one takes the place of such a one.
+            channels: Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what
+                the files have (PNG, .npy, TIFF with tifffile installed).
+            depth: Bits per channel that the model sees, 8 or 16.
         """
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
@@ -95,7 +100,7 @@ class CocoDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.masks, self.seed = masks, seed
         self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
-        self.reading = Reading(max_pixels, allow_outside_root, bad_images)
+        self.reading = Reading(max_pixels, allow_outside_root, bad_images, channels, depth)
         self.annotations: dict[str, Annotations] = {}
         self._resume: dict[str, int] | None = None
         self._datasets: dict[str, CocoDataset] = {}
@@ -322,7 +327,8 @@ class CocoDataModule(LightningDataModule):
         canvas = largest_canvas(sizes, *self.test_size)
         most = int(annotations.counts().max(initial=0))
         allow_open_files()
-        return workers_that_fit(self.workers, batch_bytes(batch, canvas, most, self.masks))
+        pixel = self.reading.channels * self.reading.depth // 8
+        return workers_that_fit(self.workers, batch_bytes(batch, canvas, most, self.masks, pixel_bytes=pixel))
 
     def _allowed_bad(self, split: str) -> int:
         # An evaluation on other images than it says would be worth nothing.

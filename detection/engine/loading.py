@@ -16,18 +16,21 @@ PREFETCH = 2
 SHARED = "/dev/shm"
 
 
-def batch_bytes(images: int, canvas: tuple[int, int], objects: int, masks: bool, mask_size: int = 112) -> int:
+def batch_bytes(
+    images: int, canvas: tuple[int, int], objects: int, masks: bool, mask_size: int = 112, pixel_bytes: int = 3
+) -> int:
     """Bytes of a batch.
 
     Args:
         canvas: height, width.
         objects: of the image that has the most.
+        pixel_bytes: of all channels.
     """
     room = MIN_OBJECTS
     while room < objects:
         room *= 2
     each = 4 * 4 + 8 + 1 + (mask_size**2 if masks else 0)  # box, label, crowd, mask
-    return images * (3 * canvas[0] * canvas[1] + room * each)
+    return images * (pixel_bytes * canvas[0] * canvas[1] + room * each)
 
 
 def loader_bytes(batch: int, workers: int) -> int:

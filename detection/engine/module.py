@@ -99,7 +99,7 @@ class DetectionModule(LightningModule):
         with user_input():
             self.model = build_detector(len(data.categories), **configs)
             self.model.categories, self.model.test_size = data.categories, data.test_size
-            self.model.resize = data.resize
+            self.model.resize, self.model.depth = data.resize, data.reading.depth
             if self.weights is not None:
                 self.print(initialise(self.model, self.weights))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detection.ops.masks import paste_masks
 from detection.structures import IGNORE, Batch, Detections
-from detection.visualize import draw, side_by_side
+from detection.visualize import as_rgb, draw, side_by_side
 
 
 class Pictures(Callback):
@@ -75,8 +75,7 @@ def _names(module: LightningModule) -> tuple[str, ...]:
 def _image(batch: Batch, i: int) -> np.ndarray:
     """The ``i``-th image without the canvas around it: (H, W, 3) uint8."""
     height, width = batch.sizes[i].tolist()
-    # Some ways of resizing do not round pixels.
-    return batch.images[i, :, :height, :width].permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
+    return as_rgb(batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy())
 
 
 def _draw_truth(batch: Batch, i: int, names: tuple[str, ...]) -> np.ndarray:

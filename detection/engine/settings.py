@@ -28,6 +28,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.link_arguments("model.backbone.in_channels", "data.channels")
     parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
     config = parser.parse_args(list(arguments))
     # The trainer is not made: it would ask for devices.

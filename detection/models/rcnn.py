@@ -17,7 +17,7 @@ from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.rpn import RPN, RPNConfig
-from detection.structures import Batch, Categories, Detections, ResizeMethod, RoISamples
+from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, RoISamples
 
 Pyramid = Sequence[Tensor]
 
@@ -38,6 +38,7 @@ class FasterRCNN(nn.Module):
         self.categories: Categories | None = None  # names and original ids, known once there is a data set
         self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
         self.resize: ResizeMethod = "opencv"  # and how
+        self.depth: Depth = 8  # bits per channel of the images it learned from
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
@@ -52,7 +53,8 @@ class FasterRCNN(nn.Module):
         """Feature pyramid of images.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..255, uint8 or float; H and W multiples of 32.
+            images: (B, C, H, W) in 0..255, uint8 or float, or uint16 in 0..65535; RGB if C is 3; H and W multiples
+                of 32.
             sizes: (B, 2) height, width of each image on the canvas.
 
         Returns:
@@ -62,7 +64,10 @@ class FasterRCNN(nn.Module):
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object."""
-        x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        x = images.to(self.pixel_mean.dtype)
+        if images.dtype == torch.uint16:
+            x = x / 257  # 65535 is white, as 255 is
+        x = (x - self.pixel_mean) / self.pixel_std
         rows = torch.arange(images.shape[-2], device=images.device) < sizes[:, :1]  # (B, H)
         columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # (B, W)
         return x * (rows[:, None, :, None] & columns[:, None, None, :])

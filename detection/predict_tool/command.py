@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writer = Writer(options.output, options.save, names, ids)
         images = [source for source in found if source.kind == "image"]
         with tqdm(total=len(images), unit="image", disable=len(images) < 2) as bar:
-            for some in batches(images, options.batch, failed):
+            for some in batches(images, options.batch, failed, len(model.pixel_mean), model.depth):
                 for (source, image), one in zip(some, _predict(model, some, options), strict=True):
                     one = one.only(np.isin(one.labels, wanted))
                     writer.add(source.name, image, one)

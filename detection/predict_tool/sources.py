@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from detection.data.image import read_image
+from detection.structures import Depth
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+IMAGES = {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 CAMERA = "camera:"
 
@@ -79,12 +80,14 @@ def frames(source: Source) -> Iterator[tuple[int, np.ndarray]]:
         capture.release()
 
 
-def batches(found: Sequence[Source], size: int, failed: list[str]) -> Iterator[list[tuple[Source, np.ndarray]]]:
+def batches(
+    found: Sequence[Source], size: int, failed: list[str], channels: int = 3, depth: Depth = 8
+) -> Iterator[list[tuple[Source, np.ndarray]]]:
     """Images that can be read, so many at a time; of one that cannot, the reason is put into ``failed``."""
     waiting: list[tuple[Source, np.ndarray]] = []
     for source in found:
         try:
-            waiting.append((source, read_image(source.path)))
+            waiting.append((source, read_image(source.path, channels=channels, depth=depth)))
         except ValueError as error:
             failed.append(str(error))
         if len(waiting) == size:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.data.image import read_image
+from detection.data.bands import read_bands
+from detection.data.image import MAX_PIXELS, read_bytes, read_image
 from detection.evaluation.coco import CocoEvaluator
 from detection.report.analysis import ImageRow, Suspect
 from detection.visualize import draw, side_by_side
@@ -55,6 +56,13 @@ class Pictures:
     def _read(self, name: str) -> np.ndarray | None:
         try:
             return read_image(self._folder / name)
+        except ValueError:
+            return self._read_bands(self._folder / name)
+
+    @staticmethod
+    def _read_bands(path: Path) -> np.ndarray | None:
+        try:
+            return read_bands(path, read_bytes(path), None, MAX_PIXELS)
         except ValueError:
             return None
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from detection.data.annotations import Annotations, load_annotations
 from detection.data.collate import collate
-from detection.data.dataset import CocoDataset
+from detection.data.dataset import CocoDataset, Reading
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
@@ -87,7 +87,7 @@ def detect(
         images: folder that the file names begin at.
         precision: ``fp32`` or ``bf16``.
     """
-    dataset = CocoDataset(annotations, images, [Resize(*model.test_size, model.resize)])
+    dataset = CocoDataset(annotations, images, [Resize(*model.test_size, model.resize)], reading=_reading(model))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -118,7 +118,7 @@ def detect_looking(
     Args:
         look: from an image, (H, W, 3) uint8 RGB, to what is found in it.
     """
-    dataset = CocoDataset(annotations, images)
+    dataset = CocoDataset(annotations, images, reading=_reading(model))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     labels = matching_labels(model.categories, evaluator.categories)
     ids = evaluator.categories.ids
@@ -171,3 +171,7 @@ def matching_labels(model: Categories | None, data: Categories) -> Tensor:
 def _some(names: Any, most: int = 5) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _reading(model: FasterRCNN) -> Reading:
+    return Reading(channels=len(model.pixel_mean), depth=model.depth)

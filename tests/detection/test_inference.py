@@ -64,9 +64,9 @@ def test_what_scores_less_is_left_out_and_the_mode_is_kept(model, pixels):
 
 @pytest.mark.parametrize("shape", [(50, 80), (50, 80, 4), (3, 50, 80)])
 def test_other_arrays_are_refused(model, shape):
-    with pytest.raises(ValueError, match="expected uint8 RGB"):
+    with pytest.raises(ValueError, match="expected uint8 or uint16 RGB"):
         predict(model, np.zeros(shape, np.uint8))
-    with pytest.raises(ValueError, match="expected uint8 RGB"):
+    with pytest.raises(ValueError, match="expected uint8 or uint16 RGB"):
         predict(model, np.zeros((50, 80, 3), np.float32))
 
 

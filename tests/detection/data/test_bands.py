@@ -1,0 +1,139 @@
+"""Images of 16 bits, and of more or fewer channels than three."""
+
+import io
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detection.data.bands import bands_size
+from detection.data.image import image_size, read_image, to_depth
+from detection.data.transforms import HorizontalFlip, Resize, Scene
+
+
+def scene_of(image: np.ndarray) -> Scene:
+    return Scene(image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), [])
+
+
+def pixels(channels: int, dtype=np.uint16, height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(channels).integers(0, np.iinfo(dtype).max, (height, width, channels)).astype(dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_npy_is_read_as_it_is(tmp_path, channels, dtype):
+    image = pixels(channels, dtype)
+    path = tmp_path / "image.npy"
+    np.save(path, image if channels > 1 else image[..., 0])
+    read = read_image(path, (20, 30), channels=channels, depth=8 * image.itemsize)
+    assert read.dtype == dtype
+    assert np.array_equal(read, image)
+    assert image_size(path) == (20, 30)
+
+
+def test_npy_of_the_other_byte_order(tmp_path):
+    image = pixels(2)
+    np.save(tmp_path / "image.npy", image.astype(">u2"))
+    assert np.array_equal(read_image(tmp_path / "image.npy", channels=2, depth=16), image)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_tiff_of_several_bands(tmp_path, channels, planar):
+    tifffile = pytest.importorskip("tifffile")
+    image = pixels(channels)
+    path = tmp_path / "image.tif"
+    stored = image if planar == "contig" else image.transpose(2, 0, 1)
+    tifffile.imwrite(path, stored, planarconfig=planar, photometric="minisblack")
+    assert np.array_equal(read_image(path, (20, 30), channels=channels, depth=16), image)
+    assert bands_size(path.read_bytes()) == (20, 30)
+
+
+def test_what_opencv_makes_of_four_bands(tmp_path):
+    """The trap: a grey image, without a word."""
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels(4), planarconfig="contig", photometric="minisblack")
+    read = cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read.shape == (20, 30)
+
+
+def test_a_tiff_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "image.tif", pixels(4), planarconfig="contig", photometric="minisblack")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ValueError, match=r"image\.tif.*pip install tifffile"):
+        read_image(tmp_path / "image.tif", channels=4)
+
+
+def test_png_of_16_bits_and_of_four_channels(tmp_path):
+    grey, rgb, rgba = pixels(1), pixels(3), pixels(4, np.uint8)
+    for name, image in (("grey", grey), ("rgb", rgb[..., ::-1]), ("rgba", rgba[..., [2, 1, 0, 3]])):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    assert np.array_equal(read_image(tmp_path / "grey.png", channels=1, depth=16), grey)
+    assert np.array_equal(read_image(tmp_path / "rgb.png", depth=16), rgb)
+    assert np.array_equal(read_image(tmp_path / "rgba.png", channels=4), rgba)
+    assert read_image(tmp_path / "rgb.png", channels=1).shape == (20, 30, 1)
+
+
+def test_another_number_of_channels_is_refused_with_the_remedy(tmp_path):
+    np.save(tmp_path / "image.npy", pixels(5))
+    cv2.imwrite(str(tmp_path / "image.png"), pixels(3))
+    for name, has in (("image.npy", 5), ("image.png", 3)):
+        with pytest.raises(ValueError, match=rf"{name}: has {has} channels, but model.backbone.in_channels is 6"):
+            read_image(tmp_path / name, channels=6)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((4, 5, 3), dtype=np.float32), "float32 pixels"),
+        (np.zeros((2, 4, 5, 3), dtype=np.uint8), r"shape \(2, 4, 5, 3\)"),
+        (np.zeros(0, dtype=np.uint8), "shape"),
+        (np.array([{}], dtype=object), "shape"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, array, told):
+    np.save(tmp_path / "image.npy", array, allow_pickle=True)
+    with pytest.raises(ValueError, match=told) as error:
+        read_image(tmp_path / "image.npy")
+    assert "image.npy" in str(error.value)
+
+
+def test_cut_npy_and_sizes_that_differ(tmp_path):
+    np.save(tmp_path / "image.npy", pixels(5))
+    with pytest.raises(ValueError, match="is 20 x 30"):
+        read_image(tmp_path / "image.npy", (30, 20), channels=5)
+    with pytest.raises(ValueError, match="claims 30 x 20 pixels, more than 100"):
+        read_image(tmp_path / "image.npy", channels=5, max_pixels=100)
+    whole = (tmp_path / "image.npy").read_bytes()
+    for length in (8, 60, len(whole) - 7):
+        (tmp_path / "image.npy").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"image\.npy"):
+            read_image(tmp_path / "image.npy", channels=5)
+
+
+@given(st.integers(0, 255))
+def test_depths_there_and_back(value):
+    image = np.full((1, 1, 1), value, dtype=np.uint8)
+    assert to_depth(to_depth(image, 16), 8) == value
+    assert to_depth(image, 16) == value * 257
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("method", ["opencv", "bilinear", "tensor"])
+def test_transforms_keep_channels_and_depth(channels, method):
+    image = pixels(channels)
+    generator = np.random.default_rng(0)
+    scene = Resize(10, 40, method)(HorizontalFlip(1)(scene_of(image), generator), generator)
+    assert scene.image.shape == (10, 15, channels)
+    # Each channel is what it would be alone.
+    alone = Resize(10, 40, method).image(np.ascontiguousarray(image[:, ::-1, :1]))
+    assert np.array_equal(scene.image[..., :1], alone)
+    if method == "tensor":
+        assert scene.image.max() <= 255
+    else:
+        assert scene.image.dtype == np.uint16
