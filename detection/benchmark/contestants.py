@@ -74,10 +74,11 @@ class Ours(Contestant):
             batch = move(batch, self.device)
             watch("transfer")
             features = model.features(batch.images, batch.sizes)
-            logits, deltas = model.rpn(features)
+            with torch.no_grad():
+                logits, deltas = model.rpn(features)
             watch("backbone, pyramid, RPN head")
             anchors, grids = model._anchors(batch.images, features)
-            losses = model.rpn.losses(logits, deltas, anchors, batch, grids)
+            losses = model.rpn.losses(features, anchors, batch, grids)
             watch("RPN targets and loss")
             assert batch.targets is not None
             proposals = model.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)

@@ -107,8 +107,9 @@ class FasterRCNN(nn.Module):
         """The losses of the RPN and the box head, and the RoIs that were sampled."""
         assert batch.targets is not None
         anchors, grids = self._anchors(batch.images, features)
-        logits, deltas = self.rpn(features)
-        losses = self.rpn.losses(logits, deltas, anchors, batch, grids, generator)
+        with torch.no_grad():  # no gradient flows through proposals, and the loss asks for a few anchors only
+            logits, deltas = self.rpn(features)
+        losses = self.rpn.losses(features, anchors, batch, grids, generator)
         proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
         samples = self.box_head.sample(proposals, batch.targets, generator)
         return losses | self.box_head.losses(self.roi_features(features), samples, batch.targets), samples

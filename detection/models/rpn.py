@@ -16,6 +16,7 @@ from detection.models.anchors import AnchorConfig
 from detection.ops import boxes as box_ops
 from detection.ops.matching import match, sample
 from detection.ops.nms import nms
+from detection.ops.patches import patches
 from detection.structures import IGNORE, Batch, Proposals
 
 
@@ -105,6 +106,42 @@ class RPN(nn.Module):
             deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
         return logits, deltas
 
+    def at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, S) and deltas (B, S, 4) of some anchors, with gradient.
+
+        What :meth:`forward` gives there, from windows of the features. The 512 anchors of two images see 4,608 of their
+        145,000 feature vectors (at 800 x 1088 pixels), so that the backward pass costs next to nothing, where that of
+        the whole maps is a seventh of a training step.
+
+        Args:
+            index: (B, S) int64 into the anchors of all levels.
+        """
+        per_cell, radius = self.objectness.out_channels, len(self.convs)
+        image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
+        place = index.flatten()
+        x, inside = None, None
+        for level in features:
+            anchors = level.shape[-2] * level.shape[-1] * per_cell
+            cell = place.clamp(0, anchors - 1) // per_cell
+            window, on_map = patches(level, image, cell // level.shape[-1], cell % level.shape[-1], radius)
+            if x is None or inside is None:
+                x, inside = window, on_map
+            else:
+                here = (place >= 0)[:, None, None]
+                x, inside = torch.where(here[..., None], window, x), torch.where(here, on_map, inside)
+            place = place - anchors
+        assert x is not None
+        assert inside is not None
+        for conv in self.convs:
+            # Beyond the map, each layer of the whole map sees zeros.
+            x = F.conv2d(x, conv.weight, conv.bias).relu()  # type: ignore[arg-type]
+            inside = inside[:, 1:-1, 1:-1]
+            x = x * inside[:, None]
+        anchor = (index.flatten() % per_cell)[:, None]
+        logits = self.objectness(x).flatten(1).gather(1, anchor)
+        deltas = self.deltas(x).view(-1, per_cell, 4).gather(1, anchor[..., None].expand(-1, -1, 4))
+        return logits.float().view_as(index), deltas.float().view(*index.shape, 4)
+
     def propose(
         self,
         logits: Sequence[Tensor],
@@ -154,14 +191,18 @@ class RPN(nn.Module):
 
     def losses(
         self,
-        logits: Sequence[Tensor],
-        deltas: Sequence[Tensor],
+        features: Sequence[Tensor],
         anchors: Sequence[Tensor],
         batch: Batch,
         grids: Sequence[tuple[int, int]],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """``loss_rpn_cls`` and ``loss_rpn_loc`` over ``samples`` anchors per image (equation 1)."""
+        """``loss_rpn_cls`` and ``loss_rpn_loc`` over ``samples`` anchors per image (equation 1).
+
+        Args:
+            features, anchors: per level.
+            grids: rows, columns of each level.
+        """
         assert batch.targets is not None
         anchor = torch.cat(list(anchors))  # (N, 4)
         with torch.no_grad():
@@ -176,9 +217,7 @@ class RPN(nn.Module):
                 batch.targets.boxes, batch.targets.crowd, anchor, self.low, self.high, keep_best=True
             )
             index, label = sample(label.masked_fill(~inside, IGNORE), self.samples, self.positive_fraction, generator)
-        return self.sampled_losses(
-            torch.cat(list(logits), dim=1), torch.cat(list(deltas), dim=1), anchor, batch, index, label, matched
-        )
+        return self.sampled_losses(*self.at(features, index), anchor, batch, index, label, matched)
 
     def sampled_losses(
         self,
@@ -193,7 +232,7 @@ class RPN(nn.Module):
         """Losses of the sampled anchors.
 
         Args:
-            logits, deltas: (B, N), (B, N, 4) of all levels.
+            logits, deltas: (B, samples), (B, samples, 4) from :meth:`at`.
             anchor: (N, 4).
             index, label: (B, samples) from :func:`~detection.ops.matching.sample`.
             matched: (B, N) index into G.
@@ -202,13 +241,11 @@ class RPN(nn.Module):
         valid, positive = label != IGNORE, label == 1
         count = valid.sum().clamp(min=1)
         objectness = F.binary_cross_entropy_with_logits(
-            logits.gather(1, index), positive.float(), weight=valid.float(), reduction="sum"
+            logits, positive.float(), weight=valid.float(), reduction="sum"
         )
         truth = batch.targets.boxes.gather(1, matched.gather(1, index)[..., None].expand(-1, -1, 4))
         target = box_ops.encode(truth, anchor[index])
-        loss = F.smooth_l1_loss(
-            deltas.gather(1, index[..., None].expand(-1, -1, 4)), target, beta=self.beta, reduction="none"
-        )
+        loss = F.smooth_l1_loss(deltas, target, beta=self.beta, reduction="none")
         return {
             "loss_rpn_cls": objectness / count,
             "loss_rpn_loc": loss.masked_fill(~positive[..., None], 0).sum() / count,
