@@ -22,6 +22,7 @@ from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
+from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
 from detection.engine.schedule import limits
 
@@ -142,6 +143,9 @@ class Command(LightningCLI):
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
+        if config.trainer.precision is None:
+            accelerator = config.trainer.accelerator
+            config.trainer.precision = best_precision(accelerator if isinstance(accelerator, str) else "")
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:

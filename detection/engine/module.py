@@ -137,7 +137,7 @@ class DetectionModule(LightningModule):
         fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         counts = [sum(p.numel() for p in self.parameters() if p.requires_grad or every) / 1e6 for every in (1, 0)]
-        self.print(f"Model: {type(self.model).__name__}, {counts[0]:.1f} M parameters, {counts[1]:.1f} M of them learn")
+        self.print(f"Model: {type(self.model).__name__}, {counts[0]:.1f} M parameters, {counts[1]:.1f} M of them learn; {self.trainer.precision}")
         self.print(describe(schedule, lr, batch, epoch))
         return {
             "optimizer": optimizer,

@@ -32,7 +32,7 @@ TINY = {
         "batch_size": 2,
         "workers": 0,
     },
-    "trainer": {"accelerator": "cpu", "log_every_n_steps": 1, "num_sanity_val_steps": 0},
+    "trainer": {"accelerator": "cpu", "precision": "32-true", "log_every_n_steps": 1, "num_sanity_val_steps": 0},
     "run": {"pictures": 2},
 }
 
