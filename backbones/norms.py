@@ -83,7 +83,12 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     # The meta device, on which costs are counted, knows no autocast.
     autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
     if not (autocast or x.dtype in (torch.bfloat16, torch.float16)):
-        return norm(conv(x))  # type: ignore[no-any-return]
+        y = conv(x)
+        if not isinstance(norm, FrozenBatchNorm2d):
+            return norm(y)  # type: ignore[no-any-return]
+        # In place: nobody else has seen the convolution's result, and its backward pass does not ask for it.
+        scale, shift = norm.scale_and_shift()
+        return y.mul_(scale[:, None, None]).add_(shift[:, None, None])  # type: ignore[no-any-return]
     fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     if not fixed or conv.bias is not None or not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
         return norm(conv(x))  # type: ignore[no-any-return]

@@ -75,9 +75,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1).relu()
+        y = conv_norm(x, self.conv1, self.bn1).relu_()
         y = conv_norm(y, self.conv2, self.bn2)
-        return (y + _carried(x, self.downsample)).relu() if self.shortcut else y.relu()
+        return (y + _carried(x, self.downsample)).relu_() if self.shortcut else y.relu_()
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -117,10 +117,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1).relu()
-        y = conv_norm(y, self.conv2, self.bn2).relu()
+        y = conv_norm(x, self.conv1, self.bn1).relu_()
+        y = conv_norm(y, self.conv2, self.bn2).relu_()
         y = conv_norm(y, self.conv3, self.bn3)
-        return (y + _carried(x, self.downsample)).relu() if self.shortcut else y.relu()
+        return (y + _carried(x, self.downsample)).relu_() if self.shortcut else y.relu_()
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -194,7 +194,7 @@ class ResNet(Backbone):
                 nn.init.zeros_(module.last_norm().weight)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1).relu(), 3, stride=2, padding=1)
+        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1).relu_(), 3, stride=2, padding=1)
         stages = []
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):

@@ -41,6 +41,7 @@ QUIET = (
     "smaller than the logging interval",  # a small data set
     "callbacks used to create the checkpoint",  # evaluation needs none of them
     "does not round-trip",  # tuples in a transform's arguments, saved as lists
+    "overridden `transfer_batch_to_device`",  # and it is meant to be used
     "LeafSpec",  # between Lightning and PyTorch
     "The dirpath has changed",  # a run that goes on in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once

@@ -28,6 +28,7 @@ from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
 from detection.models.box_head import BoxHeadConfig
+from detection.models.clock import Clock
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
@@ -81,6 +82,7 @@ class DetectionModule(LightningModule):
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.compile_dense = compile
+        self.clock: Clock | None = None  # set for a step whose parts are timed
         self.evaluators: dict[str, CocoEvaluator] = {}
         self._loss_sums: list[Tensor] = []
         self._loss_names: list[str] = []
@@ -136,8 +138,9 @@ class DetectionModule(LightningModule):
         # Lightning cannot clip gradients that a fused optimizer still has to unscale (float16).
         fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
-        counts = [sum(p.numel() for p in self.parameters() if p.requires_grad or every) / 1e6 for every in (1, 0)]
-        self.print(f"Model: {type(self.model).__name__}, {counts[0]:.1f} M parameters, {counts[1]:.1f} M of them learn; {self.trainer.precision}")
+        every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
+        name, precision = type(self.model).__name__, self.trainer.precision
+        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them learn, in {precision}")
         self.print(describe(schedule, lr, batch, epoch))
         return {
             "optimizer": optimizer,
@@ -154,6 +157,12 @@ class DetectionModule(LightningModule):
         terms = {name: value.detach() for name, value in losses.items()}
         self.log_dict({"train/loss": loss.detach()} | {f"train/{name}": value for name, value in terms.items()})
         return {"loss": loss, "terms": terms}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Lightning's, timed."""
+        if self.clock is not None:
+            self.clock("transfer")
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """``detections``; from one pass through the backbone, the losses are computed, too."""

@@ -29,6 +29,7 @@ from detection.engine.callbacks import (
 )
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.pictures import Pictures
+from detection.engine.shares import Shares
 from detection.engine.signals import SaveAndStop
 
 
@@ -98,7 +99,7 @@ def callbacks(
     ours: list[Callback] = [TellPlace(), guard]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
-    ours += [FrozenParts(), ValidateAtEnd(), Throughput(), MetricsFile(), RunRecord()]
+    ours += [FrozenParts(), ValidateAtEnd(), Throughput(), Shares(), MetricsFile(), RunRecord()]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}

@@ -128,7 +128,7 @@ class BoxHead(nn.Module):
         x = roi_align(features, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
         x = self.convs(x.flatten(0, 1)).flatten(1)
         for fc in self.fcs:
-            x = fc(x).relu()
+            x = fc(x).relu_()
         shape = rois.shape[:2]
         return self.logits(x).float().view(*shape, -1), self.deltas(x).float().view(*shape, -1, 4)
 
@@ -190,6 +190,6 @@ def conv_stack(channels: int, widths: Sequence[int], norm: Literal["batch", "syn
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
-        layers += [conv, nn.ReLU()] if norm is None else [conv, make_norm(norm, width), nn.ReLU()]
+        layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
         channels = width
     return nn.Sequential(*layers)

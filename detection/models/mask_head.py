@@ -83,7 +83,7 @@ class MaskHead(nn.Module):
             (flat >= 0).nonzero()[:, 0] if flat.device.type == "cpu" else torch.arange(len(flat), device=flat.device)
         )
         x = roi_align(features, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.upsample(self.convs(x.flatten(0, 1)[slots])).relu()
+        x = self.upsample(self.convs(x.flatten(0, 1)[slots])).relu_()
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
         weight = self.logits.weight.flatten(1)[own].to(x.dtype)  # (R, channels)

@@ -101,7 +101,7 @@ class RPN(nn.Module):
         logits, deltas = [], []
         for x in features:
             for conv in self.convs:
-                x = conv(x).relu()
+                x = conv(x).relu_()
             logits.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
         return logits, deltas
@@ -134,7 +134,7 @@ class RPN(nn.Module):
         assert inside is not None
         for conv in self.convs:
             # Beyond the map, each layer of the whole map sees zeros.
-            x = F.conv2d(x, conv.weight, conv.bias).relu()  # type: ignore[arg-type]
+            x = F.conv2d(x, conv.weight, conv.bias).relu_()  # type: ignore[arg-type]
             inside = inside[:, 1:-1, 1:-1]
             x = x * inside[:, None]
         anchor = (index.flatten() % per_cell)[:, None]
@@ -240,9 +240,7 @@ class RPN(nn.Module):
         assert batch.targets is not None
         valid, positive = label != IGNORE, label == 1
         count = valid.sum().clamp(min=1)
-        objectness = F.binary_cross_entropy_with_logits(
-            logits, positive.float(), weight=valid.float(), reduction="sum"
-        )
+        objectness = F.binary_cross_entropy_with_logits(logits, positive.float(), weight=valid.float(), reduction="sum")
         truth = batch.targets.boxes.gather(1, matched.gather(1, index)[..., None].expand(-1, -1, 4))
         target = box_ops.encode(truth, anchor[index])
         loss = F.smooth_l1_loss(deltas, target, beta=self.beta, reduction="none")

@@ -28,7 +28,8 @@ SETTINGS = [
     "--data.train", "{images: train, annotations: annotations/instances_train.json}",
     "--data.val", "{images: val, annotations: annotations/instances_val.json}",
     "--data.short_side", "64", "--data.long_side", "96", "--data.batch_size", "2", "--data.workers", "0",
-    "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0",
+    "--trainer.accelerator", "cpu", "--trainer.precision", "32-true",
+    "--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0",
     "--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1",
     "--run.pictures", "0", "--run.save_minutes", "0",
 ]  # fmt: skip

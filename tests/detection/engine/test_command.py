@@ -49,11 +49,15 @@ def test_what_is_logged(trained):
         rows = list(csv.DictReader(file))
     losses = {"loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
     statistics = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
-    assert {key.removeprefix("train/") for key in rows[0] if key.startswith("train/")} == losses | {
+    parts = ("data", "transfer", "dense", "proposals", "box_head", "mask_head", "backward", "optimizer")
+    shares = {f"share_{part}" for part in parts}
+    assert {key.removeprefix("train/") for key in rows[0] if key.startswith("train/")} == losses | shares | {
         "lr",
         "images_per_second",
         "data_wait",
     }
+    told = [sum(float(row[f"train/{name}"]) for name in shares) for row in rows if row["train/share_data"]]
+    assert told == pytest.approx([1, 1, 1])  # all but the first step
     assert {key for key in rows[0] if key.startswith("val/")} == {f"val/{name}" for name in losses} | {
         f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics
     }
