@@ -65,11 +65,12 @@ def _model(
     if "train" in options.parts:
         steps: dict[str, Step] = {"ours": lambda: ours.train(batch), "torchvision": lambda: peer.train(batch)}
         rows.append(_row(f"training step, {label}", in_turn(steps, options.rounds)))
-        shares[label] = ours.shares(batch)
+        shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
         equalise(ours, peer, batch)
     if "infer" in options.parts:
         steps = {"ours": lambda: ours.infer(batch), "torchvision": lambda: peer.infer(batch)}
         rows.append(_row(f"inference, {label}", in_turn(steps, options.rounds)))
+        shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
         rows[-1]["detections"] = {
             "ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels],
             "torchvision": [len(found["labels"]) for found in peer.infer(batch)],
@@ -206,9 +207,7 @@ def _print(rows: list[dict[str, Any]], shares: dict[str, dict[str, float]]) -> N
         print(f"{row['what']}: {numbers} ({ratios}){per_second}")
     for label, parts in shares.items():
         total = sum(parts.values())
-        print(
-            f"where a step's time goes, {label}: " + ", ".join(f"{k} {100 * v / total:.0f}%" for k, v in parts.items())
-        )
+        print(f"where the time goes, {label}: " + ", ".join(f"{k} {100 * v / total:.0f}%" for k, v in parts.items()))
 
 
 def _machine() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The same detector here and in torchvision: the same weights, images and objects, each fed in its own way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,15 +11,22 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from backbones import BackboneConfig
-from detection.benchmark.timing import Stopwatch
 from detection.convert import from_torchvision, torchvision_config
-from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
+from detection.models.clock import Clock
+from detection.models.rcnn import FasterRCNN, build_detector
 from detection.ops.masks import paste_masks
 from detection.structures import IGNORE, Batch, Detections, Targets
 
 CLASSES = 80
 SPREAD = {"cls_score": 2.0, "bbox_pred": 0.3}
 """Standard deviations that the outputs of an untrained network are brought to, so that it finds 100 objects."""
+
+Mark = Callable[[str], None]
+"""Told which part of a step begins."""
+
+
+def _unmarked(part: str) -> None:
+    pass
 
 
 @dataclass
@@ -38,64 +45,44 @@ class Contestant:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def update(self, losses: dict[str, Tensor]) -> None:
+    def update(self, losses: dict[str, Tensor], mark: Mark) -> None:
         self.optimizer.zero_grad()
+        mark("backward")
         torch.stack(list(losses.values())).sum().backward()
+        mark("optimizer")
         self.optimizer.step()
 
 
 class Ours(Contestant):
     """Padded batches, channels last."""
 
-    def train(self, batch: Batch) -> None:
+    def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
         self.model.train()
         with self.autocast():
+            mark("transfer")
             losses = self.model.losses(move(batch, self.device))  # type: ignore[operator]
-        self.update(losses)
+        self.update(losses, mark)
 
     @torch.inference_mode()
-    def infer(self, batch: Batch) -> Detections:
+    def infer(self, batch: Batch, mark: Mark = _unmarked) -> Detections:
         """Detections with full-frame masks, as the peer's have them."""
         self.model.eval()
+        mark("transfer")
         with self.autocast():
             found: Detections = self.model(batch.images.to(self.device), batch.sizes.to(self.device))
+        mark("pasting")
         for i, (height, width) in enumerate(batch.sizes.tolist()):
             image = found.image(i)
             if image.masks is not None:
                 paste_masks(image.masks, image.boxes, height, width)
         return found
 
-    def shares(self, batch: Batch) -> dict[str, float]:
-        """Seconds of a training step by part."""
-        model, watch = self.model, Stopwatch()
-        assert isinstance(model, FasterRCNN)
-        model.train()
-        with self.autocast():
-            batch = move(batch, self.device)
-            watch("transfer")
-            features = model.features(batch.images, batch.sizes)
-            with torch.no_grad():
-                logits, deltas = model.rpn(features)
-            watch("backbone, pyramid, RPN head")
-            anchors, grids = model._anchors(batch.images, features)
-            losses = model.rpn.losses(features, anchors, batch, grids)
-            watch("RPN targets and loss")
-            assert batch.targets is not None
-            proposals = model.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
-            samples = model.box_head.sample(proposals, batch.targets)
-            watch("proposals and samples")
-            levels = model.roi_features(features)
-            losses |= model.box_head.losses(levels, samples, batch.targets)
-            watch("box head")
-            if isinstance(model, MaskRCNN):
-                losses |= model.mask_head.losses(levels, samples, batch.targets, model.box_head.max_positives)
-                watch("mask head")
-        self.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        watch("backward")
-        self.optimizer.step()
-        watch("optimizer")
-        return watch.seconds
+    def shares(self, step: Callable[[Batch, Mark], object], batch: Batch) -> dict[str, float]:
+        """Seconds of a step (:meth:`train` or :meth:`infer`) by part."""
+        assert isinstance(self.model, FasterRCNN)
+        with Clock(self.model) as clock:
+            step(batch, clock)
+        return clock.seconds()
 
 
 class Torchvision(Contestant):
@@ -110,7 +97,7 @@ class Torchvision(Contestant):
         images, targets = self.lists(batch)
         with self.autocast():
             losses = self.model(images, targets)
-        self.update(losses)
+        self.update(losses, _unmarked)
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Sequence[dict[str, Tensor]]:

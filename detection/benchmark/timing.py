@@ -40,21 +40,6 @@ def in_turn(steps: Mapping[str, Step], rounds: int, warmup: int = 1) -> Comparis
     return Comparison(seconds)
 
 
-class Stopwatch:
-    """Shares of a step: ``watch("backward")`` ends a part that began where the last one ended."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        _wait()
-        self._last = time.perf_counter()
-
-    def __call__(self, part: str) -> None:
-        _wait()
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
-        self._last = now
-
-
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from backbones.norms import make_norm
 from detection.ops import boxes as box_ops
+from detection.ops.levels import Levels
 from detection.ops.matching import match, sample
 from detection.ops.nms import select_detections
 from detection.ops.roi_align import roi_align
@@ -118,14 +119,14 @@ class BoxHead(nn.Module):
         """Positive RoIs per image at most; they come first in :class:`RoISamples`."""
         return int(self.samples * self.positive_fraction)
 
-    def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, levels: Levels, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, S, K + 1), background last, and deltas (B, S, K or 1, 4), both float32.
 
         Args:
-            features: P2..P5, (B, C, H_l, W_l).
+            levels: P2.., as a table.
             rois: (B, S, 4).
         """
-        x = roi_align(features, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
+        x = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
         x = self.convs(x.flatten(0, 1)).flatten(1)
         for fc in self.fcs:
             x = fc(x).relu_()
@@ -144,13 +145,13 @@ class BoxHead(nn.Module):
         labels = labels.masked_fill(label == 0, self.num_classes)
         return RoISamples(boxes.gather(1, index[..., None].expand(-1, -1, 4)), labels, matched)
 
-    def losses(self, features: Sequence[Tensor], samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, levels: Levels, samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg`` (Fast R-CNN, equation 1), both over all samples.
 
         The box loss is divided by all samples, not by the positives: every positive then weighs the same, whichever
         image it comes from.
         """
-        logits, deltas = self(features, samples.boxes)
+        logits, deltas = self(levels, samples.boxes)
         valid = samples.labels != IGNORE
         positive = valid & (samples.labels < self.num_classes)
         count = valid.sum().clamp(min=1)
@@ -165,9 +166,9 @@ class BoxHead(nn.Module):
             "loss_box_reg": loss.masked_fill(~positive[..., None], 0).sum() / count,
         }
 
-    def detect(self, features: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> Detections:
+    def detect(self, levels: Levels, proposals: Proposals, sizes: Tensor) -> Detections:
         """The best boxes per class, without near-duplicates, clipped to the image."""
-        logits, deltas = self(features, proposals.boxes)
+        logits, deltas = self(levels, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., : self.num_classes]
         boxes = box_ops.decode(
             deltas, proposals.boxes[:, :, None], self.weights, clamp_both=self.clamp_both

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detection.models.box_head import conv_stack
+from detection.ops.levels import Levels
 from detection.ops.masks import crop_masks
 from detection.ops.roi_align import roi_align
 from detection.structures import IGNORE, Detections, RoISamples, Targets
@@ -65,11 +66,11 @@ class MaskHead(nn.Module):
         self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
         self.rounded_frames = rounded_frames
 
-    def forward(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, levels: Levels, rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mask logits of the RoIs that carry a class.
 
         Args:
-            features: P2..P5, (B, C, H_l, W_l).
+            levels: P2.., as a table.
             rois: (B, S, 4).
             labels: (B, S) int64; slots with a negative label need no mask.
 
@@ -82,7 +83,7 @@ class MaskHead(nn.Module):
         slots = (
             (flat >= 0).nonzero()[:, 0] if flat.device.type == "cpu" else torch.arange(len(flat), device=flat.device)
         )
-        x = roi_align(features, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
+        x = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
         x = self.upsample(self.convs(x.flatten(0, 1)[slots])).relu_()
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
@@ -91,9 +92,7 @@ class MaskHead(nn.Module):
         assert self.logits.bias is not None
         return logits.float() + self.logits.bias[own][:, None, None], slots
 
-    def losses(
-        self, features: Sequence[Tensor], samples: RoISamples, targets: Targets, positives: int
-    ) -> dict[str, Tensor]:
+    def losses(self, levels: Levels, samples: RoISamples, targets: Targets, positives: int) -> dict[str, Tensor]:
         """``loss_mask``: binary cross-entropy of the own class's mask, mean over known positives (section 3).
 
         Args:
@@ -106,13 +105,13 @@ class MaskHead(nn.Module):
         truth = crop_masks(targets.masks, targets.boxes, matched, rois, 2 * self.resolution)  # (B, S', m, m)
         known = truth[..., 0, 0] >= 0
         labels = labels.masked_fill(~known, IGNORE)
-        logits, slots = self(features, rois, labels)
+        logits, slots = self(levels, rois, labels)
         truth, use = truth.flatten(0, 1)[slots], (labels.flatten()[slots] != IGNORE).float()
         loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none").mean(dim=(1, 2))
         return {"loss_mask": (loss * use).sum() / use.sum().clamp(min=1)}
 
-    def masks(self, features: Sequence[Tensor], detections: Detections) -> Detections:
+    def masks(self, levels: Levels, detections: Detections) -> Detections:
         """The detections with (B, D, m, m) probabilities; zero on padding."""
-        logits, slots = self(features, detections.boxes, detections.labels)
+        logits, slots = self(levels, detections.boxes, detections.labels)
         masks = logits.new_zeros(detections.labels.numel(), *logits.shape[1:]).index_copy(0, slots, logits.sigmoid())
         return detections._replace(masks=masks.view(*detections.labels.shape, *logits.shape[1:]))

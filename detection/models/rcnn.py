@@ -17,6 +17,7 @@ from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.rpn import RPN, RPNConfig
+from detection.ops.levels import Levels, as_levels
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, RoISamples
 
 Pyramid = Sequence[Tensor]
@@ -91,32 +92,31 @@ class FasterRCNN(nn.Module):
             generator: draws the samples of both stages; the global one if None.
         """
         features = self.features(batch.images, batch.sizes) if features is None else features
-        return self.box_losses(batch, features, generator)[0]
+        return self.box_losses(batch, features, as_levels(features), generator)[0]
 
     def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
         """Detections in canvas pixels; arguments as for :meth:`features`."""
         features = self.features(images, sizes) if features is None else features
+        return self.boxes(images, sizes, features, as_levels(features))
+
+    def boxes(self, images: Tensor, sizes: Tensor, features: Pyramid, levels: Levels) -> Detections:
+        """Detections without masks, from features in both their forms."""
         anchors, grids = self._anchors(images, features)
         logits, deltas = self.rpn(features)
-        proposals = self.rpn.propose(logits, deltas, anchors, sizes, grids)
-        return self.box_head.detect(self.roi_features(features), proposals, sizes)
+        return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes, grids), sizes)
 
     def box_losses(
-        self, batch: Batch, features: Pyramid, generator: torch.Generator | None = None
+        self, batch: Batch, features: Pyramid, levels: Levels, generator: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], RoISamples]:
-        """The losses of the RPN and the box head, and the RoIs that were sampled."""
+        """The losses of the RPN and the box head, and the RoIs that were sampled; features in both their forms."""
         assert batch.targets is not None
         anchors, grids = self._anchors(batch.images, features)
         with torch.no_grad():  # no gradient flows through proposals, and the loss asks for a few anchors only
             logits, deltas = self.rpn(features)
-        losses = self.rpn.losses(features, anchors, batch, grids, generator)
+        losses = self.rpn.losses(levels, anchors, batch, generator)
         proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
         samples = self.box_head.sample(proposals, batch.targets, generator)
-        return losses | self.box_head.losses(self.roi_features(features), samples, batch.targets), samples
-
-    def roi_features(self, features: Pyramid) -> Pyramid:
-        """The levels that RoIs are cut from: those of the backbone's strides."""
-        return features[: len(self.box_head.strides)]
+        return losses | self.box_head.losses(levels, samples, batch.targets), samples
 
     def _anchors(self, images: Tensor, features: Pyramid) -> tuple[list[Tensor], list[tuple[int, int]]]:
         grids = [(level.shape[-2], level.shape[-1]) for level in features]
@@ -138,15 +138,15 @@ class MaskRCNN(FasterRCNN):
         """As Faster R-CNN's, with ``loss_mask``."""
         assert batch.targets is not None
         features = self.features(batch.images, batch.sizes) if features is None else features
-        losses, samples = self.box_losses(batch, features, generator)
-        return losses | self.mask_head.losses(
-            self.roi_features(features), samples, batch.targets, self.box_head.max_positives
-        )
+        levels = as_levels(features)
+        losses, samples = self.box_losses(batch, features, levels, generator)
+        return losses | self.mask_head.losses(levels, samples, batch.targets, self.box_head.max_positives)
 
     def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
         """As Faster R-CNN's, with masks in the frames of the boxes."""
         features = self.features(images, sizes) if features is None else features
-        return self.mask_head.masks(self.roi_features(features), super().forward(images, sizes, features))
+        levels = as_levels(features)
+        return self.mask_head.masks(levels, self.boxes(images, sizes, features, levels))
 
 
 def faster_rcnn(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detection.models.anchors import AnchorConfig
 from detection.ops import boxes as box_ops
+from detection.ops.levels import Levels, pick
 from detection.ops.matching import match, sample
 from detection.ops.nms import nms
 from detection.ops.patches import patches
@@ -106,7 +107,7 @@ class RPN(nn.Module):
             deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
         return logits, deltas
 
-    def at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, levels: Levels, index: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, S) and deltas (B, S, 4) of some anchors, with gradient.
 
         What :meth:`forward` gives there, from windows of the features. The 512 anchors of two images see 4,608 of their
@@ -118,20 +119,13 @@ class RPN(nn.Module):
         """
         per_cell, radius = self.objectness.out_channels, len(self.convs)
         image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
-        place = index.flatten()
-        x, inside = None, None
-        for level in features:
-            anchors = level.shape[-2] * level.shape[-1] * per_cell
-            cell = place.clamp(0, anchors - 1) // per_cell
-            window, on_map = patches(level, image, cell // level.shape[-1], cell % level.shape[-1], radius)
-            if x is None or inside is None:
-                x, inside = window, on_map
-            else:
-                here = (place >= 0)[:, None, None]
-                x, inside = torch.where(here[..., None], window, x), torch.where(here, on_map, inside)
-            place = place - anchors
-        assert x is not None
-        assert inside is not None
+        starts = [0]  # of each level, in cells of one image
+        for height, width in levels.grids[:-1]:
+            starts.append(starts[-1] + height * width)
+        cell = index.flatten() // per_cell
+        level = sum(((cell >= start).long() for start in starts[1:]), torch.zeros_like(cell))
+        cell, columns = cell - pick(starts, level), pick([width for _, width in levels.grids], level)
+        x, inside = patches(levels, level, image, cell // columns, cell % columns, radius)
         for conv in self.convs:
             # Beyond the map, each layer of the whole map sees zeros.
             x = F.conv2d(x, conv.weight, conv.bias).relu_()  # type: ignore[arg-type]
@@ -191,17 +185,16 @@ class RPN(nn.Module):
 
     def losses(
         self,
-        features: Sequence[Tensor],
+        levels: Levels,
         anchors: Sequence[Tensor],
         batch: Batch,
-        grids: Sequence[tuple[int, int]],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """``loss_rpn_cls`` and ``loss_rpn_loc`` over ``samples`` anchors per image (equation 1).
 
         Args:
-            features, anchors: per level.
-            grids: rows, columns of each level.
+            levels: the features that :meth:`forward` takes, as a table.
+            anchors: per level.
         """
         assert batch.targets is not None
         anchor = torch.cat(list(anchors))  # (N, 4)
@@ -209,7 +202,7 @@ class RPN(nn.Module):
             inside = torch.cat(
                 [
                     _inside(batch.sizes, grid, stride, len(level))
-                    for grid, stride, level in zip(grids, self.strides, anchors, strict=True)
+                    for grid, stride, level in zip(levels.grids, self.strides, anchors, strict=True)
                 ],
                 dim=1,
             )
@@ -217,7 +210,7 @@ class RPN(nn.Module):
                 batch.targets.boxes, batch.targets.crowd, anchor, self.low, self.high, keep_best=True
             )
             index, label = sample(label.masked_fill(~inside, IGNORE), self.samples, self.positive_fraction, generator)
-        return self.sampled_losses(*self.at(features, index), anchor, batch, index, label, matched)
+        return self.sampled_losses(*self.at(levels, index), anchor, batch, index, label, matched)
 
     def sampled_losses(
         self,

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detection.ops.levels import Levels, as_levels, pick
+
 
 def assign_levels(
     boxes: Tensor, levels: int, canonical_size: float = 224, canonical_level: int = 4, first_level: int = 2
@@ -39,7 +41,7 @@ def assign_levels(
 
 
 def roi_align(
-    features: Sequence[Tensor],
+    features: Sequence[Tensor] | Levels,
     strides: Sequence[int],
     boxes: Tensor,
     output_size: int,
@@ -52,8 +54,8 @@ def roi_align(
     is moved to the rim. Gradients flow into the features, not into the boxes.
 
     Args:
-        features: per level (B, C, H_l, W_l), best channels last.
-        strides: per level, in canvas pixels.
+        features: per level (B, C, H_l, W_l), best channels last; or the table that was made of them.
+        strides: of the levels that are pooled from, in canvas pixels; those above are left out.
         boxes: (B, S, 4), clipped to the canvas. Boxes without area or not finite give finite numbers.
         output_size: r.
         sampling_ratio: samples per bin and axis; 0 takes one per feature cell (Detectron2's default; slower, and it
@@ -64,19 +66,17 @@ def roi_align(
     Returns:
         (B, S, C, r, r) in the dtype of the features, channels last in memory.
     """
+    levels = features if isinstance(features, Levels) else as_levels(features)
+    rows, grids = levels.vectors, levels.grids[: len(strides)]
     batch, num = boxes.shape[:2]
-    rows = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (pixels of all levels, C)
     # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
     flat = boxes.detach().flatten(0, 1).to(torch.promote_types(torch.float32, rows.dtype))
     first, last = (round(math.log2(strides[i])) for i in (0, -1))
     level = assign_levels(flat, last - first + 1, first_level=first)  # (R,); of two maps of one stride, the first
-    flat = flat * _pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
-    height, width = _pick([x.shape[2] for x in features], level), _pick([x.shape[3] for x in features], level)
-    starts = [0]
-    for x in features[:-1]:
-        starts.append(starts[-1] + batch * x.shape[2] * x.shape[3])
+    flat = flat * pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
+    height, width = (pick(sides, level) for sides in zip(*grids, strict=True))
     image = torch.arange(batch, device=boxes.device).repeat_interleave(num)
-    origin = _pick(starts, level) + image * height * width  # (R,) row of the image's first pixel on that level
+    origin = pick(levels.starts, level) + image * height * width  # (R,) row of the image's first pixel on that level
     sides = flat[:, 2:] - flat[:, :2]
     if not aligned:
         sides = sides.clamp(min=1)
@@ -116,14 +116,6 @@ class _WeightedSum(torch.autograd.Function):
             include_last_offset=True,
         )
         return rows, None, None, None
-
-
-def _pick(values: Sequence[float], level: Tensor) -> Tensor:
-    """``values[level]`` without a tensor from the host, for which a CUDA device would have to wait."""
-    picked = torch.full_like(level, values[0], dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
-    for i, value in enumerate(values[1:], start=1):
-        picked = picked.masked_fill(level == i, value)
-    return picked
 
 
 def _fixed_pixels(

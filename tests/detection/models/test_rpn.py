@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.models.rpn import RPN
+from detection.ops.levels import as_levels
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -38,7 +39,7 @@ def test_a_few_anchors_equal_the_whole_maps_there_with_all_gradients(convs, heig
     index[:, :2] = torch.tensor([0, total - 1])
     logits, deltas = (torch.cat(value, dim=1) for value in rpn(features))
     whole = logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
-    few = rpn.at(features, index)
+    few = rpn.at(as_levels(features), index)
     for one, other in zip(few, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # both are float32 in the end
     for one, other in zip(gradients(rpn, features, *few), gradients(rpn, features, *whole), strict=True):

@@ -1,0 +1,43 @@
+"""A feature pyramid as one table of vectors, from which RoIs and windows are gathered.
+
+B images, C channels, H_l x W_l cells of level l.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Levels(NamedTuple):
+    """All cells of all levels; made once for all that is gathered from it, so that gradients meet in one tensor."""
+
+    vectors: Tensor
+    """(cells, C): level by level, image by image, row by row."""
+    grids: tuple[tuple[int, int], ...]
+    """H_l, W_l."""
+    images: int
+    """B."""
+
+    @property
+    def starts(self) -> list[int]:
+        """The row of ``vectors`` at which each level begins."""
+        starts = [0]
+        for height, width in self.grids[:-1]:
+            starts.append(starts[-1] + self.images * height * width)
+        return starts
+
+
+def as_levels(features: Sequence[Tensor]) -> Levels:
+    """The table of a pyramid, (B, C, H_l, W_l) per level, best channels last."""
+    vectors = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])
+    return Levels(vectors, tuple((x.shape[2], x.shape[3]) for x in features), len(features[0]))
+
+
+def pick(values: Sequence[float], level: Tensor) -> Tensor:
+    """``values[level]`` without a tensor from the host, for which a CUDA device would have to wait."""
+    picked = torch.full_like(level, values[0], dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
+    for i, value in enumerate(values[1:], start=1):
+        picked = picked.masked_fill(level == i, value)
+    return picked
