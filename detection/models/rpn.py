@@ -240,9 +240,7 @@ class RPN(nn.Module):
         assert batch.targets is not None
         valid, positive = label != IGNORE, label == 1
         count = valid.sum().clamp(min=1)
-        objectness = F.binary_cross_entropy_with_logits(
-            logits, positive.float(), weight=valid.float(), reduction="sum"
-        )
+        objectness = F.binary_cross_entropy_with_logits(logits, positive.float(), weight=valid.float(), reduction="sum")
         truth = batch.targets.boxes.gather(1, matched.gather(1, index)[..., None].expand(-1, -1, 4))
         target = box_ops.encode(truth, anchor[index])
         loss = F.smooth_l1_loss(deltas, target, beta=self.beta, reduction="none")
