@@ -266,8 +266,9 @@ class CocoEvaluator:
             if iou_type == "segm":
                 yield image_id, [*self._image(image_id, iou_type)]
             else:
-                scores, categories, boxes = self._found[iou_type].get(image_id, _NOTHING)
-                yield image_id, np.column_stack([np.full(len(boxes), image_id), boxes, scores, categories])
+                found = self._found[iou_type].get(image_id, _NOTHING)
+                ids = np.full(len(found.scores), image_id)
+                yield image_id, np.column_stack([ids, found.values, found.scores, found.categories])
 
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]
