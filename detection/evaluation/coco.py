@@ -3,9 +3,7 @@
 Detections arrive in canvas pixels and are kept, and written, in pixels of the file with the original ids.
 """
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,8 +11,9 @@ import numpy as np
 import torch.distributed as dist
 from pycocotools import mask as coco_mask
 
-from detection.evaluation.engines import STATISTICS, choose, mean, score, summarize
+from detection.evaluation.engines import STATISTICS, choose, is_fast, mean, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
+from detection.evaluation.matching import Matching, no_garbage_collection
 from detection.evaluation.results import check_result
 from detection.ops import boxes as box_ops
 from detection.ops.masks import encode_masks, rounded_frames, run_lengths, sound_counts
@@ -31,8 +30,14 @@ class _Found(NamedTuple):
     """bbox: (n, 4) float64 x, y, width, height. segm: n compressed RLE counts (str)."""
 
 
+_NOTHING = _Found(np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
+
+
 class CocoEvaluator:
     """Collects detections and scores them against the ground truth.
+
+    With hotcoco, the images of :meth:`add` are matched at once, and :meth:`evaluate` only adds up. Those of result
+    files, and all with pycocotools, are matched there.
 
     Scored are the images that were added, so that a limited validation run or a sanity check measures what it saw;
     with ``image_ids="all"`` every image of the ground truth, as for a result file, which does not tell the images
@@ -85,6 +90,7 @@ class CocoEvaluator:
         self._found: dict[str, dict[int, _Found]] = {t: {} for t in self.iou_types}
         self._dropped: dict[int, int] = {}
         self._precision: dict[str, np.ndarray] = {}
+        self._matching = {t: Matching(self._truth[t], t) for t in self.iou_types if is_fast(self.engine)}
 
     @property
     def dropped(self) -> int:
@@ -105,6 +111,7 @@ class CocoEvaluator:
         boxes = box_ops.rescale(detections.boxes.double(), sizes, original_sizes)
         clipped = box_ops.clip(boxes, original_sizes).numpy()
         ids = np.asarray(self.categories.ids)
+        new = []
         for i, image_id in enumerate(batch.image_ids.tolist()):
             if image_id == IGNORE or self._is_known(image_id):
                 continue
@@ -129,6 +136,10 @@ class CocoEvaluator:
                 frames = rounded_frames(frames, masks.shape[-1]) if self.rounded_frames else frames
                 rles = encode_masks(masks, frames, height, width)
                 self._found["segm"][image_id] = _Found(scores, categories, [rle["counts"] for rle in rles])
+            new.append(image_id)
+        if is_fast(self.engine):
+            for iou_type, matching in self._matching.items():
+                matching.add(self._rows(new, iou_type))
 
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Add COCO result dicts, as :func:`~detection.evaluation.results.read_results` returns them.
@@ -174,12 +185,15 @@ class CocoEvaluator:
 
     def state(self) -> dict[str, Any]:
         """What was collected, in a form that pickles; for :meth:`merge`."""
-        return {"found": self._found, "dropped": self._dropped}
+        matched = {t: matching.state() for t, matching in self._matching.items()}
+        return {"found": self._found, "dropped": self._dropped, "matched": matched}
 
     def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Add the states of other evaluators; of an image that several have, the first one counts."""
         for state in states:
             for iou_type in self.iou_types:
+                if iou_type in self._matching and iou_type in state["matched"]:
+                    self._matching[iou_type].merge(state["matched"][iou_type], self._found[iou_type].keys())
                 self._found[iou_type] = {**state["found"][iou_type], **self._found[iou_type]}
             self._dropped = {**state["dropped"], **self._dropped}
 
@@ -196,7 +210,7 @@ class CocoEvaluator:
 
         Those of "segm" have no ``bbox``: with one, pycocotools sorts masks into small, medium and large by their box.
         """
-        with _no_garbage_collection():
+        with no_garbage_collection():
             return [result for image_id in sorted(self._found[iou_type]) for result in self._image(image_id, iou_type)]
 
     def evaluate(self) -> dict[str, float]:
@@ -209,7 +223,7 @@ class CocoEvaluator:
             statistics = dict.fromkeys(STATISTICS, float("nan"))
             truth = self.truth(iou_type)
             if truth["images"]:
-                precision, recall = score(self.engine, truth, self.results(iou_type), iou_type)
+                precision, recall = self._score(truth, iou_type)
                 statistics = summarize(precision, recall)
                 self._precision[iou_type] = precision
             numbers |= {f"{iou_type}/{name}": value for name, value in statistics.items()}
@@ -239,8 +253,25 @@ class CocoEvaluator:
             "annotations": [a for a in truth["annotations"] if a["image_id"] in seen],
         }
 
+    def _score(self, truth: dict[str, Any], iou_type: str) -> tuple[np.ndarray, np.ndarray]:
+        if iou_type not in self._matching or not is_fast(self.engine):
+            return score(self.engine, truth, self.results(iou_type), iou_type)
+        matching = self._matching[iou_type]
+        rest = [image["id"] for image in truth["images"] if image["id"] not in matching.image_ids]
+        return matching.scores(self._rows(rest, iou_type))
+
+    def _rows(self, image_ids: Iterable[int], iou_type: str) -> Iterator[tuple[int, Any]]:
+        """What was found, if anything, as :mod:`~detection.evaluation.matching` takes it."""
+        for image_id in image_ids:
+            if iou_type == "segm":
+                yield image_id, [*self._image(image_id, iou_type)]
+            else:
+                found = self._found[iou_type].get(image_id, _NOTHING)
+                ids = np.full(len(found.scores), image_id)
+                yield image_id, np.column_stack([ids, found.values, found.scores, found.categories])
+
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
-        found, size = self._found[iou_type][image_id], self._sizes[image_id]
+        found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]
         values = found.values.tolist() if iou_type == "bbox" else found.values
         height_width = [*size]  # shared by all masks of the image
         for confidence, category, value in zip(found.scores.tolist(), found.categories.tolist(), values, strict=True):
@@ -292,15 +323,3 @@ class CocoEvaluator:
 def _sound(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(n,) bool: finite, and no box (n, 4) XYXY of negative size."""
     return np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Half a million dicts in a row make the collector look through all of them again and again (10x slower)."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -21,6 +21,26 @@ _hotcoco_process: int | None = None
 """Where hotcoco started its threads: in a process forked from there it would wait for them for ever."""
 
 
+def hotcoco(purpose: str) -> Any:
+    """The library; from now on it belongs to this process.
+
+    Raises:
+        ValueError: not installed; says for what ``purpose`` it is needed.
+    """
+    global _hotcoco_process
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ValueError(f"{purpose} needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
+    _hotcoco_process = os.getpid()
+    return hotcoco
+
+
+def is_fast(engine: str) -> bool:
+    """Whether hotcoco is to be used, and can be: a process forked after it was used takes pycocotools instead."""
+    return engine == "hotcoco" and _hotcoco_process in (None, os.getpid())
+
+
 def choose(engine: str) -> str:
     """The engine to use for a setting: ``auto`` is hotcoco where it is installed.
 
@@ -43,7 +63,7 @@ def score(
     """Score results against a clean ground truth, on all its images.
 
     Args:
-        engine: from :func:`choose`. A process forked after hotcoco was used takes pycocotools instead.
+        engine: from :func:`choose`; see :func:`is_fast`.
         ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; not modified.
         results: COCO result dicts, finite; may be empty; modified.
         iou_type: "bbox" or "segm".
@@ -52,8 +72,9 @@ def score(
         precision: (T, R, K, A, D); -1 where there is nothing to find. The categories are by rising id.
         recall: (T, K, A, D); -1 likewise.
     """
-    if engine == "hotcoco" and _hotcoco_process in (None, os.getpid()):
-        return _hotcoco(ground_truth, results, iou_type)
+    if is_fast(engine):
+        evaluation = hotcoco_evaluation(ground_truth, results, iou_type)
+        return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
     return _pycocotools(ground_truth, results, iou_type)
 
 
@@ -101,14 +122,9 @@ def hotcoco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any
     Raises:
         ValueError: hotcoco is not installed.
     """
-    global _hotcoco_process
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise ValueError(f"this analysis needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
-    _hotcoco_process = os.getpid()
-    truth = hotcoco.COCO(ground_truth)
-    evaluation = hotcoco.COCOeval(truth, truth.load_res(results), iou_type)
+    library = hotcoco("this analysis")
+    truth = library.COCO(ground_truth)
+    evaluation = library.COCOeval(truth, truth.load_res(results), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
@@ -124,24 +140,12 @@ def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], io
     Raises:
         ValueError: hotcoco is not installed, or the ground truth is not LVIS's.
     """
-    global _hotcoco_process
     if not all("frequency" in category for category in ground_truth["categories"]):
         raise ValueError("protocol lvis: the categories have no 'frequency'; is this an LVIS annotation file?")
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise ValueError(f"protocol lvis needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
-    _hotcoco_process = os.getpid()
-    truth = hotcoco.COCO(ground_truth)
-    evaluation = hotcoco.LVISEval(truth, truth.load_res(results), iou_type)
+    library = hotcoco("protocol lvis")
+    truth = library.COCO(ground_truth)
+    evaluation = library.LVISEval(truth, truth.load_res(results), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summary_lines()  # computes what get_results() returns
     return {name: float("nan") if value == -1 else value for name, value in evaluation.get_results().items()}
-
-
-def _hotcoco(
-    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
-) -> tuple[np.ndarray, np.ndarray]:
-    evaluation = hotcoco_evaluation(ground_truth, results, iou_type)
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])

@@ -65,10 +65,14 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in evaluator.iou_types:
-        write_results(folder / f"results_{kind}.json", evaluator.results(kind))
     if evaluator.dropped:
         print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
+    if options.protocol == "coco":
+        numbers = evaluator.evaluate()  # first of all, as with a model only adding up is left
+        for kind in evaluator.iou_types:
+            _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
+    for kind in evaluator.iou_types:
+        write_results(folder / f"results_{kind}.json", evaluator.results(kind))
     if options.protocol == "lvis":
         for kind in evaluator.iou_types:
             _print(kind, lvis_numbers(evaluator.truth(kind), evaluator.results(kind), kind))
@@ -80,15 +84,9 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
         _print("bbox, VOC", {"AP50": mean} | {names[id]: value for id, value in precision.items()})
         return
     if evaluator.engine != "hotcoco":
-        numbers = evaluator.evaluate()
-        for kind in evaluator.iou_types:
-            _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
         print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
         return
-    analyses = []
-    for kind in evaluator.iou_types:
-        analyses.append(analyse(evaluator, kind, options.resamplings))
-        _print(kind, {name: measure.value for name, measure in analyses[-1].numbers.items()})
+    analyses = [analyse(evaluator, kind, options.resamplings) for kind in evaluator.iou_types]
     sources = [Path(source) for source in options.what if Path(source).is_file()]
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
     made_of = {"model" if from_model else "results": ", ".join(options.what)}

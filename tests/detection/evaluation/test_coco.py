@@ -2,10 +2,8 @@
 
 import json
 import math
+import multiprocessing
 import pickle
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,20 +20,6 @@ from detection.evaluation.results import read_results, write_results
 from detection.structures import IGNORE, Batch, Detections
 
 Engine = Literal["pycocotools", "hotcoco"]
-
-PUBLISHED = {
-    "bbox": [
-        0.5045806987249628, 0.6969727247299577, 0.5729816669904824, 0.5856257209410443, 0.5193996948036719,
-        0.5013978986347466, 0.38681277964578054, 0.5936795762842003, 0.595352982877607, 0.6398109626113442,
-        0.5664205978994309, 0.5642905982905982,
-    ],
-    "segm": [
-        0.3195452758576433, 0.5622883972521636, 0.29892653412086784, 0.3873740315997837, 0.31018272403369485,
-        0.3269339071005138, 0.2682297225711534, 0.41544868114906375, 0.4168394992198818, 0.4694498622754236,
-        0.37675922666197265, 0.3814715099715099,
-    ],
-}  # fmt: skip
-"""cocoapi's own example, in the order of STATISTICS."""
 
 
 @pytest.fixture(params=["pycocotools", "hotcoco"])
@@ -78,14 +62,14 @@ def detections(boxes: Sequence[Sequence[Sequence[float]]], scores: list[list[flo
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_published_numbers(shared_data: Path, engine: Engine, iou_type: str) -> None:
+def test_published_numbers(shared_data: Path, published: Any, engine: Engine, iou_type: str) -> None:
     folder = shared_data / "coco_eval_reference"
     evaluator = CocoEvaluator(folder / "instances_val2014_100.json", (iou_type,), engine, image_ids="all")
     evaluator.add_results(read_results(folder / f"instances_val2014_fake{iou_type}100_results.json"))
     numbers = evaluator.evaluate()
-    assert [numbers[f"{iou_type}/{name}"] for name in STATISTICS] == pytest.approx(PUBLISHED[iou_type], abs=1e-12)
+    assert [numbers[f"{iou_type}/{name}"] for name in STATISTICS] == pytest.approx(published[iou_type], abs=1e-12)
     per_class = [row["AP"] for row in evaluator.per_class(iou_type) if row["count"]]
-    assert np.mean(per_class) == pytest.approx(PUBLISHED[iou_type][0], abs=1e-12)
+    assert np.mean(per_class) == pytest.approx(published[iou_type][0], abs=1e-12)
 
 
 def test_perfect_detections_in_canvas_pixels(engine: Engine) -> None:
@@ -190,6 +174,94 @@ def test_merged_ranks_equal_one_process() -> None:
         np.testing.assert_equal(numbers, alone[0])
 
 
+def found_at_random(seed: int, number: int) -> Detections:
+    """Like and unlike the objects of :func:`crowded`; many of one score."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = 5 * torch.randint(0, 4, (number, 12, 2), generator=generator)
+    sides = 5 + 5 * torch.randint(0, 2, (number, 12, 2), generator=generator)
+    scores = torch.randint(1, 5, (number, 12), generator=generator) / 5
+    masks = (torch.rand(number, 12, 28, 28, generator=generator) < 0.9).float()
+    labels = torch.randint(-1, 2, (number, 12), generator=generator)
+    return Detections(torch.cat([corners, corners + sides], dim=-1).float(), scores, labels, masks)
+
+
+def crowded() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    objects = {
+        i: np.concatenate([random.integers(0, 4, (5, 2)), random.integers(1, 3, (5, 2))], axis=1) * 10.0
+        for i in range(1, 9)
+    }
+    coco = truth({i: boxes.tolist() for i, boxes in objects.items()})
+    for annotation in coco["annotations"]:
+        annotation |= {"category_id": int(random.choice([17, 18])), "iscrowd": int(random.random() < 0.2)}
+        if annotation["iscrowd"]:
+            x, y, w, h = (int(value) for value in annotation["bbox"])
+            runs = [100 * x + y] + [h, 100 - h] * (w - 1) + [h]
+            annotation["segmentation"] = {"size": [100, 200], "counts": [*runs, 20000 - sum(runs)]}
+    return coco
+
+
+@pytest.mark.parametrize("image_ids", ["seen", "all"])
+def test_matched_as_they_come_equals_pycocotools_bit_for_bit(image_ids: Literal["seen", "all"]) -> None:
+    pytest.importorskip("hotcoco")
+    fast = CocoEvaluator(crowded(), engine="hotcoco", image_ids=image_ids)
+    slow = CocoEvaluator(crowded(), engine="pycocotools", image_ids=image_ids)
+    for seed, ids in enumerate(([7, 3], [IGNORE, 1], [3, 8], [2])):
+        found = found_at_random(seed, len(ids))
+        for evaluator in (fast, slow):
+            evaluator.add(batch(ids), found)
+        numbers = fast.evaluate()  # every time, as after each epoch, or in between
+        np.testing.assert_equal(fast.evaluate(), numbers)
+        np.testing.assert_equal(numbers, slow.evaluate())
+    assert 0 < numbers["bbox/AP"] < 1
+    assert 0 < numbers["segm/AP"] < 1
+    for iou_type in ("bbox", "segm"):
+        assert fast.state()["matched"][iou_type][0] == {1, 2, 3, 7, 8}  # nothing was left for the end
+    fast.reset()
+    assert all(math.isnan(value) for value in fast.evaluate().values()) or image_ids == "all"
+
+
+def test_what_was_not_matched_by_all_is_matched_at_the_end() -> None:
+    pytest.importorskip("hotcoco")
+    plain = CocoEvaluator(crowded())
+    plain.add(batch([1, 2, 3, 4, 5]), found_at_random(0, 5))
+    results = {t: plain.results(t) for t in ("bbox", "segm")}
+    first, second, third = (CocoEvaluator(crowded()) for _ in range(3))
+    for of_type in results.values():
+        first.add_results([r for r in of_type if r["image_id"] <= 2])
+    second.add(batch([3, 2, 4]), found_at_random(1, 3))  # of image 2, other detections, which do not count
+    third.add(batch([5]), found_at_random(2, 1))
+    whole = CocoEvaluator(crowded())
+    whole.merge(pickle.loads(pickle.dumps(evaluator.state())) for evaluator in (first, second, third))
+    assert whole.state()["matched"]["bbox"][0] == {5}
+    reference = CocoEvaluator(crowded(), engine="pycocotools")
+    reference.merge([whole.state()])
+    np.testing.assert_equal(whole.evaluate(), reference.evaluate())
+
+
+def test_a_forked_process_takes_the_reference() -> None:
+    pytest.importorskip("hotcoco")
+    evaluator = CocoEvaluator(crowded())
+    evaluator.add(batch([1]), found_at_random(0, 1))
+    expected = CocoEvaluator(crowded(), engine="pycocotools")
+    for seed, image_id in enumerate((1, 2)):
+        expected.add(batch([image_id]), found_at_random(seed, 1))
+    numbers = expected.evaluate()
+
+    def go_on() -> None:
+        torch.set_num_threads(1)  # torch, too, would wait for its threads
+        evaluator.add(batch([2]), found_at_random(1, 1))
+        np.testing.assert_equal(evaluator.evaluate(), numbers)
+
+    process = multiprocessing.get_context("fork").Process(target=go_on)
+    process.start()
+    process.join(30)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_written_results_give_the_same_numbers_in_plain_pycocotools(tmp_path: Path, iou_type: str) -> None:
     random = np.random.default_rng(0)
@@ -225,38 +297,6 @@ def test_annotation_ids_do_not_matter(engine: Engine) -> None:
         evaluator = CocoEvaluator(coco, engine=engine)
         evaluator.add(batch([5]), detections([[[10, 5, 30, 25], [50, 10, 65, 40]]]))
         assert evaluator.evaluate()["bbox/AP"] == pytest.approx(1)
-
-
-RANK = """
-import json, sys
-import torch
-from detection.evaluation.coco import CocoEvaluator
-
-rank, port, truth = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-torch.distributed.init_process_group("gloo", init_method="tcp://localhost:" + port, rank=rank, world_size=2)
-evaluator = CocoEvaluator(truth, ("bbox",))
-for image_id in ([5, 7], [6, 5])[rank]:  # 5 again, to fill up
-    bbox = [20 + rank, 10, 40, 40]
-    evaluator.add_results([{"image_id": image_id, "category_id": 18, "score": 0.5, "bbox": bbox}])
-evaluator.gather()
-print(json.dumps([evaluator.results("bbox"), evaluator.evaluate()["bbox/AP"]]))
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_gather_over_two_processes() -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    coco = json.dumps(truth({5: [[20, 10, 40, 40]], 6: [[20, 10, 40, 40]], 7: [[20, 10, 40, 40]]}))
-    commands = [[sys.executable, "-c", RANK, str(rank), str(port), coco] for rank in range(2)]
-    root = Path(__file__).parents[3]
-    processes = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) for command in commands]
-    first, second = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
-    assert first == second
-    assert [result["image_id"] for result in first[0]] == [5, 6, 7]
-    assert [result["bbox"][0] for result in first[0]] == [20, 21, 20]  # of image 5, the first rank's
 
 
 def test_quiet(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,68 +2,20 @@
 
 import math
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from detection.evaluation.engines import choose, lvis_numbers, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 
-SIDE = 40
-
-
-def blob(random: np.random.Generator, near: np.ndarray | None = None) -> np.ndarray:
-    """A box x, y, width, height; close to another one if given."""
-    if near is not None:
-        box = near + random.integers(-3, 4, 4)
-    else:
-        box = np.concatenate([random.integers(0, 30, 2), random.integers(1, 20, 2)])
-    return np.maximum(box, [0, 0, 1, 1])
-
-
-def encoded(random: np.random.Generator, box: np.ndarray) -> dict[str, Any]:
-    x, y, w, h = box
-    frame = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
-    frame[y : y + h, x : x + w] = 1
-    frame[y : y + h // 2, x : x + random.integers(0, 3)] = 0
-    rle = coco_mask.encode(frame)
-    return {"size": [SIDE, SIDE], "counts": rle["counts"].decode()}
-
-
-def problem(seed: int, iou_type: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A small problem full of equal scores, equal IoUs, crowds, empty images and classes without objects."""
-    random = np.random.default_rng(seed)
-    images = [{"id": int(i), "height": SIDE, "width": SIDE} for i in random.permutation(50)[:7]]
-    categories = [{"id": i, "name": str(i)} for i in (3, 8, 90)]
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for image in images:
-        for _ in range(random.integers(0, 7)):
-            box = blob(random)
-            category = int(random.choice([3, 8] if seed % 3 else [3, 8, 90]))
-            annotation: dict[str, Any] = {"id": len(annotations) + 1, "image_id": image["id"]}
-            annotation |= {
-                "category_id": category,
-                "bbox": box.tolist(),
-                "area": float(box[2] * box[3] * random.choice([1, 30, 200])),
-            }
-            annotation |= {"iscrowd": int(random.random() < 0.2), "segmentation": encoded(random, box)}
-            annotations.append(annotation)
-            for _ in range(random.integers(0, 5)):
-                found = box if random.random() < 0.3 else blob(random, box)
-                shape = {"bbox": found.tolist()} if iou_type == "bbox" else {"segmentation": encoded(random, found)}
-                label = category if random.random() < 0.8 else 90
-                confidence = float(random.integers(1, 6)) / 5
-                results.append({"image_id": image["id"], "category_id": label, "score": confidence, **shape})
-    order = random.permutation(len(results))
-    truth = {"info": {}, "images": images, "categories": categories, "annotations": annotations}
-    return truth, [results[i] for i in order]
+Problem = Callable[[int, str], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_hotcoco_equals_pycocotools(iou_type: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hotcoco_equals_pycocotools(problem: Problem, iou_type: str, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hotcoco")
     for seed in range(25):
         truth, results = problem(seed, iou_type)
@@ -76,7 +28,7 @@ def test_hotcoco_equals_pycocotools(iou_type: str, capfd: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("engine", ["pycocotools", "hotcoco"])
-def test_ground_truth_is_not_modified(engine: str) -> None:
+def test_ground_truth_is_not_modified(problem: Problem, engine: str) -> None:
     if engine == "hotcoco":
         pytest.importorskip("hotcoco")
     truth, results = problem(0, "segm")
@@ -85,7 +37,7 @@ def test_ground_truth_is_not_modified(engine: str) -> None:
     assert repr(truth) == before
 
 
-def test_hotcoco_does_not_hang_in_a_forked_process() -> None:
+def test_hotcoco_does_not_hang_in_a_forked_process(problem: Problem) -> None:
     pytest.importorskip("hotcoco")
     truth, results = problem(0, "bbox")
     precision, _ = score("hotcoco", truth, [dict(r) for r in results], "bbox")

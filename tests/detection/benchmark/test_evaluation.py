@@ -1,0 +1,13 @@
+import pytest
+
+from detection.benchmark.evaluation import evaluation_rows
+
+
+def test_rows_have_what_the_table_shows():
+    pytest.importorskip("hotcoco")
+    boxes, masks, encoding = evaluation_rows(1, images=8, detections=20)
+    assert boxes["what"] == "evaluation, 8 x 20 boxes"
+    assert list(masks["seconds"])[-2:] == ["ours, at the end", "hotcoco"]
+    for row in (boxes, masks, encoding):
+        assert min(min(seconds) for seconds in row["rounds"].values()) > 0
+        assert row["ratio"].keys() <= row["seconds"].keys()

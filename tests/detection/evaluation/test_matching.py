@@ -1,0 +1,114 @@
+"""Images matched one after the other, in any order and by several, against pycocotools with all at once."""
+
+import gc
+import pickle
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.evaluation.engines import STATISTICS, score, summarize
+from detection.evaluation.ground_truth import clean_ground_truth
+from detection.evaluation.matching import Matching, no_garbage_collection
+from detection.evaluation.results import read_results
+
+pytest.importorskip("hotcoco")
+
+
+class Rows:
+    """Results by image, in the form that :class:`Matching` takes."""
+
+    def __init__(self, results: Iterable[dict[str, Any]], iou_type: str) -> None:
+        self._by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for result in results:
+            self._by_image[result["image_id"]].append(result)
+        self._iou_type = iou_type
+
+    def of(self, image_ids: Iterable[int]) -> list[tuple[int, Any]]:
+        if self._iou_type == "segm":
+            return [(i, self._by_image[i]) for i in image_ids]
+        return [(i, np.array([self._row(r) for r in self._by_image[i]]).reshape(-1, 7)) for i in image_ids]
+
+    @staticmethod
+    def _row(result: dict[str, Any]) -> list[float]:
+        return [result["image_id"], *result["bbox"], result["score"], result["category_id"]]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_any_order_equals_pycocotools_bit_for_bit(problem: Any, iou_type: str) -> None:
+    for seed in range(25):
+        truth, results = problem(seed, iou_type)
+        expected = score("pycocotools", truth, [dict(r) for r in results], iou_type)
+        rows = Rows(results, iou_type)
+        order = np.random.default_rng(seed).permutation([image["id"] for image in truth["images"]]).tolist()
+        matching = Matching(truth, iou_type)
+        for image_id in order[:4]:
+            matching.add(rows.of([image_id]))
+        assert matching.image_ids == {*order[:4]}
+        for _ in range(2):  # what was left is matched anew
+            for ours, theirs in zip(matching.scores(rows.of(order[4:])), expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_what_several_have_matched_equals_pycocotools_bit_for_bit(problem: Any, iou_type: str) -> None:
+    for seed in range(25):
+        truth, results = problem(seed, iou_type)
+        expected = score("pycocotools", truth, [dict(r) for r in results], iou_type)
+        rows = Rows(results, iou_type)
+        order = np.random.default_rng(seed).permutation([image["id"] for image in truth["images"]]).tolist()
+        # The last one has an image that the first one has: none of its images may count.
+        shares, known = (order[:3], order[3:5], [order[5], order[0]]), set()
+        whole = Matching(truth, iou_type)
+        for share in shares:
+            matching = Matching(truth, iou_type)
+            matching.add(rows.of(share))
+            whole.merge(pickle.loads(pickle.dumps(matching.state())), known)
+            known |= {*share}
+        assert whole.image_ids == {*order[:5]}
+        for ours, theirs in zip(whole.scores(rows.of(order[5:])), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_only_the_best_hundred_of_a_class_count() -> None:
+    random = np.random.default_rng(0)
+    boxes = random.uniform([0, 0, 5, 5], [80, 80, 20, 20], (300, 4)).round()
+    annotations = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes[:40].tolist())]
+    coco = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": annotations}
+    truth = clean_ground_truth(coco, masks=False)
+    scores = random.integers(1, 10, 300) / 10
+    results = [
+        {"image_id": 1, "category_id": 1, "bbox": box, "score": float(s)}
+        for box, s in zip(random.permutation(boxes).tolist(), scores, strict=True)
+    ]
+    matching = Matching(truth, "bbox")
+    matching.add(Rows(results, "bbox").of([1]))
+    for ours, theirs in zip(matching.scores([]), score("pycocotools", truth, results, "bbox"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_published_numbers_image_by_image(shared_data: Path, published: Any, iou_type: str) -> None:
+    folder = shared_data / "coco_eval_reference"
+    truth = clean_ground_truth(folder / "instances_val2014_100.json", masks=iou_type == "segm")
+    rows = Rows(read_results(folder / f"instances_val2014_fake{iou_type}100_results.json"), iou_type)
+    matching = Matching(truth, iou_type)
+    for image in reversed(truth["images"]):
+        matching.add(rows.of([image["id"]]))
+    numbers = summarize(*matching.scores([]))
+    assert [numbers[name] for name in STATISTICS] == pytest.approx(published[iou_type], abs=1e-12)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with no_garbage_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was else gc.disable)()
