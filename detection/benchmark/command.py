@@ -2,80 +2,81 @@
 
 import argparse
 import json
-import os
+import math
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.contestants import equalise, pair
-from detection.benchmark.data import batches, loaders, open_data
-from detection.benchmark.timing import Comparison, Step, in_turn
-from detection.ops.roi_align import roi_align
-from detection.structures import Batch
+from detection.benchmark.data import batches, open_data
+from detection.benchmark.evaluation import evaluation_rows
+from detection.benchmark.memory import crowded_row, measure, memory_rows
+from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
+from detection.engine.precision import best_precision
 
-PARTS = ("train", "infer", "roi_align", "data", "memory")
+PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark, print a table and write JSON."""
+    """Run the benchmark, print a line for each thing that is timed, and write JSON."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.only_memory:
-        return _measure_memory(options, device)
+        return measure(options, device)
     rows: list[dict[str, Any]] = []
-    shares: dict[str, dict[str, float]] = {}
+    shares: Shares = {}
+    for row in _rows(options, device, shares):
+        print(_line(row), flush=True)
+        rows.append(row)
+    for label, parts in shares.items():
+        total = sum(parts.values())
+        told = ", ".join(f"{part} {100 * seconds / total:.0f}%" for part, seconds in parts.items())
+        print(f"where the time goes, {label}: {told}")
+    for sentence in advice(rows):
+        print(sentence)
+    if options.output:
+        found = {"machine": _machine(), "rows": rows, "shares": shares}
+        options.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def advice(rows: list[dict[str, Any]]) -> list[str]:
+    """How many loading processes keep up with each training step that was timed."""
+    rates = {row["what"]: row["images_per_second"]["ours"] for row in rows if "images_per_second" in row}
+    loading = next((rate for what, rate in rates.items() if what.startswith("loading")), None)
+    if loading is None:
+        return []
+    return [
+        f"{what}: {rate:g} images/s; one core loads {loading:g}: "
+        + ("loading is not the limit" if rate < loading / 2 else f"data.workers {math.ceil(1.5 * rate / loading)}")
+        for what, rate in rates.items()
+        if what.startswith("training")
+    ]
+
+
+def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> Iterable[dict[str, Any]]:
+    parts = options.parts
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
         for size in options.sizes:
-            batch = batches(annotations, images, size, options.batch, 1)[0]
-            for precision in options.precisions:
-                rows += _model(options, device, batch, f"{size} px, {precision}", precision, shares)
-            if "memory" in options.parts:
-                rows += _memory(options, size)
-        if "roi_align" in options.parts:
-            rows += _roi_align(device, options.rounds)
-        if "data" in options.parts:
-            rows += _data(annotations, images, options.rounds)
-    _print(rows, shares)
-    if options.output:
-        options.output.write_text(json.dumps({"machine": _machine(), "rows": rows, "shares": shares}, indent=1))
-
-
-def _model(
-    options: argparse.Namespace,
-    device: torch.device,
-    batch: Batch,
-    label: str,
-    precision: str,
-    shares: dict[str, dict[str, float]],
-) -> list[dict[str, Any]]:
-    """A training step and inference, of one batch and one precision."""
-    rows = []
-    ours, peer = pair(options.backbone, device, precision, options.peer_precision)
-    equalise(ours, peer, batch)
-    if "train" in options.parts:
-        steps: dict[str, Step] = {"ours": lambda: ours.train(batch), "torchvision": lambda: peer.train(batch)}
-        rows.append(_row(f"training step, {label}", in_turn(steps, options.rounds)))
-        shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
-        equalise(ours, peer, batch)
-    if "infer" in options.parts:
-        steps = {"ours": lambda: ours.infer(batch), "torchvision": lambda: peer.infer(batch)}
-        rows.append(_row(f"inference, {label}", in_turn(steps, options.rounds)))
-        shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
-        rows[-1]["detections"] = {
-            "ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels],
-            "torchvision": [len(found["labels"]) for found in peer.infer(batch)],
-        }
-    return rows
+            if {"train", "infer"} & {*parts}:
+                batch = batches(annotations, images, size, options.batch, 1)[0]
+                for precision in options.precisions:
+                    yield from model_rows(options, device, batch, f"{size} px, {precision}", precision, shares)
+            if "memory" in parts:
+                yield from memory_rows(options, size)
+                yield crowded_row(options, size)
+        if "roi_align" in parts:
+            yield from roi_align_rows(device, options.rounds)
+        if "data" in parts:
+            yield data_row(annotations, images, max(1, options.rounds // 2))
+        if "evaluation" in parts:
+            yield from evaluation_rows(max(1, options.rounds // 2))
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -85,10 +86,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--sizes", type=int, nargs="+", default=[320], help="shortest sides of the images")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"], help="ours")
-    parser.add_argument(
-        "--peer-precision", default="fp32", choices=["fp32", "bf16"], help="torchvision's; bf16: autocast"
-    )
+    known = ["fp32", "bf16"]
+    pays = known if best_precision("auto") == "bf16-mixed" else known[:1]
+    parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
+    parser.add_argument("--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast")
+    parser.add_argument("--compile", action="store_true", help="ours compiled, as with model.compile")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -97,117 +99,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _row(name: str, found: Comparison) -> dict[str, Any]:
-    return {
-        "what": name,
-        "seconds": {who: round(found.median(who), 4) for who in found.seconds},
-        "ratio": {who: round(found.ratio(who), 2) for who in list(found.seconds)[1:]},
-        "rounds": {who: [round(s, 4) for s in seconds] for who, seconds in found.seconds.items()},
-    }
-
-
-def _roi_align(device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """1024 RoIs of 7 x 7 on two images, all levels."""
-    generator = torch.Generator().manual_seed(0)
-    strides, canvas = (4, 8, 16, 32), (320, 448)
-    corners = torch.rand(2, 512, 2, 2, generator=generator) * torch.tensor([canvas[1], canvas[0]])
-    boxes = torch.cat([corners.amin(2), corners.amax(2) + 1], dim=-1).to(device)
-    rows = []
-    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-        shapes = [(2, 256, canvas[0] // s, canvas[1] // s) for s in strides]
-        theirs = [torch.rand(s, generator=generator).to(device).requires_grad_() for s in shapes]
-        ours = [x.detach().to(dtype, memory_format=torch.channels_last).requires_grad_() for x in theirs]
-        pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
-        named = {str(i): x for i, x in enumerate(theirs)}
-
-        def forward_ours() -> torch.Tensor:
-            return roi_align(ours, strides, boxes, 7, 2, aligned=False)  # noqa: B023
-
-        def forward_theirs() -> torch.Tensor:
-            return pool(named, list(boxes), [canvas] * 2)  # noqa: B023
-
-        error = (forward_ours().flatten(0, 1).float() - forward_theirs()).abs().max().item()
-        with torch.no_grad():
-            found = in_turn({"ours": forward_ours, "torchvision": forward_theirs}, rounds)
-        rows.append(_row(f"RoIAlign, {name}, largest difference {error:.0e}", found))
-        both = {
-            "ours": lambda: forward_ours().sum().backward(),
-            "torchvision": lambda: forward_theirs().sum().backward(),
-        }
-        rows.append(_row(f"RoIAlign, {name}, and backward", in_turn(both, rounds)))
-    return rows
-
-
-def _data(annotations: Any, images: Path, rounds: int) -> list[dict[str, Any]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = in_turn(loaders(annotations, images), max(1, rounds // 2))
-    torch.set_num_threads(threads)
-    row = _row("loading, one core", found)
-    row["images_per_second"] = {who: round(len(annotations) / found.median(who), 1) for who in found.seconds}
-    return [row]
-
-
-def _memory(options: argparse.Namespace, size: int) -> list[dict[str, Any]]:
-    """Peak memory of two training steps, each contestant in a process of its own."""
-    rows = []
-    for precision in options.precisions:
-        peaks = {}
-        for who in ("ours", "torchvision"):
-            command = [sys.executable, "-m", "detection.benchmark", "--only-memory", who, "--sizes", str(size)]
-            command += [
-                "--batch",
-                str(options.batch),
-                "--backbone",
-                options.backbone,
-                "--threads",
-                str(options.threads),
-            ]
-            command += ["--precisions", precision, "--peer-precision", options.peer_precision]
-            if options.annotations:
-                command += ["--annotations", str(options.annotations), "--images", str(options.images)]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-            peaks[who] = float(printed.split()[-1])
-        rows.append(
-            {
-                "what": f"peak memory of a training step, {size} px, {precision}",
-                "gigabytes": {who: round(peak, 3) for who, peak in peaks.items()},
-                "ratio": {"ours / torchvision": round(peaks["ours"] / peaks["torchvision"], 2)},
-            }
-        )
-    return rows
-
-
-def _measure_memory(options: argparse.Namespace, device: torch.device) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, images = open_data(options.annotations, options.images, Path(folder))
-        data = batches(annotations, images, options.sizes[0], options.batch, 1)[0]
-    chosen: Any = pair(options.backbone, device, options.precisions[0], options.peer_precision)[
-        0 if options.only_memory == "ours" else 1
-    ]
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e3
-    for _ in range(2):
-        chosen.train(data)
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated() / 1e9)
-    else:
-        # Kilobytes on Linux, on top of the libraries and the weights.
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
-
-
-def _print(rows: list[dict[str, Any]], shares: dict[str, dict[str, float]]) -> None:
-    for row in rows:
-        unit = "GB" if "gigabytes" in row else "s"
-        values = row.get("gigabytes") or row["seconds"]
-        numbers = ", ".join(f"{who} {value:.3g} {unit}" for who, value in values.items())
-        ratios = ", ".join(f"{who} x{ratio:.2f}" for who, ratio in row["ratio"].items())
-        rate = row.get("images_per_second")
-        per_second = "; images/s: " + ", ".join(f"{who} {value:g}" for who, value in rate.items()) if rate else ""
-        print(f"{row['what']}: {numbers} ({ratios}){per_second}")
-    for label, parts in shares.items():
-        total = sum(parts.values())
-        print(f"where the time goes, {label}: " + ", ".join(f"{k} {100 * v / total:.0f}%" for k, v in parts.items()))
+def _line(row: dict[str, Any]) -> str:
+    unit = "GB" if "gigabytes" in row else "s"
+    values = row.get("gigabytes") or row["seconds"]
+    numbers = ", ".join(f"{who} {value:.3g} {unit}" for who, value in values.items())
+    ratios = ", ".join(f"{who} x{ratio:.2f}" for who, ratio in row.get("ratio", {}).items())
+    rate = row.get("images_per_second")
+    per_second = "; images/s: " + ", ".join(f"{who} {value:.4g}" for who, value in rate.items()) if rate else ""
+    return f"{row['what']}: {numbers}" + (f" ({ratios})" if ratios else "") + per_second
 
 
 def _machine() -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""What is timed beside torchvision: a step, inference, RoIAlign, loading."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.ops import MultiScaleRoIAlign
+
+from detection.benchmark.contestants import Ours, Torchvision, equalise, pair
+from detection.benchmark.data import loaders
+from detection.benchmark.timing import Comparison, Step, in_turn
+from detection.data.annotations import Annotations
+from detection.ops.roi_align import roi_align
+from detection.structures import Batch
+
+Shares = dict[str, dict[str, float]]
+"""Seconds by part, of each thing that was timed."""
+
+
+def model_rows(
+    options: Namespace, device: torch.device, batch: Batch, label: str, precision: str, shares: Shares
+) -> list[dict[str, Any]]:
+    """A training step and inference, of one batch and one precision."""
+    rows = []
+    ours, peer = pair(options.backbone, device, precision, options.peer_precision)
+    equalise(ours, peer, batch)
+    if options.compile:
+        ours.model.compile_dense()  # type: ignore[operator]
+    if "train" in options.parts:
+        steps: dict[str, Step] = {"ours": lambda: ours.train(batch), "torchvision": lambda: peer.train(batch)}
+        rows.append(_model_row(f"training step, {label}", in_turn(steps, options.rounds), batch))
+        shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
+        equalise(ours, peer, batch)
+    if "infer" in options.parts:
+        rows.append(_inference_row(options, ours, peer, batch, label))
+        shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
+    return rows
+
+
+def _inference_row(options: Namespace, ours: Ours, peer: Torchvision, batch: Batch, label: str) -> dict[str, Any]:
+    steps: dict[str, Step] = {"ours": lambda: ours.infer(batch), "torchvision": lambda: peer.infer(batch)}
+    row = _model_row(f"inference, {label}", in_turn(steps, options.rounds), batch)
+    row["detections"] = {
+        "ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels],
+        "torchvision": [len(found["labels"]) for found in peer.infer(batch)],
+    }
+    return row
+
+
+def roi_align_rows(device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """1024 RoIs of 7 x 7 on two images, all levels."""
+    generator = torch.Generator().manual_seed(0)
+    strides, canvas = (4, 8, 16, 32), (320, 448)
+    corners = torch.rand(2, 512, 2, 2, generator=generator) * torch.tensor([canvas[1], canvas[0]])
+    boxes = torch.cat([corners.amin(2), corners.amax(2) + 1], dim=-1).to(device)
+    rows = []
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+        shapes = [(2, 256, canvas[0] // s, canvas[1] // s) for s in strides]
+        theirs = [torch.rand(s, generator=generator).to(device).requires_grad_() for s in shapes]
+        ours = [x.detach().to(dtype, memory_format=torch.channels_last).requires_grad_() for x in theirs]
+        pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+        named = {str(i): x for i, x in enumerate(theirs)}
+
+        def forward_ours() -> torch.Tensor:
+            return roi_align(ours, strides, boxes, 7, 2, aligned=False)  # noqa: B023
+
+        def forward_theirs() -> torch.Tensor:
+            return pool(named, list(boxes), [canvas] * 2)  # noqa: B023
+
+        error = (forward_ours().flatten(0, 1).float() - forward_theirs()).abs().max().item()
+        with torch.no_grad():
+            found = in_turn({"ours": forward_ours, "torchvision": forward_theirs}, rounds)
+        rows.append(comparison_row(f"RoIAlign, {name}, largest difference {error:.0e}", found))
+        both = {
+            "ours": lambda: forward_ours().sum().backward(),
+            "torchvision": lambda: forward_theirs().sum().backward(),
+        }
+        rows.append(comparison_row(f"RoIAlign, {name}, and backward", in_turn(both, rounds)))
+    return rows
+
+
+def data_row(annotations: Annotations, images: Path, rounds: int) -> dict[str, Any]:
+    """Images with masks, augmented as for COCO's 3x schedule, on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = in_turn(loaders(annotations, images), rounds)
+    torch.set_num_threads(threads)
+    row = comparison_row("loading, one core", found)
+    return row | {
+        "images_per_second": {who: round(len(annotations) / found.median(who), 1) for who in found.seconds},
+    }
+
+
+def comparison_row(what: str, found: Comparison) -> dict[str, Any]:
+    """Medians, and how many times as long the others take as the first."""
+    return {
+        "what": what,
+        "seconds": {who: round(found.median(who), 4) for who in found.seconds},
+        "ratio": {who: round(found.ratio(who), 2) for who in list(found.seconds)[1:]},
+        "rounds": {who: [round(s, 4) for s in seconds] for who, seconds in found.seconds.items()},
+    }
+
+
+def _model_row(what: str, found: Comparison, batch: Batch) -> dict[str, Any]:
+    rate = {who: round(len(batch.images) / found.median(who), 3) for who in found.seconds}
+    return comparison_row(what, found) | {"images_per_second": rate}
