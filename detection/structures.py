@@ -42,6 +42,17 @@ class Batch(NamedTuple):
     targets: Targets | None = None
 
 
+class Unresized(NamedTuple):
+    """A batch whose images have the sizes of their files still; all else speaks of the sizes that they shall have."""
+
+    batch: Batch
+    """Its ``images`` are (B, 3, h, w), on a canvas of their own."""
+    stored: Tensor
+    """(B, 2) int64: height, width of each as it is."""
+    canvas: Tensor
+    """(2,) int64: H, W."""
+
+
 class Proposals(NamedTuple):
     """Where the RPN sees objects."""
 
@@ -134,3 +145,5 @@ class Sample:
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     masks: np.ndarray | None = None
     """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""
+    wanted: tuple[int, int] | None = None
+    """Height, width that the image shall have, and in whose pixels the boxes are, if it is not resized yet."""

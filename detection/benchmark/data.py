@@ -39,7 +39,7 @@ def loaders(annotations: Annotations, images: Path) -> dict[str, Callable[[], ob
     """Functions that load all images once, augmented as for COCO's 3x schedule, in this thread."""
     sides = [640, 672, 704, 736, 768, 800]
     ours = CocoDataset(annotations, images, [HorizontalFlip(0.5), Resize(sides, 1333)], masks=True)
-    raw = CocoDataset(annotations, images, [HorizontalFlip(0.5)], masks=True)
+    raw = CocoDataset(annotations, images, [HorizontalFlip(0.5), Resize(sides, 1333, later=True)], masks=True)
 
     def peer() -> None:
         generator = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from detection.structures import IGNORE, Batch, Sample, Targets
+from detection.structures import IGNORE, Batch, Sample, Targets, Unresized
 
 MIN_OBJECTS = 16
 """Room for objects per image at least; then powers of two, so that there are few shapes."""
@@ -22,8 +22,22 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
     Returns:
         A batch; its images lie channels-last in memory.
     """
-    height, width = _canvas(samples, divisor, canvases)
-    images = np.zeros((len(samples), height, width, samples[0].image.shape[2]), dtype=samples[0].image.dtype)
+    sizes = [_size(sample) for sample in samples]
+    return _pack(samples, sizes, _canvas(sizes, divisor, canvases))
+
+
+def collate_unresized(
+    samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
+) -> Unresized:
+    """As :func:`collate`, of samples whose images are to be resized on the device."""
+    stored, wanted = [_size(sample) for sample in samples], [sample.wanted or _size(sample) for sample in samples]
+    batch = _pack(samples, wanted, _canvas(stored, 1, None))
+    return Unresized(batch, torch.tensor(stored), torch.tensor(_canvas(wanted, divisor, canvases)))
+
+
+def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Batch:
+    """The batch of samples that count as being of these sizes."""
+    images = np.zeros((len(samples), *canvas, samples[0].image.shape[2]), dtype=samples[0].image.dtype)
     room = MIN_OBJECTS
     while room < max(len(sample.labels) for sample in samples):
         room *= 2
@@ -41,7 +55,7 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
             masks[i, :count] = sample.masks
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
-        torch.tensor([sample.image.shape[:2] for sample in samples], dtype=torch.int64),
+        torch.tensor(sizes, dtype=torch.int64),
         torch.tensor([sample.original_size for sample in samples], dtype=torch.int64),
         torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
         Targets(
@@ -53,10 +67,16 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
     )
 
 
-def _canvas(samples: Sequence[Sample], divisor: int, canvases: Sequence[tuple[int, int]] | None) -> tuple[int, int]:
-    height = max(sample.image.shape[0] for sample in samples)
-    width = max(sample.image.shape[1] for sample in samples)
+def _canvas(
+    sizes: Sequence[tuple[int, int]], divisor: int, canvases: Sequence[tuple[int, int]] | None
+) -> tuple[int, int]:
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
     fitting = [canvas for canvas in canvases or () if canvas[0] >= height and canvas[1] >= width]
     if fitting:
         return min(fitting, key=lambda canvas: canvas[0] * canvas[1])
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    height, width = sample.image.shape[:2]
+    return height, width

@@ -120,6 +120,7 @@ class CocoDataset(Dataset[Sample]):
             labels=scene.labels,
             crowd=scene.crowd,
             masks=masks,
+            wanted=scene.wanted,
         )
 
     def scene(self, index: int) -> Scene:

@@ -41,6 +41,8 @@ class Scene:
     scale: np.ndarray = field(default_factory=lambda: np.ones(2))
     """x, y: pixels now per pixel then; negative where mirrored."""
     offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    wanted: tuple[int, int] | None = None
+    """Height, width that ``image`` will be resized to later; boxes are in those pixels already."""
 
     def moved(self, image: np.ndarray, scale: Sequence[float], offset: Sequence[float]) -> "Scene":
         """The scene on an image whose pixels are ``old * scale + offset``."""
@@ -114,17 +116,28 @@ class Resize:
     Args:
         short_side: of several, one is drawn for each image.
         method: how; see :data:`~detection.structures.ResizeMethod`.
+        later: leave the pixels to the device (:func:`~detection.ops.resize.resize_images`); only as the last transform.
     """
 
-    def __init__(self, short_side: int | Sequence[int], long_side: int = 1333, method: ResizeMethod = "opencv") -> None:
+    def __init__(
+        self,
+        short_side: int | Sequence[int],
+        long_side: int = 1333,
+        method: ResizeMethod = "opencv",
+        later: bool = False,
+    ) -> None:
         self.short_sides = [short_side] if isinstance(short_side, int) else list(short_side)
-        self.long_side, self.method = long_side, method
+        self.long_side, self.method, self.later = long_side, method, later
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
         short = self.short_sides[0]
         if len(self.short_sides) > 1:
             short = self.short_sides[int(generator.integers(len(self.short_sides)))]
         height, width = scene.image.shape[:2]
+        if self.later:
+            wanted = self.size(height, width, short)
+            scene = scene.moved(scene.image, (wanted[1] / width, wanted[0] / height), (0, 0))
+            return replace(scene, wanted=wanted)
         image = self.image(scene.image, short)
         # Boxes follow the pixels, whose number is rounded, not the wished-for factor.
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
@@ -132,11 +145,10 @@ class Resize:
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
         """Resize an image (H, W, C) alone; to float32 with method "tensor", else to its own type."""
         height, width = image.shape[:2]
-        wish = short_side or max(self.short_sides)
-        factor = min(wish / min(height, width), self.long_side / max(height, width))
+        factor = self._factor(height, width, short_side)
         if self.method == "tensor":
             return _resize_tensor(image, factor)
-        size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
+        size = self.size(height, width, short_side)[::-1]
         if size == (width, height):
             return image
         if self.method == "pillow":
@@ -146,6 +158,15 @@ class Resize:
         # Shrinking by more than half, bilinear interpolation would skip pixels.
         area = factor < 0.5 and self.method == "opencv"
         return _with_channels(cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR))
+
+    def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
+        """Height, width after resizing, with any method but "tensor"."""
+        factor = self._factor(height, width, short_side)
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+    def _factor(self, height: int, width: int, short_side: int | None) -> float:
+        wish = short_side or max(self.short_sides)
+        return min(wish / min(height, width), self.long_side / max(height, width))
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:

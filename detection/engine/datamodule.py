@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from detection.data.annotations import Annotations, check_same_categories, load_annotations
-from detection.data.collate import collate
+from detection.data.collate import collate, collate_unresized
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.image import MAX_PIXELS
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
@@ -62,6 +62,7 @@ class CocoDataModule(LightningDataModule):
         bad_images: int = 0,
         channels: int = 3,
         depth: Depth = 8,
+        resize_on_device: bool = False,
     ) -> None:
         """Take the settings; files are read in :meth:`setup`.
 
@@ -91,6 +92,7 @@ class CocoDataModule(LightningDataModule):
             channels: Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what
                 the files have (PNG, .npy, TIFF with tifffile installed).
             depth: Bits per channel that the model sees, 8 or 16.
+            resize_on_device: Leave the resizing of training images to the device, where the workers are the limit.
         """
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
@@ -101,11 +103,14 @@ class CocoDataModule(LightningDataModule):
         self.masks, self.seed = masks, seed
         self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
         self.reading = Reading(max_pixels, allow_outside_root, bad_images, channels, depth)
+        self.resize_on_device = resize_on_device
         self.annotations: dict[str, Annotations] = {}
         self._resume: dict[str, int] | None = None
         self._datasets: dict[str, CocoDataset] = {}
         if not sides or min(sides) < 1 or max(sides) > long_side:
             raise InputError(f"data.short_side {short_side} must be above 0 and not above data.long_side {long_side}")
+        if resize_on_device and resize != "opencv":
+            raise InputError(f"data.resize_on_device resizes as opencv does; data.resize is {resize}")
         if not all(callable(transform) for transform in self.augment):
             raise InputError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
         if bad_images < 0 or max_pixels < 1:
@@ -180,7 +185,10 @@ class CocoDataModule(LightningDataModule):
         return self._dataset(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return EpochLoader(self._dataset("train"), self._train_sampler(), self._next_epoch, **self._loading("train"))
+        data, options = self._dataset("train", self.resize_on_device), self._loading("train")
+        if self.resize_on_device:
+            options["collate_fn"] = partial(collate_unresized, canvases=self.canvases)
+        return EpochLoader(data, self._train_sampler(), self._next_epoch, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._eval_loader("val")
@@ -301,13 +309,13 @@ class CocoDataModule(LightningDataModule):
         numbers = [number for batch in batches for number in batch]
         return DataLoader(dataset=dataset, batch_size=self.eval_batch_size, sampler=numbers, **self._loading(split))
 
-    def _dataset(self, split: str) -> CocoDataset:
+    def _dataset(self, split: str, resize_later: bool = False) -> CocoDataset:
         transforms: list[Transform] = []
         if split == "train":
             transforms += [RandomCrop(*self.crop)] if self.crop else []
             transforms += [Albumentations(self.augment)] if self.augment else []
             transforms += [HorizontalFlip(self.flip)] if self.flip else []
-            transforms.append(Resize(self.short_sides, self.long_side, self.resize))
+            transforms.append(Resize(self.short_sides, self.long_side, self.resize, resize_later))
         else:
             transforms.append(Resize(*self.test_size, self.resize))
         folder = self.root / self._settings(split).images
@@ -325,6 +333,8 @@ class CocoDataModule(LightningDataModule):
         if self.crop and split == "train":
             sizes = np.minimum(sizes, self.crop)
         canvas = largest_canvas(sizes, *self.test_size)
+        if self.resize_on_device and split == "train":
+            canvas = tuple(np.maximum(canvas, sizes.max(axis=0, initial=1)).tolist())
         most = int(annotations.counts().max(initial=0))
         allow_open_files()
         pixel = self.reading.channels * self.reading.depth // 8

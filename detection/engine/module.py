@@ -33,7 +33,8 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
 from detection.models.rpn import RPNConfig
-from detection.structures import Batch, Categories, Detections
+from detection.ops.resize import resize_images
+from detection.structures import Batch, Categories, Detections, Unresized
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Of the table that an evaluation prints; all twelve numbers are logged."""
@@ -158,11 +159,16 @@ class DetectionModule(LightningModule):
         self.log_dict({"train/loss": loss.detach()} | {f"train/{name}": value for name, value in terms.items()})
         return {"loss": loss, "terms": terms}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Lightning's, timed."""
+    def transfer_batch_to_device(self, batch: Batch | Unresized, device: torch.device, dataloader_idx: int) -> Batch:
+        """Lightning's, timed; images that the loader has not resized are."""
         if self.clock is not None:
             self.clock("transfer")
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)  # type: ignore[no-any-return]
+        raw = batch.batch if isinstance(batch, Unresized) else batch
+        moved: Batch = super().transfer_batch_to_device(raw, device, dataloader_idx)
+        if isinstance(batch, Unresized):
+            sizes, wanted, canvas = batch.stored.tolist(), raw.sizes.tolist(), batch.canvas.tolist()
+            moved = moved._replace(images=resize_images(moved.images, sizes, wanted, tuple(canvas)))
+        return moved
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """``detections``; from one pass through the backbone, the losses are computed, too."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detection.models.box_head import conv_stack
 from detection.ops.levels import Levels
 from detection.ops.masks import crop_masks
-from detection.ops.roi_align import roi_align
+from detection.ops.roi_align import pool
 from detection.structures import IGNORE, Detections, RoISamples, Targets
 
 
@@ -83,8 +83,9 @@ class MaskHead(nn.Module):
         slots = (
             (flat >= 0).nonzero()[:, 0] if flat.device.type == "cpu" else torch.arange(len(flat), device=flat.device)
         )
-        x = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.upsample(self.convs(x.flatten(0, 1)[slots])).relu_()
+        boxes, image = rois.flatten(0, 1)[slots], slots // rois.shape[1]
+        x = pool(levels, self.strides, boxes, image, self.resolution, self.sampling_ratio, self.aligned)
+        x = self.upsample(self.convs(x)).relu_()
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
         weight = self.logits.weight.flatten(1)[own].to(x.dtype)  # (R, channels)

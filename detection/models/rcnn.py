@@ -91,36 +91,34 @@ class FasterRCNN(nn.Module):
             features: from :meth:`features`; computed if None.
             generator: draws the samples of both stages; the global one if None.
         """
-        features = self.features(batch.images, batch.sizes) if features is None else features
-        return self.box_losses(batch, features, as_levels(features), generator)[0]
+        levels = as_levels(self.features(batch.images, batch.sizes) if features is None else features)
+        return self.box_losses(batch, levels, generator)[0]
 
     def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
         """Detections in canvas pixels; arguments as for :meth:`features`."""
-        features = self.features(images, sizes) if features is None else features
-        return self.boxes(images, sizes, features, as_levels(features))
+        return self.boxes(images, sizes, as_levels(self.features(images, sizes) if features is None else features))
 
-    def boxes(self, images: Tensor, sizes: Tensor, features: Pyramid, levels: Levels) -> Detections:
-        """Detections without masks, from features in both their forms."""
-        anchors, grids = self._anchors(images, features)
-        logits, deltas = self.rpn(features)
-        return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes, grids), sizes)
+    def boxes(self, images: Tensor, sizes: Tensor, levels: Levels) -> Detections:
+        """Detections without masks."""
+        anchors = self._anchors(images, levels)
+        logits, deltas = self.rpn(levels.maps)
+        return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes, levels.grids), sizes)
 
     def box_losses(
-        self, batch: Batch, features: Pyramid, levels: Levels, generator: torch.Generator | None = None
+        self, batch: Batch, levels: Levels, generator: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], RoISamples]:
-        """The losses of the RPN and the box head, and the RoIs that were sampled; features in both their forms."""
+        """The losses of the RPN and the box head, and the RoIs that were sampled."""
         assert batch.targets is not None
-        anchors, grids = self._anchors(batch.images, features)
+        anchors = self._anchors(batch.images, levels)
         with torch.no_grad():  # no gradient flows through proposals, and the loss asks for a few anchors only
-            logits, deltas = self.rpn(features)
+            logits, deltas = self.rpn(levels.maps)
         losses = self.rpn.losses(levels, anchors, batch, generator)
-        proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, grids, train=True)
+        proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, levels.grids, train=True)
         samples = self.box_head.sample(proposals, batch.targets, generator)
         return losses | self.box_head.losses(levels, samples, batch.targets), samples
 
-    def _anchors(self, images: Tensor, features: Pyramid) -> tuple[list[Tensor], list[tuple[int, int]]]:
-        grids = [(level.shape[-2], level.shape[-1]) for level in features]
-        return self.anchors((images.shape[-2], images.shape[-1]), grids, images.device), grids
+    def _anchors(self, images: Tensor, levels: Levels) -> list[Tensor]:
+        return self.anchors((images.shape[-2], images.shape[-1]), levels.grids, images.device)
 
 
 class MaskRCNN(FasterRCNN):
@@ -137,16 +135,14 @@ class MaskRCNN(FasterRCNN):
     ) -> dict[str, Tensor]:
         """As Faster R-CNN's, with ``loss_mask``."""
         assert batch.targets is not None
-        features = self.features(batch.images, batch.sizes) if features is None else features
-        levels = as_levels(features)
-        losses, samples = self.box_losses(batch, features, levels, generator)
+        levels = as_levels(self.features(batch.images, batch.sizes) if features is None else features)
+        losses, samples = self.box_losses(batch, levels, generator)
         return losses | self.mask_head.losses(levels, samples, batch.targets, self.box_head.max_positives)
 
     def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
         """As Faster R-CNN's, with masks in the frames of the boxes."""
-        features = self.features(images, sizes) if features is None else features
-        levels = as_levels(features)
-        return self.mask_head.masks(levels, self.boxes(images, sizes, features, levels))
+        levels = as_levels(self.features(images, sizes) if features is None else features)
+        return self.mask_head.masks(levels, self.boxes(images, sizes, levels))
 
 
 def faster_rcnn(

@@ -28,9 +28,21 @@ class Levels(NamedTuple):
             starts.append(starts[-1] + self.images * height * width)
         return starts
 
+    @property
+    def maps(self) -> list[Tensor]:
+        """The pyramid again, (B, C, H_l, W_l) per level, channels last: views, for which nothing is copied."""
+        cells = [self.images * height * width for height, width in self.grids]
+        return [
+            part.view(self.images, height, width, -1).permute(0, 3, 1, 2)
+            for part, (height, width) in zip(self.vectors.split(cells), self.grids, strict=True)
+        ]
+
 
 def as_levels(features: Sequence[Tensor]) -> Levels:
-    """The table of a pyramid, (B, C, H_l, W_l) per level, best channels last."""
+    """The table of a pyramid, (B, C, H_l, W_l) per level, best channels last.
+
+    The maps are copied: who keeps the table alone, with its :attr:`Levels.maps`, saves their memory.
+    """
     vectors = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])
     return Levels(vectors, tuple((x.shape[2], x.shape[3]) for x in features), len(features[0]))
 

@@ -66,16 +66,30 @@ def roi_align(
     Returns:
         (B, S, C, r, r) in the dtype of the features, channels last in memory.
     """
-    levels = features if isinstance(features, Levels) else as_levels(features)
-    rows, grids = levels.vectors, levels.grids[: len(strides)]
     batch, num = boxes.shape[:2]
+    levels = features if isinstance(features, Levels) else as_levels(features)
+    image = torch.arange(batch, device=boxes.device).repeat_interleave(num)
+    pooled = pool(levels, strides, boxes.flatten(0, 1), image, output_size, sampling_ratio, aligned)
+    return pooled.unflatten(0, (batch, num))
+
+
+def pool(
+    levels: Levels,
+    strides: Sequence[int],
+    boxes: Tensor,
+    image: Tensor,
+    output_size: int,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """:func:`roi_align` of boxes (R, 4) on the images (R,) int64 that they name: (R, C, r, r)."""
+    rows, grids = levels.vectors, levels.grids[: len(strides)]
     # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
-    flat = boxes.detach().flatten(0, 1).to(torch.promote_types(torch.float32, rows.dtype))
+    flat = boxes.detach().to(torch.promote_types(torch.float32, rows.dtype))
     first, last = (round(math.log2(strides[i])) for i in (0, -1))
     level = assign_levels(flat, last - first + 1, first_level=first)  # (R,); of two maps of one stride, the first
     flat = flat * pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
     height, width = (pick(sides, level) for sides in zip(*grids, strict=True))
-    image = torch.arange(batch, device=boxes.device).repeat_interleave(num)
     origin = pick(levels.starts, level) + image * height * width  # (R,) row of the image's first pixel on that level
     sides = flat[:, 2:] - flat[:, :2]
     if not aligned:
@@ -83,7 +97,7 @@ def roi_align(
     pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
     index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
     pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets)  # (R * r * r, C)
-    return pooled.view(batch, num, output_size, output_size, rows.shape[1]).permute(0, 1, 4, 2, 3)
+    return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection.data.collate import collate
+from detection.data.collate import collate, collate_unresized
 from detection.structures import IGNORE, Sample
 
 
@@ -74,3 +74,14 @@ def test_whatever_is_collated_comes_out_again(shapes):
         assert np.array_equal(targets.crowd[k][real], one.crowd)
         assert np.array_equal(targets.masks[k][real], one.masks)
         assert (targets.boxes[k][~real] == 0).all()
+
+
+def test_unresized_images_keep_their_pixels_and_speak_of_the_sizes_to_come():
+    samples = [sample(40, 70), sample(60, 30)]
+    samples[0].wanted = (80, 140)
+    batch, stored, canvas = collate_unresized(samples)
+    assert batch.images.shape == (2, 3, 60, 70)
+    assert np.array_equal(batch.images[0, :, :40, :70].permute(1, 2, 0), samples[0].image)
+    assert stored.tolist() == [[40, 70], [60, 30]]
+    assert batch.sizes.tolist() == [[80, 140], [60, 30]]
+    assert canvas.tolist() == [96, 160]

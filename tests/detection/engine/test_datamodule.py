@@ -7,6 +7,8 @@ import torch
 
 from detection.engine.datamodule import CocoDataModule, Split, few_canvases_for
 from detection.engine.errors import InputError
+from detection.engine.module import DetectionModule
+from detection.structures import Unresized
 
 TRAIN = Split("train", "annotations/instances_train.json")
 VAL = Split("val", "annotations/instances_val.json")
@@ -200,3 +202,19 @@ def test_every_image_fits_one_of_few_canvases():
         (512, 512),
     ]
     assert few_canvases_for(256, 256)[0] == (256, 256)
+
+
+def test_resizing_on_the_device_gives_the_same_batches_to_one_level(shapes):
+    options = {"short_side": [48, 64], "batch_size": 2, "masks": True}
+    data, later = make(shapes, **options), make(shapes, resize_on_device=True, **options)
+    module = DetectionModule()
+    for part in (data, later):
+        part.setup("fit")
+    for one, raw in zip(data.train_dataloader(), later.train_dataloader(), strict=True):
+        assert isinstance(raw, Unresized)
+        other = module.transfer_batch_to_device(raw, torch.device("cpu"), 0)
+        assert (one.images.int() - other.images.int()).abs().max() <= 1
+        for a, b in zip((*one[1:4], *(one.targets or ())), (*other[1:4], *(other.targets or ())), strict=True):
+            assert torch.equal(a, b)
+    with pytest.raises(InputError, match="resizes as opencv does"):
+        make(shapes, resize_on_device=True, resize="pillow")

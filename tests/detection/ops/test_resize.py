@@ -1,0 +1,32 @@
+"""Images resized as a batch beside OpenCV, one by one."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detection.ops.resize import resize_images
+
+
+@pytest.mark.parametrize("wanted", [(90, 140), (64, 37), (41, 40), (20, 31), (64, 80)])
+def test_as_opencv_does_to_one_level(wanted):
+    generator = np.random.default_rng(0)
+    image = cv2.GaussianBlur(generator.integers(0, 255, (64, 80, 3), np.uint8), (5, 5), 1)
+    shrinks = wanted[0] < 32 and wanted[1] < 40
+    expected = cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    canvas = torch.zeros(2, 3, 100, 100, dtype=torch.uint8)
+    canvas[1, :, :64, :80] = torch.from_numpy(image).permute(2, 0, 1)
+    found = resize_images(canvas, [(100, 100), (64, 80)], [(96, 96), wanted], (128, 160))
+    assert found.shape == (2, 3, 128, 160)
+    assert found.dtype == torch.uint8
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    ours = found[1, :, : wanted[0], : wanted[1]].permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
+    assert found[1].sum() == ours.sum(dtype=np.int64)  # nothing beyond the image
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    image = torch.full((1, 1, 8, 8), 65535, dtype=torch.int32).to(torch.uint16)
+    found = resize_images(image, [(8, 8)], [(12, 20)], (32, 32))
+    assert found.dtype == torch.uint16
+    assert (found[0, 0, :12, :20].int() == 65535).all()
