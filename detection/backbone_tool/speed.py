@@ -99,15 +99,13 @@ def table(
         known: rows by name that are not measured again.
         write: called with all rows so far after each that is measured.
     """
-    rows = list(HEAD)
+    found = dict(known)
     for name in names:
-        if name in known:
-            rows.append(known[name])
-            continue
-        rows.append(f"| `{name}` | {_cells(name, arguments, seconds)} |")
-        print(rows[-1], file=sys.stderr, flush=True)
-        write(rows)
-    return rows
+        if name not in known:
+            found[name] = f"| `{name}` | {_cells(name, arguments, seconds)} |"
+            print(found[name], file=sys.stderr, flush=True)
+            write([*HEAD, *(found[name] for name in names if name in found)])
+    return [*HEAD, *(found[name] for name in names)]
 
 
 def _cells(name: str, arguments: Sequence[str], seconds: float) -> str:
@@ -116,18 +114,22 @@ def _cells(name: str, arguments: Sequence[str], seconds: float) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=seconds)
-        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        if done.returncode < 0:  # the system's, when memory is short, writes nothing
-            reason = f"ended by signal {-done.returncode}"
     except subprocess.TimeoutExpired:
-        done, reason = None, f"took over {seconds:g} s"
-    if done is None or done.returncode:
-        return f"not measured: {reason[:120].replace('|', '/')} | | | |"
+        return _failed(f"took over {seconds:g} s")
+    if done.returncode < 0:  # the system's when memory is short, which writes nothing
+        return _failed(f"ended by signal {-done.returncode}")
+    if done.returncode:
+        return _failed((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
     found = json.loads(done.stdout.splitlines()[-1])
     return (
         f"{found['parameters'] / 1e6:.1f} | {found['multiply_adds'] / 1e9:.1f} | "
         f"{found['train']:.3g} | {found['infer']:.3g} | {found['memory']:.2f}"
     )
+
+
+def _failed(reason: str) -> str:
+    """The cells of a backbone without numbers."""
+    return f"not measured: {reason[:120].replace('|', '/')} | | | |"
 
 
 def measured(path: Path, about: str) -> dict[str, str]:
