@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         "800 x 1333) of the backbone alone. "
         f"{speed.machine()}. Made by `{asked}`."
     )
+    about = textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False)
     known: dict[str, str] = {}
     if options.resume and not options.into:
         raise ValueError("--resume goes on with the table of a file; name it by --into")
