@@ -36,7 +36,7 @@ TIMM = (
         "maxvit_tiny_tf_224",
     ),
     *("pvt_v2_b2", "twins_pcpvt_small", "mvitv2_tiny", "davit_tiny", "focalnet_tiny_srf", "nextvit_small"),
-    *("caformer_s18", "poolformerv2_s12", "mambaout_tiny", "hiera_tiny_224", "vit_small_patch16_224"),
+    *("caformer_s18", "poolformerv2_s12", "mambaout_tiny", "hieradet_small", "vit_small_patch16_224"),
     *("deit3_small_patch16_224", "vit_small_patch14_dinov2", "eva02_small_patch14_224", "samvit_base_patch16"),
 )
 """A choice of timm's."""
