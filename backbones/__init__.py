@@ -5,7 +5,7 @@ package knows nothing of detection and can be used alone.
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Literal
 
@@ -20,6 +20,9 @@ from backbones.vit import VITS, VisionTransformer
 
 MOBILENET = "mobilenet_v3_large_c5"
 """Of two of torchvision's detectors; not offered, as its maps have one stride."""
+
+OF_RESNETS = ("width", "zero_init_last_norm", "dilate_last_stage", "checkpoint", "stride_in_1x1")
+"""Fields of :class:`BackboneConfig` that the networks of :data:`VARIANTS` alone have."""
 
 __all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "make_norm"]
 
@@ -39,6 +42,8 @@ class BackboneConfig:
     freeze: int | tuple[str, ...] = 0
     """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5; or their names or
     patterns, as in ``[stem, layer1]``."""
+    width: int = 64
+    """Channels of the first stage of a ResNet; 64 in the paper, 16 or 32 for small machines."""
     zero_init_last_norm: bool = False
     """Start every residual block as the identity."""
     dilate_last_stage: bool = False
@@ -95,6 +100,7 @@ def check_name(name: str) -> None:
 
 def _body(config: BackboneConfig) -> Backbone:
     check_name(config.name)
+    _check_options(config)
     if config.name.startswith("timm/"):
         from backbones.timm_adapter import TimmBackbone
 
@@ -112,6 +118,7 @@ def _body(config: BackboneConfig) -> Backbone:
     network = ResNet(
         VARIANTS[config.name],
         norm=config.norm,
+        width=config.width,
         zero_init_last_norm=config.zero_init_last_norm,
         dilate_last_stage=config.dilate_last_stage,
         checkpoint=config.checkpoint,
@@ -120,6 +127,15 @@ def _body(config: BackboneConfig) -> Backbone:
     if config.weights is not None:
         load_weights(network, config.name, config.weights)
     return network
+
+
+def _check_options(config: BackboneConfig) -> None:
+    """Refuse options that a backbone would not follow."""
+    if config.name in VARIANTS:
+        return
+    for field in fields(config):
+        if field.name in OF_RESNETS and getattr(config, field.name) != field.default:
+            raise ValueError(f"backbone.{field.name}: {config.name} has no such option; the ResNets of this toolkit do")
 
 
 def _imported(path: str) -> Backbone:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Red, green, blue of ImageNet in 0..255."""
@@ -25,6 +26,8 @@ class Backbone(nn.Module):
     """What to subtract from each channel, 0..255."""
     std: tuple[float, ...] = IMAGENET_STD
     """What to divide by."""
+    smallest: int = 1
+    """Pixels on a side of the smallest image that leaves something for the last stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +90,25 @@ class Backbone(nn.Module):
                 part.eval()
         return self
 
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images that are too small, before PyTorch does in words of its own.
+
+        Raises:
+            ValueError: says which size would do.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise ValueError(
+                f"images of {height} x {width} pixels are too small for this backbone; "
+                f"{self.smallest} x {self.smallest} and larger would do"
+            )
+        last = self.strides[-1]
+        if self.training and len(images) == 1 and max(height, width) <= last and _counts(self.stages()[-1]):
+            raise ValueError(
+                f"one image of {height} x {width} pixels leaves one value per channel at stride {last}, and batch norm "
+                f"cannot learn from one; a side over {last} pixels, two images, or norm group or frozen would do"
+            )
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
@@ -95,3 +117,9 @@ def parameters_of(stage: nn.Module | Sequence[nn.Module | nn.Parameter]) -> list
     """The parameters of one of :meth:`Backbone.stages` or :meth:`Backbone.layers`."""
     parts = [stage] if isinstance(stage, nn.Module) else stage
     return [p for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+
+
+def _counts(stage: nn.Module | Sequence[nn.Module | nn.Parameter]) -> bool:
+    """Whether a batch norm of a stage takes its statistics from the batch."""
+    modules = [stage] if isinstance(stage, nn.Module) else [part for part in stage if isinstance(part, nn.Module)]
+    return any(isinstance(m, _BatchNorm) and m.training for module in modules for m in module.modules())

@@ -28,6 +28,7 @@ class MobileNetV3C5(Backbone):
             self.add_module(str(i), layer)  # torchvision's names: 0.0.weight, 1.block.0.0.weight, ...
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.check_size(images)
         features = []
         for i, layer in enumerate(self.children()):
             images = layer(images)

@@ -36,7 +36,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.scale_and_shift()
-        return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+        return (x * scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):  # type: ignore[no-untyped-def]
         state_dict.pop(prefix + "num_batches_tracked", None)

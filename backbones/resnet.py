@@ -77,7 +77,7 @@ class BasicBlock(nn.Module):
         """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
         y = conv_norm(x, self.conv1, self.bn1).relu_()
         y = conv_norm(y, self.conv2, self.bn2)
-        return (y + _carried(x, self.downsample)).relu_() if self.shortcut else y.relu_()
+        return (y.add_(_carried(x, self.downsample)) if self.shortcut else y).relu_()
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -120,7 +120,7 @@ class Bottleneck(nn.Module):
         y = conv_norm(x, self.conv1, self.bn1).relu_()
         y = conv_norm(y, self.conv2, self.bn2).relu_()
         y = conv_norm(y, self.conv3, self.bn3)
-        return (y + _carried(x, self.downsample)).relu_() if self.shortcut else y.relu_()
+        return (y.add_(_carried(x, self.downsample)) if self.shortcut else y).relu_()
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -140,6 +140,9 @@ class ResNet(Backbone):
         checkpoint: keep no activations inside blocks; compute them again in the backward pass.
         stride_in_1x1: the paper's (and Caffe's) place of the stride in bottlenecks.
         num_classes: with a classifier (``fc``), which :meth:`classify` uses.
+
+    Raises:
+        ValueError: a width that leaves a group of ResNeXt without channels.
     """
 
     def __init__(
@@ -155,6 +158,9 @@ class ResNet(Backbone):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        least = -(-64 // variant.group_width)
+        if width < least:
+            raise ValueError(f"width is {width}; this network's first stage has at least {least} channels")
         block = Bottleneck if variant.bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, width)
@@ -194,6 +200,7 @@ class ResNet(Backbone):
                 nn.init.zeros_(module.last_norm().weight)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.check_size(images)
         x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1).relu_(), 3, stride=2, padding=1)
         stages = []
         for name in ("layer1", "layer2", "layer3", "layer4"):

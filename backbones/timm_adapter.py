@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
+from backbones.inputs import cut_to, pad_to
 from backbones.pretrained import check_state, read_weights
-from backbones.vit import PATCH, SimplePyramid, cut_to, pad_to
+from backbones.vit import PATCH, SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
 PROBES = ((128, 192), (160, 96))
@@ -59,7 +60,9 @@ class TimmBackbone(Backbone):
         self.body = _with_norm(self.body, norm, name)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.body(pad_to(images, self.multiple))
+        padded = pad_to(images, self.multiple)
+        self.check_size(padded)
+        features = self.body(padded)
         if self._channels_last:
             features = [x.permute(0, 3, 1, 2) for x in features]
         if self.pyramid is not None:

@@ -1,7 +1,8 @@
-"""torchvision's classifiers as backbones, by name: VGG, DenseNet, EfficientNet, MobileNet, RegNet, ConvNeXt, Swin.
+"""torchvision's classifiers as backbones, by name: VGG, DenseNet, EfficientNet, MobileNet, RegNet, ConvNeXt, Swin and
+MaxViT.
 
-These networks are chains of layers. A small image through the chain shows where each stride begins; the last layer of
-each stride is a stage, and what follows the last stage (the classifier) is left out.
+These networks are chains of layers. An image through a copy without memory (PyTorch's meta device) shows where each
+stride begins; the last layer of each stride is a stage, and what follows the last stage (the classifier) is left out.
 """
 
 from functools import cache
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
+from backbones.inputs import cut_to, pad_to
+from backbones.maxvit import take_any_size
 from backbones.norms import replace_norms
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 
-FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin")
+FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin", "maxvit")
 STRIDES = (4, 8, 16, 32)
-PROBE = (128, 192)
-"""Height and width of the image that discovers the stages; their ratio tells the axes apart."""
+PROBE = (4, 6)
+"""Height and width of the image that discovers the stages, in multiples; their ratio tells the axes apart."""
 
 
 @cache
@@ -30,6 +33,9 @@ def torchvision_names() -> tuple[str, ...]:
 
 class TorchvisionBackbone(Backbone):
     """A network of torchvision, cut into stages at strides 4, 8, 16 and 32.
+
+    MaxViT's windows tile sides that are multiples of 224 pixels; images are padded to them, and what was added is cut
+    off again.
 
     Args:
         name: one of :func:`torchvision_names`.
@@ -46,19 +52,25 @@ class TorchvisionBackbone(Backbone):
         if weights is not None:
             state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
             load_state(model, state, weights if weights != "imagenet" else f"ImageNet weights of {name}")
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            probe = _classifier(name)
+        self.multiple = STRIDES[-1] * getattr(model, "partition_size", 1)  # of MaxViT
+        self.padded = self.multiple > STRIDES[-1]
+        ends, self.channels, self.channels_last = _discover(_chain(probe), self.multiple)
         chain = _chain(model)
-        ends, self.channels, self.channels_last = _discover(chain)
         self.strides = STRIDES
+        self.smallest = STRIDES[-1]
         cuts = [0, *(end + 1 for end in ends)]
         stages = [nn.Sequential(*chain[a:b]) for a, b in pairwise(cuts)]
         self.body = nn.ModuleList(replace_norms(stage, norm) for stage in stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x, features = images, []
+        x, features = pad_to(images, self.multiple) if self.padded else images, []
+        self.check_size(x)
         for stage in self.body:
             x = stage(x)
             features.append(x.permute(0, 3, 1, 2) if self.channels_last else x)
-        return tuple(features)
+        return cut_to(features, images, self.strides) if self.padded else tuple(features)
 
     def stages(self) -> list[nn.Module]:
         """The first layer is the stem; then the rest of the first stage, and the others."""
@@ -79,22 +91,22 @@ def _chain(model: Any) -> list[nn.Module]:
     """The layers before the pooling, in order."""
     if hasattr(model, "features"):
         return list(model.features)
+    if hasattr(model, "blocks"):
+        return [model.stem, *(take_any_size(block) for block in model.blocks)]  # MaxViT
     return [model.stem, *model.trunk_output]  # RegNet
 
 
 @torch.no_grad()
-def _discover(chain: list[nn.Module]) -> tuple[list[int], tuple[int, ...], bool]:
+def _discover(chain: list[nn.Module], multiple: int) -> tuple[list[int], tuple[int, ...], bool]:
     """Index of the last layer of each of :data:`STRIDES`, its channels, and whether channels are the last axis."""
-    parameter = next(chain[0].parameters())
-    x = torch.zeros(1, parameter.shape[1], *PROBE, device=parameter.device)
+    height, width = multiple * PROBE[0], multiple * PROBE[1]
+    x = torch.empty(1, 3, height, width, device="meta")
     ends: dict[int, int] = {}
     channels: dict[int, int] = {}
     last = False
     for i, layer in enumerate(chain):
-        training = layer.training
         x = layer.eval()(x)
-        layer.train(training)
-        last = x.shape[1] * PROBE[1] == x.shape[2] * PROBE[0]
-        stride = PROBE[0] // x.shape[1 if last else 2]
+        last = x.shape[1] * width == x.shape[2] * height
+        stride = height // x.shape[1 if last else 2]
         ends[stride], channels[stride] = i, x.shape[3 if last else 1]
     return [ends[s] for s in STRIDES], tuple(channels[s] for s in STRIDES), last

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
+from backbones.inputs import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 
 PATCH = 16
@@ -97,18 +98,6 @@ def positions_at(positions: Tensor, size: tuple[int, int]) -> Tensor:
     if positions.shape[-2:] == size:
         return positions
     return F.interpolate(positions.float(), size, mode="bicubic", antialias=True).to(positions.dtype)
-
-
-def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Images with zeros at the right and the bottom, so that sides are multiples."""
-    right, bottom = -images.shape[-1] % multiple, -images.shape[-2] % multiple
-    return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
-
-
-def cut_to(features: Sequence[Tensor], images: Tensor, strides: Sequence[int]) -> tuple[Tensor, ...]:
-    """Feature maps without the cells that lie on what :func:`pad_to` added."""
-    height, width = images.shape[-2:]
-    return tuple(x[..., : -(-height // s), : -(-width // s)] for x, s in zip(features, strides, strict=True))
 
 
 def quarters(blocks: Sequence[nn.Module], last: Sequence[nn.Module] = ()) -> list[list[nn.Module | nn.Parameter]]:

@@ -4,6 +4,8 @@ import argparse
 import json
 import shlex
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,23 +53,32 @@ def _show(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     for name in options.names:
         backbones.check_name(name)
-    if options.into:
-        speed.around(options.into)  # rather before than after an hour
     passed = [f"--side={options.side}", f"--batch={options.batch}", f"--rounds={options.rounds}"]
     passed += [f"--precision={options.precision}", f"--threads={torch.get_num_threads()}"]
-    rows = speed.table(options.names, passed)
-    asked = " ".join(["tools/backbone.py", "benchmark", *map(shlex.quote, options.given[1:])])
+    given = [word for word in options.given[1:] if word != "--resume"]
+    asked = " ".join(["tools/backbone.py", "benchmark", *map(shlex.quote, given)])
     about = (
         f"Mask R-CNN with FPN, {options.side} pixels on the shortest side, {options.batch} image(s) per step, "
-        f"{options.precision}; median of {options.rounds} steps; peak memory of training, weights included; "
-        "parameters and GFLOPs (a multiply-add is one, at 800 x 1333) of the backbone alone. "
+        f"{options.precision}, untrained; median of {options.rounds} steps; inference finds nothing, so that no masks "
+        "are made; peak memory of training, weights included; parameters and GFLOPs (a multiply-add is one, at "
+        "800 x 1333) of the backbone alone. "
         f"{speed.machine()}. Made by `{asked}`."
     )
-    text = "\n".join([about, "", *rows])
+    about = textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False)
+    known: dict[str, str] = {}
+    if options.resume and not options.into:
+        raise ValueError("--resume goes on with the table of a file; name it by --into")
     if options.into:
-        speed.insert(text, options.into)
-    else:
-        print(text)
+        speed.around(options.into)  # rather before than after an hour
+        known = speed.measured(options.into, about) if options.resume else {}
+
+    def write(rows: Sequence[str]) -> None:
+        if options.into:
+            speed.insert("\n".join([about, "", *rows]), options.into)
+
+    rows = speed.table(options.names, passed, 60 * options.minutes, known, write)
+    if not options.into:
+        print("\n".join([about, "", *rows]))
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -108,7 +119,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
     benchmark = commands.add_parser("benchmark", help="a Markdown table: speed and memory of Mask R-CNN with each")
     benchmark.add_argument("--names", nargs="+", default=list(speed.NAMES))
-    benchmark.add_argument("--into", type=Path, help="put the table between the marks of this file")
+    benchmark.add_argument("--into", type=Path, help="put the table between the marks of this file, row by row")
+    benchmark.add_argument("--resume", action="store_true", help="keep the rows that the same command left there")
+    benchmark.add_argument("--minutes", type=float, default=10, help="give up a backbone that takes longer")
     benchmark.set_defaults(run=_benchmark)
     measure = commands.add_parser("measure", help="one row of benchmark, as JSON")
     measure.add_argument("name")

@@ -3,7 +3,7 @@
 Counting runs on PyTorch's meta device, which computes shapes alone, so that it takes as long for a large image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,18 +30,19 @@ class Costs:
     """What the backward pass needs of one image, in float32."""
 
 
-def costs(name: str, height: int, width: int) -> Costs:
-    """Count what a backbone needs for one image, without computing it.
+def costs(backbone: str | BackboneConfig, height: int, width: int) -> Costs:
+    """Count what a backbone, by name or config, needs for one image, without computing it.
 
     Raises:
         ValueError: an unknown name.
     """
+    config = BackboneConfig(backbone) if isinstance(backbone, str) else replace(backbone, weights=None)
     with torch.device("meta"):
-        backbone = build(BackboneConfig(name)).train()
-        image = torch.empty(1, 3, height, width)
-    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        network = build(config).train()
+        image = torch.empty(1, config.in_channels, height, width)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     with FlopCounterMode(display=False) as counter:
-        saved = _saved_bytes(backbone, image)
+        saved = _saved_bytes(network, image)
     return Costs(parameters, counter.get_total_flops() // 2, saved)
 
 

@@ -250,7 +250,7 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
         model = None  # told already
     if model is not None:
         adam = module.optimizer_config.name == "adamw"
-        needed = training_bytes(model, configs["backbone"].name, canvas, data.batch_size, configs, adam)
+        needed = training_bytes(model, configs["backbone"], canvas, data.batch_size, configs, adam)
         rows.append(("a training step in float32", f"{needed / 1e9:.1f} GB"))
     note = f"a forecast for one device with all {data.batch_size} images of a step"
     diagnosis.tables.append(Table("Memory", ("", ""), rows, note))

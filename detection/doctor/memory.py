@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from backbones import BackboneConfig
 from detection.backbone_tool.describe import costs
 from detection.models.rcnn import FasterRCNN
 
@@ -10,7 +11,12 @@ HEADS = 0.25e9
 
 
 def training_bytes(
-    model: FasterRCNN, backbone: str, canvas: tuple[int, int], images: int, configs: dict[str, Any], adam: bool
+    model: FasterRCNN,
+    backbone: str | BackboneConfig,
+    canvas: tuple[int, int],
+    images: int,
+    configs: dict[str, Any],
+    adam: bool,
 ) -> float:
     """Bytes in float32 of weights, gradients, optimizer and all that the backward pass needs; a forecast.
 

@@ -23,6 +23,13 @@ def test_an_unknown_name_gets_the_nearest_ones(name, hint):
         build(BackboneConfig(name))
 
 
+@pytest.mark.parametrize("option", [{"width": 32}, {"checkpoint": True}, {"stride_in_1x1": True}])
+@pytest.mark.parametrize("name", ["swin_t", "vit_b_16", "timm/resnet10t"])
+def test_an_option_that_a_backbone_would_not_follow_is_refused(name, option):
+    with pytest.raises(ValueError, match=f"backbone.{next(iter(option))}: {name} has no such option"):
+        build(BackboneConfig(name, **option))
+
+
 def test_an_import_path_names_a_users_own(monkeypatch, tmp_path):
     (tmp_path / "my_lab_nets.py").write_text(
         "from backbones import Backbone\n"
@@ -103,6 +110,21 @@ def test_without_a_network_one_line_says_what_to_fetch(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(ValueError, match=r"resnet18-.*\.pth could not be fetched .* put it at .*checkpoints"):
         imagenet_weights("resnet18")
+
+
+def test_without_a_network_timm_says_so_in_a_line_too(monkeypatch):
+    timm = pytest.importorskip("timm")
+    create = timm.create_model
+
+    def refuse(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route\nand more")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    wanted = r"imagenet for timm/resnet10t could not be had \(no route\); give a file, or fetch .*Hugging Face hub$"
+    with pytest.raises(ValueError, match=wanted):
+        build(BackboneConfig("timm/resnet10t", weights="imagenet"))
 
 
 def test_no_imagenet_weights_for_plain_networks():

@@ -51,8 +51,11 @@ def test_stages_and_layers_hold_every_parameter_once(name):
         assert sorted(listed + [id(p) for p in pyramid.parameters()]) == sorted(id(p) for p in backbone.parameters())
 
 
-@pytest.mark.parametrize("name", ["timm/swin_tiny_patch4_window7_224", "timm/vit_tiny_patch16_224", "timm/resnet26d"])
-def test_frozen_stages_of_timm_keep_parameters_and_buffers_bit_equal(name):
+FROZEN = ("resnet18", "vit_b_16", "timm/vit_tiny_patch16_224", "timm/resnet26d")
+
+
+@pytest.mark.parametrize("name", [n if n in FROZEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+def test_frozen_stages_keep_parameters_and_buffers_bit_equal(name):
     backbone = make(name, freeze=2).train()
     frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
     stages = [p for stage in backbone.stages()[:2] for p in parameters_of(stage)]

@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
+from backbones import BackboneConfig, build
 from backbones.resnet import VARIANTS, ResNet
 
 PUBLISHED = {
@@ -78,6 +79,52 @@ def test_stages_have_the_promised_channels_and_strides(name):
     stages = network(torch.randn(1, 3, 64, 96))
     assert tuple(stage.shape[1] for stage in stages) == network.channels
     assert tuple(96 // stage.shape[-1] for stage in stages) == network.strides == (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet10", 1), ("resnet50", 16), ("resnext50_32x4d", 16)])
+def test_a_narrow_network_comes_from_a_config(name, width):
+    backbone = build(BackboneConfig(name, width=width))
+    block = 4 if VARIANTS[name].bottleneck else 1
+    assert backbone.channels == tuple(width * block * 2**i for i in range(4))
+    assert backbone.conv1.weight.shape == (width, 3, 7, 7)
+    assert [x.shape[1] for x in backbone(torch.randn(1, 3, 64, 64))] == list(backbone.channels)
+
+
+def test_a_group_without_channels_is_refused():
+    with pytest.raises(ValueError, match="width is 8; this network's first stage has at least 16"):
+        build(BackboneConfig("resnext50_32x4d", width=8))
+
+
+def test_one_value_per_channel_is_refused_with_what_would_do():
+    image = torch.randn(1, 3, 32, 20)
+    backbone = build(BackboneConfig("resnet10", width=8)).train()
+    with pytest.raises(ValueError, match=r"one image of 32 x 20 .* a side over 32 pixels, two images, or norm group"):
+        backbone(image)
+    assert backbone(torch.randn(1, 3, 32, 33))[-1].shape == (1, 64, 1, 2)
+    assert backbone(image.repeat(2, 1, 1, 1))[-1].shape == (2, 64, 1, 1)
+    assert backbone.eval()(image)[-1].shape == (1, 64, 1, 1)
+    for options in ({"norm": "group"}, {"norm": "frozen"}, {"freeze": ("layer4",)}):
+        build(BackboneConfig("resnet10", width=8, **options)).train()(image)
+
+
+def plainly(block, x):
+    """A bottleneck as the paper draws it, every result in a tensor of its own."""
+    y = block.bn1(block.conv1(x)).relu()
+    y = block.bn2(block.conv2(y)).relu()
+    y = block.bn3(block.conv3(y))
+    return (y + (x if block.downsample is None else block.downsample(x))).relu()
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "frozen"])
+def test_working_in_place_changes_no_bit(norm):
+    torch.manual_seed(0)
+    for block in ResNet(VARIANTS["resnet50"], norm=norm, width=16).train().layer1:
+        x = torch.randn(2, block.conv1.in_channels, 12, 12, requires_grad=True)
+        results = [forward(x) for forward in (block, lambda x, block=block: plainly(block, x))]
+        assert torch.equal(*results)
+        leaves = [x, *block.parameters()]
+        for ours, theirs in zip(*(torch.autograd.grad(y.square().sum(), leaves) for y in results), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_a_dilated_last_stage_agrees_with_torchvisions():

@@ -49,6 +49,7 @@ def test_every_other_name_keeps_its_promise(name):
         ("densenet121", 7_978_856, 1024 * 1000 + 1000),
         ("efficientnet_b0", 5_288_548, 1280 * 1000 + 1000),
         ("regnet_y_400mf", 4_344_144, 440 * 1000 + 1000),
+        ("maxvit_t", 30_919_624, 2 * 512 + (512 * 512 + 512) + 512 * 1000),
     ],
 )
 def test_parameters_are_the_published_ones_less_the_classifier(name, published, classifier):
@@ -66,6 +67,35 @@ def test_weights_of_a_file_are_those_of_the_whole_classifier(tmp_path):
     backbone = build(BackboneConfig("mobilenet_v3_small", weights=str(tmp_path / "w.pth"))).eval()
     images = torch.randn(1, 3, 64, 96)
     assert torch.equal(backbone(images)[-1], whole.features(images))
+
+
+def test_every_vgg_densenet_and_efficientnet_has_a_name():
+    names = set(torchvision_names())
+    assert {f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")} <= names
+    assert {f"densenet{depth}" for depth in (121, 161, 169, 201)} <= names
+    assert {f"efficientnet_b{i}" for i in range(8)} | {f"efficientnet_v2_{size}" for size in "sml"} <= names
+    assert {"mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "maxvit_t"} <= names
+    assert {f"swin_{size}" for size in "tsb"} | {f"convnext_{size}" for size in ("tiny", "small", "base")} <= names
+
+
+def test_looking_for_the_stages_draws_no_random_numbers():
+    from torchvision.models import regnet_y_400mf
+
+    torch.manual_seed(0)
+    build(BackboneConfig("regnet_y_400mf"))
+    ours = torch.rand(1)
+    torch.manual_seed(0)
+    regnet_y_400mf()
+    assert torch.equal(ours, torch.rand(1))
+
+
+@pytest.mark.parametrize("name", ["vgg11", "densenet121", "convnext_tiny"])
+def test_images_that_shrink_to_nothing_are_refused_with_a_size_that_would_do(name):
+    with torch.device("meta"):
+        backbone = build(BackboneConfig(name))
+        with pytest.raises(ValueError, match=r"images of 16 x 40 pixels are too small .*; 32 x 32 and larger would do"):
+            backbone(torch.empty(2, 3, 16, 40))
+        assert backbone(torch.empty(2, 3, 32, 40))[-1].shape[2:] == (1, 1)
 
 
 def test_frozen_norms_give_the_function_of_batch_norms_in_evaluation():

@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from detection.backbone_tool import speed
 from detection.backbone_tool.command import main
 
 
@@ -32,16 +31,6 @@ def test_gradients_writes_a_picture_and_its_numbers(tmp_path, capsys):
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + 2 * 2
     assert "plain18: training error" in capsys.readouterr().out
-
-
-def test_a_table_takes_the_place_of_the_last_one(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
-    speed.insert("new", page)
-    assert page.read_text() == f"before\n{speed.BEGIN}\nnew\n{speed.END}\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(ValueError, match="no place for the table"):
-        speed.insert("new", page)
 
 
 @pytest.mark.slow

@@ -46,6 +46,14 @@ def test_memory_is_what_the_backward_pass_reads_and_grows_with_the_area():
     assert small.activation_bytes > image + 2 * first  # the stem's input, and its norm's and pool's
 
 
+def test_a_config_counts_as_it_is():
+    wide, narrow = costs("resnet18", 64, 64), costs(BackboneConfig("resnet18", width=16, weights="imagenet"), 64, 64)
+    assert narrow.parameters < wide.parameters / 15  # a quarter of the channels on both sides, but for the image's
+    frozen = costs(BackboneConfig("resnet18", freeze=5), 64, 64)
+    assert (frozen.parameters, frozen.activation_bytes) == (wide.parameters, 0)
+    assert costs(BackboneConfig("resnet18", in_channels=1), 64, 64).parameters == wide.parameters - 2 * 64 * 49
+
+
 def test_counting_computes_nothing():
     assert costs("resnet152", 20000, 20000).multiply_adds > 1e12
 
