@@ -182,9 +182,9 @@ class BoxHead(nn.Module):
         found = select_detections(
             boxes, scores, self.score_threshold, self.nms_threshold, self.detections, self.soft_sigma
         )
-        return self.refine(features, Detections(*found[:3]), sizes)
+        return self.refine(levels, Detections(*found[:3]), sizes)
 
-    def refine(self, features: Sequence[Tensor], detections: Detections, sizes: Tensor) -> Detections:
+    def refine(self, levels: Levels, detections: Detections, sizes: Tensor) -> Detections:
         """The detections, moved :attr:`refinements` times more by the deltas of their class; scores stay.
 
         Iterative localization (Gidaris and Komodakis 2015, arXiv 1505.01749): a box that is nearer to its object shows
@@ -192,7 +192,7 @@ class BoxHead(nn.Module):
         """
         boxes = detections.boxes
         for _ in range(self.refinements):
-            _, deltas = self(features, boxes)
+            _, deltas = self(levels, boxes)
             moved = box_ops.decode(
                 _own(deltas, detections.labels), boxes, self.weights, clamp_both=self.clamp_both
             )  # (B, D, 4)

@@ -5,6 +5,7 @@ import torch
 
 from detection.models.box_head import BoxHead
 from detection.ops.boxes import clip, decode
+from detection.ops.levels import as_levels
 from detection.structures import IGNORE, Detections
 
 
@@ -21,12 +22,12 @@ def test_refinement_equals_a_loop_over_detections(class_agnostic: bool, times: i
     boxes[labels == IGNORE] = 0
     scores = torch.rand(2, 6)
     with torch.no_grad():
-        found = head.refine(features, Detections(boxes, scores, labels), sizes)
+        found = head.refine(as_levels(features), Detections(boxes, scores, labels), sizes)
         for i in range(2):
             for j in range(6):
                 box = boxes[i, j]
                 for _ in range(times if labels[i, j] != IGNORE else 0):
-                    deltas = head([features[0][i : i + 1]], box[None, None])[1][0, 0]
+                    deltas = head(as_levels([features[0][i : i + 1]]), box[None, None])[1][0, 0]
                     own = deltas[0 if class_agnostic else labels[i, j]]
                     moved = clip(decode(own, box, head.weights)[None, None], sizes[i : i + 1])[0, 0]
                     if (moved[2:] - moved[:2]).min() >= 1:
@@ -45,7 +46,8 @@ def test_masks_are_made_in_the_moved_boxes(tiny_model) -> None:
         head.refinements = 1
         torch.nn.init.normal_(head.deltas.weight, std=2.0)
         moved = tiny_model(images, sizes)
-        again = tiny_model.mask_head.masks(tiny_model.roi_features(tiny_model.features(images, sizes)), moved)
+        levels = as_levels(tiny_model.features(images, sizes))
+        again = tiny_model.mask_head.masks(levels, moved)
     finally:
         head.refinements, head.deltas.weight.data = 0, weight
     assert torch.equal(again.masks, moved.masks)
