@@ -57,6 +57,8 @@ class BoxHeadConfig:
     """Of two detections of one class that overlap more, the better one stays."""
     soft_sigma: float = 0.0
     """Above 0, overlapping detections lose score instead of being dropped (soft-NMS; 0.5 in its paper)."""
+    refinements: int = 0
+    """How often the boxes of the detections are moved once more, before masks are made in them (test time only)."""
     detections: int = 100
     """Detections per image at most."""
     min_size: float = 1e-2
@@ -89,6 +91,7 @@ class BoxHead(nn.Module):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         soft_sigma: float = 0.0,
+        refinements: int = 0,
         detections: int = 100,
         min_size: float = 1e-2,
         clamp_both: bool = False,
@@ -112,6 +115,7 @@ class BoxHead(nn.Module):
         self.samples, self.positive_fraction, self.threshold = samples, positive_fraction, threshold
         self.beta, self.weights = beta, weights
         self.score_threshold, self.nms_threshold, self.soft_sigma = score_threshold, nms_threshold, soft_sigma
+        self.refinements = refinements
         self.detections, self.min_size, self.clamp_both = detections, min_size, clamp_both
 
     @property
@@ -157,9 +161,7 @@ class BoxHead(nn.Module):
         count = valid.sum().clamp(min=1)
         truth = targets.boxes.gather(1, samples.matched[..., None].expand(-1, -1, 4))
         target = box_ops.encode(truth, samples.boxes, self.weights)
-        column = samples.labels.masked_fill(~positive, 0) if deltas.shape[2] > 1 else torch.zeros_like(samples.labels)
-        chosen = deltas.gather(2, column[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)  # (B, S, 4)
-        loss = F.smooth_l1_loss(chosen, target, beta=self.beta, reduction="none")
+        loss = F.smooth_l1_loss(_own(deltas, samples.labels), target, beta=self.beta, reduction="none")
         classes = F.cross_entropy(logits.flatten(0, 1), samples.labels.flatten(), ignore_index=IGNORE, reduction="sum")
         return {
             "loss_cls": classes / count,
@@ -180,7 +182,30 @@ class BoxHead(nn.Module):
         found = select_detections(
             boxes, scores, self.score_threshold, self.nms_threshold, self.detections, self.soft_sigma
         )
-        return Detections(*found[:3])
+        return self.refine(levels, Detections(*found[:3]), sizes)
+
+    def refine(self, levels: Levels, detections: Detections, sizes: Tensor) -> Detections:
+        """The detections, moved :attr:`refinements` times more by the deltas of their class; scores stay.
+
+        Iterative localization (Gidaris and Komodakis 2015, arXiv 1505.01749): a box that is nearer to its object shows
+        the head more of it. A box that would be lost at the edge of the image stays.
+        """
+        boxes = detections.boxes
+        for _ in range(self.refinements):
+            _, deltas = self(levels, boxes)
+            moved = box_ops.decode(
+                _own(deltas, detections.labels), boxes, self.weights, clamp_both=self.clamp_both
+            )  # (B, D, 4)
+            moved = box_ops.clip(moved, sizes)
+            small = (moved[..., 2:] - moved[..., :2]).amin(dim=-1) < self.min_size  # padding, too
+            boxes = torch.where(small[..., None], boxes, moved)
+        return detections._replace(boxes=boxes)
+
+
+def _own(deltas: Tensor, labels: Tensor) -> Tensor:
+    """(B, S, K or 1, 4) to (B, S, 4): the deltas of each RoI's class; of any where it has none."""
+    column = labels.clamp(0, deltas.shape[2] - 1)
+    return deltas.gather(2, column[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
 
 def conv_stack(channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> nn.Sequential:

@@ -93,7 +93,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options)}
     if from_model:
-        ways = ("precision", "size", "flip", "short_sides", "tile", "soft_nms")
+        ways = ("precision", "size", "flip", "short_sides", "tile", "soft_nms", "refine")
         made_of |= {way: getattr(options, way) for way in ways if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
     print(f"report: {folder / 'report.html'}")
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short-sides", type=int, nargs="+", help="look at each image at these sizes")
     parser.add_argument("--tile", type=int, help="look at squares of so many pixels, for very large images")
     parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
+    parser.add_argument("--refine", type=int, metavar="TIMES", help="move boxes once more, and make masks in them")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", help="cuda where there is one, else cpu")

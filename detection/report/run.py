@@ -43,6 +43,8 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
         model.test_size = tuple(options.size)
     if options.soft_nms is not None:
         model.box_head.soft_sigma = options.soft_nms
+    if options.refine is not None:
+        model.box_head.refinements = options.refine
     has_masks = isinstance(model, MaskRCNN)
     annotations = load_annotations(options.annotations, need_masks=has_masks)
     if annotations.report:

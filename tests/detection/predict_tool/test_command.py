@@ -1,5 +1,6 @@
 import csv
 import json
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -77,3 +78,34 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
 def test_other_ways_to_look(folder, how):
     out = run(folder, folder / "images" / "0 ü.png", "--save", "json", *how)
     assert json.loads((out / "results.json").read_text())
+
+
+class Camera:
+    """Three frames, and then none."""
+
+    opened: ClassVar[list] = []
+
+    def __init__(self, source):
+        self.opened.append(source)
+        self.frames = [np.full((50, 80, 3), 60 * k, np.uint8) for k in range(3)]
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+    def release(self):
+        self.opened.append("released")
+
+
+def test_a_camera(folder, monkeypatch):
+    monkeypatch.setattr("detection.predict_tool.sources.cv2.VideoCapture", Camera)
+    out = run(folder, "camera:2", "--save", "pictures", "json", "csv")
+    assert Camera.opened == [2, "released"]
+    images = json.loads((out / "images.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["camera_2#0", "camera_2#1", "camera_2#2"]
+    assert (out / "camera_2.mp4").stat().st_size > 0
+    run(folder, "camera:2", "--save", "json", "--frames", "2")
+    assert len(json.loads((out / "images.json").read_text())["images"]) == 2
+    assert Camera.opened[2:] == [2, "released"]
