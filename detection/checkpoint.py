@@ -215,6 +215,16 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
     """
     if not isinstance(weights, Mapping):
         source, weights = str(weights), detector_weights(read_weights(weights))
+    check_weights(model, weights, source)
+    model.load_state_dict(dict(weights))
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | None) -> None:
+    """Refuse weights that do not fill a detector.
+
+    Raises:
+        ValueError: as :func:`load_weights`.
+    """
     own = model.state_dict()
     shapes = {
         name: (tuple(value.shape), tuple(own[name].shape))
@@ -233,7 +243,6 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
         if names:
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise ValueError(f"{source}: {problem} {listed}; was it trained with the same model settings?")
-    model.load_state_dict(dict(weights))
 
 
 def plain(value: Any) -> Any:

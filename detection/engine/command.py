@@ -25,6 +25,7 @@ from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
 from detection.engine.schedule import limits
+from detection.engine.sharding import chosen, refuse_with_sharding
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -46,6 +47,7 @@ QUIET = (
     "The dirpath has changed",  # a run that goes on in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
     "sync_dist=True)` when logging",  # the first rank has told the others
+    "overrides the configure_model callback",  # that does nothing where weights are averaged
 )
 """Warnings about what is as it should be."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
@@ -169,6 +171,8 @@ class Command(LightningCLI):
             kwargs |= {"logger": given.logger or False, "default_root_dir": folder(config.run, root)}
         if given.enable_model_summary is None:
             kwargs["enable_model_summary"] = False  # the module prints a line
+        kwargs["strategy"] = chosen(given.strategy)
+        refuse_with_sharding(kwargs["strategy"], self.config[self.subcommand])
         users = given.callbacks or []
         users = users if isinstance(users, list) else [users]
         monitor = "val/segm/AP" if config.data.masks else "val/bbox/AP"

@@ -19,7 +19,15 @@ from detection.data.image import MAX_PIXELS
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
-from detection.engine.loading import allow_open_files, batch_bytes, explain_worker, largest_canvas, workers_that_fit
+from detection.engine.loading import (
+    allow_open_files,
+    batch_bytes,
+    check_images,
+    explain_worker,
+    few_canvases_for,
+    largest_canvas,
+    workers_that_fit,
+)
 from detection.structures import Categories, Depth, ResizeMethod
 
 WORKER_TIMEOUT = 600
@@ -106,6 +114,7 @@ class CocoDataModule(LightningDataModule):
         self.resize_on_device = resize_on_device
         self.annotations: dict[str, Annotations] = {}
         self._resume: dict[str, int] | None = None
+        self._loaded_epoch: int | None = None
         self._datasets: dict[str, CocoDataset] = {}
         if not sides or min(sides) < 1 or max(sides) > long_side:
             raise InputError(f"data.short_side {short_side} must be above 0 and not above data.long_side {long_side}")
@@ -146,12 +155,23 @@ class CocoDataModule(LightningDataModule):
         return self.batch_size // parts
 
     @property
+    def batches_per_epoch(self) -> int:
+        """Batches of each device in training."""
+        trainer: Any = self.trainer
+        limit, batches = trainer.limit_train_batches, len(self._train_sampler())
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps."""
         trainer: Any = self.trainer
-        limit, batches = trainer.limit_train_batches, len(self._train_sampler())
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+        return max(1, math.ceil(self.batches_per_epoch / trainer.accumulate_grad_batches))
+
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether the epoch that was loaded last has ended, as it has between two epochs and after the last."""
+        trainer: Any = self.trainer
+        return self._loaded_epoch is not None and trainer.current_epoch > self._loaded_epoch
 
     def setup(self, stage: str) -> None:
         """Read and check the annotations that a stage needs.
@@ -218,15 +238,16 @@ class CocoDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Where training is: the epoch, the images of it that are done, and how many make a step."""
         trainer: Any = self.trainer
+        epoch = trainer.current_epoch - self.epoch_is_over
         done = (trainer.fit_loop.batch_idx + 1) * self.device_batch * trainer.world_size
-        if self._resume is not None and trainer.current_epoch == self._resume["epoch"]:
+        if self._resume is not None and epoch == self._resume["epoch"]:
             # An epoch that was begun with another batch is counted on from there.
             sampler = self._train_sampler()
             done += self._resume["images"] - self.batches_done(sampler) * self.device_batch * trainer.world_size
         return {
-            "epoch": trainer.current_epoch,
+            "epoch": epoch,
             "images": done,
-            "grouped": self._grouped(trainer.current_epoch),
+            "grouped": self._grouped(epoch),
             "step_images": self.batch_size,
             "accumulated": trainer.accumulate_grad_batches,
         }
@@ -281,13 +302,15 @@ class CocoDataModule(LightningDataModule):
     def _next_epoch(self) -> tuple[int, int, int]:
         """The epoch that begins or goes on now, how many of its images to leave out, and how they are grouped."""
         trainer: Any = self.trainer
+        place = trainer.current_epoch, 0, self.batch_size
         if self._resume is not None:
             epoch, images, grouped = (self._resume[key] for key in ("epoch", "images", "grouped"))
-            if self._train_sampler().left(epoch, images, grouped) == 0:
+            if self.batches_done() >= self.batches_per_epoch:
                 epoch, images, grouped = epoch + 1, 0, self.batch_size
             if trainer.current_epoch <= epoch:
-                return epoch, images, grouped
-        return trainer.current_epoch, 0, self.batch_size
+                place = epoch, images, grouped
+        self._loaded_epoch = place[0]
+        return place
 
     def _train_sampler(self) -> TrainBatchSampler:
         trainer: Any = self.trainer
@@ -374,38 +397,3 @@ class EpochLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         self._sampler.start(*self._begin())
         return super().__iter__()
-
-
-def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
-    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
-
-    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
-    """
-    short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
-    middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
-    longer = sorted({min(side, long) for side in (*middle, long)})
-    return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
-
-
-def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
-    """Refuse annotations whose images are not there, before training meets them: all are looked for, none is opened.
-
-    Args:
-        allowed: so many may be missing.
-
-    Raises:
-        FileNotFoundError: with the number of missing ones and the first.
-    """
-    # A listing of each folder costs far less than a question for each file.
-    names: dict[Path, set[str]] = {}
-    missing = []
-    for path in map(dataset.path, range(len(dataset))):
-        if path.parent not in names:
-            names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        if path.name not in names[path.parent] and not path.exists():
-            missing.append(path)
-    if len(missing) > allowed:
-        raise FileNotFoundError(
-            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
-            f"{missing[0]}; set the split's images folder"
-        )

@@ -1,9 +1,11 @@
-"""Worker processes: how much shared memory their batches need, and what they were doing when one died."""
+"""Loading: which canvases, whether all images are there, how much shared memory batches need, why a worker died."""
 
+import math
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -101,3 +103,38 @@ def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str
         dead = {worker: at for worker, at in busy.items() if at[0] in pids} or busy
         told += [f"worker {worker} (pid {pid}) was reading {dataset.path(i)}" for worker, (pid, i) in dead.items()]
     return "; ".join(told[:8]) or "no worker was reading an image"
+
+
+def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
+    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
+
+    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
+    """
+    short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
+    middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
+    longer = sorted({min(side, long) for side in (*middle, long)})
+    return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
+
+
+def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
+    """Refuse annotations whose images are not there, before training meets them: all are looked for, none is opened.
+
+    Args:
+        allowed: so many may be missing.
+
+    Raises:
+        FileNotFoundError: with the number of missing ones and the first.
+    """
+    # A listing of each folder costs far less than a question for each file.
+    names: dict[Path, set[str]] = {}
+    missing = []
+    for path in map(dataset.path, range(len(dataset))):
+        if path.parent not in names:
+            names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        if path.name not in names[path.parent] and not path.exists():
+            missing.append(path)
+    if len(missing) > allowed:
+        raise FileNotFoundError(
+            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
+            f"{missing[0]}; set the split's images folder"
+        )

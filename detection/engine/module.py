@@ -19,12 +19,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from backbones import BackboneConfig
-from detection.checkpoint import checked_info, describe_model, detector_weights, load_weights
+from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights
 from detection.convert.pretrained import initialise
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
-from detection.engine.progress import mend, rescale
+from detection.engine.progress import mend, rescale, validated
 from detection.engine.schedule import ScheduleConfig, describe, plan
+from detection.engine.sharding import Sharded, gather, release, shard
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
 from detection.models.box_head import BoxHeadConfig
@@ -109,6 +110,15 @@ class DetectionModule(LightningModule):
         if self.compile_dense:
             self.model.compile_dense()
 
+    def configure_model(self) -> None:
+        """Share the detector out over the devices where that was asked for; Lightning calls this after setup."""
+        if self._is_sharded:
+            shard(self, self.model.backbone, self.trainer.strategy.root_device)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return isinstance(self.trainer.strategy, Sharded)
+
     @property
     def lr(self) -> float:
         """The learning rate in use, after scaling; Lightning's finder reads and sets it."""
@@ -137,7 +147,8 @@ class DetectionModule(LightningModule):
         schedule = plan(self.schedule_config, batch, epoch, min(ends, default=None))
         lr = self.lr
         # Lightning cannot clip gradients that a fused optimizer still has to unscale (float16).
-        fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
+        # Not all fused kernels take parameters that are shared out.
+        fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16") and not self._is_sharded
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         name, precision = type(self.model).__name__, self.trainer.precision
@@ -208,7 +219,8 @@ class DetectionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
         if self.trainer.state.fn == "fit":
-            mend(checkpoint)
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            mend(checkpoint, data.epoch_is_over)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what was trained for other classes or with other settings, by name; count on in images."""
@@ -216,8 +228,8 @@ class DetectionModule(LightningModule):
             source = str(self.trainer.ckpt_path or "checkpoint")
             info = checked_info(checkpoint, source)
             check_categories(info["categories"], self.model.categories)
-            # Lightning will fill in the weights again, but its error would be a page long.
-            load_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
+            # Lightning will fill in the weights, but its error would be a page long.
+            check_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -228,6 +240,7 @@ class DetectionModule(LightningModule):
                 self.print(
                     f"Goes on with {now[0]} images per step instead of {before[0]}; the schedule is kept in images"
                 )
+            validated(checkpoint)
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         features = self.model.features(batch.images, batch.sizes)
@@ -254,9 +267,13 @@ class DetectionModule(LightningModule):
                 rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.rounded_frames
                 self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types, rounded_frames=rounded)
         self.evaluators[split].reset()
+        if self._is_sharded:
+            gather(self)
 
     def _gather(self, split: str) -> list[float]:
         """Bring the detections of all ranks together, in one exchange; the mean losses over all images."""
+        if self._is_sharded:
+            release(self)
         evaluator = self.evaluators[split]
         sums = torch.stack(self._loss_sums).sum(0).tolist() if self._loss_sums else []
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

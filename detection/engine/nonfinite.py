@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detection.engine.errors import NonFiniteError
+from detection.engine.sharding import full
 from detection.structures import IGNORE, Batch
 
 ADVICE = "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
@@ -58,7 +59,7 @@ class SkipNonFinite(Callback):
         if str(trainer.precision).startswith("16"):
             return  # float16's scaler leaves steps out by itself, as a matter of course
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        if torch.nn.utils.get_total_norm(gradients).isfinite():
+        if full(torch.nn.utils.get_total_norm(gradients)).isfinite():
             return
         self._norms = _norms(module)
         for parameter in module.parameters():
@@ -90,7 +91,7 @@ def _norms(module: LightningModule) -> dict[str, float]:
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
             parts.setdefault(name.split(".")[1], []).append(parameter.grad)
-    return {f"gradient of {part}": float(torch.nn.utils.get_total_norm(values)) for part, values in parts.items()}
+    return {f"gradient of {part}": float(full(torch.nn.utils.get_total_norm(values))) for part, values in parts.items()}
 
 
 def _listed(values: dict[str, float]) -> str:

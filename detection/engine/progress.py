@@ -39,15 +39,44 @@ def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int,
             group |= {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
 
 
-def mend(checkpoint: dict[str, Any]) -> None:
-    """Say that the running epoch has begun, in place.
+def mend(checkpoint: dict[str, Any], over: bool) -> None:
+    """Say where a run is in the way that Lightning (2.6) goes on from rightly, in place.
 
-    A run that goes on from the last batch of an epoch does not count the next epoch as begun (Lightning 2.6); a
-    checkpoint from its middle would then begin that epoch again.
+    A run that goes on from the last batch of an epoch does not count the next epoch as begun; a checkpoint from its
+    middle would then begin that epoch again. And what is saved when an epoch is over would be taken for the next one's
+    end, which would then be left out: it is saved as after the epoch's last batch.
+
+    Args:
+        over: the epoch of the last batch has ended, and no other has begun.
     """
-    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
-        if counts["ready"] <= counts["completed"]:
+    loop = checkpoint["loops"]["fit_loop"]
+    for counts in loop["epoch_progress"].values():
+        if over:
+            counts["ready"] = counts["started"] = counts["processed"]
+            counts["completed"] = counts["processed"] = counts["processed"] - 1
+        elif counts["ready"] <= counts["completed"]:
             counts["ready"] = counts["started"] = counts["completed"] + 1
+    if over:
+        _before_its_end(loop["epoch_loop.batch_progress"])
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def validated(checkpoint: dict[str, Any]) -> None:
+    """Count the validation at the end of an epoch as done, in place, in a checkpoint that was saved after it.
+
+    Lightning (2.6) goes back to it, and trains one batch too many if the run that goes on does not validate there.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["total"]
+    if batches["is_last_batch"] and epochs["processed"] < epochs["started"]:
+        _before_its_end(batches)
+
+
+def _before_its_end(batches: dict[str, Any]) -> None:
+    """As at the end of the last batch, after which Lightning makes up for nothing."""
+    for counts in (batches["total"], batches["current"]):
+        if counts["completed"] == counts["processed"]:
+            counts["completed"] -= 1
 
 
 def _times(counts: dict[str, int], factor: float) -> dict[str, int]:

@@ -18,10 +18,15 @@ import os, signal
 from lightning.pytorch import Callback
 
 class Agent(Callback):
-    '''On one rank, at one step: raises, or signals itself.'''
+    '''On one rank, at one step: raises, or signals itself, or (signal 0) spoils a gradient.'''
 
     def __init__(self, rank: int, step: int, signal: int | None = None):
         self.rank, self.step, self.signal = rank, step, signal
+
+    def on_after_backward(self, trainer, module):
+        if self.signal == 0 and trainer.global_rank == self.rank and trainer.global_step == self.step:
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            gradients[-1].mul_(float("nan"))
 
     def on_before_backward(self, trainer, module, loss):
         if trainer.global_rank == self.rank and trainer.global_step == self.step:
@@ -53,14 +58,14 @@ def config(tmp_path_factory):
     return path
 
 
-def launch(config, ranks, *options, subcommand="fit", **nodes) -> Launch:
-    arguments = [subcommand, "--config", str(config), "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
+def launch(config, ranks, *options, subcommand="fit", strategy="ddp", **nodes) -> Launch:
+    arguments = [subcommand, "--config", str(config), "--trainer.devices", str(ranks), "--trainer.strategy", strategy]
     return Launch(ranks, [*arguments, *map(str, options)], config.parent, **nodes)
 
 
-def torchrun(config, ranks, *options, subcommand="fit", code=0) -> Launch:
+def torchrun(config, ranks, *options, subcommand="fit", strategy="ddp", code=0) -> Launch:
     """Run ``ranks`` processes to their end."""
-    launched = launch(config, ranks, *options, subcommand=subcommand)
+    launched = launch(config, ranks, *options, subcommand=subcommand, strategy=strategy)
     assert launched.wait() == code, launched.output
     return launched
 

@@ -18,7 +18,7 @@ from detection.data.dataset import CocoDataset, Reading
 from detection.data.errors import DataError
 from detection.data.image import read_image
 from detection.data.transforms import Resize
-from detection.engine.datamodule import check_images
+from detection.engine.loading import check_images
 
 ROOT = Path(__file__).resolve().parents[2]
 

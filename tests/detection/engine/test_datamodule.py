@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detection.engine.datamodule import CocoDataModule, Split, few_canvases_for
+from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
+from detection.engine.loading import few_canvases_for
 from detection.engine.module import DetectionModule
 from detection.structures import Unresized
 

@@ -1,0 +1,42 @@
+"""Where a run is, when what it goes on with differs from what it was."""
+
+import csv
+
+import torch
+
+
+def seen(folder):
+    """(epoch, step) of each training step in the log."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [(int(row["epoch"]), int(row["step"])) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def test_a_run_that_validated_goes_on_without_validation(run, tmp_path):
+    """The epoch that ended with a validation is over: four more steps for eight images, and none twice."""
+    assert run("fit", "--run.folder", "first") == 0
+    checkpoint = ("--ckpt_path", str(tmp_path / "first/checkpoints/last.ckpt"))
+    longer = ("--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0.0")
+    assert run("fit", *checkpoint, *longer, "--run.folder", "second") == 0
+    assert seen(tmp_path / "second") == [(1, 4), (1, 5), (1, 6), (1, 7)]
+    last = torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 8
+    assert run("fit", *checkpoint, "--trainer.max_epochs", "2", "--run.folder", "third") == 0
+    other = torch.load(tmp_path / "third/checkpoints/last.ckpt", weights_only=True)
+    assert all(torch.equal(last["state_dict"][name], other["state_dict"][name]) for name in last["state_dict"])
+
+
+def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
+    """Without validation the last checkpoint is that of the end; also where epochs are cut short."""
+    for limit, steps in (("1.0", 4), ("3", 3)):
+        options = ("--trainer.limit_val_batches", "0.0", "--trainer.limit_train_batches", limit)
+        whole, first, second = (f"{name}{steps}" for name in ("whole", "first", "second"))
+        assert run("fit", *options, "--trainer.max_epochs", "2", "--run.folder", whole) == 0
+        assert run("fit", *options, "--trainer.max_epochs", "1", "--run.folder", first) == 0
+        checkpoint = ("--ckpt_path", str(tmp_path / first / "checkpoints/last.ckpt"))
+        assert run("fit", *checkpoint, *options, "--trainer.max_epochs", "2", "--run.folder", second) == 0
+        assert seen(tmp_path / second) == [(1, step) for step in range(steps, 2 * steps)]
+        whole, second = (
+            torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in (whole, second)
+        )
+        assert whole["global_step"] == second["global_step"] == 2 * steps
+        assert all(torch.equal(whole["state_dict"][name], second["state_dict"][name]) for name in whole["state_dict"])
