@@ -1,7 +1,6 @@
 """COCO-format data in Lightning's hands: which images, in which order, on which device."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
