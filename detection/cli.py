@@ -91,9 +91,10 @@ def _resume(arguments: list[str]) -> list[str]:
     ``--init-from`` takes weights alone.
 
     Raises:
-        InputError: auto without a folder to look in.
+        InputError: auto without a folder to look in, or with one that cannot be looked into.
     """
-    from detection.engine.errors import InputError
+    from detection.engine.errors import InputError, user_input
+    from detection.engine.run import checkpoint_in
 
     renamed = {"--resume": "--ckpt_path", "--init-from": "--model.weights"}
     split = [part for a in arguments for part in (a.split("=", 1) if a.split("=")[0] in renamed else [a])]
@@ -101,8 +102,9 @@ def _resume(arguments: list[str]) -> list[str]:
         place, folder = split.index("--resume"), _value_of("--run.folder", split)
         if folder is None:
             raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
-        last = Path(folder) / "checkpoints" / "last.ckpt"
-        split[place : place + 2] = ["--resume", str(last)] if last.is_file() else []
+        with user_input():
+            found = checkpoint_in(folder)
+        split[place : place + 2] = [] if found is None else ["--resume", str(found)]
     return [renamed.get(part, part) for part in split]
 
 

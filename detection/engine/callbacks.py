@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from backbones import Backbone
 from backbones.base import parameters_of
 from detection.checkpoint import sweep
+from detection.engine.errors import InputError
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
 
@@ -138,6 +139,12 @@ class LastCheckpoint(Checkpoint):
         folder = trainer.log_dir  # asks all ranks
         if stage == "fit" and trainer.is_global_zero and folder is not None:
             sweep(Path(folder) / "checkpoints")
+        first = trainer.strategy.broadcast(str(trainer.ckpt_path))
+        if first != str(trainer.ckpt_path):
+            raise InputError(
+                f"rank {trainer.global_rank} would begin from {trainer.ckpt_path}, the first rank from {first}: "
+                "is run.folder the same place on all nodes?"
+            )
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved, self._time = trainer.global_step, time.monotonic()

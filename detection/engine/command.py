@@ -23,7 +23,7 @@ from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision
-from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
+from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
 
@@ -51,6 +51,16 @@ QUIET = (
 )
 """Warnings about what is as it should be."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
+
+# Python makes equal unions one, in the order that was written first anywhere; jsonargparse tries them in that order, and
+# ``trainer.limit_val_batches 1`` would be 1.0, which is all batches. A union made by ``|`` keeps its order.
+Trainer.__init__.__annotations__.update(
+    {
+        name: int | float | None
+        for name, hint in Trainer.__init__.__annotations__.items()
+        if name.startswith("limit_") and hint == int | float | None
+    }
+)
 
 _config_files: list[str] = []
 """Given so far, for error messages: a parser does not know them where it fails."""
@@ -153,6 +163,8 @@ class Command(LightningCLI):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they are in the files
+        if self.subcommand == "fit" and config.run.folder and not config.get("ckpt_path"):
+            refuse_another_run(config.run.folder)
         if config.get("ckpt_path"):
             config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
 

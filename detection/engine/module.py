@@ -159,6 +159,16 @@ class DetectionModule(LightningModule):
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Begin with the schedule's rate; Lightning's finder leaves its own in the optimizer."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if not isinstance(schedule, LambdaLR):  # the finder's own, while it looks
+                continue
+            rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, base, factor in rates:
+                group["lr"] = base * factor(schedule.last_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """``loss``, and its ``terms`` without gradient."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

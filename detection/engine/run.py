@@ -27,6 +27,7 @@ from detection.engine.callbacks import (
     Throughput,
     ValidateAtEnd,
 )
+from detection.engine.errors import InputError, user_input
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.pictures import Pictures
 from detection.engine.shares import Shares
@@ -72,6 +73,36 @@ def loggers(config: RunConfig, root: str | Path) -> list[Logger]:
 def folder(config: RunConfig, root: str | Path) -> str:
     """The folder of a run that trains nothing."""
     return config.folder or CSVLogger(root, name=config.name).log_dir
+
+
+def checkpoint_in(folder: str | Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from: ``last.ckpt``, or ``best.ckpt`` if there is no other.
+
+    A run that is killed at its first evaluation may have written the best one alone.
+
+    Raises:
+        OSError: the folder cannot be looked into, which is no reason to begin anew.
+    """
+    for name in ("last.ckpt", "best.ckpt"):
+        path = Path(folder) / "checkpoints" / name
+        try:
+            path.stat()  # is_file would take a file that cannot be reached for none
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return path
+    return None
+
+
+def refuse_another_run(folder: str | Path) -> None:
+    """Refuse to begin where a run has its checkpoints, which would be written over.
+
+    Raises:
+        InputError: naming the checkpoint.
+    """
+    with user_input():
+        found = checkpoint_in(folder)
+    if found is not None:
+        raise InputError(f"run.folder {folder} has {found}: go on with --resume auto, or take another folder")
 
 
 def keep_metrics(config: RunConfig) -> None:

@@ -7,8 +7,8 @@ import torch
 
 from backbones import BackboneConfig, build
 from detection.engine import callbacks
-from detection.engine.callbacks import Lines, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
-from detection.engine.errors import NonFiniteError
+from detection.engine.callbacks import Lines, LastCheckpoint, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
+from detection.engine.errors import InputError, NonFiniteError
 from detection.engine.nonfinite import StopAtNonFinite
 from detection.structures import IGNORE, Batch
 
@@ -112,3 +112,13 @@ def test_the_table_of_a_frozen_backbone():
     with torch.device("meta"):
         rows = frozen_table(build(BackboneConfig("vit_b_16"))).splitlines()
     assert rows[-1].startswith("others")  # the pyramid
+
+
+def test_ranks_that_would_begin_from_different_checkpoints_are_told():
+    """As where a file has not reached all nodes of a cluster yet."""
+    trainer = make_trainer(log_dir=None, is_global_zero=False, global_rank=3, ckpt_path=None)
+    trainer.strategy = SimpleNamespace(broadcast=lambda _: "runs/a/checkpoints/last.ckpt")
+    with pytest.raises(InputError, match=r"rank 3 would begin from None, the first rank from runs/a"):
+        LastCheckpoint(30).setup(trainer, CPU, "fit")
+    trainer.ckpt_path = "runs/a/checkpoints/last.ckpt"
+    LastCheckpoint(30).setup(trainer, CPU, "fit")

@@ -366,6 +366,63 @@ def test_a_layer_decay_above_one_is_one_line(run, capsys):
     assert "above 0 and at most 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("limit", "images"), [("1", 1), ("2", 2), ("1.0", 4), ("0.5", 2)])
+def test_a_whole_number_limits_batches_and_a_fraction_a_share(run, monkeypatch, limit, images):
+    """Without the order that command.py restores, 1 would be parsed as 1.0, and all four images be evaluated."""
+    seen = []
+    step = DetectionModule.validation_step
+    monkeypatch.setattr(
+        DetectionModule, "validation_step", lambda self, batch, i: seen.extend(batch.image_ids) or step(self, batch, i)
+    )
+    assert run("fit", "--trainer.limit_val_batches", limit, "--trainer.limit_train_batches", "1") == 0
+    assert len(seen) == images
+
+
+@pytest.mark.slow
+def test_the_learning_rate_finder_leaves_the_warm_up(run, monkeypatch):
+    """The first step has the rate that the schedule gives it, of what was found, and not all of it."""
+    rates = []
+    step = DetectionModule.training_step
+
+    def spy(self, batch, index):
+        found = self.optimizer_config.lr * self._lr_scale
+        rates.append((found, self.trainer.optimizers[0].param_groups[0]["lr"]))
+        return step(self, batch, index)
+
+    finder = {"class_path": "lightning.pytorch.callbacks.LearningRateFinder"}
+    finder["init_args"] = {"num_training_steps": 20, "max_lr": 0.1}
+    monkeypatch.setattr(DetectionModule, "training_step", spy)
+    warm = ("--model.schedule.length", "10", "--model.schedule.warmup", "100")  # a tenth: 4 of 40 steps
+    assert run("fit", *warm, "--trainer.limit_val_batches", "0", "--trainer.callbacks", json.dumps(finder)) == 0
+    ours = rates[-40:]
+    found = ours[0][0]
+    assert found != pytest.approx(0.0025)  # something else than what was given
+    expected = [found * (0.001 + 0.999 * i / 4) for i in range(4)] + [found]
+    assert [rate for _, rate in ours[:5]] == pytest.approx(expected)
+
+
+def test_a_run_does_not_write_over_another(trained, run, capsys):
+    before = (trained / "checkpoints/last.ckpt").read_bytes()
+    assert run("fit", "--run.folder", str(trained)) == 2
+    assert "go on with --resume auto, or take another folder" in capsys.readouterr().err
+    assert (trained / "checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--trainer.strategy", "fsdp", "--run.average", "{kind: ema}"), "does not go with run.average"),
+        (("--trainer.strategy", "fsdp", "--model.compile", "true"), "does not go with model.compile"),
+        (("--trainer.strategy", "fsdp", "--trainer.sync_batchnorm", "true"), "model.backbone.norm sync"),
+        (("--trainer.strategy", "fsdp_cpu_offload"), "use --trainer.strategy fsdp"),
+        (("--trainer.strategy", "fsdp", "--trainer.precision", "16-mixed"), "bf16-mixed"),
+    ],
+)
+def test_what_sharding_cannot_do_is_told(run, capsys, options, told):
+    assert run("fit", *options) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_batch_size_finder_tries_our_batches(run, tmp_path):
     finder = {"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}

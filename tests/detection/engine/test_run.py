@@ -4,9 +4,19 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from detection.cli import complete
 from detection.engine.callbacks import Lines
 from detection.engine.pictures import Pictures
-from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers
+from detection.engine.errors import InputError
+from detection.engine.run import (
+    RunConfig,
+    callbacks,
+    checkpoint_in,
+    folder,
+    keep_metrics,
+    loggers,
+    refuse_another_run,
+)
 
 
 def of(kind, found):
@@ -39,6 +49,35 @@ def test_going_on_in_a_folder_keeps_the_old_curve(tmp_path):
     keep_metrics(RunConfig(folder=str(tmp_path)))
     assert (tmp_path / "metrics_0.csv").read_text() == "old"
     assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_or_from_the_best(tmp_path):
+    """Killed at its first evaluation, a run may have the best one alone."""
+    assert checkpoint_in(tmp_path) is None
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / ".last.ckpt.12.partial").touch()
+    assert checkpoint_in(tmp_path) is None
+    refuse_another_run(tmp_path)
+    (folder / "best.ckpt").touch()
+    assert checkpoint_in(tmp_path) == folder / "best.ckpt"
+    (folder / "last.ckpt").touch()
+    assert checkpoint_in(tmp_path) == folder / "last.ckpt"
+    with pytest.raises(InputError, match=r"last\.ckpt: go on with --resume auto, or take another folder"):
+        refuse_another_run(tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_reached_is_no_reason_to_begin_anew(tmp_path, monkeypatch, capsys):
+    """A disk that does not answer, a folder without permission: an error, for --resume auto, too."""
+
+    def stat(self, **_):
+        raise OSError(116, "Stale file handle", str(self))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(OSError, match="Stale file handle"):
+        checkpoint_in(tmp_path)
+    with pytest.raises(InputError, match="Stale file handle"):
+        complete(["fit", "--run.folder", str(tmp_path), "--resume", "auto"])
 
 
 def test_the_best_checkpoint_has_the_highest_ap():
