@@ -52,8 +52,8 @@ QUIET = (
 """Warnings about what is as it should be."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 
-# Python makes equal unions one, in the order that was written first anywhere; jsonargparse tries them in that order, and
-# ``trainer.limit_val_batches 1`` would be 1.0, which is all batches. A union made by ``|`` keeps its order.
+# Python makes equal unions one, in the order that was written first anywhere; jsonargparse tries them in that order,
+# and ``trainer.limit_val_batches 1`` would be 1.0, which is all batches. A union made by ``|`` keeps its order.
 Trainer.__init__.__annotations__.update(
     {
         name: int | float | None

@@ -7,7 +7,7 @@ import torch
 
 from backbones import BackboneConfig, build
 from detection.engine import callbacks
-from detection.engine.callbacks import Lines, LastCheckpoint, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
+from detection.engine.callbacks import LastCheckpoint, Lines, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
 from detection.engine.errors import InputError, NonFiniteError
 from detection.engine.nonfinite import StopAtNonFinite
 from detection.structures import IGNORE, Batch

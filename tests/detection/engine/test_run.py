@@ -6,8 +6,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from detection.cli import complete
 from detection.engine.callbacks import Lines
-from detection.engine.pictures import Pictures
 from detection.engine.errors import InputError
+from detection.engine.pictures import Pictures
 from detection.engine.run import (
     RunConfig,
     callbacks,
