@@ -28,24 +28,27 @@ def losses(folder):
 
 
 def test_losses_weights_and_checkpoints_are_those_of_ddp(config, tmp_path):
-    """Two epochs: gathered weights lie otherwise in memory and round otherwise, and later that changes proposals."""
+    """Three steps, whose gradients are clipped: gathered weights lie otherwise in memory and round otherwise.
+
+    After some steps more that puts a ReLU on the other side of zero, and single gradients differ in the fourth digit.
+    """
     ours, theirs = tmp_path / "fsdp", tmp_path / "ddp"
-    options = ("--model.schedule.length", "2", "--trainer.gradient_clip_val", "35")
+    options = ("--model.schedule.length", "1", "--trainer.gradient_clip_val", "1")
     for strategy in ("fsdp", "ddp"):
         torchrun(config, 2, *options, "--run.folder", tmp_path / strategy, strategy=strategy)
-    assert len(losses(ours)) == 6
+    assert len(losses(ours)) == 3
     assert losses(ours) == pytest.approx(losses(theirs), rel=1e-6)
     ours, theirs = last(ours), last(theirs)
     assert list(ours) == list(theirs)
     assert list(ours["state_dict"]) == list(theirs["state_dict"])
     for name, value in theirs["state_dict"].items():
         assert type(ours["state_dict"][name]) is torch.Tensor
-        torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-5, atol=1e-6)
     ours, theirs = ours["optimizer_states"][0], theirs["optimizer_states"][0]
     assert ours["param_groups"] == theirs["param_groups"]
     for number, value in theirs["state"].items():
-        momentum = ours["state"][number]["momentum_buffer"]
-        torch.testing.assert_close(momentum, value["momentum_buffer"], rtol=1e-4, atol=1e-5)
+        momentum = value["momentum_buffer"]
+        assert (ours["state"][number]["momentum_buffer"] - momentum).norm() <= 1e-4 * momentum.norm()
 
 
 def test_stopped_by_a_signal_and_resumed_equals_one_that_was_not(config, whole, tmp_path):
