@@ -19,7 +19,7 @@ from detection.evaluation.engines import hotcoco
 Found = Iterable[tuple[int, Any]]
 
 _CHUNK = 64
-"""Images matched at a time: enough for all threads, too few for their dicts to need much memory."""
+"""Images matched at a time: enough for all threads, and few calls; too few for their dicts to need much memory."""
 
 
 class Matching:
@@ -41,16 +41,21 @@ class Matching:
         for annotation in truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
         self._stream = hotcoco("matching").StreamingEval(truth["categories"], iou_type)
+        self._waiting: dict[int, Any] = {}
 
     def add(self, found: Found) -> None:
-        """Match images that were not matched before."""
-        self.image_ids |= self._update(self._stream, found)
+        """Match images that were not matched before, as soon as there are enough of them."""
+        self._waiting |= dict(found)
+        self.image_ids |= self._waiting.keys()
+        if len(self._waiting) >= _CHUNK:
+            self._match_waiting()
 
     def scores(self, rest: Found) -> tuple[np.ndarray, np.ndarray]:
         """Precision and recall, as of :func:`~detection.evaluation.engines.score`, of what was matched and of ``rest``.
 
         The rest is matched for this once, so that it can still change.
         """
+        self._match_waiting()
         stream = copy.copy(self._stream)  # one that was finished takes no more
         self._update(stream, rest)
         evaluation = stream.finalize()
@@ -59,6 +64,7 @@ class Matching:
 
     def state(self) -> tuple[set[int], bytes]:
         """Image ids and matches, for :meth:`merge` in another process."""
+        self._match_waiting()
         return self.image_ids, self._stream.to_bytes()
 
     def merge(self, state: tuple[set[int], bytes], known: Set[int]) -> None:
@@ -69,15 +75,16 @@ class Matching:
             self._stream = kind.merge([self._stream, kind.from_bytes(matches)])
             self.image_ids |= image_ids
 
-    def _update(self, stream: Any, found: Found) -> set[int]:
-        done: set[int] = set()
+    def _match_waiting(self) -> None:
+        self._update(self._stream, self._waiting.items())
+        self._waiting = {}
+
+    def _update(self, stream: Any, found: Found) -> None:
         found = iter(found)
         with no_garbage_collection():
             while part := dict(islice(found, _CHUNK)):
                 annotations = [*chain.from_iterable(self._annotations[id] for id in part)]
                 stream.update([self._images[id] for id in part], annotations, self._join([*part.values()]))
-                done |= part.keys()
-        return done
 
 
 @contextmanager
