@@ -1,4 +1,8 @@
-"""Losses and gradients that are not numbers: told, written down, and by choice stepped over."""
+"""Losses and gradients that are not numbers: told, written down, and by choice stepped over.
+
+``nonfinite/step_N_rank_R.json`` in the run's folder holds the images' ids, the loss terms and the gradient's norm by
+part of the detector; the ``.jpg`` beside it shows the images with their objects.
+"""
 
 import json
 from pathlib import Path
@@ -10,16 +14,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detection.engine.errors import NonFiniteError
+from detection.engine.pictures import draw_batch
 from detection.engine.sharding import full
 from detection.structures import IGNORE, Batch
 
 ADVICE = "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
+DRAWN = 16
+"""Images of a batch on the picture at most."""
 
 
 class StopAtNonFinite(Callback):
-    """Stop when a loss is NaN or infinite, and say which one, on which images.
+    """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
 
-    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since.
+    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since; images and
+    gradients are at hand for the last of them only.
     """
 
     def __init__(self) -> None:
@@ -37,7 +45,10 @@ class StopAtNonFinite(Callback):
         finite = torch.stack([losses.isfinite() for _, losses, _ in recent]).cpu()
         for (step, losses, ids), good in zip(recent, finite, strict=True):
             if not good.all():
-                broken = _listed(dict(zip(terms, losses.tolist(), strict=True)))
+                values = dict(zip(terms, losses.tolist(), strict=True))
+                last = step == trainer.global_step
+                _write_down(trainer, module, step, ids, values, _norms(module) if last else {}, batch if last else None)
+                broken = _listed(values)
                 raise NonFiniteError(f"step {step}: {broken} on the images with id {_known(ids)}; {ADVICE}")
 
 
@@ -46,9 +57,6 @@ class SkipNonFinite(Callback):
 
     Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
     gradient and skip together. Every step waits for the device to answer.
-
-    ``nonfinite/step_N_rank_R.json`` in the run's folder holds the images' ids, the loss terms and the gradient's norm
-    by part of the detector.
     """
 
     def __init__(self, limit: int) -> None:
@@ -72,17 +80,34 @@ class SkipNonFinite(Callback):
             return
         norms, self._norms, self._skipped = self._norms, None, self._skipped + 1
         terms = {name: float(value) for name, value in outputs["terms"].items()}
-        folder = trainer.log_dir  # asks all ranks
-        step, ids = trainer.global_step, [image_id for image_id in batch.image_ids.tolist() if image_id != IGNORE]
-        if folder is not None:
-            path = Path(folder) / "nonfinite" / f"step_{step}_rank_{trainer.global_rank}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = {"step": step, "image_ids": ids, "terms": terms, "gradient_norms": norms}
-            path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        step = trainer.global_step
+        _write_down(trainer, module, step, batch.image_ids, terms, norms, batch)
         where = f"step {step}: {_listed(terms | norms)} on the images with id {_known(batch.image_ids)}"
         if self._skipped > self._limit:
             raise NonFiniteError(f"{where}, after {self._limit} such steps were left out; {ADVICE}")
         module.print(f"{where}; left out ({self._skipped} of at most {self._limit})")
+
+
+def _write_down(
+    trainer: Trainer,
+    module: LightningModule,
+    step: int,
+    image_ids: Tensor,
+    terms: dict[str, float],
+    norms: dict[str, float],
+    batch: Batch | None,
+) -> None:
+    """What is known of a step, for somebody to look at."""
+    log_dir = trainer.logger.log_dir if trainer.logger is not None else None  # not the trainer's, which asks all ranks
+    if log_dir is None:
+        return
+    path = Path(log_dir) / "nonfinite" / f"step_{step}_rank_{trainer.global_rank}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = [image_id for image_id in image_ids.tolist() if image_id != IGNORE]
+    content = {"step": step, "image_ids": ids, "terms": terms, "gradient_norms": norms}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    if batch is not None:
+        draw_batch(path.with_suffix(".jpg"), module, batch, DRAWN)
 
 
 def _norms(module: LightningModule) -> dict[str, float]:

@@ -35,9 +35,7 @@ class Pictures(Callback):
         if self._started or self._folder is None:
             return
         self._started = True
-        names = _names(module)
-        pictures = [_draw_truth(batch, i, names) for i in range(min(self.num, len(batch.images)))]
-        _write(self._folder / "train_batch.jpg", pictures)
+        draw_batch(self._folder / "train_batch.jpg", module, batch, self.num)
 
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._pairs = []
@@ -66,6 +64,12 @@ class Pictures(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._folder is not None and self._pairs:
             _write(self._folder / f"val_predictions_{trainer.global_step:06d}.jpg", self._pairs)
+
+
+def draw_batch(path: Path, module: LightningModule, batch: Batch, num: int) -> None:
+    """Write the first ``num`` images of a batch with their objects."""
+    names = _names(module)
+    _write(path, [_draw_truth(batch, i, names) for i in range(min(num, len(batch.images)))])
 
 
 def _names(module: LightningModule) -> tuple[str, ...]:

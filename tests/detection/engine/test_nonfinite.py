@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import pytest
 import torch
 
@@ -33,8 +34,9 @@ def test_a_few_steps_are_left_out_and_written_down(run, tmp_path, break_steps, c
     state = torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
     assert "left out (2 of at most 2)" in capsys.readouterr().out
-    first, second = sorted((tmp_path / "out/nonfinite").iterdir())
+    first, second = sorted((tmp_path / "out/nonfinite").glob("*.json"))
     assert (first.name, second.name) == ("step_2_rank_0.json", "step_3_rank_0.json")
+    assert cv2.imread(str(first.with_suffix(".jpg"))).shape[2] == 3
     content = json.loads(first.read_text())
     assert len(content["image_ids"]) == 2
     assert content["terms"]["loss_cls"] != content["terms"]["loss_cls"]
@@ -57,3 +59,14 @@ def test_more_than_the_limit_stops_the_run(run, tmp_path, break_steps, capsys):
     assert run("fit", "--run.folder", "out", "--run.skip_nonfinite", "2") == 1
     assert "loss_cls nan" in (message := capsys.readouterr().err)
     assert "after 2 such steps were left out" in message
+
+
+def test_what_stops_the_run_is_written_down_too(run, tmp_path, break_steps, capsys):
+    break_steps(1)
+    assert run("fit", "--run.folder", "out") == 1
+    (written,) = (tmp_path / "out/nonfinite").glob("*.json")
+    content = json.loads(written.read_text())
+    assert f"step {content['step']}: loss_cls nan" in capsys.readouterr().err
+    assert len(content["image_ids"]) == 2
+    assert content["gradient_norms"]["gradient of backbone"] != content["gradient_norms"]["gradient of backbone"]
+    assert written.with_suffix(".jpg").is_file()
