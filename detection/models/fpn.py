@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.norms import make_norm
 
@@ -45,6 +46,9 @@ class FPN(nn.Module):
         self.extra = nn.ModuleList(
             conv_block(channels, channels, 3, None, stride=2) for _ in range(2 * (extra == "conv"))
         )
+        # The finest merged map is larger than all others together: it is made again in the backward pass, by a 1x1
+        # convolution, rather than kept. What it is made of is kept anyway. A batch norm would count the batch twice.
+        self.keeps_finest = norm in ("batch", "sync")
         self.channels = channels
         self.strides = tuple(in_strides) + tuple(in_strides[-1] * 2**i for i in range(1, 1 + max(1, len(self.extra))))
 
@@ -57,10 +61,26 @@ class FPN(nn.Module):
         Returns:
             (B, channels, H_l, W_l) per stage, then the levels above.
         """
-        merged = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
-        for i in range(len(merged) - 1, 0, -1):
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
-        return self.above([output(level) for output, level in zip(self.output, merged, strict=True)])
+        merged: Tensor | None = None
+        levels = []
+        for i in range(len(stages) - 1, 0, -1):
+            merged = self._merge(i, stages[i], merged)
+            levels.append(self.output[i](merged))
+        if self.keeps_finest:
+            levels.append(self._finest(stages[0], merged))
+        else:
+            levels.append(checkpoint(self._finest, stages[0], merged, use_reentrant=False, preserve_rng_state=False))
+        return self.above(levels[::-1])
+
+    def _finest(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
+        return self.output[0](self._merge(0, stage, coarser))  # type: ignore[no-any-return]
+
+    def _merge(self, i: int, stage: Tensor, coarser: Tensor | None) -> Tensor:
+        """Level i before its 3x3 convolution: what the stage gives, and the coarser level enlarged."""
+        lateral: Tensor = self.lateral[i](stage)
+        if coarser is None:
+            return lateral
+        return lateral.add_(F.interpolate(coarser, size=lateral.shape[-2:], mode="nearest"))
 
     def above(self, levels: list[Tensor]) -> list[Tensor]:
         """The levels, and those beyond the backbone's last stage."""

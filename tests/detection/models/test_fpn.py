@@ -21,10 +21,34 @@ def test_torchvisions_pyramid_agrees():
         for key, value in theirs.state_dict().items()
     }
     ours.load_state_dict(renamed)
-    features = stages()
-    expected = theirs(OrderedDict(enumerate(features)))
-    for level, reference in zip(ours(features), expected.values(), strict=True):
+    features, others = ([x.requires_grad_() for x in stages()] for _ in range(2))
+    found, expected = ours(features), [*theirs(OrderedDict(enumerate(others))).values()]
+    for level, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(level, reference)
+    for levels in (found, expected):
+        torch.stack([level.square().sum() for level in levels]).sum().backward()
+    for one, other in zip(features, others, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    gradients = {renamed_key: parameter.grad for renamed_key, parameter in ours.named_parameters()}
+    for key, parameter in theirs.named_parameters():
+        mine = gradients[key.replace("inner_blocks", "lateral").replace("layer_blocks", "output")]
+        torch.testing.assert_close(mine, parameter.grad)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_norms_see_every_batch_once(norm):
+    fpn = FPN((8, 16, 32, 64), (4, 8, 16, 32), 32, norm=norm)
+    torch.stack([level.sum() for level in fpn([x.requires_grad_() for x in stages()])]).sum().backward()
+    assert all(int(value) == 1 for name, value in fpn.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+def test_the_finest_merged_map_is_not_kept():
+    kept: list[tuple[int, ...]] = []
+    fpn, features = FPN((8, 16, 32, 64), (4, 8, 16, 32), 12), [x.requires_grad_() for x in stages()]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)) or x, lambda x: x):
+        fpn(features)
+    assert (2, 12, 8, 10) in kept
+    assert (2, 12, 16, 20) not in kept
 
 
 @pytest.mark.parametrize(("extra", "strides"), [("pool", (4, 8, 16, 32, 64)), ("conv", (4, 8, 16, 32, 64, 128))])
