@@ -1,6 +1,8 @@
 """What goes wrong while a program runs: of cases 52 to 66 of docs/robustness.md those without a test elsewhere."""
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -52,6 +54,11 @@ def read_all(shapes: Path, way: str) -> tuple[BaseException, CocoDataset]:
     loader = DataLoader(data, batch_size=1, num_workers=1, collate_fn=collate, timeout=2 if way == "hang" else 0)
     with pytest.raises((RuntimeError, DataError, ConnectionError, EOFError)) as error:
         list(loader)
+    if way in ("kill", "crash"):
+        # A death is told by the broken pipe or by a signal, or by both, and then the signal comes when it likes.
+        with contextlib.suppress(RuntimeError):
+            for worker in multiprocessing.active_children():
+                worker.join(10)
     return error.value, data
 
 
