@@ -56,9 +56,11 @@ def read_all(shapes: Path, way: str) -> tuple[BaseException, CocoDataset]:
         list(loader)
     if way in ("kill", "crash"):
         # A death is told by the broken pipe or by a signal, or by both, and then the signal comes when it likes.
+        pids = {pid for pid, _ in data.reading_now().values()}
         with contextlib.suppress(RuntimeError):
             for worker in multiprocessing.active_children():
-                worker.join(10)
+                if worker.pid in pids:
+                    worker.join(10)
     return error.value, data
 
 
