@@ -67,8 +67,10 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if evaluator.dropped:
         print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
-    if options.protocol == "coco":
-        numbers = evaluator.evaluate()  # first of all, as with a model only adding up is left
+    # A model's images are matched, and only adding up is left; result files are matched for the report alone.
+    at_once = options.protocol == "coco" and (from_model or evaluator.engine != "hotcoco")
+    if at_once:
+        numbers = evaluator.evaluate()
         for kind in evaluator.iou_types:
             _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
     for kind in evaluator.iou_types:
@@ -86,7 +88,11 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     if evaluator.engine != "hotcoco":
         print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
         return
-    analyses = [analyse(evaluator, kind, options.resamplings) for kind in evaluator.iou_types]
+    analyses = []
+    for kind in evaluator.iou_types:
+        analyses.append(analyse(evaluator, kind, options.resamplings))
+        if not at_once:
+            _print(kind, {name: measure.value for name, measure in analyses[-1].numbers.items()})
     sources = [Path(source) for source in options.what if Path(source).is_file()]
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
     made_of = {"model" if from_model else "results": ", ".join(options.what)}
