@@ -47,7 +47,10 @@ class StopAtNonFinite(Callback):
             if not good.all():
                 values = dict(zip(terms, losses.tolist(), strict=True))
                 last = step == trainer.global_step
-                _write_down(trainer, module, step, ids, values, _norms(module) if last else {}, batch if last else None)
+                if trainer.logger is not None:
+                    # Of several ranks one alone may be here, and norms of shards would wait for the others.
+                    norms = _norms(module) if last and trainer.world_size == 1 else {}
+                    _write_down(trainer, module, step, ids, values, norms, batch if last else None)
                 broken = _listed(values)
                 raise NonFiniteError(f"step {step}: {broken} on the images with id {_known(ids)}; {ADVICE}")
 

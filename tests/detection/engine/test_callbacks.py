@@ -21,6 +21,7 @@ def make_batch(*ids):
 
 def make_trainer(**values):
     defaults = {"global_step": 7, "log_every_n_steps": 3, "max_steps": -1, "should_stop": False, "current_epoch": 2}
+    defaults["logger"] = None
     return SimpleNamespace(**{**defaults, **values})
 
 
