@@ -27,16 +27,9 @@ TIMM = (
     *("resnet50.a1_in1k", "resnet50d", "res2net50_26w_4s", "regnety_032", "cspdarknet53", "dla34", "hrnet_w18"),
     *("vovnet39a", "repvgg_a2", "nfnet_l0", "mobilenetv4_conv_medium", "ghostnetv2_100", "rexnet_100", "lcnet_100"),
     *("convnextv2_nano", "convnextv2_tiny", "inception_next_tiny", "edgenext_small", "mobilevitv2_100", "fastvit_sa12"),
-    *(
-        "repvit_m1",
-        "starnet_s3",
-        "efficientvit_b1",
-        "tiny_vit_21m_224",
-        "swinv2_tiny_window8_256",
-        "maxvit_tiny_tf_224",
-    ),
-    *("pvt_v2_b2", "twins_pcpvt_small", "mvitv2_tiny", "davit_tiny", "focalnet_tiny_srf", "nextvit_small"),
-    *("caformer_s18", "poolformerv2_s12", "mambaout_tiny", "hieradet_small", "vit_small_patch16_224"),
+    *("repvit_m1", "starnet_s3", "efficientvit_b1", "tiny_vit_21m_224", "swinv2_tiny_window8_256"),
+    *("maxvit_tiny_tf_224", "pvt_v2_b2", "twins_pcpvt_small", "mvitv2_tiny", "davit_tiny", "focalnet_tiny_srf"),
+    *("nextvit_small", "caformer_s18", "poolformerv2_s12", "mambaout_tiny", "hieradet_small", "vit_small_patch16_224"),
     *("deit3_small_patch16_224", "vit_small_patch14_dinov2", "eva02_small_patch14_224", "samvit_base_patch16"),
 )
 """A choice of timm's."""

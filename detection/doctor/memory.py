@@ -20,8 +20,8 @@ def training_bytes(
 ) -> float:
     """Bytes in float32 of weights, gradients, optimizer and all that the backward pass needs; a forecast.
 
-    The backbone's part is counted, the pyramid's follows from its width; on 14 backbones, one image of 320 pixels and a
-    CPU it was 0.88 to 1.04 of what a step then took.
+    The backbone's part is counted, the pyramid's follows from its width; on 47 backbones, one image of 320 pixels and a
+    CPU it was 0.83 to 1.07 of what a step then took (docs/backbones.md).
 
     Args:
         model: may be on the meta device.
@@ -31,5 +31,6 @@ def training_bytes(
     height, width = canvas
     state = (16 if adam else 12) * sum(parameter.numel() for parameter in model.parameters())
     cells = height * width / 16 * 4 / 3  # of all levels, the finest has a quarter of the sides
-    pyramid = 4 * 4 * configs["fpn"].channels * cells  # lateral, output, and the RPN's convolution and its ReLU
+    # About four maps of each level at the peak: features, and gradients on their way.
+    pyramid = 4 * 4 * configs["fpn"].channels * cells
     return state + images * (costs(backbone, height, width).activation_bytes + pyramid + HEADS)

@@ -23,7 +23,37 @@ DRAWN = 16
 """Images of a batch on the picture at most."""
 
 
-class StopAtNonFinite(Callback):
+class _Witness(Callback):
+    """Knows the run's folder, and writes down there what is known of a step, for somebody to look at."""
+
+    _folder: Path | None = None
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # asks all ranks; later one alone may have something to write
+        self._folder = None if folder is None else Path(folder) / "nonfinite"
+
+    def _write(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        step: int,
+        image_ids: Tensor,
+        terms: dict[str, float],
+        norms: dict[str, float],
+        batch: Batch | None,
+    ) -> None:
+        if self._folder is None:
+            return
+        path = self._folder / f"step_{step}_rank_{trainer.global_rank}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = [image_id for image_id in image_ids.tolist() if image_id != IGNORE]
+        content = {"step": step, "image_ids": ids, "terms": terms, "gradient_norms": norms}
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if batch is not None:
+            draw_batch(path.with_suffix(".jpg"), module, batch, DRAWN)
+
+
+class StopAtNonFinite(_Witness):
     """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
 
     Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since; images and
@@ -47,15 +77,14 @@ class StopAtNonFinite(Callback):
             if not good.all():
                 values = dict(zip(terms, losses.tolist(), strict=True))
                 last = step == trainer.global_step
-                if trainer.logger is not None:
-                    # Of several ranks one alone may be here, and norms of shards would wait for the others.
-                    norms = _norms(module) if last and trainer.world_size == 1 else {}
-                    _write_down(trainer, module, step, ids, values, norms, batch if last else None)
+                # Of several ranks one alone may be here, and norms of shards would wait for the others.
+                norms = _norms(module) if last and trainer.world_size == 1 else {}
+                self._write(trainer, module, step, ids, values, norms, batch if last else None)
                 broken = _listed(values)
                 raise NonFiniteError(f"step {step}: {broken} on the images with id {_known(ids)}; {ADVICE}")
 
 
-class SkipNonFinite(Callback):
+class SkipNonFinite(_Witness):
     """Leave out steps whose gradient is not finite, at most ``limit`` of them, and write down what they were.
 
     Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
@@ -84,33 +113,11 @@ class SkipNonFinite(Callback):
         norms, self._norms, self._skipped = self._norms, None, self._skipped + 1
         terms = {name: float(value) for name, value in outputs["terms"].items()}
         step = trainer.global_step
-        _write_down(trainer, module, step, batch.image_ids, terms, norms, batch)
+        self._write(trainer, module, step, batch.image_ids, terms, norms, batch)
         where = f"step {step}: {_listed(terms | norms)} on the images with id {_known(batch.image_ids)}"
         if self._skipped > self._limit:
             raise NonFiniteError(f"{where}, after {self._limit} such steps were left out; {ADVICE}")
         module.print(f"{where}; left out ({self._skipped} of at most {self._limit})")
-
-
-def _write_down(
-    trainer: Trainer,
-    module: LightningModule,
-    step: int,
-    image_ids: Tensor,
-    terms: dict[str, float],
-    norms: dict[str, float],
-    batch: Batch | None,
-) -> None:
-    """What is known of a step, for somebody to look at."""
-    log_dir = trainer.logger.log_dir if trainer.logger is not None else None  # not the trainer's, which asks all ranks
-    if log_dir is None:
-        return
-    path = Path(log_dir) / "nonfinite" / f"step_{step}_rank_{trainer.global_rank}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ids = [image_id for image_id in image_ids.tolist() if image_id != IGNORE]
-    content = {"step": step, "image_ids": ids, "terms": terms, "gradient_norms": norms}
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    if batch is not None:
-        draw_batch(path.with_suffix(".jpg"), module, batch, DRAWN)
 
 
 def _norms(module: LightningModule) -> dict[str, float]:

@@ -21,7 +21,7 @@ def make_batch(*ids):
 
 def make_trainer(**values):
     defaults = {"global_step": 7, "log_every_n_steps": 3, "max_steps": -1, "should_stop": False, "current_epoch": 2}
-    defaults["logger"] = None
+    defaults["world_size"] = 1
     return SimpleNamespace(**{**defaults, **values})
 
 
@@ -29,8 +29,8 @@ def outputs(**terms):
     return {"terms": {name: torch.tensor(value) for name, value in terms.items()}}
 
 
-CPU = SimpleNamespace(device=torch.device("cpu"))
-GPU = SimpleNamespace(device=torch.device("cuda"))
+CPU = SimpleNamespace(device=torch.device("cpu"), named_parameters=list)
+GPU = SimpleNamespace(device=torch.device("cuda"), named_parameters=list)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
