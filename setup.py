@@ -37,6 +37,7 @@ setup(
         # 2.6.2 and 2.6.3 on PyPI were malware (GHSA-w37p-236h-pfx3).
         "lightning>=2.6.4,<3,!=2.6.2,!=2.6.3",
         "jsonargparse[signatures]>=4.39,<5",
+        "orjson>=3.10",
         "safetensors>=0.4",
         "tqdm>=4.66",
     ],

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "backbones": 0,
+    "detection.memory": 1,
     "detection.structures": 1,
     "detection.ops": 2,
     "detection.models": 3,

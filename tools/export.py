@@ -1,8 +1,9 @@
-"""Write a trained detector for others: ``tools/export.py CHECKPOINT OUTPUT.safetensors`` or ``OUTPUT.pth``."""
+"""Write a trained detector for others, or the mean of several: ``tools/export.py CHECKPOINT... OUTPUT.safetensors``."""
 
 import argparse
 from pathlib import Path
 
+from detection.convert.average import average
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
 
@@ -10,20 +11,24 @@ from detection.convert.pretrained import load_pretrained
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Write a detector to one file.")
-    parser.add_argument("source", help="a checkpoint, or a reference such as torchvision:maskrcnn_resnet50_fpn_v2")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="source",
+        help="a checkpoint, or a reference such as torchvision:maskrcnn_resnet50_fpn_v2; of several, the mean",
+    )
     parser.add_argument(
         "output", type=Path, help=".safetensors: weights, classes, settings; .pth: torchvision's layout, weights alone"
     )
     options = parser.parse_args(arguments)
     try:
-        found = load_pretrained(options.source)
-        model = found.build()
-        if options.output.suffix == ".safetensors":
-            save_safetensors(options.output, model, vars(found.config))
-        elif options.output.suffix == ".pth":
-            save_torchvision(options.output, model)
-        else:
+        if options.output.suffix not in (".safetensors", ".pth"):
             raise ValueError(f"{options.output}: the name must end in .safetensors or .pth")
+        found = average([load_pretrained(source) for source in options.sources])
+        if options.output.suffix == ".safetensors":
+            save_safetensors(options.output, found.build(), vars(found.config))
+        else:
+            save_torchvision(options.output, found.build())
     except (OSError, ValueError) as error:
         parser.exit(2, f"export: {error}\n")
     print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")

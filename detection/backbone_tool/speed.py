@@ -5,7 +5,6 @@ Each backbone is measured in a process of its own, whose peak memory is then its
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from backbones import BackboneConfig, available
 from detection.backbone_tool.describe import costs
 from detection.benchmark.contestants import Ours
 from detection.benchmark.data import batches, open_data
+from detection.memory import most_resident, resident
 from detection.models.rcnn import mask_rcnn
 
 TIMM = (
@@ -57,14 +57,14 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         data = batches(*open_data(None, None, Path(folder)), size, batch, 1)[0]
     counted = costs(name, 800, 1333)
-    before = _resident()  # libraries and data
+    before = resident()  # libraries and data
     model = mask_rcnn(BackboneConfig(name))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all steps: an untrained network evaluates without overflow
     ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
     train = _rate(lambda: ours.train(data), batch, rounds)
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak() - before
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else most_resident() - before
     # What an untrained network detects by chance would decide about the time: nothing, so that no masks are made.
     model.box_head.score_threshold = 1.0
     infer = _rate(lambda: ours.infer(data), batch, rounds)
@@ -181,13 +181,3 @@ def _rate(step: Callable[[], object], batch: int, rounds: int) -> float:
         if i:
             seconds.append(time.perf_counter() - start)
     return batch / statistics.median(seconds)
-
-
-def _resident() -> int:
-    """Bytes in use by this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _peak() -> int:
-    """Bytes; Linux counts in kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

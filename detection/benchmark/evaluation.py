@@ -17,7 +17,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from detection.benchmark.timing import in_turn
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco
-from detection.evaluation.matching import Found, Matching, no_garbage_collection
+from detection.evaluation.matching import Matching
+from detection.memory import no_garbage_collection
 from detection.ops.masks import encode_masks
 from detection.structures import Batch, Detections
 
@@ -66,9 +67,9 @@ def _add_all(evaluator: CocoEvaluator, batches: Iterable[tuple[Batch, Detections
     matching = 0.0
     plain = Matching.add
 
-    def timed(self: Matching, found: Found) -> None:
+    def timed(self: Matching, image_ids: Iterable[int]) -> None:
         nonlocal matching
-        matching += _seconds(lambda: plain(self, found))
+        matching += _seconds(lambda: plain(self, image_ids))
 
     with patch.object(Matching, "add", timed):
         whole = sum(_seconds(lambda: evaluator.add(batch, found)) for batch, found in batches)  # noqa: B023

@@ -1,7 +1,6 @@
 """Peak memory of training steps, each contestant in a process of its own, so that none inherits what another held."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import torch
 
 from detection.benchmark.contestants import CLASSES, pair
 from detection.benchmark.data import batches, open_data
+from detection.memory import most_resident, resident
 from detection.structures import Batch, Targets
 
 CROWDED = 1000
@@ -44,13 +44,13 @@ def measure(options: Namespace, device: torch.device) -> None:
         data = crowded(size)
     ours, peer = pair(options.backbone, device, options.precisions[0], options.peer_precision)
     chosen: Any = peer if options.only_memory == "torchvision" else ours
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e3
+    before = resident()
     for _ in range(2):
         chosen.train(data)
     if device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 1e9)
     else:
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)  # kilobytes on Linux
+        print((most_resident() - before) / 1e9)
 
 
 def crowded(size: int) -> Batch:

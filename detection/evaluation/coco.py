@@ -4,6 +4,7 @@ Detections arrive in canvas pixels and are kept, and written, in pixels of the f
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,8 +14,9 @@ from pycocotools import mask as coco_mask
 
 from detection.evaluation.engines import STATISTICS, choose, is_fast, mean, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
-from detection.evaluation.matching import Matching, no_garbage_collection
-from detection.evaluation.results import check_result
+from detection.evaluation.matching import Matching, Rows, boxes_of_areas
+from detection.evaluation.results import check_results
+from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
 from detection.ops.masks import encode_masks, rounded_frames, run_lengths, sound_counts
 from detection.structures import IGNORE, Batch, Categories, Detections
@@ -90,7 +92,8 @@ class CocoEvaluator:
         self._found: dict[str, dict[int, _Found]] = {t: {} for t in self.iou_types}
         self._dropped: dict[int, int] = {}
         self._precision: dict[str, np.ndarray] = {}
-        self._matching = {t: Matching(self._truth[t], t) for t in self.iou_types if is_fast(self.engine)}
+        fast = self.iou_types if is_fast(self.engine) else ()
+        self._matching = {t: Matching(self._truth[t], t, partial(self._rows, iou_type=t)) for t in fast}
 
     @property
     def dropped(self) -> int:
@@ -138,8 +141,8 @@ class CocoEvaluator:
                 self._found["segm"][image_id] = _Found(scores, categories, [rle["counts"] for rle in rles])
             new.append(image_id)
         if is_fast(self.engine):
-            for iou_type, matching in self._matching.items():
-                matching.add(self._rows(new, iou_type))
+            for matching in self._matching.values():
+                matching.add(new)
 
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Add COCO result dicts, as :func:`~detection.evaluation.results.read_results` returns them.
@@ -149,11 +152,15 @@ class CocoEvaluator:
         Raises:
             ValueError: a result without its parts, of an unknown image or category, or an RLE that does not fit.
         """
+        with no_garbage_collection():
+            self._add_results(results)
+
+    def _add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        check_results(results)
         known = set(self.categories.ids)
         keys = {"bbox": "bbox", "segm": "segmentation"}
         groups: dict[str, dict[int, list[tuple[float, int, Any]]]] = {t: {} for t in self.iou_types}
         for index, result in enumerate(results):
-            check_result(result, f"result {index}")
             image_id, category_id = result["image_id"], result["category_id"]
             if image_id not in self._sizes:
                 raise ValueError(f"result {index}: image {image_id} is not in the ground truth")
@@ -257,18 +264,17 @@ class CocoEvaluator:
         if iou_type not in self._matching or not is_fast(self.engine):
             return score(self.engine, truth, self.results(iou_type), iou_type)
         matching = self._matching[iou_type]
-        rest = [image["id"] for image in truth["images"] if image["id"] not in matching.image_ids]
-        return matching.scores(self._rows(rest, iou_type))
+        return matching.scores(image["id"] for image in truth["images"] if image["id"] not in matching.image_ids)
 
-    def _rows(self, image_ids: Iterable[int], iou_type: str) -> Iterator[tuple[int, Any]]:
+    def _rows(self, image_id: int, iou_type: str) -> Rows:
         """What was found, if anything, as :mod:`~detection.evaluation.matching` takes it."""
-        for image_id in image_ids:
-            if iou_type == "segm":
-                yield image_id, [*self._image(image_id, iou_type)]
-            else:
-                found = self._found[iou_type].get(image_id, _NOTHING)
-                ids = np.full(len(found.scores), image_id)
-                yield image_id, np.column_stack([ids, found.values, found.scores, found.categories])
+        found = self._found[iou_type].get(image_id, _NOTHING)
+        ids, boxes, masks = np.full(len(found.scores), image_id), found.values, []
+        if iou_type == "segm":
+            size = [*self._sizes[image_id]]  # shared by all masks of the image
+            masks = [{"size": size, "counts": counts} for counts in found.values]
+            boxes = boxes_of_areas(masks)
+        return np.column_stack([ids, boxes, found.scores, found.categories]), masks
 
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]

@@ -1,6 +1,5 @@
 """Ground truth made safe to score: pycocotools crashes on, or silently mis-scores, what is repaired or refused here."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.evaluation.results import read_json
 from detection.ops.masks import run_lengths
 
 IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
@@ -32,10 +32,7 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     source = "ground truth"
     if isinstance(ground_truth, str | Path):
         source = str(ground_truth)
-        try:
-            ground_truth = json.loads(Path(ground_truth).read_bytes())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not a JSON file: {error}") from None
+        ground_truth = read_json(ground_truth)
     if not isinstance(ground_truth, Mapping) or not {"images", "categories"} <= ground_truth.keys():
         raise ValueError(f"{source}: expected a COCO dict with images, annotations and categories")
     images = {int(image["id"]): image for image in ground_truth["images"]}

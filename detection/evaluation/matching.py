@@ -1,24 +1,22 @@
-"""Matching images as they come, by hotcoco: when the last one is there, only adding up is left.
-
-Found: pairs of an image id and what was found there: for "bbox" an array (n, 7) float64 of image id, x, y, width,
-height, score and category id; for "segm" n COCO result dicts.
-"""
+"""Matching images as they come, by hotcoco: when the last one is there, only adding up is left."""
 
 import copy
-import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Mapping, Set
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from detection.evaluation.engines import hotcoco
+from detection.memory import no_garbage_collection
 
-Found = Iterable[tuple[int, Any]]
+Rows = tuple[np.ndarray, list[dict[str, Any]]]
+"""What was found in an image: an array (n, 7) float64 of image id, x, y, width, height, score and category id; and for
+"segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
 
-_CHUNK = 64
+_CHUNK = 256
 """Images matched at a time: enough for all threads, and few calls; too few for their dicts to need much memory."""
 
 
@@ -31,33 +29,35 @@ class Matching:
     Args:
         truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
         iou_type: "bbox" or "segm".
+        rows: by image id; asked for when the image is matched, so that no dict lives longer than that.
     """
 
-    def __init__(self, truth: Mapping[str, Any], iou_type: str) -> None:
+    def __init__(self, truth: Mapping[str, Any], iou_type: str, rows: Callable[[int], Rows]) -> None:
         self.image_ids: set[int] = set()
-        self._join = np.concatenate if iou_type == "bbox" else lambda parts: [*chain.from_iterable(parts)]
+        self._rows = rows
+        self._masks = iou_type == "segm"
         self._images = {image["id"]: image for image in truth["images"]}
         self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
         self._stream = hotcoco("matching").StreamingEval(truth["categories"], iou_type)
-        self._waiting: dict[int, Any] = {}
+        self._waiting: list[int] = []
 
-    def add(self, found: Found) -> None:
+    def add(self, image_ids: Iterable[int]) -> None:
         """Match images that were not matched before, as soon as there are enough of them."""
-        self._waiting |= dict(found)
-        self.image_ids |= self._waiting.keys()
+        self._waiting += image_ids
+        self.image_ids.update(self._waiting)
         if len(self._waiting) >= _CHUNK:
             self._match_waiting()
 
-    def scores(self, rest: Found) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, rest: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Precision and recall, as of :func:`~detection.evaluation.engines.score`, of what was matched and of ``rest``.
 
         The rest is matched for this once, so that it can still change.
         """
         self._match_waiting()
         stream = copy.copy(self._stream)  # one that was finished takes no more
-        self._update(stream, rest)
+        self._update(stream, [*rest])
         evaluation = stream.finalize()
         evaluation.accumulate()
         return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
@@ -76,24 +76,24 @@ class Matching:
             self.image_ids |= image_ids
 
     def _match_waiting(self) -> None:
-        self._update(self._stream, self._waiting.items())
-        self._waiting = {}
+        self._update(self._stream, self._waiting)
+        self._waiting = []
 
-    def _update(self, stream: Any, found: Found) -> None:
-        found = iter(found)
+    def _update(self, stream: Any, image_ids: list[int]) -> None:
         with no_garbage_collection():
-            while part := dict(islice(found, _CHUNK)):
+            for start in range(0, len(image_ids), _CHUNK):
+                part = image_ids[start : start + _CHUNK]
                 annotations = [*chain.from_iterable(self._annotations[id] for id in part)]
-                stream.update([self._images[id] for id in part], annotations, self._join([*part.values()]))
+                rows, masks = zip(*(self._rows(id) for id in part), strict=True)
+                found = {"segmentation": [*chain.from_iterable(masks)]} if self._masks else {}
+                stream.update([self._images[id] for id in part], annotations, np.concatenate(rows), **found)
 
 
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Half a million dicts in a row make the collector look through all of them again and again (10x slower)."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def boxes_of_areas(masks: list[dict[str, Any]]) -> np.ndarray:
+    """(n, 4): a box of each mask's area, by which hotcoco then sorts it into small, medium and large.
+
+    It takes the area of the box where there is one, and masks beside an array need one.
+    """
+    boxes = np.zeros((len(masks), 4))
+    boxes[:, 2], boxes[:, 3] = coco_mask.area(masks), 1
+    return boxes

@@ -18,7 +18,7 @@ from torch import Tensor
 UNKNOWN = 255
 """Fills the bitmap of an object whose mask is not known."""
 
-_CHUNK_OF_COUNTS = 8192
+_CHUNK_OF_COUNTS = 1024
 _CHUNK = 32
 """Detections encoded at a time: bounds the memory at about 30 floats per pixel column of each of them."""
 
@@ -311,40 +311,56 @@ def sound_counts(counts: Sequence[str], pixels: np.ndarray) -> np.ndarray:
 
 def _sound_chunk(counts: list[bytes], pixels: np.ndarray) -> np.ndarray:
     length = np.array([len(c) for c in counts])
-    code = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
-    owner = np.repeat(np.arange(len(counts)), length)
-    bad = np.bincount(owner, (code < 0) | (code > 63), minlength=len(counts)) > 0
-    bad |= length == 0
-    ends = length.cumsum() - 1
-    bad[length > 0] |= (code[ends[length > 0]] & 32) > 0
-    # What is broken would spoil its neighbours.
-    good = ~bad[owner]
-    code, owner = code[good], owner[good]
+    code = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # below 48 becomes large
+    more = (code & 32).astype(bool)
+    ends = length.cumsum()
+    bad = length == 0
+    bad[~bad] = more[ends[~bad] - 1]
+    owner: np.ndarray | None = None
+    if (code > 63).any():
+        owner = np.repeat(np.arange(len(counts)), length)
+        bad |= np.bincount(owner, code > 63, minlength=len(counts)) > 0
+    if bad.any():  # what is broken would spoil its neighbours
+        good = np.repeat(~bad, length)
+        code, more = code[good], more[good]
+        length = np.where(bad, 0, length)
+        ends = length.cumsum()
     if not code.size:
         return ~bad
-    last = np.flatnonzero(code & 32 == 0)
+    last = np.flatnonzero(~more)  # of each run
     size = np.diff(last, prepend=-1)
-    owner = owner[last]  # of each run
-    bad |= np.bincount(owner, size > 12, minlength=len(counts)) > 0
-    begin = last - size + 1
-    shift = 5 * (np.arange(code.size) - np.repeat(begin, size))
-    value = np.add.reduceat((code & 31) << np.minimum(shift, 60), begin)
-    value -= (code[last] & 16 != 0) * (np.int64(1) << np.minimum(5 * size, 62))
+    before = np.concatenate([[0], np.searchsorted(last, ends)])  # runs in front of each mask, and of all
+    number = np.diff(before)
+    whole = number > 0
+    starts = before[:-1][whole]
+    bad[whole] |= np.maximum.reduceat(size, starts) > 12
+    value = _values(code, last, np.minimum(size, 12))
     # Two chains of sums in each mask, of its odd and of its even runs; the first run stands for itself.
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    index = np.arange(len(value)) - np.repeat(starts, np.diff(np.append(starts, len(value))))
+    index = np.arange(len(value)) - np.repeat(starts, number[whole])
     runs = value.copy()
     for odd in (0, 1):
-        chain = np.flatnonzero((index % 2 == odd) & (index > 0))
+        chain = np.flatnonzero((index & 1 == odd) & (index > 0))
         sums = value[chain].cumsum()
-        first = np.flatnonzero(np.diff(owner[chain], prepend=-1))
-        before = np.where(first > 0, sums[first - 1], 0)
-        runs[chain] = sums - np.repeat(before, np.diff(np.append(first, len(chain))))
-    limit = pixels[owner]
-    bad |= np.bincount(owner, (runs < 0) | (runs > limit), minlength=len(counts)) > 0
+        first = np.flatnonzero(index[chain] == 2 - odd)
+        earlier = np.where(first > 0, sums[first - 1], 0)
+        runs[chain] = sums - np.repeat(earlier, np.diff(np.append(first, len(chain))))
+    limit = np.repeat(pixels, number)
     total = np.zeros(len(counts), dtype=np.int64)
-    np.add.at(total, owner, np.clip(runs, 0, limit))
+    outside = (runs < 0) | (runs > limit)
+    bad[whole] |= np.logical_or.reduceat(outside, starts)
+    total[whole] = np.add.reduceat(np.where(outside, 0, runs), starts)
     return ~bad & (total == pixels)
+
+
+def _values(code: np.ndarray, last: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The signed numbers whose last digits, of five bits, stand at ``last``; (n,) int64."""
+    begin = last - size + 1
+    value = (code[begin] & 31).astype(np.int64)
+    longer = np.flatnonzero(size > 1)  # few
+    for digit in range(1, int(size.max())):
+        longer = longer[size[longer] > digit]
+        value[longer] |= (code[begin[longer] + digit] & 31).astype(np.int64) << 5 * digit
+    return value - ((code[last] & 16 != 0) * (np.int64(1) << 5 * size))
 
 
 def _fill(points: np.ndarray, size: int) -> np.ndarray:

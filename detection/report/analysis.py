@@ -112,7 +112,7 @@ class Analysis:
     suspects: list[Suspect]
 
 
-def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 200, seed: int = 0) -> Analysis:
+def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 100, seed: int = 0) -> Analysis:
     """Analyse what an evaluator has collected.
 
     Args:

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help="all that there are if not given")
     parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default="coco")
     parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default="auto")
-    parser.add_argument("--resamplings", type=int, default=200, help="for the intervals; 0: none")
+    parser.add_argument("--resamplings", type=int, default=100, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=12, help="worst images to show")
     parser.add_argument("--size", type=int, nargs=2, metavar=("SHORT", "LONG"), help="sides to resize to")
     parser.add_argument("--flip", action="store_true", help="look at each image in a mirror, too")

@@ -4,7 +4,6 @@ Run ``python tests/robustness/scale.py [IMAGES [OBJECTS]]``; 118,000 and 860,000
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from detection.data.annotations import load_annotations
+from detection.memory import most_resident
 
 POINTS = 25
 """Per polygon, which gives a file as large as COCO's, 450 MB."""
@@ -49,11 +49,11 @@ def main() -> None:
         write_large(path, images, objects)
         megabytes = path.stat().st_size / 1e6
         # The largest so far is that of the writing, so little that it does not count.
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        before = most_resident() / 1e9
         start = time.process_time()
         annotations = load_annotations(path, need_masks=True)
         passed = time.process_time() - start
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        most = most_resident() / 1e9
     assert annotations.num_objects == objects
     print(f"{images} images, {objects} objects, {megabytes:.0f} MB: {passed:.1f} s, {before:.2f} -> {most:.2f} GB")
 

@@ -1,6 +1,5 @@
 """Images matched one after the other, in any order and by several, against pycocotools with all at once."""
 
-import gc
 import pickle
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,13 +11,13 @@ import pytest
 
 from detection.evaluation.engines import STATISTICS, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
-from detection.evaluation.matching import Matching, no_garbage_collection
+from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import read_results
 
 pytest.importorskip("hotcoco")
 
 
-class Rows:
+class Results:
     """Results by image, in the form that :class:`Matching` takes."""
 
     def __init__(self, results: Iterable[dict[str, Any]], iou_type: str) -> None:
@@ -27,14 +26,12 @@ class Rows:
             self._by_image[result["image_id"]].append(result)
         self._iou_type = iou_type
 
-    def of(self, image_ids: Iterable[int]) -> list[tuple[int, Any]]:
-        if self._iou_type == "segm":
-            return [(i, self._by_image[i]) for i in image_ids]
-        return [(i, np.array([self._row(r) for r in self._by_image[i]]).reshape(-1, 7)) for i in image_ids]
-
-    @staticmethod
-    def _row(result: dict[str, Any]) -> list[float]:
-        return [result["image_id"], *result["bbox"], result["score"], result["category_id"]]
+    def __call__(self, image_id: int) -> Rows:
+        results = self._by_image[image_id]
+        masks = [r["segmentation"] for r in results] if self._iou_type == "segm" else []
+        boxes = boxes_of_areas(masks) if masks else [r.get("bbox") for r in results]
+        rows = [[image_id, *box, r["score"], r["category_id"]] for box, r in zip(boxes, results, strict=True)]
+        return np.array(rows).reshape(-1, 7), masks
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -42,14 +39,14 @@ def test_any_order_equals_pycocotools_bit_for_bit(problem: Any, iou_type: str) -
     for seed in range(25):
         truth, results = problem(seed, iou_type)
         expected = score("pycocotools", truth, [dict(r) for r in results], iou_type)
-        rows = Rows(results, iou_type)
+        rows = Results(results, iou_type)
         order = np.random.default_rng(seed).permutation([image["id"] for image in truth["images"]]).tolist()
-        matching = Matching(truth, iou_type)
+        matching = Matching(truth, iou_type, rows)
         for image_id in order[:4]:
-            matching.add(rows.of([image_id]))
+            matching.add([image_id])
         assert matching.image_ids == {*order[:4]}
         for _ in range(2):  # what was left is matched anew
-            for ours, theirs in zip(matching.scores(rows.of(order[4:])), expected, strict=True):
+            for ours, theirs in zip(matching.scores(order[4:]), expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
 
 
@@ -58,18 +55,18 @@ def test_what_several_have_matched_equals_pycocotools_bit_for_bit(problem: Any, 
     for seed in range(25):
         truth, results = problem(seed, iou_type)
         expected = score("pycocotools", truth, [dict(r) for r in results], iou_type)
-        rows = Rows(results, iou_type)
+        rows = Results(results, iou_type)
         order = np.random.default_rng(seed).permutation([image["id"] for image in truth["images"]]).tolist()
         # The last one has an image that the first one has: none of its images may count.
         shares, known = (order[:3], order[3:5], [order[5], order[0]]), set()
-        whole = Matching(truth, iou_type)
+        whole = Matching(truth, iou_type, rows)
         for share in shares:
-            matching = Matching(truth, iou_type)
-            matching.add(rows.of(share))
+            matching = Matching(truth, iou_type, rows)
+            matching.add(share)
             whole.merge(pickle.loads(pickle.dumps(matching.state())), known)
             known |= {*share}
         assert whole.image_ids == {*order[:5]}
-        for ours, theirs in zip(whole.scores(rows.of(order[5:])), expected, strict=True):
+        for ours, theirs in zip(whole.scores(order[5:]), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -84,8 +81,8 @@ def test_only_the_best_hundred_of_a_class_count() -> None:
         {"image_id": 1, "category_id": 1, "bbox": box, "score": float(s)}
         for box, s in zip(random.permutation(boxes).tolist(), scores, strict=True)
     ]
-    matching = Matching(truth, "bbox")
-    matching.add(Rows(results, "bbox").of([1]))
+    matching = Matching(truth, "bbox", Results(results, "bbox"))
+    matching.add([1])
     for ours, theirs in zip(matching.scores([]), score("pycocotools", truth, results, "bbox"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -94,21 +91,9 @@ def test_only_the_best_hundred_of_a_class_count() -> None:
 def test_published_numbers_image_by_image(shared_data: Path, published: Any, iou_type: str) -> None:
     folder = shared_data / "coco_eval_reference"
     truth = clean_ground_truth(folder / "instances_val2014_100.json", masks=iou_type == "segm")
-    rows = Rows(read_results(folder / f"instances_val2014_fake{iou_type}100_results.json"), iou_type)
-    matching = Matching(truth, iou_type)
+    rows = Results(read_results(folder / f"instances_val2014_fake{iou_type}100_results.json"), iou_type)
+    matching = Matching(truth, iou_type, rows)
     for image in reversed(truth["images"]):
-        matching.add(rows.of([image["id"]]))
+        matching.add([image["id"]])
     numbers = summarize(*matching.scores([]))
     assert [numbers[name] for name in STATISTICS] == pytest.approx(published[iou_type], abs=1e-12)
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
-    was = gc.isenabled()
-    try:
-        (gc.enable if enabled else gc.disable)()
-        with no_garbage_collection():
-            assert not gc.isenabled()
-        assert gc.isenabled() == enabled
-    finally:
-        (gc.enable if was else gc.disable)()

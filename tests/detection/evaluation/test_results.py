@@ -23,8 +23,12 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_results(path, [BOX])
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="result 1: score is nan, but must be finite"):
         write_results(path, [BOX, BOX | {"score": float("nan")}])
+    with pytest.raises(ValueError, match=r"result 0: bbox is .*, but must be finite"):
+        write_results(path, [BOX | {"bbox": [1, float("inf"), 2, 3]}])
+    with pytest.raises(TypeError):
+        write_results(path, [BOX, MASK | {"segmentation": {"size": [4, 4], "counts": b"52203"}}])
     with pytest.raises(ValueError, match="result 1: image_id"):
         write_results(path, [BOX, BOX | {"image_id": None}])
     assert read_results(path) == [BOX]
