@@ -90,6 +90,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     pays = known if best_precision("auto") == "bf16-mixed" else known[:1]
     parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
     parser.add_argument("--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast")
+    parser.add_argument("--peer", choices=["detectron2"], help="a step and inference of this one, too, if installed")
     parser.add_argument("--compile", action="store_true", help="ours compiled, as with model.compile")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--rounds", type=int, default=5)

@@ -106,11 +106,15 @@ class Torchvision(Contestant):
             found: Sequence[dict[str, Tensor]] = self.model(self.lists(batch)[0])
         return found
 
+    def numbers(self, batch: Batch) -> list[int]:
+        """How many detections each image has."""
+        return [len(found["labels"]) for found in self.infer(batch)]
+
     def lists(self, batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         """Its inputs, made once for each batch, as its loader's time is not counted here."""
         key = id(batch.images)
         if key not in self._lists:
-            self._lists[key] = _as_lists(batch)
+            self._lists[key] = as_lists(batch)
         images, targets = self._lists[key]
         return (
             [image.to(self.device) for image in images],
@@ -136,18 +140,20 @@ def pair(backbone: str, device: torch.device, precision: str, peer_precision: st
 
 def equalise(ours: Ours, theirs: Torchvision, batch: Batch) -> None:
     """Spread the answers as trained ones are, and give ours the same weights."""
-    predictor = theirs.model.roi_heads.box_predictor  # type: ignore[union-attr]
-    theirs.model.eval()
+    spread_answers(theirs.model.roi_heads.box_predictor, lambda: theirs.infer(batch))  # type: ignore[union-attr, arg-type]
+    ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
+
+
+def spread_answers(predictor: nn.Module, infer: Callable[[], object]) -> None:
+    """Scale the layers :data:`SPREAD` of an untrained predictor."""
     for name, spread in SPREAD.items():
-        layer: nn.Linear = getattr(predictor, name)  # type: ignore[union-attr, assignment]
+        layer: nn.Linear = getattr(predictor, name)
         outputs: list[Tensor] = []
         hook = layer.register_forward_hook(lambda _m, _i, out, into=outputs: into.append(out))
-        with torch.inference_mode():
-            theirs.model(theirs.lists(batch)[0])
+        infer()
         hook.remove()
         with torch.no_grad():
             layer.weight.mul_(spread / outputs[0].std())
-    ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -157,7 +163,8 @@ def move(batch: Batch, device: torch.device) -> Batch:
     return Batch(images, sizes, originals, ids, targets)
 
 
-def _as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images of 0..1 and, of each, ``boxes``, ``labels`` from 1 and full-frame ``masks``."""
     assert batch.targets is not None
     assert batch.targets.masks is not None
     images, targets = [], []

@@ -1,13 +1,14 @@
 """What is timed beside torchvision: a step, inference, RoIAlign, loading."""
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.contestants import Ours, Torchvision, equalise, pair
+from detection.benchmark.contestants import Ours, equalise, pair
 from detection.benchmark.data import loaders
 from detection.benchmark.timing import Comparison, Step, in_turn
 from detection.data.annotations import Annotations
@@ -25,26 +26,31 @@ def model_rows(
     rows = []
     ours, peer = pair(options.backbone, device, precision, options.peer_precision)
     equalise(ours, peer, batch)
+    peers: dict[str, Any] = {"torchvision": peer}
+    if options.peer == "detectron2":
+        from detection.benchmark.detectron2 import detectron2
+
+        peers["detectron2"] = detectron2(options.backbone, device, options.peer_precision, batch)
     if options.compile:
         ours.model.compile_dense()  # type: ignore[operator]
     if "train" in options.parts:
-        steps: dict[str, Step] = {"ours": lambda: ours.train(batch), "torchvision": lambda: peer.train(batch)}
+        steps: dict[str, Step] = {"ours": lambda: ours.train(batch)}
+        steps |= {who: partial(one.train, batch) for who, one in peers.items()}
         rows.append(_model_row(f"training step, {label}", in_turn(steps, options.rounds), batch))
         shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
         equalise(ours, peer, batch)
     if "infer" in options.parts:
-        rows.append(_inference_row(options, ours, peer, batch, label))
+        rows.append(_inference_row(options, ours, peers, batch, label))
         shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
     return rows
 
 
-def _inference_row(options: Namespace, ours: Ours, peer: Torchvision, batch: Batch, label: str) -> dict[str, Any]:
-    steps: dict[str, Step] = {"ours": lambda: ours.infer(batch), "torchvision": lambda: peer.infer(batch)}
+def _inference_row(options: Namespace, ours: Ours, peers: dict[str, Any], batch: Batch, label: str) -> dict[str, Any]:
+    steps: dict[str, Step] = {"ours": lambda: ours.infer(batch)}
+    steps |= {who: partial(one.infer, batch) for who, one in peers.items()}
     row = _model_row(f"inference, {label}", in_turn(steps, options.rounds), batch)
-    row["detections"] = {
-        "ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels],
-        "torchvision": [len(found["labels"]) for found in peer.infer(batch)],
-    }
+    row["detections"] = {"ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels]}
+    row["detections"] |= {who: one.numbers(batch) for who, one in peers.items()}
     return row
 
 

@@ -18,7 +18,7 @@ from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import check_results
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
-from detection.ops.masks import encode_masks, rounded_frames, run_lengths, sound_counts
+from detection.ops.masks import encode_masks, mask_areas, rounded_frames, run_lengths, sound_counts
 from detection.structures import IGNORE, Batch, Categories, Detections
 
 
@@ -30,9 +30,11 @@ class _Found(NamedTuple):
     """(n,) int64, original ids."""
     values: Any
     """bbox: (n, 4) float64 x, y, width, height. segm: n compressed RLE counts (str)."""
+    areas: np.ndarray | None = None
+    """(n,) of masks, if known."""
 
 
-_NOTHING = _Found(np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
+_NOTHING = _Found(np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
 class CocoEvaluator:
@@ -138,7 +140,9 @@ class CocoEvaluator:
                 masks, frames = detections.masks[i][keep], boxes[i][keep]
                 frames = rounded_frames(frames, masks.shape[-1]) if self.rounded_frames else frames
                 rles = encode_masks(masks, frames, height, width)
-                self._found["segm"][image_id] = _Found(scores, categories, [rle["counts"] for rle in rles])
+                self._found["segm"][image_id] = _Found(
+                    scores, categories, [rle["counts"] for rle in rles], mask_areas(rles)
+                )
             new.append(image_id)
         if is_fast(self.engine):
             for matching in self._matching.values():
@@ -266,15 +270,22 @@ class CocoEvaluator:
         matching = self._matching[iou_type]
         return matching.scores(image["id"] for image in truth["images"] if image["id"] not in matching.image_ids)
 
-    def _rows(self, image_id: int, iou_type: str) -> Rows:
+    def _rows(self, image_ids: Sequence[int], iou_type: str) -> Rows:
         """What was found, if anything, as :mod:`~detection.evaluation.matching` takes it."""
-        found = self._found[iou_type].get(image_id, _NOTHING)
-        ids, boxes, masks = np.full(len(found.scores), image_id), found.values, []
+        found = [self._found[iou_type].get(image_id, _NOTHING) for image_id in image_ids]
+        masks: list[dict[str, Any]] = []
         if iou_type == "segm":
-            size = [*self._sizes[image_id]]  # shared by all masks of the image
-            masks = [{"size": size, "counts": counts} for counts in found.values]
-            boxes = boxes_of_areas(masks)
-        return np.column_stack([ids, boxes, found.scores, found.categories]), masks
+            for image_id, one in zip(image_ids, found, strict=True):
+                size = [*self._sizes[image_id]]  # shared by all masks of the image
+                masks += [{"size": size, "counts": counts} for counts in one.values]
+            known = all(one.areas is not None for one in found)
+            areas = np.concatenate([one.areas for one in found]) if known else mask_areas(masks)
+            boxes = boxes_of_areas(areas)
+        else:
+            boxes = np.concatenate([one.values for one in found])
+        ids = np.repeat(image_ids, [len(one.scores) for one in found])
+        scores, categories = (np.concatenate([one[k] for one in found]) for k in (0, 1))
+        return np.column_stack([ids, boxes, scores, categories]), masks
 
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]

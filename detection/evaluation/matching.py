@@ -7,14 +7,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from detection.evaluation.engines import hotcoco
 from detection.memory import no_garbage_collection
 
 Rows = tuple[np.ndarray, list[dict[str, Any]]]
-"""What was found in an image: an array (n, 7) float64 of image id, x, y, width, height, score and category id; and for
-"segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
+"""What was found in some images, one after the other: an array (n, 7) float64 of image id, x, y, width, height, score
+and category id; and for "segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
 
 _CHUNK = 256
 """Images matched at a time: enough for all threads, and few calls; too few for their dicts to need much memory."""
@@ -29,10 +28,10 @@ class Matching:
     Args:
         truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
         iou_type: "bbox" or "segm".
-        rows: by image id; asked for when the image is matched, so that no dict lives longer than that.
+        rows: of image ids; asked for when they are matched, so that no dict lives longer than that.
     """
 
-    def __init__(self, truth: Mapping[str, Any], iou_type: str, rows: Callable[[int], Rows]) -> None:
+    def __init__(self, truth: Mapping[str, Any], iou_type: str, rows: Callable[[list[int]], Rows]) -> None:
         self.image_ids: set[int] = set()
         self._rows = rows
         self._masks = iou_type == "segm"
@@ -84,16 +83,16 @@ class Matching:
             for start in range(0, len(image_ids), _CHUNK):
                 part = image_ids[start : start + _CHUNK]
                 annotations = [*chain.from_iterable(self._annotations[id] for id in part)]
-                rows, masks = zip(*(self._rows(id) for id in part), strict=True)
-                found = {"segmentation": [*chain.from_iterable(masks)]} if self._masks else {}
-                stream.update([self._images[id] for id in part], annotations, np.concatenate(rows), **found)
+                rows, masks = self._rows(part)
+                found = {"segmentation": masks} if self._masks else {}
+                stream.update([self._images[id] for id in part], annotations, rows, **found)
 
 
-def boxes_of_areas(masks: list[dict[str, Any]]) -> np.ndarray:
+def boxes_of_areas(areas: np.ndarray) -> np.ndarray:
     """(n, 4): a box of each mask's area, by which hotcoco then sorts it into small, medium and large.
 
     It takes the area of the box where there is one, and masks beside an array need one.
     """
-    boxes = np.zeros((len(masks), 4))
-    boxes[:, 2], boxes[:, 3] = coco_mask.area(masks), 1
+    boxes = np.zeros((len(areas), 4))
+    boxes[:, 2], boxes[:, 3] = areas, 1
     return boxes

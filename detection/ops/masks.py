@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 UNKNOWN = 255
@@ -290,6 +291,12 @@ def _decompress(counts: bytes) -> np.ndarray:
     value[1::2] = value[1::2].cumsum()
     value[2::2] = value[2::2].cumsum()
     return value
+
+
+def mask_areas(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(n,) pixels of COCO RLEs; pycocotools fails on more than 255 at once."""
+    parts = [coco_mask.area(list(rles[start : start + 255])) for start in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0, dtype=np.uint32), *parts])
 
 
 def sound_counts(counts: Sequence[str], pixels: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from detection.evaluation.engines import STATISTICS, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import read_results
+from detection.ops.masks import mask_areas
 
 pytest.importorskip("hotcoco")
 
@@ -26,11 +27,11 @@ class Results:
             self._by_image[result["image_id"]].append(result)
         self._iou_type = iou_type
 
-    def __call__(self, image_id: int) -> Rows:
-        results = self._by_image[image_id]
+    def __call__(self, image_ids: Iterable[int]) -> Rows:
+        results = [result for image_id in image_ids for result in self._by_image[image_id]]
         masks = [r["segmentation"] for r in results] if self._iou_type == "segm" else []
-        boxes = boxes_of_areas(masks) if masks else [r.get("bbox") for r in results]
-        rows = [[image_id, *box, r["score"], r["category_id"]] for box, r in zip(boxes, results, strict=True)]
+        boxes = boxes_of_areas(mask_areas(masks)) if masks else [r.get("bbox") for r in results]
+        rows = [[r["image_id"], *box, r["score"], r["category_id"]] for box, r in zip(boxes, results, strict=True)]
         return np.array(rows).reshape(-1, 7), masks
 
 

@@ -18,6 +18,7 @@ from detection.ops.masks import (
     UNKNOWN,
     crop_masks,
     encode_masks,
+    mask_areas,
     paste_masks,
     polygons_to_bitmap,
     rle_to_bitmap,
@@ -376,3 +377,12 @@ def test_a_crop_of_the_whole_box_is_the_mask_and_half_of_it_is_half(seed: int, s
     half = crop_masks(bitmap, box.float(), index, left.float(), 2 * size)[0, 0].numpy()
     wide = crop_masks(bitmap, box.float(), index, box.float(), 2 * size)[0, 0].numpy()
     assert abs(half.mean() - wide[:, :size].mean()) < 0.12
+
+
+def test_areas_of_more_masks_than_pycocotools_can_count_at_once() -> None:
+    bitmaps = np.random.default_rng(0).random((20, 15, 600)) < 0.4
+    rles = coco_mask.encode(np.asfortranarray(bitmaps.astype(np.uint8)))
+    with pytest.raises(OverflowError):  # once it can, ours can go
+        coco_mask.area(rles)
+    np.testing.assert_array_equal(mask_areas(rles), bitmaps.sum(axis=(0, 1)))
+    assert mask_areas([]).shape == (0,)

@@ -1,0 +1,84 @@
+"""detectron2's Mask R-CNN, where it is installed: lists of dicts, instances with full-frame masks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detection.benchmark.contestants import Contestant, as_lists, spread_answers
+from detection.structures import Batch
+
+try:
+    from detectron2 import model_zoo
+    from detectron2.layers import FrozenBatchNorm2d
+    from detectron2.modeling import build_model
+    from detectron2.structures import BitMasks, Boxes, Instances
+    from detectron2.utils.events import EventStorage
+except ImportError as error:
+    raise ImportError(f"--peer detectron2: it cannot be imported ({error})") from error
+
+ZOO = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN_{}x.yaml"
+BACKBONES = {"resnet50": ZOO.format("R_50", 1), "resnet101": ZOO.format("R_101", 3)}
+"""Those that its zoo has a configuration for."""
+
+
+class Detectron2(Contestant):
+    """With its own random weights: the work is the same, the answers are not."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lists: dict[int, list[dict[str, Any]]] = {}
+
+    def train(self, batch: Batch) -> None:
+        self.model.train()
+        with self.autocast(), EventStorage():
+            losses = self.model(self.lists(batch))
+        self.update(losses, lambda part: None)
+
+    @torch.inference_mode()
+    def infer(self, batch: Batch) -> Sequence[dict[str, Any]]:
+        self.model.eval()
+        with self.autocast():
+            found: Sequence[dict[str, Any]] = self.model(self.lists(batch))
+        return found
+
+    def numbers(self, batch: Batch) -> list[int]:
+        """How many detections each image has."""
+        return [len(found["instances"]) for found in self.infer(batch)]
+
+    def lists(self, batch: Batch) -> list[dict[str, Any]]:
+        """Its inputs, made once for each batch; it brings them to the device."""
+        key = id(batch.images)
+        if key not in self._lists:
+            self._lists[key] = [_as_dict(*one) for one in zip(*as_lists(batch), strict=True)]
+        return self._lists[key]
+
+
+def detectron2(backbone: str, device: torch.device, precision: str, batch: Batch) -> Detectron2:
+    """Its Mask R-CNN of the zoo: norms frozen, two stages fixed, and as many answers as a trained one gives.
+
+    Raises:
+        ValueError: a backbone that the zoo has no configuration for.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"--peer detectron2: its zoo has {' and '.join(BACKBONES)}, not {backbone}")
+    config = model_zoo.get_config(BACKBONES[backbone])
+    config.MODEL.DEVICE = str(device)
+    torch.manual_seed(0)
+    model: nn.Module = build_model(config)
+    for module in model.modules():  # as the others have it
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.fill_(1.5)
+    peer = Detectron2(model, device, precision)
+    spread_answers(model.roi_heads.box_predictor, lambda: peer.infer(batch))  # type: ignore[union-attr, arg-type]
+    return peer
+
+
+def _as_dict(image: Tensor, target: dict[str, Tensor]) -> dict[str, Any]:
+    height, width = image.shape[1:]
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(target["boxes"])
+    instances.gt_classes = target["labels"] - 1
+    instances.gt_masks = BitMasks(target["masks"].bool())
+    return {"image": (image * 255).byte(), "instances": instances, "height": height, "width": width}
