@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Backbone
+from backbones.conv import Conv2d
 from backbones.norms import conv_norm, make_norm
 
 
@@ -66,9 +67,9 @@ class BasicBlock(nn.Module):
         stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv1 = Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.bn1 = make_norm(norm, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(norm, width)
         self.downsample = _projection(inputs, width, stride, norm) if shortcut else None
         self.shortcut = shortcut
@@ -108,7 +109,7 @@ class Bottleneck(nn.Module):
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
         self.bn1 = make_norm(norm, inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, second, padding=dilation, dilation=dilation, groups=groups, bias=False)
+        self.conv2 = Conv2d(inner, inner, 3, second, padding=dilation, dilation=dilation, groups=groups, bias=False)
         self.bn2 = make_norm(norm, inner)
         self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
         self.bn3 = make_norm(norm, outputs)

@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")
     parser.add_argument("--only-memory", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.peer and find_spec(options.peer) is None:
+        parser.error(f"--peer {options.peer}: it is not installed")
+    return options
 
 
 def _line(row: dict[str, Any]) -> str:

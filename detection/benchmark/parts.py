@@ -26,11 +26,7 @@ def model_rows(
     rows = []
     ours, peer = pair(options.backbone, device, precision, options.peer_precision)
     equalise(ours, peer, batch)
-    peers: dict[str, Any] = {"torchvision": peer}
-    if options.peer == "detectron2":
-        from detection.benchmark.detectron2 import detectron2
-
-        peers["detectron2"] = detectron2(options.backbone, device, options.peer_precision, batch)
+    peers: dict[str, Any] = {"torchvision": peer, **_detectron2(options, device, batch)}
     if options.compile:
         ours.model.compile_dense()  # type: ignore[operator]
     if "train" in options.parts:
@@ -38,11 +34,21 @@ def model_rows(
         steps |= {who: partial(one.train, batch) for who, one in peers.items()}
         rows.append(_model_row(f"training step, {label}", in_turn(steps, options.rounds), batch))
         shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
+        # Trained ones would find less.
         equalise(ours, peer, batch)
+        peers |= _detectron2(options, device, batch)
     if "infer" in options.parts:
         rows.append(_inference_row(options, ours, peers, batch, label))
         shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
     return rows
+
+
+def _detectron2(options: Namespace, device: torch.device, batch: Batch) -> dict[str, Any]:
+    if options.peer != "detectron2":
+        return {}
+    from detection.benchmark.detectron2 import detectron2
+
+    return {"detectron2": detectron2(options.backbone, device, options.peer_precision, batch)}
 
 
 def _inference_row(options: Namespace, ours: Ours, peers: dict[str, Any], batch: Batch, label: str) -> dict[str, Any]:

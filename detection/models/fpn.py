@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from backbones.conv import Conv2d
 from backbones.norms import make_norm
 
 
@@ -93,7 +94,7 @@ class FPN(nn.Module):
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:
     """A convolution and its norm, if any."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
+    conv = Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
