@@ -31,7 +31,7 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
     path = Path(path)
     check_results(results, f"{path}: ")
     numbers = chain(map(itemgetter("score"), results), *(result.get("bbox", ()) for result in results))
-    if not math.isfinite(math.fsum(map(abs, numbers))):  # orjson would write null
+    if not all(map(math.isfinite, numbers)):  # orjson would write null
         raise ValueError(f"{path}: {_infinite(results)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
@@ -134,11 +134,13 @@ def _are_plain(results: Sequence[Any]) -> bool:
 
 
 def _infinite(results: Sequence[Mapping[str, Any]]) -> str:
-    for index, result in enumerate(results):
-        for key, numbers in (("score", [result["score"]]), ("bbox", result.get("bbox", ()))):
-            if not all(map(math.isfinite, numbers)):
-                return f"result {index}: {key} is {result[key]!r}, but must be finite"
-    return "the sum of all numbers is not finite"
+    """What is not finite, of results of which one is not."""
+    return next(
+        f"result {index}: {key} is {result[key]!r}, but must be finite"
+        for index, result in enumerate(results)
+        for key, numbers in (("score", [result["score"]]), ("bbox", result.get("bbox", ())))
+        if not all(map(math.isfinite, numbers))
+    )
 
 
 def _types(values: Iterable[Any]) -> set[type]:
