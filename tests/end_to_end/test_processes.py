@@ -83,24 +83,32 @@ def same_weights(one: Path, two: Path) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
+FOUR_EPOCHS = ("--model.schedule.length", "4", "--trainer.limit_val_batches", "0")
+"""Of three steps each."""
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    """Two ranks that were never stopped."""
+    torchrun(config, 2, *FOUR_EPOCHS, "--run.folder", config.parent / "whole")
+    return config.parent / "whole"
+
+
 @pytest.mark.parametrize(("step", "workers"), [(5, 0), (6, 2)])
-def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, tmp_path, step, workers):
-    """Ten epochs of three steps; the ranks agree to stop at step 10: after the first of the fourth epoch."""
-    options = ("--model.schedule.length", "4", "--data.workers", workers, "--trainer.limit_val_batches", "0")
-    torchrun(config, 2, *options, "--run.folder", tmp_path / "whole")
-    stopped = torchrun(
-        config, 2, *options, "--run.folder", tmp_path / "parts", *agent(rank=1, step=step, signal=15), code=1
-    )
+def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tmp_path, step, workers):
+    """The ranks agree to stop at step 10, after the first of the fourth epoch; how many load images does not matter."""
+    options = (*FOUR_EPOCHS, "--data.workers", workers, "--run.folder", tmp_path)
+    stopped = torchrun(config, 2, *options, *agent(rank=1, step=step, signal=15), code=1)
     assert "exitcode  : 143" in stopped.output
-    assert last(tmp_path / "parts")["global_step"] == 10
-    torchrun(config, 2, *options, "--run.folder", tmp_path / "parts", "--resume", "auto")
-    assert last(tmp_path / "parts")["global_step"] == 12
-    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert last(tmp_path)["global_step"] == 10
+    torchrun(config, 2, *options, "--resume", "auto")
+    assert last(tmp_path)["global_step"] == 12
+    assert same_weights(whole, tmp_path)
 
 
 def test_two_ranks_go_on_as_one(config, tmp_path):
     """Another world size: the same images follow, and the run ends at the same step."""
-    options = ("--model.schedule.length", "4", "--trainer.limit_val_batches", "0", "--run.folder", tmp_path / "run")
+    options = (*FOUR_EPOCHS, "--run.folder", tmp_path / "run")
     torchrun(config, 2, *options, *agent(rank=0, step=5, signal=15), code=1)
     before = last(tmp_path / "run")
     torchrun(config, 1, *options, "--resume", "auto")
