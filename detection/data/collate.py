@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from detection.data.transforms import Resize
 from detection.structures import IGNORE, Batch, Sample, Targets, Unresized
 
 MIN_OBJECTS = 16
@@ -23,7 +24,7 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
         A batch; its images lie channels-last in memory.
     """
     sizes = [_size(sample) for sample in samples]
-    return _pack(samples, sizes, _canvas(sizes, divisor, canvases))
+    return _pack(samples, sizes, canvas_of(sizes, divisor, canvases))
 
 
 def collate_unresized(
@@ -31,8 +32,8 @@ def collate_unresized(
 ) -> Unresized:
     """As :func:`collate`, of samples whose images are to be resized on the device."""
     stored, wanted = [_size(sample) for sample in samples], [sample.wanted or _size(sample) for sample in samples]
-    batch = _pack(samples, wanted, _canvas(stored, 1, None))
-    return Unresized(batch, torch.tensor(stored), torch.tensor(_canvas(wanted, divisor, canvases)))
+    batch = _pack(samples, wanted, canvas_of(stored, 1, None))
+    return Unresized(batch, torch.tensor(stored), torch.tensor(canvas_of(wanted, divisor, canvases)))
 
 
 def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Batch:
@@ -67,14 +68,23 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
     )
 
 
-def _canvas(
-    sizes: Sequence[tuple[int, int]], divisor: int, canvases: Sequence[tuple[int, int]] | None
+def canvas_of(
+    sizes: Sequence[tuple[int, int]], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
 ) -> tuple[int, int]:
+    """Height and width of the canvas on which :func:`collate` puts images of these sizes."""
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
     fitting = [canvas for canvas in canvases or () if canvas[0] >= height and canvas[1] >= width]
     if fitting:
         return min(fitting, key=lambda canvas: canvas[0] * canvas[1])
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def own_canvases(
+    sizes: np.ndarray, resize: Resize, divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
+) -> np.ndarray:
+    """(n, 2) height and width of each image's canvas if it were alone, from the sizes (n, 2) of the files."""
+    own = [canvas_of([resize.size(height, width)], divisor, canvases) for height, width in sizes.tolist()]
+    return np.array(own, dtype=np.int64).reshape(-1, 2)
 
 
 def _size(sample: Sample) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from detection.data.image import MAX_PIXELS, read_image
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform
 from detection.structures import Depth, Sample
 
-__all__ = ["CocoDataset", "read_image"]
+__all__ = ["CocoDataset", "Together", "read_image"]
 
 
 @dataclass(frozen=True)
@@ -194,3 +194,16 @@ class CocoDataset(Dataset[Sample]):
                 "leads out of the image folder; correct it, or set data.allow_outside_root"
             )
         return self.image_root / name
+
+
+class Together(Dataset[list[Sample]]):
+    """A data set whose items are lists of samples, by lists of image numbers: for batches of unequal length."""
+
+    def __init__(self, data: CocoDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, numbers: list[int]) -> list[Sample]:
+        return [self.data[number] for number in numbers]

@@ -3,6 +3,7 @@
 Training: every rank gets the same number of batches. Evaluation: every image once, on one rank.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -100,19 +101,29 @@ class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
 class EvalBatchSampler(Sampler[list[int]]):
     """Batches of image numbers: every so many-th batch for each rank, nothing twice.
 
-    The batches are the same for any number of ranks, and so is what a detector finds, to the last bit. A rank for
-    which no batch is left gets the last image again, because every rank needs something to do; the evaluator counts an
-    image once.
+    Images share a batch only where each alone would be padded to the same canvas. So a detector finds in an image what
+    it finds in it alone, whatever the batch size: norms over the whole map (group norm) and attention see the padding.
+    The batches are the same for any number of ranks, too. A rank for which no batch is left gets the last image again,
+    because every rank needs something to do; the evaluator counts an image once.
+
+    Args:
+        canvases: (n, 2) height and width to which each image would be padded.
     """
 
-    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        starts = range(0, length, batch_size)
-        self.starts = starts[rank::world_size] or range(max(0, length - 1), length)
-        self.length, self.batch_size = length, batch_size
+    def __init__(self, canvases: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, canvas in enumerate(canvases.tolist()):
+            alike[tuple(canvas)].append(number)
+        batches = [
+            numbers[start : start + batch_size]
+            for numbers in alike.values()
+            for start in range(0, len(numbers), batch_size)
+        ]
+        batches.sort()  # by their first images
+        self.batches = batches[rank::world_size] or [[len(canvases) - 1]][: len(canvases)]
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in self.starts:
-            yield list(range(start, min(start + self.batch_size, self.length)))
+        return iter(self.batches)

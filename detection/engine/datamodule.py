@@ -12,8 +12,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from detection.data.annotations import Annotations, check_same_categories, load_annotations
-from detection.data.collate import collate, collate_unresized
-from detection.data.dataset import CocoDataset, Reading
+from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.dataset import CocoDataset, Reading, Together
 from detection.data.image import MAX_PIXELS
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
@@ -326,10 +326,11 @@ class CocoDataModule(LightningDataModule):
     def _eval_loader(self, split: str) -> DataLoader[Any]:
         trainer: Any = self.trainer
         dataset = self._dataset(split)
-        batches = EvalBatchSampler(len(dataset), self.eval_batch_size, trainer.global_rank, trainer.world_size)
-        # The numbers one by one: Lightning wraps the batch sampler of prediction loaders and knows only torch's own.
-        numbers = [number for batch in batches for number in batch]
-        return DataLoader(dataset=dataset, batch_size=self.eval_batch_size, sampler=numbers, **self._loading(split))
+        sizes, resize = self.annotations[split].sizes, Resize(*self.test_size, self.resize)
+        canvases = own_canvases(sizes, resize, canvases=self.canvases)
+        batches = EvalBatchSampler(canvases, self.eval_batch_size, trainer.global_rank, trainer.world_size)
+        # As single items: Lightning wraps the batch sampler of prediction loaders and knows only torch's own.
+        return DataLoader(Together(dataset), batch_size=None, sampler=batches, **self._loading(split))
 
     def _dataset(self, split: str, resize_later: bool = False) -> CocoDataset:
         transforms: list[Transform] = []

@@ -3,20 +3,21 @@
 n detections  m mask side.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detection.data.collate import collate
+from detection.data.collate import canvas_of, collate
 from detection.data.transforms import Resize
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
 from detection.ops.masks import encode_masks, rounded_frames
 from detection.ops.nms import nms
-from detection.structures import Sample
+from detection.structures import Batch, Sample
 
 
 class Found(NamedTuple):
@@ -40,7 +41,7 @@ class Found(NamedTuple):
 def find(
     model: FasterRCNN, images: Sequence[np.ndarray], size: tuple[int, int] | None = None, flip: bool = False
 ) -> list[Found]:
-    """Run the model over images in one batch.
+    """Run the model over images, those together that each alone would have the same canvas.
 
     Args:
         model: used in evaluation mode and left in the mode it was in.
@@ -53,24 +54,31 @@ def find(
     for image in images:
         seen = np.ascontiguousarray(image[:, ::-1]) if flip else image
         samples.append(Sample(resize.image(seen), 0, (image.shape[0], image.shape[1])))
-    batch = collate(samples, divisor=model.stride)
-    device = model.pixel_mean.device
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, sample in enumerate(samples):
+        alike[canvas_of([sample.image.shape[:2]], model.stride)].append(number)
     was_training = model.training
     model.eval()
-    detections = model(batch.images.to(device), batch.sizes.to(device))
+    found: dict[int, Found] = {}
+    for numbers in alike.values():
+        batch = collate([samples[number] for number in numbers], divisor=model.stride)
+        found |= zip(numbers, _find(model, batch, flip), strict=True)
     model.train(was_training)
-    found = []
-    for i, image in enumerate(images):
+    return [found[number] for number in range(len(images))]
+
+
+def _find(model: FasterRCNN, batch: Batch, mirrored: bool) -> Iterator[Found]:
+    device = model.pixel_mean.device
+    detections = model(batch.images.to(device), batch.sizes.to(device))
+    for i, (_, width) in enumerate(batch.original_sizes.tolist()):
         one = detections.image(i)
         sizes, original = batch.sizes[i : i + 1].to(device), batch.original_sizes[i : i + 1].to(device)
         boxes = box_ops.rescale(one.boxes[None].double(), sizes, original)[0].cpu()
         masks = None if one.masks is None else one.masks.float().cpu()
-        if flip:
-            width = image.shape[1]
+        if mirrored:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)
-        found.append(Found(boxes, one.scores.float().cpu(), one.labels.cpu(), masks))
-    return found
+        yield Found(boxes, one.scores.float().cpu(), one.labels.cpu(), masks)
 
 
 def find_in_views(

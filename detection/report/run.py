@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from detection.data.annotations import Annotations, load_annotations
-from detection.data.collate import collate
+from detection.data.collate import collate, own_canvases
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
@@ -89,11 +89,13 @@ def detect(
         images: folder that the file names begin at.
         precision: ``fp32`` or ``bf16``.
     """
-    dataset = CocoDataset(annotations, images, [Resize(*model.test_size, model.resize)], reading=_reading(model))
+    resize = Resize(*model.test_size, model.resize)
+    dataset = CocoDataset(annotations, images, [resize], reading=_reading(model))
+    canvases = own_canvases(annotations.sizes, resize, model.stride)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=EvalBatchSampler(len(dataset), batch_size, rank, world),
+        batch_sampler=EvalBatchSampler(canvases, batch_size, rank, world),
         collate_fn=partial(collate, divisor=model.stride),
         num_workers=workers,
     )
@@ -124,7 +126,7 @@ def detect_looking(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     labels = matching_labels(model.categories, evaluator.categories)
     ids = evaluator.categories.ids
-    numbers = [number for batch in EvalBatchSampler(len(dataset), 1, rank, world) for number in batch]
+    numbers = [number for batch in EvalBatchSampler(annotations.sizes, 1, rank, world) for number in batch]
     for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0):
         sample = dataset[i]
         found = look(sample.image)

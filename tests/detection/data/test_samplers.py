@@ -106,22 +106,42 @@ def test_no_image_is_an_error():
         TrainBatchSampler(SIZES[:0], 4)
 
 
+def canvases(count):
+    """Three kinds, in no order."""
+    return np.array([(32, 64), (64, 32), (64, 64)])[np.random.default_rng(count).integers(3, size=count)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_evaluation_batches_have_one_canvas_and_as_many_images_as_they_can(count, batch_size):
+    sides = canvases(count)
+    batches = list(EvalBatchSampler(sides, batch_size))
+    assert all(len({tuple(sides[number]) for number in batch}) == 1 for batch in batches)
+    kinds = np.unique(sides, axis=0, return_counts=True)[1]
+    assert len(batches) == sum(-(-kinds // batch_size))
+    assert [batch[0] for batch in batches] == sorted(batch[0] for batch in batches)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5))
 def test_evaluation_sees_every_image_and_none_twice_but_fillers(count, batch_size, world_size):
-    shares = [list(itertools.chain(*EvalBatchSampler(count, batch_size, r, world_size))) for r in range(world_size)]
+    shares = [
+        list(itertools.chain(*EvalBatchSampler(canvases(count), batch_size, r, world_size))) for r in range(world_size)
+    ]
     assert set(itertools.chain(*shares)) == set(range(count))
     assert all(shares)
     fillers = sum(share == [count - 1] for share in shares)
     assert sum(map(len, shares)) - count <= fillers
-    sampler = EvalBatchSampler(count, batch_size, 0, world_size)
+    sampler = EvalBatchSampler(canvases(count), batch_size, 0, world_size)
     assert len(list(sampler)) == len(sampler)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5))
 def test_evaluation_batches_are_the_same_for_any_number_of_ranks(count, batch_size, world_size):
-    alone = set(map(tuple, EvalBatchSampler(count, batch_size)))
-    together = [set(map(tuple, EvalBatchSampler(count, batch_size, r, world_size))) for r in range(world_size)]
+    alone = set(map(tuple, EvalBatchSampler(canvases(count), batch_size)))
+    together = [
+        set(map(tuple, EvalBatchSampler(canvases(count), batch_size, r, world_size))) for r in range(world_size)
+    ]
     assert alone <= set().union(*together)
     assert set().union(*together) - alone <= {(count - 1,)}

@@ -188,7 +188,7 @@ def test_only_training_is_augmented(shapes):
         height, width = batch.sizes[0].tolist()
         inverted = 255 - batch.images[..., :height, :width]
         assert (inverted.int() - pictures[int(batch.image_ids)][..., :height, :width].int()).abs().max() <= 2
-    assert not any(type(t).__name__ == "Albumentations" for t in data.val_dataloader().dataset.transforms)
+    assert not any(type(t).__name__ == "Albumentations" for t in data.val_dataloader().dataset.data.transforms)
 
 
 def test_every_image_fits_one_of_few_canvases():

@@ -1,0 +1,39 @@
+"""What a model finds in a data set does not depend on the batches."""
+
+import numpy as np
+import torch
+
+from backbones import BackboneConfig
+from detection.data.annotations import load_annotations
+from detection.evaluation.coco import CocoEvaluator
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.rcnn import build_detector
+from detection.report.run import detect
+from detection.shapes import write_shapes
+
+
+def test_images_of_all_sizes_in_batches_give_what_they_give_alone(tmp_path):
+    """Group norm sees the padding, of which an image has more beside a larger one."""
+    root = write_shapes(tmp_path, train=1, val=8, size=(40, 110))
+    annotations = load_annotations(root / "annotations" / "instances_val.json")
+    sizes = {tuple(size) for size in annotations.sizes.tolist()}
+    torch.manual_seed(0)
+    model = build_detector(
+        len(annotations.categories),
+        BackboneConfig("resnet10", norm="group"),
+        FPNConfig(channels=16),
+        box_head=BoxHeadConfig(hidden=16, score_threshold=0.0),
+    )
+    model.test_size = (64, 128)
+    found = []
+    for batch_size in (1, 4):
+        evaluator = CocoEvaluator(annotations.to_coco(), ("bbox",))
+        detect(model, annotations, root / "val", evaluator, batch_size)
+        found.append(evaluator.results("bbox"))
+    alone, together = found
+    assert len(sizes) > 4
+    assert len(alone) == len(together) > 100
+    for key in ("score", "bbox"):
+        ours, theirs = (np.array([one[key] for one in results]) for results in (together, alone))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
