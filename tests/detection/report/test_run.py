@@ -31,9 +31,10 @@ def test_images_of_all_sizes_in_batches_give_what_they_give_alone(tmp_path):
         evaluator = CocoEvaluator(annotations.to_coco(), ("bbox",))
         detect(model, annotations, root / "val", evaluator, batch_size)
         found.append(evaluator.results("bbox"))
-    alone, together = found
+    alone, together = (np.array([[r["image_id"], r["category_id"], r["score"], *r["bbox"]] for r in f]) for f in found)
     assert len(sizes) > 4
     assert len(alone) == len(together) > 100
-    for key in ("score", "bbox"):
-        ours, theirs = (np.array([one[key] for one in results]) for results in (together, alone))
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    # Those of almost the same score may change places.
+    distance = np.abs(alone[:, None] - together[None]).max(axis=2)
+    assert distance.min(axis=0).max() < 1e-3
+    assert distance.min(axis=1).max() < 1e-3
