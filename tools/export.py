@@ -25,10 +25,11 @@ def main(arguments: list[str] | None = None) -> None:
         if options.output.suffix not in (".safetensors", ".pth"):
             raise ValueError(f"{options.output}: the name must end in .safetensors or .pth")
         found = average([load_pretrained(source) for source in options.sources])
+        model = found.build()
         if options.output.suffix == ".safetensors":
-            save_safetensors(options.output, found.build(), vars(found.config))
+            save_safetensors(options.output, model, vars(found.config))
         else:
-            save_torchvision(options.output, found.build())
+            save_torchvision(options.output, model)
     except (OSError, ValueError) as error:
         parser.exit(2, f"export: {error}\n")
     print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")

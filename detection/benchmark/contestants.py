@@ -45,7 +45,7 @@ class Contestant:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def update(self, losses: dict[str, Tensor], mark: Mark) -> None:
+    def update(self, losses: dict[str, Tensor], mark: Mark = _unmarked) -> None:
         self.optimizer.zero_grad()
         mark("backward")
         torch.stack(list(losses.values())).sum().backward()
@@ -97,7 +97,7 @@ class Torchvision(Contestant):
         images, targets = self.lists(batch)
         with self.autocast():
             losses = self.model(images, targets)
-        self.update(losses, _unmarked)
+        self.update(losses)
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Sequence[dict[str, Tensor]]:

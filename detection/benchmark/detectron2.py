@@ -34,7 +34,7 @@ class Detectron2(Contestant):
         self.model.train()
         with self.autocast(), EventStorage():
             losses = self.model(self.lists(batch))
-        self.update(losses, lambda part: None)
+        self.update(losses)
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Sequence[dict[str, Any]]:

@@ -25,20 +25,21 @@ def model_rows(
     """A training step and inference, of one batch and one precision."""
     rows = []
     ours, peer = pair(options.backbone, device, precision, options.peer_precision)
-    equalise(ours, peer, batch)
-    peers: dict[str, Any] = {"torchvision": peer, **_detectron2(options, device, batch)}
+
+    def fresh() -> dict[str, Any]:
+        """The peers; before each part, as trained ones find less."""
+        equalise(ours, peer, batch)
+        return {"torchvision": peer, **_detectron2(options, device, batch)}
+
     if options.compile:
         ours.model.compile_dense()  # type: ignore[operator]
     if "train" in options.parts:
-        steps: dict[str, Step] = {"ours": lambda: ours.train(batch)}
-        steps |= {who: partial(one.train, batch) for who, one in peers.items()}
+        steps: dict[str, Step] = {"ours": partial(ours.train, batch)}
+        steps |= {who: partial(one.train, batch) for who, one in fresh().items()}
         rows.append(_model_row(f"training step, {label}", in_turn(steps, options.rounds), batch))
         shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
-        # Trained ones would find less.
-        equalise(ours, peer, batch)
-        peers |= _detectron2(options, device, batch)
     if "infer" in options.parts:
-        rows.append(_inference_row(options, ours, peers, batch, label))
+        rows.append(_inference_row(options, ours, fresh(), batch, label))
         shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
     return rows
 
@@ -52,7 +53,7 @@ def _detectron2(options: Namespace, device: torch.device, batch: Batch) -> dict[
 
 
 def _inference_row(options: Namespace, ours: Ours, peers: dict[str, Any], batch: Batch, label: str) -> dict[str, Any]:
-    steps: dict[str, Step] = {"ours": lambda: ours.infer(batch)}
+    steps: dict[str, Step] = {"ours": partial(ours.infer, batch)}
     steps |= {who: partial(one.infer, batch) for who, one in peers.items()}
     row = _model_row(f"inference, {label}", in_turn(steps, options.rounds), batch)
     row["detections"] = {"ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels]}

@@ -323,7 +323,6 @@ def _sound_chunk(counts: list[bytes], pixels: np.ndarray) -> np.ndarray:
     ends = length.cumsum()
     bad = length == 0
     bad[~bad] = more[ends[~bad] - 1]
-    owner: np.ndarray | None = None
     if (code > 63).any():
         owner = np.repeat(np.arange(len(counts)), length)
         bad |= np.bincount(owner, code > 63, minlength=len(counts)) > 0

@@ -3,7 +3,6 @@
 n detections  m mask side.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detection.data.collate import canvas_of, collate
+from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
@@ -54,13 +54,11 @@ def find(
     for image in images:
         seen = np.ascontiguousarray(image[:, ::-1]) if flip else image
         samples.append(Sample(resize.image(seen), 0, (image.shape[0], image.shape[1])))
-    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, sample in enumerate(samples):
-        alike[canvas_of([sample.image.shape[:2]], model.stride)].append(number)
+    canvases = np.array([canvas_of([sample.image.shape[:2]], model.stride) for sample in samples])
     was_training = model.training
     model.eval()
     found: dict[int, Found] = {}
-    for numbers in alike.values():
+    for numbers in EvalBatchSampler(canvases, len(samples)):
         batch = collate([samples[number] for number in numbers], divisor=model.stride)
         found |= zip(numbers, _find(model, batch, flip), strict=True)
     model.train(was_training)
