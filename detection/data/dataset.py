@@ -106,11 +106,6 @@ class CocoDataset(Dataset[Sample]):
         return sample
 
     def _sample(self, index: int, scene: Scene) -> Sample:
-        masks = None
-        if self.masks:
-            masks = np.zeros((len(scene.boxes), self.mask_size, self.mask_size), dtype=np.uint8)
-            for k in range(len(masks)):
-                masks[k] = scene.bitmap(k, self.mask_size)
         height, width = (int(side) for side in self.annotations.sizes[index])
         return Sample(
             image=scene.image,
@@ -119,7 +114,7 @@ class CocoDataset(Dataset[Sample]):
             boxes=scene.boxes.astype(np.float32),
             labels=scene.labels,
             crowd=scene.crowd,
-            masks=masks,
+            masks=scene.bitmaps(self.mask_size) if self.masks else None,
             wanted=scene.wanted,
         )
 

@@ -146,7 +146,7 @@ def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     if data.startswith(_PNG) and not _png_ends(data):
         raise ValueError(f"{path}: the PNG is cut short; copy it again")
     # Whatever comes before the scan, such as a thumbnail, may have an end marker of its own.
-    if data.startswith(_JPEG) and data.find(b"\xff\xd9", _jpeg_frame(data)[1]) < 0:
+    if data.startswith(_JPEG) and data.rfind(b"\xff\xd9", _jpeg_frame(data)[1]) < 0:
         raise ValueError(f"{path}: the JPEG is cut short; copy it again")
 
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from detection.ops.masks import UNKNOWN, polygons_to_bitmap, rle_to_bitmap
+from detection.ops.masks import UNKNOWN, rle_to_bitmap
+from detection.ops.polygons import polygons_to_bitmaps
 from detection.structures import ResizeMethod, Segmentation
 
 MIN_VISIBLE = 1.0
@@ -62,20 +63,25 @@ class Scene:
             segmentations=[self.segmentations[k] for k in numbers],
         )
 
+    def bitmaps(self, size: int = 112) -> np.ndarray:
+        """(k, size, size) uint8: the masks in the frames of their boxes; UNKNOWN where there is none."""
+        return self._drawn(self.segmentations, self.boxes, size)
+
     def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
-        """(size, size) uint8: the ``k``-th mask in the frame of its box (or another); UNKNOWN where there is none."""
-        segmentation = self.segmentations[k]
-        if segmentation is None:
-            return np.full((size, size), UNKNOWN, dtype=np.uint8)
-        corners = ((self.boxes[k] if box is None else box).reshape(2, 2) - self.offset) / self.scale
-        then = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-        draw: Any = polygons_to_bitmap if isinstance(segmentation, list) else rle_to_bitmap
-        bitmap = draw(segmentation, then, size)
-        if self.scale[0] < 0:
-            bitmap = bitmap[:, ::-1]
-        if self.scale[1] < 0:
-            bitmap = bitmap[::-1]
-        return np.ascontiguousarray(bitmap)
+        """(size, size) uint8: the ``k``-th mask in the frame of its box, or of another."""
+        return self._drawn([self.segmentations[k]], (self.boxes[k] if box is None else box)[None], size)[0]
+
+    def _drawn(self, segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
+        corners = (boxes.reshape(-1, 2, 2) - self.offset) / self.scale
+        then = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], then, size)
+        for k, segmentation in enumerate(segmentations):
+            if segmentation is None:
+                bitmaps[k] = UNKNOWN
+            elif not isinstance(segmentation, list):
+                bitmaps[k] = rle_to_bitmap(segmentation, then[k], size)
+        mirrored = tuple(slice(None, None, -1 if factor < 0 else 1) for factor in self.scale[::-1])
+        return np.ascontiguousarray(bitmaps[:, *mirrored])
 
 
 class Transform(Protocol):

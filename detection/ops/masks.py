@@ -1,4 +1,4 @@
-"""Masks: polygons and RLE to bitmaps, bitmaps to RoIs, and predicted masks to COCO RLE.
+"""Masks: RLE to bitmaps, bitmaps to RoIs, and predicted masks to COCO RLE.
 
 B images   G ground truths (padded)   S RoIs   n detections   M bitmap side   m side of a predicted mask
 A bitmap lives in the frame of its box: cell (i, j) of M x M is the centre of the (i, j)-th part of the box.
@@ -24,31 +24,8 @@ _CHUNK = 32
 """Detections encoded at a time: bounds the memory at about 30 floats per pixel column of each of them."""
 
 
-def polygons_to_bitmap(polygons: Sequence[np.ndarray], box: np.ndarray, size: int = 112) -> np.ndarray:
-    """Draw the union of polygons in the frame of a box.
-
-    A cell is inside a polygon by the even-odd rule at its centre. A polygon too thin to hold any centre marks
-    the cells that its outline runs through, so that no part of an object vanishes.
-
-    Args:
-        polygons: each (k, 2), x and y in pixels, finite; may reach over the box.
-        box: (4,).
-
-    Returns:
-        (size, size) uint8 of 0 and 1.
-    """
-    box = np.asarray(box, dtype=np.float64)
-    scale = size / np.maximum(box[2:] - box[:2], 1e-6)
-    bitmap = np.zeros((size, size), dtype=np.uint8)
-    for polygon in polygons:
-        points = (np.asarray(polygon, dtype=np.float64).reshape(-1, 2) - box[:2]) * scale
-        filled = _fill(points, size)
-        bitmap |= filled if filled.any() else _outline(points, size)
-    return bitmap
-
-
 def rle_to_bitmap(rle: Mapping[str, Any], box: np.ndarray, size: int = 112) -> np.ndarray:
-    """Sample a COCO RLE at the cell centres of a box, without decoding the image.
+    """Sample a COCO RLE at the cell centres of a box, decoding the columns of the box only.
 
     Args:
         rle: ``size`` (height, width) and ``counts``: compressed (str, bytes) or a list of runs.
@@ -62,15 +39,18 @@ def rle_to_bitmap(rle: Mapping[str, Any], box: np.ndarray, size: int = 112) -> n
     """
     ends = run_lengths(rle).cumsum()
     height, width = (int(side) for side in rle["size"])
+    if not height * width:
+        return np.zeros((size, size), dtype=np.uint8)
     x0, y0, x1, y1 = (float(value) for value in box)
     centres = (np.arange(size) + 0.5) / size
     columns, rows = np.floor(x0 + centres * (x1 - x0)), np.floor(y0 + centres * (y1 - y0))
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-    # COCO runs go down the columns; runs of ones have odd numbers. Columns first keeps the queries sorted.
-    columns, rows = columns.clip(0, max(width - 1, 0)), rows.clip(0, max(height - 1, 0))
-    position = (columns[:, None] * height + rows).astype(np.int64)
-    ones = (np.searchsorted(ends, position.ravel(), side="right") & 1).astype(np.uint8)
-    return ones.reshape(size, size).T * inside
+    columns, rows = (v.clip(0, side - 1).astype(np.int64) for v, side in ((columns, width), (rows, height)))
+    # COCO runs go down the columns; runs of ones have odd numbers.
+    first, last = int(columns[0]), int(columns[-1])
+    ends = np.concatenate([[first * height], ends.clip(first * height, (last + 1) * height)])
+    ones = np.repeat((np.arange(len(ends) - 1) & 1).astype(np.uint8), np.diff(ends)).reshape(-1, height)
+    return ones[columns - first][:, rows].T * inside
 
 
 def run_lengths(rle: Mapping[str, Any]) -> np.ndarray:
@@ -281,7 +261,7 @@ def _decompress(counts: bytes) -> np.ndarray:
     if code.size == 0 or code.min() < 0 or code.max() > 63 or code[-1] & 32:
         raise ValueError("RLE counts are empty, cut off, or hold characters that are none of COCO's")
     last = np.flatnonzero(code & 32 == 0)
-    size = np.diff(last, prepend=-1)
+    size = np.concatenate([last[:1] + 1, last[1:] - last[:-1]])
     if size.max() > 12:
         raise ValueError("RLE counts hold a run of more than 60 bits")
     begin = last - size + 1
@@ -367,30 +347,3 @@ def _values(code: np.ndarray, last: np.ndarray, size: np.ndarray) -> np.ndarray:
         longer = longer[size[longer] > digit]
         value[longer] |= (code[begin[longer] + digit] & 31).astype(np.int64) << 5 * digit
     return value - ((code[last] & 16 != 0) * (np.int64(1) << 5 * size))
-
-
-def _fill(points: np.ndarray, size: int) -> np.ndarray:
-    """Even-odd fill of a polygon (k, 2) in cells: where a row's centre line crosses an edge, the rest of it flips."""
-    following = np.roll(points, -1, axis=0)
-    upper = np.where(points[:, 1:] <= following[:, 1:], points, following)
-    lower = np.where(points[:, 1:] <= following[:, 1:], following, points)
-    first = np.ceil(upper[:, 1] - 0.5).clip(0, size).astype(np.int64)
-    rows = np.ceil(lower[:, 1] - 0.5).clip(0, size).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(points)), rows)
-    row = np.arange(len(edge)) - np.repeat(rows.cumsum() - rows, rows) + first[edge]
-    start, end = upper[edge], lower[edge]
-    x = start[:, 0] + (row + 0.5 - start[:, 1]) * (end[:, 0] - start[:, 0]) / (end[:, 1] - start[:, 1])
-    column = np.ceil(x - 0.5).clip(0, size).astype(np.int64)
-    flips = np.bincount(row * (size + 1) + column, minlength=size * (size + 1)).reshape(size, size + 1)
-    return (flips[:, :size].cumsum(axis=1) & 1).astype(np.uint8)
-
-
-def _outline(points: np.ndarray, size: int) -> np.ndarray:
-    """The cells that the outline of a polygon (k, 2) runs through."""
-    along = np.linspace(0, 1, 2 * size + 1)[:, None, None]
-    path = (points + along * (np.roll(points, -1, axis=0) - points)).reshape(-1, 2)
-    path = path[((path >= 0) & (path <= size)).all(axis=1)]
-    column, row = np.floor(path).clip(max=size - 1).astype(np.int64).T
-    bitmap = np.zeros((size, size), dtype=np.uint8)
-    bitmap[row, column] = 1
-    return bitmap

@@ -1,8 +1,5 @@
 """Bitmaps, RoI targets and RLE against pycocotools, torchvision, grid_sample and slow loops."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,86 +17,12 @@ from detection.ops.masks import (
     encode_masks,
     mask_areas,
     paste_masks,
-    polygons_to_bitmap,
     rle_to_bitmap,
     rounded_frames,
     run_lengths,
     sound_counts,
 )
-
-
-def frame_from_bitmap(bitmap: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The full frame of a bitmap: each pixel centre takes the cell it falls into."""
-    size = len(bitmap)
-    i = np.floor((np.arange(height) + 0.5 - box[1]) / (box[3] - box[1]) * size).astype(int)
-    j = np.floor((np.arange(width) + 0.5 - box[0]) / (box[2] - box[0]) * size).astype(int)
-    inside = ((i >= 0) & (i < size))[:, None] & ((j >= 0) & (j < size))
-    return bitmap[i.clip(0, size - 1)[:, None], j.clip(0, size - 1)] * inside
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
-def inside_even_odd(x: float, y: float, polygon: np.ndarray) -> bool:
-    """The textbook ray test."""
-    inside = False
-    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if (y0 <= y) != (y1 <= y) and x >= x0 + (y - y0) * (x1 - x0) / (y1 - y0):
-            inside = not inside
-    return inside
-
-
-class TestPolygons:
-    def test_square_by_hand(self) -> None:
-        # In the frame of (10, 20, 18, 24), 4 x 4 cells of 2 x 1 pixels, the square covers columns 1-2, rows 1-3.
-        square = np.array([[12, 21], [16, 21], [16, 24], [12, 24.0]])
-        expected = [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
-        assert polygons_to_bitmap([square], np.array([10, 20, 18, 24.0]), size=4).tolist() == expected
-
-    def test_equals_the_ray_test_at_every_cell_centre(self) -> None:
-        random = np.random.default_rng(0)
-        for _ in range(20):
-            polygon = random.uniform(-5, 25, (random.integers(3, 9), 2))  # self-crossing, and over the box
-            bitmap = polygons_to_bitmap([polygon], np.array([0, 0, 20, 10.0]), size=10)
-            expected = [[inside_even_odd(2 * (j + 0.5), i + 0.5, polygon) for j in range(10)] for i in range(10)]
-            if np.any(expected):
-                np.testing.assert_array_equal(bitmap, np.array(expected, dtype=np.uint8))
-
-    def test_union_over_polygons(self) -> None:
-        box = np.array([0, 0, 8, 8.0])
-        left, right = np.array([[0, 0], [5, 0], [5, 8], [0, 8.0]]), np.array([[3, 0], [8, 0], [8, 8], [3, 8.0]])
-        assert polygons_to_bitmap([left, right], box, size=8).all()
-
-    def test_thin_polygon_does_not_vanish(self) -> None:
-        thin = np.array([[0, 50.1], [100, 50.1], [100, 50.2], [0, 50.2]])
-        bitmap = polygons_to_bitmap([thin], np.array([0, 0, 100, 100.0]), size=10)
-        assert bitmap[5].all()
-        assert bitmap.sum() == 10
-
-    def test_no_polygon_and_polygon_outside_the_box(self) -> None:
-        box = np.array([0, 0, 10, 10.0])
-        assert not polygons_to_bitmap([], box).any()
-        assert not polygons_to_bitmap([np.array([[20, 20], [30, 20], [30, 30.0]])], box).any()
-        assert polygons_to_bitmap([np.array([[-1e8, -1e8], [1e8, -1e8], [1e8, 1e8], [-1e8, 1e8]])], box).all()
-
-    def test_agrees_with_pycocotools_on_real_objects(self, shared_data: Path) -> None:
-        coco = json.loads((shared_data / "coco_eval_reference/instances_val2014_100.json").read_text())
-        images = {image["id"]: image for image in coco["images"]}
-        agreement = []
-        for annotation in coco["annotations"][:60]:
-            if annotation["iscrowd"]:
-                continue
-            height, width = (images[annotation["image_id"]][key] for key in ("height", "width"))
-            flat = annotation["segmentation"]
-            judge = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
-            x, y, w, h = annotation["bbox"]
-            box = np.array([x, y, x + w, y + h])
-            bitmap = polygons_to_bitmap([np.reshape(p, (-1, 2)) for p in flat], box)
-            agreement.append(mask_iou(frame_from_bitmap(bitmap, box, height, width), judge))
-        # pycocotools rounds outlines to fifths of a pixel and fills by its own rule: half a pixel around small objects.
-        assert np.mean(agreement) > 0.975
-        assert np.min(agreement) > 0.9
+from tests.detection.ops.test_polygons import frame_from_bitmap
 
 
 class TestRle:

@@ -1,0 +1,104 @@
+"""Polygons to bitmaps, those of all objects of an image at once.
+
+n objects   P polygons   E points of all of them   R crossings of outlines and rows   M bitmap side
+W 64-bit words in a row of a bitmap, one bit for each cell, the first cell in the lowest
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_CHUNK = 32
+"""Objects drawn at a time: bounds the memory."""
+
+
+def polygons_to_bitmaps(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, size: int = 112) -> np.ndarray:
+    """Draw the union of each object's polygons in the frame of its box.
+
+    Cell (i, j) of M x M is the centre of the (i, j)-th part of the box. It is inside a polygon by the even-odd rule. A
+    polygon too thin to hold any centre marks the cells that its outline runs through, so that no part of an object
+    vanishes.
+
+    Args:
+        objects: n lists of polygons, each (k, 2) with k > 0, x and y in pixels, finite; may reach over the box.
+        boxes: (n, 4) XYXY.
+        size: M.
+
+    Returns:
+        (n, M, M) uint8 of 0 and 1.
+    """
+    bitmaps = np.zeros((len(objects), size, size), dtype=np.uint8)
+    boxes = np.asarray(boxes, dtype=np.float64)
+    for start in range(0, len(objects), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        _draw(objects[part], boxes[part], bitmaps[part])
+    return bitmaps
+
+
+def _draw(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, bitmaps: np.ndarray) -> None:
+    size = bitmaps.shape[1]
+    polygons = [polygon for parts in objects for polygon in parts]
+    if not polygons:
+        return
+    number = np.array([len(parts) for parts in objects])
+    owner = np.repeat(np.arange(len(objects)), number)
+    length = np.array([len(polygon) for polygon in polygons])
+    scale = size / np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    of = np.repeat(owner, length)
+    points = (np.concatenate(polygons) - boxes[of, :2]) * scale[of]
+    words = _fill(points, length, size)
+    some = np.flatnonzero(number)
+    union = np.bitwise_or.reduceat(words, (number.cumsum() - number)[some], axis=0).astype("<u8", copy=False)
+    bitmaps[some] = np.unpackbits(union.view(np.uint8), axis=-1, bitorder="little")[..., :size]
+    ends = length.cumsum()
+    for thin in np.flatnonzero(~words.any(axis=(1, 2))).tolist():
+        bitmaps[owner[thin]] |= _outline(points[ends[thin] - length[thin] : ends[thin]], size)
+
+
+def _fill(points: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
+    """Even-odd fill: where a row's centre line crosses an edge, the rest of the row flips.
+
+    Args:
+        points: (E, 2) in cells.
+        length: (P,) points of each polygon.
+
+    Returns:
+        (P, M, W) uint64; bits of the last word that are no cells repeat the last cell.
+    """
+    ends = length.cumsum()
+    following = np.arange(1, len(points) + 1)
+    following[ends - 1] = ends - length
+    ahead = points[following]
+    down = points[:, 1:] <= ahead[:, 1:]
+    upper, lower = np.where(down, points, ahead), np.where(down, ahead, points)
+    first = np.ceil(upper[:, 1] - 0.5).clip(0, size).astype(np.int64)
+    rows = np.ceil(lower[:, 1] - 0.5).clip(0, size).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(points)), rows)  # (R,)
+    row = np.arange(len(edge)) - np.repeat(rows.cumsum() - rows, rows) + first[edge]
+    y0, dx, dy = upper[:, 1], lower[:, 0] - upper[:, 0], lower[:, 1] - upper[:, 1]
+    x = upper[:, 0].take(edge) + (row + 0.5 - y0.take(edge)) * dx.take(edge) / dy.take(edge)
+    column = np.ceil(x - 0.5).clip(0, size).astype(np.int64)
+    inside = column < size
+    polygon = np.repeat(np.arange(len(length)), length)[edge]
+    line, column = (polygon * size + row)[inside], column[inside]
+
+    per_row = -(-size // 64)
+    words = np.zeros((len(length), size, per_row), dtype=np.uint64)
+    bit = np.uint64(1) << (column % 64).astype(np.uint64)
+    np.bitwise_xor.at(words.reshape(-1), line * per_row + column // 64, bit)
+    for shift in (1, 2, 4, 8, 16, 32):  # each cell becomes the parity of all flips up to it
+        words ^= words << np.uint64(shift)
+    for word in range(1, per_row):  # go on with the parity of the word before
+        words[..., word] ^= (words[..., word - 1] >> np.uint64(63)) * np.uint64(2**64 - 1)
+    return words
+
+
+def _outline(points: np.ndarray, size: int) -> np.ndarray:
+    """The cells that the outline of a polygon (k, 2) runs through."""
+    along = np.linspace(0, 1, 2 * size + 1)[:, None, None]
+    path = (points + along * (np.roll(points, -1, axis=0) - points)).reshape(-1, 2)
+    path = path[((path >= 0) & (path <= size)).all(axis=1)]
+    column, row = np.floor(path).clip(max=size - 1).astype(np.int64).T
+    bitmap = np.zeros((size, size), dtype=np.uint8)
+    bitmap[row, column] = 1
+    return bitmap
