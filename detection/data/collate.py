@@ -79,11 +79,9 @@ def canvas_of(
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
-def own_canvases(
-    sizes: np.ndarray, resize: Resize, divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
-) -> np.ndarray:
+def own_canvases(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> np.ndarray:
     """(n, 2) height and width of each image's canvas if it were alone, from the sizes (n, 2) of the files."""
-    own = [canvas_of([resize.size(height, width)], divisor, canvases) for height, width in sizes.tolist()]
+    own = [canvas_of([resize.size(height, width)], divisor) for height, width in sizes.tolist()]
     return np.array(own, dtype=np.int64).reshape(-1, 2)
 
 

@@ -6,7 +6,9 @@ Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``va
 
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
 from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.engine.sharding import Sharded, gather, release, shard
+from detection.engine.transfer import SideStream
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
 from detection.models.box_head import BoxHeadConfig
@@ -74,8 +77,9 @@ class DetectionModule(LightningModule):
             weights: A whole detector's weights to start from, whose settings are then taken, too:
                 torchvision:maskrcnn_resnet50_fpn_v2, detectron2:mask_rcnn_R_50_FPN_3x, mmdetection:NAME,
                 ORIGIN:FILE, or a file; see docs/pretrained.md. backbone.weights is then not used.
-            compile: Compile backbone, pyramid and RPN head with torch.compile; images are then padded to a few sizes,
-                for each of which it takes a minute once. Needs a C++ compiler on a CPU.
+            compile: Compile backbone, pyramid and RPN head with torch.compile. Training images are then padded to a
+                few sizes, for each of which it takes a minute once; in evaluation, which pads each image as if it were
+                alone, the most common sizes are compiled. Needs a C++ compiler on a CPU.
 
         Raises:
             InputError: an unknown backbone, or settings that no detector can have.
@@ -88,6 +92,8 @@ class DetectionModule(LightningModule):
         self.evaluators: dict[str, CocoEvaluator] = {}
         self._loss_sums: list[Tensor] = []
         self._loss_names: list[str] = []
+        self._side_stream: SideStream | None = None  # on CUDA
+        self._common_shapes: set[tuple[int, ...]] = set()  # of evaluation, if those are compiled
         with user_input():
             check_configs(self.configs)
             optimizer.check()
@@ -185,7 +191,10 @@ class DetectionModule(LightningModule):
         if self.clock is not None:
             self.clock("transfer")
         raw = batch.batch if isinstance(batch, Unresized) else batch
-        moved: Batch = super().transfer_batch_to_device(raw, device, dataloader_idx)
+        copy = partial(super().transfer_batch_to_device, raw, device, dataloader_idx)
+        if device.type == "cuda" and self._side_stream is None:
+            self._side_stream = SideStream(device)
+        moved: Batch = copy() if self._side_stream is None else self._side_stream(copy)
         if isinstance(batch, Unresized):
             sizes, wanted, canvas = batch.stored.tolist(), raw.sizes.tolist(), batch.canvas.tolist()
             moved = moved._replace(images=resize_images(moved.images, sizes, wanted, tuple(canvas)))
@@ -201,7 +210,8 @@ class DetectionModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
         """Detections in canvas pixels, on the CPU."""
-        detections: Detections = self.model(batch.images, batch.sizes)
+        with self._as_compiled(batch):
+            detections: Detections = self.model(batch.images, batch.sizes)
         detections = Detections(*(None if v is None else v.cpu() for v in detections))  # type: ignore[arg-type]
         self.evaluators["predict"].add(batch, detections)
         return detections
@@ -253,25 +263,33 @@ class DetectionModule(LightningModule):
             validated(checkpoint)
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
-        features = self.model.features(batch.images, batch.sizes)
+        with self._as_compiled(batch):
+            dense = self.model.dense(batch.images, batch.sizes)
         # The same samples for the same images at every evaluation, so that losses can be compared.
         generator = self._generator(tuple(batch.image_ids.tolist()))
         if batch.targets is not None:
-            losses = self.model.losses(batch, features, generator)
+            losses = self.model.losses(batch, dense, generator)
             self._loss_names = list(losses)
             values = torch.stack([value.double() for value in losses.values()])
             self._loss_sums.append(torch.cat([values, values.new_ones(1)]) * len(batch.images))
-        detections: Detections = self.model(batch.images, batch.sizes, features)
+        detections: Detections = self.model(batch.images, batch.sizes, dense)
         self.evaluators[split].add(batch, detections)
         return detections
+
+    def _as_compiled(self, batch: Batch) -> AbstractContextManager[Any]:
+        """Evaluation pads each image as if it were alone, to many sizes; the rare ones are not worth compiling."""
+        common = tuple(batch.images.shape[i] for i in (0, 2, 3)) in self._common_shapes
+        return nullcontext() if common or not self.compile_dense else torch.compiler.set_stance("force_eager")
 
     def _generator(self, key: tuple[int, ...]) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(zlib.crc32(repr(key).encode()))
 
     def _begin(self, split: str) -> None:
         self._loss_sums = []
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.compile_dense:
+            self._common_shapes = {(data.eval_batch_size, *canvas) for canvas in data.common_canvases(split)}
         if split not in self.evaluators:
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
             with user_input():
                 rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.rounded_frames

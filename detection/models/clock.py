@@ -11,7 +11,7 @@ import torch
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 
 BEGINS = {
-    "dense": ("features",),
+    "dense": ("dense",),
     "proposals": ("rpn.losses", "rpn.propose"),
     "box head": ("box_head.losses", "box_head.detect"),
     "mask head": ("mask_head.losses", "mask_head.masks"),

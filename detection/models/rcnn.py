@@ -4,7 +4,8 @@ images -> backbone C2..C5 -> pyramid P2..P6 -> proposals -> boxes -> masks.
 Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FPN).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,26 @@ from detection.models.rpn import RPN, RPNConfig
 from detection.ops.levels import Levels, as_levels
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, RoISamples
 
-Pyramid = Sequence[Tensor]
+COMPILED_SHAPES = 64
+"""So many shapes of images may be compiled, in training and in evaluation; PyTorch's own limit is 8."""
+
+
+class Dense(NamedTuple):
+    """What is computed of whole images; L levels of N_l anchors."""
+
+    levels: Levels
+    """P2..P6."""
+    logits: list[Tensor]
+    """L times (B, N_l) float32: objectness, without gradient, since proposals have none."""
+    deltas: list[Tensor]
+    """L times (B, N_l, 4) float32, the same."""
 
 
 class FasterRCNN(nn.Module):
     """Two stages over a feature pyramid: proposals, then a class and a box for each.
 
-    Training and inference are two methods, :meth:`losses` and :meth:`forward`; both accept features computed before,
-    so that validation has losses and detections for the price of one pass.
+    Training and inference are two methods, :meth:`losses` and :meth:`forward`; both accept what was computed of the
+    images before, so that validation has losses and detections for the price of one pass.
     """
 
     stride = 32
@@ -40,6 +53,7 @@ class FasterRCNN(nn.Module):
         self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
         self.resize: ResizeMethod = "opencv"  # and how
         self.depth: Depth = 8  # bits per channel of the images it learned from
+        self._dense: Callable[[FasterRCNN, Tensor, Tensor], Dense] = _dense
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
@@ -73,45 +87,48 @@ class FasterRCNN(nn.Module):
         columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # (B, W)
         return x * (rows[:, None, :, None] & columns[:, None, None, :])
 
-    def compile_dense(self, backend: str = "inductor") -> None:
-        """Compile what works on whole images, backbone, pyramid and RPN head, for each canvas it meets.
+    def dense(self, images: Tensor, sizes: Tensor) -> Dense:
+        """Everything that works on whole images: backbone, pyramid, and RPN head; arguments as for :meth:`features`."""
+        return self._dense(self, images, sizes)
 
-        Parameters keep their names. What comes after works on few numbers, and NMS asks the host how many.
+    def compile_dense(self, backend: str = "inductor") -> None:
+        """Compile :meth:`dense` as one graph, for each shape of images it meets.
+
+        What comes after works on few numbers, and NMS asks the host how many.
         """
-        for part in (self.backbone, self.fpn, self.rpn):
-            part.compile(backend=backend, dynamic=False, fullgraph=True)
+        # Shapes that are left open would need no graph each, but take PyTorch from minutes to hours.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+        self._dense = torch.compile(_dense, backend=backend, dynamic=False, fullgraph=True)
 
     def losses(
-        self, batch: Batch, features: Pyramid | None = None, generator: torch.Generator | None = None
+        self, batch: Batch, dense: Dense | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Scalar losses by name; their sum is what training minimises.
 
         Args:
             batch: with targets.
-            features: from :meth:`features`; computed if None.
+            dense: from :meth:`dense`; computed if None.
             generator: draws the samples of both stages; the global one if None.
         """
-        levels = as_levels(self.features(batch.images, batch.sizes) if features is None else features)
-        return self.box_losses(batch, levels, generator)[0]
+        return self.box_losses(batch, dense or self.dense(batch.images, batch.sizes), generator)[0]
 
-    def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
+    def forward(self, images: Tensor, sizes: Tensor, dense: Dense | None = None) -> Detections:
         """Detections in canvas pixels; arguments as for :meth:`features`."""
-        return self.boxes(images, sizes, as_levels(self.features(images, sizes) if features is None else features))
+        return self.boxes(images, sizes, dense or self.dense(images, sizes))
 
-    def boxes(self, images: Tensor, sizes: Tensor, levels: Levels) -> Detections:
+    def boxes(self, images: Tensor, sizes: Tensor, dense: Dense) -> Detections:
         """Detections without masks."""
+        levels, logits, deltas = dense
         anchors = self._anchors(images, levels)
-        logits, deltas = self.rpn(levels.maps)
         return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes, levels.grids), sizes)
 
     def box_losses(
-        self, batch: Batch, levels: Levels, generator: torch.Generator | None = None
+        self, batch: Batch, dense: Dense, generator: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], RoISamples]:
         """The losses of the RPN and the box head, and the RoIs that were sampled."""
         assert batch.targets is not None
+        levels, logits, deltas = dense
         anchors = self._anchors(batch.images, levels)
-        with torch.no_grad():  # no gradient flows through proposals, and the loss asks for a few anchors only
-            logits, deltas = self.rpn(levels.maps)
         losses = self.rpn.losses(levels, anchors, batch, generator)
         proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, levels.grids, train=True)
         samples = self.box_head.sample(proposals, batch.targets, generator)
@@ -119,6 +136,14 @@ class FasterRCNN(nn.Module):
 
     def _anchors(self, images: Tensor, levels: Levels) -> list[Tensor]:
         return self.anchors((images.shape[-2], images.shape[-1]), levels.grids, images.device)
+
+
+def _dense(model: FasterRCNN, images: Tensor, sizes: Tensor) -> Dense:
+    # A function, not a method: a copy of the model must not go on with the weights of the original.
+    levels = as_levels(model.features(images, sizes))
+    with torch.no_grad():  # no gradient flows through proposals, and the loss asks for a few anchors only
+        logits, deltas = model.rpn(levels.maps)
+    return Dense(levels, logits, deltas)
 
 
 class MaskRCNN(FasterRCNN):
@@ -131,18 +156,18 @@ class MaskRCNN(FasterRCNN):
         self.mask_head = mask_head
 
     def losses(
-        self, batch: Batch, features: Pyramid | None = None, generator: torch.Generator | None = None
+        self, batch: Batch, dense: Dense | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """As Faster R-CNN's, with ``loss_mask``."""
         assert batch.targets is not None
-        levels = as_levels(self.features(batch.images, batch.sizes) if features is None else features)
-        losses, samples = self.box_losses(batch, levels, generator)
-        return losses | self.mask_head.losses(levels, samples, batch.targets, self.box_head.max_positives)
+        dense = dense or self.dense(batch.images, batch.sizes)
+        losses, samples = self.box_losses(batch, dense, generator)
+        return losses | self.mask_head.losses(dense.levels, samples, batch.targets, self.box_head.max_positives)
 
-    def forward(self, images: Tensor, sizes: Tensor, features: Pyramid | None = None) -> Detections:
+    def forward(self, images: Tensor, sizes: Tensor, dense: Dense | None = None) -> Detections:
         """As Faster R-CNN's, with masks in the frames of the boxes."""
-        levels = as_levels(self.features(images, sizes) if features is None else features)
-        return self.mask_head.masks(levels, self.boxes(images, sizes, levels))
+        dense = dense or self.dense(images, sizes)
+        return self.mask_head.masks(dense.levels, self.boxes(images, sizes, dense))
 
 
 def faster_rcnn(

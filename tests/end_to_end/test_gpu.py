@@ -9,8 +9,10 @@ from detection.data.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
+from detection.engine.transfer import SideStream
 from detection.models.rcnn import mask_rcnn
 from detection.shapes import write_shapes
+from detection.structures import Batch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
@@ -50,3 +52,16 @@ def test_a_steady_step_waits_for_the_device_in_the_nms_alone(tmp_path, monkeypat
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_is_copied_while_the_step_before_is_computed():
+    device = torch.device("cuda")
+    images = torch.randint(0, 255, (2, 3, 64, 96), dtype=torch.uint8).pin_memory()
+    sizes = torch.tensor([[64, 96]] * 2)
+    batch = Batch(images, sizes, sizes, torch.arange(2), None)
+    side = SideStream(device)
+    torch.cuda._sleep(2_000_000_000)  # about a second on the network's stream
+    moved = side(lambda: batch._replace(images=batch.images.to(device, non_blocking=True)))
+    side._stream.synchronize()
+    assert not torch.cuda.current_stream().query()
+    assert torch.equal(moved.images.cpu(), batch.images)

@@ -1,5 +1,7 @@
 """What works on whole images compiles without a break, and once per canvas."""
 
+import copy
+
 import pytest
 import torch
 
@@ -39,7 +41,7 @@ def test_losses_are_the_same_and_nothing_recompiles_after_warm_up(tiny, make_bat
     tiny.compile_dense(counter)  # fullgraph: a break would be an error
     found = [losses(batches[0])]
     warm = counter.graphs
-    assert warm == 3  # backbone, pyramid, RPN head
+    assert warm == 1  # backbone, pyramid and RPN head together
     found += [losses(batch) for batch in batches[1:]]
     sum(found).sum().backward()
     assert counter.graphs == warm
@@ -54,4 +56,26 @@ def test_another_canvas_is_compiled_once(tiny, make_batch, counter):
     with torch.no_grad():
         for batch in (small, large, small, large):
             tiny(batch.images, batch.sizes)
-    assert counter.graphs == 6
+    assert counter.graphs == 2
+
+
+def test_more_shapes_than_pytorch_compiles_of_itself(tiny, make_batch, counter):
+    tiny.compile_dense(counter)
+    for i in range(5):  # in training and in evaluation: 10, where PyTorch alone stops at 8
+        batch = make_batch([[BOX]], canvas=(96, 96 + 32 * i))
+        tiny.train().losses(batch)
+        with torch.no_grad():
+            tiny.eval()(batch.images, batch.sizes)
+    assert counter.graphs == 10
+
+
+def test_a_copy_has_weights_of_its_own(tiny, make_batch, counter):
+    tiny.eval().compile_dense(counter)
+    batch = make_batch([[]])
+    with torch.no_grad():
+        before = tiny.dense(batch.images, batch.sizes)
+        other = copy.deepcopy(tiny)  # as averaging does
+        other.rpn.objectness.bias += 1
+        after, moved = tiny.dense(batch.images, batch.sizes), other.dense(batch.images, batch.sizes)
+    assert torch.equal(after.logits[0], before.logits[0])
+    torch.testing.assert_close(moved.logits[0], before.logits[0] + 1)

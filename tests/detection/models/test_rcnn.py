@@ -68,15 +68,15 @@ def test_a_batch_gives_what_its_images_give_alone(tiny, make_batch):
             torch.testing.assert_close(alone.masks, one.masks, atol=1e-4, rtol=0)
 
 
-def test_losses_and_detections_share_features(tiny, make_batch):
+def test_losses_and_detections_share_what_was_computed_of_the_images(tiny, make_batch):
     batch = make_batch([[A_BOX, ANOTHER]])
     tiny.eval()
     with torch.no_grad():
-        features = tiny.features(batch.images, batch.sizes)
+        dense = tiny.dense(batch.images, batch.sizes)
         seeded = [torch.Generator().manual_seed(3) for _ in range(2)]
-        alone, shared = tiny.losses(batch, generator=seeded[0]), tiny.losses(batch, features, seeded[1])
+        alone, shared = tiny.losses(batch, generator=seeded[0]), tiny.losses(batch, dense, seeded[1])
         assert all(torch.equal(alone[name], shared[name]) for name in NAMES)
-        for once, again in zip(tiny(batch.images, batch.sizes), tiny(batch.images, batch.sizes, features), strict=True):
+        for once, again in zip(tiny(batch.images, batch.sizes), tiny(batch.images, batch.sizes, dense), strict=True):
             assert torch.equal(once, again)
 
 

@@ -1,0 +1,59 @@
+"""Compiled evaluation: of the common canvases, and with the same numbers."""
+
+import json
+import shutil
+
+import cv2
+import pytest
+import torch
+
+from detection.cli import main
+from detection.engine import datamodule
+from detection.models.rcnn import FasterRCNN
+
+
+@pytest.fixture
+def mixed(shapes, tmp_path):
+    """The data set, one of whose four validation images stands upright."""
+    root = shutil.copytree(shapes, tmp_path / "mixed")
+    path = root / "annotations" / "instances_val.json"
+    coco = json.loads(path.read_text())
+    image = coco["images"][0]
+    pixels = cv2.imread(str(root / "val" / image["file_name"]))
+    cv2.imwrite(str(root / "val" / image["file_name"]), pixels.transpose(1, 0, 2))
+    image["height"], image["width"] = image["width"], image["height"]
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] != image["id"]]
+    path.write_text(json.dumps(coco))
+    return root
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Graphs that were compiled, by the size of their images; they run as they are."""
+    found = []
+
+    def backend(graph, inputs):
+        found.append([tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor) and x.dtype == torch.uint8])
+        return graph.forward
+
+    inner = FasterRCNN.compile_dense
+    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model: inner(model, backend))
+    torch._dynamo.reset()
+    yield found
+    torch._dynamo.reset()
+
+
+def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, mixed, graphs, monkeypatch, tmp_path):
+    monkeypatch.setattr(datamodule, "COMMON", 1)
+
+    def run(compiled: str) -> dict[str, float]:
+        folder = tmp_path / compiled
+        options = ["--data.root", str(mixed), "--run.folder", str(folder), "--model.compile", compiled]
+        assert main(["validate", "--config", str(tiny_config), *options]) == 0
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return {name: -1 if value is None else value for name, value in metrics.items()}
+
+    plain = run("false")
+    assert not graphs
+    assert run("true") == pytest.approx(plain, rel=1e-4)
+    assert graphs == [[(1, 3, 64, 96)]]
