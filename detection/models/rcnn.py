@@ -96,7 +96,7 @@ class FasterRCNN(nn.Module):
 
         What comes after works on few numbers, and NMS asks the host how many.
         """
-        # Shapes that are left open would need no graph each, but take PyTorch from minutes to hours.
+        # Open shapes would need no graph each, but PyTorch was not done with a ResNet-18 after a quarter of an hour.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
         self._dense = torch.compile(_dense, backend=backend, dynamic=False, fullgraph=True)
 
