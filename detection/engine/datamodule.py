@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
 from detection.engine.loading import (
+    EpochLoader,
     allow_open_files,
     batch_bytes,
     check_images,
@@ -235,12 +236,13 @@ class CocoDataModule(LightningDataModule):
 
     def ground_truth(self, stage: str) -> Mapping[str, Any]:
         """What the detections of ``val``, ``test`` or ``predict`` are scored against: a COCO dict."""
-        return self.annotations[self._predicted if stage == "predict" else stage].to_coco()
+        return self.annotations[self._split_of(stage)].to_coco()
 
-    def common_canvases(self, stage: str) -> frozenset[tuple[int, int]]:
-        """The canvases that most images of ``val``, ``test`` or ``predict`` have: :data:`COMMON` at most."""
-        canvases = self._own_canvases(self._predicted if stage == "predict" else stage)
-        return frozenset(canvas for canvas, _ in Counter(map(tuple, canvases.tolist())).most_common(COMMON))
+    def common_shapes(self, stage: str) -> set[tuple[int, int, int]]:
+        """B, H, W of full batches on the :data:`COMMON` canvases that most images of ``val``, ``test`` or ``predict``
+        have."""
+        canvases = Counter(map(tuple, self._own_canvases(self._split_of(stage)).tolist()))
+        return {(self.eval_batch_size, height, width) for (height, width), _ in canvases.most_common(COMMON)}
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is: the epoch, the images of it that are done, and how many make a step."""
@@ -340,6 +342,9 @@ class CocoDataModule(LightningDataModule):
         options = {"batch_size": None, "collate_fn": collate, **self._loading(split)}
         return DataLoader(Together(dataset), sampler=batches, **options)
 
+    def _split_of(self, stage: str) -> str:
+        return self._predicted if stage == "predict" else stage
+
     def _own_canvases(self, split: str) -> np.ndarray:
         return own_canvases(self.annotations[split].sizes, Resize(*self.test_size, self.resize))
 
@@ -387,23 +392,3 @@ class CocoDataModule(LightningDataModule):
             "pin_memory": trainer.strategy.root_device.type == "cuda",
             "timeout": WORKER_TIMEOUT if workers else 0,
         }
-
-
-class EpochLoader(DataLoader[Any]):
-    """A loader whose every iteration begins where it is told to.
-
-    Lightning tells samplers their epoch, but after it has started the workers of a run that goes on.
-
-    Args:
-        begin: gives the arguments of :meth:`TrainBatchSampler.start`.
-    """
-
-    def __init__(
-        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int, int]], **kwargs: Any
-    ) -> None:
-        super().__init__(dataset, batch_sampler=sampler, **kwargs)
-        self._begin, self._sampler = begin, sampler
-
-    def __iter__(self) -> Any:
-        self._sampler.start(*self._begin())
-        return super().__iter__()

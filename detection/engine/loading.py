@@ -1,16 +1,19 @@
-"""Loading: which canvases, whether all images are there, how much shared memory batches need, why a worker died."""
+"""Loading: where an epoch begins, which canvases, are all images there, how much memory, why a worker died."""
 
 import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from detection.data.collate import MIN_OBJECTS
 from detection.data.dataset import CocoDataset
+from detection.data.samplers import TrainBatchSampler
 from detection.engine.errors import lost_worker
 
 PREFETCH = 2
@@ -138,3 +141,23 @@ def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
             f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
             f"{missing[0]}; set the split's images folder"
         )
+
+
+class EpochLoader(DataLoader[Any]):
+    """A loader whose every iteration begins where it is told to.
+
+    Lightning tells samplers their epoch, but after it has started the workers of a run that goes on.
+
+    Args:
+        begin: gives the arguments of :meth:`TrainBatchSampler.start`.
+    """
+
+    def __init__(
+        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int, int]], **kwargs: Any
+    ) -> None:
+        super().__init__(dataset, batch_sampler=sampler, **kwargs)
+        self._begin, self._sampler = begin, sampler
+
+    def __iter__(self) -> Any:
+        self._sampler.start(*self._begin())
+        return super().__iter__()

@@ -278,8 +278,9 @@ class DetectionModule(LightningModule):
 
     def _as_compiled(self, batch: Batch) -> AbstractContextManager[Any]:
         """Evaluation pads each image as if it were alone, to many sizes; the rare ones are not worth compiling."""
-        common = tuple(batch.images.shape[i] for i in (0, 2, 3)) in self._common_shapes
-        return nullcontext() if common or not self.compile_dense else torch.compiler.set_stance("force_eager")
+        size, _, *canvas = batch.images.shape
+        eager = self.compile_dense and (size, *canvas) not in self._common_shapes
+        return torch.compiler.set_stance("force_eager") if eager else nullcontext()
 
     def _generator(self, key: tuple[int, ...]) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(zlib.crc32(repr(key).encode()))
@@ -288,7 +289,7 @@ class DetectionModule(LightningModule):
         self._loss_sums = []
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.compile_dense:
-            self._common_shapes = {(data.eval_batch_size, *canvas) for canvas in data.common_canvases(split)}
+            self._common_shapes = data.common_shapes(split)
         if split not in self.evaluators:
             iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
             with user_input():
