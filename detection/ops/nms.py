@@ -7,6 +7,9 @@ differs. The number of survivors is data, so this is the one module of the model
 device.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,11 +19,8 @@ from torch import Tensor
 from detection.ops.boxes import iou
 from detection.structures import IGNORE
 
-SHORT = 512
-"""Boxes up to which the loop of torchvision is the fastest on CPU; lists of a thousand take half its time in blocks."""
-
-BLOCK = 256
-"""Boxes of a longer list that are settled at once."""
+LONG = 256
+"""Boxes from which a list is worth a thread of its own."""
 
 PAIRS = 2**25
 """Pairs of boxes whose IoU is held at a time on a device: about 0.7 GB."""
@@ -147,17 +147,20 @@ def _as_compared(threshold: float, dtype: torch.dtype) -> float:
 
 
 def _nms_on_cpu(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """One list after the other, each in the way that is the fastest for its length."""
+    """One list after the other by torchvision's loop, as many at a time as PyTorch has threads."""
     lengths = valid.sum(dim=1).tolist()
-    survivors, start = [], 0
-    for box, score in zip(boxes[valid].split(lengths), scores[valid].split(lengths), strict=True):
-        short = len(box) <= SHORT
-        kept = torchvision.ops.nms(box, score, threshold) if short else _nms_by_blocks(box, threshold)
-        survivors.append(kept + start)
-        start += len(box)
+    lists = list(zip(boxes[valid].split(lengths), scores[valid].split(lengths), strict=True))
+    threads = min(torch.get_num_threads(), sum(length >= LONG for length in lengths))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:  # the loop lets go of the interpreter
+            survivors = list(pool.map(lambda one: torchvision.ops.nms(*one, threshold), lists))
+    else:
+        survivors = [torchvision.ops.nms(*one, threshold) for one in lists]
     keep = torch.zeros_like(valid)
     if survivors:
-        keep.view(-1)[valid.view(-1).nonzero().squeeze(1)[torch.cat(survivors)]] = True
+        starts = accumulate(lengths[:-1], initial=0)
+        found = torch.cat([kept + start for kept, start in zip(survivors, starts, strict=True)])
+        keep.view(-1)[valid.view(-1).nonzero().squeeze(1)[found]] = True
     return keep
 
 
@@ -191,17 +194,3 @@ def _nms_by_rounds(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
         # A box that is not finite may give a NaN, which is above no threshold.
         keep[start : start + step] = _greedy(iou(part, part) > threshold, valid[start : start + step], ROUNDS)
     return keep
-
-
-def _nms_by_blocks(boxes: Tensor, threshold: float) -> Tensor:
-    """Indices of the survivors among (n, 4) valid boxes: settle the first block, drop what it removes, go on."""
-    survivors = []
-    rows = torch.arange(len(boxes))
-    everything = torch.ones((1, BLOCK), dtype=torch.bool)
-    while len(rows):
-        block, rows = rows[:BLOCK], rows[BLOCK:]
-        first = boxes[block]
-        kept = block[_greedy((iou(first, first) > threshold)[None], everything[:, : len(block)], rounds=1)[0]]
-        survivors.append(kept)
-        rows = rows[~(iou(boxes[kept], boxes[rows]) > threshold).any(dim=0)]
-    return torch.cat(survivors)

@@ -32,12 +32,12 @@ def nms_slowly(boxes: Tensor, threshold: float) -> list[int]:
     return kept
 
 
-@pytest.fixture(params=["loop", "blocks", "rounds"])
+@pytest.fixture(params=["loop", "threads", "rounds"])
 def nms_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Forces one of the ways in which :func:`nms` works."""
-    if request.param == "blocks":
-        monkeypatch.setattr(nms_module, "SHORT", 0)
-        monkeypatch.setattr(nms_module, "BLOCK", 4)
+    if request.param == "threads":
+        monkeypatch.setattr(nms_module, "LONG", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     if request.param == "rounds":
         monkeypatch.setattr(nms_module, "PAIRS", 2 * 30 * 30)  # two lists at a time
         monkeypatch.setattr(nms_module, "ROUNDS", 2)
@@ -94,7 +94,7 @@ def test_no_boxes(nms_way: str, shape: tuple[int, int]) -> None:
 
 
 def test_long_lists_are_torchvisions() -> None:
-    """Longer than the blocks in use, with overlaps as between real proposals."""
+    """With overlaps as between real proposals."""
     generator = torch.Generator().manual_seed(0)
     centre = torch.rand(40, 2, generator=generator)[torch.randint(0, 40, (900,), generator=generator)] * 500
     corner = centre + torch.randn(900, 2, generator=generator) * 8
