@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from backbones import BackboneConfig
 from detection.convert import from_torchvision, torchvision_config
+from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.models.clock import Clock
 from detection.models.rcnn import FasterRCNN, build_detector
 from detection.ops.masks import paste_masks
@@ -38,9 +39,12 @@ class Contestant:
     precision: str
 
     def __post_init__(self) -> None:
+        self.optimizer = self.sgd()
+
+    def sgd(self) -> torch.optim.Optimizer:
+        """SGD with momentum as PyTorch builds it."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        fused = True if self.device.type == "cuda" else None
-        self.optimizer = torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=1e-4, fused=fused)
+        return torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=1e-4)
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -54,7 +58,11 @@ class Contestant:
 
 
 class Ours(Contestant):
-    """Padded batches, channels last."""
+    """Padded batches, channels last, a fused optimizer."""
+
+    def sgd(self) -> torch.optim.Optimizer:
+        """The one that training takes."""
+        return build_optimizer(self.model, OptimizerConfig(momentum=0.9, weight_decay=1e-4), lr=1e-5, fused=True)
 
     def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
         self.model.train()
@@ -173,5 +181,5 @@ def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         boxes = batch.targets.boxes[i][keep]
         images.append(batch.images[i, :, :height, :width].float() / 255)
         masks = paste_masks((batch.targets.masks[i][keep] == 1).float(), boxes, height, width)
-        targets.append({"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte()})
+        targets.append({"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte().contiguous()})
     return images, targets

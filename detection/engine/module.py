@@ -154,7 +154,8 @@ class DetectionModule(LightningModule):
         lr = self.lr
         # Lightning cannot clip gradients that a fused optimizer still has to unscale (float16).
         # Not all fused kernels take parameters that are shared out.
-        fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16") and not self._is_sharded
+        scaled = str(self.trainer.precision).startswith("16")
+        fused = self.device.type in ("cuda", "cpu") and not scaled and not self._is_sharded
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         name, precision = type(self.model).__name__, self.trainer.precision

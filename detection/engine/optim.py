@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from backbones import Backbone
@@ -59,15 +60,49 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
 
     Args:
         lr: the learning rate in use, after scaling.
-        fused: one kernel for the whole step; the parameters must be where that exists (CUDA).
+        fused: one kernel for the whole step; the parameters must be where that exists (CUDA, CPU), whole, and their
+            gradients not scaled (as they are for float16).
     """
     kind: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     groups = parameter_groups(model, config)
     for group in groups:
         group["lr"] = lr * group.pop("lr_scale")
+    optimizer: Optimizer
     if config.name == "adamw":
-        return AdamW(groups, lr=lr, betas=config.betas, **kind)
-    return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
+        optimizer = AdamW(groups, lr=lr, betas=config.betas, **kind)
+    else:
+        optimizer = SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
+    if fused:
+        # Lightning refuses to clip what this says, in bfloat16 too, where nothing is scaled.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer.register_step_pre_hook(_lay_out)
+    return optimizer
+
+
+def _lay_out(optimizer: Optimizer, *_: Any) -> None:
+    """Give gradients and momentum the layout of their parameter.
+
+    A fused kernel walks through memory and takes for granted that they have it. Autograd sees to that; a checkpoint
+    of a model that lay otherwise does not, nor does who sets a gradient.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and _differ(parameter.grad, parameter):
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape and _differ(value, parameter):
+                    state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape lie differently; the stride of a single entry means nothing."""
+    if one.stride() == other.stride():
+        return False
+    return any(
+        size > 1 and mine != theirs
+        for size, mine, theirs in zip(one.shape, one.stride(), other.stride(), strict=True)
+    )
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

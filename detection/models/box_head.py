@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.norms import make_norm
+from detection.models.roi_linear import RoILinear
 from detection.ops import boxes as box_ops
 from detection.ops.levels import Levels
 from detection.ops.matching import match, sample
@@ -99,8 +100,10 @@ class BoxHead(nn.Module):
         super().__init__()
         self.convs = conv_stack(channels, [channels] * convs, norm)
         width = channels * resolution**2
-        self.fcs = nn.ModuleList(nn.Linear(width if i == 0 else hidden, hidden) for i in range(fcs))
-        for fc in self.fcs:
+        self.fcs = nn.ModuleList(
+            RoILinear(channels, resolution, hidden) if i == 0 else nn.Linear(hidden, hidden) for i in range(fcs)
+        )
+        for fc in self.fcs[1:]:
             nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]
             nn.init.zeros_(fc.bias)  # type: ignore[arg-type]
         features = hidden if fcs else width
@@ -131,9 +134,10 @@ class BoxHead(nn.Module):
             rois: (B, S, 4).
         """
         x = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.convs(x.flatten(0, 1)).flatten(1)
+        x = self.convs(x.flatten(0, 1))
         for fc in self.fcs:
             x = fc(x).relu_()
+        x = x.flatten(1)
         shape = rois.shape[:2]
         return self.logits(x).float().view(*shape, -1), self.deltas(x).float().view(*shape, -1, 4)
 

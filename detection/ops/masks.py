@@ -138,15 +138,18 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     """Predicted masks as full frames, pixel for pixel what :func:`encode_masks` encodes.
 
     Returns:
-        (n, height, width) bool on the CPU; for pictures, as it needs n full frames.
+        (n, height, width) bool on the CPU, column by column in memory; for pictures, as it needs n full frames.
     """
-    frames = []
+    frames = np.zeros((len(boxes), width * height), dtype=bool)  # memory is touched where masks are, not elsewhere
+    start = 0
     for toggles, number in _toggles(masks, boxes, height, width, threshold):
-        change = np.zeros((number, height * width + 1), dtype=np.uint8)
-        change.reshape(-1)[toggles] = 1
-        inside = np.bitwise_xor.accumulate(change, axis=1)[:, :-1]
-        frames.append(torch.from_numpy(inside.reshape(number, width, height)).bool().transpose(1, 2))
-    return torch.cat(frames) if frames else torch.zeros(0, height, width, dtype=torch.bool)
+        owner = toggles[::2] // (height * width + 1)
+        shift = start * height * width - owner
+        flat = frames.reshape(-1)
+        for first, end in zip((toggles[::2] + shift).tolist(), (toggles[1::2] + shift).tolist(), strict=True):
+            flat[first:end] = True
+        start += number
+    return torch.from_numpy(frames.reshape(-1, width, height)).transpose(1, 2)
 
 
 def rounded_frames(boxes: Tensor, side: int) -> Tensor:
