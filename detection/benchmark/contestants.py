@@ -181,5 +181,7 @@ def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         boxes = batch.targets.boxes[i][keep]
         images.append(batch.images[i, :, :height, :width].float() / 255)
         masks = paste_masks((batch.targets.masks[i][keep] == 1).float(), boxes, height, width)
-        targets.append({"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte().contiguous()})
+        targets.append(
+            {"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte().contiguous()}
+        )
     return images, targets

@@ -100,8 +100,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     if one.stride() == other.stride():
         return False
     return any(
-        size > 1 and mine != theirs
-        for size, mine, theirs in zip(one.shape, one.stride(), other.stride(), strict=True)
+        size > 1 and mine != theirs for size, mine, theirs in zip(one.shape, one.stride(), other.stride(), strict=True)
     )
 
 

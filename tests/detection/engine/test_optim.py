@@ -89,3 +89,59 @@ def test_layers_of_a_transformer_are_its_blocks_and_its_pyramid_learns_at_the_fu
 def test_a_layer_decay_that_is_no_share_is_refused(decay):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         OptimizerConfig(layer_decay=decay).check()
+
+
+class Laid(nn.Module):
+    """Parameters that lie in memory in different ways."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        self.single = nn.Conv2d(3, 4, 1).to(memory_format=torch.channels_last)
+        self.linear = nn.Linear(4, 2)
+
+
+def step_twice(optimizer, model, layout):
+    """Two steps, gradients laid as given, momentum moved to another layout between them."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+            if p.ndim == 4:
+                p.grad = p.grad.contiguous(memory_format=layout)
+        optimizer.step()
+        saved = optimizer.state_dict()
+        for state in saved["state"].values():
+            for name, value in state.items():
+                state[name] = value.contiguous() if isinstance(value, torch.Tensor) else value
+        optimizer.load_state_dict(saved)
+    return [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_fused_step_is_the_plain_one_however_tensors_lie(name, layout):
+    ends = []
+    for fused in (False, True):
+        model = Laid()
+        optimizer = build_optimizer(model, OptimizerConfig(name=name, weight_decay=0.1), lr=0.1, fused=fused)
+        ends.append(step_twice(optimizer, model, layout))
+    for plain, fused in zip(*ends, strict=True):
+        torch.testing.assert_close(plain, fused)
+
+
+def test_the_trap_pytorchs_fused_step_mixes_up_what_lies_differently():
+    """If this fails, PyTorch has mended it, and our hook can go."""
+    ends = []
+    for fused in (False, True):
+        model = Laid()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        ends.append(step_twice(optimizer, model, torch.channels_last))
+    assert not torch.allclose(ends[0][0], ends[1][0])  # the 3x3 convolution
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_lightning_clips_the_gradients_of_a_fused_optimizer(run, precision):
+    options = ["--trainer.gradient_clip_val", "1", "--trainer.precision", precision, "--trainer.max_steps", "1"]
+    assert run("fit", *options, "--trainer.limit_val_batches", "0") == 0

@@ -1,0 +1,51 @@
+"""The layer against ``nn.Linear`` on flattened RoIs."""
+
+import pytest
+import torch
+from torch import nn
+
+from detection.models.roi_linear import RoILinear
+
+
+@pytest.fixture
+def two():
+    """The layer and PyTorch's, of the same weights."""
+    ours, theirs = RoILinear(6, 3, 5), nn.Linear(6 * 9, 5)
+    nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_it_is_the_linear_layer(two, layout):
+    ours, theirs = two
+    x = torch.randn(4, 6, 3, 3).contiguous(memory_format=layout)
+    inputs = [x.clone(memory_format=layout).requires_grad_() for _ in two]
+    y = ours(inputs[0]), theirs(inputs[1].flatten(1))
+    torch.testing.assert_close(*y)
+    for one in y:
+        one.square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    assert inputs[0].grad.is_contiguous(memory_format=layout)
+    gradient = ours.weight.grad.transpose(1, 2).flatten(1)  # (5, 9, 6) as (5, 6 * 9)
+    torch.testing.assert_close(gradient, theirs.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+
+def test_state_dicts_are_those_of_the_linear_layer(two):
+    ours, theirs = two
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    again = RoILinear(6, 3, 5)
+    again.load_state_dict(ours.state_dict())
+    assert torch.equal(again.weight, ours.weight)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        ours.load_state_dict(nn.Linear(6 * 4, 5).state_dict())
+
+
+def test_it_begins_as_the_linear_layer_would():
+    torch.manual_seed(0)
+    ours = RoILinear(6, 3, 5)
+    torch.manual_seed(0)
+    weight = torch.empty(5, 6 * 9)
+    nn.init.kaiming_uniform_(weight, a=1)
+    assert torch.equal(ours.state_dict()["weight"], weight)
