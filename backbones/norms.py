@@ -80,6 +80,8 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     gradient still reaches ``w``. In float32 the two stay apart, so that weights from elsewhere give the numbers that
     they gave there to the last bit: a deep network makes rounding of 1e-7 into differences of 1e-3.
     """
+    if isinstance(norm, nn.Identity):  # folded once and for all
+        return conv(x)  # type: ignore[no-any-return]
     # The meta device, on which costs are counted, knows no autocast.
     autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
     if not (autocast or x.dtype in (torch.bfloat16, torch.float16)):
@@ -89,12 +91,31 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
         # In place: nobody else has seen the convolution's result, and its backward pass does not ask for it.
         scale, shift = norm.scale_and_shift()
         return y.mul_(scale[:, None, None]).add_(shift[:, None, None])  # type: ignore[no-any-return]
-    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
-    if not fixed or conv.bias is not None or not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+    if not _folds(conv, norm):
         return norm(conv(x))  # type: ignore[no-any-return]
-    scale, shift = _scale_and_shift(norm)
-    kernel = conv.weight * scale[:, None, None, None]
+    kernel, shift = _kernel_and_shift(conv, norm)
     return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+
+
+def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fold a norm into its convolution for good, if it is fixed; its place is then taken by the identity."""
+    conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
+    if not _folds(conv, norm):
+        return
+    kernel, shift = _kernel_and_shift(conv, norm)
+    conv.weight, conv.bias = nn.Parameter(kernel.detach(), False), nn.Parameter(shift.detach(), False)
+    setattr(owner, norm_name, nn.Identity())
+
+
+def _folds(conv: nn.Conv2d, norm: nn.Module) -> bool:
+    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+    return fixed and conv.bias is None
+
+
+def _kernel_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d)
+    scale, shift = _scale_and_shift(norm)
+    return conv.weight * scale[:, None, None, None], shift
 
 
 def _scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

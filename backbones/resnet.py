@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Backbone
 from backbones.conv import Conv2d
-from backbones.norms import conv_norm, make_norm
+from backbones.norms import conv_norm, fold_norm, make_norm
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,16 @@ class ResNet(Backbone):
         if self.fc is None:
             raise ValueError("this ResNet has no classifier; build it with num_classes")
         return self.fc(self(images)[-1].mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def fold_norms(self) -> None:
+        for module in self.modules():
+            if isinstance(module, ResNet | BasicBlock | Bottleneck):
+                for i in (1, 2, 3):
+                    if hasattr(module, f"conv{i}"):
+                        fold_norm(module, f"conv{i}", f"bn{i}")
+                projection = getattr(module, "downsample", None)
+                if projection is not None:
+                    fold_norm(projection, "0", "1")
 
     def stages(self) -> list[nn.Module | list[nn.Module]]:
         stem: list[nn.Module] = [self.conv1, self.bn1]

@@ -14,6 +14,7 @@ from backbones import BackboneConfig
 from detection.convert import from_torchvision, torchvision_config
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.models.clock import Clock
+from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, build_detector
 from detection.ops.masks import paste_masks
 from detection.structures import IGNORE, Batch, Detections, Targets
@@ -64,6 +65,12 @@ class Ours(Contestant):
         """The one that training takes."""
         return build_optimizer(self.model, OptimizerConfig(momentum=0.9, weight_decay=1e-4), lr=1e-5, fused=True)
 
+    def prepare(self) -> None:
+        """Make what infers from the weights of now."""
+        self.model.eval()
+        assert isinstance(self.model, FasterRCNN)
+        self.prepared = folded(self.model) if self.precision == "bf16" else self.model
+
     def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
         self.model.train()
         with self.autocast():
@@ -74,10 +81,10 @@ class Ours(Contestant):
     @torch.inference_mode()
     def infer(self, batch: Batch, mark: Mark = _unmarked) -> Detections:
         """Detections with full-frame masks, as the peer's have them."""
-        self.model.eval()
+        self.prepared.eval()
         mark("transfer")
         with self.autocast():
-            found: Detections = self.model(batch.images.to(self.device), batch.sizes.to(self.device))
+            found: Detections = self.prepared(batch.images.to(self.device), batch.sizes.to(self.device))
         mark("pasting")
         for i, (height, width) in enumerate(batch.sizes.tolist()):
             image = found.image(i)
@@ -87,8 +94,9 @@ class Ours(Contestant):
 
     def shares(self, step: Callable[[Batch, Mark], object], batch: Batch) -> dict[str, float]:
         """Seconds of a step (:meth:`train` or :meth:`infer`) by part."""
-        assert isinstance(self.model, FasterRCNN)
-        with Clock(self.model) as clock:
+        model = self.prepared if step == self.infer else self.model
+        assert isinstance(model, FasterRCNN)
+        with Clock(model) as clock:
             step(batch, clock)
         return clock.seconds()
 
@@ -150,6 +158,7 @@ def equalise(ours: Ours, theirs: Torchvision, batch: Batch) -> None:
     """Spread the answers as trained ones are, and give ours the same weights."""
     spread_answers(theirs.model.roi_heads.box_predictor, lambda: theirs.infer(batch))  # type: ignore[union-attr, arg-type]
     ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
+    ours.prepare()
 
 
 def spread_answers(predictor: nn.Module, infer: Callable[[], object]) -> None:

@@ -33,6 +33,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
 from detection.models.box_head import BoxHeadConfig
 from detection.models.clock import Clock
+from detection.models.folding import folded
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
@@ -94,6 +95,7 @@ class DetectionModule(LightningModule):
         self._loss_names: list[str] = []
         self._side_stream: SideStream | None = None  # on CUDA
         self._common_shapes: set[tuple[int, ...]] = set()  # of evaluation, if those are compiled
+        self._folded: list[FasterRCNN] = []  # no part of this module, hence the list
         with user_input():
             check_configs(self.configs)
             optimizer.check()
@@ -212,7 +214,7 @@ class DetectionModule(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
         """Detections in canvas pixels, on the CPU."""
         with self._as_compiled(batch):
-            detections: Detections = self.model(batch.images, batch.sizes)
+            detections: Detections = self._evaluated(batch.images, batch.sizes)
         detections = Detections(*(None if v is None else v.cpu() for v in detections))  # type: ignore[arg-type]
         self.evaluators["predict"].add(batch, detections)
         return detections
@@ -264,18 +266,23 @@ class DetectionModule(LightningModule):
             validated(checkpoint)
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
+        model = self._evaluated
         with self._as_compiled(batch):
-            dense = self.model.dense(batch.images, batch.sizes)
+            dense = model.dense(batch.images, batch.sizes)
         # The same samples for the same images at every evaluation, so that losses can be compared.
         generator = self._generator(tuple(batch.image_ids.tolist()))
         if batch.targets is not None:
-            losses = self.model.losses(batch, dense, generator)
+            losses = model.losses(batch, dense, generator)
             self._loss_names = list(losses)
             values = torch.stack([value.double() for value in losses.values()])
             self._loss_sums.append(torch.cat([values, values.new_ones(1)]) * len(batch.images))
-        detections: Detections = self.model(batch.images, batch.sizes, dense)
+        detections: Detections = model(batch.images, batch.sizes, dense)
         self.evaluators[split].add(batch, detections)
         return detections
+
+    @property
+    def _evaluated(self) -> FasterRCNN:
+        return self._folded[0] if self._folded else self.model
 
     def _as_compiled(self, batch: Batch) -> AbstractContextManager[Any]:
         """Evaluation pads each image as if it were alone, to many sizes; the rare ones are not worth compiling."""
@@ -299,9 +306,12 @@ class DetectionModule(LightningModule):
         self.evaluators[split].reset()
         if self._is_sharded:
             gather(self)
+        elif self.trainer.precision == "bf16-mixed" and not self.compile_dense:
+            self._folded = [folded(self.model)]
 
     def _gather(self, split: str) -> list[float]:
         """Bring the detections of all ranks together, in one exchange; the mean losses over all images."""
+        self._folded = []
         if self._is_sharded:
             release(self)
         evaluator = self.evaluators[split]

@@ -21,6 +21,7 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
 from detection.inference import load_model
+from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
 from detection.predicting.find import Found, encoded, find_in_views
@@ -102,6 +103,8 @@ def detect(
     device = model.pixel_mean.device
     labels = matching_labels(model.categories, evaluator.categories).to(device)
     model.eval()
+    if precision == "bf16":
+        model = folded(model)
     for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = model(batch.images.to(device), batch.sizes.to(device))
