@@ -27,5 +27,5 @@ def folded(model: FasterRCNN, dtype: torch.dtype = torch.bfloat16) -> FasterRCNN
         copied.backbone.fold_norms()
         for module in copied.modules():
             if type(module) in CAST:
-                module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
+                module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)  # type: ignore[arg-type]
     return copied
