@@ -1,9 +1,16 @@
-"""The memory of this process: what it holds, and the garbage collector out of the way where very much is made."""
+"""The memory of this process: what it holds and keeps, and the garbage collector out of the way."""
 
+import ctypes
 import gc
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LARGE = 100e6
+"""Bytes of a tensor. At 139 MB (two images of 800 pixels in float32) a training step was 6 % faster with what is freed
+kept, but held a fifth more; at 23 MB (320 pixels) it was 8 % faster and held a tenth less."""
 
 
 @contextmanager
@@ -16,6 +23,29 @@ def no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def keep_freed_memory(largest: float = 0) -> bool:
+    """Let glibc keep what is freed for what comes next, where PyTorch computes on the processor.
+
+    It would give every tensor above 32 MB back to the system, which clears each page before it hands it out again:
+    that took a tenth of a training step and a fifth of an inference. A process that was started with settings of its
+    own (``MALLOC_...``) is left as it is. To be called before there is much in memory.
+
+    Args:
+        largest: bytes of the largest tensors that training holds on to; nothing is done where they exceed
+            :data:`LARGE`.
+
+    Returns:
+        Whether it was done; nothing else than glibc has the switch.
+    """
+    if largest > LARGE or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    at_most_mapped, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt(at_most_mapped, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def resident() -> int:

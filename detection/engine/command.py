@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import Trainer
@@ -26,6 +27,7 @@ from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
+from detection.memory import keep_freed_memory
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -156,9 +158,11 @@ class Command(LightningCLI):
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
+        accelerator = config.trainer.accelerator if isinstance(config.trainer.accelerator, str) else ""
         if config.trainer.precision is None:
-            accelerator = config.trainer.accelerator
-            config.trainer.precision = best_precision(accelerator if isinstance(accelerator, str) else "")
+            config.trainer.precision = best_precision(accelerator)
+        if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
+            keep_freed_memory(_finest_map(config) if self.subcommand == "fit" else 0)
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:
@@ -203,3 +207,11 @@ class Command(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {error}") from error
+
+
+def _finest_map(config: Any) -> float:
+    """Bytes of the pyramid's map at stride 4 in training."""
+    sides = config.data.short_side
+    short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
+    pixels = config.data.batch_size * short * config.data.long_side / 16
+    return float(pixels * config.model.fpn.channels * (2 if "16" in str(config.trainer.precision) else 4))

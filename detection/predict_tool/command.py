@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from detection.inference import Prediction, load_model, predict, predict_batch
+from detection.memory import keep_freed_memory
 from detection.models.rcnn import FasterRCNN
 from detection.predict_tool.outputs import Writer
 from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
@@ -20,8 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     failed: list[str] = []
     try:
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cpu":
+            keep_freed_memory()
         model = load_model(options.checkpoint)
-        model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
         found = sources(options.images)
         names = model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
         ids = model.categories.ids if model.categories else tuple(range(model.num_classes))

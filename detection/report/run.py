@@ -21,6 +21,7 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
 from detection.inference import load_model
+from detection.memory import keep_freed_memory
 from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
@@ -39,6 +40,9 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     Raises:
         ValueError: the model, the annotations or an image cannot be used.
     """
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        keep_freed_memory()
     model = load_model(options.what[0])
     if options.size:
         model.test_size = tuple(options.size)
@@ -53,7 +57,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
     rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
     evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
-    model = model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.to(device)
     look = _look(model, options)
     if look is not None:
         detect_looking(model, annotations, options.images, evaluator, look)
