@@ -19,7 +19,6 @@ from detection.benchmark.evaluation import evaluation_rows
 from detection.benchmark.memory import crowded_row, measure, memory_rows
 from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
 from detection.engine.precision import best_precision
-from detection.memory import keep_freed_memory
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
 
@@ -31,8 +30,6 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.only_memory:
         return measure(options, device)
-    if device.type == "cpu":
-        keep_freed_memory()  # as in training; it serves all that is timed here
     rows: list[dict[str, Any]] = []
     shares: Shares = {}
     for row in _rows(options, device, shares):
