@@ -18,9 +18,12 @@ from detection.benchmark.data import batches, open_data
 from detection.benchmark.evaluation import evaluation_rows
 from detection.benchmark.memory import crowded_row, measure, memory_rows
 from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
+from detection.benchmark.rest import rest_rows
 from detection.engine.precision import best_precision
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
+ON_DEMAND = ("rest",)
+"""Parts for those who work on the network: what bfloat16 takes around the convolutions, on a processor without it."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,6 +72,8 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
                 batch = batches(annotations, images, size, options.batch, 1)[0]
                 for precision in options.precisions:
                     yield from model_rows(options, device, batch, f"{size} px, {precision}", precision, shares)
+            if "rest" in parts:
+                yield from rest_rows(options, batches(annotations, images, size, options.batch, 1)[0], f"{size} px")
             if "memory" in parts:
                 yield from memory_rows(options, size)
                 yield crowded_row(options, size)
@@ -93,7 +98,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast")
     parser.add_argument("--peer", choices=["detectron2"], help="a step and inference of this one, too, if installed")
     parser.add_argument("--compile", action="store_true", help="ours compiled, as with model.compile")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS + ON_DEMAND)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")

@@ -72,11 +72,19 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
         optimizer = AdamW(groups, lr=lr, betas=config.betas, **kind)
     else:
         optimizer = SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
+    optimizer.register_load_state_dict_pre_hook(_keep_kernels)
     if fused:
         # Lightning refuses to clip what this says, in bfloat16 too, where nothing is scaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         optimizer.register_step_pre_hook(_lay_out)
     return optimizer
+
+
+def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint says with which kernels it was made; another device, or shared-out weights, need their own."""
+    own = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
+    groups = [saved | kernels for saved, kernels in zip(state["param_groups"], own, strict=False)]
+    return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
 
 
 def _lay_out(optimizer: Optimizer, *_: Any) -> None:

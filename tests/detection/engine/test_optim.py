@@ -131,6 +131,16 @@ def test_the_fused_step_is_the_plain_one_however_tensors_lie(name, layout):
         torch.testing.assert_close(plain, fused)
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_checkpoint_does_not_decide_about_the_kernels(saved):
+    theirs, ours = (build_optimizer(Laid(), OptimizerConfig(), lr=0.1, fused=fused) for fused in (saved, not saved))
+    before = [(group["foreach"], group["fused"]) for group in ours.param_groups]
+    theirs.param_groups[0]["lr"] = 0.7
+    ours.load_state_dict(theirs.state_dict())
+    assert [(group["foreach"], group["fused"]) for group in ours.param_groups] == before
+    assert ours.param_groups[0]["lr"] == 0.7
+
+
 def test_the_trap_pytorchs_fused_step_mixes_up_what_lies_differently():
     """If this fails, PyTorch has mended it, and our hook can go."""
     ends = []

@@ -1,0 +1,33 @@
+"""What stands in for convolutions and products is they, in float32, and only while it is asked for."""
+
+import torch
+import torch.nn.functional as F
+
+from detection.benchmark.rest import Replaced
+
+
+def test_stand_ins_compute_the_same_and_go_again():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
+    kernel, bias, up = torch.randn(5, 4, 3, 3), torch.randn(5), torch.randn(4, 3, 2, 2)
+    expected = [
+        F.conv2d(x, kernel, bias, stride=2, padding=1),
+        F.conv_transpose2d(x, up, torch.ones(3), stride=2),
+        F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),
+    ]
+    with Replaced() as replaced, torch.autocast("cpu", torch.bfloat16):
+        weight = kernel.clone().requires_grad_()
+        found = [
+            F.conv2d(x, weight, bias, stride=2, padding=1),
+            F.conv_transpose2d(x, up, torch.ones(3), stride=2),
+            F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),
+        ]
+        found[0].sum().backward()
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.2)
+    assert weight.grad.shape == weight.shape
+    counted = replaced.seconds
+    assert counted > 0
+    F.conv2d(x, kernel, bias)
+    assert replaced.seconds == counted
