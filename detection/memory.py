@@ -48,6 +48,17 @@ def keep_freed_memory(largest: float = 0) -> bool:
     return bool(mallopt(at_most_mapped, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
+def finest_map(images: int, short: float, long: float, channels: int, precision: str) -> float:
+    """Bytes of a pyramid's map at stride 4, the largest tensor of a training step.
+
+    Args:
+        images: in a batch.
+        short, long: sides of an image in pixels.
+        precision: with 16 in its name if numbers have 16 bits.
+    """
+    return images * short * long / 4**2 * channels * (2 if "16" in precision else 4)
+
+
 def resident() -> int:
     """Bytes that this process holds now (Linux)."""
     return _bytes("VmRSS")

@@ -68,12 +68,13 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
         for size in options.sizes:
-            if {"train", "infer"} & {*parts}:
+            if {"train", "infer", "rest"} & {*parts}:
                 batch = batches(annotations, images, size, options.batch, 1)[0]
+            if {"train", "infer"} & {*parts}:
                 for precision in options.precisions:
                     yield from model_rows(options, device, batch, f"{size} px, {precision}", precision, shares)
             if "rest" in parts:
-                yield from rest_rows(options, batches(annotations, images, size, options.batch, 1)[0], f"{size} px")
+                yield from rest_rows(options, batch, f"{size} px")
             if "memory" in parts:
                 yield from memory_rows(options, size)
                 yield crowded_row(options, size)

@@ -12,7 +12,7 @@ import torch
 
 from detection.benchmark.contestants import CLASSES, pair
 from detection.benchmark.data import batches, open_data
-from detection.memory import keep_freed_memory, most_resident, resident
+from detection.memory import finest_map, keep_freed_memory, most_resident, resident
 from detection.structures import Batch, Targets
 
 CROWDED = 1000
@@ -39,8 +39,7 @@ def measure(options: Namespace, device: torch.device) -> None:
     """What the process of its own does: print the peak of two steps, in gigabytes above libraries and weights."""
     size = options.sizes[0]
     if options.only_memory != "torchvision" and device.type == "cpu":  # as our training does
-        finest = options.batch * size * (size * 1333 / 800) / 16 * 256  # numbers in the pyramid's map at stride 4
-        keep_freed_memory(finest * (2 if options.precisions[0] == "bf16" else 4))
+        keep_freed_memory(finest_map(options.batch, size, size * 1333 / 800, 256, options.precisions[0]))
     with tempfile.TemporaryDirectory() as folder:
         data = batches(*open_data(options.annotations, options.images, Path(folder)), size, options.batch, 1)[0]
     if options.only_memory == "crowded":

@@ -27,7 +27,7 @@ from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
-from detection.memory import keep_freed_memory
+from detection.memory import finest_map, keep_freed_memory
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -213,5 +213,5 @@ def _finest_map(config: Any) -> float:
     """Bytes of the pyramid's map at stride 4 in training."""
     sides = config.data.short_side
     short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
-    pixels = config.data.batch_size * short * config.data.long_side / 16
-    return float(pixels * config.model.fpn.channels * (2 if "16" in str(config.trainer.precision) else 4))
+    data, channels = config.data, config.model.fpn.channels
+    return finest_map(data.batch_size, short, data.long_side, channels, str(config.trainer.precision))
