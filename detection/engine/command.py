@@ -162,7 +162,7 @@ class Command(LightningCLI):
         if config.trainer.precision is None:
             config.trainer.precision = best_precision(accelerator)
         if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
-            keep_freed_memory(_finest_map(config) if self.subcommand == "fit" else 0)
+            keep_freed_memory(_finest_map(config) if self.subcommand == "fit" else None)
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:

@@ -101,7 +101,9 @@ class BoxHead(nn.Module):
         self.convs = conv_stack(channels, [channels] * convs, norm)
         width = channels * resolution**2
         self.fcs = nn.ModuleList(
-            RoILinear(channels, resolution, hidden) if i == 0 else nn.Linear(hidden, hidden) for i in range(fcs)
+            # What RoIAlign made is needed nowhere else; the ReLU of a convolution needs its result.
+            RoILinear(channels, resolution, hidden, overwrite=not convs) if i == 0 else nn.Linear(hidden, hidden)
+            for i in range(fcs)
         )
         for fc in self.fcs[1:]:
             nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]

@@ -85,11 +85,11 @@ class MaskHead(nn.Module):
         )
         boxes, image = rois.flatten(0, 1)[slots], slots // rois.shape[1]
         x = pool(levels, self.strides, boxes, image, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.upsample(self.convs(x)).relu_()
+        x = self.upsample(self.convs(x))
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
         weight = self.logits.weight.flatten(1)[own].to(x.dtype)  # (R, channels)
-        logits = _Dot.apply(x.permute(0, 2, 3, 1).flatten(1, 2), weight).view(-1, *x.shape[-2:])
+        logits, _ = _OwnChannel.apply(x, weight)
         assert self.logits.bias is not None
         return logits.float() + self.logits.bias[own][:, None, None], slots
 
@@ -118,19 +118,24 @@ class MaskHead(nn.Module):
         return detections._replace(masks=masks.view(*detections.labels.shape, *logits.shape[1:]))
 
 
-class _Dot(torch.autograd.Function):
-    """Vectors (R, n, channels) times one vector (R, channels) each: (R, n).
+class _OwnChannel(torch.autograd.Function):
+    """ReLU, in place, and a 1x1 convolution to the one channel of each RoI.
 
-    The gradient of the vectors lies in memory as they do, channels last, and is no matrix product: as one, with a
-    single row, it takes a processor ten times as long.
+    (R, C, m, m), best channels last, and (R, C) to (R, m, m). In the backward pass, too, nothing of the size of ``x``
+    is allocated: its gradient overwrites it. That gradient is no matrix product: as one, with a single row, it takes a
+    processor ten times as long.
     """
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(vectors, weight)
-        return torch.bmm(weight[:, None], vectors.transpose(1, 2)).squeeze(1)
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.mark_dirty(x.relu_())
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(weight[:, None], x.flatten(2)).view(-1, *x.shape[2:]), x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        vectors, weight = ctx.saved_tensors
-        return grad[:, :, None] * weight[:, None], torch.bmm(vectors.transpose(1, 2), grad[:, :, None]).squeeze(2)
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        to_weight = torch.bmm(x.flatten(2), grad.flatten(1)[:, :, None]).squeeze(2)
+        # The sign of what the ReLU left is its derivative.
+        return x.sign_().mul_(weight[:, :, None, None]).mul_(grad[:, None]), to_weight

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.memory import LARGE, keep_freed_memory, no_garbage_collection, resident
+from detection.memory import LARGE, SMALL, keep_freed_memory, no_garbage_collection, resident
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,5 +63,6 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
     assert kept < given_back / 4
 
 
-def test_very_large_tensors_are_given_back() -> None:
-    assert not keep_freed_memory(LARGE + 1)
+@pytest.mark.parametrize("largest", [SMALL - 1, LARGE + 1])
+def test_what_small_and_very_large_tensors_free_is_left_to_glibc(largest: float) -> None:
+    assert not keep_freed_memory(largest)

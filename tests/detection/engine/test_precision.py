@@ -6,14 +6,16 @@ import pytest
 import torch
 import yaml
 
-from detection.engine.precision import best_precision
+from detection.engine import precision
+from detection.engine.precision import PAYS, best_precision, bf16_gain
 
 
 @pytest.fixture
 def processor(monkeypatch):
     """Pretend to have a processor with the given instructions and no GPU."""
 
-    def has(*instructions: str) -> None:
+    def has(*instructions: str, gain: float = 2.0) -> None:
+        monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
         known = MappingProxyType({"avx2": True, **dict.fromkeys(instructions, True)})
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
 
@@ -29,6 +31,14 @@ def test_a_processor_computes_in_bf16_only_with_instructions_for_it(processor):
     for instructions in ("avx512_bf16", "amx_bf16", "sve_bf16"):
         processor(instructions)
         assert best_precision("cpu") == best_precision("auto") == "bf16-mixed"
+        processor(instructions, gain=PAYS - 0.1)  # Sapphire Rapids without AMX has 0.6 to 0.8
+        assert best_precision("cpu") == "32-true"
+
+
+def test_the_gain_is_measured():
+    gain = bf16_gain()
+    assert 0.01 < gain < 100
+    assert bf16_gain() == gain  # once
 
 
 @pytest.mark.parametrize(("has", "word"), [(True, "bf16-mixed"), (False, "32-true")])
