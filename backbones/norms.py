@@ -3,8 +3,9 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from backbones.fused import conv_sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
 
@@ -73,28 +74,36 @@ def set_norm_eps(module: nn.Module, eps: float) -> None:
             norm.eps = eps
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """Convolution and norm; one operation where the norm is a fixed affine map and precision is reduced.
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, carried: Tensor | None = None) -> Tensor:
+    """``relu(norm(conv(x)) + carried)``; few operations where the norm is a fixed affine map and precision is reduced.
 
     The norm's scale goes into the kernel (``w * scale``) and its shift becomes the bias: the same function, and the
     gradient still reaches ``w``. In float32 the two stay apart, so that weights from elsewhere give the numbers that
     they gave there to the last bit: a deep network makes rounding of 1e-7 into differences of 1e-3.
+
+    Args:
+        x: (B, C, H, W).
+        conv, norm: one after the other.
+        relu: whether it follows.
+        carried: (B, O, H', W') around the convolution, or None.
     """
     if isinstance(norm, nn.Identity):  # folded once and for all
-        return conv(x)  # type: ignore[no-any-return]
+        return conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried, relu)
     # The meta device, on which costs are counted, knows no autocast.
     autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
-    if not (autocast or x.dtype in (torch.bfloat16, torch.float16)):
-        y = conv(x)
-        if not isinstance(norm, FrozenBatchNorm2d):
-            return norm(y)  # type: ignore[no-any-return]
+    if (autocast or x.dtype in (torch.bfloat16, torch.float16)) and _folds(conv, norm):
+        scale, shift = _scale_and_shift(norm)
+        return conv_sum_relu(x, conv, conv.weight, shift, scale, carried, relu)
+    y = conv(x)
+    if isinstance(norm, FrozenBatchNorm2d):
         # In place: nobody else has seen the convolution's result, and its backward pass does not ask for it.
-        scale, shift = norm.scale_and_shift()
-        return y.mul_(scale[:, None, None]).add_(shift[:, None, None])  # type: ignore[no-any-return]
-    if not _folds(conv, norm):
-        return norm(conv(x))  # type: ignore[no-any-return]
-    kernel, shift = _kernel_and_shift(conv, norm)
-    return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+        scale, shift = (value[:, None, None].to(y.dtype) for value in norm.scale_and_shift())
+        y = y.mul_(scale).add_(shift)
+    else:
+        y = norm(y)
+    if carried is not None:
+        y = y.add_(carried)
+    return y.relu_() if relu else y  # type: ignore[no-any-return]
 
 
 def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
@@ -102,7 +111,8 @@ def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
     conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
     if not _folds(conv, norm):
         return
-    kernel, shift = _kernel_and_shift(conv, norm)
+    scale, shift = _scale_and_shift(norm)
+    kernel = conv.weight * scale[:, None, None, None]
     conv.weight, conv.bias = nn.Parameter(kernel.detach(), False), nn.Parameter(shift.detach(), False)
     setattr(owner, norm_name, nn.Identity())
 
@@ -112,13 +122,8 @@ def _folds(conv: nn.Conv2d, norm: nn.Module) -> bool:
     return fixed and conv.bias is None
 
 
-def _kernel_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     assert isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d)
-    scale, shift = _scale_and_shift(norm)
-    return conv.weight * scale[:, None, None, None], shift
-
-
-def _scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None

@@ -76,9 +76,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1).relu_()
-        y = conv_norm(y, self.conv2, self.bn2)
-        return (y.add_(_carried(x, self.downsample)) if self.shortcut else y).relu_()
+        y = conv_norm(x, self.conv1, self.bn1, relu=True)
+        return conv_norm(y, self.conv2, self.bn2, relu=True, carried=_carried(x, self))
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -118,10 +117,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1).relu_()
-        y = conv_norm(y, self.conv2, self.bn2).relu_()
-        y = conv_norm(y, self.conv3, self.bn3)
-        return (y.add_(_carried(x, self.downsample)) if self.shortcut else y).relu_()
+        y = conv_norm(x, self.conv1, self.bn1, relu=True)
+        y = conv_norm(y, self.conv2, self.bn2, relu=True)
+        return conv_norm(y, self.conv3, self.bn3, relu=True, carried=_carried(x, self))
 
     def last_norm(self) -> nn.Module:
         """The norm before the sum."""
@@ -202,7 +200,7 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         self.check_size(images)
-        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1).relu_(), 3, stride=2, padding=1)
+        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1, relu=True), 3, stride=2, padding=1)
         stages = []
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
@@ -239,8 +237,12 @@ def _projection(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequent
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(norm, outputs))
 
 
-def _carried(x: Tensor, downsample: nn.Sequential | None) -> Tensor:
-    return x if downsample is None else conv_norm(x, downsample[0], downsample[1])  # type: ignore[arg-type]
+def _carried(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor | None:
+    """What goes around a block."""
+    if not block.shortcut:
+        return None
+    projection = block.downsample
+    return x if projection is None else conv_norm(x, projection[0], projection[1])  # type: ignore[arg-type]
 
 
 resnet18 = partial(ResNet, VARIANTS["resnet18"])

@@ -26,15 +26,21 @@ class Replaced:
         self.seconds = 0.0
 
     def __enter__(self) -> "Replaced":
-        self._library = torch.library.Library("aten", "IMPL")
+        self._libraries = [torch.library.Library(name, "IMPL") for name in ("aten", "mkldnn")]
+        aten, mkldnn = self._libraries
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a kernel is replaced
             for kernel in (convolution, convolution_backward, addmm, mm):
-                self._library.impl(kernel.__name__, self._timed(kernel), "CPU")
+                aten.impl(kernel.__name__, self._timed(kernel), "CPU")
+            aten.impl("mm.out", self._timed(mm_out), "CPU")
+            if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+                mkldnn.impl("_convolution_pointwise", self._timed(convolution_relu), "CPU")
+                mkldnn.impl("_convolution_pointwise.binary", self._timed(convolution_sum_relu), "CPU")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._library._destroy()
+        for library in self._libraries:
+            library._destroy()
 
     def _timed(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(kernel)
@@ -92,6 +98,21 @@ def convolution(
     return (y if added is None else y + added[:, None, None]).to(x.dtype, memory_format=torch.channels_last)
 
 
+def convolution_relu(
+    x: Tensor, weight: Tensor, bias: Tensor, padding: Any, stride: Any, dilation: Any, groups: int, after: str, *_: Any
+) -> Tensor:
+    """As :mod:`backbones.fused` asks for it."""
+    y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups)
+    return y.relu_() if after == "relu" else y
+
+
+def convolution_sum_relu(x: Tensor, carried: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+    """As :mod:`backbones.fused` asks for it."""
+    padding, stride, dilation, groups, _, _, after, *_ = rest
+    y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups).add_(carried)
+    return y.relu_() if after == "relu" else y
+
+
 def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> list[Tensor | None]:
     """Gradients of the right shapes and layouts; their values decide about nothing that is timed."""
     transposed, wanted = rest[4], rest[-1]
@@ -107,3 +128,8 @@ def addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Tensor:
 def mm(x: Tensor, weight: Tensor) -> Tensor:
     """As PyTorch's."""
     return torch.bmm(x.float()[None], weight.float()[None])[0].to(x.dtype)
+
+
+def mm_out(x: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:
+    """As PyTorch's."""
+    return out.copy_(mm(x, weight))

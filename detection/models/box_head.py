@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.fused import conv_relu
 from backbones.norms import make_norm
 from detection.models.roi_linear import RoILinear
 from detection.ops import boxes as box_ops
@@ -98,7 +99,7 @@ class BoxHead(nn.Module):
         clamp_both: bool = False,
     ) -> None:
         super().__init__()
-        self.convs = conv_stack(channels, [channels] * convs, norm)
+        self.convs = ConvStack(channels, [channels] * convs, norm)
         width = channels * resolution**2
         self.fcs = nn.ModuleList(
             # What RoIAlign made is needed nowhere else; the ReLU of a convolution needs its result.
@@ -214,14 +215,25 @@ def _own(deltas: Tensor, labels: Tensor) -> Tensor:
     return deltas.gather(2, column[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
 
-def conv_stack(channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> nn.Sequential:
+class ConvStack(nn.Sequential):
     """3x3 convolutions of the given widths, each with its norm and ReLU."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
-        layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
-        channels = width
-    return nn.Sequential(*layers)
+
+    def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
+        layers: list[nn.Module] = []
+        for width in widths:
+            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
+            channels = width
+        super().__init__(*layers)
+        self.has_norms = norm is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, channels, r, r) to (R, widths[-1], r, r)."""
+        if self.has_norms:
+            return super().forward(x)  # type: ignore[no-any-return]
+        for conv in list(self)[::2]:
+            x = conv_relu(x, conv)  # type: ignore[arg-type]
+        return x

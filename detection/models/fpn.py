@@ -5,8 +5,9 @@ C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Lin et al. 2017 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -79,9 +80,7 @@ class FPN(nn.Module):
     def _merge(self, i: int, stage: Tensor, coarser: Tensor | None) -> Tensor:
         """Level i before its 3x3 convolution: what the stage gives, and the coarser level enlarged."""
         lateral: Tensor = self.lateral[i](stage)
-        if coarser is None:
-            return lateral
-        return lateral.add_(F.interpolate(coarser, size=lateral.shape[-2:], mode="nearest"))
+        return lateral if coarser is None else add_enlarged(lateral, coarser)
 
     def above(self, levels: list[Tensor]) -> list[Tensor]:
         """The levels, and those beyond the backbone's last stage."""
@@ -90,6 +89,36 @@ class FPN(nn.Module):
         for i, conv in enumerate(self.extra):
             levels.append(conv(levels[-1] if i == 0 else levels[-1].relu()))
         return levels
+
+
+def add_enlarged(x: Tensor, coarser: Tensor) -> Tensor:
+    """``x`` plus the coarser map enlarged to its size, nearest cell by nearest cell; ``x`` may be overwritten.
+
+    Args:
+        x: (B, C, H, W), channels last or not.
+        coarser: (B, C, H', W').
+    """
+    if x.shape[-2:] == (2 * coarser.shape[-2], 2 * coarser.shape[-1]) and not torch.compiler.is_compiling():
+        y: Tensor = _AddDoubled.apply(x, coarser)
+        return y
+    return x.add_(F.interpolate(coarser, size=x.shape[-2:], mode="nearest"))
+
+
+class _AddDoubled(torch.autograd.Function):
+    """Each cell is added to the four that it covers; the enlarged map, as large as ``x``, is never written."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, coarser: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        height, width = coarser.shape[-2:]
+        x.unflatten(2, (height, 2)).unflatten(4, (width, 2)).add_(coarser[:, :, :, None, :, None])
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        batch, channels, height, width = grad.shape
+        coarse = (batch, channels, height // 2, width // 2)
+        return grad, torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarse)
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:

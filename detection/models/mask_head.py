@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detection.models.box_head import conv_stack
+from detection.models.box_head import ConvStack
 from detection.ops.levels import Levels
 from detection.ops.masks import crop_masks
 from detection.ops.roi_align import pool
@@ -56,7 +56,7 @@ class MaskHead(nn.Module):
         rounded_frames: bool = False,
     ) -> None:
         super().__init__()
-        self.convs = conv_stack(in_channels, [channels] * convs, norm)
+        self.convs = ConvStack(in_channels, [channels] * convs, norm)
         self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
         for layer in (self.upsample, self.logits):

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.fused import conv_relu
 from detection.models.anchors import AnchorConfig
 from detection.ops import boxes as box_ops
+from detection.ops.anchor_matching import match_anchors
 from detection.ops.levels import Levels, pick
-from detection.ops.matching import match, sample
+from detection.ops.matching import sample
 from detection.ops.nms import nms
 from detection.ops.patches import patches
 from detection.structures import IGNORE, Batch, Proposals
@@ -102,7 +104,7 @@ class RPN(nn.Module):
         logits, deltas = [], []
         for x in features:
             for conv in self.convs:
-                x = conv(x).relu_()
+                x = conv_relu(x, conv)  # type: ignore[arg-type]
             logits.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
         return logits, deltas
@@ -206,8 +208,8 @@ class RPN(nn.Module):
                 ],
                 dim=1,
             )
-            matched, label = match(
-                batch.targets.boxes, batch.targets.crowd, anchor, self.low, self.high, keep_best=True
+            matched, label = match_anchors(
+                batch.targets.boxes, batch.targets.crowd, anchors, levels.grids, self.low, self.high
             )
             index, label = sample(label.masked_fill(~inside, IGNORE), self.samples, self.positive_fraction, generator)
         return self.sampled_losses(*self.at(levels, index), anchor, batch, index, label, matched)

@@ -63,9 +63,22 @@ def match(
             top = quality.amax(dim=2, keepdim=True)  # (B, g, 1)
             # An object that touches no candidate has top == 0 and would claim all of them.
             claimed |= (quality == top.masked_fill(top <= 0, torch.inf)).any(dim=1)
+    return index, labels(best, claimed, covered, low, high, crowd_threshold)
+
+
+def labels(
+    best: Tensor, claimed: Tensor, covered: Tensor, low: float, high: float, crowd_threshold: float = 0.5
+) -> Tensor:
+    """What becomes of candidates, (B, N) int64; see :func:`match`.
+
+    Args:
+        best: (B, N) IoU with the best object.
+        claimed: (B, N) bool: the best candidate of some object.
+        covered: (B, N) part that lies in a crowd.
+    """
     label = torch.where(best >= high, 1, torch.where(best < low, 0, IGNORE))
     label = label.masked_fill(claimed, 1)
-    return index, label.masked_fill((covered >= crowd_threshold) & (label != 1), IGNORE)
+    return label.masked_fill((covered >= crowd_threshold) & (label != 1), IGNORE)
 
 
 def sample(
