@@ -73,6 +73,7 @@ class Ours(Contestant):
 
     def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
         self.model.train()
+        self.optimizer.zero_grad()  # as our module does, before the forward pass
         with self.autocast():
             mark("transfer")
             losses = self.model.losses(move(batch, self.device))  # type: ignore[operator]

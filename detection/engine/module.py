@@ -178,6 +178,14 @@ class DetectionModule(LightningModule):
             for group, base, factor in rates:
                 group["lr"] = base * factor(schedule.last_epoch)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Hold no gradients of the last step through the forward pass; they take as much as the weights that learn.
+
+        Lightning would let them go behind it.
+        """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.zero_grad()
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """``loss``, and its ``terms`` without gradient."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ class OptimizerConfig:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused: bool = False) -> Optimizer:
-    """The optimizer of a model's trainable parameters; its step takes their gradients away.
+    """The optimizer of a model's trainable parameters.
 
     Args:
         lr: the learning rate in use, after scaling.
@@ -73,7 +73,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
     else:
         optimizer = SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)
-    optimizer.register_step_post_hook(_free_gradients)
     if fused:
         # Lightning refuses to clip what this says, in bfloat16 too, where nothing is scaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
@@ -86,11 +85,6 @@ def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
     own = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
     groups = [saved | kernels for saved, kernels in zip(state["param_groups"], own, strict=False)]
     return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
-
-
-def _free_gradients(optimizer: Optimizer, *_: Any) -> None:
-    """Hold no gradients through the next forward pass, as Lightning would: as large as the weights that learn."""
-    optimizer.zero_grad()
 
 
 def _lay_out(optimizer: Optimizer, *_: Any) -> None:

@@ -303,6 +303,20 @@ def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_no_gradients_are_held_through_the_next_forward_pass(run, monkeypatch, accumulated):
+    held, step = [], DetectionModule.training_step
+
+    def watched(self, batch, batch_idx):
+        held.append(any(p.grad is not None for p in self.parameters()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", watched)
+    options = ("--trainer.accumulate_grad_batches", str(accumulated), "--trainer.limit_val_batches", "0")
+    assert run("fit", *options, "--run.folder", "out") == 0
+    assert held == [False] * 4 if accumulated == 1 else held == [False, True] * 4
+
+
 def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
     assert run("fit", "--run.folder", "whole", *options) == 0

@@ -47,16 +47,6 @@ def test_sgd_step_by_hand(model):
     torch.testing.assert_close(weight.data, torch.full((2, 4), -0.05))
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_step_takes_the_gradients_away(model, fused):
-    optimizer = build_optimizer(model, OptimizerConfig(), lr=0.1, fused=fused)
-    before = model[3].weight.detach().clone()
-    model(torch.randn(2, 3, 4, 4)).sum().backward()
-    optimizer.step()
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not torch.equal(model[3].weight, before)
-
-
 def test_adamw_by_name(model):
     optimizer = build_optimizer(model, OptimizerConfig(name="adamw", betas=(0.8, 0.9)), lr=1e-3)
     assert isinstance(optimizer, torch.optim.AdamW)

@@ -83,10 +83,11 @@ def test_a_model_in_one_process_and_in_two(checkpoint, folder, tmp_path):
     arguments += ["--size", "64", "96", "--workers", "0", "--batch", "5", "--device", "cpu", "--pictures", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     tool = str(Path(__file__).parents[3] / "tools" / "evaluate.py")
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, start in (("one", []), ("two", launch)):
         command = [sys.executable, *start, tool, *arguments, "--output", str(tmp_path / name)]
-        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
     for kind in ("bbox", "segm"):
         one, two = ((tmp_path / n / f"results_{kind}.json").read_bytes() for n in ("one", "two"))
         assert one == two
