@@ -92,27 +92,29 @@ class _Fused(torch.autograd.Function):
         else:
             after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
             y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *how, *after)
-        ctx.save_for_backward(x, kernel, scale, y if relu else None)
+        # Not the kernel: made again it takes a hundredth of a step, kept it would take half the memory of the weights.
+        ctx.save_for_backward(x, weight, scale, y if relu else None)
         ctx.how = (stride, padding, dilation, False, (0, 0), groups)
-        ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
+        ctx.bias_dtype = None if bias is None else bias.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, kernel, scale, y = ctx.saved_tensors
+        x, weight, scale, y = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, _, wants_sum, *_ = ctx.needs_input_grad
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
         to_x = to_weight = to_bias = None
         if wants_x or wants_weight or wants_bias:
             wanted = (wants_x, wants_weight, wants_bias)
+            kernel, _ = _cast(x, weight, None, scale)
             to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
                 grad, x, kernel, [len(kernel)], *ctx.how, wanted
             )
         if to_weight is not None:
-            to_weight = to_weight.to(ctx.dtypes[0])
+            to_weight = to_weight.to(weight.dtype)
             if scale is not None:
                 to_weight.mul_(scale[:, None, None, None])
         if to_bias is not None:
-            to_bias = to_bias.to(ctx.dtypes[1])
+            to_bias = to_bias.to(ctx.bias_dtype)
         return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None, None, None, None

@@ -98,7 +98,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
     parser.add_argument("--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast")
     parser.add_argument("--peer", choices=["detectron2"], help="a step and inference of this one, too, if installed")
-    parser.add_argument("--compile", action="store_true", help="ours compiled, as with model.compile")
+    parser.add_argument(
+        "--compile", nargs="?", const="true", choices=["true", "graphs"], help="ours compiled, as with model.compile"
+    )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS + ON_DEMAND)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -32,7 +32,7 @@ def model_rows(
         return {"torchvision": peer, **_detectron2(options, device, batch)}
 
     if options.compile:
-        ours.model.compile_dense()  # type: ignore[operator]
+        ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
     if "train" in options.parts:
         steps: dict[str, Step] = {"ours": partial(ours.train, batch)}
         steps |= {who: partial(one.train, batch) for who, one in fresh().items()}

@@ -143,7 +143,7 @@ class Command(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's own options, and what follows from others."""
         parser.add_class_arguments(RunConfig, "run")
-        parser.link_arguments("model.compile", "data.few_canvases")
+        parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
         parser.link_arguments("model.backbone.in_channels", "data.channels")
         parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
@@ -155,6 +155,12 @@ class Command(LightningCLI):
             raise InputError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
         if config.trainer.overfit_batches:
             raise InputError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
+        accumulated = config.trainer.accumulate_grad_batches
+        if config.model.compile == "graphs" and accumulated != 1:
+            raise InputError(
+                f"model.compile graphs does not go with trainer.accumulate_grad_batches {accumulated}: each batch "
+                "overwrites the gradients of the one before; use model.compile true"
+            )
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"

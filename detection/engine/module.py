@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -63,7 +63,7 @@ class DetectionModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
-        compile: bool = False,
+        compile: bool | Literal["graphs"] = False,
     ) -> None:
         """Take the settings; nothing is built yet, but settings that do not fit are refused.
 
@@ -80,7 +80,8 @@ class DetectionModule(LightningModule):
                 ORIGIN:FILE, or a file; see docs/pretrained.md. backbone.weights is then not used.
             compile: Compile backbone, pyramid and RPN head with torch.compile. Training images are then padded to a
                 few sizes, for each of which it takes a minute once; in evaluation, which pads each image as if it were
-                alone, the most common sizes are compiled. Needs a C++ compiler on a CPU.
+                alone, the most common sizes are compiled. Needs a C++ compiler on a CPU. With graphs, a GPU also
+                records what is launched for each size, and replays it.
 
         Raises:
             InputError: an unknown backbone, or settings that no detector can have.
@@ -88,7 +89,8 @@ class DetectionModule(LightningModule):
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
-        self.compile_dense = compile
+        self.compile_dense: bool = compile is not False
+        self._graphs = compile == "graphs"
         self.clock: Clock | None = None  # set for a step whose parts are timed
         self.evaluators: dict[str, CocoEvaluator] = {}
         self._loss_sums: list[Tensor] = []
@@ -116,7 +118,7 @@ class DetectionModule(LightningModule):
                 self.print(initialise(self.model, self.weights))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.compile_dense:
-            self.model.compile_dense()
+            self.model.compile_dense(graphs=self._graphs)
 
     def configure_model(self) -> None:
         """Share the detector out over the devices where that was asked for; Lightning calls this after setup."""

@@ -54,6 +54,7 @@ class FasterRCNN(nn.Module):
         self.resize: ResizeMethod = "opencv"  # and how
         self.depth: Depth = 8  # bits per channel of the images it learned from
         self._dense: Callable[[FasterRCNN, Tensor, Tensor], Dense] = _dense
+        self._replays = False  # CUDA graphs of it
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
@@ -89,16 +90,25 @@ class FasterRCNN(nn.Module):
 
     def dense(self, images: Tensor, sizes: Tensor) -> Dense:
         """Everything that works on whole images: backbone, pyramid, and RPN head; arguments as for :meth:`features`."""
+        if self._replays:  # what was computed the time before may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()
         return self._dense(self, images, sizes)
 
-    def compile_dense(self, backend: str = "inductor") -> None:
+    def compile_dense(self, backend: str = "inductor", graphs: bool = False) -> None:
         """Compile :meth:`dense` as one graph, for each shape of images it meets.
 
         What comes after works on few numbers, and NMS asks the host how many.
+
+        Args:
+            backend: of torch.compile.
+            graphs: on CUDA, record what it launches for each shape and replay it, backward pass included. The next
+                call then overwrites results and gradients of this one: gradients must not be summed over batches.
         """
         # Open shapes would need no graph each, but PyTorch was not done with a ResNet-18 after a quarter of an hour.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
-        self._dense = torch.compile(_dense, backend=backend, dynamic=False, fullgraph=True)
+        mode = "reduce-overhead" if graphs else None
+        self._dense = torch.compile(_dense, backend=backend, dynamic=False, fullgraph=True, mode=mode)
+        self._replays = graphs
 
     def losses(
         self, batch: Batch, dense: Dense | None = None, generator: torch.Generator | None = None

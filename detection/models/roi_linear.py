@@ -37,8 +37,7 @@ class RoILinear(nn.Module):
             return F.linear(rows, weight, bias)
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-            rows, weight, bias = rows.to(dtype), weight.to(dtype), bias.to(dtype)  # type: ignore[assignment]
+            rows = rows.to(torch.get_autocast_dtype(kind))
         y: Tensor = _Linear.apply(rows, weight, bias)
         return y
 
@@ -59,18 +58,18 @@ class RoILinear(nn.Module):
 
 
 class _Linear(torch.autograd.Function):
-    """``F.linear``, the gradient of whose input overwrites the input."""
+    """``F.linear`` in the precision of its input, which the gradient overwrites; the weight is cast again for it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        to_weight = grad.t() @ x
-        return torch.mm(grad, weight, out=x) if ctx.needs_input_grad[0] else None, to_weight, grad.sum(0)
+        to_weight, to_bias = (grad.t() @ x).to(weight.dtype), grad.sum(0).to(weight.dtype)
+        return torch.mm(grad, weight.to(x.dtype), out=x) if ctx.needs_input_grad[0] else None, to_weight, to_bias
 
 
 def _channels_last(weight: Tensor, channels: int) -> Tensor:

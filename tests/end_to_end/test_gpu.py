@@ -54,6 +54,32 @@ def test_a_steady_step_waits_for_the_device_in_the_nms_alone(tmp_path, monkeypat
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_replayed_graphs_train_as_what_is_launched_anew(tmp_path):
+    write_shapes(tmp_path, train=4, val=1)
+    annotations = load_annotations(tmp_path / "annotations" / "instances_train.json", need_masks=True)
+    batches = []
+    for size in (128, 192):
+        data = CocoDataset(annotations, tmp_path / "train", [Resize(size, 512)], masks=True)
+        batches.append(move(collate([data[i] for i in range(4)]), torch.device("cuda")))
+
+    def weights(compiled: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = mask_rcnn(BackboneConfig("resnet18", norm="group"), num_classes=5)
+        model = model.cuda().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, fused=True)
+        if compiled:
+            model.compile_dense(graphs=True)
+        for turn in range(8):  # the first of each shape warms up, the second is recorded
+            optimizer.zero_grad()
+            losses = model.losses(batches[turn % 2], generator=torch.Generator("cuda").manual_seed(turn))
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    for one, other in zip(weights(True), weights(False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
 def test_a_batch_is_copied_while_the_step_before_is_computed():
     device = torch.device("cuda")
     images = torch.randint(0, 255, (2, 3, 64, 96), dtype=torch.uint8).pin_memory()

@@ -6,6 +6,7 @@ import shutil
 import cv2
 import pytest
 import torch
+import yaml
 
 from detection.cli import main
 from detection.engine import datamodule
@@ -37,7 +38,7 @@ def graphs(monkeypatch):
         return graph.forward
 
     inner = FasterRCNN.compile_dense
-    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model: inner(model, backend))
+    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model, **_: inner(model, backend))
     torch._dynamo.reset()
     yield found
     torch._dynamo.reset()
@@ -57,3 +58,17 @@ def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, mixed, g
     assert not graphs
     assert run("true") == pytest.approx(plain, rel=1e-4)
     assert graphs == [[(1, 3, 64, 96)]]
+
+
+def test_graphs_and_gradients_summed_over_batches_do_not_go_together(run, capsys):
+    assert run("fit", "--model.compile", "graphs", "--trainer.accumulate_grad_batches", "2") == 2
+    assert "model.compile graphs does not go with trainer.accumulate_grad_batches 2" in capsys.readouterr().err
+
+
+def test_with_graphs_training_images_have_few_sizes_too(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model, **options: asked.append(options))
+    options = ("--model.compile", "graphs", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
+    assert run("fit", *options, "--run.folder", "out") == 0
+    assert asked == [{"graphs": True}]
+    assert yaml.safe_load((tmp_path / "out/config.yaml").read_text())["model"]["compile"] == "graphs"

@@ -69,6 +69,41 @@ def test_more_shapes_than_pytorch_compiles_of_itself(tiny, make_batch, counter):
     assert counter.graphs == 10
 
 
+def test_graphs_are_asked_of_pytorch_and_told_where_a_step_begins(tiny, make_batch, monkeypatch):
+    asked, begun = {}, []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.update(options) or function)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
+    batch = make_batch([[BOX]])
+    tiny.losses(batch)
+    tiny.compile_dense()
+    tiny.losses(batch)
+    assert asked["mode"] is None
+    assert not begun
+    tiny.compile_dense(graphs=True)
+    tiny.losses(batch)
+    with torch.no_grad():
+        tiny.eval()(batch.images, batch.sizes)
+    assert asked["mode"] == "reduce-overhead"
+    assert len(begun) == 2
+
+
+@pytest.mark.slow
+def test_where_there_is_no_gpu_graphs_are_compiled_all_the_same(tiny, make_batch):
+    batches = [make_batch([[BOX], []], seed=seed) for seed in range(3)]
+
+    def step(batch: Batch) -> list[torch.Tensor]:
+        losses = tiny.losses(batch, generator=torch.Generator().manual_seed(0))
+        parameters = [p for p in tiny.parameters() if p.requires_grad]
+        return [*losses.values(), *torch.autograd.grad(sum(losses.values()), parameters)]
+
+    tiny.train()
+    expected = [step(batch) for batch in batches]
+    tiny.compile_dense(graphs=True)
+    for batch, plain in zip(batches, expected, strict=True):
+        for one, other in zip(step(batch), plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_a_copy_has_weights_of_its_own(tiny, make_batch, counter):
     tiny.eval().compile_dense(counter)
     batch = make_batch([[]])
