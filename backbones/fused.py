@@ -51,17 +51,21 @@ def conv_sum_relu(
 
 
 def _is_fused(x: Tensor, conv: nn.Conv2d, sums: bool = False) -> bool:
-    if sums and conv.groups > 1:  # PyTorch has this in float32 only
-        return False
-    # Under torch.compile the compiler fuses more than this.
-    if x.device.type != "cpu" or x.numel() == 0 or torch.compiler.is_compiling() or conv.padding_mode != "zeros":
-        return False
-    if isinstance(conv.padding, str) or not torch._C._get_mkldnn_enabled():
-        return False
-    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
-        return False
-    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and wide)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return (
+        x.device.type == "cpu"
+        and x.numel() > 0
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
+        and not torch.compiler.is_compiling()  # the compiler fuses more than this
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # Inductor's; not every build has it
+        and (
+            (x.dtype == torch.float32 and capability.startswith("AVX"))
+            or (x.dtype == torch.bfloat16 and capability.startswith("AVX512"))
+        )
+    )
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:

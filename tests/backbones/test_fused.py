@@ -41,7 +41,8 @@ def tensors(conv, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("summed", [True, False])
 @pytest.mark.parametrize("scaled", [True, False])
 def test_result_and_gradients_are_those_of_the_steps(layer, relu, summed, scaled):
-    assert fused._is_fused(torch.ones(1, 1, 1, 1), layer), "oneDNN is part of PyTorch's own wheels"
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        assert fused._is_fused(torch.ones(1, 1, 1, 1), layer), "oneDNN is part of PyTorch's own wheels"
     results = []
     for compute in (conv_sum_relu, None):
         x, scale, carried = tensors(layer)
@@ -97,8 +98,6 @@ def test_a_frozen_weight_gets_no_gradient_and_what_lies_before_it_does(layer):
 def test_where_onednn_does_not_fuse_it_is_computed_step_by_step(why, monkeypatch):
     conv = nn.Conv2d(4, 4, 3, padding="same" if why == "another padding" else 1)
     x = torch.randn(0 if why == "no rows" else 2, 4, 6, 6)
-    if why == "no oneDNN":
-        monkeypatch.setattr(torch._C, "_get_mkldnn_enabled", lambda: False)
     if why == "no operator":
         monkeypatch.setattr(torch.ops, "mkldnn", object())
     if why == "float64":
@@ -109,8 +108,9 @@ def test_where_onednn_does_not_fuse_it_is_computed_step_by_step(why, monkeypatch
     if why == "compiled":
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(fused._Fused, "apply", None)
-    y = conv_relu(x, conv)
-    assert torch.equal(y, conv(x).relu())
-    if len(x):
-        y.float().sum().backward()
-        assert conv.weight.grad is not None
+    with torch.backends.mkldnn.flags(enabled=why != "no oneDNN"):
+        y = conv_relu(x, conv)
+        assert torch.equal(y, conv(x).relu())
+        if len(x):
+            y.float().sum().backward()
+            assert conv.weight.grad is not None
