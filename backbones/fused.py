@@ -51,15 +51,15 @@ def conv_sum_relu(
 
 
 def _is_fused(x: Tensor, conv: nn.Conv2d, sums: bool = False) -> bool:
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler fuses more than this
+        return False
     capability = torch.backends.cpu.get_cpu_capability()
     return (
-        x.device.type == "cpu"
-        and x.numel() > 0
+        x.numel() > 0
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
-        and not torch.compiler.is_compiling()  # the compiler fuses more than this
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # Inductor's; not every build has it
         and (
             (x.dtype == torch.float32 and capability.startswith("AVX"))
