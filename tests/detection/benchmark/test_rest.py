@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from backbones.fused import conv_sum_relu
 from detection.benchmark.rest import Replaced
 
 
@@ -10,7 +11,10 @@ def test_stand_ins_compute_the_same_and_go_again():
     torch.manual_seed(0)
     x = torch.randn(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
     kernel, bias, up = torch.randn(5, 4, 3, 3), torch.randn(5), torch.randn(4, 3, 2, 2)
+    conv, carried = torch.nn.Conv2d(4, 5, 3, padding=1), torch.randn(2, 5, 6, 8)
     expected = [
+        conv(x).relu(),
+        (conv(x) + carried).relu(),
         F.conv2d(x, kernel, bias, stride=2, padding=1),
         F.conv_transpose2d(x, up, torch.ones(3), stride=2),
         F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),
@@ -18,11 +22,16 @@ def test_stand_ins_compute_the_same_and_go_again():
     with Replaced() as replaced, torch.autocast("cpu", torch.bfloat16):
         weight = kernel.clone().requires_grad_()
         found = [
+            conv_sum_relu(x, conv, conv.weight, conv.bias),
+            conv_sum_relu(x, conv, conv.weight, conv.bias, carried=carried),
             F.conv2d(x, weight, bias, stride=2, padding=1),
             F.conv_transpose2d(x, up, torch.ones(3), stride=2),
             F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),
         ]
-        found[0].sum().backward()
+        found[2].sum().backward()
+        product = torch.empty(2, 7)
+        torch.mm(torch.ones(2, 3), torch.ones(3, 7), out=product)
+    assert (product == 3).all()
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.bfloat16
         torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.2)
