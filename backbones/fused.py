@@ -41,10 +41,14 @@ def conv_sum_relu(
         x, carried = x.to(dtype), None if carried is None else carried.to(dtype)
     how = (conv.stride, conv.padding, conv.dilation, conv.groups)
     if _is_fused(x, conv, carried is not None):
-        y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, *how)
+        y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
         return y
     kernel, bias = _cast(x, weight, bias, scale)
-    y = F.conv2d(x, kernel, bias, *how)  # type: ignore[arg-type]
+    return sum_relu(F.conv2d(x, kernel, bias, *how), carried, relu)  # type: ignore[arg-type]
+
+
+def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
+    """The steps after a convolution or its norm, one by one; ``y`` is overwritten."""
     if carried is not None:
         y = y.add_(carried)
     return y.relu_() if relu else y
@@ -83,12 +87,10 @@ class _Fused(torch.autograd.Function):
         scale: Tensor | None,
         carried: Tensor | None,
         relu: bool,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-        groups: int,
+        how: tuple[Any, ...],
     ) -> Tensor:
         kernel, cast = _cast(x, weight, bias, scale)
+        stride, padding, dilation, groups = how
         how = (padding, stride, dilation, groups)
         y: Tensor
         if carried is None:
@@ -121,4 +123,4 @@ class _Fused(torch.autograd.Function):
                 to_weight.mul_(scale[:, None, None, None])
         if to_bias is not None:
             to_bias = to_bias.to(ctx.bias_dtype)
-        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None, None, None, None
+        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None

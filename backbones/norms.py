@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.fused import conv_sum_relu
+from backbones.fused import conv_sum_relu, sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
 
@@ -101,9 +101,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, c
         y = y.mul_(scale).add_(shift)
     else:
         y = norm(y)
-    if carried is not None:
-        y = y.add_(carried)
-    return y.relu_() if relu else y  # type: ignore[no-any-return]
+    return sum_relu(y, carried, relu)
 
 
 def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:

@@ -44,15 +44,11 @@ def test_result_and_gradients_are_those_of_the_steps(layer, relu, summed, scaled
     if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         assert fused._is_fused(torch.ones(1, 1, 1, 1), layer), "oneDNN is part of PyTorch's own wheels"
     results = []
-    for compute in (conv_sum_relu, None):
+    for compute in (conv_sum_relu, plain):
         x, scale, carried = tensors(layer)
         inputs = [x.requires_grad_(), layer.weight, layer.bias, *([carried.requires_grad_()] if summed else [])]
         rest = (scale if scaled else None, carried if summed else None, relu)
-        y = (
-            compute(x, layer, layer.weight, layer.bias, *rest)
-            if compute
-            else plain(x, layer, layer.weight, layer.bias, *rest)
-        )
+        y = compute(x, layer, layer.weight, layer.bias, *rest)
         results.append([y, *torch.autograd.grad((y * y.detach().cos()).sum(), inputs)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
