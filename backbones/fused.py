@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_PLAIN = ((1, 1), (0, 0), (1, 1), 1)
+"""Stride, padding, dilation and groups of most 1x1 convolutions."""
+
 
 def conv_relu(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """``conv(x).relu()``, to the last bit."""
@@ -14,7 +17,7 @@ def conv_relu(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def conv_sum_relu(
     x: Tensor,
-    conv: nn.Conv2d,
+    conv: nn.Conv2d | None,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None = None,
@@ -29,7 +32,7 @@ def conv_sum_relu(
 
     Args:
         x: (B, C, H, W).
-        conv: says stride, padding, dilation and groups.
+        conv: says stride, padding, dilation and groups; None: 1, 0, 1 and 1.
         weight: (O, C / groups, k, k).
         bias: (O,), or None.
         scale: (O,), a factor of the weight without gradient, or None.
@@ -39,7 +42,7 @@ def conv_sum_relu(
     if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, carried = x.to(dtype), None if carried is None else carried.to(dtype)
-    how = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    how = _PLAIN if conv is None else (conv.stride, conv.padding, conv.dilation, conv.groups)
     if _is_fused(x, conv, carried is not None):
         y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
         return y
@@ -54,15 +57,13 @@ def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
     return y.relu_() if relu else y
 
 
-def _is_fused(x: Tensor, conv: nn.Conv2d, sums: bool = False) -> bool:
+def _is_fused(x: Tensor, conv: nn.Conv2d | None, sums: bool = False) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler fuses more than this
         return False
     capability = torch.backends.cpu.get_cpu_capability()
     return (
         x.numel() > 0
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-        and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
+        and (conv is None or _is_known(conv, sums))
         and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # Inductor's; not every build has it
         and (
@@ -70,6 +71,11 @@ def _is_fused(x: Tensor, conv: nn.Conv2d, sums: bool = False) -> bool:
             or (x.dtype == torch.bfloat16 and capability.startswith("AVX512"))
         )
     )
+
+
+def _is_known(conv: nn.Conv2d, sums: bool) -> bool:
+    known = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return known and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.fused import conv_sum_relu
 from detection.models.box_head import ConvStack
 from detection.ops.levels import Levels
 from detection.ops.masks import crop_masks
@@ -85,13 +86,35 @@ class MaskHead(nn.Module):
         )
         boxes, image = rois.flatten(0, 1)[slots], slots // rois.shape[1]
         x = pool(levels, self.strides, boxes, image, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.upsample(self.convs(x))
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
-        weight = self.logits.weight.flatten(1)[own].to(x.dtype)  # (R, channels)
-        logits, _ = _OwnChannel.apply(x, weight)
+        logits = self.own_logits(self.convs(x), self.logits.weight.flatten(1)[own])
         assert self.logits.bias is not None
         return logits.float() + self.logits.bias[own][:, None, None], slots
+
+    def own_logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Deconvolution, ReLU and one channel of the logits, without its bias.
+
+        With a stride as large as its kernel, a deconvolution is a 1x1 convolution that puts the 2 x 2 pixels of a cell
+        side by side; forward a processor is as fast, backward nearly twice. The pixels need no other place, as each
+        is then looked at for itself.
+
+        Args:
+            x: (R, C', r, r).
+            weight: (R, C).
+
+        Returns:
+            (R, m, m).
+        """
+        kernel = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # (4 * C, C', 1, 1)
+        assert self.upsample.bias is not None
+        bias = self.upsample.bias.repeat(4)
+        if not torch.is_grad_enabled():
+            x = conv_sum_relu(x, None, kernel, bias)
+            return _own_channel(x, weight.to(x.dtype))
+        x = conv_sum_relu(x, None, kernel, bias, relu=False)
+        logits: Tensor = _ReLUOwnChannel.apply(x, weight.to(x.dtype))[0]
+        return logits
 
     def losses(self, levels: Levels, samples: RoISamples, targets: Targets, positives: int) -> dict[str, Tensor]:
         """``loss_mask``: binary cross-entropy of the own class's mask, mean over known positives (section 3).
@@ -118,12 +141,25 @@ class MaskHead(nn.Module):
         return detections._replace(masks=masks.view(*detections.labels.shape, *logits.shape[1:]))
 
 
-class _OwnChannel(torch.autograd.Function):
-    """ReLU, in place, and a 1x1 convolution to the one channel of each RoI.
+def _own_channel(x: Tensor, weight: Tensor) -> Tensor:
+    """(R, 4 * C, r, r), best channels last, and (R, C) to (R, m, m)."""
+    # In this order a product with a vector is four times as fast on a processor.
+    logits = torch.bmm(weight[:, None], _pixels(x).transpose(1, 2))  # (R, 1, r * r * 4)
+    n, _, rows, columns = x.shape
+    return logits.view(n, rows, columns, 2, 2).transpose(2, 3).reshape(n, 2 * rows, 2 * columns)
 
-    (R, C, m, m), best channels last, and (R, C) to (R, m, m). In the backward pass, too, nothing of the size of ``x``
-    is allocated: its gradient overwrites it. That gradient is no matrix product: as one, with a single row, it takes a
-    processor ten times as long.
+
+def _pixels(x: Tensor) -> Tensor:
+    """(R, 4 * C, r, r) to (R, r * r * 4, C), as they lie."""
+    n, channels, rows, columns = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n, rows * columns * 4, channels // 4)
+
+
+class _ReLUOwnChannel(torch.autograd.Function):
+    """ReLU, in place, and :func:`_own_channel`.
+
+    In the backward pass, too, nothing of the size of ``x`` is allocated: its gradient overwrites it. That gradient is
+    no matrix product: as one, with a single row, it takes a processor ten times as long.
     """
 
     @staticmethod
@@ -131,11 +167,15 @@ class _OwnChannel(torch.autograd.Function):
         ctx.mark_dirty(x.relu_())
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        return torch.bmm(weight[:, None], x.flatten(2)).view(-1, *x.shape[2:]), x
+        return _own_channel(x, weight), x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        to_weight = torch.bmm(x.flatten(2), grad.flatten(1)[:, :, None]).squeeze(2)
+        n, _, rows, columns = x.shape
+        grad = grad.view(n, rows, 2, columns, 2).transpose(2, 3)  # (R, r, r, 2, 2)
+        to_weight = torch.bmm(grad.flatten(1)[:, None], _pixels(x)).squeeze(1)
         # The sign of what the ReLU left is its derivative.
-        return x.sign_().mul_(weight[:, :, None, None]).mul_(grad[:, None]), to_weight
+        to_pixel = x.sign_().unflatten(1, (4, weight.shape[1]))  # (R, 4, C, r, r)
+        to_pixel.mul_(weight[:, None, :, None, None]).mul_(grad.permute(0, 3, 4, 1, 2).flatten(1, 2)[:, :, None])
+        return x, to_weight

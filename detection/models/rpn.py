@@ -130,12 +130,12 @@ class RPN(nn.Module):
         x, inside = patches(levels, level, image, cell // columns, cell % columns, radius)
         for conv in self.convs:
             # Beyond the map, each layer of the whole map sees zeros.
-            x = F.conv2d(x, conv.weight, conv.bias).relu_()  # type: ignore[arg-type]
+            x = _conv(x, conv).relu_()  # type: ignore[arg-type]
             inside = inside[:, 1:-1, 1:-1]
             x = x * inside[:, None]
         anchor = (index.flatten() % per_cell)[:, None]
-        logits = self.objectness(x).flatten(1).gather(1, anchor)
-        deltas = self.deltas(x).view(-1, per_cell, 4).gather(1, anchor[..., None].expand(-1, -1, 4))
+        logits = _conv(x, self.objectness).flatten(1).gather(1, anchor)
+        deltas = _conv(x, self.deltas).view(-1, per_cell, 4).gather(1, anchor[..., None].expand(-1, -1, 4))
         return logits.float().view_as(index), deltas.float().view(*index.shape, 4)
 
     def propose(
@@ -243,6 +243,14 @@ class RPN(nn.Module):
             "loss_rpn_cls": objectness / count,
             "loss_rpn_loc": loss.masked_fill(~positive[..., None], 0).sum() / count,
         }
+
+
+def _conv(windows: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The convolution inside windows (R, C, k, k); a matrix product, several times as fast, where one cell is left."""
+    if windows.shape[2:] != conv.kernel_size:
+        return F.conv2d(windows, conv.weight, conv.bias)
+    rows, kernel = (x.permute(0, 2, 3, 1).flatten(1) for x in (windows, conv.weight))  # as they lie, channels last
+    return F.linear(rows, kernel, conv.bias)[..., None, None]
 
 
 def _inside(sizes: Tensor, grid: tuple[int, int], stride: int, anchors: int, divisor: int = 32) -> Tensor:

@@ -21,6 +21,8 @@ def test_logits_and_gradients_are_those_of_the_own_class():
     every = head.logits(head.upsample(head.convs(x)).relu())  # (4, 5, 8, 8)
     expected = every[torch.arange(4), labels.flatten()[slots]]
     torch.testing.assert_close(logits, expected)
+    with torch.no_grad():  # another way, with nothing to keep
+        torch.testing.assert_close(head(levels, rois, labels)[0], expected)
 
     weights = torch.randn(4, 8, 8)
     ours, theirs = (
