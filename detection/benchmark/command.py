@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torchvision
 
+from detection.benchmark.alone import best_device
 from detection.benchmark.data import batches, open_data
 from detection.benchmark.evaluation import evaluation_rows
-from detection.benchmark.memory import crowded_row, measure, memory_rows
+from detection.benchmark.memory import crowded_row, memory_rows
 from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
 from detection.benchmark.rest import rest_rows
 from detection.engine.precision import best_precision
@@ -30,9 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark, print a line for each thing that is timed, and write JSON."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if options.only_memory:
-        return measure(options, device)
+    device = best_device()
     rows: list[dict[str, Any]] = []
     shares: Shares = {}
     for row in _rows(options, device, shares):
@@ -68,13 +67,11 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
         for size in options.sizes:
-            if {"train", "infer", "rest"} & {*parts}:
-                batch = batches(annotations, images, size, options.batch, 1)[0]
             if {"train", "infer"} & {*parts}:
                 for precision in options.precisions:
-                    yield from model_rows(options, device, batch, f"{size} px, {precision}", precision, shares)
+                    yield from model_rows(options, size, precision, shares)
             if "rest" in parts:
-                yield from rest_rows(options, batch, f"{size} px")
+                yield from rest_rows(options, batches(annotations, images, size, options.batch, 1)[0], f"{size} px")
             if "memory" in parts:
                 yield from memory_rows(options, size)
                 yield crowded_row(options, size)
@@ -105,7 +102,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")
-    parser.add_argument("--only-memory", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.peer and find_spec(options.peer) is None:
         parser.error(f"--peer {options.peer}: it is not installed")

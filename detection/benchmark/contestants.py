@@ -93,6 +93,10 @@ class Ours(Contestant):
                 paste_masks(image.masks, image.boxes, height, width)
         return found
 
+    def numbers(self, batch: Batch) -> list[int]:
+        """How many detections each image has."""
+        return [int((labels >= 0).sum()) for labels in self.infer(batch).labels]
+
     def shares(self, step: Callable[[Batch, Mark], object], batch: Batch) -> dict[str, float]:
         """Seconds of a step (:meth:`train` or :meth:`infer`) by part."""
         model = self.prepared if step == self.infer else self.model

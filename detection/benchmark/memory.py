@@ -1,18 +1,14 @@
 """Peak memory of training steps, each contestant in a process of its own, so that none inherits what another held."""
 
-import os
-import subprocess
-import sys
-import tempfile
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from detection.benchmark.alone import best_device, own_batch, prepare
+from detection.benchmark.apart import Apart
 from detection.benchmark.contestants import CLASSES, pair
-from detection.benchmark.data import batches, open_data
-from detection.memory import finest_map, keep_freed_memory, most_resident, resident
+from detection.memory import most_resident, resident
 from detection.structures import Batch, Targets
 
 CROWDED = 1000
@@ -35,24 +31,23 @@ def crowded_row(options: Namespace, size: int) -> dict[str, Any]:
     return _row(f"peak memory, an image of {CROWDED} objects, {size} px, {options.precisions[0]}", {"ours": peak})
 
 
-def measure(options: Namespace, device: torch.device) -> None:
-    """What the process of its own does: print the peak of two steps, in gigabytes above libraries and weights."""
-    size = options.sizes[0]
-    if options.only_memory != "torchvision" and device.type == "cpu":  # as our training does
-        keep_freed_memory(finest_map(options.batch, size, size * 1333 / 800, 256, options.precisions[0]))
-    with tempfile.TemporaryDirectory() as folder:
-        data = batches(*open_data(options.annotations, options.images, Path(folder)), size, options.batch, 1)[0]
-    if options.only_memory == "crowded":
-        data = crowded(size)
-    ours, peer = pair(options.backbone, device, options.precisions[0], options.peer_precision)
-    chosen: Any = peer if options.only_memory == "torchvision" else ours
-    before = resident()
-    for _ in range(2):
-        chosen.train(data)
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated() / 1e9)
-    else:
-        print((most_resident() - before) / 1e9)
+class Measured:
+    """What the process of its own holds: a contestant, and how much memory it had before its first step."""
+
+    def __init__(self, options: Namespace, who: str, size: int, precision: str) -> None:
+        prepare(options, who, size, precision, "train")
+        self.data = crowded(size) if who == "crowded" else own_batch(options, size)
+        ours, peer = pair(options.backbone, best_device(), precision, options.peer_precision)
+        self.chosen: Any = peer if who == "torchvision" else ours
+        self.before = resident()
+
+    def peak(self) -> float:
+        """Of two steps, in gigabytes above libraries and weights."""
+        for _ in range(2):
+            self.chosen.train(self.data)
+        if best_device().type == "cuda":
+            return torch.cuda.max_memory_allocated() / 1e9
+        return (most_resident() - self.before) / 1e9
 
 
 def crowded(size: int) -> Batch:
@@ -74,14 +69,8 @@ def crowded(size: int) -> Batch:
 
 
 def _peak(options: Namespace, who: str, size: int, precision: str) -> float:
-    command = [sys.executable, "-m", "detection.benchmark", "--only-memory", who, "--sizes", str(size)]
-    command += ["--batch", str(options.batch), "--backbone", options.backbone, "--threads", str(options.threads)]
-    command += ["--precisions", precision, "--peer-precision", options.peer_precision]
-    if options.annotations:
-        command += ["--annotations", str(options.annotations), "--images", str(options.images)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return float(printed.split()[-1])
+    with Apart(Measured, options, who, size, precision) as measured:
+        return float(measured("peak"))
 
 
 def _row(what: str, peaks: dict[str, float]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is timed beside torchvision: a step, inference, RoIAlign, loading."""
 
 from argparse import Namespace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,57 +9,36 @@ from typing import Any
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.contestants import Ours, equalise, pair
+from detection.benchmark.alone import Alone, What
+from detection.benchmark.apart import Apart
 from detection.benchmark.data import loaders
 from detection.benchmark.timing import Comparison, Step, in_turn
 from detection.data.annotations import Annotations
 from detection.ops.roi_align import roi_align
-from detection.structures import Batch
 
 Shares = dict[str, dict[str, float]]
 """Seconds by part, of each thing that was timed."""
 
 
-def model_rows(
-    options: Namespace, device: torch.device, batch: Batch, label: str, precision: str, shares: Shares
-) -> list[dict[str, Any]]:
-    """A training step and inference, of one batch and one precision."""
+def model_rows(options: Namespace, size: int, precision: str, shares: Shares) -> list[dict[str, Any]]:
+    """A training step and inference of one size and one precision; each contestant in a process of its own."""
+    names = ["ours", "torchvision", *([options.peer] if options.peer else [])]
+    kinds: dict[What, str] = {"train": "training step", "infer": "inference"}
     rows = []
-    ours, peer = pair(options.backbone, device, precision, options.peer_precision)
-
-    def fresh() -> dict[str, Any]:
-        """The peers; before each part, as trained ones find less."""
-        equalise(ours, peer, batch)
-        return {"torchvision": peer, **_detectron2(options, device, batch)}
-
-    if options.compile:
-        ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
-    if "train" in options.parts:
-        steps: dict[str, Step] = {"ours": partial(ours.train, batch)}
-        steps |= {who: partial(one.train, batch) for who, one in fresh().items()}
-        rows.append(_model_row(f"training step, {label}", in_turn(steps, options.rounds), batch))
-        shares[f"a training step, {label}"] = ours.shares(ours.train, batch)
-    if "infer" in options.parts:
-        rows.append(_inference_row(options, ours, fresh(), batch, label))
-        shares[f"inference, {label}"] = ours.shares(ours.infer, batch)
+    for what, kind in kinds.items():
+        if what not in options.parts:
+            continue
+        with ExitStack() as stack:
+            apart = {who: stack.enter_context(Apart(Alone, options, who, size, precision, what)) for who in names}
+            steps: dict[str, Step] = {who: partial(one, "step") for who, one in apart.items()}
+            found = in_turn(steps, options.rounds)
+            rate = {who: round(options.batch / found.median(who), 3) for who in names}
+            row = comparison_row(f"{kind}, {size} px, {precision}", found) | {"images_per_second": rate}
+            if what == "infer":
+                row["detections"] = {who: one("numbers") for who, one in apart.items()}
+            rows.append(row)
+            shares[f"{'a ' if what == 'train' else ''}{kind}, {size} px, {precision}"] = apart["ours"]("shares")
     return rows
-
-
-def _detectron2(options: Namespace, device: torch.device, batch: Batch) -> dict[str, Any]:
-    if options.peer != "detectron2":
-        return {}
-    from detection.benchmark.detectron2 import detectron2
-
-    return {"detectron2": detectron2(options.backbone, device, options.peer_precision, batch)}
-
-
-def _inference_row(options: Namespace, ours: Ours, peers: dict[str, Any], batch: Batch, label: str) -> dict[str, Any]:
-    steps: dict[str, Step] = {"ours": partial(ours.infer, batch)}
-    steps |= {who: partial(one.infer, batch) for who, one in peers.items()}
-    row = _model_row(f"inference, {label}", in_turn(steps, options.rounds), batch)
-    row["detections"] = {"ours": [int((labels >= 0).sum()) for labels in ours.infer(batch).labels]}
-    row["detections"] |= {who: one.numbers(batch) for who, one in peers.items()}
-    return row
 
 
 def roi_align_rows(device: torch.device, rounds: int) -> list[dict[str, Any]]:
@@ -113,8 +93,3 @@ def comparison_row(what: str, found: Comparison) -> dict[str, Any]:
         "ratio": {who: round(found.ratio(who), 2) for who in list(found.seconds)[1:]},
         "rounds": {who: [round(s, 4) for s in seconds] for who, seconds in found.seconds.items()},
     }
-
-
-def _model_row(what: str, found: Comparison, batch: Batch) -> dict[str, Any]:
-    rate = {who: round(len(batch.images) / found.median(who), 3) for who in found.seconds}
-    return comparison_row(what, found) | {"images_per_second": rate}

@@ -1,6 +1,7 @@
 """The benchmark's command on a small network, and what it advises."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -26,6 +27,17 @@ def test_it_prints_a_line_for_each_and_writes_them(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4
     assert printed[0].startswith("training step, 64 px, fp32: ours ")
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_process_of_its_own(capsys):
+    options = ["--backbone", "resnet18", "--sizes", "64", "--batch", "1", "--precisions", "fp32", "--parts", "memory"]
+    main(options)
+    both, crowd = capsys.readouterr().out.splitlines()
+    number = r"\d\.\d+ GB"
+    pattern = rf"peak memory of a training step, 64 px, fp32: ours {number}, torchvision {number} \(.* x\d\.\d\d\)"
+    assert re.fullmatch(pattern, both)
+    assert re.fullmatch(rf"peak memory, an image of 1000 objects, 64 px, fp32: ours {number}", crowd)
 
 
 @pytest.mark.parametrize(("rate", "told"), [(2.0, "loading is not the limit"), (150.0, "data.workers 3")])

@@ -1,5 +1,0 @@
-"""``python -m detection.benchmark``."""
-
-from detection.benchmark.command import main
-
-main()

@@ -1,0 +1,68 @@
+"""What a process of its own does: one contestant, one size, one precision, training or inference."""
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from detection.benchmark.contestants import Ours, equalise, pair
+from detection.benchmark.data import batches, open_data
+from detection.memory import finest_map, keep_freed_memory
+from detection.structures import Batch
+
+What = Literal["train", "infer"]
+
+
+class Alone:
+    """A contestant with its batch; ours with memory kept as our commands keep it, the others with glibc as it is."""
+
+    def __init__(self, options: Namespace, who: str, size: int, precision: str, what: What) -> None:
+        prepare(options, who, size, precision, what)
+        self.what, self.batch, device = what, own_batch(options, size), best_device()
+        ours, peer = pair(options.backbone, device, precision, options.peer_precision)
+        if options.compile:
+            ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
+        equalise(ours, peer, self.batch)
+        self.chosen: Any = ours if who == "ours" else peer
+        if who == "detectron2":
+            from detection.benchmark.detectron2 import detectron2
+
+            self.chosen = detectron2(options.backbone, device, options.peer_precision, self.batch)
+
+    def step(self) -> None:
+        """One, to the end."""
+        getattr(self.chosen, self.what)(self.batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    def shares(self) -> dict[str, float]:
+        """Seconds of one step by part; ours only."""
+        assert isinstance(self.chosen, Ours)
+        return self.chosen.shares(getattr(self.chosen, self.what), self.batch)
+
+    def numbers(self) -> list[int]:
+        """How many detections each image has."""
+        numbers: list[int] = self.chosen.numbers(self.batch)
+        return numbers
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> None:
+    """Threads, and memory as our commands keep it; to be called before there is much in memory."""
+    torch.set_num_threads(options.threads)
+    if who not in ("torchvision", "detectron2") and best_device().type == "cpu":
+        largest = finest_map(options.batch, size, size * 1333 / 800, 256, precision)
+        keep_freed_memory(largest if what == "train" else None)
+
+
+def own_batch(options: Namespace, size: int) -> Batch:
+    """The first images with objects."""
+    with tempfile.TemporaryDirectory() as folder:
+        annotations, images = open_data(options.annotations, options.images, Path(folder))
+        return batches(annotations, images, size, options.batch, 1)[0]
