@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.conv import How, convolution_backward, how_of, is_large, parameter_gradients
+
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
 
@@ -42,7 +44,7 @@ def conv_sum_relu(
     if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, carried = x.to(dtype), None if carried is None else carried.to(dtype)
-    how = _PLAIN if conv is None else (conv.stride, conv.padding, conv.dilation, conv.groups)
+    how = _PLAIN if conv is None else how_of(conv)
     if _is_fused(x, conv, carried is not None):
         y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
         return y
@@ -93,20 +95,20 @@ class _Fused(torch.autograd.Function):
         scale: Tensor | None,
         carried: Tensor | None,
         relu: bool,
-        how: tuple[Any, ...],
+        how: How,
     ) -> Tensor:
         kernel, cast = _cast(x, weight, bias, scale)
         stride, padding, dilation, groups = how
-        how = (padding, stride, dilation, groups)
+        onednn = (padding, stride, dilation, groups)
         y: Tensor
         if carried is None:
-            y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *how, "relu" if relu else "none", [], "")
+            y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
         else:
             after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
-            y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *how, *after)
+            y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)
         # Not the kernel: made again it takes a hundredth of a step, kept it would take half the memory of the weights.
         ctx.save_for_backward(x, weight, scale, y if relu else None)
-        ctx.how = (stride, padding, dilation, False, (0, 0), groups)
+        ctx.how = how
         ctx.bias_dtype = None if bias is None else bias.dtype
         return y
 
@@ -117,12 +119,14 @@ class _Fused(torch.autograd.Function):
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
         to_x = to_weight = to_bias = None
+        if wants_weight and is_large(x, ctx.how[0]):
+            to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
+            wants_weight = wants_bias = False
         if wants_x or wants_weight or wants_bias:
-            wanted = (wants_x, wants_weight, wants_bias)
             kernel, _ = _cast(x, weight, None, scale)
-            to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
-                grad, x, kernel, [len(kernel)], *ctx.how, wanted
-            )
+            to_x, *others = convolution_backward(grad, x, kernel, ctx.how, (wants_x, wants_weight, wants_bias))
+            if to_weight is None:
+                to_weight, to_bias = others
         if to_weight is not None:
             to_weight = to_weight.to(weight.dtype)
             if scale is not None:

@@ -37,8 +37,9 @@ class Measured:
     def __init__(self, options: Namespace, who: str, size: int, precision: str) -> None:
         prepare(options, who, size, precision, "train")
         self.data = crowded(size) if who == "crowded" else own_batch(options, size)
-        ours, peer = pair(options.backbone, best_device(), precision, options.peer_precision)
-        self.chosen: Any = peer if who == "torchvision" else ours
+        # Both stay: what the other one freed would be used by the steps, and not seen.
+        self.both = pair(options.backbone, best_device(), precision, options.peer_precision)
+        self.chosen: Any = self.both[who == "torchvision"]
         self.before = resident()
 
     def peak(self) -> float:

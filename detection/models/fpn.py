@@ -5,7 +5,7 @@ C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Lin et al. 2017 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from backbones.conv import Conv2d
 from backbones.norms import make_norm
+from detection.models.finest import add_enlarged, finest_level
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class FPN(nn.Module):
         self.extra = nn.ModuleList(
             conv_block(channels, channels, 3, None, stride=2) for _ in range(2 * (extra == "conv"))
         )
-        # The finest merged map is larger than all others together: it is made again in the backward pass, by a 1x1
-        # convolution, rather than kept. What it is made of is kept anyway. A batch norm would count the batch twice.
-        self.keeps_finest = norm in ("batch", "sync")
+        self.norm = norm
         self.channels = channels
         self.strides = tuple(in_strides) + tuple(in_strides[-1] * 2**i for i in range(1, 1 + max(1, len(self.extra))))
 
@@ -68,13 +67,18 @@ class FPN(nn.Module):
         for i in range(len(stages) - 1, 0, -1):
             merged = self._merge(i, stages[i], merged)
             levels.append(self.output[i](merged))
-        if self.keeps_finest:
-            levels.append(self._finest(stages[0], merged))
-        else:
-            levels.append(checkpoint(self._finest, stages[0], merged, use_reentrant=False, preserve_rng_state=False))
+        levels.append(self._finest(stages[0], merged))
         return self.above(levels[::-1])
 
     def _finest(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
+        if coarser is None or self.norm in ("batch", "sync"):  # which would count the batch twice, made again
+            return self._finest_kept(stage, coarser)
+        if self.norm or torch.compiler.is_compiling():
+            again: Tensor = checkpoint(self._finest_kept, stage, coarser, use_reentrant=False, preserve_rng_state=False)
+            return again
+        return finest_level(stage, coarser, self.lateral[0][0], self.output[0][0])  # type: ignore[index, arg-type]
+
+    def _finest_kept(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
         return self.output[0](self._merge(0, stage, coarser))  # type: ignore[no-any-return]
 
     def _merge(self, i: int, stage: Tensor, coarser: Tensor | None) -> Tensor:
@@ -89,36 +93,6 @@ class FPN(nn.Module):
         for i, conv in enumerate(self.extra):
             levels.append(conv(levels[-1] if i == 0 else levels[-1].relu()))
         return levels
-
-
-def add_enlarged(x: Tensor, coarser: Tensor) -> Tensor:
-    """``x`` plus the coarser map enlarged to its size, nearest cell by nearest cell; ``x`` may be overwritten.
-
-    Args:
-        x: (B, C, H, W), channels last or not.
-        coarser: (B, C, H', W').
-    """
-    if x.shape[-2:] == (2 * coarser.shape[-2], 2 * coarser.shape[-1]) and not torch.compiler.is_compiling():
-        y: Tensor = _AddDoubled.apply(x, coarser)
-        return y
-    return x.add_(F.interpolate(coarser, size=x.shape[-2:], mode="nearest"))
-
-
-class _AddDoubled(torch.autograd.Function):
-    """Each cell is added to the four that it covers; the enlarged map, as large as ``x``, is never written."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, coarser: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        height, width = coarser.shape[-2:]
-        x.unflatten(2, (height, 2)).unflatten(4, (width, 2)).add_(coarser[:, :, :, None, :, None])
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        batch, channels, height, width = grad.shape
-        coarse = (batch, channels, height // 2, width // 2)
-        return grad, torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarse)
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:

@@ -11,11 +11,11 @@ from backbones import conv as module
 from backbones.conv import Conv2d
 
 
-@pytest.fixture(autouse=True)
-def detour(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Taken for maps of any size, on any processor; the inputs for which it was."""
+@pytest.fixture(autouse=True, params=["AVX2", "AVX512"])
+def detour(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Taken for maps of any size, on either kind of processor; the inputs for which it was."""
     monkeypatch.setattr(module, "_LARGE", 1)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
     taken: list[Tensor] = []
     plain = module._Convolution.apply
     monkeypatch.setattr(module._Convolution, "apply", lambda x, *rest: taken.append(x) or plain(x, *rest))
@@ -34,7 +34,7 @@ def images(number: int = 2, height: int = 9, width: int = 8) -> Tensor:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    kernel=st.sampled_from([2, 3, 5]),
+    kernel=st.sampled_from([1, 2, 3, 5]),
     stride=st.integers(1, 2),
     padding=st.integers(0, 2),
     dilation=st.integers(1, 2),
@@ -73,20 +73,29 @@ def test_frozen_weights_and_inputs_without_gradient(detour):
     assert len(detour) == 1
 
 
-def test_what_is_not_slow_goes_straight(detour, monkeypatch):
+def test_under_autocast_only_the_maps_are_rounded(detour):
+    """Gradients of the parameters add up in float32."""
+    ours, theirs = both(kernel_size=3, padding=1)
+    x = images()
+    for layer in (ours, theirs):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+        y.float().square().sum().backward()
+    assert [given.dtype for given in detour] == [torch.bfloat16]
+    for mine, plain in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.grad.dtype == torch.float32
+        torch.testing.assert_close(mine.grad, plain.grad, rtol=2e-2, atol=2e-2 * plain.grad.abs().max().item())
+
+
+def test_what_is_not_large_goes_straight(detour, monkeypatch):
     ours, _ = both(kernel_size=3)
     with torch.no_grad():
         ours(images())
     ours(images().contiguous())
-    with torch.autocast("cpu", torch.bfloat16):
-        ours(images())
-    both(kernel_size=1)[0](images())
     both(kernel_size=3, padding="same")[0](images())
     both(kernel_size=3, padding=1, padding_mode="reflect")[0](images())
     monkeypatch.setattr(module, "_LARGE", 1000)
-    ours(images())
-    monkeypatch.setattr(module, "_LARGE", 1)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     ours(images())
     assert not detour
 

@@ -2,11 +2,10 @@ from collections import OrderedDict
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from detection.models.fpn import FPN, add_enlarged
+from detection.models.fpn import FPN
 
 
 def stages(sizes=((16, 20), (8, 10), (4, 5), (2, 3))):
@@ -34,20 +33,6 @@ def test_torchvisions_pyramid_agrees():
     for key, parameter in theirs.named_parameters():
         mine = gradients[key.replace("inner_blocks", "lateral").replace("layer_blocks", "output")]
         torch.testing.assert_close(mine, parameter.grad)
-
-
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("size", [(8, 10), (7, 9)])
-def test_a_coarser_map_is_added_as_if_it_were_enlarged(size, layout):
-    torch.manual_seed(0)
-    x, coarser = torch.randn(2, 6, *size).contiguous(memory_format=layout).requires_grad_(), torch.randn(2, 6, 4, 5)
-    coarser = coarser.contiguous(memory_format=layout).requires_grad_()
-    weight = torch.randn(2, 6, *size)
-    ours = add_enlarged(x * 1, coarser)
-    theirs = x + F.interpolate(coarser, size=size, mode="nearest")
-    assert torch.equal(ours, theirs)
-    mine, plain = (torch.autograd.grad((y * weight).sum(), [x, coarser]) for y in (ours, theirs))
-    assert all(torch.equal(*pair) for pair in zip(mine, plain, strict=True))
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
