@@ -59,9 +59,10 @@ def test_torchvisions_weights_give_torchvisions_features(name):
         ours.load_state_dict(theirs.state_dict())
         with torch.no_grad():
             expected = their_stages(theirs, x)
-            for stage, reference in zip(ours(x), expected, strict=True):
-                torch.testing.assert_close(stage, reference, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(ours.classify(x), theirs(x), atol=1e-4, rtol=1e-4)
+            pairs = [*zip(ours(x), expected, strict=True), (ours.classify(x), theirs(x))]
+        for found, reference in pairs:
+            # Of 152 layers with random weights some give hundreds; theirs are as far from those of float64.
+            torch.testing.assert_close(found, reference, atol=1e-5 * reference.std().item(), rtol=0)
 
 
 def test_training_mode_agrees_too_and_counts_the_same_statistics():
