@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.autocast import to_autocast
+
 _LARGE = 4000
 """Pixels of the result from which the detour pays."""
 
@@ -26,21 +28,19 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of ``nn.Conv2d``."""
-        if not self._is_large(x):
+        if not self._pays(x):
             return super().forward(x)
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
-        y: Tensor = _Convolution.apply(x, self.weight, self.bias, how_of(self))
+        y: Tensor = _Convolution.apply(to_autocast(x), self.weight, self.bias, how_of(self))
         return y
 
-    def _is_large(self, x: Tensor) -> bool:
+    def _pays(self, x: Tensor) -> bool:
         return (
             torch.is_grad_enabled()
             and self.weight.requires_grad
             and not torch.compiler.is_compiling()
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
-            and is_large(x, self.stride)
+            and _is_large(x, self.stride)
             and x.is_contiguous(memory_format=torch.channels_last)
         )
 
@@ -52,7 +52,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how = how
-        return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how)
+        return convolution(x, weight, bias, how)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -62,14 +62,25 @@ class _Convolution(torch.autograd.Function):
         if wants_weight or wants_bias:
             to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
         if wants_x:
-            to_x, _, _ = convolution_backward(grad, x, weight.to(x.dtype), ctx.how, (True, False, False))
+            to_x = input_gradient(grad, x, weight.to(x.dtype), ctx.how)
         return to_x, to_weight, to_bias, None
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
+    """The convolution in the precision of its input."""
+    return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how)
+
+
+def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
+    """The gradient of ``x``, of which only the shape is asked for."""
+    to_x: Tensor = _backward(grad, x, weight, how, (True, False, False))[0]
+    return to_x
 
 
 def parameter_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, how: How, biased: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of weight and bias in the weight's precision, on a processor, for large maps.
+    """Gradients of weight and bias in the weight's precision; on a processor, of large maps in little memory.
 
     In bfloat16 oneDNN copies both maps for the weight gradient: for two images of 800 pixels at stride 4 it takes 146
     MB for a 3x3 convolution and 105 MB for a 1x1. The first is computed image by image here, the second as the matrix
@@ -78,6 +89,9 @@ def parameter_gradients(
     them channels first there; the result itself and the gradient of the input are as fast or faster channels last.
     """
     stride, padding, _, groups = how
+    if not _is_large(x, stride):
+        _, to_weight, to_bias = _backward(grad, x, weight.to(x.dtype), how, (False, True, biased))
+        return to_weight.to(weight.dtype), to_bias.to(weight.dtype) if biased else None
     if weight.shape[2:] == (1, 1) and set(stride) == {1} and set(padding) == {0} and groups == 1:
         rows, inputs = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (grad, x))
         to_weight = (rows.t() @ inputs).to(weight.dtype)[..., None, None]
@@ -89,20 +103,18 @@ def parameter_gradients(
     to_bias = weight.new_zeros(len(weight)) if biased else None
     for images in zip(grad.split(1), x.split(1), strict=True):
         one, image = (maps.contiguous(memory_format=format) for maps in images)
-        _, more, bias = convolution_backward(one, image, kernel, how, (False, True, biased))
+        _, more, bias = _backward(one, image, kernel, how, (False, True, biased))
         to_weight += more
         if to_bias is not None:
             to_bias += bias
     return to_weight.to(memory_format=torch.channels_last), to_bias
 
 
-def is_large(x: Tensor, stride: tuple[int, ...]) -> bool:
-    """Whether :func:`parameter_gradients` pays for a convolution of ``x``."""
+def _is_large(x: Tensor, stride: tuple[int, ...]) -> bool:
     return x.device.type == "cpu" and x.shape[-2] * x.shape[-1] >= _LARGE * stride[0] * stride[1]
 
 
-def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: tuple[bool, ...]) -> Any:
-    """Gradients of input, weight and bias, those that are wanted."""
+def _backward(grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: tuple[bool, ...]) -> Any:
     stride, padding, dilation, groups = how
     return torch.ops.aten.convolution_backward(
         grad, x, weight, [len(weight)], stride, padding, dilation, False, (0, 0), groups, wanted

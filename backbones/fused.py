@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.conv import How, convolution_backward, how_of, is_large, parameter_gradients
+from backbones.autocast import to_autocast
+from backbones.conv import How, how_of, input_gradient, parameter_gradients
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -41,9 +42,7 @@ def conv_sum_relu(
         carried: (B, O, H', W'), or None.
         relu: False leaves the result as it is.
     """
-    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, carried = x.to(dtype), None if carried is None else carried.to(dtype)
+    x, carried = to_autocast(x), None if carried is None else to_autocast(carried)
     how = _PLAIN if conv is None else how_of(conv)
     if _is_fused(x, conv, carried is not None):
         y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
@@ -119,18 +118,12 @@ class _Fused(torch.autograd.Function):
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
         to_x = to_weight = to_bias = None
-        if wants_weight and is_large(x, ctx.how[0]):
+        if wants_weight or wants_bias:
             to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
-            wants_weight = wants_bias = False
-        if wants_x or wants_weight or wants_bias:
-            kernel, _ = _cast(x, weight, None, scale)
-            to_x, *others = convolution_backward(grad, x, kernel, ctx.how, (wants_x, wants_weight, wants_bias))
-            if to_weight is None:
-                to_weight, to_bias = others
-        if to_weight is not None:
-            to_weight = to_weight.to(weight.dtype)
             if scale is not None:
                 to_weight.mul_(scale[:, None, None, None])
+        if wants_x:
+            to_x = input_gradient(grad, x, _cast(x, weight, None, scale)[0], ctx.how)
         if to_bias is not None:
             to_bias = to_bias.to(ctx.bias_dtype)
         return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None

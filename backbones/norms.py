@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from backbones.autocast import is_autocast
 from backbones.fused import conv_sum_relu, sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
@@ -89,9 +90,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, c
     """
     if isinstance(norm, nn.Identity):  # folded once and for all
         return conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried, relu)
-    # The meta device, on which costs are counted, knows no autocast.
-    autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
-    if (autocast or x.dtype in (torch.bfloat16, torch.float16)) and _folds(conv, norm):
+    if (is_autocast(x) or x.dtype in (torch.bfloat16, torch.float16)) and _folds(conv, norm):
         scale, shift = _scale_and_shift(norm)
         return conv_sum_relu(x, conv, conv.weight, shift, scale, carried, relu)
     y = conv(x)

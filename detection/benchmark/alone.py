@@ -21,15 +21,17 @@ class Alone:
     def __init__(self, options: Namespace, who: str, size: int, precision: str, what: What) -> None:
         prepare(options, who, size, precision, what)
         self.what, self.batch, device = what, own_batch(options, size), best_device()
-        ours, peer = pair(options.backbone, device, precision, options.peer_precision)
-        if options.compile:
-            ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
-        equalise(ours, peer, self.batch)
-        self.chosen: Any = ours if who == "ours" else peer
+        self.chosen: Any
         if who == "detectron2":
             from detection.benchmark.detectron2 import detectron2
 
             self.chosen = detectron2(options.backbone, device, options.peer_precision, self.batch)
+            return
+        ours, peer = pair(options.backbone, device, precision, options.peer_precision)
+        if options.compile:
+            ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
+        equalise(ours, peer, self.batch)
+        self.chosen = ours if who == "ours" else peer
 
     def step(self) -> None:
         """One, to the end."""

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.conv import How, convolution_backward, how_of, is_large, parameter_gradients
+from backbones.autocast import to_autocast
+from backbones.conv import How, convolution, how_of, input_gradient, parameter_gradients
 
 
 def finest_level(stage: Tensor, coarser: Tensor, lateral: nn.Conv2d, output: nn.Conv2d) -> Tensor:
@@ -21,11 +22,7 @@ def finest_level(stage: Tensor, coarser: Tensor, lateral: nn.Conv2d, output: nn.
         lateral: C to D.
         output: D to D; without stride.
     """
-    kind = stage.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        stage, coarser = stage.to(dtype), coarser.to(dtype)
-    how = (how_of(lateral), how_of(output))
+    stage, coarser, how = to_autocast(stage), to_autocast(coarser), (how_of(lateral), how_of(output))
     y: Tensor = _Finest.apply(stage, coarser, lateral.weight, lateral.bias, output.weight, output.bias, how)
     return y
 
@@ -37,7 +34,7 @@ class _Finest(torch.autograd.Function):
     def forward(ctx: Any, stage: Tensor, coarser: Tensor, *rest: Any) -> Tensor:
         first, first_bias, weight, bias, ctx.how = rest
         ctx.save_for_backward(stage, coarser, first, first_bias, weight)
-        return _conv(_merged(stage, coarser, first, first_bias, ctx.how[0]), weight, bias, ctx.how[1])
+        return convolution(_merged(stage, coarser, first, first_bias, ctx.how[0]), weight, bias, ctx.how[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -47,15 +44,15 @@ class _Finest(torch.autograd.Function):
         to_stage = to_coarser = to_first = to_first_bias = to_weight = to_bias = None
         if wants_weight or wants_bias:
             merged = _merged(stage, coarser, first, first_bias, before)
-            to_weight, to_bias = _parameters(grad, merged, weight, after, wants_bias)
+            to_weight, to_bias = parameter_gradients(grad, merged, weight, after, wants_bias)
             del merged
         if wants_stage or wants_coarser or wants_first or wants_first_bias:
-            # Of the sum, only the shape is asked for, and it is that of the gradient.
-            grad = convolution_backward(grad, grad, weight.to(grad.dtype), after, (True, False, False))[0]
+            # The sum has the shape of its gradient.
+            grad = input_gradient(grad, grad, weight.to(grad.dtype), after)
         if wants_first or wants_first_bias:
-            to_first, to_first_bias = _parameters(grad, stage, first, before, wants_first_bias)
+            to_first, to_first_bias = parameter_gradients(grad, stage, first, before, wants_first_bias)
         if wants_stage:
-            to_stage = convolution_backward(grad, stage, first.to(grad.dtype), before, (True, False, False))[0]
+            to_stage = input_gradient(grad, stage, first.to(grad.dtype), before)
         if wants_coarser:
             to_coarser = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarser.shape)
         return to_stage, to_coarser, to_first, to_first_bias, to_weight, to_bias, None
@@ -92,15 +89,4 @@ class _AddDoubled(torch.autograd.Function):
 
 
 def _merged(stage: Tensor, coarser: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-    return add_enlarged(_conv(stage, weight, bias, how), coarser)
-
-
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-    return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how)
-
-
-def _parameters(grad: Tensor, x: Tensor, weight: Tensor, how: How, biased: bool) -> tuple[Tensor, Tensor | None]:
-    if is_large(x, how[0]):
-        return parameter_gradients(grad, x, weight, how, biased)
-    _, to_weight, to_bias = convolution_backward(grad, x, weight.to(x.dtype), how, (False, True, biased))
-    return to_weight.to(weight.dtype), to_bias.to(weight.dtype) if biased else None
+    return add_enlarged(convolution(stage, weight, bias, how), coarser)

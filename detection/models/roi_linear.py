@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.autocast import to_autocast
+
 
 class RoILinear(nn.Module):
     """``nn.Linear(C * r * r, outputs)`` on flattened RoIs, its weight in the order in which RoIs lie: channels last.
@@ -35,10 +37,7 @@ class RoILinear(nn.Module):
         rows, weight, bias = x.permute(0, 2, 3, 1).flatten(1), self.weight.flatten(1), self.bias
         if not (self.overwrite and torch.is_grad_enabled()):
             return F.linear(rows, weight, bias)
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            rows = rows.to(torch.get_autocast_dtype(kind))
-        y: Tensor = _Linear.apply(rows, weight, bias)
+        y: Tensor = _Linear.apply(to_autocast(rows), weight, bias)
         return y
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -68,7 +68,7 @@ def test_under_autocast_the_gradients_of_parameters_are_float32():
 
 def test_the_sum_is_gone_before_its_gradient_comes(monkeypatch):
     convs, given = layers(), maps()
-    merged, backward = module._merged, module.convolution_backward
+    merged, backward = module._merged, convolutions._backward
     made: list[StorageWeakRef] = []
     alive: list[bool] = []
 
@@ -81,7 +81,7 @@ def test_the_sum_is_gone_before_its_gradient_comes(monkeypatch):
         return backward(*arguments)
 
     monkeypatch.setattr(module, "_merged", watched_sum)
-    monkeypatch.setattr(module, "convolution_backward", watched)
+    monkeypatch.setattr(convolutions, "_backward", watched)
     y = finest_level(*given, *convs)
     assert made[0].expired()
     y.sum().backward()
