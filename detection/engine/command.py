@@ -187,7 +187,6 @@ class Command(LightningCLI):
             if given.max_epochs is None and given.max_steps == -1:
                 kwargs |= limits(config.model.schedule_config, config.data.batch_size)
             if given.logger in (None, True):
-                keep_metrics(config.run)
                 kwargs["logger"] = loggers(config.run, root)
         else:
             kwargs |= {"logger": given.logger or False, "default_root_dir": folder(config.run, root)}
@@ -210,9 +209,13 @@ class Command(LightningCLI):
             ours_io: CheckpointIO = AtomicCheckpointIO()
             kwargs["plugins"] = [*plugins, AsyncCheckpointIO(ours_io) if config.run.save_in_background else ours_io]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer: Trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {error}") from error
+        # Only a trainer knows its rank. Its loggers open their files when it begins.
+        if self.subcommand == "fit" and given.logger in (None, True) and trainer.is_global_zero:
+            keep_metrics(config.run)
+        return trainer
 
 
 def _finest_map(config: Any) -> float:

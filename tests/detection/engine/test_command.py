@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning
+import lightning.fabric.utilities.rank_zero
+import lightning.pytorch.utilities.rank_zero
 import pytest
 import torch
 import yaml
@@ -420,6 +423,21 @@ def test_a_run_does_not_write_over_another(trained, run, capsys):
     assert run("fit", "--run.folder", str(trained)) == 2
     assert "go on with --resume auto, or take another folder" in capsys.readouterr().err
     assert (trained / "checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_two_ranks_the_first_alone_keeps_the_old_curve(run, tmp_path, monkeypatch, rank):
+    """Both of them at it, the second may find the file gone between looking and moving."""
+    torchrun = {"TORCHELASTIC_RUN_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "GROUP_RANK": "0"}
+    torchrun |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    for module in (lightning.fabric.utilities.rank_zero, lightning.pytorch.utilities.rank_zero):
+        monkeypatch.setattr(module.rank_zero_only, "rank", rank)  # Lightning sets it; put back at the end
+    monkeypatch.setattr(lightning.Trainer, "fit", lambda *args, **kwargs: None)
+    (tmp_path / "metrics.csv").write_text("old")
+    assert run("fit", "--run.folder", str(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp") == 0
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"metrics.csv" if rank else "metrics_0.csv"}
 
 
 @pytest.mark.parametrize(
