@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,61 @@ class Average(WeightAveraging):
     def __init__(self, config: AverageConfig) -> None:
         if not (0 <= config.decay < 1 and 0 <= config.start < 1 and config.every >= 1):
             raise ValueError(f"run.average: {config}: decay and start must be in [0, 1), every at least 1")
-        options: dict[str, Any] = {"avg_fn": get_ema_avg_fn(config.decay)} if config.kind == "ema" else {}
-        super().__init__(use_buffers=True, **options)
+        super().__init__()
         self._config, self._first = config, 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Callbacks are set up before the module, and Lightning would copy it without the detector.
         pl_module.setup(stage)
-        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            decay = self._config.decay if self._config.kind == "ema" else None
+            self._average_model = Averaged(pl_module, pl_module.device, decay)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = int(self._config.start * float(trainer.estimated_stepping_batches))
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self._first and (step_idx + 1) % self._config.every == 0
+
+
+class Averaged(AveragedModel):
+    """PyTorch's average, updated by one operation over all tensors.
+
+    PyTorch's own update takes several for each of some hundred tensors, and asks the device twice how many updates
+    there have been, so that a GPU would run dry at every step.
+
+    Args:
+        decay: of the exponential moving average; None: the mean of all.
+    """
+
+    n_averaged: Tensor
+
+    def __init__(self, model: nn.Module, device: torch.device, decay: float | None) -> None:
+        super().__init__(model, device, use_buffers=True)
+        self._decay = decay
+        self._updates: int | None = None  # as n_averaged, once it has been asked
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in a model's parameters and buffers; those that are no fractions become its own."""
+        if self._updates is None:
+            self._updates = int(self.n_averaged)
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        fractions = [pair for pair in pairs if pair[0].is_floating_point()] if self._updates else []
+        if fractions:
+            weight = 1 / (self._updates + 1) if self._decay is None else 1 - self._decay
+            averages, news = (list(tensors) for tensors in zip(*fractions, strict=True))
+            torch._foreach_lerp_(averages, news, weight)
+        for average, new in pairs:
+            if not (self._updates and average.is_floating_point()):
+                average.copy_(new)
+        self.n_averaged += 1
+        self._updates += 1
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        self._updates = None
+        return super().load_state_dict(*arguments, **options)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,11 +1,14 @@
 """Anchors: boxes of fixed sizes and shapes at every cell of every feature level.
 
-N_l anchors of level l = rows x columns x anchors per cell, in this order; boxes XYXY in canvas pixels.
+N anchors, level by level; N_l of level l = rows x columns x anchors per cell, in this order.
+Boxes: XYXY in canvas pixels.
 Ren et al. 2015 (Faster R-CNN), section 3.1.1; one size per level: Lin et al. 2017 (FPN), section 4.1.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +26,36 @@ class AnchorConfig:
     """Round the corners around the cell's origin to whole pixels, as torchvision does."""
     stride_from_canvas: bool = False
     """Space the anchors by canvas // cells, as torchvision does: 61 pixels instead of 64 on P6 of an 800-pixel side."""
+
+
+CANVASES = 16
+"""Canvases whose anchors are kept, the latest met; those of 800 x 1333 pixels hold 5 MB."""
+
+
+class CanvasAnchors(NamedTuple):
+    """The anchors of a canvas."""
+
+    boxes: Tensor
+    """(N, 4) float32."""
+    rows: Tensor
+    """(N / A,) int32: the first row of pixels of each cell, of all levels; A anchors per cell."""
+    columns: Tensor
+    """(N / A,) int32."""
+    lengths: tuple[int, ...]
+    """N_l."""
+
+    def inside(self, sizes: Tensor, divisor: int = 32) -> Tensor:
+        """(B, N) bool: anchors whose cell lies on the image, not on the canvas beyond.
+
+        The image counts up to the next multiple of 32, so that an image alone on its smallest canvas keeps every anchor
+        (as its peers do) and a larger canvas adds none.
+
+        Args:
+            sizes: (B, 2) height, width of the images.
+        """
+        reach = ((sizes + divisor - 1) // divisor * divisor).int()
+        cells = (self.rows < reach[:, :1]) & (self.columns < reach[:, 1:])
+        return cells[..., None].expand(-1, -1, len(self.boxes) // len(self.rows)).flatten(1)
 
 
 class Anchors:
@@ -48,25 +81,37 @@ class Anchors:
         self.per_cell = len(per_level[0]) * len(ratios)
         self.stride_from_canvas = stride_from_canvas
         self._cells = [_cell_anchors(level, ratios, rounded) for level in per_level]
-        self._cache: dict[tuple[object, ...], list[Tensor]] = {}
+        self._cells_on: dict[torch.device, list[Tensor]] = {}
+        self._cache: OrderedDict[tuple[object, ...], CanvasAnchors] = OrderedDict()
 
-    def __call__(self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device) -> list[Tensor]:
-        """Anchors per level.
+    def __call__(
+        self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device
+    ) -> CanvasAnchors:
+        """The anchors of a canvas.
 
         Args:
             canvas: height, width in pixels.
             grids: rows, columns of each feature level.
-
-        Returns:
-            One (N_l, 4) float32 tensor per level.
         """
         key = (canvas, tuple(grids), device)
         if key not in self._cache:
-            self._cache[key] = [
-                _grid_anchors(cell.to(device), grid, self._steps(canvas, grid, stride))
-                for cell, grid, stride in zip(self._cells, grids, self.strides, strict=True)
-            ]
+            self._cache[key] = self._make(canvas, grids, device)
+            if len(self._cache) > CANVASES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
         return self._cache[key]
+
+    def _make(self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device) -> CanvasAnchors:
+        if device not in self._cells_on:  # a copy for which the host waits
+            self._cells_on[device] = [cell.to(device) for cell in self._cells]
+        boxes, rows, columns = [], [], []
+        for cell, grid, stride in zip(self._cells_on[device], grids, self.strides, strict=True):
+            boxes.append(_grid_anchors(cell, grid, self._steps(canvas, grid, stride)))
+            row, column = (torch.arange(n, device=device, dtype=torch.int32) * stride for n in grid)
+            rows.append(row[:, None].expand(grid).flatten())
+            columns.append(column.expand(grid).flatten())
+        lengths = tuple(len(level) for level in boxes)
+        return CanvasAnchors(torch.cat(boxes), torch.cat(rows), torch.cat(columns), lengths)
 
     def _steps(self, canvas: tuple[int, int], grid: tuple[int, int], stride: int) -> tuple[int, int]:
         return (canvas[0] // grid[0], canvas[1] // grid[1]) if self.stride_from_canvas else (stride, stride)

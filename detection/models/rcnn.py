@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import Backbone, BackboneConfig
-from detection.models.anchors import Anchors
+from detection.models.anchors import Anchors, CanvasAnchors
 from detection.models.box_head import BoxHead, BoxHeadConfig
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
@@ -130,7 +130,7 @@ class FasterRCNN(nn.Module):
         """Detections without masks."""
         levels, logits, deltas = dense
         anchors = self._anchors(images, levels)
-        return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes, levels.grids), sizes)
+        return self.box_head.detect(levels, self.rpn.propose(logits, deltas, anchors, sizes), sizes)
 
     def box_losses(
         self, batch: Batch, dense: Dense, generator: torch.Generator | None = None
@@ -140,11 +140,11 @@ class FasterRCNN(nn.Module):
         levels, logits, deltas = dense
         anchors = self._anchors(batch.images, levels)
         losses = self.rpn.losses(levels, anchors, batch, generator)
-        proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, levels.grids, train=True)
+        proposals = self.rpn.propose(logits, deltas, anchors, batch.sizes, train=True)
         samples = self.box_head.sample(proposals, batch.targets, generator)
         return losses | self.box_head.losses(levels, samples, batch.targets), samples
 
-    def _anchors(self, images: Tensor, levels: Levels) -> list[Tensor]:
+    def _anchors(self, images: Tensor, levels: Levels) -> CanvasAnchors:
         return self.anchors((images.shape[-2], images.shape[-1]), levels.grids, images.device)
 
 

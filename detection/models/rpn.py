@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.fused import conv_relu
-from detection.models.anchors import AnchorConfig
+from detection.models.anchors import AnchorConfig, CanvasAnchors
 from detection.ops import boxes as box_ops
 from detection.ops.anchor_matching import match_anchors
 from detection.ops.levels import Levels, pick
@@ -142,17 +142,16 @@ class RPN(nn.Module):
         self,
         logits: Sequence[Tensor],
         deltas: Sequence[Tensor],
-        anchors: Sequence[Tensor],
+        anchors: CanvasAnchors,
         sizes: Tensor,
-        grids: Sequence[tuple[int, int]],
         train: bool = False,
     ) -> Proposals:
         """The best anchors, moved by their deltas, without near-duplicates; no gradient flows through them.
 
         Args:
-            logits, deltas, anchors: per level, from :meth:`forward` and :class:`Anchors`.
+            logits, deltas: per level, from :meth:`forward`.
+            anchors: of the canvas.
             sizes: (B, 2) height, width of the images.
-            grids: rows, columns of each level.
             train: take the numbers for training.
 
         Returns:
@@ -160,20 +159,16 @@ class RPN(nn.Module):
         """
         pre_nms = self.pre_nms_train if train else self.pre_nms_test
         num = self.proposals_train if train else self.proposals_test
-        boxes, scores = [], []
         with torch.no_grad():
-            for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-                inside = _inside(sizes, grids[level], self.strides[level], logit.shape[1])
-                # Top-k before decoding: a few thousand boxes are decoded instead of a quarter of a million.
-                top, index = logit.detach().masked_fill(~inside, -torch.inf).topk(min(pre_nms, logit.shape[1]))
-                chosen = delta.detach().gather(1, index[..., None].expand(-1, -1, 4))
-                box = box_ops.clip(box_ops.decode(chosen, anchor[index], clamp_both=self.clamp_both), sizes)
-                side = (box[..., 2:] - box[..., :2]).amin(dim=-1)
-                small = (side < self.min_size) | (side <= 0) | (top < self.least_logit)
-                short = pre_nms - box.shape[1]
-                boxes.append(F.pad(box, (0, 0, 0, short)))
-                scores.append(F.pad(top.masked_fill(small, -torch.inf), (0, short), value=-torch.inf))
-            box, score = torch.stack(boxes, dim=1), torch.stack(scores, dim=1)  # (B, L, pre_nms, 4), (B, L, pre_nms)
+            # Top-k before decoding: a few thousand boxes are decoded instead of a quarter of a million.
+            outside = (~anchors.inside(sizes)).split(anchors.lengths, dim=1)
+            boxes = anchors.boxes.split(anchors.lengths)
+            best = [_best(*level, pre_nms) for level in zip(logits, deltas, boxes, outside, strict=True)]
+            score, delta, anchor = (torch.stack(parts, dim=1) for parts in zip(*best, strict=True))  # (B, L, pre_nms)
+            box = box_ops.decode(delta, anchor, clamp_both=self.clamp_both)
+            box = box_ops.clip(box.flatten(1, 2), sizes).view_as(box)
+            side = (box[..., 2:] - box[..., :2]).amin(dim=-1)
+            score = score.masked_fill((side < self.min_size) | (side <= 0) | (score < self.least_logit), -torch.inf)
             # A dropped box must not stand between better and worse ones: the NMS wants falling scores.
             score, order = score.sort(dim=-1, descending=True, stable=True)
             box = box.gather(2, order[..., None].expand_as(box))
@@ -182,37 +177,25 @@ class RPN(nn.Module):
             top, index = score.topk(min(num, score.shape[1]))
             box = box.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
             box = box.masked_fill(top.isneginf()[..., None], 0)
-            short = num - top.shape[1]
-            return Proposals(F.pad(box, (0, 0, 0, short)), F.pad(top, (0, short), value=-torch.inf))
+            return Proposals(_pad(box, num), _pad(top, num, -torch.inf))
 
     def losses(
-        self,
-        levels: Levels,
-        anchors: Sequence[Tensor],
-        batch: Batch,
-        generator: torch.Generator | None = None,
+        self, levels: Levels, anchors: CanvasAnchors, batch: Batch, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """``loss_rpn_cls`` and ``loss_rpn_loc`` over ``samples`` anchors per image (equation 1).
 
         Args:
             levels: the features that :meth:`forward` takes, as a table.
-            anchors: per level.
+            anchors: of the canvas.
         """
         assert batch.targets is not None
-        anchor = torch.cat(list(anchors))  # (N, 4)
         with torch.no_grad():
-            inside = torch.cat(
-                [
-                    _inside(batch.sizes, grid, stride, len(level))
-                    for grid, stride, level in zip(levels.grids, self.strides, anchors, strict=True)
-                ],
-                dim=1,
-            )
             matched, label = match_anchors(
-                batch.targets.boxes, batch.targets.crowd, anchors, levels.grids, self.low, self.high
+                batch.targets.boxes, batch.targets.crowd, anchors.boxes, levels.grids, self.low, self.high
             )
-            index, label = sample(label.masked_fill(~inside, IGNORE), self.samples, self.positive_fraction, generator)
-        return self.sampled_losses(*self.at(levels, index), anchor, batch, index, label, matched)
+            label = label.masked_fill(~anchors.inside(batch.sizes), IGNORE)
+            index, label = sample(label, self.samples, self.positive_fraction, generator)
+        return self.sampled_losses(*self.at(levels, index), anchors.boxes, batch, index, label, matched)
 
     def sampled_losses(
         self,
@@ -253,14 +236,14 @@ def _conv(windows: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.linear(rows, kernel, conv.bias)[..., None, None]
 
 
-def _inside(sizes: Tensor, grid: tuple[int, int], stride: int, anchors: int, divisor: int = 32) -> Tensor:
-    """(B, N_l) bool: anchors whose cell lies on the image, not on the canvas beyond.
+def _best(logits: Tensor, deltas: Tensor, anchors: Tensor, outside: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best of a level: logits (B, num) by falling score, -inf on padding, and deltas and anchors (B, num, 4)."""
+    top, index = logits.detach().masked_fill(outside, -torch.inf).topk(min(num, logits.shape[1]))
+    chosen = deltas.detach().gather(1, index[..., None].expand(-1, -1, 4))
+    return _pad(top, num, -torch.inf), _pad(chosen, num), _pad(anchors[index], num)
 
-    The image counts up to the next multiple of 32, so that an image alone on its smallest canvas keeps every anchor
-    (as its peers do) and a larger canvas adds none.
-    """
-    reach = (sizes + divisor - 1) // divisor * divisor
-    rows = torch.arange(grid[0], device=sizes.device) * stride < reach[:, :1]  # (B, rows)
-    columns = torch.arange(grid[1], device=sizes.device) * stride < reach[:, 1:]
-    cells = (rows[:, :, None] & columns[:, None, :]).flatten(1)
-    return cells.repeat_interleave(anchors // (grid[0] * grid[1]), dim=1)
+
+def _pad(x: Tensor, num: int, value: float = 0) -> Tensor:
+    """(B, n, ...) to (B, num, ...)."""
+    short = num - x.shape[1]
+    return F.pad(x, (*(0, 0) * (x.dim() - 2), 0, short), value=value) if short else x

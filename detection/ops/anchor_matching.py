@@ -16,7 +16,7 @@ from detection.ops.matching import labels, match
 def match_anchors(
     boxes: Tensor,
     crowd: Tensor,
-    anchors: Sequence[Tensor],
+    anchors: Tensor,
     grids: Sequence[tuple[int, int]],
     low: float,
     high: float,
@@ -29,7 +29,7 @@ def match_anchors(
     Args:
         boxes: (B, G, 4).
         crowd: (B, G) bool.
-        anchors: (N_l, 4) per level, row by row; their x is the same in all rows, their y in all columns.
+        anchors: (N, 4), level by level, row by row; their x is the same in all rows, their y in all columns.
         grids: rows, columns of each level.
 
     Returns:
@@ -37,13 +37,14 @@ def match_anchors(
         label: (B, N) int64.
     """
     if boxes.device.type != "cpu":
-        return match(boxes, crowd, torch.cat(list(anchors)), low, high, keep_best=True)
-    lengths = [len(level) for level in anchors]
-    best = boxes.new_zeros(len(boxes), sum(lengths))
+        return match(boxes, crowd, anchors, low, high, keep_best=True)
+    per_cell = len(anchors) // sum(rows * columns for rows, columns in grids)
+    lengths = [rows * columns * per_cell for rows, columns in grids]
+    best = boxes.new_zeros(len(boxes), len(anchors))
     covered, index = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.int64)
     claimed = torch.zeros_like(best, dtype=torch.bool)
     results = zip(*(value.split(lengths, dim=1) for value in (best, covered, index, claimed)), strict=True)
-    levels = [_Level.of(boxes, *parts) for parts in zip(anchors, grids, results, strict=True)]
+    levels = [_Level.of(boxes, *parts) for parts in zip(anchors.split(lengths), grids, results, strict=True)]
     areas = area(boxes)
     for image, objects in enumerate(areas.tolist()):
         for g, size in enumerate(objects):

@@ -4,6 +4,7 @@ B images, C channels, H_l x W_l cells of level l.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -48,8 +49,14 @@ def as_levels(features: Sequence[Tensor]) -> Levels:
 
 
 def pick(values: Sequence[float], level: Tensor) -> Tensor:
-    """``values[level]`` without a tensor from the host, for which a CUDA device would have to wait."""
-    picked = torch.full_like(level, values[0], dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
-    for i, value in enumerate(values[1:], start=1):
-        picked = picked.masked_fill(level == i, value)
-    return picked
+    """``values[level]``, float32 or int64; a CUDA device waits for the values the first time only."""
+    table = _table if torch.compiler.is_compiling() else _kept_table
+    return table(tuple(values), level.device)[level]
+
+
+def _table(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may ask for it after an evaluation
+        return torch.tensor(values, device=device)
+
+
+_kept_table = lru_cache(maxsize=4096)(_table)  # a few hundred canvases have a handful each

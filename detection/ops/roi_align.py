@@ -142,14 +142,11 @@ def _fixed_pixels(
         height, width: (R,) of the level.
         origin: (R,) row of its first pixel.
     """
-    axes = []
-    for axis, extent in enumerate((width, height)):
-        step = torch.arange(samples, device=corner.device)
-        point = _points(corner[:, axis], sides[:, axis], bins, step, samples)
-        low, high, low_weight, high_weight = _neighbours(point, extent)
-        weight = torch.cat([low_weight, high_weight], dim=-1) / samples
-        axes.append((torch.cat([low, high], dim=-1), weight))  # (R, bins, 2 * samples)
-    (x, x_weight), (y, y_weight) = axes
+    step = torch.arange(samples, device=corner.device)
+    point = _points(corner.T, sides.T, bins, step, samples)  # (2, R, bins, samples): both axes at once
+    low, high, low_weight, high_weight = _neighbours(point, torch.stack([width, height]))
+    x, y = torch.cat([low, high], dim=-1)  # (R, bins, 2 * samples)
+    x_weight, y_weight = torch.cat([low_weight, high_weight], dim=-1) / samples
     y = y * width[:, None, None] + origin[:, None, None]
     # int32: the sort of the backward pass and the product itself are faster for it.
     index = y.int()[:, :, None, :, None] + x.int()[:, None, :, None, :]  # (R, bins, bins, 2 * samples, 2 * samples)
@@ -207,15 +204,26 @@ def _merge(cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _points(corner: Tensor, side: Tensor, bins: int, step: Tensor, samples: Tensor | int) -> Tensor:
-    """(R, bins, samples): where the samples lie along one axis, in cells."""
-    bin_side = (side / bins)[:, None, None]
+    """(..., R, bins, samples): where the samples lie along an axis, in cells.
+
+    Args:
+        corner, side: (..., R).
+        step: (samples,).
+        samples: of each bin, to broadcast against the result.
+    """
+    bin_side = (side / bins)[..., None, None]
     place = torch.arange(bins, device=corner.device)[:, None]
-    return corner[:, None, None] + place * bin_side + (step + 0.5) * bin_side / samples
+    return corner[..., None, None] + place * bin_side + (step + 0.5) * bin_side / samples
 
 
 def _neighbours(point: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cells left and right of each point and their weights, for linear interpolation along one axis."""
-    extent = extent[:, None, None]
+    """Cells left and right of each point and their weights, for linear interpolation along an axis.
+
+    Args:
+        point: (..., R, bins, samples).
+        extent: (..., R) cells.
+    """
+    extent = extent[..., None, None]
     inside = (point >= -1) & (point <= extent)  # false for NaN
     point = torch.where(inside, point.clamp(min=0).minimum(extent - 1), 0)
     low = point.floor()

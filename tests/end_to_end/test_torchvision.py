@@ -119,7 +119,7 @@ def test_proposals_agree(mask_pair):
             padded, sizes = canvas(image)
             levels = as_levels(ours.features(padded, sizes))
             anchors = ours._anchors(padded, levels)
-            found = ours.rpn.propose(*ours.rpn(levels.maps), anchors, sizes, levels.grids)
+            found = ours.rpn.propose(*ours.rpn(levels.maps), anchors, sizes)
             real = found.boxes[0][found.logits[0] > -torch.inf]
             # Two scores that differ by rounding alone may change places, and with them who suppresses whom.
             nearest = (real[:, None] - expected).abs().amax(dim=2).amin(dim=0)

@@ -80,7 +80,8 @@ def test_roi_align_takes_as_many_samples_as_the_box_is_large(detectron2_state):
 
 def test_anchors_stand_at_multiples_of_the_stride(detectron2_state):
     config = _detectron2("x", detectron2_state(), rgb=False).config.rpn.anchors
-    level = Anchors((4, 8, 16, 32, 64), **vars(config))((64, 64), [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)], "cpu")[0]
+    grids = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
+    level = Anchors((4, 8, 16, 32, 64), **vars(config))((64, 64), grids, torch.device("cpu")).boxes
     # Ratio 1/2 is height over width: width 32 * sqrt(2), height 32 / sqrt(2), unrounded, around (0, 0); then ratio 1.
     w, h = 16 * math.sqrt(2), 16 / math.sqrt(2)
     assert level[0].tolist() == pytest.approx([-w, -h, w, h], rel=1e-6)

@@ -3,21 +3,20 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from detection.models.anchors import Anchors
+from detection.models.anchors import CANVASES, Anchors
 
 CPU = torch.device("cpu")
 
 
 def test_a_square_anchor_is_centred_on_its_cell():
-    (level,) = Anchors((4,), (32,), (1.0,))((8, 8), [(2, 2)], CPU)
+    level = Anchors((4,), (32,), (1.0,))((8, 8), [(2, 2)], CPU).boxes
     # Cells at (0, 0), (4, 0), (0, 4), (4, 4); half of 32 is 16.
     expected = [[-16, -16, 16, 16], [-12, -16, 20, 16], [-16, -12, 16, 20], [-12, -12, 20, 20]]
     assert level.tolist() == expected
 
 
 def test_a_ratio_is_height_over_width_at_equal_area():
-    (level,) = Anchors((4,), (32,), (0.25, 4.0))((4, 4), [(1, 1)], CPU)
-    wide, tall = level
+    wide, tall = Anchors((4,), (32,), (0.25, 4.0))((4, 4), [(1, 1)], CPU).boxes
     assert wide.tolist() == [-32, -8, 32, 8]  # 64 x 16 = 32 x 32
     assert tall.tolist() == [-8, -32, 8, 32]
 
@@ -29,12 +28,35 @@ def test_torchvisions_anchors_agree(sizes):
     images = ImageList(torch.zeros(1, 3, *canvas), [canvas])
     features = [torch.zeros(1, 1, *grid) for grid in grids]
     (theirs,) = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 2)(images, features)
-    torch.testing.assert_close(torch.cat(ours), theirs)
+    torch.testing.assert_close(ours.boxes, theirs)
 
 
-def test_anchors_of_a_canvas_are_made_once():
+def test_anchors_of_a_canvas_are_made_once_but_not_kept_of_every_canvas_ever_met():
     anchors = Anchors((4,), (32,))
-    assert anchors((8, 8), [(2, 2)], CPU)[0] is anchors((8, 8), [(2, 2)], CPU)[0]
+    first = anchors((8, 8), [(2, 2)], CPU)
+    for width in range(3, CANVASES + 2):
+        assert anchors((8, 8), [(2, 2)], CPU) is first
+        anchors((8, 4 * width), [(2, width)], CPU)
+    for width in range(20, CANVASES + 20):
+        anchors((8, 4 * width), [(2, width)], CPU)
+    again = anchors((8, 8), [(2, 2)], CPU)
+    assert again is not first
+    assert torch.equal(again.boxes, first.boxes)
+
+
+def test_an_anchor_is_inside_where_its_cell_begins_on_the_image_or_up_to_the_next_multiple_of_32():
+    anchors = Anchors((16, 32), (32, 64), (0.5, 1.0))((64, 96), [(4, 6), (2, 3)], CPU)
+    inside = anchors.inside(torch.tensor([[20, 33], [64, 96], [0, 0]]))
+    finest, coarsest = (
+        part.unflatten(1, (rows, -1, 2))
+        for part, rows in zip(inside.split(anchors.lengths, dim=1), (4, 2), strict=True)
+    )
+    assert finest[0, :2, :4].all()  # 20 x 33 counts as 32 x 64
+    assert finest[0].sum() == 2 * 4 * 2
+    assert coarsest[0, :1, :2].all()
+    assert coarsest[0].sum() == 1 * 2 * 2
+    assert inside[1].all()
+    assert not inside[2].any()
 
 
 def test_one_size_per_level_is_required():

@@ -24,15 +24,15 @@ GRIDS = [(12, 16), (6, 8), (3, 4), (2, 2)]
 def test_not_a_bit_differs_from_comparing_all(seed, objects, whole, rounded, from_canvas, crowds):
     generator = torch.Generator().manual_seed(seed)
     anchors = Anchors((4, 8, 16, 32), (8, 16, 32, 64), rounded=rounded, stride_from_canvas=from_canvas)
-    levels = anchors((48, 64), GRIDS, torch.device("cpu"))
+    placed = anchors((48, 64), GRIDS, torch.device("cpu")).boxes
     corner = torch.rand(2, objects, 2, generator=generator) * 70 - 10  # beyond the canvas, too
     boxes = torch.cat([corner, corner + torch.rand(2, objects, 2, generator=generator) * 60], dim=-1)
     boxes = boxes.round() if whole else boxes  # equal ones and touching edges are then common
     boxes[:, -1] = boxes[:, 0]
     boxes[0, -1] = 0  # padding
     crowd = (torch.rand(2, objects, generator=generator) < 0.3) & crowds
-    ours = match_anchors(boxes, crowd, levels, GRIDS, 0.3, 0.6)
-    theirs = match(boxes, crowd, torch.cat(levels), 0.3, 0.6, keep_best=True)
+    ours = match_anchors(boxes, crowd, placed, GRIDS, 0.3, 0.6)
+    theirs = match(boxes, crowd, placed, 0.3, 0.6, keep_best=True)
     assert torch.equal(ours[0], theirs[0])
     assert torch.equal(ours[1], theirs[1])
 
@@ -46,9 +46,9 @@ def test_an_object_is_compared_with_few_anchors(monkeypatch):
         inner(levels, image, g, size, is_crowd)
 
     monkeypatch.setattr(anchor_matching, "_match_one", spy)
-    levels = Anchors((4, 8, 16, 32), (8, 16, 32, 64))((48, 64), GRIDS, torch.device("cpu"))
+    placed = Anchors((4, 8, 16, 32), (8, 16, 32, 64))((48, 64), GRIDS, torch.device("cpu")).boxes
     boxes = torch.tensor([[[10.0, 10, 14, 14], [0, 0, 0, 0]], [[0, 0, 64, 48], [0, 0, 0, 0]]])
-    match_anchors(boxes, torch.zeros(2, 2, dtype=torch.bool), levels, GRIDS, 0.3, 0.6)
+    match_anchors(boxes, torch.zeros(2, 2, dtype=torch.bool), placed, GRIDS, 0.3, 0.6)
     assert len(compared) == 2, "padding is compared with nothing"
     assert compared[0] < 40
     assert compared[1] == sum(rows * columns for rows, columns in GRIDS)

@@ -1,0 +1,56 @@
+"""The average that is updated at once, beside PyTorch's."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+
+from detection.engine.average import Averaged
+
+
+def models(steps: int):
+    """A network with parameters, buffers of fractions and a counter, as it was after each step."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    for step in range(steps):
+        torch.manual_seed(step)
+        for tensor in (*model.parameters(), model[1].running_mean, model[1].running_var):
+            nn.init.normal_(tensor)
+        model[1].num_batches_tracked += 1
+        yield model
+
+
+@pytest.mark.parametrize("decay", [0.9, None])
+def test_it_is_pytorchs_but_for_counters(decay):
+    ours = theirs = None
+    for model in models(5):
+        if ours is None:
+            ours = Averaged(model, torch.device("cpu"), decay)
+            function = {} if decay is None else {"avg_fn": get_ema_avg_fn(decay)}
+            theirs = AveragedModel(model, use_buffers=True, **function)
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+    found, expected = ours.state_dict(), theirs.state_dict()
+    assert found.keys() == expected.keys()
+    assert int(found["n_averaged"]) == 5
+    assert int(found.pop("module.1.num_batches_tracked")) == 5  # PyTorch's averages whole numbers, too
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_loaded_goes_on(tmp_path):
+    steps = [{k: v.clone() for k, v in model.state_dict().items()} for model in models(4)]
+    model = next(models(1))
+
+    def averaged(start: Averaged, states) -> Averaged:
+        for state in states:
+            model.load_state_dict(state)
+            start.update_parameters(model)
+        return start
+
+    whole = averaged(Averaged(model, torch.device("cpu"), None), steps)
+    half = averaged(Averaged(model, torch.device("cpu"), None), steps[:2])
+    other = averaged(Averaged(model, torch.device("cpu"), None), steps[:3])  # it counts to three already
+    other.load_state_dict(half.state_dict())
+    averaged(other, steps[2:])
+    for one, two in zip(whole.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
