@@ -56,7 +56,7 @@ def pick(values: Sequence[float], level: Tensor) -> Tensor:
 
 def _table(values: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # training may ask for it after an evaluation
-        return torch.tensor(values, device=device)
+        return torch.tensor(values).to(device)
 
 
 _kept_table = lru_cache(maxsize=4096)(_table)  # a few hundred canvases have a handful each

@@ -110,14 +110,17 @@ def select_detections(
         keep = score > score_threshold
     else:
         keep = nms(lists, list_scores, iou_threshold)[row, column]
-    image, index, label, score, box = (x[keep] for x in (image, index, label, score, box))
+    kept = keep.nonzero()[:, 0]  # once for all, as the host waits for each
+    image, index, label, score, box = (x[kept] for x in (image, index, label, score, box))
 
     # Back to the order of the candidates first: it decides between equal scores.
     order = (index * classes + label).argsort(stable=True)
     order = order[score[order].argsort(descending=True, stable=True)]
     order = order[image[order].argsort(stable=True)]
-    row, column = _places(image.bincount(minlength=batch), len(image))
-    order, row, column = (x[column < num] for x in (order, row, column))
+    number = (image == torch.arange(batch, device=image.device)[:, None]).sum(dim=1)
+    row, column = _places(number, len(image))
+    best = (column < num).nonzero()[:, 0]
+    order, row, column = (x[best] for x in (order, row, column))
     return (
         box.new_zeros((batch, num, 4)).index_put((row, column), box[order]),
         score.new_zeros((batch, num)).index_put((row, column), score[order]),

@@ -1,0 +1,124 @@
+"""On a device the same numbers as on the processor, and few waits for it; seen on machines without a GPU.
+
+What CUDA's own kernels wait for inside, only a GPU can tell (tests/end_to_end/test_gpu.py).
+"""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
+
+from detection.models import rpn
+from detection.ops import levels
+from tests.pretended_device import PretendedDevice
+
+OBJECTS = [[([10, 10, 60, 50], 1, False), ([30, 20, 90, 80], 0, True)], [([20, 30, 80, 90], 2, False)]]
+
+
+@pytest.fixture(autouse=True)
+def _own_tables(monkeypatch):
+    """What is kept on a device that is not there must not be found on one that is."""
+    monkeypatch.setattr(levels, "_kept_table", levels.lru_cache(levels._table))
+
+
+def step(model, batch) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model.zero_grad()
+    losses = model.losses(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
+
+
+def places(lines: list[str]) -> Counter[str]:
+    return Counter(line.partition(":")[0] for line in lines)
+
+
+def test_a_training_step_gives_the_same_numbers_and_waits_in_the_nms_alone(tiny, make_batch):
+    batch = make_batch(OBJECTS)
+    expected = step(tiny.train(), batch)
+    gradients = {name: p.grad for name, p in tiny.named_parameters()}
+    with PretendedDevice() as device:
+        model, there = device.put(tiny), device.put(batch)
+        step(model, there)  # the first of a shape brings what is kept of it
+        device.waits.clear()
+        device.launches.clear()
+        losses = device.get(step(model, there))
+        found = {name: device.get(p.grad) for name, p in model.named_parameters()}
+    assert losses == {name: value.detach() for name, value in expected.items()}
+    assert all(torch.equal(found[name], value) for name, value in gradients.items())
+    assert set(places(device.waits)) == {"detection/ops/nms.py"}, device.waits
+    assert len(device.waits) <= 3
+    # Launches take some microseconds of the host each, for which a GPU waits where a batch is small.
+    parts = Counter({place: n for place, n in places(device.launches).items() if place.startswith("detection")})
+    del parts["detection/ops/nms.py"]  # runs as many rounds as the boxes ask for
+    assert 300 < parts.total() < 850, parts
+
+
+def test_inference_gives_the_same_detections_with_few_waits(tiny, make_batch):
+    batch = make_batch(OBJECTS)
+    with torch.no_grad():
+        expected = tiny.eval()(batch.images, batch.sizes)
+        with PretendedDevice() as device:
+            model, there = device.put(tiny), device.put(batch)
+            model(there.images, there.sizes)
+            device.waits.clear()
+            found = device.get(model(there.images, there.sizes))
+    assert (found.labels >= 0).sum() > 10
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert places(device.waits) == {"detection/ops/nms.py": 7}, device.waits
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).any()),
+        lambda x: x.tolist(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: torch.equal(x, x + 1),
+        lambda x: x.cpu(),
+        lambda x: torch.ones(3).to(x.device),
+        lambda x: torch.arange(3, device=x.device).repeat_interleave(torch.ones_like(x, dtype=torch.int64)),
+    ],
+)
+def test_a_wait_is_noticed(asks):
+    with PretendedDevice() as device:
+        asks(device.put(torch.ones(3)))
+        assert len(device.waits) >= 1
+
+
+def test_two_devices_in_one_operation_are_refused():
+    with PretendedDevice() as device, pytest.raises(RuntimeError, match="on two devices"):
+        device.put(torch.ones(3)) + torch.ones(3)
+
+
+def test_under_cudas_autocast_nothing_leaves_the_device(tiny, make_batch, monkeypatch):
+    """In bfloat16, on tensors without numbers: there whatever the host asks is an error."""
+    monkeypatch.setattr(rpn, "nms", lambda boxes, scores, threshold: scores.isfinite())
+
+    def there(x):
+        if isinstance(x, torch.nn.Parameter):
+            return torch.nn.Parameter(torch.empty_like(x, device="cuda"), x.requires_grad)
+        return torch.empty_like(x, device="cuda") if isinstance(x, Tensor) else x
+
+    batch = make_batch(OBJECTS)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in tiny.train().modules():
+            module._parameters.update({name: there(value) for name, value in module._parameters.items()})
+            module._buffers.update({name: there(value) for name, value in module._buffers.items()})
+        batch = tree_map(there, batch)
+        dtype = torch.get_autocast_dtype("cuda")  # torch.autocast itself looks for a GPU
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            dense = tiny.dense(batch.images, batch.sizes)
+            losses = tiny.losses(batch, dense)
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.set_autocast_dtype("cuda", dtype)
+    assert dense.levels.vectors.dtype == torch.bfloat16
+    assert {(loss.device.type, loss.dtype) for loss in losses.values()} == {("cuda", torch.float32)}
