@@ -90,6 +90,10 @@ class Detections(NamedTuple):
         keep = self.labels[i] != IGNORE
         return Detections(*(None if value is None else value[i][keep] for value in self))  # type: ignore[arg-type]
 
+    def cpu(self) -> "Detections":
+        """The same in the processor's memory, without gradients."""
+        return Detections(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Categories:

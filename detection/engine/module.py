@@ -224,8 +224,7 @@ class DetectionModule(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
         """Detections in canvas pixels, on the CPU."""
         with self._as_compiled(batch):
-            detections: Detections = self._evaluated(batch.images, batch.sizes)
-        detections = Detections(*(None if v is None else v.cpu() for v in detections))  # type: ignore[arg-type]
+            detections: Detections = self._evaluated(batch.images, batch.sizes).cpu()
         self.evaluators["predict"].add(batch, detections)
         return detections
 

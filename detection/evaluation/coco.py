@@ -111,7 +111,7 @@ class CocoEvaluator:
         """
         if "segm" in self.iou_types and detections.masks is None:
             raise ValueError("segm is to be scored, but the detector has no masks; set iou_types to bbox only")
-        detections = Detections(*(None if v is None else v.detach().cpu() for v in detections))  # type: ignore[arg-type]
+        detections = detections.cpu()
         sizes, original_sizes = batch.sizes.cpu(), batch.original_sizes.cpu()
         boxes = box_ops.rescale(detections.boxes.double(), sizes, original_sizes)
         clipped = box_ops.clip(boxes, original_sizes).numpy()

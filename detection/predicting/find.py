@@ -67,16 +67,16 @@ def find(
 
 def _find(model: FasterRCNN, batch: Batch, mirrored: bool) -> Iterator[Found]:
     device = model.pixel_mean.device
-    detections = model(batch.images.to(device), batch.sizes.to(device))
+    detections = model(batch.images.to(device), batch.sizes.to(device)).cpu()  # at once: each copy is a wait
     for i, (_, width) in enumerate(batch.original_sizes.tolist()):
         one = detections.image(i)
-        sizes, original = batch.sizes[i : i + 1].to(device), batch.original_sizes[i : i + 1].to(device)
-        boxes = box_ops.rescale(one.boxes[None].double(), sizes, original)[0].cpu()
-        masks = None if one.masks is None else one.masks.float().cpu()
+        sizes, original = batch.sizes[i : i + 1], batch.original_sizes[i : i + 1]
+        boxes = box_ops.rescale(one.boxes[None].double(), sizes, original)[0]
+        masks = None if one.masks is None else one.masks.float()
         if mirrored:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)
-        yield Found(boxes, one.scores.float().cpu(), one.labels.cpu(), masks)
+        yield Found(boxes, one.scores.float(), one.labels, masks)
 
 
 def find_in_views(
