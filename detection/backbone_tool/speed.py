@@ -20,6 +20,7 @@ from backbones import BackboneConfig, available
 from detection.backbone_tool.describe import costs
 from detection.benchmark.contestants import Ours
 from detection.benchmark.data import batches, open_data
+from detection.device import best_device
 from detection.memory import most_resident, resident
 from detection.models.rcnn import mask_rcnn
 
@@ -53,7 +54,7 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
         images per second and gigabytes: ``train``, ``infer`` and ``memory``, and the costs of the backbone alone.
     """
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     with tempfile.TemporaryDirectory() as folder:
         data = batches(*open_data(None, None, Path(folder)), size, batch, 1)[0]
     counted = costs(name, 800, 1333)

@@ -9,6 +9,7 @@ import torch
 
 from detection.benchmark.contestants import Ours, equalise, pair
 from detection.benchmark.data import batches, open_data
+from detection.device import best_device
 from detection.memory import finest_map, keep_freed_memory
 from detection.structures import Batch
 
@@ -48,11 +49,6 @@ class Alone:
         """How many detections each image has."""
         numbers: list[int] = self.chosen.numbers(self.batch)
         return numbers
-
-
-def best_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import torchvision
 
-from detection.benchmark.alone import best_device
 from detection.benchmark.data import batches, open_data
 from detection.benchmark.evaluation import evaluation_rows
 from detection.benchmark.memory import crowded_row, memory_rows
 from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
 from detection.benchmark.rest import rest_rows
+from detection.device import best_device
 from detection.engine.precision import best_precision
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from detection.benchmark.alone import best_device, own_batch, prepare
+from detection.benchmark.alone import own_batch, prepare
 from detection.benchmark.apart import Apart
 from detection.benchmark.contestants import CLASSES, pair
+from detection.device import best_device
 from detection.memory import most_resident, resident
 from detection.structures import Batch, Targets
 

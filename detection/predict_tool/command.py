@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from detection.device import inference_device
 from detection.inference import Prediction, load_model, predict, predict_batch
-from detection.memory import keep_freed_memory
 from detection.models.rcnn import FasterRCNN
 from detection.predict_tool.outputs import Writer
 from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
@@ -21,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     failed: list[str] = []
     try:
-        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if device == "cpu":
-            keep_freed_memory()
+        device = inference_device(options.device)
         model = load_model(options.checkpoint)
         model.to(device)
         found = sources(options.images)

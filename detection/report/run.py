@@ -19,9 +19,9 @@ from detection.data.collate import collate, own_canvases
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
+from detection.device import inference_device
 from detection.evaluation.coco import CocoEvaluator
 from detection.inference import load_model
-from detection.memory import keep_freed_memory
 from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
@@ -40,9 +40,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     Raises:
         ValueError: the model, the annotations or an image cannot be used.
     """
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cpu":
-        keep_freed_memory()
+    device = inference_device(options.device)
     model = load_model(options.what[0])
     if options.size:
         model.test_size = tuple(options.size)

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from detection import device
+from detection.device import best_device, inference_device
+
+
+def test_without_a_wish_it_is_the_best_and_memory_is_kept_on_a_processor_alone(monkeypatch):
+    kept = []
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: kept.append(1))
+    assert inference_device(None) == best_device()
+    assert len(kept) == (not torch.cuda.is_available())
+    kept.clear()
+    assert inference_device("cpu") == torch.device("cpu")
+    assert inference_device("meta") == torch.device("meta")
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(asked):
+    with pytest.raises(ValueError, match=f"--device {asked}: .*; take cpu, or leave it out") as told:
+        inference_device(asked)
+    assert "\n" not in str(told.value)
