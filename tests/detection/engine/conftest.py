@@ -60,6 +60,17 @@ def tiny_config(shapes, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def trained(_one_thread, tiny_config, tmp_path_factory):
+    """The folder of a run that was trained for an epoch; only to be read."""
+    from detection.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    root = str(folder)
+    assert main(["--config", str(tiny_config), "--trainer.default_root_dir", root]) == 0  # fit goes without saying
+    return folder / "tiny" / "version_0"
+
+
 @pytest.fixture
 def run(tiny_config, tmp_path, monkeypatch):
     """Call the command line in this process, in a folder of its own: run("fit", "--data.flip", "0") -> exit code."""

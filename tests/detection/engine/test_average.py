@@ -1,4 +1,7 @@
-"""The average that is updated at once, beside PyTorch's."""
+"""The average of the weights: beside PyTorch's own, and through a run."""
+
+import os
+import signal
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from detection.engine.average import Averaged
+from detection.engine.module import DetectionModule
 
 
 def models(steps: int):
@@ -54,3 +58,43 @@ def test_what_is_loaded_goes_on(tmp_path):
     averaged(other, steps[2:])
     for one, two in zip(whole.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["ema", "mean"])
+def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
+    steps = []
+    end = DetectionModule.on_before_zero_grad
+
+    def spy(self, optimizer):
+        steps.append({name: value.clone() for name, value in self.state_dict().items()})
+        return end(self, optimizer)
+
+    monkeypatch.setattr(DetectionModule, "on_before_zero_grad", spy)
+    options = ("--run.average", f"{{kind: {kind}, decay: 0.5, start: 0.5}}", "--run.pictures", "0")
+    assert run("fit", "--run.folder", "out", *options) == 0
+    saved = torch.load(tmp_path / "out/checkpoints/best.ckpt", weights_only=True)
+    assert "current_model_state" in saved
+    name = "model.box_head.logits.weight"
+    # Four steps; the average begins with the weights after the third and takes in the fourth.
+    third, fourth = steps[3][name], saved["current_model_state"][name]
+    assert not torch.equal(third, fourth)
+    assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
+
+
+def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
+    options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
+    assert run("fit", "--run.folder", "whole", *options) == 0
+    step = DetectionModule.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", stop)
+        assert run("fit", "--run.folder", "parts", *options) == 143
+    assert run("fit", "--run.folder", "parts", "--resume", "auto", *options) == 0
+    last = (torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    whole, parts = (checkpoint["state_dict"] for checkpoint in last)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

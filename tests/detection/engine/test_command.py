@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,20 +16,10 @@ import yaml
 
 from backbones.resnet import VARIANTS, ResNet
 from detection.checkpoint import load_model
-from detection.cli import complete, main
-from detection.engine.errors import InputError, told
+from detection.cli import main
 from detection.engine.module import DetectionModule
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_config, tmp_path_factory):
-    """The folder of a run that was trained for an epoch."""
-    folder = tmp_path_factory.mktemp("trained")
-    root = str(folder)
-    assert main(["--config", str(tiny_config), "--trainer.default_root_dir", root]) == 0  # fit goes without saying
-    return folder / "tiny" / "version_0"
 
 
 def test_a_run_leaves_its_files(trained):
@@ -93,7 +82,7 @@ def test_a_checkpoint_suffices(trained):
 
 
 def test_validate_takes_the_model_from_the_checkpoint(trained, shapes, tmp_path, capsys):
-    options = ["--data.root", str(shapes), "--config", str(write(tmp_path / "data.yaml", data_alone(trained)))]
+    options = ["--data.root", str(shapes), "--config", data_alone(trained, tmp_path / "data.yaml")]
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
     folder = tmp_path / "out"
     assert main(["validate", *options, "--ckpt_path", checkpoint, "--run.folder", str(folder)]) == 0
@@ -189,62 +178,6 @@ def test_weights_to_start_from(trained, run, tmp_path, capsys):
     assert "has other shapes" in capsys.readouterr().err
 
 
-def test_other_classes_than_the_checkpoints(trained, shapes, run, tmp_path, capsys):
-    content = json.loads((shapes / "annotations/instances_val.json").read_text())
-    content["categories"][0]["name"] = "disc"
-    (tmp_path / "renamed.json").write_text(json.dumps(content))
-    annotations = ("--data.val.annotations", str(tmp_path / "renamed.json"))
-    assert run("validate", *annotations, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")) == 2
-    assert f"id {content['categories'][0]['id']}:" in capsys.readouterr().err
-
-
-def test_a_loss_that_is_no_number_stops_and_saves_nothing(run, tmp_path, monkeypatch, capsys):
-    step = DetectionModule.training_step
-
-    def broken(self, batch, batch_idx):
-        output = step(self, batch, batch_idx)
-        output["terms"]["loss_cls"] = output["terms"]["loss_cls"] * float("nan")
-        return output
-
-    monkeypatch.setattr(DetectionModule, "training_step", broken)
-    assert run("fit", "--run.folder", "out") == 1
-    assert "loss_cls nan on the images with id" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "checkpoints").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ("--trainer.max_epoch 3", "no option trainer.max_epoch; did you mean trainer.max_epochs?"),
-        ("--model.num_classes 3", "come from the annotations"),
-        ("--model.backbone.name resnet5O", "did you mean resnet50"),
-        ("--model.backbone.norm froze", "did you mean frozen?"),
-        ("--model.mask_head.conv 2", "no option conv; did you mean convs?"),
-        ("--data.batch_size many", "data.batch_size"),
-        ("--data.train.image x", "did you mean data.train.images?"),
-        ('--data.augment [{"class_path":"albumentations.HorizontalFlip","init_args":{"prob":1}}]', "no option prob"),
-        ("--trainer.use_distributed_sampler true", "must be false"),
-        ("--trainer.accelerator gpus", "gpus"),
-        ("--config mask_rcnn_r50_fpn_1x_coc", "did you mean mask_rcnn_r50_fpn_1x_coco?"),
-        ("--config twice.yaml", "key optimizer occurs twice"),
-        ("--config unknown.yaml", "unknown.yaml, line 2"),
-        ("--ckpt_path gone.ckpt", "gone.ckpt: no such checkpoint"),
-    ],
-)
-def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monkeypatch, options, expected):
-    def read(*_):
-        raise AssertionError("data were read")
-
-    monkeypatch.setattr("detection.engine.datamodule.load_annotations", read)
-    write(tmp_path / "twice.yaml", "model:\n  optimizer: {lr: 0.1}\n  optimizer: {lr: 0.2}\n")
-    write(tmp_path / "unknown.yaml", "model:\n  optimiser: {lr: 0.1}\n")
-    assert run("fit", *options.split()) == 2
-    error = capsys.readouterr().err
-    assert expected in error
-    assert len(error[error.index("error:") :].splitlines()) < 10
-    assert not (tmp_path / "runs").exists()
-
-
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(tiny_config, trained, tmp_path):
     metrics = []
@@ -263,15 +196,11 @@ def test_two_processes_evaluate_as_one(tiny_config, trained, tmp_path):
     assert [one[name] for name in losses] == pytest.approx([two[name] for name in losses], rel=1e-6)
 
 
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
-def data_alone(trained):
-    """The data settings of a run, as YAML."""
+def data_alone(trained, path):
+    """The data settings of a run, as a config file: its path."""
     saved = yaml.safe_load((trained / "config.yaml").read_text())
-    return yaml.safe_dump({"data": saved["data"], "trainer": {"accelerator": "cpu"}})
+    path.write_text(yaml.safe_dump({"data": saved["data"], "trainer": {"accelerator": "cpu"}}))
+    return str(path)
 
 
 def weights_of(path):
@@ -283,27 +212,6 @@ def test_what_a_run_was_made_of(trained):
     assert start["torch"] == torch.__version__
     assert start["data"]["train"]["images"] == 8
     assert len(start["data"]["val"]["sha256"]) == 64
-
-
-@pytest.mark.parametrize("kind", ["ema", "mean"])
-def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
-    steps = []
-    end = DetectionModule.on_before_zero_grad
-
-    def spy(self, optimizer):
-        steps.append({name: value.clone() for name, value in self.state_dict().items()})
-        return end(self, optimizer)
-
-    monkeypatch.setattr(DetectionModule, "on_before_zero_grad", spy)
-    options = ("--run.average", f"{{kind: {kind}, decay: 0.5, start: 0.5}}", "--run.pictures", "0")
-    assert run("fit", "--run.folder", "out", *options) == 0
-    saved = weights_of(tmp_path / "out/checkpoints/best.ckpt")
-    assert "current_model_state" in saved
-    name = "model.box_head.logits.weight"
-    # Four steps; the average begins with the weights after the third and takes in the fourth.
-    third, fourth = steps[3][name], saved["current_model_state"][name]
-    assert not torch.equal(third, fourth)
-    assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -318,24 +226,6 @@ def test_no_gradients_are_held_through_the_next_forward_pass(run, monkeypatch, a
     options = ("--trainer.accumulate_grad_batches", str(accumulated), "--trainer.limit_val_batches", "0")
     assert run("fit", *options, "--run.folder", "out") == 0
     assert held == [False] * 4 if accumulated == 1 else held == [False, True] * 4
-
-
-def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
-    options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
-    assert run("fit", "--run.folder", "whole", *options) == 0
-    step = DetectionModule.training_step
-
-    def stop(self, batch, batch_idx):
-        if self.trainer.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DetectionModule, "training_step", stop)
-        assert run("fit", "--run.folder", "parts", *options) == 143
-    assert run("fit", "--run.folder", "parts", "--resume", "auto", *options) == 0
-    whole, parts = (weights_of(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "parts"))
-    assert all(torch.equal(whole["state_dict"][name], parts["state_dict"][name]) for name in whole["state_dict"])
 
 
 @pytest.fixture
@@ -353,17 +243,6 @@ def test_strict_runs_agree_to_the_last_bit_also_saved_in_the_background(run, tmp
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_what_cannot_be_strict_is_named():
-    error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
-    assert told(error) == (
-        "--deterministic strict: scatter_cuda cannot be computed alike twice on this device; use seeded",
-        2,
-    )
-    with pytest.raises(InputError, match="must be strict or seeded"):
-        complete(["fit", "--deterministic", "very"])
-    assert complete(["fit", "--deterministic=seeded"]) == ["fit", "--trainer.deterministic=false"]
-
-
 def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, tmp_path, capsys):
     torch.manual_seed(0)
     whole = ResNet(VARIANTS["resnet10"])
@@ -376,11 +255,6 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, t
     frozen = ("conv1.", "bn1.", "layer1.", "layer3.")
     for name, value in whole.state_dict().items():  # parameters and buffers
         assert torch.equal(after[name], value) == name.startswith(frozen), name
-
-
-def test_a_layer_decay_above_one_is_one_line(run, capsys):
-    assert run("fit", "--model.optimizer.layer_decay", "2") == 2
-    assert "above 0 and at most 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("limit", "images"), [("1", 1), ("2", 2), ("1.0", 4), ("0.5", 2)])
@@ -418,13 +292,6 @@ def test_the_learning_rate_finder_leaves_the_warm_up(run, monkeypatch):
     assert [rate for _, rate in ours[:5]] == pytest.approx(expected)
 
 
-def test_a_run_does_not_write_over_another(trained, run, capsys):
-    before = (trained / "checkpoints/last.ckpt").read_bytes()
-    assert run("fit", "--run.folder", str(trained)) == 2
-    assert "go on with --resume auto, or take another folder" in capsys.readouterr().err
-    assert (trained / "checkpoints/last.ckpt").read_bytes() == before
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_two_ranks_the_first_alone_keeps_the_old_curve(run, tmp_path, monkeypatch, rank):
     """Both of them at it, the second may find the file gone between looking and moving."""
@@ -438,21 +305,6 @@ def test_of_two_ranks_the_first_alone_keeps_the_old_curve(run, tmp_path, monkeyp
     (tmp_path / "metrics.csv").write_text("old")
     assert run("fit", "--run.folder", str(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp") == 0
     assert {path.name for path in tmp_path.glob("*.csv")} == {"metrics.csv" if rank else "metrics_0.csv"}
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (("--trainer.strategy", "fsdp", "--run.average", "{kind: ema}"), "does not go with run.average"),
-        (("--trainer.strategy", "fsdp", "--model.compile", "true"), "does not go with model.compile"),
-        (("--trainer.strategy", "fsdp", "--trainer.sync_batchnorm", "true"), "model.backbone.norm sync"),
-        (("--trainer.strategy", "fsdp_cpu_offload"), "use --trainer.strategy fsdp"),
-        (("--trainer.strategy", "fsdp", "--trainer.precision", "16-mixed"), "bf16-mixed"),
-    ],
-)
-def test_what_sharding_cannot_do_is_told(run, capsys, options, told):
-    assert run("fit", *options) == 2
-    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,0 +1,103 @@
+"""What the command line refuses, and how it says so."""
+
+import json
+
+import pytest
+
+from detection.cli import complete
+from detection.engine.errors import InputError, told
+from detection.engine.module import DetectionModule
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--trainer.max_epoch 3", "no option trainer.max_epoch; did you mean trainer.max_epochs?"),
+        ("--model.num_classes 3", "come from the annotations"),
+        ("--model.backbone.name resnet5O", "did you mean resnet50"),
+        ("--model.backbone.norm froze", "did you mean frozen?"),
+        ("--model.mask_head.conv 2", "no option conv; did you mean convs?"),
+        ("--data.batch_size many", "data.batch_size"),
+        ("--data.train.image x", "did you mean data.train.images?"),
+        ('--data.augment [{"class_path":"albumentations.HorizontalFlip","init_args":{"prob":1}}]', "no option prob"),
+        ("--trainer.use_distributed_sampler true", "must be false"),
+        ("--trainer.accelerator gpus", "gpus"),
+        ("--config mask_rcnn_r50_fpn_1x_coc", "did you mean mask_rcnn_r50_fpn_1x_coco?"),
+        ("--config twice.yaml", "key optimizer occurs twice"),
+        ("--config unknown.yaml", "unknown.yaml, line 2"),
+        ("--ckpt_path gone.ckpt", "gone.ckpt: no such checkpoint"),
+    ],
+)
+def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monkeypatch, options, expected):
+    def read(*_):
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr("detection.engine.datamodule.load_annotations", read)
+    (tmp_path / "twice.yaml").write_text("model:\n  optimizer: {lr: 0.1}\n  optimizer: {lr: 0.2}\n")
+    (tmp_path / "unknown.yaml").write_text("model:\n  optimiser: {lr: 0.1}\n")
+    assert run("fit", *options.split()) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert len(error[error.index("error:") :].splitlines()) < 10
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_layer_decay_above_one_is_one_line(run, capsys):
+    assert run("fit", "--model.optimizer.layer_decay", "2") == 2
+    assert "above 0 and at most 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--trainer.strategy", "fsdp", "--run.average", "{kind: ema}"), "does not go with run.average"),
+        (("--trainer.strategy", "fsdp", "--model.compile", "true"), "does not go with model.compile"),
+        (("--trainer.strategy", "fsdp", "--trainer.sync_batchnorm", "true"), "model.backbone.norm sync"),
+        (("--trainer.strategy", "fsdp_cpu_offload"), "use --trainer.strategy fsdp"),
+        (("--trainer.strategy", "fsdp", "--trainer.precision", "16-mixed"), "bf16-mixed"),
+    ],
+)
+def test_what_sharding_cannot_do_is_told(run, capsys, options, told):
+    assert run("fit", *options) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_cannot_be_strict_is_named():
+    error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
+    assert told(error) == (
+        "--deterministic strict: scatter_cuda cannot be computed alike twice on this device; use seeded",
+        2,
+    )
+    with pytest.raises(InputError, match="must be strict or seeded"):
+        complete(["fit", "--deterministic", "very"])
+    assert complete(["fit", "--deterministic=seeded"]) == ["fit", "--trainer.deterministic=false"]
+
+
+def test_a_run_does_not_write_over_another(trained, run, capsys):
+    before = (trained / "checkpoints/last.ckpt").read_bytes()
+    assert run("fit", "--run.folder", str(trained)) == 2
+    assert "go on with --resume auto, or take another folder" in capsys.readouterr().err
+    assert (trained / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_other_classes_than_the_checkpoints(trained, shapes, run, tmp_path, capsys):
+    content = json.loads((shapes / "annotations/instances_val.json").read_text())
+    content["categories"][0]["name"] = "disc"
+    (tmp_path / "renamed.json").write_text(json.dumps(content))
+    annotations = ("--data.val.annotations", str(tmp_path / "renamed.json"))
+    assert run("validate", *annotations, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")) == 2
+    assert f"id {content['categories'][0]['id']}:" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_nothing(run, tmp_path, monkeypatch, capsys):
+    step = DetectionModule.training_step
+
+    def broken(self, batch, batch_idx):
+        output = step(self, batch, batch_idx)
+        output["terms"]["loss_cls"] = output["terms"]["loss_cls"] * float("nan")
+        return output
+
+    monkeypatch.setattr(DetectionModule, "training_step", broken)
+    assert run("fit", "--run.folder", "out") == 1
+    assert "loss_cls nan on the images with id" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "checkpoints").exists()
