@@ -5,7 +5,7 @@ Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``va
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,10 +19,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-import backbones
 from backbones import BackboneConfig
 from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights
 from detection.convert.pretrained import initialise
+from detection.engine.checks import check_categories, check_configs
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
@@ -39,7 +39,7 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
 from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
-from detection.structures import Batch, Categories, Detections, Unresized
+from detection.structures import Batch, Detections, Unresized
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Of the table that an evaluation prints; all twelve numbers are logged."""
@@ -354,39 +354,6 @@ class DetectionModule(LightningModule):
                 path = Path(folder) / f"results_{iou_type}.json"
                 write_results(path, self.evaluators[split].results(iou_type))
                 self.print(f"Results: {path}")
-
-
-def check_configs(configs: Mapping[str, Any]) -> None:
-    """Refuse settings that no detector can have, before any data are read.
-
-    Raises:
-        ValueError: an unknown backbone, anchors that do not fit the pyramid, ...
-    """
-    backbone: BackboneConfig = configs["backbone"]
-    backbones.check_name(backbone.name)
-    if backbone.name in backbones.available():  # others may do anything when built
-        with torch.device("meta"):
-            build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
-
-
-def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:
-    """Refuse a checkpoint of other classes.
-
-    Raises:
-        ValueError: naming what differs.
-    """
-    if theirs is None or ours is None:
-        return
-    names = dict(zip(theirs["ids"], theirs["names"], strict=True)), dict(zip(ours.ids, ours.names, strict=True))
-    if names[0] == names[1]:
-        return
-    lines = [
-        f"id {key}: {names[0].get(key, 'none')} in the checkpoint, {names[1].get(key, 'none')} in the annotations"
-        for key in sorted({*names[0], *names[1]})
-        if names[0].get(key) != names[1].get(key)
-    ]
-    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-    raise ValueError(f"the checkpoint knows other classes than the annotations: {shown}")
 
 
 def table(metrics: Mapping[str, float], split: str) -> str:

@@ -5,14 +5,11 @@ import torch
 
 from backbones import BackboneConfig
 from detection.engine.errors import InputError
-from detection.engine.module import DetectionModule, check_categories, table
+from detection.engine.module import DetectionModule, table
 from detection.engine.optim import OptimizerConfig
 from detection.engine.schedule import ScheduleConfig
 from detection.models.anchors import AnchorConfig
 from detection.models.rpn import RPNConfig
-from detection.structures import Categories
-
-ANIMALS = Categories(("cat", "dog"), (1, 7))
 
 
 def test_nothing_is_built_before_the_classes_are_known():
@@ -30,23 +27,6 @@ def test_nothing_is_built_before_the_classes_are_known():
 def test_impossible_settings_are_refused_at_once(options, message):
     with pytest.raises(InputError, match=message):
         DetectionModule(**options)
-
-
-def test_the_same_classes_pass():
-    check_categories({"names": ["dog", "cat"], "ids": [7, 1]}, ANIMALS)
-    check_categories(None, ANIMALS)
-
-
-@pytest.mark.parametrize(
-    ("names", "ids", "message"),
-    [
-        (["cat", "bird"], [1, 7], "id 7: bird in the checkpoint, dog in the annotations$"),
-        (["cat", "dog", "cow"], [1, 7, 9], "id 9: cow in the checkpoint, none in the annotations$"),
-    ],
-)
-def test_other_classes_are_named(names, ids, message):
-    with pytest.raises(ValueError, match=message):
-        check_categories({"names": names, "ids": ids}, ANIMALS)
 
 
 def test_table_of_a_split():
