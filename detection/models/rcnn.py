@@ -236,7 +236,7 @@ def build_detector(
     neck = build_neck(body.channels, body.strides, fpn)
     anchors = Anchors(neck.strides, **vars(rpn.anchors))
     rpn_options = {key: value for key, value in vars(rpn).items() if key != "anchors"}
-    proposer = RPN(neck.channels, anchors.per_cell, neck.strides, **rpn_options)
+    proposer = RPN(neck.channels, anchors.per_cell, **rpn_options)
     boxes = BoxHead(neck.channels, num_classes, body.strides, **vars(box_head))
     if mask_head is None:
         return FasterRCNN(body, neck, anchors, proposer, boxes)

@@ -66,7 +66,6 @@ class RPN(nn.Module):
         self,
         channels: int,
         anchors_per_cell: int,
-        strides: Sequence[int],
         convs: int = 1,
         samples: int = 256,
         positive_fraction: float = 0.5,
@@ -89,7 +88,6 @@ class RPN(nn.Module):
         for conv in [*self.convs, self.objectness, self.deltas]:
             nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.strides = tuple(strides)
         self.samples, self.positive_fraction = samples, positive_fraction
         self.low, self.high, self.beta = low, high, beta
         self.pre_nms_train, self.pre_nms_test = pre_nms_train, pre_nms_test

@@ -12,7 +12,7 @@ STRIDES = (4, 8, 16, 32, 64)
 
 def make(convs: int, seed: int = 0, channels: int = 8) -> RPN:
     torch.manual_seed(seed)
-    rpn = RPN(channels, 3, STRIDES, convs=convs).double()
+    rpn = RPN(channels, 3, convs=convs).double()
     for parameter in rpn.parameters():  # large enough that ReLU cuts, and borders matter
         torch.nn.init.normal_(parameter, std=0.3)
     return rpn
