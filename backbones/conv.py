@@ -62,7 +62,7 @@ class _Convolution(torch.autograd.Function):
         if wants_weight or wants_bias:
             to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
         if wants_x:
-            to_x = input_gradient(grad, x, weight.to(x.dtype), ctx.how)
+            to_x = input_gradient(grad, x, weight, ctx.how)
         return to_x, to_weight, to_bias, None
 
 
@@ -73,7 +73,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Ten
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
     """The gradient of ``x``, of which only the shape is asked for."""
-    to_x: Tensor = _backward(grad, x, weight, how, (True, False, False))[0]
+    to_x: Tensor = _backward(grad, x, weight.to(grad.dtype), how, (True, False, False))[0]
     return to_x
 
 

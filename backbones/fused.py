@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.autocast import to_autocast
-from backbones.conv import How, how_of, input_gradient, parameter_gradients
+from backbones.conv import How, convolution, how_of, input_gradient, parameter_gradients
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -47,8 +46,7 @@ def conv_sum_relu(
     if _is_fused(x, conv, carried is not None):
         y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
         return y
-    kernel, bias = _cast(x, weight, bias, scale)
-    return sum_relu(F.conv2d(x, kernel, bias, *how), carried, relu)  # type: ignore[arg-type]
+    return sum_relu(convolution(x, _scaled(weight, scale), bias, how), carried, relu)
 
 
 def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
@@ -79,9 +77,8 @@ def _is_known(conv: nn.Conv2d, sums: bool) -> bool:
     return known and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
 
 
-def _cast(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    kernel = weight if scale is None else weight * scale[:, None, None, None]
-    return kernel.to(x.dtype), None if bias is None else bias.to(x.dtype)
+def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    return weight if scale is None else weight * scale[:, None, None, None]
 
 
 class _Fused(torch.autograd.Function):
@@ -96,7 +93,7 @@ class _Fused(torch.autograd.Function):
         relu: bool,
         how: How,
     ) -> Tensor:
-        kernel, cast = _cast(x, weight, bias, scale)
+        kernel, cast = _scaled(weight, scale).to(x.dtype), None if bias is None else bias.to(x.dtype)
         stride, padding, dilation, groups = how
         onednn = (padding, stride, dilation, groups)
         y: Tensor
@@ -123,7 +120,7 @@ class _Fused(torch.autograd.Function):
             if scale is not None:
                 to_weight.mul_(scale[:, None, None, None])
         if wants_x:
-            to_x = input_gradient(grad, x, _cast(x, weight, None, scale)[0], ctx.how)
+            to_x = input_gradient(grad, x, _scaled(weight, scale), ctx.how)
         if to_bias is not None:
             to_bias = to_bias.to(ctx.bias_dtype)
         return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None

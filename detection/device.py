@@ -16,11 +16,12 @@ def inference_device(asked: str | None) -> torch.device:
     Raises:
         ValueError: there is no such device.
     """
+    wanted = asked or best_device().type
     try:
-        device = torch.device(asked) if asked else best_device()
+        device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {asked}: {str(error).splitlines()[0]}; take cpu, or leave it out") from error
+        raise ValueError(f"--device {wanted}: {str(error).splitlines()[0]}; take cpu, or leave it out") from error
     if device.type == "cpu":
         keep_freed_memory()
     return device

@@ -4,6 +4,7 @@ The network then takes the ways that it takes on a GPU, with real numbers, and s
 """
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
+
+from detection.ops import levels
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +49,18 @@ class _Numbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def carried(tree: Any, carry: Callable[[Tensor], Tensor]) -> Any:
+    """Tensors by ``carry``; those of a module in place."""
+    if not isinstance(tree, nn.Module):
+        return tree_map(lambda x: carry(x.detach()) if isinstance(x, Tensor) else x, tree)
+    for module in tree.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                module._parameters[name] = nn.Parameter(carry(value.detach()), value.requires_grad)
+        module._buffers.update(carried(module._buffers, carry))
+    return tree
+
+
 class PretendedDevice(TorchDispatchMode):
     """Computes with tensors of another device while it is open.
 
@@ -61,6 +76,7 @@ class PretendedDevice(TorchDispatchMode):
         self._numbers = _Numbers()
 
     def __enter__(self) -> "PretendedDevice":
+        levels._kept_table.cache_clear()  # of this device nothing is kept yet
         self._numbers.__enter__()
         super().__enter__()
         return self
@@ -68,17 +84,11 @@ class PretendedDevice(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._numbers.__exit__(*error)
+        levels._kept_table.cache_clear()
 
     def put(self, tree: Any) -> Any:
         """Tensors, and modules in place, copied to the device."""
-        if isinstance(tree, nn.Module):
-            for module in tree.modules():
-                for name, value in module._parameters.items():
-                    if value is not None:
-                        module._parameters[name] = nn.Parameter(self.put(value.detach()), value.requires_grad)
-                module._buffers.update(self.put(module._buffers))
-            return tree
-        return tree_map(lambda x: _Held(x.detach().clone()) if isinstance(x, Tensor) else x, tree)
+        return carried(tree, lambda x: _Held(x.clone()))
 
     @staticmethod
     def get(tree: Any) -> Any:

@@ -72,15 +72,16 @@ class Averaged(AveragedModel):
         """Take in a model's parameters and buffers; those that are no fractions become its own."""
         if self._updates is None:
             self._updates = int(self.n_averaged)
-        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
-        fractions = [pair for pair in pairs if pair[0].is_floating_point()] if self._updates else []
-        if fractions:
-            weight = 1 / (self._updates + 1) if self._decay is None else 1 - self._decay
-            averages, news = (list(tensors) for tensors in zip(*fractions, strict=True))
-            torch._foreach_lerp_(averages, news, weight)
-        for average, new in pairs:
-            if not (self._updates and average.is_floating_point()):
+        averages, news = [], []
+        for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
+            if self._updates and average.is_floating_point():
+                averages.append(average)
+                news.append(new)
+            else:
                 average.copy_(new)
+        if averages:
+            weight = 1 / (self._updates + 1) if self._decay is None else 1 - self._decay
+            torch._foreach_lerp_(averages, news, weight)
         self.n_averaged += 1
         self._updates += 1
 

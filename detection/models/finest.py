@@ -48,11 +48,11 @@ class _Finest(torch.autograd.Function):
             del merged
         if wants_stage or wants_coarser or wants_first or wants_first_bias:
             # The sum has the shape of its gradient.
-            grad = input_gradient(grad, grad, weight.to(grad.dtype), after)
+            grad = input_gradient(grad, grad, weight, after)
         if wants_first or wants_first_bias:
             to_first, to_first_bias = parameter_gradients(grad, stage, first, before, wants_first_bias)
         if wants_stage:
-            to_stage = input_gradient(grad, stage, first.to(grad.dtype), before)
+            to_stage = input_gradient(grad, stage, first, before)
         if wants_coarser:
             to_coarser = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarser.shape)
         return to_stage, to_coarser, to_first, to_first_bias, to_weight, to_bias, None

@@ -68,11 +68,11 @@ def find(
 def _find(model: FasterRCNN, batch: Batch, mirrored: bool) -> Iterator[Found]:
     device = model.pixel_mean.device
     detections = model(batch.images.to(device), batch.sizes.to(device)).cpu()  # at once: each copy is a wait
+    boxes = box_ops.rescale(detections.boxes.double(), batch.sizes, batch.original_sizes)
+    detections = detections._replace(boxes=boxes)
     for i, (_, width) in enumerate(batch.original_sizes.tolist()):
         one = detections.image(i)
-        sizes, original = batch.sizes[i : i + 1], batch.original_sizes[i : i + 1]
-        boxes = box_ops.rescale(one.boxes[None].double(), sizes, original)[0]
-        masks = None if one.masks is None else one.masks.float()
+        boxes, masks = one.boxes, None if one.masks is None else one.masks.float()
         if mirrored:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)

@@ -11,7 +11,6 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from detection.engine import command
 from detection.engine.module import DetectionModule
-from detection.ops import levels
 from tests.pretended_device import PretendedDevice
 
 ONCE = {"detection/models/anchors.py", "detection/ops/levels.py"}
@@ -75,7 +74,6 @@ def train(run, monkeypatch):
                 patch.setattr(SingleDeviceStrategy, "root_device", there)
                 patch.setattr(CPUAccelerator, "setup_device", lambda self, device: None)
                 patch.setattr(command, "chosen", lambda name: strategy)
-                patch.setattr(levels, "_kept_table", levels.lru_cache(levels._table))
                 assert run("fit", *options) == 0
         metrics = json.loads(Path(folder, "metrics.json").read_text())
         return weights, {name: value for name, value in metrics.items() if value is not None}, waits

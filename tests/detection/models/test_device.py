@@ -9,19 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map
 
 from detection.models import rpn
 from detection.ops import levels
-from tests.pretended_device import PretendedDevice
+from tests.pretended_device import PretendedDevice, carried
 
 OBJECTS = [[([10, 10, 60, 50], 1, False), ([30, 20, 90, 80], 0, True)], [([20, 30, 80, 90], 2, False)]]
-
-
-@pytest.fixture(autouse=True)
-def _own_tables(monkeypatch):
-    """What is kept on a device that is not there must not be found on one that is."""
-    monkeypatch.setattr(levels, "_kept_table", levels.lru_cache(levels._table))
 
 
 def step(model, batch) -> dict[str, Tensor]:
@@ -99,18 +92,15 @@ def test_two_devices_in_one_operation_are_refused():
 def test_under_cudas_autocast_nothing_leaves_the_device(tiny, make_batch, monkeypatch):
     """In bfloat16, on tensors without numbers: there whatever the host asks is an error."""
     monkeypatch.setattr(rpn, "nms", lambda boxes, scores, threshold: scores.isfinite())
+    monkeypatch.setattr(levels, "_kept_table", levels.lru_cache(levels._table))  # not for a GPU that is there
 
     def there(x):
-        if isinstance(x, torch.nn.Parameter):
-            return torch.nn.Parameter(torch.empty_like(x, device="cuda"), x.requires_grad)
-        return torch.empty_like(x, device="cuda") if isinstance(x, Tensor) else x
+        return torch.empty_like(x, device="cuda")
 
     batch = make_batch(OBJECTS)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in tiny.train().modules():
-            module._parameters.update({name: there(value) for name, value in module._parameters.items()})
-            module._buffers.update({name: there(value) for name, value in module._buffers.items()})
-        batch = tree_map(there, batch)
+        carried(tiny.train(), there)
+        batch = carried(batch, there)
         dtype = torch.get_autocast_dtype("cuda")  # torch.autocast itself looks for a GPU
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         torch.set_autocast_enabled("cuda", True)
