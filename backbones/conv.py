@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import winograd
 from backbones.autocast import to_autocast
 
 _LARGE = 4000
@@ -21,9 +22,9 @@ def how_of(conv: nn.Conv2d) -> How:
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d``, whose gradients a processor computes in little memory where maps are large.
+    """``nn.Conv2d``, of which a processor computes large maps with fewer multiplications and gradients in less memory.
 
-    See :func:`parameter_gradients`.
+    See :mod:`backbones.winograd` and :func:`parameter_gradients`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,14 +35,14 @@ class Conv2d(nn.Conv2d):
         return y
 
     def _pays(self, x: Tensor) -> bool:
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
         return (
-            torch.is_grad_enabled()
-            and self.weight.requires_grad
+            (learns or not x.requires_grad)
             and not torch.compiler.is_compiling()
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
-            and _is_large(x, self.stride)
             and x.is_contiguous(memory_format=torch.channels_last)
+            and ((learns and _is_large(x, self.stride)) or winograd.pays(to_autocast(x), self.weight, how_of(self)))
         )
 
 
@@ -68,11 +69,15 @@ class _Convolution(torch.autograd.Function):
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
     """The convolution in the precision of its input."""
+    if winograd.pays(x, weight, how) and not torch.is_grad_enabled():
+        return winograd.convolution(x, weight, bias)
     return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how)
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:
     """The gradient of ``x``, of which only the shape is asked for."""
+    if winograd.pays(grad, weight, how):
+        return winograd.input_gradient(grad, weight)
     to_x: Tensor = _backward(grad, x, weight.to(grad.dtype), how, (True, False, False))[0]
     return to_x
 
@@ -89,6 +94,8 @@ def parameter_gradients(
     them channels first there; the result itself and the gradient of the input are as fast or faster channels last.
     """
     stride, padding, _, groups = how
+    if winograd.pays(x, weight, how):
+        return winograd.weight_gradient(grad, x), grad.sum(dim=(0, 2, 3)) if biased else None
     if not _is_large(x, stride):
         _, to_weight, to_bias = _backward(grad, x, weight.to(x.dtype), how, (False, True, biased))
         return to_weight.to(weight.dtype), to_bias.to(weight.dtype) if biased else None

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backbones import winograd
 from backbones.autocast import to_autocast
 from backbones.conv import How, convolution, how_of, input_gradient, parameter_gradients
 
@@ -97,7 +98,11 @@ class _Fused(torch.autograd.Function):
         stride, padding, dilation, groups = how
         onednn = (padding, stride, dilation, groups)
         y: Tensor
-        if carried is None:
+        if winograd.pays(x, kernel, how):
+            y = winograd.convolution(x, kernel, cast, relu and carried is None)
+            if carried is not None:
+                y = sum_relu(y, carried, relu)
+        elif carried is None:
             y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
         else:
             after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)

@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.autocast import is_autocast
 from backbones.fused import conv_sum_relu, sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
@@ -76,11 +75,11 @@ def set_norm_eps(module: nn.Module, eps: float) -> None:
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, carried: Tensor | None = None) -> Tensor:
-    """``relu(norm(conv(x)) + carried)``; few operations where the norm is a fixed affine map and precision is reduced.
+    """``relu(norm(conv(x)) + carried)``; few operations where the norm is a fixed affine map.
 
     The norm's scale goes into the kernel (``w * scale``) and its shift becomes the bias: the same function, and the
-    gradient still reaches ``w``. In float32 the two stay apart, so that weights from elsewhere give the numbers that
-    they gave there to the last bit: a deep network makes rounding of 1e-7 into differences of 1e-3.
+    gradient still reaches ``w``. Rounding differs, errors do not: the last features of a ResNet-50 in float32 are 1e-4
+    of their standard deviation from those in float64 either way.
 
     Args:
         x: (B, C, H, W).
@@ -90,17 +89,10 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, c
     """
     if isinstance(norm, nn.Identity):  # folded once and for all
         return conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried, relu)
-    if (is_autocast(x) or x.dtype in (torch.bfloat16, torch.float16)) and _folds(conv, norm):
+    if _folds(conv, norm) and not (torch.is_grad_enabled() and _learns(norm)):
         scale, shift = _scale_and_shift(norm)
         return conv_sum_relu(x, conv, conv.weight, shift, scale, carried, relu)
-    y = conv(x)
-    if isinstance(norm, FrozenBatchNorm2d):
-        # In place: nobody else has seen the convolution's result, and its backward pass does not ask for it.
-        scale, shift = (value[:, None, None].to(y.dtype) for value in norm.scale_and_shift())
-        y = y.mul_(scale).add_(shift)
-    else:
-        y = norm(y)
-    return sum_relu(y, carried, relu)
+    return sum_relu(norm(conv(x)), carried, relu)
 
 
 def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
@@ -117,6 +109,10 @@ def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
 def _folds(conv: nn.Conv2d, norm: nn.Module) -> bool:
     fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     return fixed and conv.bias is None
+
+
+def _learns(norm: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in norm.parameters())
 
 
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 Counting runs on PyTorch's meta device, which computes shapes alone, so that it takes as long for a large image.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,14 +69,15 @@ def receptive_fields(backbone: Backbone, strip: tuple[int, int] = REACH) -> list
 
     A pixel that is not a number makes every cell that depends on it not a number, whatever the layers are. A pixel at
     each offset within a stride, one after the other, reaches as many cells as a cell sees pixels. Where that depends
-    on the place, as with windows of attention, it is the mean.
+    on the place, as with windows of attention, it is the mean. In float64, as the faster ways in float32 spread or lose
+    what is not a number (:mod:`backbones.winograd`, :mod:`backbones.fused`).
     """
-    backbone.eval()
+    backbone = copy.deepcopy(backbone).eval().double()
     reached = [0] * len(backbone.strides)
     everything = [False] * len(backbone.strides)
     middle = strip[1] // 2
     for offset in range(max(backbone.strides)):
-        image = torch.zeros(1, len(backbone.mean), *strip)
+        image = torch.zeros(1, len(backbone.mean), *strip, dtype=torch.float64)
         image[..., middle + offset] = torch.nan
         for i, feature in enumerate(backbone(image)):
             hit = feature[0].isnan().flatten(0, 1).any(dim=0)

@@ -6,9 +6,10 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-PAYS = 1.2
-"""A processor trains in bfloat16 if that is so many times as fast. Those seen are far from it on either side: 0.5 to
-0.7 (Sapphire Rapids whose AMX is hidden) and 2 (Zen 4)."""
+PAYS = 1.5
+"""A processor trains in bfloat16 if it computes a convolution so many times as fast; less would not make up for
+:mod:`backbones.winograd`, which float32 has alone. Those seen are far from it on either side: 0.5 to 0.7 (Sapphire
+Rapids whose AMX is hidden) and 2 (Zen 4)."""
 
 
 def best_precision(accelerator: str) -> str:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.conv import Conv2d
 from backbones.fused import conv_relu
 from backbones.norms import make_norm
 from detection.models.roi_linear import RoILinear
@@ -221,7 +222,7 @@ class ConvStack(nn.Sequential):
     def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
         layers: list[nn.Module] = []
         for width in widths:
-            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
+            conv = Conv2d(channels, width, 3, padding=1, bias=norm is None)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)

@@ -121,13 +121,10 @@ class _WeightedSum(torch.autograd.Function):
         index, order = index.sort(stable=True)
         ends = torch.arange(ctx.num_rows + 1, dtype=index.dtype, device=index.device)
         offsets = torch.searchsorted(index, ends, out_int32=True)
+        bag, weight = bag[order], weight[order]
+        del index, order  # memory is scarcest here
         rows = F.embedding_bag(
-            bag[order],
-            grad.contiguous(),
-            offsets,
-            mode="sum",
-            per_sample_weights=weight[order],
-            include_last_offset=True,
+            bag, grad.contiguous(), offsets, mode="sum", per_sample_weights=weight, include_last_offset=True
         )
         return rows, None, None, None
 

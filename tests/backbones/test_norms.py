@@ -51,9 +51,32 @@ def test_folding_changes_neither_result_nor_gradient(kind):
     torch.testing.assert_close(one, other, atol=0.05, rtol=0.02)
 
 
-def test_nothing_is_folded_in_float32():
-    norm, conv, x = filled(FrozenBatchNorm2d(6)), nn.Conv2d(3, 6, 3, bias=False), torch.randn(2, 3, 9, 9)
-    assert torch.equal(conv_norm(x, conv, norm), norm(conv(x)))
+@pytest.mark.parametrize("carries", [False, True])
+def test_in_float32_result_and_gradients_are_those_in_float64(carries):
+    norm, conv = filled(FrozenBatchNorm2d(6)), nn.Conv2d(3, 6, 3, padding=1, bias=False)
+    inputs = [torch.randn(2, 3, 9, 9), conv.weight, *([torch.randn(2, 6, 9, 9)] if carries else [])]
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        conv.to(dtype), norm.to(dtype)
+        x, _, *carried = leaves = [given.to(dtype).requires_grad_() for given in inputs]
+        leaves[1] = conv.weight
+        if dtype == torch.float32:
+            y = conv_norm(x, conv, norm, True, *carried)
+        else:
+            y = sum([norm(conv(x)), *carried]).relu()
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    for mine, exact in zip(*results, strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_folding_leaves_a_scale_that_learns_its_gradient(precision):
+    """Batch norms in evaluation mode have fixed statistics; their scales learn all the same."""
+    norm = filled(nn.BatchNorm2d(6)).eval()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        conv_norm(torch.randn(2, 3, 9, 9), nn.Conv2d(3, 6, 1, bias=False), norm).square().sum().backward()
+    assert norm.weight.grad.abs().min() > 0
+    assert norm.bias.grad.abs().min() > 0
 
 
 def test_folding_leaves_a_learning_norm_alone():

@@ -1,0 +1,246 @@
+"""Convolutions by minimal filtering against the plain ones in float64."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from backbones import BackboneConfig, build, winograd
+from backbones.conv import Conv2d, how_of
+from backbones.fused import conv_relu, conv_sum_relu
+
+
+@pytest.fixture(autouse=True)
+def wanted(monkeypatch):
+    """Whatever is faster on the machine that tests this."""
+    monkeypatch.setattr(winograd, "chosen", "1")
+
+
+def layer(inputs: int = 128, outputs: int = 128, **options) -> Conv2d:
+    torch.manual_seed(0)
+    return Conv2d(inputs, outputs, 3, **{"padding": 1} | options).to(memory_format=torch.channels_last)
+
+
+def images(channels: int = 128, batch: int = 3, height: int = 14, width: int = 14) -> Tensor:
+    x = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+    return x.to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """What was computed this way, in order."""
+    made: list[str] = []
+    for name in ("convolution", "input_gradient", "weight_gradient"):
+        plain = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *a, name=name, plain=plain: made.append(name) or plain(*a))
+    return made
+
+
+def error(mine: Tensor, exact: Tensor) -> float:
+    """The largest, of the standard deviation."""
+    return ((mine - exact).abs().max() / exact.abs().square().mean().sqrt()).item()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    batch=st.integers(1, 4),
+    height=st.integers(1, 23),
+    width=st.integers(1, 23),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 5),
+    piece=st.sampled_from([1, 7, 40, 10_000]),
+    pairs=st.sampled_from([1, 6, 10_000]),
+    biased=st.booleans(),
+    relu=st.booleans(),
+    format=st.sampled_from([torch.channels_last, torch.contiguous_format]),
+)
+def test_of_any_size_and_in_any_pieces(batch, height, width, inputs, outputs, piece, pairs, biased, relu, format):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_PIECE", piece)
+        patch.setattr(winograd, "_WEIGHT", pairs)
+        generator = torch.Generator().manual_seed(height * 23 + width)
+        x, weight, bias, grad = (
+            torch.randn(shape, generator=generator)
+            for shape in (
+                (batch, inputs, height, width),
+                (outputs, inputs, 3, 3),
+                (outputs,),
+                (batch, outputs, height, width),
+            )
+        )
+        x, weight, grad = (tensor.to(memory_format=format) for tensor in (x, weight, grad))
+        y = winograd.convolution(x, weight, bias if biased else None, relu)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
+        exact = F.conv2d(*leaves, bias.double() if biased else None, padding=1)
+        gradients = torch.autograd.grad(exact, leaves, grad.double())
+        torch.testing.assert_close(y.double(), exact.relu() if relu else exact, rtol=0, atol=1e-4)
+        torch.testing.assert_close(winograd.input_gradient(grad, weight).double(), gradients[0], rtol=0, atol=1e-4)
+        scale = gradients[1].abs().max().item() + 1
+        found = winograd.weight_gradient(grad, x)
+        torch.testing.assert_close(found.double(), gradients[1], rtol=0, atol=1e-5 * scale)
+
+
+def test_errors_are_hardly_larger_than_those_of_the_plain_sum():
+    conv, x, grad = layer(256, 256), images(256, 2, 40, 36), images(256, 2, 40, 36).flip(0)
+    leaves = [x.double().requires_grad_(), conv.weight.detach().double().requires_grad_()]
+    exact = F.conv2d(*leaves, padding=1)
+    to_x, to_weight = torch.autograd.grad(exact, leaves, grad.double())
+    weight = conv.weight.detach()
+    assert error(F.conv2d(x, weight, padding=1), exact) > 2e-7  # both are float32
+    assert error(winograd.convolution(x, weight), exact) < 3e-5
+    assert error(winograd.input_gradient(grad, weight), to_x) < 3e-5
+    assert error(winograd.weight_gradient(grad, x), to_weight) < 3e-5
+
+
+def test_a_deep_network_is_as_exact_with_it(monkeypatch, calls):
+    torch.manual_seed(0)
+    network = build(BackboneConfig("resnet50", norm="group")).eval().to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 160, 192).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        fast = network(x)
+        assert len(calls) == 3  # at stride 8
+        monkeypatch.setattr(winograd, "chosen", "0")
+        plain = network(x)
+        exact = network.double()(x.double())
+    for mine, other, reference in zip(fast, plain, exact, strict=True):
+        assert (mine - reference).norm() < 1.5 * (other - reference).norm() + 2e-6 * reference.norm()
+
+
+WAYS = {
+    "a layer": (lambda conv, x: conv(x), lambda y, x: y),
+    "with a ReLU": (lambda conv, x: conv_relu(x, conv), lambda y, x: y.relu()),
+    "with a sum": (
+        lambda conv, x: conv_sum_relu(x, conv, conv.weight, conv.bias, carried=x.sin()),
+        lambda y, x: (y + x.sin()).relu(),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_learn_and_infer_this_way(way, calls):
+    ours, plainly = WAYS[way]
+    conv, x = layer(), images().requires_grad_()
+    y = ours(conv, x)
+    found = torch.autograd.grad((y * y.detach().cos()).sum(), [x, *conv.parameters()])
+    assert set(calls) == {"convolution", "input_gradient", "weight_gradient"}
+    with torch.inference_mode():
+        assert torch.equal(ours(conv, x.detach()), y)
+    assert calls[-1] == "convolution"
+    leaves = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight, conv.bias)]
+    exact = plainly(F.conv2d(*leaves, padding=1), leaves[0])
+    expected = torch.autograd.grad((exact * exact.detach().cos()).sum(), leaves)
+    for mine, reference in zip([y, *found], [exact, *expected], strict=True):
+        assert error(mine.detach(), reference.detach()) < 1e-4
+
+
+def test_results_may_be_overwritten(calls):
+    conv, x = layer(), images()
+    conv(x).mul_(2).add_(1).sum().backward()
+    assert sorted(calls) == ["convolution", "weight_gradient"]
+
+
+def test_a_frozen_layer_before_what_learns(calls):
+    conv = layer().requires_grad_(False)
+    conv(images())
+    assert calls == ["convolution"]
+    x = images().requires_grad_()
+    conv(x).sum().backward()  # PyTorch keeps less of it
+    assert calls == ["convolution"]
+    assert x.grad is not None
+
+
+OTHERS = ["strided", "dilated", "grouped", "5x5", "unpadded", "narrow", "small", "bf16", "float64", "off", "compiled"]
+
+
+@pytest.mark.parametrize("why", OTHERS)
+def test_other_convolutions_are_left_to_pytorch(why, calls, monkeypatch):
+    options = {"strided": {"stride": 2}, "dilated": {"dilation": 2, "padding": 2}, "grouped": {"groups": 2}}
+    conv = layer(64, 64) if why == "narrow" else layer(**options.get(why, {}))
+    if why == "5x5":
+        conv = Conv2d(128, 128, 5, padding=2)
+    if why == "unpadded":
+        conv = Conv2d(128, 128, 3)
+    x = images(conv.in_channels, 1 if why == "small" else 3)
+    dtype = {"bf16": torch.bfloat16, "float64": torch.float64}.get(why, torch.float32)
+    conv, x = conv.to(dtype), x.to(dtype)
+    monkeypatch.setattr(winograd, "chosen", "0" if why == "off" else "1")
+    if why == "compiled":
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    conv(x).sum().backward()
+    conv_relu(x, conv).sum().backward()
+    with torch.inference_mode():
+        conv(x)
+    assert not winograd.pays(x, conv.weight, how_of(conv))
+    assert calls == []
+
+
+def test_under_autocast_the_network_is_in_bf16(calls):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer()(images()).dtype == torch.bfloat16
+    assert calls == []
+
+
+def test_the_environment_chooses():
+    command = [sys.executable, "-c", "from backbones import winograd; print(winograd.chosen)"]
+    environment = os.environ | {"RCNN_WINOGRAD": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(("measured", "deterministic"), [(1.9, False), (1.0, False), (1.9, True)])
+def test_else_the_processor_is_asked_unless_every_bit_counts(measured, deterministic, calls, monkeypatch):
+    monkeypatch.setattr(winograd, "chosen", None)
+    monkeypatch.setattr(winograd, "gain", lambda: measured)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    with torch.inference_mode():
+        layer()(images())
+    assert calls == (["convolution"] if measured > 1.5 and not deterministic else [])
+
+
+def test_asking_takes_a_moment_and_answers_within_reason():
+    start = time.perf_counter()
+    assert 0.1 < winograd.gain.__wrapped__() < 10
+    assert time.perf_counter() - start < 20
+
+
+def test_training_follows_inference_and_threads_do_not_meet():
+    """All use memory of their thread again and again."""
+    winograd._scratch.memory = torch.empty(0)
+    conv, x = layer(), images()
+    with torch.inference_mode():
+        expected = conv(x)
+    conv(x).sum().backward()
+    inputs = [x * (i + 1) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool, torch.no_grad():
+        plain = conv.bias[:, None, None]
+        for i, y in enumerate(pool.map(torch.inference_mode()(conv), inputs)):
+            torch.testing.assert_close(y - plain, (expected - plain) * (i + 1), rtol=1e-4, atol=1e-4)
+
+
+def test_one_thread_or_many_give_the_same():
+    """Pieces are as large as the threads are many."""
+    conv, x = layer(), images(batch=20)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 4):
+            torch.set_num_threads(number)
+            results.append(conv(x).detach())
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_huge_row_of_tiles_is_one_piece():
+    x, weight = torch.randn(1, 2, 3, 200_000), torch.randn(3, 2, 3, 3)
+    torch.testing.assert_close(winograd.convolution(x, weight), F.conv2d(x, weight, padding=1), rtol=0, atol=1e-4)
+    assert len(list(winograd._pieces(1, 3, 200_000, 256))) == 1
