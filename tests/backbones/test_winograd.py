@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,14 +197,28 @@ def test_the_environment_chooses():
     assert done.stdout.strip() == "0"
 
 
-@pytest.mark.parametrize(("measured", "deterministic"), [(1.9, False), (1.0, False), (1.9, True)])
-def test_else_the_processor_is_asked_unless_every_bit_counts(measured, deterministic, calls, monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "measured", "deterministic", "taken"),
+    [
+        ("GenuineIntel", None, True, True),  # known, so that no clock has a say
+        ("AuthenticAMD", 1.9, False, True),
+        ("AuthenticAMD", 1.0, False, False),
+        ("AuthenticAMD", 1.9, True, False),
+    ],
+)
+def test_else_a_processor_that_is_not_known_is_asked_unless_every_bit_counts(
+    vendor, measured, deterministic, taken, calls, monkeypatch, tmp_path
+):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    monkeypatch.setattr(winograd, "Path", lambda path: tmp_path / Path(path).name)
+    monkeypatch.setattr(winograd, "_is_intel", winograd._is_intel.__wrapped__)
     monkeypatch.setattr(winograd, "chosen", None)
     monkeypatch.setattr(winograd, "gain", lambda: measured)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     with torch.inference_mode():
         layer()(images())
-    assert calls == (["convolution"] if measured > 1.5 and not deterministic else [])
+    assert calls == (["convolution"] if taken else [])
 
 
 def test_asking_takes_a_moment_and_answers_within_reason():
