@@ -46,6 +46,14 @@ class Conv2d(nn.Conv2d):
         )
 
 
+def adopt(network: nn.Module) -> nn.Module:
+    """Turn the plain convolutions of a network made elsewhere into :class:`Conv2d`; parameters and names stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = Conv2d
+    return network
+
+
 class _Convolution(torch.autograd.Function):
     """In the precision of its input; the weight is cast again for the backward pass instead of kept."""
 

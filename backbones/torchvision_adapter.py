@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
+from backbones.conv import adopt
 from backbones.inputs import cut_to, pad_to
 from backbones.maxvit import take_any_size
 from backbones.norms import replace_norms
@@ -62,7 +63,7 @@ class TorchvisionBackbone(Backbone):
         self.smallest = STRIDES[-1]
         cuts = [0, *(end + 1 for end in ends)]
         stages = [nn.Sequential(*chain[a:b]) for a, b in pairwise(cuts)]
-        self.body = nn.ModuleList(replace_norms(stage, norm) for stage in stages)
+        self.body = nn.ModuleList(adopt(replace_norms(stage, norm)) for stage in stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x, features = pad_to(images, self.multiple) if self.padded else images, []

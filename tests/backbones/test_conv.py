@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbones import conv as module
-from backbones.conv import Conv2d
+from backbones.conv import Conv2d, adopt
 
 
 @pytest.fixture(autouse=True, params=["AVX2", "AVX512"])
@@ -108,3 +108,18 @@ def test_results_may_be_changed_in_place_and_made_again(detour):
         made.square().sum().backward()
     assert len(detour) == 2
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_convolutions_made_elsewhere_go_the_same_ways(detour):
+    class Special(nn.Conv2d):
+        """Of its author's own ways, which stay."""
+
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), Special(6, 6, 1)).to(memory_format=torch.channels_last)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    x = images()
+    expected = network(x)
+    assert not detour
+    assert [type(layer) for layer in adopt(network)] == [Conv2d, Special]
+    torch.testing.assert_close(network(x), expected)
+    assert len(detour) == 1
+    assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
