@@ -28,6 +28,8 @@ _POINTS = (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fractio
 """Where polynomials are taken, besides infinity. Of all that were tried, these lose least in float32: 2e-5 of the
 result's standard deviation at worst, where other orders of summation lose 1e-5."""
 
+_PLAIN: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""Whatever the defaults are."""
 _HOW = ((1, 1), (1, 1), (1, 1), 1)
 """Stride, padding, dilation and groups."""
 _LEAST_CHANNELS, _LEAST_TILES = 128, 48
@@ -85,7 +87,7 @@ def gain() -> float:
     That depends on two libraries: oneDNN's convolution, and the matrix product of MKL or another.
     """
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        x, weight = torch.ones(1, 256, 64, 64), torch.ones(256, 256, 3, 3)
+        x, weight = torch.ones(1, 256, 64, 64, **_PLAIN), torch.ones(256, 256, 3, 3, **_PLAIN)
         x, weight = x.to(memory_format=torch.channels_last), weight.to(memory_format=torch.channels_last)
         ways = [lambda: F.conv2d(x, weight, padding=1), lambda: convolution(x, weight)]
         best = [math.inf, math.inf]
@@ -110,9 +112,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: boo
     Returns:
         (B, O, H, W) float32, channels last.
     """
-    y = torch.empty(
-        (len(x), len(weight), *x.shape[2:]), memory_format=torch.channels_last
-    )  # may be overwritten: no view
+    # No view of anything, so that it may be overwritten.
+    y = torch.empty((len(x), len(weight), *x.shape[2:]), memory_format=torch.channels_last, **_PLAIN)
     step = _step(x)
     biases = [None] * len(weight) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step), biases, y.split(step, dim=1), strict=False):
@@ -201,13 +202,13 @@ class _Scratch(threading.local):
     All that is ever wanted is asked for at once: what is grown and freed again leaves holes between other tensors.
     """
 
-    memory = torch.empty(0)
+    memory = torch.empty(0, **_PLAIN)
 
     def take(self, *sizes: int) -> tuple[Tensor, ...]:
         if len(self.memory) < sum(sizes):
             most = _NUMBERS * (_WEIGHT + 4 * _PIECE * _threads())
             with torch.inference_mode(False):
-                self.memory = torch.empty(max(most, sum(sizes)))
+                self.memory = torch.empty(max(most, sum(sizes)), **_PLAIN)
         return self.memory[: sum(sizes)].split(sizes)
 
 
@@ -290,14 +291,15 @@ def _maps() -> tuple[Tensor, Tensor, Tensor]:
 
     Six pixels correlated with three weights are the product of two polynomials by Toom and Cook, transposed.
     """
-    tile, weight, pixels = torch.zeros(_REACH, _REACH), torch.zeros(_REACH, 3), torch.zeros(_TILE, _REACH)
+    tile, weight = torch.zeros(_REACH, _REACH, **_PLAIN), torch.zeros(_REACH, 3, **_PLAIN)
+    pixels = torch.zeros(_TILE, _REACH, **_PLAIN)
     for i, point in enumerate(_POINTS):
         others = [other for other in _POINTS if other != point]
         scale = math.prod(point - other for other in others)
-        tile[i, :-1] = torch.tensor(_coefficients(others))
-        weight[i] = torch.tensor([float(point**k / scale) for k in range(3)])
-        pixels[:, i] = torch.tensor([float(point**k) for k in range(_TILE)])
-    tile[-1] = torch.tensor(_coefficients(_POINTS))  # infinity
+        tile[i, :-1] = torch.tensor(_coefficients(others), **_PLAIN)
+        weight[i] = torch.tensor([float(point**k / scale) for k in range(3)], **_PLAIN)
+        pixels[:, i] = torch.tensor([float(point**k) for k in range(_TILE)], **_PLAIN)
+    tile[-1] = torch.tensor(_coefficients(_POINTS), **_PLAIN)  # infinity
     weight[-1, -1] = pixels[-1, -1] = 1
     return torch.kron(tile, tile), torch.kron(weight, weight), torch.kron(pixels, pixels)
 

@@ -241,6 +241,20 @@ def test_training_follows_inference_and_threads_do_not_meet():
             torch.testing.assert_close(y - plain, (expected - plain) * (i + 1), rtol=1e-4, atol=1e-4)
 
 
+def test_other_defaults_change_nothing():
+    conv, x = layer(), images()
+    with torch.inference_mode():
+        expected = conv(x)
+        winograd._scratch.memory = winograd._scratch.memory[:0]
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                assert torch.equal(conv(x), expected)
+                assert winograd._maps()[0].dtype == torch.float32
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def test_one_thread_or_many_give_the_same():
     """Pieces are as large as the threads are many."""
     conv, x = layer(), images(batch=20)
