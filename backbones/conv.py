@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import winograd
-from backbones.autocast import to_autocast
+from backbones.autocast import is_autocast, to_autocast
 
 _LARGE = 4000
 """Pixels of the result from which the detour pays."""
@@ -19,6 +19,11 @@ How = tuple[Any, ...]
 def how_of(conv: nn.Conv2d) -> How:
     """Stride, padding, dilation and groups of a convolution."""
     return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
+def pads_zeros(conv: nn.Conv2d) -> bool:
+    """Whether :func:`how_of` says all of its padding."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 class Conv2d(nn.Conv2d):
@@ -39,10 +44,12 @@ class Conv2d(nn.Conv2d):
         return (
             (learns or not x.requires_grad)
             and not torch.compiler.is_compiling()
-            and self.padding_mode == "zeros"
-            and not isinstance(self.padding, str)
+            and pads_zeros(self)
             and x.is_contiguous(memory_format=torch.channels_last)
-            and ((learns and _is_large(x, self.stride)) or winograd.pays(to_autocast(x), self.weight, how_of(self)))
+            and (
+                (learns and _is_large(x, self.stride))
+                or (not is_autocast(x) and winograd.pays(x, self.weight, how_of(self)))
+            )
         )
 
 

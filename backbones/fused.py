@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from backbones import winograd
 from backbones.autocast import to_autocast
-from backbones.conv import How, convolution, how_of, input_gradient, parameter_gradients
+from backbones.conv import How, convolution, how_of, input_gradient, pads_zeros, parameter_gradients
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -74,8 +74,7 @@ def _is_fused(x: Tensor, conv: nn.Conv2d | None, sums: bool = False) -> bool:
 
 
 def _is_known(conv: nn.Conv2d, sums: bool) -> bool:
-    known = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return known and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
+    return pads_zeros(conv) and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
 
 
 def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:

@@ -31,12 +31,8 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The affine map in float32: (C,) and (C,)."""
-        return _scale_and_shift(self)
-
     def forward(self, x: Tensor) -> Tensor:
-        scale, shift = self.scale_and_shift()
+        scale, shift = _scale_and_shift(self)
         return (x * scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):  # type: ignore[no-untyped-def]
@@ -116,6 +112,7 @@ def _learns(norm: nn.Module) -> bool:
 
 
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The affine map of a fixed norm in float32: (C,) and (C,)."""
     assert isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d)
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None

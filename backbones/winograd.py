@@ -10,16 +10,18 @@ import math
 import os
 import platform
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from backbones.timing import best_seconds
 
 _TILE, _REACH = 4, 6
 """Edges of a tile of the result, and of what it is made of."""
@@ -89,15 +91,8 @@ def gain() -> float:
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         x, weight = torch.ones(1, 256, 64, 64, **_PLAIN), torch.ones(256, 256, 3, 3, **_PLAIN)
         x, weight = x.to(memory_format=torch.channels_last), weight.to(memory_format=torch.channels_last)
-        ways = [lambda: F.conv2d(x, weight, padding=1), lambda: convolution(x, weight)]
-        best = [math.inf, math.inf]
-        for turn in range(4):
-            for i, way in enumerate(ways):
-                start = time.perf_counter()
-                way()
-                if turn:  # the first one has to build kernels and ask for memory
-                    best[i] = min(best[i], time.perf_counter() - start)
-    return best[0] / best[1]
+        plain, fast = best_seconds([lambda: F.conv2d(x, weight, padding=1), lambda: convolution(x, weight)], rounds=3)
+    return plain / fast
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -115,7 +110,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: boo
     # No view of anything, so that it may be overwritten.
     y = torch.empty((len(x), len(weight), *x.shape[2:]), memory_format=torch.channels_last, **_PLAIN)
     step = _step(x)
-    biases = [None] * len(weight) if bias is None else bias.split(step)
+    biases = repeat(None) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step), biases, y.split(step, dim=1), strict=False):
         out, work = len(part), _Work(x, len(part))
         kernel = _kernel(part, work.weight)

@@ -1,10 +1,11 @@
 """In which precision a device trains best: bfloat16 where it computes in it fast, float32 where it does not."""
 
-import time
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
+
+from backbones.timing import best_seconds
 
 PAYS = 1.5
 """A processor trains in bfloat16 if it computes a convolution so many times as fast; less would not make up for
@@ -35,14 +36,11 @@ def bf16_gain() -> float:
 
     1.2 GFLOP, channels last; the best of five, in turn, which takes a tenth of a second.
     """
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     shapes = (1, 256, 32, 32), (256, 256, 3, 3)
     with torch.inference_mode():
-        pairs = {d: [torch.ones(s, dtype=d).to(memory_format=torch.channels_last) for s in shapes] for d in best}
-        for turn in range(6):
-            for dtype, (x, kernel) in pairs.items():
-                start = time.perf_counter()
-                F.conv2d(x, kernel, padding=1)
-                if turn:  # the first one has to build the kernel
-                    best[dtype] = min(best[dtype], time.perf_counter() - start)
-    return best[torch.float32] / best[torch.bfloat16]
+        ways = []
+        for dtype in (torch.float32, torch.bfloat16):
+            x, kernel = (torch.ones(shape, dtype=dtype).to(memory_format=torch.channels_last) for shape in shapes)
+            ways.append(partial(F.conv2d, x, kernel, padding=1))
+        float32, bfloat16 = best_seconds(ways, rounds=5)
+    return float32 / bfloat16
