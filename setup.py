@@ -25,7 +25,7 @@ setup(
         "backbones": ["py.typed"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
-    entry_points={"console_scripts": ["rcnn=detection.cli:main"]},
+    entry_points={"console_scripts": ["rcnn=detection.cli:command"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

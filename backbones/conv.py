@@ -47,7 +47,7 @@ class Conv2d(nn.Conv2d):
             and pads_zeros(self)
             and x.is_contiguous(memory_format=torch.channels_last)
             and (
-                (learns and _is_large(x, self.stride))
+                (learns and is_large(x, self.stride))
                 or (not is_autocast(x) and winograd.pays(x, self.weight, how_of(self)))
             )
         )
@@ -111,8 +111,8 @@ def parameter_gradients(
     stride, padding, _, groups = how
     if winograd.pays(x, weight, how):
         return winograd.weight_gradient(grad, x), grad.sum(dim=(0, 2, 3)) if biased else None
-    if not _is_large(x, stride):
-        _, to_weight, to_bias = _backward(grad, x, weight.to(x.dtype), how, (False, True, biased))
+    if not is_large(x, stride):
+        _, to_weight, to_bias = _backward(grad, x, _like(weight, x), how, (False, True, biased))
         return to_weight.to(weight.dtype), to_bias.to(weight.dtype) if biased else None
     if weight.shape[2:] == (1, 1) and set(stride) == {1} and set(padding) == {0} and groups == 1:
         rows, inputs = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (grad, x))
@@ -120,7 +120,7 @@ def parameter_gradients(
         return to_weight, rows.sum(dim=0).to(weight.dtype) if biased else None
     slow = x.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     format = torch.contiguous_format if slow else torch.channels_last
-    kernel = weight.to(x.dtype).contiguous(memory_format=format)
+    kernel = _like(weight, x, format)
     to_weight = torch.zeros_like(kernel, dtype=weight.dtype)
     to_bias = weight.new_zeros(len(weight)) if biased else None
     for images in zip(grad.split(1), x.split(1), strict=True):
@@ -132,8 +132,14 @@ def parameter_gradients(
     return to_weight.to(memory_format=torch.channels_last), to_bias
 
 
-def _is_large(x: Tensor, stride: tuple[int, ...]) -> bool:
+def is_large(x: Tensor, stride: tuple[int, ...] = (1, 1)) -> bool:
+    """Whether a processor saves memory if a convolution's gradients are computed image by image."""
     return x.device.type == "cpu" and x.shape[-2] * x.shape[-1] >= _LARGE * stride[0] * stride[1]
+
+
+def _like(weight: Tensor, x: Tensor, format: torch.memory_format = torch.preserve_format) -> Tensor:
+    """What says shape, precision and layout of the weight to the kernel of its gradient, which asks for no values."""
+    return torch.empty_like(weight, dtype=x.dtype, memory_format=format)
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: tuple[bool, ...]) -> Any:

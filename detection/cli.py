@@ -13,7 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from detection.memory import begin_without_crumbs
+
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+def command() -> int:
+    """The program ``rcnn``, and ``tools/train.py``: :func:`main` in a process that is made for it."""
+    begin_without_crumbs()
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import main
+from detection.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

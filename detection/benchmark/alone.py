@@ -2,6 +2,8 @@
 
 import tempfile
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +12,19 @@ import torch
 from detection.benchmark.contestants import Ours, equalise, pair
 from detection.benchmark.data import batches, open_data
 from detection.device import best_device
-from detection.memory import finest_map, keep_freed_memory
+from detection.memory import begin_training, finest_map, go_on_training, keep_freed_memory, without_crumbs
 from detection.structures import Batch
 
 What = Literal["train", "infer"]
+
+PEERS = ("torchvision", "detectron2")
 
 
 class Alone:
     """A contestant with its batch; ours with memory kept as our commands keep it, the others with glibc as it is."""
 
     def __init__(self, options: Namespace, who: str, size: int, precision: str, what: What) -> None:
-        prepare(options, who, size, precision, what)
+        self.settle = prepare(options, who, size, precision, what)
         self.what, self.batch, device = what, own_batch(options, size), best_device()
         self.chosen: Any
         if who == "detectron2":
@@ -37,6 +41,7 @@ class Alone:
     def step(self) -> None:
         """One, to the end."""
         getattr(self.chosen, self.what)(self.batch)
+        self.settle()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
@@ -51,12 +56,25 @@ class Alone:
         return numbers
 
 
-def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> None:
-    """Threads, and memory as our commands keep it; to be called before there is much in memory."""
+def environment_of(who: str) -> dict[str, str]:
+    """What the environment of a contestant's process says: ours as our commands begin."""
+    return {} if who in PEERS else without_crumbs()
+
+
+def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> Callable[[], object]:
+    """Threads, and memory as our commands keep it; to be called before there is much in memory.
+
+    Returns:
+        What is to be called after a step.
+    """
     torch.set_num_threads(options.threads)
-    if who not in ("torchvision", "detectron2") and best_device().type == "cpu":
-        largest = finest_map(options.batch, size, size * 1333 / 800, 256, precision)
-        keep_freed_memory(largest if what == "train" else None)
+    if who in PEERS or best_device().type != "cpu":
+        return lambda: None
+    if what == "infer":
+        keep_freed_memory()
+        return lambda: None
+    begin_training()
+    return partial(go_on_training, finest_map(options.batch, size, size * 1333 / 800, 256, precision))
 
 
 def own_batch(options: Namespace, size: int) -> Batch:

@@ -1,9 +1,10 @@
 """Contestants in processes of their own: none inherits what another held or how another keeps its memory."""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 _kept: Any = None
@@ -16,6 +17,7 @@ class Apart:
     Args:
         make: a class or function of a module; what it returns stays there.
         arguments: of ``make``.
+        environment: variables that the process gets besides ours.
 
     Example:
         >>> with Apart(list, (1, 2)) as apart:  # doctest: +SKIP
@@ -23,10 +25,18 @@ class Apart:
         1
     """
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(
+        self, make: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         # Not forked: PyTorch's threads would be missing.
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self._made = self._pool.submit(_make, make, arguments)
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            self._made = self._pool.submit(_make, make, arguments)  # which starts the process
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def __call__(self, method: str, *arguments: Any) -> Any:
         """What a method of the object returns or raises."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from detection.benchmark.alone import own_batch, prepare
+from detection.benchmark.alone import environment_of, own_batch, prepare
 from detection.benchmark.apart import Apart
 from detection.benchmark.contestants import CLASSES, pair
 from detection.device import best_device
@@ -36,7 +36,7 @@ class Measured:
     """What the process of its own holds: a contestant, and how much memory it had before its first step."""
 
     def __init__(self, options: Namespace, who: str, size: int, precision: str) -> None:
-        prepare(options, who, size, precision, "train")
+        self.settle = prepare(options, who, size, precision, "train")
         self.data = crowded(size) if who == "crowded" else own_batch(options, size)
         # Both stay: what the other one freed would be used by the steps, and not seen.
         self.both = pair(options.backbone, best_device(), precision, options.peer_precision)
@@ -47,6 +47,7 @@ class Measured:
         """Of two steps, in gigabytes above libraries and weights."""
         for _ in range(2):
             self.chosen.train(self.data)
+            self.settle()
         if best_device().type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
         return (most_resident() - self.before) / 1e9
@@ -71,7 +72,7 @@ def crowded(size: int) -> Batch:
 
 
 def _peak(options: Namespace, who: str, size: int, precision: str) -> float:
-    with Apart(Measured, options, who, size, precision) as measured:
+    with Apart(Measured, options, who, size, precision, environment=environment_of(who)) as measured:
         return float(measured("peak"))
 
 

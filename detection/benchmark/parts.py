@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.alone import Alone, What
+from detection.benchmark.alone import Alone, What, environment_of
 from detection.benchmark.apart import Apart
 from detection.benchmark.data import loaders
 from detection.benchmark.timing import Comparison, Step, in_turn
@@ -29,7 +29,12 @@ def model_rows(options: Namespace, size: int, precision: str, shares: Shares) ->
         if what not in options.parts:
             continue
         with ExitStack() as stack:
-            apart = {who: stack.enter_context(Apart(Alone, options, who, size, precision, what)) for who in names}
+            apart = {
+                who: stack.enter_context(
+                    Apart(Alone, options, who, size, precision, what, environment=environment_of(who))
+                )
+                for who in names
+            }
             steps: dict[str, Step] = {who: partial(one, "step") for who, one in apart.items()}
             found = in_turn(steps, options.rounds)
             rate = {who: round(options.batch / found.median(who), 3) for who in names}

@@ -18,6 +18,7 @@ from backbones import Backbone
 from backbones.base import parameters_of
 from detection.checkpoint import sweep
 from detection.engine.errors import InputError
+from detection.memory import go_on_training
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
 
@@ -30,6 +31,24 @@ class ValidateAtEnd(Callback):
     ) -> None:
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # asks Lightning for a validation before it leaves
+
+
+class FirstStep(Callback):
+    """Tells the memory of a processor that the first step is over.
+
+    Args:
+        largest: bytes of the largest tensors of a step.
+    """
+
+    def __init__(self, largest: float) -> None:
+        self.largest, self.over = largest, False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if trainer.global_step and not self.over and module.device.type == "cpu":
+            self.over = True
+            go_on_training(self.largest)
 
 
 class FrozenParts(Callback):

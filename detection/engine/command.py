@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
@@ -27,7 +28,7 @@ from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
-from detection.memory import finest_map, keep_freed_memory
+from detection.memory import begin_training, finest_map, keep_freed_memory
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -168,7 +169,7 @@ class Command(LightningCLI):
         if config.trainer.precision is None:
             config.trainer.precision = best_precision(accelerator)
         if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
-            keep_freed_memory(_finest_map(config) if self.subcommand == "fit" else None)
+            (begin_training if self.subcommand == "fit" else keep_freed_memory)()
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:
@@ -202,6 +203,8 @@ class Command(LightningCLI):
             kwargs["enable_checkpointing"] = False
         with user_input():
             ours = callbacks(config.run, monitor, users, given.enable_progress_bar is not False, save)
+        if self.subcommand == "fit":
+            ours.append(FirstStep(_finest_map(self.config["fit"])))
         kwargs["callbacks"] = [*users, *ours]
         plugins = given.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]

@@ -1,5 +1,6 @@
 """The finest level of a pyramid, whose merged map is larger than all others together and is not kept."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -7,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.autocast import to_autocast
-from backbones.conv import How, convolution, how_of, input_gradient, parameter_gradients
+from backbones.conv import How, convolution, how_of, input_gradient, is_large, parameter_gradients
 
 
 def finest_level(stage: Tensor, coarser: Tensor, lateral: nn.Conv2d, output: nn.Conv2d) -> Tensor:
     """``output(lateral(stage) + enlarged coarser)``, for which the sum is made again in the backward pass.
 
     A 1x1 convolution is cheap, and what the sum is made of is kept anyway. In the backward pass the sum goes before its
-    gradient comes: at 800 pixels that is a tenth of the memory of a training step.
+    gradient comes, and a processor takes large images one by one: at 800 pixels that is a tenth of the memory of a
+    training step.
 
     Args:
         stage: (B, C, H, W).
@@ -40,22 +42,47 @@ class _Finest(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         stage, coarser, first, first_bias, weight = ctx.saved_tensors
         before, after = ctx.how
-        wants_stage, wants_coarser, wants_first, wants_first_bias, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        to_stage = to_coarser = to_first = to_first_bias = to_weight = to_bias = None
-        if wants_weight or wants_bias:
-            merged = _merged(stage, coarser, first, first_bias, before)
-            to_weight, to_bias = parameter_gradients(grad, merged, weight, after, wants_bias)
-            del merged
-        if wants_stage or wants_coarser or wants_first or wants_first_bias:
-            # The sum has the shape of its gradient.
-            grad = input_gradient(grad, grad, weight, after)
-        if wants_first or wants_first_bias:
-            to_first, to_first_bias = parameter_gradients(grad, stage, first, before, wants_first_bias)
-        if wants_stage:
-            to_stage = input_gradient(grad, stage, first, before)
-        if wants_coarser:
-            to_coarser = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarser.shape)
-        return to_stage, to_coarser, to_first, to_first_bias, to_weight, to_bias, None
+        together = 1 if is_large(stage) else len(stage)
+        parts = [
+            _gradients(*images, first, first_bias, weight, before, after, ctx.needs_input_grad)
+            for images in zip(grad.split(together), stage.split(together), coarser.split(together), strict=True)
+        ]
+        maps, sums = zip(*(part[:2] for part in parts), strict=True), zip(*(part[2:] for part in parts), strict=True)
+        return *(_joined(images, torch.cat) for images in maps), *(_joined(images, sum) for images in sums), None
+
+
+def _gradients(
+    grad: Tensor,
+    stage: Tensor,
+    coarser: Tensor,
+    first: Tensor,
+    first_bias: Tensor | None,
+    weight: Tensor,
+    before: How,
+    after: How,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Of some images: the gradients of both maps, of the first layer's parameters, and of the second's."""
+    wants_stage, wants_coarser, wants_first, wants_first_bias, wants_weight, wants_bias, _ = wanted
+    to_stage = to_coarser = to_first = to_first_bias = to_weight = to_bias = None
+    if wants_weight or wants_bias:
+        merged = _merged(stage, coarser, first, first_bias, before)
+        to_weight, to_bias = parameter_gradients(grad, merged, weight, after, wants_bias)
+        del merged
+    if wants_stage or wants_coarser or wants_first or wants_first_bias:
+        # The sum has the shape of its gradient.
+        grad = input_gradient(grad, grad, weight, after)
+    if wants_first or wants_first_bias:
+        to_first, to_first_bias = parameter_gradients(grad, stage, first, before, wants_first_bias)
+    if wants_stage:
+        to_stage = input_gradient(grad, stage, first, before)
+    if wants_coarser:
+        to_coarser = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarser.shape)
+    return to_stage, to_coarser, to_first, to_first_bias, to_weight, to_bias
+
+
+def _joined(parts: Sequence[Tensor | None], join: Callable[[Any], Any]) -> Tensor | None:
+    return parts[0] if len(parts) == 1 or parts[0] is None else join(parts)
 
 
 def add_enlarged(x: Tensor, coarser: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.rpn import RPN, RPNConfig
-from detection.ops.levels import Levels, as_levels
+from detection.ops.levels import Levels, as_levels, summing
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, RoISamples
 
 COMPILED_SHAPES = 64
@@ -92,7 +92,8 @@ class FasterRCNN(nn.Module):
         """Everything that works on whole images: backbone, pyramid, and RPN head; arguments as for :meth:`features`."""
         if self._replays:  # what was computed the time before may be overwritten
             torch.compiler.cudagraph_mark_step_begin()
-        return self._dense(self, images, sizes)
+        dense = self._dense(self, images, sizes)
+        return dense._replace(levels=summing(dense.levels))
 
     def compile_dense(self, backend: str = "inductor", graphs: bool = False) -> None:
         """Compile :meth:`dense` as one graph, for each shape of images it meets.

@@ -5,10 +5,20 @@ B images, C channels, H_l x W_l cells of level l.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class GradientSum:
+    """The gradient of a table as far as its readers have computed it: they add to one tensor.
+
+    Autograd would have each make a tensor as large as the table, and add these.
+    """
+
+    total: Tensor | None = None
+    """(cells, C); None before the first of them."""
 
 
 class Levels(NamedTuple):
@@ -20,6 +30,8 @@ class Levels(NamedTuple):
     """H_l, W_l."""
     images: int
     """B."""
+    gradient: GradientSum | None = None
+    """Where readers leave their gradients; None: with autograd."""
 
     @property
     def starts(self) -> list[int]:
@@ -46,6 +58,31 @@ def as_levels(features: Sequence[Tensor]) -> Levels:
     """
     vectors = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])
     return Levels(vectors, tuple((x.shape[2], x.shape[3]) for x in features), len(features[0]))
+
+
+def summing(levels: Levels) -> Levels:
+    """The levels of a training step, whose readers add up their gradients in one tensor."""
+    if not (torch.is_grad_enabled() and levels.vectors.requires_grad):
+        return levels
+    gradient = GradientSum()
+    return levels._replace(vectors=_Summed.apply(levels.vectors, gradient), gradient=gradient)
+
+
+class _Summed(torch.autograd.Function):
+    """The table itself; its backward pass comes after that of all who read it."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, gradient: GradientSum) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.gradient = gradient
+        return vectors.view_as(vectors)
+
+    @staticmethod
+    def backward(ctx: Any, other: Tensor | None) -> tuple[Tensor | None, None]:
+        total, ctx.gradient.total = ctx.gradient.total, None
+        if total is None or other is None:
+            return other if total is None else total, None
+        return total.add_(other), None
 
 
 def pick(values: Sequence[float], level: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Small windows of feature maps, for layers of which only a few outputs are asked for."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from detection.ops.levels import Levels, pick
+from detection.ops.levels import GradientSum, Levels, pick
 
 
 def patches(
@@ -24,6 +26,27 @@ def patches(
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     first = pick(levels.starts, level)[:, None, None] + image[:, None, None] * height * width
     index = first + rows.clamp(min=0).minimum(height - 1) * width + columns.clamp(min=0).minimum(width - 1)
-    vectors = levels.vectors.index_select(0, index.flatten())
+    vectors = _Rows.apply(levels.vectors, index.flatten(), levels.gradient)
     windows = vectors.view(*inside.shape, -1) * inside[..., None]
     return windows.permute(0, 3, 1, 2), inside
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a table, whose gradient goes to ``gradient``, if there is one."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, gradient: GradientSum | None) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.gradient = table.shape, gradient
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (index,) = ctx.saved_tensors
+        gradient: GradientSum | None = ctx.gradient
+        if gradient is None:
+            return grad.new_zeros(ctx.shape).index_add_(0, index, grad), None, None
+        if gradient.total is None:
+            gradient.total = grad.new_zeros(ctx.shape)
+        gradient.total.index_add_(0, index, grad)
+        return None, None, None

@@ -10,13 +10,17 @@ loop of torchvision, forward and (with the transposed matrix) backward.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detection.ops.levels import Levels, as_levels, pick
+from detection.ops.levels import GradientSum, Levels, as_levels, pick
+
+_PIECE = 1 << 20
+"""Numbers of a table's gradient that are computed at a time where it is added to that of others."""
 
 
 def assign_levels(
@@ -96,7 +100,7 @@ def pool(
         sides = sides.clamp(min=1)
     pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
     index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
-    pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets)  # (R * r * r, C)
+    pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets, levels.gradient)  # (R * r * r, C)
     return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
 
 
@@ -104,14 +108,16 @@ class _WeightedSum(torch.autograd.Function):
     """Bag i is the sum of weight[k] * rows[index[k]] over offsets[i] <= k < offsets[i + 1]; rows alone have a gradient.
 
     PyTorch's own backward adds one vector after the other in the dtype of the features. The transposed product adds
-    in float32, in a fixed order, and is faster.
+    in float32, in a fixed order, and is faster. It goes to ``gradient``, if there is one.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor, gradient: GradientSum | None
+    ) -> Tensor:
         ctx.save_for_backward(index, weight, offsets)
-        ctx.num_rows = len(rows)
-        return F.embedding_bag(index, rows, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True)
+        ctx.num_rows, ctx.gradient = len(rows), gradient
+        return _sum_bags(rows, index, weight, offsets)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,10 +129,31 @@ class _WeightedSum(torch.autograd.Function):
         offsets = torch.searchsorted(index, ends, out_int32=True)
         bag, weight = bag[order], weight[order]
         del index, order  # memory is scarcest here
-        rows = F.embedding_bag(
-            bag, grad.contiguous(), offsets, mode="sum", per_sample_weights=weight, include_last_offset=True
-        )
-        return rows, None, None, None
+        gradient: GradientSum | None = ctx.gradient
+        grad = grad.contiguous()
+        if gradient is None:
+            return _sum_bags(grad, bag, weight, offsets), None, None, None, None
+        if gradient.total is None:
+            gradient.total = _sum_bags(grad, bag, weight, offsets)
+        else:
+            _add_bags(gradient.total, grad, bag, weight, offsets)
+        return None, None, None, None, None
+
+
+def _sum_bags(rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    return F.embedding_bag(index, rows, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True)
+
+
+def _add_bags(total: Tensor, rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> None:
+    """Adds :func:`_sum_bags` to ``total``.
+
+    On a processor piece by piece, which needs little memory; others would wait to know where a piece ends.
+    """
+    step = _PIECE // total.shape[1] if total.device.type == "cpu" else len(total)
+    first_taps = offsets[:-1:step].tolist() if step < len(total) else [0]
+    for first, taps in zip(range(0, len(total), step), pairwise([*first_taps, len(index)]), strict=True):
+        ends, part = offsets[first : first + step + 1], slice(*taps)
+        total[first : first + step] += _sum_bags(rows, index[part], weight[part], ends - ends[0])
 
 
 def _fixed_pixels(

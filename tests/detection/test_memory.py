@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.memory import LARGE, SMALL, keep_freed_memory, no_garbage_collection, resident
+from detection.memory import LARGE, SMALL, no_garbage_collection, resident, without_crumbs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,6 +63,70 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
     assert kept < given_back / 4
 
 
-@pytest.mark.parametrize("largest", [SMALL - 1, LARGE + 1])
-def test_what_small_and_very_large_tensors_free_is_left_to_glibc(largest: float) -> None:
-    assert not keep_freed_memory(largest)
+OWN = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
+BEGINS = """
+import os, sys
+from detection.memory import begin_without_crumbs
+print("begins", flush=True)
+begin_without_crumbs()
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+@pytest.mark.parametrize("begun_as", ["file", "code", "module"])
+def test_a_program_begins_again_once_as_it_was_begun(begun_as, tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(OWN)]:
+        monkeypatch.delenv(name)
+    (tmp_path / "begins.py").write_text(BEGINS)
+    program = {"file": [str(tmp_path / "begins.py")], "code": ["-c", BEGINS], "module": ["-m", "begins"]}[begun_as]
+    lines, pid = begin(tmp_path, program)
+    expected = ["begins", "begins", f"{pid} glibc.malloc.tcache_count=0 ['--option', 'a b', '*']"]
+    assert lines == (expected if without_crumbs() else expected[1:2] + [f"{pid} None ['--option', 'a b', '*']"])
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD"])
+def test_a_program_with_settings_of_the_users_own_goes_on(name, tmp_path):
+    lines, pid = begin(tmp_path, ["-c", BEGINS], **{name: ""})
+    assert lines == ["begins", f"{pid} {'' if name == 'GLIBC_TUNABLES' else None} ['--option', 'a b', '*']"]
+
+
+def begin(folder: Path, program: list[str], **settings: str) -> tuple[list[str], int]:
+    """What a program prints, in an environment without settings, and its process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | settings
+    command = [sys.executable, *program, "--option", "a b", "*"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        out, _ = process.communicate(timeout=60)
+        return out.splitlines(), process.pid
+
+
+STEPS = """
+import resource, sys, torch
+from detection.memory import begin_training, go_on_training
+
+def faults(megabytes):
+    torch.ones(2**18 * megabytes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**18 * megabytes)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // (1024 * megabytes)  # of four
+
+kept = [torch.ones(2**24)]
+print(begin_training(), faults(2), faults(64))
+print(go_on_training(float(sys.argv[1])), faults(2), faults(64))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
+@pytest.mark.parametrize(
+    ("largest", "later"), [(SMALL - 1, (0, 1)), (SMALL, (0, 0)), (LARGE, (0, 0)), (LARGE + 1, (0, 1))]
+)
+def test_what_is_freed_is_kept_after_the_first_step_where_that_pays(largest, later):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    environment["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"  # or crumbs would have their part in it
+    command = [sys.executable, "-c", STEPS, str(largest)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
+    first, then = (line.split() for line in done.stdout.splitlines())
+    assert first == ["True", "1", "1"]
+    assert then == ["True", *map(str, later)]

@@ -28,3 +28,9 @@ def test_an_error_in_the_other_process_arrives() -> None:
         apart("bit_length")
     with Apart(int, "3") as apart, pytest.raises(AttributeError, match="no_method"):
         apart("no_method")
+
+
+def test_a_process_gets_its_own_environment() -> None:
+    with Apart(os.getenv, "SAID", environment={"SAID": "there"}) as apart:
+        assert apart("upper") == "THERE"
+    assert "SAID" not in os.environ

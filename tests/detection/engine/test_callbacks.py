@@ -7,7 +7,15 @@ import torch
 
 from backbones import BackboneConfig, build
 from detection.engine import callbacks
-from detection.engine.callbacks import LastCheckpoint, Lines, MetricsFile, ValidateAtEnd, frozen_table, short_metrics
+from detection.engine.callbacks import (
+    FirstStep,
+    LastCheckpoint,
+    Lines,
+    MetricsFile,
+    ValidateAtEnd,
+    frozen_table,
+    short_metrics,
+)
 from detection.engine.errors import InputError, NonFiniteError
 from detection.engine.nonfinite import StopAtNonFinite
 from detection.structures import IGNORE, Batch
@@ -55,6 +63,16 @@ def test_the_last_step_asks_for_a_validation(max_steps, stops):
     trainer = make_trainer(max_steps=max_steps)
     ValidateAtEnd().on_train_batch_end(trainer, CPU, None, None, 0)
     assert trainer.should_stop is stops
+
+
+def test_memory_is_told_once_that_the_first_step_is_over(monkeypatch):
+    told: list[float] = []
+    monkeypatch.setattr(callbacks, "go_on_training", told.append)
+    ours, others = FirstStep(5e7), FirstStep(5e7)
+    for batch, step in enumerate([0, 1, 1, 2]):  # two batches are one step
+        ours.on_train_batch_end(make_trainer(global_step=step), CPU, None, None, batch)
+        others.on_train_batch_end(make_trainer(global_step=step), GPU, None, None, batch)
+        assert told == [5e7] * (batch > 0)
 
 
 def test_metrics_file_has_a_line_per_evaluation(tmp_path):

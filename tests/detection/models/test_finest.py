@@ -89,6 +89,21 @@ def test_the_sum_is_gone_before_its_gradient_comes(monkeypatch):
     assert alive == [True, False, False, False]  # gradients of the second layer, the sum, the first layer, the stage
 
 
+def test_large_maps_are_made_again_one_image_after_the_other(monkeypatch):
+    monkeypatch.setattr(convolutions, "_LARGE", 1)
+    convs, given = layers(), maps()
+    merged = module._merged
+    sizes: list[int] = []
+
+    def watched(*arguments):
+        sizes.append(len(y := merged(*arguments)))
+        return y
+
+    monkeypatch.setattr(module, "_merged", watched)
+    finest_level(*given, *convs).sum().backward()
+    assert sizes == [3, 1, 1, 1]
+
+
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("size", [(8, 10), (7, 9)])
 def test_a_coarser_map_is_added_as_if_it_were_enlarged(size, layout):
