@@ -3,12 +3,14 @@
 import gc
 import os
 import platform
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from detection import cli, memory
 from detection.memory import LARGE, SMALL, no_garbage_collection, resident, without_crumbs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +91,19 @@ def test_a_program_begins_again_once_as_it_was_begun(begun_as, tmp_path, monkeyp
 def test_a_program_with_settings_of_the_users_own_goes_on(name, tmp_path):
     lines, pid = begin(tmp_path, ["-c", BEGINS], **{name: ""})
     assert lines == ["begins", f"{pid} {'' if name == 'GLIBC_TUNABLES' else None} ['--option', 'a b', '*']"]
+
+
+@pytest.mark.parametrize("tool", ["train", "evaluate", "predict"])
+def test_what_computes_begins_so(tool, monkeypatch, capsys):
+    began: list[str] = []
+    for module in (memory, cli):
+        monkeypatch.setattr(module, "begin_without_crumbs", lambda: began.append(tool))
+    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
+    assert not end.value.code
+    assert "usage" in capsys.readouterr().out
+    assert began == [tool]
 
 
 def begin(folder: Path, program: list[str], **settings: str) -> tuple[list[str], int]:
