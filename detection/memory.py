@@ -61,7 +61,7 @@ def begin_training() -> bool:
 
     The first step makes what stays, such as the momentum and what oneDNN keeps of each convolution. Between tensors
     that go it would stand in the way of those of all other steps: at 320 pixels a tenth of the memory of a training
-    step, at 800 a twentieth. To be called before there is much in memory; see :func:`keep_freed_memory`.
+    step, at 800 a twentieth. Left as it is where :func:`keep_freed_memory` does nothing.
     """
     return _set_glibc((_MMAP_THRESHOLD, 1 << 20))
 

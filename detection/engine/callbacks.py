@@ -18,7 +18,7 @@ from backbones import Backbone
 from backbones.base import parameters_of
 from detection.checkpoint import sweep
 from detection.engine.errors import InputError
-from detection.memory import go_on_training
+from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
 
@@ -34,7 +34,9 @@ class ValidateAtEnd(Callback):
 
 
 class FirstStep(Callback):
-    """Tells the memory of a processor that the first step is over.
+    """Keeps a processor's memory otherwise in the first step than in all others.
+
+    When it begins, workers have started; they take no steps.
 
     Args:
         largest: bytes of the largest tensors of a step.
@@ -42,6 +44,10 @@ class FirstStep(Callback):
 
     def __init__(self, largest: float) -> None:
         self.largest, self.over = largest, False
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
+        if not self.over and module.device.type == "cpu":
+            begin_training()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int

@@ -28,7 +28,7 @@ from detection.engine.precision import best_precision
 from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
-from detection.memory import begin_training, finest_map, keep_freed_memory
+from detection.memory import finest_map, keep_freed_memory
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -168,8 +168,9 @@ class Command(LightningCLI):
         accelerator = config.trainer.accelerator if isinstance(config.trainer.accelerator, str) else ""
         if config.trainer.precision is None:
             config.trainer.precision = best_precision(accelerator)
-        if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
-            (begin_training if self.subcommand == "fit" else keep_freed_memory)()
+        computes_here = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+        if computes_here and self.subcommand != "fit":
+            keep_freed_memory()
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the module prints a shorter table
         if self.subcommand == "predict" and config.return_predictions is None:

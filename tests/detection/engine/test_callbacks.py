@@ -65,14 +65,16 @@ def test_the_last_step_asks_for_a_validation(max_steps, stops):
     assert trainer.should_stop is stops
 
 
-def test_memory_is_told_once_that_the_first_step_is_over(monkeypatch):
-    told: list[float] = []
+def test_memory_is_told_when_the_first_step_begins_and_once_when_it_is_over(monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(callbacks, "begin_training", lambda: told.append("begins"))
     monkeypatch.setattr(callbacks, "go_on_training", told.append)
-    ours, others = FirstStep(5e7), FirstStep(5e7)
-    for batch, step in enumerate([0, 1, 1, 2]):  # two batches are one step
-        ours.on_train_batch_end(make_trainer(global_step=step), CPU, None, None, batch)
-        others.on_train_batch_end(make_trainer(global_step=step), GPU, None, None, batch)
-        assert told == [5e7] * (batch > 0)
+    for where in (CPU, GPU):
+        callback = FirstStep(5e7)
+        for batch in range(5):  # two of them are one step
+            callback.on_train_batch_start(make_trainer(global_step=batch // 2), where, None, batch)
+            callback.on_train_batch_end(make_trainer(global_step=(batch + 1) // 2), where, None, None, batch)
+    assert told == ["begins", "begins", 5e7]
 
 
 def test_metrics_file_has_a_line_per_evaluation(tmp_path):
