@@ -7,7 +7,7 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,12 +36,20 @@ def begin_without_crumbs() -> None:
     Holes beside such crumbs cannot grow together, and the next large tensor takes new memory: after 36 training steps
     of eight sizes (256 to 480 pixels) a process held 2.7 GB. Without that keeping it held 1.6 GB, as fast.
 
-    Does nothing where :func:`without_crumbs` is empty, or where a debugger follows. The process stays the same; to be
-    called before anything else is done or imported.
+    Does nothing where :func:`without_crumbs` is empty, or where another program runs this one, such as a notebook, a
+    debugger or a profiler. The process stays the same; to be called before anything else is done or imported.
     """
     settings, debugged = without_crumbs(), sys.gettrace() is not None or "pydevd" in sys.modules
-    if settings and sys.executable and not debugged:
+    if settings and sys.executable and not debugged and _began_with(sys.orig_argv, sys.argv):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | settings)
+
+
+def _began_with(command: Sequence[str], program: Sequence[str]) -> bool:
+    """Whether an interpreter's command line begins this program, with nothing but options before it."""
+    if command[1:3] == ["-m", "detection"]:
+        return True
+    place = len(command) - len(program)
+    return command[place:] == program and all(option.startswith("-") for option in command[1:place])
 
 
 def without_crumbs() -> dict[str, str]:
