@@ -16,15 +16,16 @@ import torchvision
 
 from detection.benchmark.data import batches, open_data
 from detection.benchmark.evaluation import evaluation_rows
-from detection.benchmark.memory import crowded_row, memory_rows
+from detection.benchmark.memory import crowded_row, memory_rows, mixed_row
 from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
 from detection.benchmark.rest import rest_rows
 from detection.device import best_device
 from detection.engine.precision import best_precision
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
-ON_DEMAND = ("rest",)
-"""Parts for those who work on the network: what bfloat16 takes around the convolutions, on a processor without it."""
+ON_DEMAND = ("rest", "mixed")
+"""Parts that take long or are for those who work on the network: what bfloat16 takes around the convolutions, on a
+processor without it; memory after many steps of many sizes."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,6 +76,8 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
             if "memory" in parts:
                 yield from memory_rows(options, size)
                 yield crowded_row(options, size)
+            if "mixed" in parts:
+                yield mixed_row(options, size)
         if "roi_align" in parts:
             yield from roi_align_rows(device, options.rounds)
         if "data" in parts:

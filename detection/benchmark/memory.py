@@ -15,38 +15,47 @@ from detection.structures import Batch, Targets
 CROWDED = 1000
 """Objects of the image that must train in little memory."""
 
+MIXED = 36
+"""Steps of images of many sizes."""
+
 
 def memory_rows(options: Namespace, size: int) -> list[dict[str, Any]]:
     """Ours beside torchvision's, in every precision that is asked for."""
     rows = []
     for precision in options.precisions:
-        peaks = {who: _peak(options, who, size, precision) for who in ("ours", "torchvision")}
-        what = f"peak memory of a training step, {size} px, {precision}"
-        rows.append(_row(what, peaks) | {"ratio": {"ours / torchvision": peaks["ours"] / peaks["torchvision"]}})
+        peaks = {who: _peak(options, who, [size], precision) for who in ("ours", "torchvision")}
+        rows.append(_compared(f"peak memory of a training step, {size} px, {precision}", peaks))
     return rows
+
+
+def mixed_row(options: Namespace, size: int) -> dict[str, Any]:
+    """Ours beside torchvision's after many steps of eight sizes, from which memory falls to pieces."""
+    sizes, precision = [round(size * eighths / 8) for eighths in range(6, 14)], options.precisions[0]
+    peaks = {who: _peak(options, who, sizes, precision, MIXED) for who in ("ours", "torchvision")}
+    return _compared(f"peak memory of {MIXED} training steps, {sizes[0]} to {sizes[-1]} px, {precision}", peaks)
 
 
 def crowded_row(options: Namespace, size: int) -> dict[str, Any]:
     """Ours, of one image with very many objects."""
-    peak = _peak(options, "crowded", size, options.precisions[0])
+    peak = _peak(options, "crowded", [size], options.precisions[0])
     return _row(f"peak memory, an image of {CROWDED} objects, {size} px, {options.precisions[0]}", {"ours": peak})
 
 
 class Measured:
     """What the process of its own holds: a contestant, and how much memory it had before its first step."""
 
-    def __init__(self, options: Namespace, who: str, size: int, precision: str) -> None:
-        self.settle = prepare(options, who, size, precision, "train")
-        self.data = crowded(size) if who == "crowded" else own_batch(options, size)
+    def __init__(self, options: Namespace, who: str, sizes: list[int], precision: str) -> None:
+        self.settle = prepare(options, who, max(sizes), precision, "train")
+        self.data = [crowded(size) if who == "crowded" else own_batch(options, size) for size in sizes]
         # Both stay: what the other one freed would be used by the steps, and not seen.
         self.both = pair(options.backbone, best_device(), precision, options.peer_precision)
         self.chosen: Any = self.both[who == "torchvision"]
         self.before = resident()
 
-    def peak(self) -> float:
-        """Of two steps, in gigabytes above libraries and weights."""
-        for _ in range(2):
-            self.chosen.train(self.data)
+    def peak(self, steps: int) -> float:
+        """In gigabytes above libraries and weights."""
+        for step in range(steps):
+            self.chosen.train(self.data[5 * step % len(self.data)])  # small and large ones by turns
             self.settle()
         if best_device().type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
@@ -71,10 +80,14 @@ def crowded(size: int) -> Batch:
     return Batch(image, sizes, sizes, torch.zeros(1, dtype=torch.int64), targets)
 
 
-def _peak(options: Namespace, who: str, size: int, precision: str) -> float:
-    with Apart(Measured, options, who, size, precision, environment=environment_of(who)) as measured:
-        return float(measured("peak"))
+def _peak(options: Namespace, who: str, sizes: list[int], precision: str, steps: int = 2) -> float:
+    with Apart(Measured, options, who, sizes, precision, environment=environment_of(who)) as measured:
+        return float(measured("peak", steps))
 
 
 def _row(what: str, peaks: dict[str, float]) -> dict[str, Any]:
     return {"what": what, "gigabytes": {who: round(peak, 3) for who, peak in peaks.items()}}
+
+
+def _compared(what: str, peaks: dict[str, float]) -> dict[str, Any]:
+    return _row(what, peaks) | {"ratio": {"ours / torchvision": peaks["ours"] / peaks["torchvision"]}}

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from detection.benchmark import memory
 from detection.benchmark.command import advice, main
 from detection.benchmark.memory import CROWDED, crowded
 from detection.models.clock import BEGINS
@@ -50,6 +51,16 @@ def test_advice_compares_training_with_loading(rate, told):
     (sentence,) = advice(rows)
     assert sentence.endswith(told)
     assert advice(rows[:2]) == []
+
+
+@pytest.mark.slow
+def test_memory_of_many_sizes_is_that_of_training(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "MIXED", 3)
+    options = ["--backbone", "resnet18", "--sizes", "64", "--batch", "1", "--precisions", "fp32", "--parts", "mixed"]
+    main(options)
+    number = r"\d\.\d+ GB"
+    pattern = rf"peak memory of 3 training steps, 48 to 104 px, fp32: ours {number}, torchvision {number} \(.* x.*\)"
+    assert re.fullmatch(pattern, capsys.readouterr().out.strip())
 
 
 def test_a_crowded_image_holds_sound_objects():
