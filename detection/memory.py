@@ -57,7 +57,7 @@ def without_crumbs() -> dict[str, str]:
 
     Nothing where it is no use, with another C library or a GPU, or where the user has settings of his own.
     """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD")) for name in os.environ):
+    if _is_left_alone("MALLOC_", "GLIBC_", "LD_PRELOAD"):
         return {}
     glibc = "CS_GNU_LIBC_VERSION" in os.confstr_names and os.confstr("CS_GNU_LIBC_VERSION")
     computes_elsewhere = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
@@ -103,10 +103,15 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
 
 
 def _set_glibc(*settings: tuple[int, int]) -> bool:
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+    if _is_left_alone("MALLOC_"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(*setting) for setting in settings)
+
+
+def _is_left_alone(*settings: str) -> bool:
+    """Whether this is not Linux, or the environment has settings of the user's own that begin so."""
+    return sys.platform != "linux" or any(name.startswith(settings) for name in os.environ)
 
 
 def finest_map(images: int, short: float, long: float, channels: int, precision: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from detection.benchmark.apart import Apart
 from detection.benchmark.contestants import Ours, equalise, pair
 from detection.benchmark.data import batches, open_data
 from detection.device import best_device
@@ -56,9 +57,9 @@ class Alone:
         return numbers
 
 
-def environment_of(who: str) -> dict[str, str]:
-    """What the environment of a contestant's process says: ours as our commands begin."""
-    return {} if who in PEERS else without_crumbs()
+def apart(make: Callable[..., Any], options: Namespace, who: str, *more: Any) -> Apart:
+    """``make(options, who, *more)`` in a process of its own; ours begins as our commands do."""
+    return Apart(make, options, who, *more, environment={} if who in PEERS else without_crumbs())
 
 
 def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> Callable[[], object]:

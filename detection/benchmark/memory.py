@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from detection.benchmark.alone import environment_of, own_batch, prepare
-from detection.benchmark.apart import Apart
+from detection.benchmark.alone import apart, own_batch, prepare
 from detection.benchmark.contestants import CLASSES, pair
 from detection.device import best_device
 from detection.memory import most_resident, resident
@@ -81,7 +80,7 @@ def crowded(size: int) -> Batch:
 
 
 def _peak(options: Namespace, who: str, sizes: list[int], precision: str, steps: int = 2) -> float:
-    with Apart(Measured, options, who, sizes, precision, environment=environment_of(who)) as measured:
+    with apart(Measured, options, who, sizes, precision) as measured:
         return float(measured("peak", steps))
 
 

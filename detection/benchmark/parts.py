@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.alone import Alone, What, environment_of
-from detection.benchmark.apart import Apart
+from detection.benchmark.alone import Alone, What, apart
 from detection.benchmark.data import loaders
 from detection.benchmark.timing import Comparison, Step, in_turn
 from detection.data.annotations import Annotations
@@ -29,20 +28,15 @@ def model_rows(options: Namespace, size: int, precision: str, shares: Shares) ->
         if what not in options.parts:
             continue
         with ExitStack() as stack:
-            apart = {
-                who: stack.enter_context(
-                    Apart(Alone, options, who, size, precision, what, environment=environment_of(who))
-                )
-                for who in names
-            }
-            steps: dict[str, Step] = {who: partial(one, "step") for who, one in apart.items()}
+            alone = {who: stack.enter_context(apart(Alone, options, who, size, precision, what)) for who in names}
+            steps: dict[str, Step] = {who: partial(one, "step") for who, one in alone.items()}
             found = in_turn(steps, options.rounds)
             rate = {who: round(options.batch / found.median(who), 3) for who in names}
             row = comparison_row(f"{kind}, {size} px, {precision}", found) | {"images_per_second": rate}
             if what == "infer":
-                row["detections"] = {who: one("numbers") for who, one in apart.items()}
+                row["detections"] = {who: one("numbers") for who, one in alone.items()}
             rows.append(row)
-            shares[f"{'a ' if what == 'train' else ''}{kind}, {size} px, {precision}"] = apart["ours"]("shares")
+            shares[f"{'a ' if what == 'train' else ''}{kind}, {size} px, {precision}"] = alone["ours"]("shares")
     return rows
 
 

@@ -47,8 +47,9 @@ class _Finest(torch.autograd.Function):
             _gradients(*images, first, first_bias, weight, before, after, ctx.needs_input_grad)
             for images in zip(grad.split(together), stage.split(together), coarser.split(together), strict=True)
         ]
-        maps, sums = zip(*(part[:2] for part in parts), strict=True), zip(*(part[2:] for part in parts), strict=True)
-        return *(_joined(images, torch.cat) for images in maps), *(_joined(images, sum) for images in sums), None
+        to_stage, to_coarser, *to_parameters = zip(*parts, strict=True)
+        to_maps = (_joined(images, torch.cat) for images in (to_stage, to_coarser))
+        return *to_maps, *(_joined(images, sum) for images in to_parameters), None
 
 
 def _gradients(

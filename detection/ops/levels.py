@@ -3,7 +3,7 @@
 B images, C channels, H_l x W_l cells of level l.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -66,6 +66,22 @@ def summing(levels: Levels) -> Levels:
         return levels
     gradient = GradientSum()
     return levels._replace(vectors=_Summed.apply(levels.vectors, gradient), gradient=gradient)
+
+
+def leave(gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callable[[Tensor], object]) -> Tensor | None:
+    """What the backward pass of a reader returns for the table: its gradient; None if it is left in ``gradient``.
+
+    Args:
+        whole: makes a tensor (cells, C) of it.
+        add: adds it to such a tensor.
+    """
+    if gradient is None:
+        return whole()
+    if gradient.total is None:
+        gradient.total = whole()
+    else:
+        add(gradient.total)
+    return None
 
 
 class _Summed(torch.autograd.Function):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detection.ops.levels import GradientSum, Levels, pick
+from detection.ops.levels import GradientSum, Levels, leave, pick
 
 
 def patches(
@@ -43,10 +43,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
         (index,) = ctx.saved_tensors
-        gradient: GradientSum | None = ctx.gradient
-        if gradient is None:
-            return grad.new_zeros(ctx.shape).index_add_(0, index, grad), None, None
-        if gradient.total is None:
-            gradient.total = grad.new_zeros(ctx.shape)
-        gradient.total.index_add_(0, index, grad)
-        return None, None, None
+
+        def add(total: Tensor) -> Tensor:
+            return total.index_add_(0, index, grad)
+
+        return leave(ctx.gradient, lambda: add(grad.new_zeros(ctx.shape)), add), None, None

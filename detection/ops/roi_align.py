@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detection.ops.levels import GradientSum, Levels, as_levels, pick
+from detection.ops.levels import GradientSum, Levels, as_levels, leave, pick
 
 _PIECE = 1 << 20
 """Numbers of a table's gradient that are computed at a time where it is added to that of others."""
@@ -129,15 +129,9 @@ class _WeightedSum(torch.autograd.Function):
         offsets = torch.searchsorted(index, ends, out_int32=True)
         bag, weight = bag[order], weight[order]
         del index, order  # memory is scarcest here
-        gradient: GradientSum | None = ctx.gradient
-        grad = grad.contiguous()
-        if gradient is None:
-            return _sum_bags(grad, bag, weight, offsets), None, None, None, None
-        if gradient.total is None:
-            gradient.total = _sum_bags(grad, bag, weight, offsets)
-        else:
-            _add_bags(gradient.total, grad, bag, weight, offsets)
-        return None, None, None, None, None
+        product = grad.contiguous(), bag, weight, offsets
+        to_rows = leave(ctx.gradient, lambda: _sum_bags(*product), lambda total: _add_bags(total, *product))
+        return to_rows, None, None, None, None
 
 
 def _sum_bags(rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:

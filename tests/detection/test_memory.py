@@ -14,6 +14,12 @@ from detection import cli, memory
 from detection.memory import LARGE, SMALL, no_garbage_collection, resident, without_crumbs
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
+
+
+def without(*settings: str) -> dict[str, str]:
+    """The environment but for what begins so."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -52,7 +58,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment = without("MALLOC_")
 
     def faults(choice: str, **settings: str) -> tuple[str, int]:
         command = [sys.executable, "-c", FAULTS, choice]
@@ -65,7 +71,6 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
     assert kept < given_back / 4
 
 
-OWN = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
 BEGINS = """
 import os, sys
 from detection.memory import begin_without_crumbs
@@ -122,7 +127,7 @@ def test_what_computes_begins_so(tool, monkeypatch, capsys):
 
 def begin(folder: Path, program: list[str], **settings: str) -> tuple[list[str], int]:
     """What a program prints, in an environment without settings, and its process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    environment = without(*OWN)
     (folder / "begins.py").write_text(BEGINS)
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | settings
     command = [sys.executable, *program, "--option", "a b", "*"]
@@ -153,7 +158,7 @@ print(go_on_training(float(sys.argv[1])), faults(2), faults(64))
     ("largest", "later"), [(SMALL - 1, (0, 1)), (SMALL, (0, 0)), (LARGE, (0, 0)), (LARGE + 1, (0, 1))]
 )
 def test_what_is_freed_is_kept_after_the_first_step_where_that_pays(largest, later):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    environment = without(*OWN)
     environment["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"  # or crumbs would have their part in it
     command = [sys.executable, "-c", STEPS, str(largest)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
