@@ -21,7 +21,10 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 def command() -> int:
     """The program ``rcnn``, and ``tools/train.py``: :func:`main` in a process that is made for it."""
     begin_without_crumbs()
-    return main()
+    try:
+        return main()
+    finally:
+        _leave_the_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def _leave_the_group() -> None:
+    """Lightning does so with NCCL alone; of gloo, threads would be left, which can abort the interpreter's own end."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def hidden_by_another() -> str | None:

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+# Whoever is first to import this while there is a group, as torchvision does, keeps the group for ever, as the default
+# of ten functions: its threads outlive the end below, and now and then abort the interpreter's own.
+import torch.distributed.nn.functional
+
 
 @contextmanager
 def processes() -> Iterator[int]:

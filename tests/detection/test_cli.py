@@ -86,6 +86,19 @@ def test_a_wrong_subcommand(capsys):
 
 
 @pytest.mark.slow
+def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
+    import torch.distributed as dist
+
+    def joins() -> int:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        return 143
+
+    monkeypatch.setattr(cli, "begin_without_crumbs", lambda: None)
+    monkeypatch.setattr(cli, "main", joins)
+    assert cli.command() == 143
+    assert not dist.is_initialized()
+
+
 def test_help_explains_the_settings():
     found = subprocess.run(
         [sys.executable, "-m", "detection", "fit", "--help"], capture_output=True, text=True, check=True
