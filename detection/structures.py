@@ -25,7 +25,7 @@ class Targets(NamedTuple):
     crowd: Tensor
     """(B, G) bool: regions of many objects, neither positive nor negative."""
     masks: Tensor | None = None
-    """(B, G, M, M) uint8, each in the frame of its own box: 0, 1, or 255 where no mask is known."""
+    """(B, G, M, M) uint8, each in the frame of its own box: 0, 1, or 255 where no mask is known or it is a crowd's."""
 
 
 class Batch(NamedTuple):
@@ -43,12 +43,14 @@ class Batch(NamedTuple):
 
 
 class Unresized(NamedTuple):
-    """A batch whose images have the sizes of their files still; all else speaks of the sizes that they shall have."""
+    """A batch whose images are as their files have them; all else speaks of the sizes and sides they shall have."""
 
     batch: Batch
     """Its ``images`` are (B, 3, h, w), on a canvas of their own."""
     stored: Tensor
     """(B, 2) int64: height, width of each as it is."""
+    mirrored: Tensor
+    """(B,) bool: which shall be mirrored left and right."""
     canvas: Tensor
     """(2,) int64: H, W."""
 
@@ -151,3 +153,5 @@ class Sample:
     """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""
     wanted: tuple[int, int] | None = None
     """Height, width that the image shall have, and in whose pixels the boxes are, if it is not resized yet."""
+    mirrored: bool = False
+    """The image shall be mirrored left and right, as boxes and masks are, and is not yet."""

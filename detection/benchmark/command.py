@@ -17,7 +17,7 @@ import torchvision
 from detection.benchmark.data import batches, open_data
 from detection.benchmark.evaluation import evaluation_rows
 from detection.benchmark.memory import crowded_row, memory_rows, mixed_row
-from detection.benchmark.parts import Shares, data_row, model_rows, roi_align_rows
+from detection.benchmark.parts import THROUGH_WORKER, Shares, data_rows, model_rows, roi_align_rows
 from detection.benchmark.rest import rest_rows
 from detection.device import best_device
 from detection.engine.precision import best_precision
@@ -52,11 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
 def advice(rows: list[dict[str, Any]]) -> list[str]:
     """How many loading processes keep up with each training step that was timed."""
     rates = {row["what"]: row["images_per_second"]["ours"] for row in rows if "images_per_second" in row}
-    loading = next((rate for what, rate in rates.items() if what.startswith("loading")), None)
+    loading = rates.get(THROUGH_WORKER)
     if loading is None:
         return []
     return [
-        f"{what}: {rate:g} images/s; one core loads {loading:g}: "
+        f"{what}: {rate:g} images/s; one worker loads {loading:g}: "
         + ("loading is not the limit" if rate < loading / 2 else f"data.workers {math.ceil(1.5 * rate / loading)}")
         for what, rate in rates.items()
         if what.startswith("training")
@@ -81,7 +81,7 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
         if "roi_align" in parts:
             yield from roi_align_rows(device, options.rounds)
         if "data" in parts:
-            yield data_row(annotations, images, max(1, options.rounds // 2))
+            yield from data_rows(annotations, images, options.rounds)
         if "evaluation" in parts:
             yield from evaluation_rows(max(1, options.rounds // 2))
 

@@ -10,13 +10,16 @@ import torch
 from torchvision.ops import MultiScaleRoIAlign
 
 from detection.benchmark.alone import Alone, What, apart
-from detection.benchmark.data import loaders
+from detection.benchmark.apart import Apart
+from detection.benchmark.loading import WAYS, Loading
 from detection.benchmark.timing import Comparison, Step, in_turn
 from detection.data.annotations import Annotations
 from detection.ops.roi_align import roi_align
 
 Shares = dict[str, dict[str, float]]
 """Seconds by part, of each thing that was timed."""
+
+THROUGH_WORKER = "loading through one worker"
 
 
 def model_rows(options: Namespace, size: int, precision: str, shares: Shares) -> list[dict[str, Any]]:
@@ -72,16 +75,16 @@ def roi_align_rows(device: torch.device, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def data_row(annotations: Annotations, images: Path, rounds: int) -> dict[str, Any]:
-    """Images with masks, augmented as for COCO's 3x schedule, on one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = in_turn(loaders(annotations, images), rounds)
-    torch.set_num_threads(threads)
-    row = comparison_row("loading, one core", found)
-    return row | {
-        "images_per_second": {who: round(len(annotations) / found.median(who), 1) for who in found.seconds},
-    }
+def data_rows(annotations: Annotations, images: Path, rounds: int) -> list[dict[str, Any]]:
+    """Images with masks on one core: up to samples, and through a loader with one worker up to batches."""
+    rows = []
+    for worker, what in ((False, "loading, one core"), (True, THROUGH_WORKER)):
+        with ExitStack() as stack:
+            apart = {way: stack.enter_context(Apart(Loading, annotations, images, way, worker)) for way in WAYS}
+            found = in_turn({way: partial(one, "load") for way, one in apart.items()}, rounds)
+        rate = {way: round(len(annotations) / found.median(way), 1) for way in WAYS}
+        rows.append(comparison_row(what, found) | {"images_per_second": rate})
+    return rows
 
 
 def comparison_row(what: str, found: Comparison) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Samples of any size to one padded batch."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from detection.data.transforms import Resize
 from detection.structures import IGNORE, Batch, Sample, Targets, Unresized
@@ -30,15 +34,16 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
 def collate_unresized(
     samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
 ) -> Unresized:
-    """As :func:`collate`, of samples whose images are to be resized on the device."""
+    """As :func:`collate`, of samples whose images are to be resized, and mirrored, on the device."""
     stored, wanted = [_size(sample) for sample in samples], [sample.wanted or _size(sample) for sample in samples]
     batch = _pack(samples, wanted, canvas_of(stored, 1, None))
-    return Unresized(batch, torch.tensor(stored), torch.tensor(canvas_of(wanted, divisor, canvases)))
+    mirrored = torch.tensor([sample.mirrored for sample in samples])
+    return Unresized(batch, torch.tensor(stored), mirrored, torch.tensor(canvas_of(wanted, divisor, canvases)))
 
 
 def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Batch:
     """The batch of samples that count as being of these sizes."""
-    images = np.zeros((len(samples), *canvas, samples[0].image.shape[2]), dtype=samples[0].image.dtype)
+    images = _zeros((len(samples), *canvas, samples[0].image.shape[2]), samples[0].image.dtype)
     room = MIN_OBJECTS
     while room < max(len(sample.labels) for sample in samples):
         room *= 2
@@ -46,16 +51,16 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
     labels = np.full((len(samples), room), IGNORE, dtype=np.int64)
     crowd = np.zeros((len(samples), room), dtype=bool)
     masked = [sample.masks for sample in samples if sample.masks is not None]
-    masks = np.zeros((len(samples), room, *masked[0].shape[1:]), dtype=np.uint8) if masked else None
+    masks = _zeros((len(samples), room, *masked[0].shape[1:]), np.dtype(np.uint8)) if masked else None
     for i, sample in enumerate(samples):
         rows, columns = sample.image.shape[:2]
         count = len(sample.labels)
-        images[i, :rows, :columns] = sample.image
+        images.numpy()[i, :rows, :columns] = sample.image
         boxes[i, :count], labels[i, :count], crowd[i, :count] = sample.boxes, sample.labels, sample.crowd
         if masks is not None and sample.masks is not None:
-            masks[i, :count] = sample.masks
+            masks.numpy()[i, :count] = sample.masks
     return Batch(
-        torch.from_numpy(images).permute(0, 3, 1, 2),
+        images.permute(0, 3, 1, 2),
         torch.tensor(sizes, dtype=torch.int64),
         torch.tensor([sample.original_size for sample in samples], dtype=torch.int64),
         torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
@@ -63,9 +68,17 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
             torch.from_numpy(boxes),
             torch.from_numpy(labels),
             torch.from_numpy(crowd),
-            None if masks is None else torch.from_numpy(masks),
+            masks,
         ),
     )
+
+
+def _zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    """In a worker right in the memory that it shares with the training, where PyTorch would else copy it to."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.zeros(shape, dtype))
+    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # the system has cleared it
+    return torch.from_numpy(np.zeros(0, dtype)).set_(memory).view(*shape)
 
 
 def canvas_of(

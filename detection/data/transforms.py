@@ -44,6 +44,8 @@ class Scene:
     offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
     wanted: tuple[int, int] | None = None
     """Height, width that ``image`` will be resized to later; boxes are in those pixels already."""
+    mirrored: bool = False
+    """``image`` will be mirrored later; boxes are already."""
 
     def moved(self, image: np.ndarray, scale: Sequence[float], offset: Sequence[float]) -> "Scene":
         """The scene on an image whose pixels are ``old * scale + offset``."""
@@ -63,25 +65,43 @@ class Scene:
             segmentations=[self.segmentations[k] for k in numbers],
         )
 
-    def bitmaps(self, size: int = 112) -> np.ndarray:
-        """(k, size, size) uint8: the masks in the frames of their boxes; UNKNOWN where there is none."""
-        return self._drawn(self.segmentations, self.boxes, size)
-
     def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
         """(size, size) uint8: the ``k``-th mask in the frame of its box, or of another."""
-        return self._drawn([self.segmentations[k]], (self.boxes[k] if box is None else box)[None], size)[0]
+        frame = self._then((self.boxes[k] if box is None else box)[None])
+        return self._turned(_draw([self.segmentations[k]], frame, size))[0]
 
-    def _drawn(self, segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
+    def _then(self, boxes: np.ndarray) -> np.ndarray:
+        """(n, 4): boxes in pixels of the image that the annotations speak of."""
         corners = (boxes.reshape(-1, 2, 2) - self.offset) / self.scale
-        then = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], then, size)
-        for k, segmentation in enumerate(segmentations):
-            if segmentation is None:
-                bitmaps[k] = UNKNOWN
-            elif not isinstance(segmentation, list):
-                bitmaps[k] = rle_to_bitmap(segmentation, then[k], size)
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+    def _turned(self, bitmaps: np.ndarray) -> np.ndarray:
+        """Bitmaps as the annotations have them, as the image has them now."""
         mirrored = tuple(slice(None, None, -1 if factor < 0 else 1) for factor in self.scale[::-1])
         return np.ascontiguousarray(bitmaps[:, *mirrored])
+
+
+def draw_masks(scenes: Sequence[Scene], size: int = 112) -> list[np.ndarray]:
+    """Of each scene (k, size, size) uint8: the masks in the frames of their boxes; UNKNOWN where there is none.
+
+    Crowds, which no mask is learned from, count as having none. Those of several scenes at once take less time.
+    """
+    learned = [None if c else s for one in scenes for s, c in zip(one.segmentations, one.crowd.tolist(), strict=True)]
+    then = np.concatenate([scene._then(scene.boxes) for scene in scenes])
+    ends = np.cumsum([len(scene.boxes) for scene in scenes])
+    drawn = np.split(_draw(learned, then, size), ends[:-1])
+    return [scene._turned(bitmaps) for scene, bitmaps in zip(scenes, drawn, strict=True)]
+
+
+def _draw(segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
+    """(n, size, size) uint8; segmentations and boxes in the same pixels."""
+    bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], boxes, size)
+    for k, segmentation in enumerate(segmentations):
+        if segmentation is None:
+            bitmaps[k] = UNKNOWN
+        elif not isinstance(segmentation, list):
+            bitmaps[k] = rle_to_bitmap(segmentation, boxes[k], size)
+    return bitmaps
 
 
 class Transform(Protocol):
@@ -91,15 +111,21 @@ class Transform(Protocol):
 
 
 class HorizontalFlip:
-    """Mirror left and right with probability ``p``."""
+    """Mirror left and right.
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = p
+    Args:
+        p: probability.
+        later: leave the pixels to the device; only right before a :class:`Resize` that does so, too.
+    """
+
+    def __init__(self, p: float = 0.5, later: bool = False) -> None:
+        self.p, self.later = p, later
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
         if generator.random() >= self.p:
             return scene
-        return scene.moved(_with_channels(cv2.flip(scene.image, 1)), (-1, 1), (scene.image.shape[1], 0))
+        image = scene.image if self.later else _with_channels(cv2.flip(scene.image, 1))
+        return replace(scene.moved(image, (-1, 1), (image.shape[1], 0)), mirrored=self.later)
 
 
 class RandomCrop:

@@ -23,6 +23,7 @@ from detection.engine.loading import (
     EpochLoader,
     allow_open_files,
     batch_bytes,
+    begin_training_worker,
     check_images,
     explain_worker,
     few_canvases_for,
@@ -104,7 +105,8 @@ class CocoDataModule(LightningDataModule):
             channels: Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what
                 the files have (PNG, .npy, TIFF with tifffile installed).
             depth: Bits per channel that the model sees, 8 or 16.
-            resize_on_device: Leave the resizing of training images to the device, where the workers are the limit.
+            resize_on_device: Leave the resizing and mirroring of training images to the device, where the workers are
+                the limit.
         """
         super().__init__()
         self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
@@ -353,7 +355,7 @@ class CocoDataModule(LightningDataModule):
         if split == "train":
             transforms += [RandomCrop(*self.crop)] if self.crop else []
             transforms += [Albumentations(self.augment)] if self.augment else []
-            transforms += [HorizontalFlip(self.flip)] if self.flip else []
+            transforms += [HorizontalFlip(self.flip, resize_later)] if self.flip else []
             transforms.append(Resize(self.short_sides, self.long_side, self.resize, resize_later))
         else:
             transforms.append(Resize(*self.test_size, self.resize))
@@ -389,6 +391,7 @@ class CocoDataModule(LightningDataModule):
         workers = self._workers(split)
         return {
             "num_workers": workers,
+            "worker_init_fn": partial(begin_training_worker, rank=trainer.global_rank),
             "pin_memory": trainer.strategy.root_device.type == "cuda",
             "timeout": WORKER_TIMEOUT if workers else 0,
         }

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader
 
 from detection.data.collate import MIN_OBJECTS
-from detection.data.dataset import CocoDataset
+from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.samplers import TrainBatchSampler
 from detection.engine.errors import lost_worker
 
@@ -81,6 +82,13 @@ def shared_memory() -> int | None:
     except (OSError, AttributeError):
         return None
     return found.f_bavail * found.f_frsize
+
+
+def begin_training_worker(number: int, rank: int) -> None:
+    """As :func:`~detection.data.dataset.begin_worker`, with the seeds that Lightning gives workers that have none."""
+    if int(os.environ.get("PL_SEED_WORKERS", "0")):
+        pl_worker_init_function(number, rank)
+    begin_worker(number)
 
 
 def allow_open_files(needed: int = 4096) -> None:

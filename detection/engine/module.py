@@ -209,8 +209,9 @@ class DetectionModule(LightningModule):
             self._side_stream = SideStream(device)
         moved: Batch = copy() if self._side_stream is None else self._side_stream(copy)
         if isinstance(batch, Unresized):
-            sizes, wanted, canvas = batch.stored.tolist(), raw.sizes.tolist(), batch.canvas.tolist()
-            moved = moved._replace(images=resize_images(moved.images, sizes, wanted, tuple(canvas)))
+            sizes, wanted, mirrored = batch.stored.tolist(), raw.sizes.tolist(), batch.mirrored.tolist()
+            images = resize_images(moved.images, sizes, wanted, tuple(batch.canvas.tolist()), mirrored)
+            moved = moved._replace(images=images)
         return moved
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

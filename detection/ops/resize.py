@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def resize_images(
-    images: Tensor, sizes: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]], canvas: tuple[int, int]
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    wanted: Sequence[tuple[int, int]],
+    canvas: tuple[int, int],
+    mirrored: Sequence[bool] | None = None,
 ) -> Tensor:
     """Each image in a size of its own, by OpenCV's rules: bilinear, or the mean over areas below half the size.
 
@@ -20,6 +24,7 @@ def resize_images(
         sizes: height, width of each.
         wanted: height, width that each shall have.
         canvas: height, width of the result.
+        mirrored: which images to mirror left and right; none if not given.
 
     Returns:
         (B, C, *canvas) of the same dtype, zero beyond the images, channels last.
@@ -34,7 +39,7 @@ def resize_images(
             else:
                 pixels = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
             image = pixels.round_()
-        resized[i, :, :rows, :columns] = image[0]
+        resized[i, :, :rows, :columns] = image[0].flip(-1) if mirrored is not None and mirrored[i] else image[0]
     return resized
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from detection.data.annotations import Annotations, load_annotations
 from detection.data.collate import collate, own_canvases
-from detection.data.dataset import CocoDataset, Reading
+from detection.data.dataset import CocoDataset, Reading, begin_worker
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
@@ -101,6 +101,7 @@ def detect(
         batch_sampler=EvalBatchSampler(canvases, batch_size, rank, world),
         collate_fn=partial(collate, divisor=model.stride),
         num_workers=workers,
+        worker_init_fn=begin_worker,
     )
     device = model.pixel_mean.device
     labels = matching_labels(model.categories, evaluator.categories).to(device)

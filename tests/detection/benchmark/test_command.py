@@ -9,6 +9,7 @@ import torch
 from detection.benchmark import memory
 from detection.benchmark.command import advice, main
 from detection.benchmark.memory import CROWDED, crowded
+from detection.benchmark.parts import THROUGH_WORKER
 from detection.models.clock import BEGINS
 
 
@@ -46,7 +47,7 @@ def test_advice_compares_training_with_loading(rate, told):
     rows = [
         {"what": "training step, 800 px, bf16", "images_per_second": {"ours": rate}},
         {"what": "inference, 800 px, bf16", "images_per_second": {"ours": 9}},
-        {"what": "loading, one core", "images_per_second": {"ours": 100.0}},
+        {"what": THROUGH_WORKER, "images_per_second": {"ours": 100.0}},
     ]
     (sentence,) = advice(rows)
     assert sentence.endswith(told)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from detection.data.collate import collate, collate_unresized
 from detection.structures import IGNORE, Sample
@@ -57,6 +58,28 @@ def test_a_detector_without_masks_carries_none():
     assert collate([sample(32, 32, masks=False)]).targets.masks is None
 
 
+@pytest.mark.parametrize("strategy", sorted(torch.multiprocessing.get_all_sharing_strategies()))
+def test_a_worker_writes_batches_where_training_reads_them(strategy):
+    samples = [sample(40, 70, 3), sample(60, 30, 0), sample(5, 5), sample(33, 60, 20)]
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy(strategy)
+    try:
+        found = list(DataLoader(samples, 2, collate_fn=_watched, num_workers=1))
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
+    for k, (one, were_shared) in enumerate(found):
+        assert were_shared
+        expected = collate(samples[2 * k : 2 * k + 2])
+        for a, b in zip((*one[:4], *one.targets), (*expected[:4], *expected.targets), strict=True):
+            assert torch.equal(a, b)
+        assert one.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def _watched(samples):
+    batch = collate(samples)
+    return batch, batch.images.is_shared() and batch.targets.masks.is_shared()
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 7)), min_size=1, max_size=4))
 def test_whatever_is_collated_comes_out_again(shapes):
@@ -78,10 +101,11 @@ def test_whatever_is_collated_comes_out_again(shapes):
 
 def test_unresized_images_keep_their_pixels_and_speak_of_the_sizes_to_come():
     samples = [sample(40, 70), sample(60, 30)]
-    samples[0].wanted = (80, 140)
-    batch, stored, canvas = collate_unresized(samples)
+    samples[0].wanted, samples[1].mirrored = (80, 140), True
+    batch, stored, mirrored, canvas = collate_unresized(samples)
     assert batch.images.shape == (2, 3, 60, 70)
     assert np.array_equal(batch.images[0, :, :40, :70].permute(1, 2, 0), samples[0].image)
     assert stored.tolist() == [[40, 70], [60, 30]]
+    assert mirrored.tolist() == [False, True]
     assert batch.sizes.tolist() == [[80, 140], [60, 30]]
     assert canvas.tolist() == [96, 160]

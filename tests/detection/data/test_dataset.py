@@ -1,12 +1,15 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
+from detection.data import dataset as dataset_module
 from detection.data.annotations import load_annotations
-from detection.data.dataset import CocoDataset
+from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.samplers import TrainBatchSampler
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
+from detection.ops.masks import UNKNOWN
 
 
 def augmented(path, seed=0):
@@ -36,6 +39,28 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(small):
     assert all(equal(first[(i, 3)], again[(i, 3)]) for i in (3, 1, 0, 2))
     assert not all(equal(first[(i, 3)], first[(i, 4)]) for i in range(4))
     assert not all(equal(first[(i, 3)], other[(i, 3)]) for i in range(4))
+
+
+def test_masks_drawn_together_are_those_drawn_alone(small):
+    dataset = augmented(small)
+    keys = [(i, epoch) for epoch in range(4) for i in (3, 0, 2, 1)]
+    together = dataset.__getitems__(keys)
+    assert {len(sample.boxes) for sample in together} >= {0, 1, 2}
+    assert all(equal(sample, dataset[key]) for sample, key in zip(together, keys, strict=True))
+
+
+def test_no_mask_is_learned_from_a_crowd(small):
+    crowd = CocoDataset(load_annotations(small), small.parent / "images", masks=True)[1]
+    assert crowd.crowd.tolist() == [True]
+    assert (crowd.masks == UNKNOWN).all()
+
+
+def test_a_worker_keeps_what_images_leave_behind(small, monkeypatch):
+    kept = torch.zeros(1).share_memory_()
+    monkeypatch.setattr(dataset_module, "keep_freed_memory", lambda: kept.add_(1))
+    data = CocoDataset(load_annotations(small), small.parent / "images")
+    list(DataLoader(data, 2, num_workers=1, collate_fn=list, worker_init_fn=begin_worker))
+    assert kept == 1
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

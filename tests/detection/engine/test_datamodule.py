@@ -1,13 +1,18 @@
 import json
+import random
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
+from lightning.pytorch.utilities.seed import isolate_rng
 
+from detection.data import dataset
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
-from detection.engine.loading import few_canvases_for
+from detection.engine.loading import begin_training_worker, few_canvases_for
 from detection.engine.module import DetectionModule
 from detection.structures import Unresized
 
@@ -203,6 +208,24 @@ def test_every_image_fits_one_of_few_canvases():
         (512, 512),
     ]
     assert few_canvases_for(256, 256)[0] == (256, 256)
+
+
+def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
+    kept = []
+    monkeypatch.setattr(dataset, "keep_freed_memory", lambda: kept.append(1))
+
+    def drawn():
+        return torch.rand(3).tolist(), random.random(), np.random.rand()
+
+    with isolate_rng():
+        torch.manual_seed(7)
+        pl_worker_init_function(1, 2)
+        expected = drawn()
+        torch.manual_seed(7)
+        monkeypatch.setenv("PL_SEED_WORKERS", "1")
+        begin_training_worker(1, rank=2)
+        assert drawn() == expected
+    assert kept == [1]
 
 
 def test_resizing_on_the_device_gives_the_same_batches_to_one_level(shapes):

@@ -25,6 +25,18 @@ def test_as_opencv_does_to_one_level(wanted):
     assert found[1].sum() == ours.sum(dtype=np.int64)  # nothing beyond the image
 
 
+@pytest.mark.parametrize("wanted", [(16, 30), (8, 20), (3, 5)])
+def test_a_mirrored_image_is_that_of_the_mirror(wanted):
+    images = torch.randint(0, 255, (2, 3, 8, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = resize_images(images, [(8, 20), (8, 16)], [wanted, (8, 16)], (32, 32), [True, False])
+    height, width = wanted
+    expected = resize_images(images.flip(-1), [(8, 20)] * 2, [wanted] * 2, (32, 32))[0, :, :height, :width]
+    assert (found[0, :, :height, :width].int() - expected.int()).abs().max() <= 1
+    assert torch.equal(found[1, :, :8, :16], images[1, :, :, :16])
+    assert not found[0, :, height:].any()
+    assert not found[0, :, :, width:].any()
+
+
 def test_sixteen_bits_stay_sixteen_bits():
     image = torch.full((1, 1, 8, 8), 65535, dtype=torch.int32).to(torch.uint16)
     found = resize_images(image, [(8, 8)], [(12, 20)], (32, 32))
