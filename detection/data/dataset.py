@@ -197,14 +197,15 @@ class CocoDataset(Dataset[Sample]):
             DataError: a file name that leads out of the image folder.
         """
         name = self.annotations.file_name(index)
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        leads_out = Path(name).is_absolute() or bool(Path(name).drive) or ".." in parts
+        given = Path(name)
+        climbs = ".." in name and ".." in PurePosixPath(name.replace("\\", "/")).parts
+        leads_out = given.is_absolute() or bool(given.drive) or climbs
         if leads_out and not self.reading.allow_outside_root:
             raise DataError(
                 f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!r}, which "
                 "leads out of the image folder; correct it, or set data.allow_outside_root"
             )
-        return self.image_root / name
+        return self.image_root / given
 
 
 def begin_worker(number: int) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_CHUNK = 32
+_CHUNK = 128
 """Objects drawn at a time: bounds the memory."""
+_BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 
 def polygons_to_bitmaps(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, size: int = 112) -> np.ndarray:
@@ -44,48 +45,51 @@ def _draw(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, bitmaps: n
     owner = np.repeat(np.arange(len(objects)), number)
     length = np.array([len(polygon) for polygon in polygons])
     scale = size / np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-    of = np.repeat(owner, length)
-    points = (np.concatenate(polygons) - boxes[of, :2]) * scale[of]
-    words = _fill(points, length, size)
+    points = np.concatenate(polygons)
+    # Each axis by itself: NumPy is slow at pairs.
+    x, y = (
+        (points[:, axis] - boxes[owner, axis].repeat(length)) * scale[owner, axis].repeat(length) for axis in (0, 1)
+    )
+    words = _fill(x, y, length, size)
     some = np.flatnonzero(number)
     union = np.bitwise_or.reduceat(words, (number.cumsum() - number)[some], axis=0).astype("<u8", copy=False)
-    bitmaps[some] = np.unpackbits(union.view(np.uint8), axis=-1, bitorder="little")[..., :size]
+    bitmaps[some] = np.unpackbits(union.view(np.uint8), axis=-1, count=size, bitorder="little")
     ends = length.cumsum()
     for thin in np.flatnonzero(~words.any(axis=(1, 2))).tolist():
-        bitmaps[owner[thin]] |= _outline(points[ends[thin] - length[thin] : ends[thin]], size)
+        outline = slice(ends[thin] - length[thin], ends[thin])
+        bitmaps[owner[thin]] |= _outline(np.stack([x[outline], y[outline]], axis=1), size)
 
 
-def _fill(points: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
+def _fill(x: np.ndarray, y: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
     """Even-odd fill: where a row's centre line crosses an edge, the rest of the row flips.
 
     Args:
-        points: (E, 2) in cells.
+        x, y: (E,) in cells.
         length: (P,) points of each polygon.
 
     Returns:
         (P, M, W) uint64; bits of the last word that are no cells repeat the last cell.
     """
     ends = length.cumsum()
-    following = np.arange(1, len(points) + 1)
+    following = np.arange(1, len(x) + 1)
     following[ends - 1] = ends - length
-    ahead = points[following]
-    down = points[:, 1:] <= ahead[:, 1:]
-    upper, lower = np.where(down, points, ahead), np.where(down, ahead, points)
-    first = np.ceil(upper[:, 1] - 0.5).clip(0, size).astype(np.int64)
-    rows = np.ceil(lower[:, 1] - 0.5).clip(0, size).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(points)), rows)  # (R,)
-    row = np.arange(len(edge)) - np.repeat(rows.cumsum() - rows, rows) + first[edge]
-    y0, dx, dy = upper[:, 1], lower[:, 0] - upper[:, 0], lower[:, 1] - upper[:, 1]
-    x = upper[:, 0].take(edge) + (row + 0.5 - y0.take(edge)) * dx.take(edge) / dy.take(edge)
-    column = np.ceil(x - 0.5).clip(0, size).astype(np.int64)
+    next_x, next_y = x.take(following), y.take(following)
+    down = y <= next_y
+    upper_x, lower_x = np.where(down, x, next_x), np.where(down, next_x, x)
+    upper_y, lower_y = np.where(down, y, next_y), np.where(down, next_y, y)
+    first = np.ceil(upper_y - 0.5).clip(0, size).astype(np.int64)
+    rows = np.ceil(lower_y - 0.5).clip(0, size).astype(np.int64) - first
+    edge = np.arange(len(x)).repeat(rows)  # (R,)
+    row = np.arange(len(edge)) + (first + rows - rows.cumsum()).take(edge)
+    along = (row + 0.5 - upper_y.take(edge)) * (lower_x - upper_x).take(edge) / (lower_y - upper_y).take(edge)
+    column = np.ceil(upper_x.take(edge) + along - 0.5).clip(0, size).astype(np.int64)
     inside = column < size
-    polygon = np.repeat(np.arange(len(length)), length)[edge]
-    line, column = (polygon * size + row)[inside], column[inside]
+    line = np.arange(len(length)).repeat(length).take(edge) * size + row
+    line, column = line[inside], column[inside]
 
     per_row = -(-size // 64)
     words = np.zeros((len(length), size, per_row), dtype=np.uint64)
-    bit = np.uint64(1) << (column % 64).astype(np.uint64)
-    np.bitwise_xor.at(words.reshape(-1), line * per_row + column // 64, bit)
+    np.bitwise_xor.at(words.reshape(-1), line * per_row + (column >> 6), _BIT[column & 63])
     for shift in (1, 2, 4, 8, 16, 32):  # each cell becomes the parity of all flips up to it
         words ^= words << np.uint64(shift)
     for word in range(1, per_row):  # go on with the parity of the word before
