@@ -26,7 +26,12 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
 
     Returns:
         A batch; its images lie channels-last in memory.
+
+    Raises:
+        ValueError: images that are left to the device, which :func:`collate_unresized` is for.
     """
+    if any(sample.wanted or sample.mirrored for sample in samples):
+        raise ValueError("these images are to be resized or mirrored on the device; take collate_unresized")
     sizes = [_size(sample) for sample in samples]
     return _pack(samples, sizes, canvas_of(sizes, divisor, canvases))
 
