@@ -99,6 +99,11 @@ def keep_freed_memory() -> bool:
     return _set_glibc((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def keep_freed_pieces() -> bool:
+    """As :func:`keep_freed_memory`, of pieces below 32 MB and up to 256 MB: for workers, of which there may be many."""
+    return _set_glibc((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20))
+
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
 
 

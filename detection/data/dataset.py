@@ -18,7 +18,7 @@ from detection.data.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.image import MAX_PIXELS, read_image
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
-from detection.memory import keep_freed_memory
+from detection.memory import keep_freed_pieces
 from detection.structures import Depth, Sample
 
 __all__ = ["CocoDataset", "Together", "begin_worker", "read_image"]
@@ -214,7 +214,7 @@ def begin_worker(number: int) -> None:
     A batch's images are alive together. glibc gives their memory back, and the system clears it for the next batch:
     half of a worker's time at 16 images of 800 pixels.
     """
-    keep_freed_memory()
+    keep_freed_pieces()
 
 
 class Together(Dataset[list[Sample]]):

@@ -71,6 +71,36 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
     assert kept < given_back / 4
 
 
+PIECES = """
+import resource, sys
+import numpy as np
+from detection.memory import keep_freed_memory, keep_freed_pieces
+if sys.argv[1] != "leave":
+    keep_freed_memory()
+if sys.argv[1] == "pieces":  # a worker of a training that keeps everything
+    keep_freed_pieces()
+for number, size in ((16, 3 << 20), (1, 64 << 20)):
+    for i in range(8):
+        if i == 4:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        alive = [np.ones(size, np.uint8) for _ in range(number)]
+        del alive
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
+def test_pieces_are_kept_and_what_is_larger_is_given_back():
+    def faults(choice: str) -> list[int]:
+        command = [sys.executable, "-c", PIECES, choice]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=without("MALLOC_"), cwd=ROOT)
+        return [int(line) for line in done.stdout.split()]
+
+    (left, large_left), (kept, large_kept), (pieces, large) = faults("leave"), faults("keep"), faults("pieces")
+    # NumPy asks for large pages for the large ones: 128 of them are told, and a few more.
+    assert max(pieces, kept, large_kept) < 100 < min(left, large, large_left)
+
+
 BEGINS = """
 import os, sys
 from detection.memory import begin_without_crumbs

@@ -57,7 +57,7 @@ def test_no_mask_is_learned_from_a_crowd(small):
 
 def test_a_worker_keeps_what_images_leave_behind(small, monkeypatch):
     kept = torch.zeros(1).share_memory_()
-    monkeypatch.setattr(dataset_module, "keep_freed_memory", lambda: kept.add_(1))
+    monkeypatch.setattr(dataset_module, "keep_freed_pieces", lambda: kept.add_(1))
     data = CocoDataset(load_annotations(small), small.parent / "images")
     list(DataLoader(data, 2, num_workers=1, collate_fn=list, worker_init_fn=begin_worker))
     assert kept == 1

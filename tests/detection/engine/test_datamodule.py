@@ -212,7 +212,7 @@ def test_every_image_fits_one_of_few_canvases():
 
 def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
     kept = []
-    monkeypatch.setattr(dataset, "keep_freed_memory", lambda: kept.append(1))
+    monkeypatch.setattr(dataset, "keep_freed_pieces", lambda: kept.append(1))
 
     def drawn():
         return torch.rand(3).tolist(), random.random(), np.random.rand()
