@@ -43,7 +43,7 @@ def cluster(tmp_path):
     programs.mkdir()
     (programs / "srun").write_text(SRUN)
     (programs / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/scontrol.log\n')
-    (programs / "python").write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
+    (programs / "python").write_text(f'#!/bin/bash\nexec "{sys.executable}" "$@"\n')
     for program in programs.iterdir():
         program.chmod(0o755)
     root = write_shapes(tmp_path / "shapes", train=8, val=2, size=(64, 96))
