@@ -1,4 +1,4 @@
-"""Polygons to bitmaps, those of all objects of an image at once.
+"""Polygons to bitmaps, those of all objects of an image or a batch at once.
 
 n objects   P polygons   E points of all of them   R crossings of outlines and rows   M bitmap side
 W 64-bit words in a row of a bitmap, one bit for each cell, the first cell in the lowest
