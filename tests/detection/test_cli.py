@@ -85,7 +85,6 @@ def test_a_wrong_subcommand(capsys):
     assert "invalid choice: 'validat'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
     import torch.distributed as dist
 
@@ -99,6 +98,7 @@ def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
     assert not dist.is_initialized()
 
 
+@pytest.mark.slow
 def test_help_explains_the_settings():
     found = subprocess.run(
         [sys.executable, "-m", "detection", "fit", "--help"], capture_output=True, text=True, check=True
