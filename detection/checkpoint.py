@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from backbones import BackboneConfig
 from backbones.pretrained import read_weights
 from detection import __version__
+from detection.data.errors import first_line
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
@@ -164,7 +165,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
     try:
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many kinds for a broken file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         raise ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")

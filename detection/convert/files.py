@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from detection.data.errors import first_line
+
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors in a file, and what else it holds.
@@ -54,7 +56,7 @@ def _torch_load(path: Path) -> Mapping[str, Any]:
                 "trust the file, save its tensors alone: "
                 "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
             ) from None
-        raise ValueError(f"weights: {path} is cut off or no file of weights ({_first_line(error)})") from None
+        raise ValueError(f"weights: {path} is cut off or no file of weights ({first_line(error)[:150]})") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
     return content
@@ -67,7 +69,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             rest = {key: json.loads(metadata[key]) for key in metadata if key == "rcnn"}
             return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
     except Exception as error:  # its own error class is not exported
-        raise ValueError(f"weights: {path} is cut off or no safetensors file ({_first_line(error)})") from None
+        raise ValueError(f"weights: {path} is cut off or no safetensors file ({first_line(error)[:150]})") from None
 
 
 def _unpickle(path: Path) -> Mapping[str, Any]:
@@ -79,7 +81,7 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             f"weights: {path} holds more than arrays ({error}); reading that runs code, so it is refused"
         ) from None
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(f"weights: {path} is cut off or no pickle of weights ({_first_line(error)})") from None
+        raise ValueError(f"weights: {path} is cut off or no pickle of weights ({first_line(error)[:150]})") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
     return content
@@ -115,7 +117,3 @@ class _ArraysOnly(pickle.Unpickler):
             return allowed[home, name]
         except KeyError:
             raise _ForeignError(f"{module}.{name}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:150] if str(error) else type(error).__name__

@@ -3,6 +3,11 @@
 import re
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message; its kind if it has none, as a connection that breaks off."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 class DataError(ValueError):
     """An image or an annotation cannot be used; the message names the file and the remedy."""
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from detection.data.errors import DataError
+from detection.data.errors import DataError, first_line
 
 
 class InputError(ValueError):
@@ -48,7 +48,7 @@ def told(error: BaseException) -> tuple[str, int | None]:
         return f"--deterministic strict: {found[1]} cannot be computed alike twice on this device; use seeded", 2
     if lost_worker(error):
         place = "; ".join(getattr(error, "__notes__", []))
-        what = str(error).splitlines()[0]
+        what = first_line(error)
         if not what.startswith("DataLoader"):
             what = f"DataLoader worker is gone ({what})."
         return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1

@@ -85,6 +85,15 @@ def test_64_a_worker_that_dies_or_hangs_names_what_it_was_reading(shapes, way):
     assert "try fewer data.workers" in message
 
 
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_64_a_connection_that_breaks_off_is_a_lost_worker(error):
+    error.add_note("worker 0 (pid 7) was reading a.jpg")
+    message, code = told(error)
+    assert code == 1
+    assert "a.jpg" in message
+    assert str(error) in message
+
+
 def test_65_as_many_workers_as_the_shared_memory_holds(capsys):
     batch = batch_bytes(2, (800, 1344), 40, masks=True)
     images = 2 * 3 * 800 * 1344
