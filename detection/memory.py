@@ -83,7 +83,7 @@ def go_on_training(largest: float) -> bool:
     """
     if SMALL <= largest <= LARGE:
         return keep_freed_memory()
-    return _set_glibc((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
+    return _set_glibc((_MMAP_THRESHOLD, _PIECE), (_TRIM_THRESHOLD, 2 * _PIECE))
 
 
 def keep_freed_memory() -> bool:
@@ -101,10 +101,11 @@ def keep_freed_memory() -> bool:
 
 def keep_freed_pieces() -> bool:
     """As :func:`keep_freed_memory`, of pieces below 32 MB and up to 256 MB: for workers, of which there may be many."""
-    return _set_glibc((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20))
+    return _set_glibc((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, _PIECE), (_TRIM_THRESHOLD, 8 * _PIECE))
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
+_PIECE = 32 << 20  # as far as glibc raises the threshold of mapping by itself
 
 
 def _set_glibc(*settings: tuple[int, int]) -> bool:

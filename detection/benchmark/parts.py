@@ -80,8 +80,8 @@ def data_rows(annotations: Annotations, images: Path, rounds: int) -> list[dict[
     rows = []
     for worker, what in ((False, "loading, one core"), (True, THROUGH_WORKER)):
         with ExitStack() as stack:
-            apart = {way: stack.enter_context(Apart(Loading, annotations, images, way, worker)) for way in WAYS}
-            found = in_turn({way: partial(one, "load") for way, one in apart.items()}, rounds)
+            alone = {way: stack.enter_context(Apart(Loading, annotations, images, way, worker)) for way in WAYS}
+            found = in_turn({way: partial(one, "load") for way, one in alone.items()}, rounds)
         rate = {way: round(len(annotations) / found.median(way), 1) for way in WAYS}
         rows.append(comparison_row(what, found) | {"images_per_second": rate})
     return rows

@@ -5,9 +5,10 @@ where training was resumed.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -99,9 +100,10 @@ class CocoDataset(Dataset[Sample]):
             DataError: as for one.
         """
         found = [self._augmented(*key) if isinstance(key, tuple) else self._augmented(key, 0) for key in keys]
-        masks: list[np.ndarray | None] = [None] * len(found)
+        masks: Sequence[np.ndarray | None] = [None] * len(found)
         if self.masks:
-            masks = [*draw_masks([scene for _, scene in found], self.mask_size)]
+            with self._named(*(index for index, _ in found)):
+                masks = draw_masks([scene for _, scene in found], self.mask_size)
         self._note(-1)
         return [self._sample(index, scene, drawn) for (index, scene), drawn in zip(found, masks, strict=True)]
 
@@ -110,15 +112,21 @@ class CocoDataset(Dataset[Sample]):
         self._note(index)
         index, scene = self._readable_scene(index)
         generator = np.random.default_rng((self.seed, epoch, index))
-        try:
+        with self._named(index):
             for transform in self.transforms:
                 scene = transform(scene, generator)
+        return index, scene
+
+    @contextmanager
+    def _named(self, *indices: int) -> Iterator[None]:
+        """An error in here names the images."""
+        try:
+            yield
         except Exception as error:
             raise DataError(
-                f"{self.path(index)}: augmenting it fails with {type(error).__name__}: {error}; "
-                "correct data.augment, or see the place with --debug"
+                f"{', '.join(str(self.path(i)) for i in indices)}: augmenting it fails with {type(error).__name__}: "
+                f"{error}; correct data.augment, or see the place with --debug"
             ) from error
-        return index, scene
 
     def _sample(self, index: int, scene: Scene, masks: np.ndarray | None) -> Sample:
         height, width = (int(side) for side in self.annotations.sizes[index])
@@ -198,8 +206,7 @@ class CocoDataset(Dataset[Sample]):
         """
         name = self.annotations.file_name(index)
         given = Path(name)
-        climbs = ".." in name and ".." in PurePosixPath(name.replace("\\", "/")).parts
-        leads_out = given.is_absolute() or bool(given.drive) or climbs
+        leads_out = given.is_absolute() or bool(given.drive) or ".." in name.replace("\\", "/").split("/")
         if leads_out and not self.reading.allow_outside_root:
             raise DataError(
                 f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!r}, which "

@@ -39,7 +39,7 @@ def resize_images(
             else:
                 pixels = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
             image = pixels.round_()
-        resized[i, :, :rows, :columns] = image[0].flip(-1) if mirrored is not None and mirrored[i] else image[0]
+        resized[i, :, :rows, :columns] = image[0].flip(-1) if mirrored and mirrored[i] else image[0]
     return resized
 
 

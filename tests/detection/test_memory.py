@@ -22,6 +22,13 @@ def without(*settings: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
 
+def printed(script: str, argument: str, environment: dict[str, str]) -> list[str]:
+    """The lines that a script prints."""
+    command = [sys.executable, "-c", script, argument]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
+    return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
     was = gc.isenabled()
@@ -58,12 +65,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
-    environment = without("MALLOC_")
-
     def faults(choice: str, **settings: str) -> tuple[str, int]:
-        command = [sys.executable, "-c", FAULTS, choice]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment | settings, cwd=ROOT)
-        said, number = done.stdout.split()
+        said, number = printed(FAULTS, choice, without("MALLOC_") | settings)
         return said, int(number)
 
     (said, kept), (_, given_back), (left, _) = faults("keep"), faults("leave"), faults("keep", MALLOC_ARENA_MAX="2")
@@ -92,9 +95,7 @@ for number, size in ((16, 3 << 20), (1, 64 << 20)):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
 def test_pieces_are_kept_and_what_is_larger_is_given_back():
     def faults(choice: str) -> list[int]:
-        command = [sys.executable, "-c", PIECES, choice]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=without("MALLOC_"), cwd=ROOT)
-        return [int(line) for line in done.stdout.split()]
+        return [int(line) for line in printed(PIECES, choice, without("MALLOC_"))]
 
     (left, large_left), (kept, large_kept), (pieces, large) = faults("leave"), faults("keep"), faults("pieces")
     # NumPy asks for large pages for the large ones: 128 of them are told, and a few more.
@@ -190,8 +191,6 @@ print(go_on_training(float(sys.argv[1])), faults(2), faults(64))
 def test_what_is_freed_is_kept_after_the_first_step_where_that_pays(largest, later):
     environment = without(*OWN)
     environment["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"  # or crumbs would have their part in it
-    command = [sys.executable, "-c", STEPS, str(largest)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
-    first, then = (line.split() for line in done.stdout.splitlines())
+    first, then = (line.split() for line in printed(STEPS, str(largest), environment))
     assert first == ["True", "1", "1"]
     assert then == ["True", *map(str, later)]

@@ -49,6 +49,17 @@ def test_masks_drawn_together_are_those_drawn_alone(small):
     assert all(equal(sample, dataset[key]) for sample, key in zip(together, keys, strict=True))
 
 
+def test_an_error_in_drawing_masks_names_the_images(small, monkeypatch):
+    def fail(*_):
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(dataset_module, "draw_masks", fail)
+    with pytest.raises(
+        ValueError, match=r"images.0.png, .*images.2.png: augmenting it fails with MemoryError: none left"
+    ):
+        augmented(small).__getitems__([0, 2])
+
+
 def test_no_mask_is_learned_from_a_crowd(small):
     crowd = CocoDataset(load_annotations(small), small.parent / "images", masks=True)[1]
     assert crowd.crowd.tolist() == [True]

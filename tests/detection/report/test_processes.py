@@ -1,16 +1,17 @@
 """What is left of a group of processes."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.detection.evaluation.test_gather import in_two_processes
+
 RANK = """
+import os, sys
 from pathlib import Path
 import torch.distributed as dist
+
+os.environ.update(RANK=sys.argv[1], WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=sys.argv[2])
 
 def threads():
     names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
@@ -37,17 +38,4 @@ PLAIN = RANK.format(begin="dist.init_process_group('gloo')\nif True", end="dist.
     ],
 )
 def test_no_thread_is_left_that_could_abort_the_end_of_the_program(script, left):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    connected = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**os.environ, **connected, "RANK": str(rank)},
-            cwd=Path(__file__).parents[3],
-            stdout=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    assert [int(rank.communicate(timeout=120)[0]) > 0 for rank in ranks] == [left, left]
+    assert [number > 0 for number in in_two_processes(script, "")] == [left, left]
