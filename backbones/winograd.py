@@ -1,9 +1,11 @@
-"""3x3 convolutions by minimal filtering: a quarter of the multiplications, in float32 on a processor.
+"""3x3 convolutions by minimal filtering: a quarter or a fifth of the multiplications, in float32 on a processor.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308), F(4x4, 3x3): a tile of 6x6
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308). F(4x4, 3x3): a tile of 6x6
 pixels and the 3x3 weights are mapped to 36 numbers each, the products of which, summed over the channels, are mapped to
 the 4x4 pixels of the result in the middle of the tile. Over all tiles these are 36 matrix products. The maps are matrix
 products as well, so that the processor's own library does all the work, in pieces that stay in its caches.
+
+RoIs of 14x14 cells are covered by F(7x7, 3x3) exactly, where tiles of 4x4 would compute 16x16.
 """
 
 import math
@@ -23,23 +25,22 @@ from torch import Tensor
 
 from backbones.timing import best_seconds
 
-_TILE, _REACH = 4, 6
-"""Edges of a tile of the result, and of what it is made of."""
-_PIXELS, _NUMBERS = _TILE**2, _REACH**2
-_POINTS = (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))
-"""Where polynomials are taken, besides infinity. Of all that were tried, these lose least in float32: 2e-5 of the
-result's standard deviation at worst, where other orders of summation lose 1e-5."""
+_POINTS = {4: ("0", "5/8", "-5/8", "3/2", "-3/2"), 7: ("1/4", "-1/4", "2/3", "-2/3", "9/8", "-9/8", "2", "-2")}
+"""Where polynomials are taken, besides infinity, for each edge of a tile. Of all that were tried, these lose least in
+float32: 2e-5 of the result's standard deviation at worst, where other orders of summation lose 1e-5, and 2e-4."""
+_ROIS = (7, 14)
+"""Edges of maps for which tiles of 7 are taken: RoIs, after which no errors of many layers add up."""
 
 _PLAIN: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """Whatever the defaults are."""
 _HOW = ((1, 1), (1, 1), (1, 1), 1)
 """Stride, padding, dilation and groups."""
-_LEAST_CHANNELS, _LEAST_TILES = 128, 48
-"""With less, the maps take longer than what they save."""
-_PIECE = 84 * 256
-"""Tiles times channels of a piece, for each thread."""
-_WEIGHT = 512 * 256
-"""Pairs of channels that are computed at a time."""
+_LEAST_CHANNELS, _LEAST_NUMBERS = 128, 36 * 48
+"""With fewer channels, or numbers that all tiles are mapped to, the maps take longer than what they save."""
+_PIECE = 36 * 84 * 256
+"""Numbers that the tiles of a piece are mapped to, for each thread."""
+_WEIGHT = 36 * 576 * 256
+"""Numbers that weights are mapped to at a time."""
 
 _GAIN = 1.25
 """How many times as fast it must be on a large map where it is measured."""
@@ -64,7 +65,7 @@ def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...]) -> bool:
         and weight.shape[2:] == (3, 3)
         and how == _HOW
         and min(weight.shape[:2]) >= _LEAST_CHANNELS
-        and x.shape[0] * _tiles(x.shape[2]) * _tiles(x.shape[3]) >= _LEAST_TILES
+        and len(x) * _filter(x).numbers_of(x) >= _LEAST_NUMBERS
         and not torch.compiler.is_compiling()
         and (chosen is not None or _is_faster())
     )
@@ -109,16 +110,15 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: boo
     """
     # No view of anything, so that it may be overwritten.
     y = torch.empty((len(x), len(weight), *x.shape[2:]), memory_format=torch.channels_last, **_PLAIN)
-    step = _step(x)
+    step = _step(x, len(weight))
     biases = repeat(None) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step), biases, y.split(step, dim=1), strict=False):
-        out, work = len(part), _Work(x, len(part))
-        kernel = _kernel(part, work.weight)
+        work = _Work(x, len(part))
+        kernel = work.kernel(part)
         for piece in work.pieces:
-            products = torch.bmm(work.numbers(piece), kernel, out=_shaped(work.one, _NUMBERS, piece.tiles, out))
-            pixels = torch.mm(_TO_PIXELS, products.flatten(1), out=_shaped(work.two, _PIXELS, piece.tiles * out))
+            pixels = work.pixels(work.numbers(piece), kernel)
             if shift is not None:
-                pixels.view(-1, out).add_(shift)
+                pixels.view(-1, len(part)).add_(shift)
             if relu:
                 pixels.relu_()
             work.write(target, pixels, piece)
@@ -132,31 +132,47 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of the weight (O, C, 3, 3) from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
-    parts = [_weight_gradient(part, x) for part in grad.split(_step(x), dim=1)]
+    parts = []
+    for part in grad.split(_step(x, grad.shape[1]), dim=1):
+        work = _Work(x, part.shape[1], learns=True)
+        for piece in work.pieces:
+            work.learn(work.numbers(piece), part, piece)
+        parts.append(work.taps())
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
-def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    out, channels = grad.shape[1], x.shape[1]
-    work = _Work(x, out, more=1)
-    total = _shaped(work.weight, _NUMBERS, out, channels).zero_()
-    for piece in work.pieces:
-        numbers, pixels = work.numbers(piece), work.read(grad, piece)
-        products = torch.mm(_TO_PIXELS.t(), pixels, out=_shaped(work.three, _NUMBERS, piece.tiles * out))
-        total.baddbmm_(products.view(_NUMBERS, piece.tiles, out).transpose(1, 2), numbers)
-    return torch.mm(_FROM_WEIGHT.t(), total.flatten(1)).view(3, 3, out, channels).permute(2, 3, 0, 1)
+class _Filter:
+    """Tiles of one size, and what maps them, weights and products: :attr:`edge`, :attr:`reach` r."""
+
+    def __init__(self, edge: int) -> None:
+        self.edge, self.reach = edge, edge + 2
+        """Of a tile of the result, and of what it is made of."""
+        self.numbers = self.reach**2
+        """That a tile is mapped to."""
+        tile, weight, pixels = _maps([Fraction(point) for point in _POINTS[edge]])
+        self.from_input = tile
+        """(r, r), for rows and then for columns: with r * r rows it would take more multiplications than it saves."""
+        self.from_weight = torch.kron(weight, weight)
+        """(r * r, 9), for both at once."""
+        self.to_pixels = torch.kron(pixels, pixels)
+        """(edge * edge, r * r), for both at once."""
+
+    def tiles(self, edge: int) -> int:
+        """That cover an edge of a map."""
+        return -(-edge // self.edge)
+
+    def numbers_of(self, x: Tensor) -> int:
+        """That all tiles of a map are mapped to."""
+        return self.tiles(x.shape[2]) * self.tiles(x.shape[3]) * self.numbers
 
 
-def _step(x: Tensor) -> int:
-    """Channels of the result that are computed at a time."""
-    return max(1, _WEIGHT // x.shape[1])
+def _filter(x: Tensor) -> _Filter:
+    return _FILTERS[7 if x.shape[2] in _ROIS and x.shape[3] in _ROIS else 4]
 
 
-def _kernel(weight: Tensor, memory: Tensor) -> Tensor:
-    """(36, C, O), what a weight (O, C, 3, 3) is mapped to."""
-    out, channels = weight.shape[:2]
-    taps = weight.permute(2, 3, 1, 0).reshape(9, channels * out)
-    return torch.mm(_FROM_WEIGHT, taps, out=_shaped(memory, _NUMBERS, channels * out)).view(_NUMBERS, channels, out)
+def _step(x: Tensor, out: int) -> int:
+    """Channels of the result that are computed at a time, about as many each time."""
+    return -(-out // -(-out * x.shape[1] * _filter(x).numbers // _WEIGHT))
 
 
 class _Piece(NamedTuple):
@@ -173,9 +189,9 @@ class _Piece(NamedTuple):
         return self.images * self.rows * self.columns
 
 
-def _pieces(batch: int, height: int, width: int, channels: int) -> Iterator[_Piece]:
-    rows, columns = _tiles(height), _tiles(width)
-    most = _PIECE * _threads() // channels
+def _pieces(filter: _Filter, batch: int, height: int, width: int, channels: int) -> Iterator[_Piece]:
+    rows, columns = filter.tiles(height), filter.tiles(width)
+    most = _PIECE * _threads() // (filter.numbers * channels)
     together = most // (rows * columns)
     if together:
         for first in range(0, batch, together):
@@ -185,10 +201,6 @@ def _pieces(batch: int, height: int, width: int, channels: int) -> Iterator[_Pie
     for image in range(batch):
         for row in range(0, rows, step):
             yield _Piece(image, 1, row, min(step, rows - row), columns)
-
-
-def _tiles(edge: int) -> int:
-    return -(-edge // _TILE)
 
 
 class _Scratch(threading.local):
@@ -201,7 +213,7 @@ class _Scratch(threading.local):
 
     def take(self, *sizes: int) -> tuple[Tensor, ...]:
         if len(self.memory) < sum(sizes):
-            most = _NUMBERS * (_WEIGHT + 4 * _PIECE * _threads())
+            most = _WEIGHT + 4 * _PIECE * _threads()
             with torch.inference_mode(False):
                 self.memory = torch.empty(max(most, sum(sizes)), **_PLAIN)
         return self.memory[: sum(sizes)].split(sizes)
@@ -217,86 +229,115 @@ def _threads() -> int:
 class _Work:
     """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
 
-    def __init__(self, x: Tensor, out: int, more: int = 0) -> None:
-        self._x, self._width = x, x.shape[3]
-        channels = x.shape[1]
+    def __init__(self, x: Tensor, out: int, learns: bool = False) -> None:
+        self._x, self._width, self._filter, self._out = x, x.shape[3], _filter(x), out
+        edge, numbers, channels = self._filter.edge, self._filter.numbers, x.shape[1]
         wider = max(channels, out)
-        self.pieces = list(_pieces(len(x), x.shape[2], x.shape[3], wider))
-        band = wider * max(p.images * (p.rows * _TILE + 2) * (p.columns * _TILE + 2) for p in self.pieces)
-        tiles = _NUMBERS * wider * max(piece.tiles for piece in self.pieces)
-        self.one, self.two, self._band, self.weight, self.three = _scratch.take(
-            tiles, tiles, band, _NUMBERS * out * channels, more * tiles
+        self.pieces = list(_pieces(self._filter, len(x), x.shape[2], x.shape[3], wider))
+        band = wider * max(p.images * (p.rows * edge + 2) * (p.columns * edge + 2) for p in self.pieces)
+        tiles = numbers * wider * max(piece.tiles for piece in self.pieces)
+        self._one, self._two, self._band, weight, self._three = _scratch.take(
+            tiles, tiles, band, numbers * out * channels, learns * tiles
         )
+        self._weight = _shaped(weight, numbers, *((out, channels) if learns else (channels, out)))
+        if learns:
+            self._weight.zero_()
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """(r * r, C, O), what a weight (O, C, 3, 3) is mapped to."""
+        torch.mm(self._filter.from_weight, weight.permute(2, 3, 1, 0).reshape(9, -1), out=self._weight.flatten(1))
+        return self._weight
 
     def numbers(self, piece: _Piece) -> Tensor:
-        """(36, tiles, C), what the tiles of a piece are mapped to; lies in ``two``."""
+        """(r * r, tiles, C), what the tiles of a piece are mapped to; lies in ``one``."""
         _, images, row, rows, columns = piece
-        channels = self._x.shape[1]
-        band = _shaped(self._band, images, rows * _TILE + 2, columns * _TILE + 2, channels)
-        inside = _rows(self._x, piece, around=1)
+        edge, reach, channels = self._filter.edge, self._filter.reach, self._x.shape[1]
+        band = _shaped(self._band, images, rows * edge + 2, columns * edge + 2, channels)
+        inside = self._rows(self._x, piece, around=1)
         top, right = int(row == 0), self._width + 1
         bottom = top + inside.shape[1]
         for beyond in (band[:, :top], band[:, bottom:], band[:, :, :1], band[:, :, right:]):
             beyond.zero_()
         band[:, top:bottom, 1:right] = inside
         image, down, along, _ = band.stride()
-        shape = (_REACH, _REACH, images, rows, columns, channels)
-        tiles = band.as_strided(shape, (down, along, image, down * _TILE, along * _TILE, 1))
-        gathered = _shaped(self.one, *shape).copy_(tiles).view(_NUMBERS, -1)
-        numbers = torch.mm(_FROM_INPUT, gathered, out=_shaped(self.two, *gathered.shape))
-        return numbers.view(_NUMBERS, piece.tiles, channels)
+        shape = (reach, reach, images, rows, columns, channels)
+        tiles = band.as_strided(shape, (down, along, image, down * edge, along * edge, 1))
+        gathered = _shaped(self._one, *shape).copy_(tiles).view(reach, -1)
+        half = torch.mm(self._filter.from_input, gathered, out=_shaped(self._two, *gathered.shape))
+        matrices, half = self._filter.from_input.expand(reach, reach, reach), half.view(reach, reach, -1)
+        numbers = torch.bmm(matrices, half, out=_shaped(self._one, *half.shape))
+        return numbers.view(-1, piece.tiles, channels)
+
+    def pixels(self, numbers: Tensor, kernel: Tensor) -> Tensor:
+        """(edge * edge, tiles * O), the result of a piece; lies in ``one``."""
+        products = torch.bmm(numbers, kernel, out=_shaped(self._two, *numbers.shape[:2], self._out)).flatten(1)
+        pixels = _shaped(self._one, self._filter.edge**2, products.shape[1])
+        return torch.mm(self._filter.to_pixels, products, out=pixels)
+
+    def learn(self, numbers: Tensor, grad: Tensor, piece: _Piece) -> None:
+        """Adds what a piece says of the weight."""
+        pixels = self._read(grad, piece)
+        products = _shaped(self._three, len(numbers), pixels.shape[1])
+        torch.mm(self._filter.to_pixels.t(), pixels, out=products)
+        self._weight.baddbmm_(products.view(len(numbers), -1, self._out).transpose(1, 2), numbers)
+
+    def taps(self) -> Tensor:
+        """The gradient of the weight (O, C, 3, 3), from what was added."""
+        taps = torch.mm(self._filter.from_weight.t(), self._weight.flatten(1))
+        return taps.view(3, 3, self._out, -1).permute(2, 3, 0, 1)
 
     def write(self, y: Tensor, pixels: Tensor, piece: _Piece) -> None:
-        """Puts the pixels (16, tiles * O) of a piece into ``y`` (B, O, H, W)."""
+        """Puts the pixels of a piece into ``y`` (B, O, H, W)."""
         _, images, _, rows, columns = piece
-        out, target = y.shape[1], _rows(y, piece)
-        tiles = pixels.view(_TILE, _TILE, images, rows, columns, out).permute(2, 3, 0, 4, 1, 5)
-        if target.shape[1:3] == (rows * _TILE, columns * _TILE):
-            target.unflatten(2, (columns, _TILE)).unflatten(1, (rows, _TILE)).copy_(tiles)
+        edge, target = self._filter.edge, self._rows(y, piece)
+        tiles = pixels.view(edge, edge, images, rows, columns, self._out).permute(2, 3, 0, 4, 1, 5)
+        if target.shape[1:3] == (rows * edge, columns * edge):
+            target.unflatten(2, (columns, edge)).unflatten(1, (rows, edge)).copy_(tiles)
         else:
             whole = _shaped(self._band, *tiles.shape).copy_(tiles).flatten(3, 4).flatten(1, 2)
             target.copy_(whole[:, : target.shape[1], : self._width])
 
-    def read(self, grad: Tensor, piece: _Piece) -> Tensor:
-        """The pixels (16, tiles * O) of a piece of ``grad`` (B, O, H, W); lie in ``one``."""
+    def _read(self, grad: Tensor, piece: _Piece) -> Tensor:
+        """The pixels (edge * edge, tiles * O) of a piece of ``grad`` (B, O, H, W); lie in ``two``."""
         _, images, _, rows, columns = piece
-        out, source = grad.shape[1], _rows(grad, piece)
-        if source.shape[1:3] != (rows * _TILE, columns * _TILE):
-            whole = _shaped(self._band, images, rows * _TILE, columns * _TILE, out)
+        edge, source = self._filter.edge, self._rows(grad, piece)
+        if source.shape[1:3] != (rows * edge, columns * edge):
+            whole = _shaped(self._band, images, rows * edge, columns * edge, self._out)
             whole[:, source.shape[1] :].zero_()
             whole[:, :, self._width :].zero_()
             whole[:, : source.shape[1], : self._width] = source
             source = whole
-        tiles = source.unflatten(2, (columns, _TILE)).unflatten(1, (rows, _TILE)).permute(2, 4, 0, 1, 3, 5)
-        return _shaped(self.one, *tiles.shape).copy_(tiles).view(_PIXELS, -1)
+        tiles = source.unflatten(2, (columns, edge)).unflatten(1, (rows, edge)).permute(2, 4, 0, 1, 3, 5)
+        return _shaped(self._two, *tiles.shape).copy_(tiles).view(edge**2, -1)
+
+    def _rows(self, maps: Tensor, piece: _Piece, around: int = 0) -> Tensor:
+        """(images, rows, W, C) of (B, C, H, W), with so many above and below as there are."""
+        begin, end = (row * self._filter.edge for row in (piece.row, piece.row + piece.rows))
+        images = slice(piece.first, piece.first + piece.images)
+        return maps.permute(0, 2, 3, 1)[images, max(begin - around, 0) : end + around]
 
 
 def _shaped(memory: Tensor, *shape: int) -> Tensor:
     return memory[: math.prod(shape)].view(shape)
 
 
-def _rows(maps: Tensor, piece: _Piece, around: int = 0) -> Tensor:
-    """(images, rows, W, C) of (B, C, H, W), with so many above and below as there are."""
-    begin, end = piece.row * _TILE, (piece.row + piece.rows) * _TILE
-    return maps.permute(0, 2, 3, 1)[piece.first : piece.first + piece.images, max(begin - around, 0) : end + around]
+def _maps(points: Sequence[Fraction]) -> tuple[Tensor, Tensor, Tensor]:
+    """What maps pixels to numbers (r, r), weights to numbers (r, 3) and products to pixels (r - 2, r), along an edge.
 
-
-def _maps() -> tuple[Tensor, Tensor, Tensor]:
-    """What maps a tile to its numbers (36, 36), the weight to its numbers (36, 9) and products to pixels (16, 36).
-
-    Six pixels correlated with three weights are the product of two polynomials by Toom and Cook, transposed.
+    r pixels correlated with three weights are the product of two polynomials by Toom and Cook, transposed.
     """
-    tile, weight = torch.zeros(_REACH, _REACH, **_PLAIN), torch.zeros(_REACH, 3, **_PLAIN)
-    pixels = torch.zeros(_TILE, _REACH, **_PLAIN)
-    for i, point in enumerate(_POINTS):
-        others = [other for other in _POINTS if other != point]
+    reach = len(points) + 1
+    tile, weight = torch.zeros(reach, reach, **_PLAIN), torch.zeros(reach, 3, **_PLAIN)
+    pixels = torch.zeros(reach - 2, reach, **_PLAIN)
+    for i, point in enumerate(points):
+        others = [other for other in points if other != point]
         scale = math.prod(point - other for other in others)
         tile[i, :-1] = torch.tensor(_coefficients(others), **_PLAIN)
         weight[i] = torch.tensor([float(point**k / scale) for k in range(3)], **_PLAIN)
-        pixels[:, i] = torch.tensor([float(point**k) for k in range(_TILE)], **_PLAIN)
-    tile[-1] = torch.tensor(_coefficients(_POINTS), **_PLAIN)  # infinity
+        pixels[:, i] = torch.tensor([float(point**k) for k in range(reach - 2)], **_PLAIN)
+    tile[-1] = torch.tensor(_coefficients(points), **_PLAIN)  # infinity
     weight[-1, -1] = pixels[-1, -1] = 1
-    return torch.kron(tile, tile), torch.kron(weight, weight), torch.kron(pixels, pixels)
+    return tile, weight, pixels
 
 
 def _coefficients(roots: Sequence[Fraction]) -> list[float]:
@@ -307,4 +348,4 @@ def _coefficients(roots: Sequence[Fraction]) -> list[float]:
     return [float(value) for value in found]
 
 
-_FROM_INPUT, _FROM_WEIGHT, _TO_PIXELS = _maps()
+_FILTERS = {edge: _Filter(edge) for edge in _POINTS}

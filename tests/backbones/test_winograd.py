@@ -30,7 +30,7 @@ def layer(inputs: int = 128, outputs: int = 128, **options) -> Conv2d:
     return Conv2d(inputs, outputs, 3, **{"padding": 1} | options).to(memory_format=torch.channels_last)
 
 
-def images(channels: int = 128, batch: int = 3, height: int = 14, width: int = 14) -> Tensor:
+def images(channels: int = 128, batch: int = 3, height: int = 16, width: int = 15) -> Tensor:
     x = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
     return x.to(memory_format=torch.channels_last)
 
@@ -53,20 +53,20 @@ def error(mine: Tensor, exact: Tensor) -> float:
 @settings(deadline=None, max_examples=60)
 @given(
     batch=st.integers(1, 4),
-    height=st.integers(1, 23),
-    width=st.integers(1, 23),
+    size=st.one_of(st.tuples(st.integers(1, 23), st.integers(1, 23)), st.sampled_from([(7, 7), (14, 14), (7, 14)])),
     inputs=st.integers(1, 5),
     outputs=st.integers(1, 5),
-    piece=st.sampled_from([1, 7, 40, 10_000]),
-    pairs=st.sampled_from([1, 6, 10_000]),
+    piece=st.sampled_from([36, 300, 3000, 1_000_000]),
+    weights=st.sampled_from([36, 300, 1_000_000]),
     biased=st.booleans(),
     relu=st.booleans(),
     format=st.sampled_from([torch.channels_last, torch.contiguous_format]),
 )
-def test_of_any_size_and_in_any_pieces(batch, height, width, inputs, outputs, piece, pairs, biased, relu, format):
+def test_of_any_size_and_in_any_pieces(batch, size, inputs, outputs, piece, weights, biased, relu, format):
+    height, width = size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "_PIECE", piece)
-        patch.setattr(winograd, "_WEIGHT", pairs)
+        patch.setattr(winograd, "_WEIGHT", weights)
         generator = torch.Generator().manual_seed(height * 23 + width)
         x, weight, bias, grad = (
             torch.randn(shape, generator=generator)
@@ -83,23 +83,26 @@ def test_of_any_size_and_in_any_pieces(batch, height, width, inputs, outputs, pi
         leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
         exact = F.conv2d(*leaves, bias.double() if biased else None, padding=1)
         gradients = torch.autograd.grad(exact, leaves, grad.double())
-        torch.testing.assert_close(y.double(), exact.relu() if relu else exact, rtol=0, atol=1e-4)
-        torch.testing.assert_close(winograd.input_gradient(grad, weight).double(), gradients[0], rtol=0, atol=1e-4)
+        off = 1e-4 * (10 if {height, width} <= {7, 14} else 1)  # larger tiles lose a digit more
+        torch.testing.assert_close(y.double(), exact.relu() if relu else exact, rtol=0, atol=off)
+        torch.testing.assert_close(winograd.input_gradient(grad, weight).double(), gradients[0], rtol=0, atol=off)
         scale = gradients[1].abs().max().item() + 1
         found = winograd.weight_gradient(grad, x)
-        torch.testing.assert_close(found.double(), gradients[1], rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(found.double(), gradients[1], rtol=0, atol=0.1 * off * scale)
 
 
-def test_errors_are_hardly_larger_than_those_of_the_plain_sum():
-    conv, x, grad = layer(256, 256), images(256, 2, 40, 36), images(256, 2, 40, 36).flip(0)
+@pytest.mark.parametrize(("shape", "most"), [((2, 40, 36), 3e-5), ((15, 14, 14), 3e-4)])
+def test_errors_are_hardly_larger_than_those_of_the_plain_sum(shape, most):
+    """A GPU's own convolutions in float32 (TF32) are off by 1e-3."""
+    conv, x, grad = layer(256, 256), images(256, *shape), images(256, *shape).flip(0)
     leaves = [x.double().requires_grad_(), conv.weight.detach().double().requires_grad_()]
     exact = F.conv2d(*leaves, padding=1)
     to_x, to_weight = torch.autograd.grad(exact, leaves, grad.double())
     weight = conv.weight.detach()
     assert error(F.conv2d(x, weight, padding=1), exact) > 2e-7  # both are float32
-    assert error(winograd.convolution(x, weight), exact) < 3e-5
-    assert error(winograd.input_gradient(grad, weight), to_x) < 3e-5
-    assert error(winograd.weight_gradient(grad, x), to_weight) < 3e-5
+    assert error(winograd.convolution(x, weight), exact) < most
+    assert error(winograd.input_gradient(grad, weight), to_x) < most
+    assert error(winograd.weight_gradient(grad, x), to_weight) < most
 
 
 def test_a_deep_network_is_as_exact_with_it(monkeypatch, calls):
@@ -250,7 +253,7 @@ def test_other_defaults_change_nothing():
         try:
             with torch.device("meta"):
                 assert torch.equal(conv(x), expected)
-                assert winograd._maps()[0].dtype == torch.float32
+                assert winograd._Filter(4).from_input.dtype == torch.float32
         finally:
             torch.set_default_dtype(torch.float32)
 
@@ -272,4 +275,4 @@ def test_one_thread_or_many_give_the_same():
 def test_a_huge_row_of_tiles_is_one_piece():
     x, weight = torch.randn(1, 2, 3, 200_000), torch.randn(3, 2, 3, 3)
     torch.testing.assert_close(winograd.convolution(x, weight), F.conv2d(x, weight, padding=1), rtol=0, atol=1e-4)
-    assert len(list(winograd._pieces(1, 3, 200_000, 256))) == 1
+    assert len(list(winograd._pieces(winograd._FILTERS[4], 1, 3, 200_000, 256))) == 1
