@@ -108,37 +108,47 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: boo
     Returns:
         (B, O, H, W) float32, channels last.
     """
+    return _correlation(x, weight, bias, relu)
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of ``x`` (B, C, H, W) from that of the result (B, O, H, W): a convolution with the weight turned."""
+    return _correlation(grad, weight, turned=True)
+
+
+def _correlation(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, turned: bool = False
+) -> Tensor:
+    axis = int(turned)  # of the weight, along which the result has its channels
+    out = weight.shape[axis]
     # No view of anything, so that it may be overwritten.
-    y = torch.empty((len(x), len(weight), *x.shape[2:]), memory_format=torch.channels_last, **_PLAIN)
-    step = _step(x, len(weight))
+    y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **_PLAIN)
+    step = _step(x, out)
     biases = repeat(None) if bias is None else bias.split(step)
-    for part, shift, target in zip(weight.split(step), biases, y.split(step, dim=1), strict=False):
-        work = _Work(x, len(part))
-        kernel = work.kernel(part)
+    for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
+        work = _Work(x, part.shape[axis])
+        kernel = work.kernel(part, turned)
         for piece in work.pieces:
             pixels = work.pixels(work.numbers(piece), kernel)
             if shift is not None:
-                pixels.view(-1, len(part)).add_(shift)
+                pixels.view(-1, len(shift)).add_(shift)
             if relu:
                 pixels.relu_()
             work.write(target, pixels, piece)
     return y
 
 
-def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ``x`` (B, C, H, W) from that of the result (B, O, H, W): a convolution with the weight turned."""
-    return convolution(grad, weight.flip(2, 3).transpose(0, 1))
-
-
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of the weight (O, C, 3, 3) from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
-    parts = []
-    for part in grad.split(_step(x, grad.shape[1]), dim=1):
-        work = _Work(x, part.shape[1], learns=True)
+    out, channels = grad.shape[1], x.shape[1]
+    to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **_PLAIN)
+    step = _step(x, out)
+    for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
+        work = _Work(x, len(target), learns=True)
         for piece in work.pieces:
             work.learn(work.numbers(piece), part, piece)
-        parts.append(work.taps())
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        target.copy_(work.taps())
+    return to_weight
 
 
 class _Filter:
@@ -239,14 +249,15 @@ class _Work:
         self._one, self._two, self._band, weight, self._three = _scratch.take(
             tiles, tiles, band, numbers * out * channels, learns * tiles
         )
-        self._weight = _shaped(weight, numbers, *((out, channels) if learns else (channels, out)))
+        self._weight = _shaped(weight, numbers, out * channels)
         if learns:
             self._weight.zero_()
 
-    def kernel(self, weight: Tensor) -> Tensor:
-        """(r * r, C, O), what a weight (O, C, 3, 3) is mapped to."""
-        torch.mm(self._filter.from_weight, weight.permute(2, 3, 1, 0).reshape(9, -1), out=self._weight.flatten(1))
-        return self._weight
+    def kernel(self, weight: Tensor, turned: bool) -> Tensor:
+        """(r * r, channels of x, of the result): what a weight (O, C, 3, 3) is mapped to, turned with O those of x."""
+        matrix = self._filter.from_weight.flip(1) if turned else self._filter.from_weight
+        taps = weight.permute(2, 3, 0, 1) if turned else weight.permute(2, 3, 1, 0)
+        return torch.mm(matrix, taps.reshape(9, -1), out=self._weight).view(-1, *taps.shape[2:])
 
     def numbers(self, piece: _Piece) -> Tensor:
         """(r * r, tiles, C), what the tiles of a piece are mapped to; lies in ``one``."""
@@ -279,11 +290,12 @@ class _Work:
         pixels = self._read(grad, piece)
         products = _shaped(self._three, len(numbers), pixels.shape[1])
         torch.mm(self._filter.to_pixels.t(), pixels, out=products)
-        self._weight.baddbmm_(products.view(len(numbers), -1, self._out).transpose(1, 2), numbers)
+        total = self._weight.view(len(numbers), self._out, -1)
+        total.baddbmm_(products.view(len(numbers), -1, self._out).transpose(1, 2), numbers)
 
     def taps(self) -> Tensor:
         """The gradient of the weight (O, C, 3, 3), from what was added."""
-        taps = torch.mm(self._filter.from_weight.t(), self._weight.flatten(1))
+        taps = torch.mm(self._filter.from_weight.t(), self._weight)
         return taps.view(3, 3, self._out, -1).permute(2, 3, 0, 1)
 
     def write(self, y: Tensor, pixels: Tensor, piece: _Piece) -> None:
