@@ -1,5 +1,8 @@
 """Where a tool computes."""
 
+import platform
+from pathlib import Path
+
 import torch
 
 from detection.memory import keep_freed_memory
@@ -8,6 +11,19 @@ from detection.memory import keep_freed_memory
 def best_device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def accelerator_name() -> str | None:
+    """What the GPU calls itself; None where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or platform.machine()
 
 
 def inference_device(asked: str | None) -> torch.device:

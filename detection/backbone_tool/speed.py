@@ -20,7 +20,7 @@ from backbones import BackboneConfig, available
 from detection.backbone_tool.describe import costs
 from detection.benchmark.contestants import Ours
 from detection.benchmark.data import batches, open_data
-from detection.device import best_device
+from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
 from detection.models.rcnn import mask_rcnn
 
@@ -165,10 +165,7 @@ def around(path: Path) -> tuple[str, str]:
 
 def machine() -> str:
     """Processor, threads and accelerator in a line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else (names[0] if names else "CPU")
-    return f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    return f"{accelerator_name() or processor_name()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def _rate(step: Callable[[], object], batch: int, rounds: int) -> float:

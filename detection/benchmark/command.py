@@ -19,7 +19,7 @@ from detection.benchmark.evaluation import evaluation_rows
 from detection.benchmark.memory import crowded_row, memory_rows, mixed_row
 from detection.benchmark.parts import THROUGH_WORKER, Shares, data_rows, model_rows, roi_align_rows
 from detection.benchmark.rest import rest_rows
-from detection.device import best_device
+from detection.device import accelerator_name, best_device, processor_name
 from detection.engine.precision import best_precision
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
@@ -122,15 +122,10 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
     return {
-        "processor": processor,
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": accelerator_name() or "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

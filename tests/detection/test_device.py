@@ -21,3 +21,21 @@ def test_a_device_that_is_not_there_is_one_line(asked):
     with pytest.raises(ValueError, match=f"--device {asked}: .*; take cpu, or leave it out") as told:
         inference_device(asked)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [("processor : 0\nmodel name : Quick : one\nmodel name : Other\n", "Quick : one"), ("Features : neon\n", "arm64")],
+)
+def test_a_processor_tells_its_name_where_the_system_does(cpuinfo, name, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(device, "Path", lambda path: tmp_path / "cpuinfo")
+    monkeypatch.setattr(device.platform, "processor", lambda: "")
+    monkeypatch.setattr(device.platform, "machine", lambda: "arm64")
+    assert device.processor_name() == name
+
+
+def test_without_that_file_the_name_is_pythons(monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "Path", lambda path: tmp_path / "none")
+    monkeypatch.setattr(device.platform, "processor", lambda: "i386")
+    assert device.processor_name() == "i386"
