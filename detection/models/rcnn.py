@@ -80,13 +80,16 @@ class FasterRCNN(nn.Module):
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object."""
-        x = images.to(self.pixel_mean.dtype)
+        batch, channels, height, width = images.shape
+        # Rows of pixels with their channels, as they lie: a processor takes a quarter of the time for long rows.
+        x = images.to(self.pixel_mean.dtype).permute(0, 2, 3, 1).reshape(batch, height, -1)
         if images.dtype == torch.uint16:
             x = x / 257  # 65535 is white, as 255 is
-        x = (x - self.pixel_mean) / self.pixel_std
-        rows = torch.arange(images.shape[-2], device=images.device) < sizes[:, :1]  # (B, H)
-        columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # (B, W)
-        return x * (rows[:, None, :, None] & columns[:, None, None, :])
+        mean, std = (values.flatten().repeat(width) for values in (self.pixel_mean, self.pixel_std))
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
+        columns = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)
+        x = (x - mean).div_(std).mul_(rows[:, :, None]).mul_(columns.repeat_interleave(channels, dim=1)[:, None])
+        return x.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def dense(self, images: Tensor, sizes: Tensor) -> Dense:
         """Everything that works on whole images: backbone, pyramid, and RPN head; arguments as for :meth:`features`."""

@@ -88,6 +88,20 @@ def test_padding_is_zero_after_normalising(tiny):
     assert x[0, 0, 0, 0].item() == pytest.approx((200 - 123.675) / 58.395)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+def test_normalising_is_a_mean_and_a_deviation_for_each_channel(tiny, dtype, format):
+    images = torch.randint(0, 256, (2, 3, 32, 64), generator=torch.Generator().manual_seed(0))
+    images = images.to(dtype).contiguous(memory_format=format)
+    given = images.clone()
+    x = tiny.normalise(images, torch.tensor([[20, 64], [32, 41]]))
+    assert torch.equal(images, given)
+    plain = (images.float() / (257 if dtype == torch.uint16 else 1) - tiny.pixel_mean) / tiny.pixel_std
+    plain[0, :, 20:] = plain[1, :, :, 41:] = 0
+    assert torch.equal(x, plain)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_names_build_the_two_detectors():
     mask, faster = mask_rcnn("resnet18", num_classes=2), faster_rcnn("resnet18", num_classes=2)
     assert type(mask) is MaskRCNN
