@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     original_sizes: Tensor
     """(B, 2) int64: height, width of the file."""
     image_ids: Tensor
-    """(B,) int64; IGNORE on a filler image, which is never scored."""
+    """(B,) int64, which stay on the CPU; IGNORE on a filler image, which is never scored."""
     targets: Targets | None = None
 
 

@@ -116,6 +116,8 @@ class PretendedDevice(TorchDispatchMode):
         result = func(*on_cpu, **options)
         if not stays:
             return result
+        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(result)):
+            raise RuntimeError(f"{func} gives float64 at {_line()}, which Apple's GPUs do not have")
         result = tree_map(lambda x: _Held(x) if isinstance(x, Tensor) else x, result)
         return return_and_correct_aliasing(func, args, kwargs, result) if any(there) else result
 

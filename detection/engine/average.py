@@ -46,6 +46,22 @@ class Average(WeightAveraging):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = int(self._config.start * float(trainer.estimated_stepping_batches))
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def _follow(self, module: LightningModule) -> None:
+        if isinstance(self._average_model, Averaged):  # in training
+            self._average_model.follow(module)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self._first and (step_idx + 1) % self._config.every == 0
 
@@ -70,20 +86,31 @@ class Averaged(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take in a model's parameters and buffers; those that are no fractions become its own."""
-        if self._updates is None:
-            self._updates = int(self.n_averaged)
+        updates = self._count()
         averages, news = [], []
         for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
-            if self._updates and average.is_floating_point():
+            if updates and average.is_floating_point():
                 averages.append(average)
                 news.append(new)
             else:
                 average.copy_(new)
         if averages:
-            weight = 1 / (self._updates + 1) if self._decay is None else 1 - self._decay
+            weight = 1 / (updates + 1) if self._decay is None else 1 - self._decay
             torch._foreach_lerp_(averages, news, weight)
         self.n_averaged += 1
-        self._updates += 1
+        self._updates = updates + 1
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module) -> None:
+        """Be the model itself as long as there is no average, not what the model began as."""
+        if not self._count():
+            for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
+                average.copy_(new)
+
+    def _count(self) -> int:
+        if self._updates is None:
+            self._updates = int(self.n_averaged)
+        return self._updates
 
     def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
         self._updates = None

@@ -1,5 +1,6 @@
 """How Lightning reads and writes checkpoints here."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 def _not_finite(state: Mapping[str, Any]) -> str | None:
     """The name of the first tensor that is not all finite; one look at the device for all of them."""
-    floats = {name: value for name, value in state.items() if value.is_floating_point()}
-    # A sum is finite if all its terms are; a large model's weights do not reach the largest number of float64.
-    sums = torch.stack([value.sum(dtype=torch.float64).cpu() for value in floats.values()])
-    for name, finite in zip(floats, sums.isfinite().tolist(), strict=True):
-        if not finite:
-            return name
-    return None
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and value.numel()}
+    finite = [torch.linalg.vector_norm(value, math.inf).isfinite() for value in floats.values()]
+    found = torch.stack([one.to(finite[0].device) for one in finite]).tolist() if finite else []
+    return next((name for name, good in zip(floats, found, strict=True) if not good), None)

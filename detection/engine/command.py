@@ -22,6 +22,7 @@ from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
+from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision
@@ -162,6 +163,17 @@ class Command(LightningCLI):
                 f"model.compile graphs does not go with trainer.accumulate_grad_batches {accumulated}: each batch "
                 "overwrites the gradients of the one before; use model.compile true"
             )
+        if str(config.trainer.precision) in ("bf16-true", "16-true"):
+            raise InputError(
+                f"trainer.precision {config.trainer.precision} would round the boxes of the objects, too; use "
+                f"{config.trainer.precision.removesuffix('true')}mixed"
+            )
+        synchronised = config.trainer.sync_batchnorm or "sync" in (config.model.backbone.norm, config.model.fpn.norm)
+        if config.model.compile and synchronised:
+            raise InputError(
+                "model.compile does not go with norms that are synchronised over devices, which PyTorch does not "
+                "compile; use norm group or frozen"
+            )
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
@@ -179,6 +191,13 @@ class Command(LightningCLI):
             refuse_another_run(config.run.folder)
         if config.get("ckpt_path"):
             config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            end_at_once(self.trainer, error)
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""

@@ -93,7 +93,7 @@ class DetectionModule(LightningModule):
         self._graphs = compile == "graphs"
         self.clock: Clock | None = None  # set for a step whose parts are timed
         self.evaluators: dict[str, CocoEvaluator] = {}
-        self._loss_sums: list[Tensor] = []
+        self._losses: list[tuple[int, Tensor]] = []  # of each evaluated batch: its images, and its losses
         self._loss_names: list[str] = []
         self._side_stream: SideStream | None = None  # on CUDA
         self._common_shapes: set[tuple[int, ...]] = set()  # of evaluation, if those are compiled
@@ -208,6 +208,8 @@ class DetectionModule(LightningModule):
         if device.type == "cuda" and self._side_stream is None:
             self._side_stream = SideStream(device)
         moved: Batch = copy() if self._side_stream is None else self._side_stream(copy)
+        # Nothing on the device asks for them, and after an error of the device nobody could read them there.
+        moved = moved._replace(image_ids=raw.image_ids)
         if isinstance(batch, Unresized):
             sizes, wanted, mirrored = batch.stored.tolist(), raw.sizes.tolist(), batch.mirrored.tolist()
             images = resize_images(moved.images, sizes, wanted, tuple(batch.canvas.tolist()), mirrored)
@@ -284,8 +286,7 @@ class DetectionModule(LightningModule):
         if batch.targets is not None:
             losses = model.losses(batch, dense, generator)
             self._loss_names = list(losses)
-            values = torch.stack([value.double() for value in losses.values()])
-            self._loss_sums.append(torch.cat([values, values.new_ones(1)]) * len(batch.images))
+            self._losses.append((len(batch.images), torch.stack(list(losses.values()))))
         detections: Detections = model(batch.images, batch.sizes, dense)
         self.evaluators[split].add(batch, detections)
         return detections
@@ -304,7 +305,7 @@ class DetectionModule(LightningModule):
         return torch.Generator(self.device).manual_seed(zlib.crc32(repr(key).encode()))
 
     def _begin(self, split: str) -> None:
-        self._loss_sums = []
+        self._losses = []
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.compile_dense:
             self._common_shapes = data.common_shapes(split)
@@ -325,7 +326,11 @@ class DetectionModule(LightningModule):
         if self._is_sharded:
             release(self)
         evaluator = self.evaluators[split]
-        sums = torch.stack(self._loss_sums).sum(0).tolist() if self._loss_sums else []
+        sums = []
+        if self._losses:
+            images = torch.tensor([[images] for images, _ in self._losses], dtype=torch.float64)
+            means = torch.stack([losses for _, losses in self._losses]).cpu().double()  # no float64 on Apple's GPUs
+            sums = torch.cat([means * images, images], dim=1).sum(dim=0).tolist()
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             states: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(states, (evaluator.state(), sums))

@@ -91,7 +91,8 @@ def _lay_out(optimizer: Optimizer, *_: Any) -> None:
     """Give gradients and momentum the layout of their parameter.
 
     A fused kernel walks through memory and takes for granted that they have it. Autograd sees to that; a checkpoint
-    of a model that lay otherwise does not, nor does who sets a gradient.
+    of a model that lay otherwise does not, nor does who sets a gradient in a loop of their own (Lightning computes
+    gradients after this hook, inside the step).
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -122,7 +123,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            decays = config.decay_norms if isinstance(module, NORMS) else config.decay_biases or name != "bias"
+            is_bias = name.endswith("bias")  # in_proj_bias of an attention, too
+            decays = config.decay_norms if isinstance(module, NORMS) else config.decay_biases or not is_bias
             groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
     return [
         {"params": groups[key], "weight_decay": config.weight_decay if key[1] else 0.0, "lr_scale": key[0]}

@@ -28,6 +28,9 @@ def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int,
     if "_batches_that_stepped" in state:
         state["_batches_that_stepped"] = round(state["_batches_that_stepped"] * steps)
     checkpoint["global_step"] = optimizer["step"]["total"]["completed"]
+    for state in checkpoint.get("callbacks", {}).values():
+        if "latest_update_step" in state:  # of the average, which takes in later steps only
+            state["latest_update_step"] = min(state["latest_update_step"], checkpoint["global_step"])
     factor = images_now / images
     for schedule in checkpoint["lr_schedulers"]:
         schedule["last_epoch"] = round(schedule["last_epoch"] * steps)

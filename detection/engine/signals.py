@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from detection.engine.callbacks import LastCheckpoint
 from detection.engine.errors import StoppedError
@@ -55,6 +56,9 @@ class SaveAndStop(Callback):
             number = _largest(number, module.device)
         if number:
             path = self._last.save(trainer)
+            if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
+                trainer.strategy.checkpoint_io.teardown()  # waits until it is written
+                trainer.strategy.barrier()
             # Being requeued, SLURM sends another signal, which must not meet Lightning's handler: it would wait for
             # ranks that are gone.
             for each in self._before:

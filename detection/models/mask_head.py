@@ -130,9 +130,10 @@ class MaskHead(nn.Module):
         known = truth[..., 0, 0] >= 0
         labels = labels.masked_fill(~known, IGNORE)
         logits, slots = self(levels, rois, labels)
-        truth, use = truth.flatten(0, 1)[slots], (labels.flatten()[slots] != IGNORE).float()
+        truth, unused = truth.flatten(0, 1)[slots], labels.flatten()[slots] == IGNORE
         loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none").mean(dim=(1, 2))
-        return {"loss_mask": (loss * use).sum() / use.sum().clamp(min=1)}
+        # Not times zero, which is no number where an unused slot overflows (float16).
+        return {"loss_mask": loss.masked_fill(unused, 0).sum() / (~unused).sum().clamp(min=1)}
 
     def masks(self, levels: Levels, detections: Detections) -> Detections:
         """The detections with (B, D, m, m) probabilities; zero on padding."""

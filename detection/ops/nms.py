@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from backbones.autocast import to_autocast
 from detection.ops.boxes import iou
 from detection.structures import IGNORE
 
@@ -178,12 +179,13 @@ def _greedy(overlaps: Tensor, valid: Tensor, rounds: int) -> Tensor:
         valid: (L, N) bool, the boxes that take part; no other may suppress.
         rounds: how many to run before the host looks whether anything changed.
     """
-    suppresses = overlaps.triu(1).float()  # a matrix product is the fastest "any" there is
+    # A matrix product is the fastest "any" there is. Autocast would cast the matrix in each round.
+    suppresses = to_autocast(overlaps.triu(1).float())
     keep = valid
     while True:
         for _ in range(rounds):
             before = keep
-            keep = valid & (before[:, None].float() @ suppresses == 0).squeeze(1)
+            keep = valid & (before[:, None].to(suppresses.dtype) @ suppresses == 0).squeeze(1)
         if torch.equal(before, keep):
             return keep
 

@@ -81,6 +81,56 @@ def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
 
 
+@pytest.mark.parametrize("average", ["{kind: mean, start: 0.75}", "{kind: ema, every: 50}"])
+def test_before_there_is_an_average_the_models_own_weights_are_evaluated_and_saved(run, tmp_path, monkeypatch, average):
+    """Not those it began with."""
+    name, evaluated, trained = "model.box_head.logits.weight", [], []
+    evaluate, step = DetectionModule.validation_step, DetectionModule.on_before_zero_grad
+
+    def see(self, batch, batch_idx):
+        evaluated.append(self.state_dict()[name].clone())
+        return evaluate(self, batch, batch_idx)
+
+    def note(self, optimizer):
+        trained.append(self.state_dict()[name].clone())
+        return step(self, optimizer)
+
+    monkeypatch.setattr(DetectionModule, "validation_step", see)
+    monkeypatch.setattr(DetectionModule, "on_before_zero_grad", note)
+    options = ("--run.average", average, "--run.pictures", "0", "--model.schedule.length", "2")
+    assert run("fit", "--run.folder", "out", *options, "--trainer.num_sanity_val_steps", "0") == 0
+    after_an_epoch = trained[len(trained) // 2]
+    assert not torch.equal(after_an_epoch, trained[0])
+    assert torch.equal(evaluated[0], after_an_epoch)
+    saved = torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)
+    if "every" in average:
+        assert torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
+    assert not torch.equal(saved["state_dict"][name], trained[0])
+
+
+def test_an_average_goes_on_with_another_batch(run, tmp_path, monkeypatch):
+    """Steps are counted anew then; Lightning's average takes in later ones only."""
+    options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "3", "--run.pictures", "0")
+    step, updates = DetectionModule.training_step, []
+
+    def stop(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", stop)
+        assert run("fit", "--run.folder", "parts", *options) == 143
+    before = torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    update = Averaged.update_parameters
+    monkeypatch.setattr(Averaged, "update_parameters", lambda *a: updates.append(1) or update(*a))
+    assert run("fit", "--run.folder", "parts", "--resume", "auto", *options, "--data.batch_size", "4") == 0
+    after = torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert before == 6
+    assert after == 6  # of 12 with half of that batch
+    assert len(updates) == 3
+
+
 def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
     assert run("fit", "--run.folder", "whole", *options) == 0

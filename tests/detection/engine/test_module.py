@@ -10,6 +10,7 @@ from detection.engine.optim import OptimizerConfig
 from detection.engine.schedule import ScheduleConfig
 from detection.models.anchors import AnchorConfig
 from detection.models.rpn import RPNConfig
+from detection.structures import Batch
 
 
 def test_nothing_is_built_before_the_classes_are_known():
@@ -27,6 +28,15 @@ def test_nothing_is_built_before_the_classes_are_known():
 def test_impossible_settings_are_refused_at_once(options, message):
     with pytest.raises(InputError, match=message):
         DetectionModule(**options)
+
+
+def test_the_ids_of_images_stay_with_the_host():
+    """Which tells them after an error of the device, when nothing can be read there."""
+    sizes = torch.tensor([[32, 32]])
+    batch = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), sizes, sizes, torch.tensor([7]))
+    moved = DetectionModule().transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved.images.device.type == "meta"
+    assert moved.image_ids.tolist() == [7]
 
 
 def test_table_of_a_split():

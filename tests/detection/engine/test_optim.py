@@ -29,6 +29,13 @@ def test_groups_by_decay(model, norms, biases, decayed, others):
     assert sizes == {0.5: decayed} | ({0.0: others} if others else {})
 
 
+def test_biases_of_attention_are_biases():
+    attention = nn.MultiheadAttention(8, 2)  # in_proj_bias 24, out_proj.bias 8; weights 192 and 64
+    groups = parameter_groups(attention, OptimizerConfig(decay_biases=False, weight_decay=0.5))
+    sizes = {group["weight_decay"]: sum(p.numel() for p in group["params"]) for group in groups}
+    assert sizes == {0.5: 192 + 64, 0.0: 24 + 8}
+
+
 def test_a_shared_parameter_is_stepped_once():
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight

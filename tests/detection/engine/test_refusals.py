@@ -62,6 +62,21 @@ def test_what_sharding_cannot_do_is_told(run, capsys, options, told):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--trainer.precision", "bf16-true"), "use bf16-mixed"),
+        (("--trainer.precision", "16-true"), "use 16-mixed"),
+        (("--model.compile", "true", "--model.backbone.norm", "sync"), "norms that are synchronised"),
+        (("--model.compile", "true", "--model.fpn.norm", "sync"), "norms that are synchronised"),
+        (("--model.compile", "graphs", "--trainer.sync_batchnorm", "true"), "norms that are synchronised"),
+    ],
+)
+def test_what_lightning_would_do_wrong_or_late_is_refused(run, capsys, options, told):
+    assert run("fit", *options) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_what_cannot_be_strict_is_named():
     error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
     assert told(error) == (

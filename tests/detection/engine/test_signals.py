@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from detection.cli import complete
-from detection.engine import signals
+from detection.engine import checkpoint_io, signals
 from detection.engine.errors import InputError
 from detection.engine.module import DetectionModule
 
@@ -48,6 +49,20 @@ def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path,
     assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
     assert f"stopped by {number.name} after step 3; go on with --resume" in capsys.readouterr().err
     assert signal.getsignal(number) == before
+
+
+def test_a_run_that_saves_in_the_background_leaves_when_that_is_written(interrupted, tmp_path, monkeypatch):
+    there, write = [], checkpoint_io.write_checkpoint
+
+    def slowly(*arguments):
+        time.sleep(0.5)
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", slowly)
+    last = tmp_path / "out/checkpoints/last.ckpt"
+    monkeypatch.setattr(signals, "requeue", lambda number: there.append(last.is_file()))
+    assert interrupted(signal.SIGTERM, 2, "--run.folder", "out", "--run.save_in_background", "true") == 143
+    assert there == [True]
 
 
 def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path):

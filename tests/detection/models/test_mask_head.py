@@ -30,3 +30,20 @@ def test_logits_and_gradients_are_those_of_the_own_class():
     )
     for mine, plain in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, plain)
+
+
+def test_a_slot_that_is_not_used_may_overflow(tiny, make_batch, monkeypatch):
+    """In float16 on a GPU, which computes them all."""
+    batch = make_batch([[([10, 10, 60, 50], 1, False)]])
+    expected = tiny.losses(batch, generator=torch.Generator().manual_seed(0))["loss_mask"]
+    forward = MaskHead.forward
+
+    def every(self, levels, rois, labels):
+        logits, slots = forward(self, levels, rois, labels)
+        others = logits.new_full((labels.numel(), *logits.shape[1:]), torch.inf)
+        assert len(slots) < len(others)
+        return others.index_copy(0, slots, logits), torch.arange(len(others))
+
+    monkeypatch.setattr(MaskHead, "forward", every)
+    found = tiny.losses(batch, generator=torch.Generator().manual_seed(0))["loss_mask"]
+    torch.testing.assert_close(found, expected)

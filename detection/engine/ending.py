@@ -1,0 +1,33 @@
+"""How one of several processes ends after an error of its own."""
+
+import os
+import signal
+import sys
+import traceback
+
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from detection.engine.errors import StoppedError, told
+
+
+def end_at_once(trainer: Trainer, error: Exception) -> None:
+    """Where NCCL joins several processes, tell the error and end this one without the usual end.
+
+    That waits until the other ranks come to it, and they wait for this one, in the step that it did not finish. Whoever
+    started the ranks (Lightning, torchrun, Slurm) ends the others once one is gone.
+    """
+    agreed = isinstance(error, StoppedError)  # all ranks stop
+    if agreed or trainer.world_size == 1 or not dist.is_initialized() or "nccl" not in dist.get_backend():
+        return
+    message, code = told(error)
+    if code is None:
+        traceback.print_exception(error)
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    launcher = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.kill(signal.SIGKILL)  # what this one has started; our handlers would wait for the end of a step
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if code is None else code)
