@@ -1,9 +1,11 @@
 """Norms by name, and the frozen one that disappears into the convolution before it."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.fused import conv_sum_relu, sum_relu
 
@@ -100,6 +102,37 @@ def fold_norm(owner: nn.Module, conv_name: str, norm_name: str) -> None:
     kernel = conv.weight * scale[:, None, None, None]
     conv.weight, conv.bias = nn.Parameter(kernel.detach(), False), nn.Parameter(shift.detach(), False)
     setattr(owner, norm_name, nn.Identity())
+
+
+def computed_again(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)``, whose activations are not kept but computed again in the backward pass.
+
+    Batch norms count the batch once all the same.
+    """
+    if torch.compiler.is_compiling():  # where a batch counts once anyway, and contexts are not understood
+        once: Tensor = checkpoint(module, x, use_reentrant=False)
+        return once
+    y: Tensor = checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsKept(module)))
+    return y
+
+
+class _StatisticsKept(AbstractContextManager[None]):
+    """Inside, batch norms count into copies; entered once in every backward pass.
+
+    Without statistics they would save fewer tensors than the first time, which ``checkpoint`` does not allow.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        self.statistics = [(norm, *named) for norm in norms for named in norm.named_buffers(recurse=False)]
+
+    def __enter__(self) -> None:
+        for norm, name, value in self.statistics:
+            setattr(norm, name, value.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for norm, name, value in self.statistics:
+            setattr(norm, name, value)
 
 
 def _folds(conv: nn.Conv2d, norm: nn.Module) -> bool:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Backbone
 from backbones.conv import Conv2d
-from backbones.norms import conv_norm, fold_norm, make_norm
+from backbones.norms import computed_again, conv_norm, fold_norm, make_norm
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class ResNet(Backbone):
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
                 again = self.checkpoint and self.training and x.requires_grad
-                x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+                x = computed_again(block, x) if again else block(x)
             stages.append(x)
         return tuple(stages)
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from detection.ops.masks import UNKNOWN, rle_to_bitmap
 from detection.ops.polygons import polygons_to_bitmaps
+from detection.ops.resize import averages
 from detection.structures import ResizeMethod, Segmentation
 
 MIN_VISIBLE = 1.0
@@ -177,28 +178,25 @@ class Resize:
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
         """Resize an image (H, W, C) alone; to float32 with method "tensor", else to its own type."""
         height, width = image.shape[:2]
-        factor = self._factor(height, width, short_side)
+        rows, columns = self.size(height, width, short_side)
         if self.method == "tensor":
-            return _resize_tensor(image, factor)
-        size = self.size(height, width, short_side)[::-1]
-        if size == (width, height):
+            return _resize_tensor(image, rows, columns)
+        if (rows, columns) == (height, width):
             return image
         if self.method == "pillow":
             if image.dtype != np.uint8 or image.shape[2] != 3:
                 raise ValueError("data.resize pillow resizes 8-bit RGB alone; take opencv")
-            return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        # Shrinking by more than half, bilinear interpolation would skip pixels.
-        area = factor < 0.5 and self.method == "opencv"
-        return _with_channels(cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR))
+            return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+        area = self.method == "opencv" and averages((height, width), (rows, columns))
+        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+        return _with_channels(cv2.resize(image, (columns, rows), interpolation=how))
 
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
-        """Height, width after resizing, with any method but "tensor"."""
-        factor = self._factor(height, width, short_side)
-        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-    def _factor(self, height: int, width: int, short_side: int | None) -> float:
+        """Height, width after resizing."""
         wish = short_side or max(self.short_sides)
-        return min(wish / min(height, width), self.long_side / max(height, width))
+        factor = min(wish / min(height, width), self.long_side / max(height, width))
+        rounding = 0 if self.method == "tensor" else 0.5  # torchvision's detectors round down
+        return max(1, int(height * factor + rounding)), max(1, int(width * factor + rounding))
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:
@@ -206,13 +204,12 @@ def _with_channels(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else image[..., None]
 
 
-def _resize_tensor(image: np.ndarray, factor: float) -> np.ndarray:
-    """As torchvision's detectors do: sides rounded down, the scale derived from them, pixels not rounded."""
+def _resize_tensor(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """As torchvision's detectors do: the scale derived from the rounded sides, pixels not rounded."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     if image.dtype == np.uint16:
         pixels /= 257
-    options = {"mode": "bilinear", "align_corners": False, "recompute_scale_factor": True}
-    resized = F.interpolate(pixels, scale_factor=factor, **options)  # type: ignore[arg-type]
+    resized = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 

@@ -22,8 +22,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     """A copy of a COCO ground truth with all that the engines rely on.
 
     Annotations are renumbered from 1 (id 0 counts as "not matched" in pycocotools, and of two equal ids one is
-    lost); missing ``iscrowd``, ``area`` and ``bbox`` are filled in; annotations of images that are not listed are
-    left out with a warning, and so are, with ``masks``, those without a segmentation.
+    lost); ``iscrowd``, ``area`` and ``bbox`` that are missing or null are filled in; annotations of images that are not
+    listed are left out with a warning, and so are, with ``masks``, those without a segmentation.
 
     Raises:
         ValueError: what cannot be repaired, by file and annotation id: double image ids, unknown categories, boxes
@@ -72,24 +72,23 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
 def _clean_annotation(
     annotation: Mapping[str, Any], image: Mapping[str, Any], masks: bool, where: str
 ) -> dict[str, Any]:
-    segmentation = annotation.get("segmentation")
+    segmentation, box, area = (annotation.get(key) for key in ("segmentation", "bbox", "area"))
     rle = None
-    if segmentation and (masks or "bbox" not in annotation or "area" not in annotation):
+    if segmentation and (masks or box is None or area is None):
         segmentation = _checked_segmentation(segmentation, image, where)
-        if "bbox" not in annotation or "area" not in annotation:
+        if box is None or area is None:
             rle = _to_rle(segmentation, image)
-    if "bbox" in annotation:
-        box = [float(value) for value in annotation["bbox"]]
+    if box is not None:
+        box = [float(value) for value in box]
     elif rle is not None:
         box = coco_mask.toBbox(rle).tolist()
     else:
         raise ValueError(f"{where}: has neither bbox nor segmentation")
     if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
         raise ValueError(f"{where}: box is {box}, but must be four finite numbers x, y, width >= 0, height >= 0")
-    if "area" in annotation:
-        area = float(annotation["area"])
-    else:
-        area = box[2] * box[3] if rle is None else float(coco_mask.area(rle))
+    if area is None:
+        area = box[2] * box[3] if rle is None else coco_mask.area(rle)
+    area = float(area)
     if not np.isfinite(area):
         raise ValueError(f"{where}: area is {area}; remove it to have it computed")
     clean = {
@@ -97,7 +96,7 @@ def _clean_annotation(
         "category_id": int(annotation["category_id"]),
         "bbox": box,
         "area": area,
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": int(annotation.get("iscrowd") or 0),
     }
     return clean | {"segmentation": segmentation} if masks else clean
 

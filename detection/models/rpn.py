@@ -60,7 +60,11 @@ class RPNConfig:
 
 
 class RPN(nn.Module):
-    """Objectness and deltas at every anchor; proposals and losses from them."""
+    """Objectness and deltas at every anchor; proposals and losses from them.
+
+    Raises:
+        ValueError: a ``score_threshold`` that no probability, or every one, is under.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,8 @@ class RPN(nn.Module):
         clamp_both: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= score_threshold < 1:
+            raise ValueError(f"model.rpn.score_threshold is {score_threshold}; it must be at least 0 and below 1")
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
         self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
         self.deltas = nn.Conv2d(channels, anchors_per_cell * 4, 1)
@@ -95,7 +101,7 @@ class RPN(nn.Module):
         self.nms_threshold, self.min_size = nms_threshold, min_size
         self.clamp_both = clamp_both
         # Compared with logits, so that no sigmoid rounds two of them to the same score.
-        self.least_logit = -math.inf if score_threshold <= 0 else math.log(score_threshold / (1 - score_threshold))
+        self.least_logit = -math.inf if score_threshold == 0 else math.log(score_threshold / (1 - score_threshold))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (B, N_l) and deltas (B, N_l, 4) per level, both float32."""

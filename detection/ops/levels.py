@@ -19,6 +19,8 @@ class GradientSum:
 
     total: Tensor | None = None
     """(cells, C); None before the first of them."""
+    backward: int = -1
+    """PyTorch's number of the backward pass that ``total`` belongs to: one may end before the table's turn comes."""
 
 
 class Levels(NamedTuple):
@@ -61,7 +63,10 @@ def as_levels(features: Sequence[Tensor]) -> Levels:
 
 
 def summing(levels: Levels) -> Levels:
-    """The levels of a training step, whose readers add up their gradients in one tensor."""
+    """The levels of a training step, whose readers add up their gradients in one tensor.
+
+    It reaches what the table was made of; asked for the gradient of the new ``vectors``, autograd knows of none.
+    """
     if not (torch.is_grad_enabled() and levels.vectors.requires_grad):
         return levels
     gradient = GradientSum()
@@ -77,8 +82,9 @@ def leave(gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callab
     """
     if gradient is None:
         return whole()
-    if gradient.total is None:
-        gradient.total = whole()
+    backward = torch._C._current_graph_task_id()
+    if gradient.total is None or gradient.backward != backward:
+        gradient.total, gradient.backward = whole(), backward
     else:
         add(gradient.total)
     return None
@@ -96,6 +102,8 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, other: Tensor | None) -> tuple[Tensor | None, None]:
         total, ctx.gradient.total = ctx.gradient.total, None
+        if ctx.gradient.backward != torch._C._current_graph_task_id():
+            total = None
         if total is None or other is None:
             return other if total is None else total, None
         return total.add_(other), None

@@ -14,7 +14,7 @@ def resize_images(
     canvas: tuple[int, int],
     mirrored: Sequence[bool] | None = None,
 ) -> Tensor:
-    """Each image in a size of its own, by OpenCV's rules: bilinear, or the mean over areas below half the size.
+    """Each image in a size of its own, by OpenCV's rules: bilinear, or the mean over areas where it :func:`averages`.
 
     One level of 255 apart from OpenCV at most, whose bilinear weights have 11 bits. The sizes come from the host, so
     that it waits for nothing.
@@ -34,13 +34,24 @@ def resize_images(
         image = images[i : i + 1, :, :height, :width]
         if (height, width) != (rows, columns):
             pixels = image.float()
-            if rows < 0.5 * height and columns < 0.5 * width:
+            if averages((height, width), (rows, columns)):
                 pixels = _coverage(height, rows, pixels) @ pixels @ _coverage(width, columns, pixels).T
             else:
                 pixels = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
             image = pixels.round_()
         resized[i, :, :rows, :columns] = image[0].flip(-1) if mirrored and mirrored[i] else image[0]
     return resized
+
+
+def averages(old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Whether an image shrinks by more than half, so that bilinear interpolation would skip pixels.
+
+    By the pixels: sides are rounded, and each alone would say something else at times.
+
+    Args:
+        old, new: height, width.
+    """
+    return 4 * new[0] * new[1] < old[0] * old[1]
 
 
 def _coverage(old: int, new: int, like: Tensor) -> Tensor:

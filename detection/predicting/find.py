@@ -44,24 +44,33 @@ def find(
     """Run the model over images, those together that each alone would have the same canvas.
 
     Args:
-        model: used in evaluation mode and left in the mode it was in.
+        model: used in evaluation mode; each of its modules is left in the mode it was in. Threads that share a model
+            put it in evaluation mode first: the first to end would else put the others in training mode.
         images: (H, W, 3) uint8 RGB each.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
         flip: look at the images in a mirror; the detections are turned back.
+
+    Raises:
+        ValueError: an image without pixels.
     """
     resize = Resize(*(size or model.test_size), model.resize)
     samples = []
     for image in images:
+        if not image.size:
+            raise ValueError(f"image: an array of shape {image.shape} has no pixels")
         seen = np.ascontiguousarray(image[:, ::-1]) if flip else image
         samples.append(Sample(resize.image(seen), 0, (image.shape[0], image.shape[1])))
     canvases = np.array([canvas_of([sample.image.shape[:2]], model.stride) for sample in samples])
-    was_training = model.training
-    model.eval()
+    learning = [module for module in model.modules() if module.training]
     found: dict[int, Found] = {}
-    for numbers in EvalBatchSampler(canvases, len(samples)):
-        batch = collate([samples[number] for number in numbers], divisor=model.stride)
-        found |= zip(numbers, _find(model, batch, flip), strict=True)
-    model.train(was_training)
+    try:
+        model.eval()
+        for numbers in EvalBatchSampler(canvases, len(samples)):
+            batch = collate([samples[number] for number in numbers], divisor=model.stride)
+            found |= zip(numbers, _find(model, batch, flip), strict=True)
+    finally:
+        for module in learning:
+            module.training = True
     return [found[number] for number in range(len(images))]
 
 

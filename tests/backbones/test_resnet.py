@@ -158,6 +158,28 @@ def test_checkpointing_changes_memory_not_gradients():
         torch.testing.assert_close(once, again)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("norm", ["batch", "sync"])
+def test_checkpointing_counts_each_batch_once(norm, momentum):
+    once, again = (ResNet(VARIANTS["resnet18"], norm=norm, width=16, checkpoint=c).train() for c in (False, True))
+    again.load_state_dict(once.state_dict())
+    for network in (once, again):
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = momentum
+        buffers = list(network.buffers())
+        for seed in range(2):
+            loss = network(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)))[-1].sum()
+            loss.backward(retain_graph=True)
+            loss.backward()
+        assert all(one is other for one, other in zip(network.buffers(), buffers, strict=True))
+    assert again.layer1[0].bn1.num_batches_tracked == 2
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, once.state_dict()[name]), name
+    for one, other in zip(once.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_a_plain_network_differs_by_its_shortcuts_alone():
     plain, residual = ResNet(VARIANTS["plain18"]), ResNet(VARIANTS["resnet18"])
     missing = set(residual.state_dict()) - set(plain.state_dict())

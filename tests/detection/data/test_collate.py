@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from detection.data.collate import collate, collate_unresized
+from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.transforms import Resize
 from detection.structures import IGNORE, Sample
 
 
@@ -35,6 +36,15 @@ def test_images_lie_top_left_on_the_smallest_canvas():
     assert batch.sizes.tolist() == [[40, 70], [60, 30]]
     assert batch.original_sizes.tolist() == [[80, 140], [120, 60]]
     assert batch.image_ids.tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("method", ["opencv", "tensor"])
+def test_an_images_own_canvas_is_the_one_it_lies_on_alone(method):
+    resize = Resize(64, 128, method)
+    sizes = np.array([[height, width] for height in range(60, 70) for width in range(60, 140, 3)])
+    for size, canvas in zip(sizes, own_canvases(sizes, resize), strict=True):
+        image = resize.image(np.zeros((*size, 3), np.uint8))
+        assert collate([Sample(image, 0, tuple(size))]).images.shape[2:] == tuple(canvas)
 
 
 def test_canvases_of_choice_come_first_if_they_fit():

@@ -1,10 +1,16 @@
+import typing
+
 import cv2
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, cut
+from detection.structures import ResizeMethod
 
 
 def drawn(seed: int = 0, holes: bool = False) -> tuple[Scene, np.ndarray]:
@@ -88,8 +94,29 @@ def test_the_longer_side_has_a_limit(short, long, expected):
     assert Resize(short, long).image(drawn()[0].image).shape[:2] == expected
 
 
-def test_a_side_never_vanishes():
-    assert Resize(10, 20).image(np.zeros((1, 2000, 3), np.uint8)).shape == (1, 20, 3)
+METHODS = typing.get_args(ResizeMethod)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_side_never_vanishes(method):
+    assert Resize(10, 20, method).image(np.zeros((1, 2000, 3), np.uint8)).shape == (1, 20, 3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(METHODS), st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.integers(1, 120))
+def test_the_size_told_is_that_of_the_image(method, height, width, short, long):
+    resize = Resize(short, long, method)
+    assert resize.image(np.zeros((height, width, 3), np.uint8)).shape == (*resize.size(height, width), 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(308, 333), (71, 90), (90, 31)])
+def test_tensors_are_resized_as_torchvisions_detectors_do(height, width):
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    factor = min(80 / min(height, width), 133 / max(height, width))
+    options = {"mode": "bilinear", "align_corners": False, "recompute_scale_factor": True}
+    theirs = torch.nn.functional.interpolate(pixels, scale_factor=factor, **options)[0].permute(1, 2, 0)
+    assert np.array_equal(Resize(80, 133, "tensor").image(image), theirs)
 
 
 def test_all_chained_is_the_same_as_step_by_step_on_full_masks():

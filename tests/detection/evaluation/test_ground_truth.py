@@ -45,6 +45,15 @@ def test_missing_fields_are_computed() -> None:
     assert only(coco(area=None, segmentation=None), masks=False)["area"] == 50  # of the box
 
 
+@pytest.mark.parametrize("key", ["iscrowd", "area", "bbox"])
+@pytest.mark.parametrize("masks", [True, False])
+def test_null_is_the_same_as_missing(key: str, masks: bool) -> None:
+    missing = coco(**{key: None})
+    null = copy.deepcopy(missing)
+    null["annotations"][0][key] = None
+    assert only(null, masks) == only(missing, masks)
+
+
 def test_every_form_of_segmentation() -> None:
     runs = [40, 5, 555]
     assert only(coco(segmentation={"size": [20, 30], "counts": runs}))["segmentation"]["counts"] == runs

@@ -1,5 +1,6 @@
 """Logits of a few anchors from windows, beside those of the whole maps."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,12 @@ def gradients(rpn: RPN, features: list[torch.Tensor], logits, deltas) -> list[to
     inputs = [*features, *rpn.parameters()]
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
     return [torch.zeros_like(value) if grad is None else grad for value, grad in zip(inputs, found, strict=True)]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_score_threshold_that_is_no_use_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"model\.rpn\.score_threshold is .*; it must be at least 0 and below 1"):
+        RPN(8, 3, score_threshold=threshold)
 
 
 @settings(max_examples=25, deadline=None)

@@ -79,6 +79,19 @@ def test_gradients_of_two_backward_passes_add_up():
     torch.testing.assert_close(levels.vectors.grad, plain.vectors.grad)
 
 
+def test_what_one_backward_pass_left_is_not_added_to_the_next():
+    levels, plain = table(), table()
+    seen = summing(levels)
+    loss = READERS["boxes"](seen).square().sum()
+    assert torch.autograd.grad(loss, seen.vectors, retain_graph=True, allow_unused=True) == (None,)
+    expected = torch.autograd.grad(READERS["boxes"](plain).square().sum(), plain.vectors)
+    torch.testing.assert_close(torch.autograd.grad(loss, levels.vectors, retain_graph=True), expected)
+    # Nor to that of the maps, which leave nothing.
+    torch.autograd.grad(loss, seen.vectors, allow_unused=True)
+    found = torch.autograd.grad(seen.maps[0].square().sum(), levels.vectors)
+    torch.testing.assert_close(found, torch.autograd.grad(plain.maps[0].square().sum(), plain.vectors))
+
+
 @pytest.mark.parametrize(("way", "tables"), [(summing, 1), (lambda levels: levels, 3)], ids=["summed", "by autograd"])
 def test_readers_share_one_tensor(way, tables, monkeypatch):
     monkeypatch.setattr(module, "_PIECE", 3 * 7)

@@ -4,7 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from detection.data.transforms import Resize
 from detection.ops.resize import resize_images
 
 
@@ -23,6 +26,21 @@ def test_as_opencv_does_to_one_level(wanted):
     ours = found[1, :, : wanted[0], : wanted[1]].permute(1, 2, 0).numpy()
     assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
     assert found[1].sum() == ours.sum(dtype=np.int64)  # nothing beyond the image
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 120), st.integers(2, 120), st.integers(1, 70), st.integers(8, 128))
+@example(1002, 118, 100, 500)  # by 0.499: 118 pixels to 59, which is no less than half
+@example(1, 100, 10, 20)
+def test_device_and_host_resize_by_the_same_method(height, width, short, long):
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 1), np.uint8)
+    resize = Resize(short, long)
+    expected = resize.image(image)
+    rows, columns = size = resize.size(height, width)
+    canvas = (-(-rows // 32) * 32, -(-columns // 32) * 32)
+    found = resize_images(torch.from_numpy(image).permute(2, 0, 1)[None], [(height, width)], [size], canvas)
+    ours = found[0, :, :rows, :columns].permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("wanted", [(16, 30), (8, 20), (3, 5)])
