@@ -92,7 +92,7 @@ def complete(arguments: list[str]) -> list[str]:
         return arguments
     arguments = _deterministic(_resume(arguments))
     path = _value_of("--ckpt_path", arguments)
-    reference = _value_of("--model.weights", arguments) or _weights_in_configs(arguments)
+    reference = _value_of("--model.weights", arguments) or _in_configs(arguments, "model", "weights")
     started_from_weights = reference not in (None, "null", "")
     if path not in (None, "best", "last", "hpc", "null"):
         settings = _settings_of_checkpoint(str(path))
@@ -117,7 +117,7 @@ def _resume(arguments: list[str]) -> list[str]:
     renamed = {"--resume": "--ckpt_path", "--init-from": "--model.weights"}
     split = [part for a in arguments for part in (a.split("=", 1) if a.split("=")[0] in renamed else [a])]
     if "--resume" in split[:-1] and split[split.index("--resume") + 1] == "auto":
-        place, folder = split.index("--resume"), _value_of("--run.folder", split)
+        place, folder = split.index("--resume"), _value_of("--run.folder", split) or _in_configs(split, "run", "folder")
         if folder is None:
             raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
         with user_input():
@@ -183,8 +183,8 @@ def _with_settings(arguments: list[str], settings: Mapping[str, Any]) -> list[st
     return arguments if option in arguments else [*arguments[:place], option, *arguments[place:]]
 
 
-def _weights_in_configs(arguments: Sequence[str]) -> str | None:
-    """What the last of the configs that sets model.weights sets it to."""
+def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
+    """What the last of the configs that sets ``part.key`` sets it to."""
     import yaml
 
     from detection.engine.configs import find_config
@@ -196,8 +196,8 @@ def _weights_in_configs(arguments: Sequence[str]) -> str | None:
         elif option not in ("-c", "--config"):
             continue
         try:
-            model = (yaml.safe_load(Path(find_config(name)).read_text(encoding="utf-8")) or {}).get("model") or {}
-            found = model.get("weights", found)
+            content = yaml.safe_load(Path(find_config(name)).read_text(encoding="utf-8")) or {}
+            found = (content.get(part) or {}).get(key, found)
         except (OSError, AttributeError, yaml.YAMLError):
             continue  # the parser will tell
     return found

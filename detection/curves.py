@@ -27,19 +27,16 @@ def read_run(path: str | Path) -> dict[str, Curve]:
     """The (step, value) points of each column of a run.
 
     Args:
-        path: a run's folder, or its ``metrics.csv``. Rows of earlier starts of a resumed run are overwritten by later
-            ones of the same step.
+        path: a run's folder, with the curves of all its starts, or one ``metrics.csv``. Of one step, the row written
+            last counts.
 
     Raises:
         ValueError: no such file, or no steps in it.
     """
     path = Path(path)
     file = path / "metrics.csv" if path.is_dir() else path
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}); give the folders of runs") from error
+    starts = len(list(path.glob("metrics_*.csv"))) if path.is_dir() else 0
+    rows = [row for k in range(starts) for row in _rows(path / f"metrics_{k}.csv")] + _rows(file)
     points: dict[str, dict[float, float]] = {}
     for row in rows:
         for name, value in row.items():
@@ -48,6 +45,14 @@ def read_run(path: str | Path) -> dict[str, Curve]:
     if not points:
         raise ValueError(f"{file}: has no values yet")
     return {name: sorted(values.items()) for name, values in points.items()}
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); give the folders of runs") from error
 
 
 def smooth(curve: Curve, window: int) -> Curve:

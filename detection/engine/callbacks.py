@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torch.optim import Optimizer
 
 from backbones import Backbone
@@ -225,6 +227,18 @@ class TellPlace(Callback):
             if trainer.world_size > 1:
                 # At once: the other ranks fail of it too, and the first to be noticed ends all.
                 print(f"error on {place}: {type(exception).__name__}: {exception}", file=sys.stderr, flush=True)
+
+
+class StopEarly(EarlyStopping):
+    """Lightning's, which says that it stops, and why."""
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        if current.isnan():  # a validation set without objects; Lightning would count it as no better
+            return False, None
+        stops, reason = super()._evaluate_stopping_criteria(current)
+        if stops:
+            rank_zero_info(f"Stopped early: {self.monitor} has not been better in {self.patience} validations")
+        return stops, reason
 
 
 class RunRecord(Callback):

@@ -25,6 +25,30 @@ def check_configs(configs: Mapping[str, Any]) -> None:
             build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
 
 
+def check_same_training(
+    checkpoint: Mapping[str, Any], optimizer: Mapping[str, Any], backbone: Mapping[str, Any]
+) -> None:
+    """Refuse to go on with other settings of the optimizer, or other frozen parts, which its state does not have.
+
+    Args:
+        checkpoint: of Lightning; one that does not tell its settings is not refused.
+        optimizer, backbone: the settings of this run, in plain values.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    frozen = checkpoint["rcnn"]["model"]["backbone"].get("freeze", backbone["freeze"])
+    saved = {f"optimizer.{key}": value for key, value in checkpoint.get("optimizer_config", {}).items()}
+    ours = {f"optimizer.{key}": value for key, value in optimizer.items()}
+    for key, value in (saved | {"backbone.freeze": frozen}).items():
+        now = (ours | {"backbone.freeze": backbone["freeze"]}).get(key, value)
+        if now != value:
+            raise ValueError(
+                f"model.{key} is {now}, and {value} in the run that goes on; leave it, or begin a new run from its "
+                "weights with --init-from"
+            )
+
+
 def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:
     """Refuse a checkpoint of other classes.
 

@@ -8,12 +8,13 @@ import os
 import re
 import sys
 import warnings
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,7 +27,16 @@ from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision
-from detection.engine.run import RunConfig, callbacks, folder, keep_metrics, loggers, refuse_another_run
+from detection.engine.run import (
+    RunConfig,
+    callbacks,
+    folder,
+    hold,
+    keep_metrics,
+    loggers,
+    put_back,
+    refuse_another_run,
+)
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
 from detection.memory import finest_map, keep_freed_memory
@@ -51,6 +61,7 @@ QUIET = (
     "The dirpath has changed",  # a run that goes on in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
     "sync_dist=True)` when logging",  # the first rank has told the others
+    "Experiment logs directory",  # the curve of a run that goes on is kept
     "overrides the configure_model callback",  # that does nothing where weights are averaged
 )
 """Warnings about what is as it should be."""
@@ -100,6 +111,16 @@ class Parser(LightningArgumentParser):
         raise InputError(explain(message, options, _config_files))
 
 
+class SavedConfig(SaveConfigCallback):
+    """``config.yaml`` of a training, written once the checkpoint that it goes on from has been found to fit."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pass
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
+
+
 class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
@@ -109,6 +130,8 @@ class Command(LightningCLI):
             warnings.filterwarnings("ignore", message=f"(?s).*{re.escape(text)}")
         # Without this albumentations asks a server for its latest version when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        self._lock: IO[str] | None = None
+        self._kept_metrics: Path | None = None
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         super().__init__(
             DetectionModule,
@@ -117,7 +140,7 @@ class Command(LightningCLI):
             parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
             | STRICT
             | {"description": str(__doc__).splitlines()[0]},
-            save_config_callback=SaveConfigCallback,
+            save_config_callback=self._saved_config,  # type: ignore[arg-type]  # made as one makes a class's
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             trainer_defaults={
@@ -128,6 +151,14 @@ class Command(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+
+    def _saved_config(self, parser: LightningArgumentParser, config: Any, **options: Any) -> SavedConfig:
+        """What begins the run anew: with the weights it began from, not with the checkpoint it went on from."""
+        config = config.clone()
+        if self.subcommand == "fit":
+            config.ckpt_path = None
+            config.model.weights, config.model.backbone.weights = self._weights
+        return SavedConfig(parser, config, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """All, or the one that is called: each takes half a second to describe."""
@@ -189,8 +220,11 @@ class Command(LightningCLI):
             config.return_predictions = False  # they are in the files
         if self.subcommand == "fit" and config.run.folder and not config.get("ckpt_path"):
             refuse_another_run(config.run.folder)
+        self._weights = config.model.weights, config.model.backbone.weights
         if config.get("ckpt_path"):
             config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
+        elif self.subcommand != "fit" and config.model.weights is None:
+            raise InputError(f"{self.subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights")
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -198,6 +232,9 @@ class Command(LightningCLI):
         except Exception as error:
             end_at_once(self.trainer, error)
             raise
+        finally:
+            if self._kept_metrics is not None:  # a run that was refused, or had ended, has written no others
+                put_back(self._kept_metrics)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""
@@ -217,12 +254,11 @@ class Command(LightningCLI):
         refuse_with_sharding(kwargs["strategy"], self.config[self.subcommand])
         users = given.callbacks or []
         users = users if isinstance(users, list) else [users]
-        monitor = "val/segm/AP" if config.data.masks else "val/bbox/AP"
         save = self.subcommand == "fit" and given.enable_checkpointing is not False
         if not save:
             kwargs["enable_checkpointing"] = False
         with user_input():
-            ours = callbacks(config.run, monitor, users, given.enable_progress_bar is not False, save)
+            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save)
         if self.subcommand == "fit":
             ours.append(FirstStep(_finest_map(self.config["fit"])))
         kwargs["callbacks"] = [*users, *ours]
@@ -237,7 +273,9 @@ class Command(LightningCLI):
             raise InputError(f"trainer: {error}") from error
         # Only a trainer knows its rank. Its loggers open their files when it begins.
         if self.subcommand == "fit" and given.logger in (None, True) and trainer.is_global_zero:
-            keep_metrics(config.run)
+            if config.run.folder is not None:
+                self._lock = hold(config.run.folder)
+            self._kept_metrics = keep_metrics(config.run)
         return trainer
 
 

@@ -128,6 +128,8 @@ class CocoDataModule(LightningDataModule):
             raise InputError(f"data.resize_on_device resizes as opencv does; data.resize is {resize}")
         if not all(callable(transform) for transform in self.augment):
             raise InputError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
+        if not 0 <= flip <= 1:
+            raise InputError(f"data.flip {flip} must be a probability, from 0 to 1")
         if bad_images < 0 or max_pixels < 1:
             raise InputError(
                 f"data.bad_images {bad_images} must be at least 0, data.max_pixels {max_pixels} at least 1"
@@ -196,6 +198,11 @@ class CocoDataModule(LightningDataModule):
                 check_same_categories(first, other)
             if stage == "fit" and not self.annotations["train"].num_objects:
                 raise ValueError(f"{self.annotations['train'].path}: has no usable object to learn from; annotate some")
+            if stage == "fit" and self.masks and not _has_masks(self.annotations["train"]):
+                raise ValueError(
+                    f"{self.annotations['train'].path}: has no mask to learn from; without masks it is a Faster R-CNN: "
+                    "--model.mask_head null"
+                )
         if stage == "fit":
             _ = self.device_batch  # refuses a batch that cannot be shared out
 
@@ -395,3 +402,8 @@ class CocoDataModule(LightningDataModule):
             "pin_memory": trainer.strategy.root_device.type == "cuda",
             "timeout": WORKER_TIMEOUT if workers else 0,
         }
+
+
+def _has_masks(annotations: Annotations) -> bool:
+    counts = annotations.counts().tolist()
+    return any(annotations.segmentation(i, j) is not None for i, count in enumerate(counts) for j in range(count))

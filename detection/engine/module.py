@@ -1,13 +1,14 @@
 """The detector in Lightning's hands: what is computed at each step, and what is logged under which name.
 
 Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``val/loss_*`` and ``val/bbox/AP`` ...
-``val/segm/ARl`` (and the same under ``test/``).
+``val/segm/ARl`` (and the same under ``test/``); ``val/AP`` is that of masks, or of boxes where there are none.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +21,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from backbones import BackboneConfig
-from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights
+from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights, plain
 from detection.convert.pretrained import initialise
-from detection.engine.checks import check_categories, check_configs
+from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
@@ -89,6 +90,7 @@ class DetectionModule(LightningModule):
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
+        self._given_optimizer = optimizer  # Lightning's finder changes the other
         self.compile_dense: bool = compile is not False
         self._graphs = compile == "graphs"
         self.clock: Clock | None = None  # set for a step whose parts are timed
@@ -254,6 +256,7 @@ class DetectionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
         if self.trainer.state.fn == "fit":
+            checkpoint["optimizer_config"] = plain(asdict(self._given_optimizer))
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             mend(checkpoint, data.epoch_is_over)
 
@@ -265,6 +268,9 @@ class DetectionModule(LightningModule):
             check_categories(info["categories"], self.model.categories)
             # Lightning will fill in the weights, but its error would be a page long.
             check_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
+            if self.trainer.state.fn == "fit":
+                backbone: Any = self.configs["backbone"]
+                check_same_training(checkpoint, plain(asdict(self._given_optimizer)), plain(asdict(backbone)))
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -346,6 +352,8 @@ class DetectionModule(LightningModule):
             if means:
                 metrics = {"loss": sum(means)} | dict(zip(self._loss_names, means, strict=True))
             metrics |= self.evaluators[split].evaluate()
+            both = (metrics.get(f"{iou_type}/AP", math.nan) for iou_type in ("segm", "bbox"))
+            metrics["AP"] = next((ap for ap in both if not math.isnan(ap)), math.nan)
         metrics = self.trainer.strategy.broadcast(metrics)
         self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
         if not self.trainer.sanity_checking:

@@ -49,8 +49,12 @@ class OptimizerConfig:
         """Refuse settings that no optimizer can have.
 
         Raises:
-            ValueError: a layer decay that is no share.
+            ValueError: a rate or decay below zero, or a layer decay that is no share.
         """
+        if self.lr < 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"model.optimizer.lr {self.lr} and model.optimizer.weight_decay {self.weight_decay} must not be below 0"
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"model.optimizer.layer_decay is {self.layer_decay}; it is a share, above 0 and at most 1")
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from detection.engine.average import Average, AverageConfig
@@ -23,6 +23,7 @@ from detection.engine.callbacks import (
     Lines,
     MetricsFile,
     RunRecord,
+    StopEarly,
     TellPlace,
     Throughput,
     ValidateAtEnd,
@@ -32,6 +33,14 @@ from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.pictures import Pictures
 from detection.engine.shares import Shares
 from detection.engine.signals import SaveAndStop
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+BEST = "val/AP"
+"""The metric that tells which checkpoint is best: AP of masks, or of boxes where there are none."""
 
 
 @dataclass(frozen=True)
@@ -105,23 +114,51 @@ def refuse_another_run(folder: str | Path) -> None:
         raise InputError(f"run.folder {folder} has {found}: go on with --resume auto, or take another folder")
 
 
-def keep_metrics(config: RunConfig) -> None:
-    """Save the curve of a run that goes on in its old folder from being overwritten."""
+def hold(folder: str | Path) -> IO[str] | None:
+    """Keep other processes from training into a folder, as long as the file that comes back is open.
+
+    None where the system or the file system knows no such locks.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written.
+    """
+    if fcntl is None:
+        return None
+    with user_input():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = open(Path(folder) / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by the loader's workers
+    except (BlockingIOError, PermissionError) as error:
+        raise InputError(f"run.folder {folder}: another run is training into it; take another folder") from error
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def keep_metrics(config: RunConfig) -> Path | None:
+    """Save the curve of a run that goes on in its old folder from being overwritten; where it is then."""
     if config.folder is None:
-        return
+        return None
     old = Path(config.folder) / "metrics.csv"
-    if old.is_file():
-        others = len(list(old.parent.glob("metrics_*.csv")))
-        os.replace(old, old.with_name(f"metrics_{others}.csv"))
+    if not old.is_file():
+        return None
+    kept = old.with_name(f"metrics_{len(list(old.parent.glob('metrics_*.csv')))}.csv")
+    os.replace(old, kept)
+    return kept
 
 
-def callbacks(
-    config: RunConfig, monitor: str, given: Sequence[Callback] = (), bar: bool = True, save: bool = True
-) -> list[Callback]:
+def put_back(kept: Path) -> None:
+    """Undo :func:`keep_metrics` if no new curve was written."""
+    if not kept.with_name("metrics.csv").exists():
+        os.replace(kept, kept.with_name("metrics.csv"))
+
+
+def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = True, save: bool = True) -> list[Callback]:
     """What every run has.
 
     Args:
-        monitor: the metric that tells which checkpoint is best.
         given: the user's own; a progress bar among them replaces ours.
         bar: show progress at all.
         save: write checkpoints.
@@ -134,14 +171,13 @@ def callbacks(
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-        ours.append(ModelCheckpoint(filename="best", monitor=monitor, mode="max", **options))
+        ours.append(ModelCheckpoint(filename="best", monitor=BEST, mode="max", **options))
         last = LastCheckpoint(config.save_minutes)
         ours += [last, SaveAndStop(last)]
     if config.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
-        # AP is NaN where a validation set has no objects; that is no reason to stop.
-        ours.append(EarlyStopping(monitor, patience=config.early_stopping, mode="max", check_finite=False))
+        ours.append(StopEarly(BEST, patience=config.early_stopping, mode="max", check_finite=False))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar(refresh_rate=10) if sys.stderr.isatty() else Lines())
     return ours

@@ -112,3 +112,14 @@ def test_help_explains_the_settings():
 def test_importing_the_package_is_light():
     code = "import sys, detection; assert not {'lightning', 'torch', 'albumentations'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_resuming_finds_the_folder_in_a_config(tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"run: {{folder: {tmp_path / 'run'}}}\n")
+    given = ["fit", "--config", str(tmp_path / "mine.yaml"), "--resume", "auto"]
+    assert complete(given) == given[:-2]
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        complete(given)

@@ -25,6 +25,18 @@ def test_later_rows_of_a_step_win_and_gaps_are_no_points(run):
     assert math.isnan(curves["train/loss"][-1][1])
 
 
+def test_a_run_that_was_resumed_has_the_curves_of_all_its_starts(run):
+    later, earlier = run / "metrics.csv", run / "metrics_0.csv"
+    later.rename(earlier)
+    with pytest.raises(ValueError, match=r"metrics\.csv: cannot be read"):
+        read_run(run)
+    later.write_text("epoch,step,train/loss\n1,60,0.25\n2,70,0.125\n")
+    curves = read_run(run)
+    assert curves["train/loss"][-2:] == [(60, 0.25), (70, 0.125)]
+    assert dict(curves["train/loss"])[40] == 0.5
+    assert read_run(later)["train/loss"] == [(60, 0.25), (70, 0.125)]
+
+
 def test_smoothing_is_a_mean_of_what_is_finite():
     assert smooth([(0, 1.0), (1, 3.0), (2, math.nan), (3, 5.0)], 3) == [(0, 2.0), (1, 2.0), (2, 4.0), (3, 5.0)]
     assert smooth([(0, math.nan)], 1) == []

@@ -12,6 +12,7 @@ from detection.engine.callbacks import (
     LastCheckpoint,
     Lines,
     MetricsFile,
+    StopEarly,
     ValidateAtEnd,
     frozen_table,
     short_metrics,
@@ -35,6 +36,15 @@ def make_trainer(**values):
 
 def outputs(**terms):
     return {"terms": {name: torch.tensor(value) for name, value in terms.items()}}
+
+
+def test_an_ap_that_is_no_number_is_no_reason_to_stop_and_stopping_is_told(caplog):
+    stop = StopEarly("val/AP", patience=2, mode="max", check_finite=False)
+    stops = [stop._evaluate_stopping_criteria(torch.tensor(ap))[0] for ap in (0.2, math.nan, math.nan, math.nan, 0.1)]
+    assert stops == [False] * 5
+    with caplog.at_level("INFO"):
+        assert stop._evaluate_stopping_criteria(torch.tensor(0.2))[0]
+    assert "Stopped early: val/AP has not been better in 2 validations" in caplog.text
 
 
 CPU = SimpleNamespace(device=torch.device("cpu"), named_parameters=list)

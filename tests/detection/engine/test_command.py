@@ -51,8 +51,10 @@ def test_what_is_logged(trained):
     told = [sum(float(row[f"train/{name}"]) for name in shares) for row in rows if row["train/share_data"]]
     assert told == pytest.approx([1, 1, 1])  # all but the first step
     assert {key for key in rows[0] if key.startswith("val/")} == {f"val/{name}" for name in losses} | {
-        f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics
+        "val/AP",
+        *(f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics),
     }
+    assert all(row["val/AP"] == row["val/segm/AP"] for row in rows)
     first = rows[0]
     # lr 0.02 for 16 images, 2 here; 4 steps are too few for a warm-up
     assert float(first["train/lr"]) == pytest.approx(0.02 * 2 / 16)
@@ -301,10 +303,64 @@ def test_of_two_ranks_the_first_alone_keeps_the_old_curve(run, tmp_path, monkeyp
         monkeypatch.setenv(name, value)
     for module in (lightning.fabric.utilities.rank_zero, lightning.pytorch.utilities.rank_zero):
         monkeypatch.setattr(module.rank_zero_only, "rank", rank)  # Lightning sets it; put back at the end
-    monkeypatch.setattr(lightning.Trainer, "fit", lambda *args, **kwargs: None)
-    (tmp_path / "metrics.csv").write_text("old")
+    curve = tmp_path / "metrics.csv"
+    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: None if rank else curve.write_text("new"))
+    curve.write_text("old")
     assert run("fit", "--run.folder", str(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp") == 0
-    assert {path.name for path in tmp_path.glob("*.csv")} == {"metrics.csv" if rank else "metrics_0.csv"}
+    found = {path.name: path.read_text() for path in tmp_path.glob("*.csv")}
+    assert found == {"metrics.csv": "old"} if rank else {"metrics.csv": "new", "metrics_0.csv": "old"}
+
+
+def test_what_was_not_begun_leaves_the_record_of_a_run_as_it_was(run, tmp_path, capsys):
+    assert run("fit", "--run.folder", "out") == 0
+    files = {name: (tmp_path / "out" / name).read_bytes() for name in ("config.yaml", "metrics.csv")}
+    for options, message in (
+        (("--model.fpn.channels", "8"), "instead of"),  # weights that do not fit
+        (("--model.optimizer.lr", "0.5"), "model.optimizer.lr is 0.5, and 0.02 in the run that goes on"),
+        (("--model.optimizer.name", "adamw"), "model.optimizer.name is adamw, and sgd in the run"),
+        (("--model.backbone.freeze", "2"), "model.backbone.freeze is 2, and 0 in the run"),
+    ):
+        assert run("fit", "--run.folder", "out", "--resume", "auto", *options) == 2
+        assert message in capsys.readouterr().err
+        assert files == {name: (tmp_path / "out" / name).read_bytes() for name in files}
+    assert run("fit", "--run.folder", "out", "--resume", "auto") == 0  # it has ended, and trains no more
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"metrics.csv"}
+
+
+def test_the_saved_config_begins_the_run_anew(run, tmp_path):
+    assert run("fit", "--run.folder", "first") == 0
+    weights = str(tmp_path / "first/checkpoints/last.ckpt")
+    assert run("fit", "--run.folder", "second", "--model.weights", weights) == 0
+    again = ("--run.folder", "second", "--resume", "auto", "--model.weights", weights)
+    assert run("fit", *again, "--model.schedule.length", "2") == 0
+    config = yaml.safe_load((tmp_path / "second/config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["model"]["weights"] == weights
+
+
+def test_where_validation_has_no_masks_the_best_is_that_of_the_boxes(run, shapes, tmp_path):
+    content = json.loads((shapes / "annotations/instances_val.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    options = ("--data.val.annotations", str(tmp_path / "val.json"), "--data.allow_outside_root", "true")
+    assert run("fit", "--run.folder", "out", *options) == 0
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["val/segm/AP"] is None
+    assert metrics["val/AP"] == metrics["val/bbox/AP"] is not None
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_a_detector_that_has_learned_nothing_is_not_evaluated(run, capsys, subcommand):
+    assert run(subcommand) == 2
+    assert f"{subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights" in capsys.readouterr().err
+
+
+def test_evaluating_a_run_leaves_its_config(run, trained):
+    before = (trained / "config.yaml").read_bytes()
+    checkpoint = str(trained / "checkpoints/last.ckpt")
+    assert run("validate", "--config", str(trained / "config.yaml"), "--ckpt_path", checkpoint) == 0
+    assert (trained / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.slow

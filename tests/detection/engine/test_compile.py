@@ -44,12 +44,13 @@ def graphs(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, mixed, graphs, monkeypatch, tmp_path):
+def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, trained, mixed, graphs, monkeypatch, tmp_path):
     monkeypatch.setattr(datamodule, "COMMON", 1)
 
     def run(compiled: str) -> dict[str, float]:
         folder = tmp_path / compiled
         options = ["--data.root", str(mixed), "--run.folder", str(folder), "--model.compile", compiled]
+        options += ["--ckpt_path", str(trained / "checkpoints/last.ckpt")]
         assert main(["validate", "--config", str(tiny_config), *options]) == 0
         metrics = json.loads((folder / "metrics.json").read_text())
         return {name: -1 if value is None else value for name, value in metrics.items()}

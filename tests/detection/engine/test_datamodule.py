@@ -1,4 +1,5 @@
 import json
+import math
 import random
 import shutil
 from types import SimpleNamespace
@@ -53,6 +54,24 @@ def test_classes_come_from_the_annotations(shapes):
     written = json.loads((shapes / VAL.annotations).read_text())["categories"]
     assert data.categories.names == tuple(category["name"] for category in written)
     assert data.categories.ids == tuple(category["id"] for category in written)
+
+
+def test_without_a_mask_to_learn_from_there_is_no_mask_head(copy):
+    def bare(content):
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = []
+
+    change(copy / TRAIN.annotations, bare)
+    with pytest.raises(InputError, match=r"has no mask to learn from; .* --model\.mask_head null"):
+        make(copy, masks=True).setup("fit")
+    make(copy).setup("fit")
+    make(copy, masks=True).setup("validate")
+
+
+@pytest.mark.parametrize("flip", [-0.1, 2, math.nan])
+def test_a_flip_is_a_probability(shapes, flip):
+    with pytest.raises(InputError, match=r"data\.flip .* from 0 to 1"):
+        make(shapes, flip=flip)
 
 
 def test_batches_are_shared_out(shapes):

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,13 @@ from detection.engine.run import (
     callbacks,
     checkpoint_in,
     folder,
+    hold,
     keep_metrics,
     loggers,
     refuse_another_run,
 )
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def of(kind, found):
@@ -80,18 +86,36 @@ def test_a_checkpoint_that_cannot_be_reached_is_no_reason_to_begin_anew(tmp_path
         complete(["fit", "--run.folder", str(tmp_path), "--resume", "auto"])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+def test_two_processes_do_not_train_into_one_folder(tmp_path):
+    script = "import sys; from detection.engine.run import hold; kept = hold(sys.argv[1]); print('held'); input()"
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], **options) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another run is training into it; take another folder"):
+            hold(tmp_path)
+        other.kill()
+    assert hold(tmp_path) is not None
+
+
+def test_a_folder_that_cannot_be_one_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file"):
+        hold(tmp_path / "file")
+
+
 def test_the_best_checkpoint_has_the_highest_ap():
-    (best,) = of(ModelCheckpoint, callbacks(RunConfig(), "val/segm/AP"))
-    assert (best.monitor, best.mode, best.filename) == ("val/segm/AP", "max", "best")
+    (best,) = of(ModelCheckpoint, callbacks(RunConfig()))
+    assert (best.monitor, best.mode, best.filename) == ("val/AP", "max", "best")
 
 
 def test_early_stopping_and_pictures_by_choice():
-    assert not of(EarlyStopping, callbacks(RunConfig(), "val/bbox/AP"))
-    found = callbacks(RunConfig(early_stopping=5, pictures=0), "val/bbox/AP")
+    assert not of(EarlyStopping, callbacks(RunConfig()))
+    found = callbacks(RunConfig(early_stopping=5, pictures=0))
     assert of(EarlyStopping, found)[0].patience == 5
     assert not of(Pictures, found)
 
 
 def test_the_users_progress_bar_replaces_ours():
-    assert not of(Lines, callbacks(RunConfig(), "val/bbox/AP", [TQDMProgressBar()]))
-    assert not of(Lines, callbacks(RunConfig(), "val/bbox/AP", bar=False))
+    assert not of(Lines, callbacks(RunConfig(), [TQDMProgressBar()]))
+    assert not of(Lines, callbacks(RunConfig(), bar=False))
