@@ -61,7 +61,7 @@ QUIET = (
     "The dirpath has changed",  # a run that goes on in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
     "sync_dist=True)` when logging",  # the first rank has told the others
-    "Experiment logs directory",  # the curve of a run that goes on is kept
+    "exists and is not empty",  # the folder of a run that goes on; its curve and checkpoints are kept
     "overrides the configure_model callback",  # that does nothing where weights are averaged
 )
 """Warnings about what is as it should be."""
