@@ -178,6 +178,6 @@ def _pixels(image: str | Path | np.ndarray | Tensor, model: FasterRCNN) -> np.nd
     if array.ndim != 3 or array.shape[2] != channels or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"image: expected uint8 or uint16{' RGB' if channels == 3 else ''}, an array (H, W, {channels}) or a "
-            f"tensor ({channels}, H, W), got {tuple(image.shape)} {image.dtype}"
+            f"tensor ({channels}, H, W), got {tuple(getattr(image, 'shape', array.shape))} {array.dtype}"
         )
     return to_depth(array, model.depth)

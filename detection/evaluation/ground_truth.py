@@ -26,8 +26,9 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     listed are left out with a warning, and so are, with ``masks``, those without a segmentation.
 
     Raises:
-        ValueError: what cannot be repaired, by file and annotation id: double image ids, unknown categories, boxes
-            or polygons that are not finite, RLE that does not fit its image.
+        ValueError: what cannot be repaired, by file and annotation id: double image ids, ids that are no integers,
+            unknown categories or such without a name, boxes or polygons that are not finite, RLE that does not fit its
+            image.
     """
     source = "ground truth"
     if isinstance(ground_truth, str | Path):
@@ -35,47 +36,77 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         ground_truth = read_json(ground_truth)
     if not isinstance(ground_truth, Mapping) or not {"images", "categories"} <= ground_truth.keys():
         raise ValueError(f"{source}: expected a COCO dict with images, annotations and categories")
-    images = {int(image["id"]): image for image in ground_truth["images"]}
+    images = {_id(image, "id", f"{source}: images[{k}]"): image for k, image in enumerate(ground_truth["images"])}
     if len(images) < len(ground_truth["images"]):
         raise ValueError(f"{source}: {len(ground_truth['images']) - len(images)} image ids occur twice")
-    known = {int(category["id"]) for category in ground_truth["categories"]}
+    categories = [_clean_category(c, f"{source}: categories[{k}]") for k, c in enumerate(ground_truth["categories"])]
+    known = {category["id"] for category in categories}
 
     annotations: list[dict[str, Any]] = []
     homeless = maskless = 0
     for annotation in ground_truth.get("annotations", ()):
         where = f"{source}: annotation {annotation.get('id')}"
-        image = images.get(annotation["image_id"])
+        image_id = _id(annotation, "image_id", where)
+        image = images.get(image_id)
         if image is None:
             homeless += 1
             continue
-        if annotation["category_id"] not in known:
-            raise ValueError(f"{where}: category {annotation['category_id']} is not among the categories")
-        if masks and not annotation.get("segmentation"):
+        category_id = _id(annotation, "category_id", where)
+        if category_id not in known:
+            raise ValueError(f"{where}: category {category_id} is not among the categories")
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, list):
+            segmentation = [part for part in segmentation if not isinstance(part, list) or part]
+        if masks and not segmentation:
             maskless += 1
             continue
-        annotations.append(_clean_annotation(annotation, image, masks, where) | {"id": len(annotations) + 1})
+        try:
+            clean = _clean_annotation(annotation, segmentation, image, masks)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}") from None
+        clean |= {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
+        annotations.append(clean)
     if homeless:
         warnings.warn(f"{source}: {homeless} annotations belong to no listed image and are not scored", stacklevel=3)
     if maskless:
         warnings.warn(f"{source}: {maskless} objects have no mask and are left out of the segm scores", stacklevel=3)
     return {
         "info": {},
-        "images": [{key: image[key] for key in IMAGE_KEYS if key in image} for image in images.values()],
-        "categories": [
-            {"id": c["id"], "name": str(c["name"])} | ({"frequency": c["frequency"]} if "frequency" in c else {})
-            for c in ground_truth["categories"]
+        "images": [
+            {key: image[key] for key in IMAGE_KEYS if key in image} | {"id": id} for id, image in images.items()
         ],
+        "categories": categories,
         "annotations": annotations,
     }
 
 
+def _id(entry: Mapping[str, Any], key: str, where: str) -> int:
+    """An id as training reads it: 17, 17.0 and "17" are one."""
+    value = entry.get(key)
+    try:
+        number = int(value)  # type: ignore[arg-type]
+        if isinstance(value, str) or number == value:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{where}: {key} is {value!r}, but must be an integer")
+
+
+def _clean_category(category: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if category.get("name") is None:
+        raise ValueError(f"{where} has no name")
+    clean = {"id": _id(category, "id", where), "name": str(category["name"])}
+    return clean | ({"frequency": category["frequency"]} if "frequency" in category else {})
+
+
 def _clean_annotation(
-    annotation: Mapping[str, Any], image: Mapping[str, Any], masks: bool, where: str
+    annotation: Mapping[str, Any], segmentation: Any, image: Mapping[str, Any], masks: bool
 ) -> dict[str, Any]:
-    segmentation, box, area = (annotation.get(key) for key in ("segmentation", "bbox", "area"))
+    """All but the ids; what is raised is still without the place."""
+    box, area = annotation.get("bbox"), annotation.get("area")
     rle = None
     if segmentation and (masks or box is None or area is None):
-        segmentation = _checked_segmentation(segmentation, image, where)
+        segmentation = _checked_segmentation(segmentation, image)
         if box is None or area is None:
             rle = _to_rle(segmentation, image)
     if box is not None:
@@ -83,17 +114,15 @@ def _clean_annotation(
     elif rle is not None:
         box = coco_mask.toBbox(rle).tolist()
     else:
-        raise ValueError(f"{where}: has neither bbox nor segmentation")
+        raise ValueError("has neither bbox nor segmentation")
     if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
-        raise ValueError(f"{where}: box is {box}, but must be four finite numbers x, y, width >= 0, height >= 0")
+        raise ValueError(f"box is {box}, but must be four finite numbers x, y, width >= 0, height >= 0")
     if area is None:
         area = box[2] * box[3] if rle is None else coco_mask.area(rle)
     area = float(area)
     if not np.isfinite(area):
-        raise ValueError(f"{where}: area is {area}; remove it to have it computed")
+        raise ValueError(f"area is {area}; remove it to have it computed")
     clean = {
-        "image_id": int(annotation["image_id"]),
-        "category_id": int(annotation["category_id"]),
         "bbox": box,
         "area": area,
         "iscrowd": int(annotation.get("iscrowd") or 0),
@@ -101,19 +130,16 @@ def _clean_annotation(
     return clean | {"segmentation": segmentation} if masks else clean
 
 
-def _checked_segmentation(segmentation: Any, image: Mapping[str, Any], where: str) -> Any:
+def _checked_segmentation(segmentation: Any, image: Mapping[str, Any]) -> Any:
     """Polygons as lists of floats, or an RLE that fits the image."""
     if not {"height", "width"} <= image.keys():
-        raise ValueError(f"{where}: its image {image['id']} has no height and width, which masks need")
+        raise ValueError(f"its image {image['id']} has no height and width, which masks need")
     if isinstance(segmentation, Mapping):
         if list(segmentation.get("size", ())) != [image["height"], image["width"]]:
             raise ValueError(
-                f"{where}: RLE of size {segmentation.get('size')} in an image of {image['height']} x {image['width']}"
+                f"RLE of size {segmentation.get('size')} in an image of {image['height']} x {image['width']}"
             )
-        try:
-            runs = run_lengths(segmentation)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from None
+        runs = run_lengths(segmentation)
         counts = segmentation["counts"]
         size = [int(image["height"]), int(image["width"])]
         return {"size": size, "counts": counts if isinstance(counts, str | bytes) else runs.tolist()}
@@ -122,9 +148,9 @@ def _checked_segmentation(segmentation: Any, image: Mapping[str, Any], where: st
     polygons = [np.asarray(polygon, dtype=np.float64).ravel() for polygon in segmentation]
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"{where}: polygon of {len(polygon)} numbers; it takes x, y of at least three points")
+            raise ValueError(f"polygon of {len(polygon)} numbers; it takes x, y of at least three points")
         if not (np.abs(polygon) < FARTHEST).all():
-            raise ValueError(f"{where}: polygon with coordinates that are not finite, or beyond {FARTHEST:g}")
+            raise ValueError(f"polygon with coordinates that are not finite, or beyond {FARTHEST:g}")
     return [polygon.tolist() for polygon in polygons]
 
 

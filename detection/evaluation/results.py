@@ -16,8 +16,10 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import orjson
+from pycocotools import mask as coco_mask
 
 from detection.memory import no_garbage_collection
+from detection.ops.masks import run_lengths
 
 
 def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
@@ -84,6 +86,26 @@ def read_json(path: str | Path) -> Any:
             return json.loads(content)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a JSON file: {error}") from None
+
+
+def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[dict[str, Any]]:
+    """Masks with the boxes around them, as pycocotools' loadRes gives them to results without a box.
+
+    Such a box is small, medium or large by its own area, as any other, where pycocotools takes that of the mask.
+
+    Raises:
+        ValueError: an RLE that does not fit its own size; begins with ``where``.
+    """
+    boxed = []
+    for index, result in enumerate(results):
+        height, width = result["segmentation"]["size"]
+        try:
+            runs = run_lengths(result["segmentation"]).tolist()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: result {index}: {error}") from None
+        rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        boxed.append({**result, "bbox": coco_mask.toBbox(rle).tolist()})
+    return boxed
 
 
 def check_results(results: Sequence[Any], where: str = "") -> None:

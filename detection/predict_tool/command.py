@@ -12,6 +12,7 @@ from detection.inference import Prediction, load_model, predict, predict_batch
 from detection.models.rcnn import FasterRCNN
 from detection.predict_tool.outputs import Writer
 from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
+from detection.predicting.options import LEAST, check_least
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,11 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     failed: list[str] = []
+    left_out: list[Path] = []
     try:
+        check_least(options, LEAST | {"frames": 1})
+        if not 0 <= options.score <= 1:
+            raise ValueError(f"--score {options.score:g}: must be from 0 to 1")
         device = inference_device(options.device)
         model = load_model(options.checkpoint)
         model.to(device)
-        found = sources(options.images)
+        found = sources(options.images, left_out)
         names = model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
         ids = model.categories.ids if model.categories else tuple(range(model.num_classes))
         wanted = _wanted(options.classes, names)
@@ -44,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(2, f"predict: {error}\n")
     print(f"{len(images) - len(failed)} images: {options.output}" + "".join(f", {path}" for path in written))
+    if left_out:
+        print(f"{len(left_out)} other files were left out, as {left_out[0]}")
     if failed:
         parser.exit(1, f"predict: {len(failed)} images could not be read:\n  " + "\n  ".join(failed) + "\n")
 

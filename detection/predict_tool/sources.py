@@ -1,7 +1,7 @@
 """Where images come from: files, folders, patterns, videos, a camera."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from detection.data.image import read_image
 from detection.structures import Depth
 
-IMAGES = {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+IMAGES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
+IMAGES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
+"""What :func:`~detection.data.image.read_image` reads: Pillow the header, and OpenCV the pixels."""
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 CAMERA = "camera:"
 
@@ -28,8 +30,11 @@ class Source:
     """``image``, ``video`` or ``camera``."""
 
 
-def sources(named: Sequence[str]) -> list[Source]:
+def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[Source]:
     """What files, folders (with all below), patterns and ``camera:0`` stand for.
+
+    Args:
+        left_out: takes the other files of the folders and patterns, which are neither images nor videos by their names.
 
     Raises:
         ValueError: nothing there, or two files that would write one result.
@@ -40,15 +45,15 @@ def sources(named: Sequence[str]) -> list[Source]:
         if text.startswith(CAMERA):
             found.append(Source(text.replace(":", "_"), Path(text.removeprefix(CAMERA)), "camera"))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES | VIDEOS)
+            inside = _known(path.rglob("*"), left_out)
             found += [_source(p, str(p.relative_to(path))) for p in inside]
         elif path.exists() or not glob.has_magic(text):
             found.append(_source(path, path.name))
         else:
-            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+            matches = [Path(match) for match in glob.glob(text, recursive=True)]
             if not matches:
                 raise ValueError(f"{text}: no file fits this pattern")
-            found += [_source(p, p.name) for p in matches if p.suffix.lower() in IMAGES | VIDEOS]
+            found += [_source(p, p.name) for p in _known(matches, left_out)]
     if not found:
         raise ValueError(f"no images in {', '.join(named) or 'nothing'}")
     seen: dict[str, Path] = {}
@@ -102,6 +107,17 @@ def video_writer(path: Path, like: Source, height: int, width: int) -> Any:
     capture = cv2.VideoCapture(str(like.path)) if like.kind == "video" else None
     speed = capture.get(cv2.CAP_PROP_FPS) if capture else 0
     return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), speed or 20.0, (width, height))
+
+
+def _known(paths: Iterable[Path], left_out: list[Path] | None) -> list[Path]:
+    """Images and videos, sorted; other files go into ``left_out``."""
+    known = []
+    for path in sorted(paths):
+        if path.suffix.lower() in IMAGES | VIDEOS:
+            known.append(path)
+        elif left_out is not None and path.is_file():
+            left_out.append(path)
+    return known
 
 
 def _source(path: Path, name: str) -> Source:

@@ -4,16 +4,21 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
-from detection.evaluation.results import read_results, write_results
+from detection.evaluation.results import read_json, read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
+from detection.predicting.options import LEAST, check_least
 from detection.provenance import about
 from detection.report.analysis import analyse
 from detection.report.compare import open_truth
 from detection.report.files import write
 from detection.report.processes import processes
+
+KEYS = {"bbox": "bbox", "segm": "segmentation"}
+"""What a result must hold to be scored."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _collect(options: argparse.Namespace) -> CocoEvaluator:
     """Everything that was found."""
+    check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
+    if options.protocol == "voc" and "bbox" not in (options.iou_types or ["bbox"]):
+        raise ValueError("--iou-types segm: --protocol voc scores boxes alone; leave one of them out")
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if all(source.endswith(".json") for source in options.what):
@@ -53,12 +61,50 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
         for source in options.what:
             with open(source, encoding="utf-8", errors="replace") as file:
                 beginnings += file.read(100_000)
-        keys = {"bbox": '"bbox"', "segm": '"segmentation"'}
-        types = [kind for kind, key in keys.items() if key in beginnings] or ["bbox"]
+        types = [kind for kind, key in KEYS.items() if f'"{key}"' in beginnings] or ["bbox"]
+        if options.protocol == "voc" and "bbox" not in types:
+            types = ["bbox"]
     evaluator = CocoEvaluator(options.annotations, types, options.engine, "all")
+    empty, absent = True, set(types)
     for source in options.what:  # one after the other, as half a million masks take a gigabyte
-        evaluator.add_results(read_results(source))
+        results = _results(Path(source), options.annotations, evaluator)
+        empty = empty and not results
+        absent -= {kind for kind in absent if any(KEYS[kind] in result for result in results)}
+        evaluator.add_results(results)
+        del results
+    if "segm" in absent and not empty:
+        raise ValueError(
+            f"{', '.join(options.what)}: no result has the key 'segmentation', which --iou-types segm scores"
+        )
+    if "bbox" in absent and not empty:
+        for source in options.what:
+            evaluator.add_results(with_boxes(_results(Path(source), options.annotations, evaluator), source))
     return evaluator
+
+
+def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[dict[str, Any]]:
+    """A result file; by the ``images.json`` that tools/predict.py leaves beside it, with the annotations' image ids."""
+    results = read_results(source)
+    beside = source.with_name("images.json")
+    # tools/evaluate.py may have written its results into the same folder; they have the annotations' ids.
+    if not beside.is_file() or source.name in [f"results_{kind}.json" for kind in KEYS]:
+        return results
+    listed = read_json(beside)
+    if not isinstance(listed, dict) or not isinstance(listed.get("images"), list):
+        return results
+    names = {image["id"]: image["file_name"] for image in listed["images"] if {"id", "file_name"} <= {*image}}
+    used = {result["image_id"] for result in results}
+    if not used <= names.keys():  # of other results
+        return results
+    truth = evaluator.truth(evaluator.iou_types[0])
+    ids = {image["file_name"]: image["id"] for image in truth["images"] if "file_name" in image}
+    lost = sorted(names[id] for id in used if names[id] not in ids)
+    if lost:
+        raise ValueError(f"{beside}: {lost[0]} is no file name of {annotations}, so that its image id is not known")
+    if all(ids[names[id]] == id for id in used):
+        return results
+    print(f"{source}: its image ids are not those of {annotations}; matched by the file names in {beside}")
+    return [result | {"image_id": ids[names[result["image_id"]]]} for result in results]
 
 
 def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:

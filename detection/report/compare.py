@@ -12,6 +12,7 @@ from typing import Any
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import STATISTICS, hotcoco_evaluation
 from detection.evaluation.results import read_results
+from detection.predicting.options import check_least
 from detection.provenance import checksum
 from detection.report.files import plain
 from detection.report.frame import frame
@@ -197,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="write comparison.html and comparison.json into this folder")
     options = parser.parse_args(arguments)
     try:
+        check_least(options, {"resamplings": 0})
         found = compare(options.first, options.second, options.annotations, options.resamplings)
     except (OSError, ValueError) as error:
         parser.exit(2, f"compare: {error}\n")

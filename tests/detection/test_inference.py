@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from backbones import BackboneConfig
 from detection import predict
@@ -68,6 +69,15 @@ def test_other_arrays_are_refused(model, shape):
         predict(model, np.zeros(shape, np.uint8))
     with pytest.raises(ValueError, match="expected uint8 or uint16 RGB"):
         predict(model, np.zeros((50, 80, 3), np.float32))
+
+
+def test_what_is_no_array_is_refused_by_what_numpy_makes_of_it(model, pixels):
+    with pytest.raises(ValueError, match=r"got \(50, 80\) uint8"):
+        predict(model, Image.fromarray(pixels).convert("L"))
+    with pytest.raises(ValueError, match=r"got \(3,\) int64"):
+        predict(model, [1, 2, 3])
+    with pytest.raises(ValueError, match=r"got \(4, 50, 80\) uint8"):  # as it was given
+        predict(model, torch.zeros(4, 50, 80, dtype=torch.uint8))
 
 
 def test_a_batch_gives_what_one_after_the_other_gives(model, pixels):

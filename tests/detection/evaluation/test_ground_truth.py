@@ -61,6 +61,22 @@ def test_every_form_of_segmentation() -> None:
     assert only(coco(segmentation=[np.array(POLYGON[0]).reshape(4, 2)]))["segmentation"] == POLYGON
 
 
+def test_ids_that_are_digits_or_floats_are_numbers() -> None:
+    truth = coco(image_id="4", category_id="9")
+    truth["images"][0]["id"], truth["categories"][0]["id"] = "4", 9.0
+    clean = clean_ground_truth(truth, masks=True)
+    assert clean == clean_ground_truth(coco(), masks=True)
+    ids = [clean["images"][0]["id"], clean["categories"][0]["id"], clean["annotations"][0]["image_id"]]
+    assert [(type(id), id) for id in ids] == [(int, 4), (int, 9), (int, 4)]
+
+
+def test_an_empty_polygon_is_none() -> None:
+    assert only(coco(segmentation=[[], *POLYGON]))["segmentation"] == POLYGON
+    assert only(coco(segmentation=[[]], area=None), masks=False)["area"] == 50  # of the box
+    with pytest.warns(UserWarning, match="1 objects have no mask"):
+        assert clean_ground_truth(coco(segmentation=[[]]), masks=True)["annotations"] == []
+
+
 def test_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="1 objects have no mask"):
         assert clean_ground_truth(coco(segmentation=None), masks=True)["annotations"] == []
@@ -72,6 +88,11 @@ def test_left_out_with_a_warning() -> None:
     ("changes", "message"),
     [
         ({"category_id": 3}, "annotation 1: category 3"),
+        ({"image_id": None}, "annotation 1: image_id is None"),
+        ({"image_id": "a"}, "annotation 1: image_id is 'a', but must be an integer"),
+        ({"category_id": 9.5}, "annotation 1: category_id is 9.5"),
+        ({"category_id": None}, "annotation 1: category_id is None"),
+        ({"iscrowd": "no"}, "annotation 1: invalid literal"),
         ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1: box"),
         ({"bbox": [1, 2, -1, 4]}, "annotation 1: box"),
         ({"bbox": [1, 2, 3]}, "annotation 1: box"),
@@ -101,6 +122,16 @@ def test_files(tmp_path: Path) -> None:
         clean_ground_truth(path, masks=True)
     path.write_text("[]")
     with pytest.raises(ValueError, match="expected a COCO dict"):
+        clean_ground_truth(path, masks=True)
+    truth = coco()
+    truth["images"][0]["id"] = "word"
+    path.write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match=r"truth\.json: images\[0\]: id is 'word', but must be an integer"):
+        clean_ground_truth(path, masks=True)
+    truth = coco()
+    del truth["categories"][0]["name"]
+    path.write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match=r"truth\.json: categories\[0\] has no name"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     truth["images"] *= 2

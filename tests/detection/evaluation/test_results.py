@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.evaluation.results import read_results, write_results
+from detection.evaluation.results import read_results, with_boxes, write_results
 
 BOX = {"image_id": 7, "category_id": 90, "bbox": [1.5, 2.0, 3.25, 4.0], "score": 0.1 + 0.2}
 MASK = {"image_id": 7, "category_id": 90, "segmentation": {"size": [4, 4], "counts": "52203"}, "score": 1.0}
@@ -58,3 +58,12 @@ def test_what_is_refused(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         read_results(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("counts", ["52203", b"52203", [5, 2, 2, 2, 5]])
+def test_the_box_of_a_mask(counts: str | bytes | list[int]) -> None:
+    """Down the columns of 4: pixels 5, 6 are column 1, rows 1, 2; pixels 9, 10 are column 2, rows 1, 2."""
+    mask = MASK | {"segmentation": {"size": [4, 4], "counts": counts}}
+    assert with_boxes([mask], "x") == [mask | {"bbox": [1, 1, 2, 2]}]
+    with pytest.raises(ValueError, match=r"^x\.json: result 0: RLE"):
+        with_boxes([MASK | {"segmentation": {"size": [4, 5], "counts": counts}}], "x.json")

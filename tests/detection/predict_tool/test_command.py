@@ -65,6 +65,15 @@ def test_only_some_classes(folder):
     assert stop.value.code == 2
 
 
+def test_files_that_are_left_out_are_counted(folder, capsys):
+    cv2.imwrite(str(folder / "images" / "a.gif"), np.zeros((8, 8, 3), np.uint8))
+    for name in ("b.txt", "c.txt"):
+        (folder / "images" / name).touch()
+    run(folder, folder / "images")
+    assert "4 images" in (told := capsys.readouterr().out)
+    assert f"2 other files were left out, as {folder / 'images' / 'b.txt'}" in told
+
+
 def test_a_broken_image_is_named_at_the_end(folder, capsys):
     (folder / "images" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(SystemExit) as stop:
@@ -72,6 +81,25 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
     assert stop.value.code == 1
     assert "broken.jpg" in capsys.readouterr().err
     assert len(list((folder / "out").glob("*.jpg"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--score", "50"], "--score 50: must be from 0 to 1"),
+        (["--score", "nan"], "--score nan: must be from 0 to 1"),
+        (["--size", "0", "0"], "--size 0 0: must be at least 1"),
+        (["--short-sides", "64", "0"], "--short-sides 64 0: must be at least 1"),
+        (["--tile", "0"], "--tile 0: must be at least 32"),
+        (["--batch", "0"], "--batch 0: must be at least 1"),
+        (["--frames", "0"], "--frames 0: must be at least 1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(folder, capsys, option, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["any.ckpt", str(folder / "images"), "--output", str(folder / "out"), *option])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"predict: {message}\n"
 
 
 @pytest.mark.parametrize("how", [["--flip"], ["--short-sides", "48", "64"], ["--tile", "48"], ["--size", "48", "96"]])

@@ -1,8 +1,9 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from detection.predict_tool.sources import batches, frames, sources
+from detection.predict_tool.sources import IMAGES, batches, frames, sources
 
 
 @pytest.fixture
@@ -25,6 +26,28 @@ def test_folders_patterns_and_files(folder):
     assert names(folder / "**" / "c.*") == ["c.jpg"]
     assert names(folder / "b.jpg", folder / "deep" / "c.jpg") == ["b.jpg", "c.jpg"]
     assert sources(["camera:0"])[0].kind == "camera"
+
+
+def test_other_files_are_told(folder):
+    left_out = []
+    sources([str(folder), str(folder / "*.txt"), str(folder / "b.jpg")], left_out)
+    assert left_out == [folder / "notes.txt"] * 2
+
+
+def test_every_ending_that_can_be_read_is_taken(tmp_path):
+    pixels = np.full((8, 10, 3), 200, np.uint8)
+    others = [".gif", ".jfif", ".pgm", ".ppm", ".jp2", ".avif"]
+    for ending in IMAGES.union(others) - {".npy"}:
+        path = tmp_path / f"{ending[1:]}{ending}"
+        if ending in (".dib", ".ras"):  # Pillow's has no file header, or it has none
+            assert cv2.imwrite(str(path), pixels)
+        else:
+            Image.fromarray(pixels).save(path)
+    failed = []
+    read = list(batches(sources([str(tmp_path)]), 1, failed))
+    assert not failed
+    assert {some[0][0].path.suffix for some in read} >= {".jpg", ".png", *others}
+    assert all(some[0][1].shape == (8, 10, 3) for some in read)
 
 
 def test_nothing_and_doubles_are_refused(folder, tmp_path):

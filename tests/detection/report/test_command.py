@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
@@ -7,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from backbones import BackboneConfig
 from detection.checkpoint import save_model
+from detection.evaluation.results import read_results, with_boxes
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
@@ -68,6 +73,18 @@ def test_both_engines_and_voc(folder, tmp_path, capsys):
     assert "AP50 0." in capsys.readouterr().out
 
 
+def test_voc_scores_the_boxes_of_masks(shared_data, tmp_path, capsys):
+    data = shared_data / "coco_eval_reference"
+    masks = data / "instances_val2014_fakesegm100_results.json"
+    annotations = str(data / "instances_val2014_100.json")
+    main([str(masks), "--annotations", annotations, "--output", str(tmp_path), "--protocol", "voc"])
+    told = capsys.readouterr().out
+    (tmp_path / "boxes.json").write_text(json.dumps(with_boxes(read_results(masks), masks)))
+    main([str(tmp_path / "boxes.json"), "--annotations", annotations, "--output", str(tmp_path), "--protocol", "voc"])
+    assert capsys.readouterr().out == told
+    assert "AP50 0." in told
+
+
 def test_published_numbers(shared_data, tmp_path, capsys):
     data = shared_data / "coco_eval_reference"
     files = [str(data / f"instances_val2014_fake{kind}100_results.json") for kind in ("bbox", "segm")]
@@ -76,6 +93,69 @@ def test_published_numbers(shared_data, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "bbox:  AP 0.505  AP50 0.697  AP75 0.573  APs 0.586  APm 0.519  APl 0.501  AR1 0.387" in out
     assert "segm:  AP 0.320  AP50 0.562  AP75 0.299  APs 0.387  APm 0.310  APl 0.327  AR1 0.268" in out
+
+
+def numbered(truth: dict, results: list[dict], folder: Path) -> str:
+    """What tools/predict.py writes: image ids from 1 in the order of the names, which is not that of the ids here."""
+    names = sorted(image["file_name"] for image in truth["images"])
+    ids = {image["id"]: names.index(image["file_name"]) + 1 for image in truth["images"]}
+    images = [{"id": k + 1, "file_name": name} for k, name in enumerate(names)]
+    (folder / "images.json").write_text(json.dumps({"images": images}))
+    (folder / "found.json").write_text(json.dumps([r | {"image_id": ids[r["image_id"]]} for r in results]))
+    return str(folder / "found.json")
+
+
+def test_image_ids_of_predict_are_matched_by_file_name(folder, truth, results, tmp_path, capsys):
+    rest = ["--annotations", str(folder / "truth.json"), "--output", str(tmp_path / "out"), "--resamplings", "0"]
+    main([str(folder / "results.json"), *rest])
+    of_the_ids = capsys.readouterr().out
+    found = numbered(truth, results, tmp_path)
+    main([found, *rest])
+    told, *others = capsys.readouterr().out.splitlines()
+    assert others == of_the_ids.splitlines()
+    assert "matched by the file names" in told
+    (tmp_path / "results_bbox.json").write_text(json.dumps(results))  # ours, with the ids of the annotations
+    main([str(tmp_path / "results_bbox.json"), *rest])
+    assert capsys.readouterr().out == of_the_ids
+    (tmp_path / "images.json").write_text(json.dumps({"images": truth["images"]}))
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    main([found, *rest])
+    assert capsys.readouterr().out == of_the_ids
+
+
+def test_image_ids_of_other_files_are_refused(folder, truth, results, tmp_path, capsys):
+    found = numbered(truth, results, tmp_path)
+    images = json.loads((tmp_path / "images.json").read_text())
+    images["images"][0]["file_name"] = "elsewhere.png"
+    (tmp_path / "images.json").write_text(json.dumps(images))
+    with pytest.raises(SystemExit):
+        main([found, "--annotations", str(folder / "truth.json"), "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert all(name in told for name in ("images.json", "truth.json", "elsewhere.png"))
+
+
+def test_masks_alone_are_scored_as_boxes_by_their_boxes(shared_data, tmp_path, capsys):
+    data = shared_data / "coco_eval_reference"
+    masks, annotations = data / "instances_val2014_fakesegm100_results.json", data / "instances_val2014_100.json"
+    rest = ["--annotations", str(annotations), "--output", str(tmp_path), "--resamplings", "0", "--iou-types", "bbox"]
+    main([str(masks), *rest])
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        judge = COCOeval(truth, truth.loadRes(str(masks)), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    told = [float(number) for number in capsys.readouterr().out.splitlines()[0].split()[2::2]]
+    # Not those by size, for which pycocotools takes the mask's area.
+    assert [told[k] for k in (0, 1, 2, 6, 7, 8)] == [round(float(judge.stats[k]), 3) for k in (0, 1, 2, 6, 7, 8)]
+
+
+def test_boxes_alone_are_not_scored_as_masks(folder, tmp_path, capsys):
+    arguments = ["--annotations", str(folder / "truth.json"), "--output", str(tmp_path), "--iou-types", "segm"]
+    with pytest.raises(SystemExit):
+        main([str(folder / "results.json"), *arguments])
+    assert "results.json: no result has the key 'segmentation'" in capsys.readouterr().err
 
 
 def test_a_model_in_one_process_and_in_two(checkpoint, folder, tmp_path):
@@ -111,6 +191,9 @@ def test_labels_are_matched_by_name(capsys):
         (["model.ckpt", "--annotations", "truth.json", "--images", "images"], "model.ckpt"),
         (["results.json", "--annotations", "truth.json", "--protocol", "lvis"], "frequency"),
         (["truth.json", "--annotations", "truth.json"], "this is an annotation file"),
+        (["results.json", "--annotations", "truth.json", "--protocol", "voc", "--iou-types", "segm"], "--protocol voc"),
+        (["results.json", "--annotations", "truth.json", "--resamplings", "-1"], "--resamplings -1: must be at least"),
+        (["results.json", "--annotations", "truth.json", "--batch", "0"], "--batch 0: must be at least 1"),
     ],
 )
 def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
@@ -118,4 +201,6 @@ def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, argu
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--output", str(tmp_path)])
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1

@@ -68,3 +68,6 @@ def test_the_command_writes_a_page(two, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path), str(two[0])])
     assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, two), "--resamplings", "-1"])
+    assert stop.value.code == 2
