@@ -8,16 +8,17 @@ the detector and to read its answers: :func:`describe_model`). No class paths ar
 import os
 import platform
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, BinaryIO, get_type_hints
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from backbones import BackboneConfig
+from backbones import BackboneConfig, available
 from backbones.pretrained import read_weights
 from detection import __version__
 from detection.data.errors import first_line
@@ -31,6 +32,9 @@ from detection.structures import Categories
 FORMAT = 1
 """Counts up when older versions could no longer read the file."""
 PREFIX = "model."
+COUNTER = "num_batches_tracked"
+"""What a batch norm has and a frozen one lacks; with a momentum nothing depends on it."""
+ALONE = "weights without the settings to build their detector from; write it with detection.checkpoint.save_model"
 PARTS = {
     "backbone": BackboneConfig,
     "fpn": FPNConfig,
@@ -48,12 +52,18 @@ def save_model(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) 
         configs: the configs it was built from, by the names of :func:`~detection.models.rcnn.build_detector`'s
             arguments; what is left out is at its default, and without ``mask_head`` there is none.
 
+    Raises:
+        ValueError: configs of another model, from which it could not be rebuilt.
+        OSError: as :func:`replacing`.
+
     Example:
         >>> configs = {"backbone": BackboneConfig("resnet18")}
         >>> save_model("faster.ckpt", build_detector(3, **configs), configs)  # doctest: +SKIP
     """
     weights = {PREFIX + name: value for name, value in model.state_dict().items()}
-    write_checkpoint({"state_dict": weights, "rcnn": describe_model(model, configs)}, path)
+    info = describe_model(model, configs)
+    check_rebuilt(model, info, path)
+    write_checkpoint({"state_dict": weights, "rcnn": info}, path)
 
 
 def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
@@ -109,6 +119,22 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
     }
 
 
+def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a description from which another model would be built than the one to be written.
+
+    Raises:
+        ValueError: with what differs.
+    """
+    configs = restore_configs(info, path)
+    if configs["backbone"].name not in available():
+        return  # others may do anything when they are built
+    try:
+        with torch.device("meta"):
+            check_weights(build_detector(model.num_classes, **configs), model.state_dict(), "the model")
+    except ValueError as error:
+        raise ValueError(f"{path}: not written, as configs are not those that it was built from: {error}") from error
+
+
 def restore_configs(info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """The arguments of ``build_detector`` out of a checkpoint's ``rcnn`` entry; without weights to start from."""
     configs = {name: _restore(PARTS[name], values, source) for name, values in info["model"].items() if values}
@@ -119,26 +145,48 @@ def restore_configs(info: Mapping[str, Any], source: str | Path) -> dict[str, An
 def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
     """Write a file that is, whatever happens, either the old one or the new one, and complete.
 
-    It is written beside its place, since a move from another file system is a copy that can be cut off.
+    Raises:
+        OSError: as :func:`replacing`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        torch.save(dict(content), file)
     if os.name == "posix":  # the new name itself must reach the disk, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when it is complete and on the disk.
+
+    It lies beside its place, since a move from another file system is a copy that can be cut off.
+
+    Raises:
+        OSError: the disk is full, there is no such folder, ...; in a line, with the path and the system's reason.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        # torch.save closes its archive after a failed write, and that error hides the system's.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        kept = "; the older file is whole" if path.exists() else ""
+        raise OSError(f"{path}: cannot be written ({reason.strerror or reason}){kept}") from reason
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def sweep(folder: Path, name: str = "*") -> None:
@@ -192,11 +240,19 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
         ValueError: it has none, or is of a later format.
     """
     info = content.get("rcnn")
+    if info is None and are_ours(content.get("state_dict", content)):
+        raise ValueError(f"{source}: {ALONE}")
     if not isinstance(info, dict) or "state_dict" not in content:
         raise ValueError(f"{source}: not a checkpoint of this toolkit; weights alone can be given as --model.weights")
     if info["format"] > FORMAT:
         raise ValueError(f"{source}: written by a later version ({info['versions']['rcnn-toolkit']}); update this one")
     return info
+
+
+def are_ours(weights: Any) -> bool:
+    """Whether this is a state dict whose tensors are called as in our detectors."""
+    name = "box_head.logits.bias"
+    return isinstance(weights, Mapping) and (name in weights or PREFIX + name in weights)
 
 
 def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -205,7 +261,7 @@ def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], source: str | None = None) -> None:
-    """Fill a detector, all of it.
+    """Fill a detector, all of it; frozen norms take the weights of batch norms, and the reverse.
 
     Args:
         weights: a state dict, or a file with one: a checkpoint, ``.pth`` or ``.safetensors``.
@@ -216,6 +272,8 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
     """
     if not isinstance(weights, Mapping):
         source, weights = str(weights), detector_weights(read_weights(weights))
+    counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
+    weights = counters | {name: v for name, v in weights.items() if name in counters or not name.endswith(COUNTER)}
     check_weights(model, weights, source)
     model.load_state_dict(dict(weights))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from detection.checkpoint import describe_model
+from detection.checkpoint import check_rebuilt, describe_model, replacing
 from detection.convert.torchvision import to_torchvision
 from detection.models.rcnn import FasterRCNN
 
@@ -21,15 +21,17 @@ def save_safetensors(path: str | Path, model: FasterRCNN, configs: Mapping[str, 
 
     Args:
         configs: what the detector was built from, by the names of ``build_detector``'s arguments.
+
+    Raises:
+        ValueError: configs of another model, from which it could not be rebuilt.
+        OSError: as :func:`~detection.checkpoint.replacing`.
     """
+    info = describe_model(model, configs)
+    check_rebuilt(model, info, path)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata={"rcnn": json.dumps(describe_model(model, configs))})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = save(tensors, metadata={"rcnn": json.dumps(info)})
+    with replacing(Path(path)) as file:
+        file.write(content)
 
 
 def save_torchvision(path: str | Path, model: FasterRCNN) -> None:
@@ -39,6 +41,9 @@ def save_torchvision(path: str | Path, model: FasterRCNN) -> None:
 
     Raises:
         ValueError: parts that torchvision's layout has no place for.
+        OSError: as :func:`~detection.checkpoint.replacing`.
     """
     state = model.state_dict()
-    torch.save(to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1), path)
+    converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)
+    with replacing(Path(path)) as file:
+        torch.save(converted, file)

@@ -24,7 +24,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from backbones import MOBILENET, BackboneConfig
 from backbones.resnet import VARIANTS
-from detection.checkpoint import PREFIX, checked_info, load_weights, restore_configs
+from detection.checkpoint import ALONE, PREFIX, are_ours, checked_info, load_weights, restore_configs
 from detection.convert import files, settings, zoo
 from detection.convert.classes import carry
 from detection.convert.detectron2 import from_detectron2
@@ -109,6 +109,8 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> str:
     for sign, origin in signs.items():
         if any(key.startswith(sign) for key in state):
             return origin
+    if are_ours(state):
+        raise ValueError(f"weights: {path}: {ALONE}")
     raise ValueError(
         f"weights: {path} holds {listing(state, 3)}: no Faster or Mask R-CNN of torchvision, detectron2 or mmdetection "
         "(a backbone alone goes into model.backbone.weights)"

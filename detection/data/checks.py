@@ -55,6 +55,7 @@ def check_images(
     """
     number_of: dict[int | str, int] = {}
     names: set[str] = set()
+    sizes = np.zeros((len(entries), 2), dtype=np.int64)
     for k, entry in enumerate(entries):
         one, name = identity(entry.get("id")), entry.get("file_name")
         if one is None:
@@ -69,18 +70,15 @@ def check_images(
         if name in names:
             report.warn("images whose file is listed before under another id", one)
         names.add(name)
-        height, width = entry.get("height"), entry.get("width")
-        for side, value in (("height", height), ("width", width)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{report.path}: image {one} has {side} {value!r}; give it in pixels")
-        if height * width > max_pixels:  # type: ignore[operator]
+        height, width = (_pixels(entry, side, report) for side in ("height", "width"))
+        if height * width > max_pixels:
             raise ValueError(
                 f"{report.path}: image {one} is {width} x {height}, more than {max_pixels} pixels; cut it into tiles, "
                 "or raise data.max_pixels"
             )
+        sizes[k] = height, width
     kind = "image ids that are words, negative or over 2**63 (all numbered from 1 in the file's order)"
     ids = np.array(_numbered(list(number_of), kind, report), dtype=np.int64)
-    sizes = np.array([(entry["height"], entry["width"]) for entry in entries], dtype=np.int64).reshape(-1, 2)
     return ids, sizes, [entry["file_name"] for entry in entries], number_of
 
 
@@ -199,6 +197,15 @@ def _numbered(ids: list[int | str], kind: str, report: Report) -> list[int]:
     for one in bad:
         report.warn(kind, one)
     return list(range(1, len(ids) + 1)) if bad else ids  # type: ignore[return-value]
+
+
+def _pixels(entry: Entry, side: str, report: Report) -> int:
+    """A side of an image, which tools also write as 124.0 or "124"."""
+    given = entry.get(side)
+    pixels = identity(given)
+    if not isinstance(pixels, int) or pixels < 1:
+        raise ValueError(f"{report.path}: image {entry['id']} has {side} {given!r}; give it in pixels")
+    return pixels
 
 
 def _is_text(name: str) -> bool:

@@ -199,20 +199,23 @@ class CocoDataset(Dataset[Sample]):
                 index = (index + 1) % len(self)
 
     def path(self, index: int) -> Path:
-        """Where the image is.
+        """Where the image is; a backslash of Windows is a slash on other systems, too, where that file exists.
 
         Raises:
             DataError: a file name that leads out of the image folder.
         """
         name = self.annotations.file_name(index)
-        given = Path(name)
-        leads_out = given.is_absolute() or bool(given.drive) or ".." in name.replace("\\", "/").split("/")
+        given, slashed = Path(name), Path(name.replace("\\", "/"))
+        leads_out = given.is_absolute() or bool(given.drive) or slashed.is_absolute() or ".." in slashed.parts
         if leads_out and not self.reading.allow_outside_root:
             raise DataError(
                 f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!r}, which "
                 "leads out of the image folder; correct it, or set data.allow_outside_root"
             )
-        return self.image_root / given
+        path = self.image_root / given
+        if slashed != given and not path.exists() and (self.image_root / slashed).exists():
+            return self.image_root / slashed
+        return path
 
 
 def begin_worker(number: int) -> None:

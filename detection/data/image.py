@@ -111,6 +111,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return _header_size(path, read_bytes(path, most=1 << 20))
 
 
+def orientation(path: Path) -> int:
+    """How EXIF wants the stored pixels to be turned: 1 as they are, 2 to 4 keep height and width, 5 to 8 change them.
+
+    1 also where there is no such word, and for what is no image.
+    """
+    if not path.is_file():
+        return 1
+    try:
+        with Image.open(path) as image:  # reads the header only
+            # In a PNG, Pillow would go on looking behind the pixels.
+            found = image.getexif().get(0x0112, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    except Exception:  # Pillow's readers raise anything on a broken header
+        return 1
+    return found if found in range(1, 9) else 1
+
+
 def read_bytes(path: Path, most: int = -1) -> bytes:
     """The content of a regular file, or its first ``most`` bytes.
 

@@ -122,15 +122,21 @@ class SegmentationBuilder:
 
     def _read(self, entry: dict[str, Any], height: int, width: int) -> tuple[list[Any], dict[str, Any] | None]:
         given = entry.get("segmentation")
-        if isinstance(given, dict):
+        if isinstance(given, list) and len(given) == 1 and isinstance(given[0], dict):
+            given = given[0]
+        if isinstance(given, dict) and given:
             return [], self._read_rle(given, entry.get("id"), height, width)
         if not isinstance(given, list) or not given:
             return [], None
+        given = _flat(given)
         if all(isinstance(value, int | float) for value in given):
             self._report.warn("polygons that are not in a list (taken as one)", entry.get("id"))
             given = [given]
-        polygons = [polygon for polygon in given if _is_polygon(polygon)]
-        for _ in range(len(given) - len(polygons)):
+        polygons = [polygon for polygon in map(_flat, given) if _is_polygon(polygon)]
+        rles = sum(isinstance(value, dict) for value in given)
+        for _ in range(rles):
+            self._report.warn("RLEs that share a list with others (dropped)", entry.get("id"))
+        for _ in range(len(given) - len(polygons) - rles):
             self._report.warn("polygons of under three points, odd or not finite (dropped)", entry.get("id"))
         return polygons, None
 
@@ -153,6 +159,13 @@ class SegmentationBuilder:
             return {"size": [height, width], "counts": counts.encode()}
         packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
         return {"size": [height, width], "counts": packed["counts"]}
+
+
+def _flat(polygon: Any) -> Any:
+    """Pairs of x and y as one row of numbers; anything else as it is."""
+    if isinstance(polygon, list) and all(isinstance(point, list | array) and len(point) == 2 for point in polygon):
+        return [value for point in polygon for value in point]
+    return polygon
 
 
 def _is_polygon(polygon: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from detection.data.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
-from detection.data.image import read_bytes
+from detection.data.image import orientation, read_bytes, read_image
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
@@ -47,6 +47,7 @@ def examine(
             diagnosis.add("error", split, str(error))
     for split, dataset in opened.items():
         _annotations(diagnosis, split, dataset.annotations)
+        _turned(diagnosis, split, dataset)
         if decode:
             _decode(diagnosis, split, dataset)
     if len(opened) == 2:
@@ -92,21 +93,57 @@ def _annotations(diagnosis: Diagnosis, split: str, annotations: Annotations) -> 
 
 
 def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
-    """Read all images; only the broken ones are told."""
+    """Read all images; only the broken ones are told, and those of few levels."""
 
-    def broken(i: int) -> str | None:
+    def look(i: int) -> str | int | None:
+        """The error, or the highest level if that is low for 16 bits."""
         try:
-            dataset.scene(i)
+            return _highest(dataset, i, dataset.scene(i).image)
         except ValueError as error:
             return str(error)
-        return None
 
     with ThreadPoolExecutor(4) as pool:  # OpenCV lets other threads run while it decodes
-        errors = [error for error in pool.map(broken, range(len(dataset))) if error]
+        found = list(pool.map(look, range(len(dataset))))
+    errors = [error for error in found if isinstance(error, str)]
     for error in errors[:20]:
         diagnosis.add("error", split, error)
     if len(errors) > 20:
         diagnosis.add("error", split, f"{len(errors) - 20} more images that cannot be read", count=len(errors) - 20)
+    low = {i: level for i, level in enumerate(found) if isinstance(level, int)}
+    if low:
+        highest = max(low.values())
+        what = f"{len(low)} images of 16 bits use {highest} of 65535 levels at most"
+        advice = f"they stay dark; multiply their pixels by {2 ** (16 - highest.bit_length())} and save them again"
+        ids = dataset.annotations.image_ids[list(low)].tolist()
+        diagnosis.add("warning", split, what, advice, ids, len(low))
+
+
+def _highest(dataset: CocoDataset, i: int, image: np.ndarray) -> int | None:
+    """The highest level of a 16-bit image that stays in the lowest quarter, as what 10 to 14 bits were saved into."""
+    if int(image.max()) * 4 > np.iinfo(image.dtype).max + 1:
+        return None
+    height, width = dataset.annotations.sizes[i].tolist()
+    reading = dataset.reading
+    whole = read_image(dataset.path(i), (height, width), reading.max_pixels, 1, reading.channels, 16)
+    return int(whole.max()) if (whole % 257).any() else None  # 8 bits become multiples of 257
+
+
+def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
+    """Images that EXIF turns, though they have the annotated size either way."""
+    annotations, found = dataset.annotations, []
+    if dataset.reading.channels not in (1, 3):
+        return  # read as they are stored
+    for i, (height, width) in enumerate(annotations.sizes.tolist()):
+        turn = orientation(dataset.path(i))
+        if 2 <= turn <= 4 or (turn > 4 and height == width):
+            found.append(i)
+    if found:
+        what = f"{len(found)} images are turned or mirrored by EXIF, the first is {annotations.file_name(found[0])}; "
+        what += "their size does not say whether the annotations are, too"
+        advice = "look at some (--html, tools/browse.py); if boxes are off, remove EXIF from the files"
+        diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
+        if split == "train":
+            diagnosis.suspicious["turned or mirrored by EXIF"] = found[:4]
 
 
 def _between(diagnosis: Diagnosis, opened: dict[str, CocoDataset]) -> None:

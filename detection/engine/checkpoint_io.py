@@ -20,11 +20,13 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raises:
             NonFiniteError: a weight is NaN or infinite; the older checkpoint stays.
+            InputError: it cannot be written, as on a full disk.
         """
         broken = _not_finite(checkpoint["state_dict"])
         if broken:
             raise NonFiniteError(f"{path} is not written: {broken} is not finite; an older checkpoint is kept")
-        write_checkpoint(checkpoint, path)
+        with user_input():
+            write_checkpoint(checkpoint, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None

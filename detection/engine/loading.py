@@ -145,9 +145,10 @@ def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
         if path.name not in names[path.parent] and not path.exists():
             missing.append(path)
     if len(missing) > allowed:
+        hint = "write / instead of the backslash in file_name, or " if "\\" in missing[0].name else ""
         raise FileNotFoundError(
             f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
-            f"{missing[0]}; set the split's images folder"
+            f"{missing[0]}; {hint}set the split's images folder"
         )
 
 

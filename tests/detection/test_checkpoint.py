@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 
@@ -65,6 +66,23 @@ def test_without_masks(tmp_path):
     assert info["model"]["mask_head"] is None
 
 
+def test_settings_of_another_model_are_refused_at_saving(tmp_path):
+    for configs in ({}, CONFIGS | {"mask_head": None}):
+        with pytest.raises(ValueError, match=r"a\.ckpt: not written, as configs are not those") as error:
+            save_model(tmp_path / "a.ckpt", build(), configs)
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    torch.manual_seed(0)
+    save_model(tmp_path / "b.ckpt", build_detector(2, BackboneConfig(weights=None)), {})  # all at its default
+    load_model(tmp_path / "b.ckpt")
+
+
+def test_weights_alone_are_told_how_to_be_saved(tmp_path):
+    torch.save(build().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth: .* write it with detection\.checkpoint\.save_model"):
+        load_model(tmp_path / "weights.pth")
+
+
 def test_only_tensors_and_plain_values(saved):
     content = torch.load(saved, weights_only=True)
     plain = (str, int, float, bool, type(None))
@@ -92,6 +110,32 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch, 
         write_checkpoint({"state_dict": {}}, saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 10 kB; the system answers as it does when a disk is full, with another number."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield os.strerror(errno.EFBIG)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_in_a_line(saved, small_disk):
+    content, before = {"state_dict": {"weight": torch.zeros(10_000)}}, saved.read_bytes()
+    with pytest.raises(OSError, match=f"model.ckpt: cannot be written .{small_disk}.; the older file is whole$"):
+        write_checkpoint(content, saved)
+    with pytest.raises(OSError, match=f"first.ckpt: cannot be written .{small_disk}.$"):
+        write_checkpoint(content, saved.with_name("first.ckpt"))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file"):
+        write_checkpoint({"state_dict": {}}, tmp_path / "file" / "a.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", "half"])

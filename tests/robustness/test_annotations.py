@@ -233,8 +233,9 @@ def test_21_22_23_what_can_be_computed_may_be_missing(file, number, missing):
     assert annotations.to_coco()["annotations"][0]["area"] == pytest.approx(200)
 
 
-def test_24_an_object_without_a_mask(file):
-    annotations = file.second(segmentation=[])
+@pytest.mark.parametrize("nothing", [[], {}])
+def test_24_an_object_without_a_mask(file, nothing):
+    annotations = file.second(segmentation=nothing)
     counted(annotations, "objects without a mask (the mask head does not learn from them)", 10)
     file.write_images()
     sample = CocoDataset(annotations, file.path.parent, masks=True)[0]
@@ -262,6 +263,11 @@ def test_27_a_polygon_that_is_not_in_a_list(file):
     assert annotations.segmentation(0, 1)[0].tolist() == [[40, 20], [60, 20], [60, 30]]
 
 
+def test_27_a_polygon_of_pairs(file):
+    annotations = file.second(segmentation=[[[40, 20], [60, 20], [60, 30]]])
+    assert annotations.segmentation(0, 1)[0].tolist() == [[40, 20], [60, 20], [60, 30]]
+
+
 def test_28_a_polygon_far_from_its_box(file):
     counted(file.second(segmentation=[[40, 20, 60, 20, 900, 30]]), "polygons far outside their box", 10)
 
@@ -272,8 +278,9 @@ def test_29_an_uncompressed_rle(file):
     columns = bitmap.ravel(order="F")
     ends = np.flatnonzero(np.diff(columns)) + 1
     counts = np.diff([0, *ends, columns.size]).tolist()
-    annotations = file.second(segmentation={"size": [60, 80], "counts": counts})
-    assert np.array_equal(coco_mask.decode(annotations.segmentation(0, 1)), bitmap)
+    rle = {"size": [60, 80], "counts": counts}
+    for given in (rle, [rle]):
+        assert np.array_equal(coco_mask.decode(file.second(segmentation=given).segmentation(0, 1)), bitmap)
 
 
 @pytest.mark.parametrize("size", [[80, 60], [61, 80], [600, 800], None, "60 80"])

@@ -143,6 +143,12 @@ def test_44_another_size_than_the_annotations_say(tmp_path, photo):
         dataset(tmp_path, ["a.png"], (61, 80))[0]
 
 
+@pytest.mark.parametrize("size", [(60.0, "80"), ("60", 80.0)])
+def test_44_a_size_that_is_a_float_or_a_word(tmp_path, photo, size):
+    save(tmp_path / "a.png", photo)
+    assert dataset(tmp_path, ["a.png"], size)[0].original_size == (60, 80)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8, 2000), (2000, 8)])
 def test_45_odd_shapes_are_resized_to_something(tmp_path, size):
     image = np.zeros((*size, 3), np.uint8)
@@ -197,6 +203,15 @@ def test_48_names_may_hold_anything(tmp_path, photo, name):
     assert np.array_equal(dataset(tmp_path, [name])[0].image, photo)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there, both are the same")
+def test_48_a_backslash_is_a_slash_where_that_file_exists(tmp_path, photo):
+    (tmp_path / "deep").mkdir()
+    save(tmp_path / "deep" / "a.png", photo)
+    data = dataset(tmp_path, ["deep\\a.png"])
+    check_images(data)
+    assert np.array_equal(data[0].image, photo)
+
+
 def test_49_links_are_followed_and_nothing_is_written_beside_the_data(tmp_path, photo):
     real = tmp_path / "real"
     real.mkdir()
@@ -209,7 +224,7 @@ def test_49_links_are_followed_and_nothing_is_written_beside_the_data(tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "deep/../../a.png", "..\\a.png"])
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "deep/../../a.png", "..\\a.png", "\\a.png"])
 def test_50_names_that_lead_out_are_refused(tmp_path, photo, name):
     inside = tmp_path / "inside"
     inside.mkdir()

@@ -144,6 +144,27 @@ def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state)
         initialise(model, str(tmp_path / "a.pth"))
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("batch", "frozen"), ("frozen", "batch")])
+def test_batch_norms_and_frozen_ones_take_each_others_weights(tmp_path, theirs, ours):
+    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm=theirs)}
+    trained = build_detector(2, **configs)
+    trained.backbone.bn1.running_mean.fill_(3)
+    if theirs == "batch":
+        trained.backbone.bn1.num_batches_tracked.fill_(100)
+    save_model(tmp_path / "a.ckpt", trained, configs)
+    model = build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10", norm=ours)})
+    initialise(model, str(tmp_path / "a.ckpt"))
+    assert (model.backbone.bn1.running_mean == 3).all()
+    assert ours == "frozen" or model.backbone.bn1.num_batches_tracked == 0
+
+
+def test_other_norms_are_still_told(tmp_path):
+    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm="group")}
+    save_model(tmp_path / "a.ckpt", build_detector(2, **configs), configs)
+    with pytest.raises(ValueError, match=r"lacks backbone\.bn1\.running_mean"):
+        initialise(build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10")}), str(tmp_path / "a.ckpt"))
+
+
 def test_a_model_of_another_shape_is_told_the_keys(saved):
     _, path = saved
     torch.manual_seed(0)
@@ -170,6 +191,14 @@ def test_an_altered_file_is_told(tmp_path, mmdetection_state, change, message):
     with pytest.raises(ValueError, match=message) as error:
         load_pretrained(f"mmdetection:{tmp_path / 'a.pth'}")
     assert "\n" not in str(error.value)
+
+
+def test_our_weights_alone_are_told_how_to_be_saved(tmp_path):
+    torch.save(small().state_dict(), tmp_path / "a.pth")
+    torch.save({"state_dict": {f"model.{k}": v for k, v in small().state_dict().items()}}, tmp_path / "b.pth")
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(ValueError, match=rf"{name}: .* write it with detection\.checkpoint\.save_model$"):
+            load_pretrained(str(tmp_path / name))
 
 
 def test_a_backbone_alone_is_no_detector(tmp_path):

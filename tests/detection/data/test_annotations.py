@@ -108,6 +108,46 @@ def test_a_flat_polygon_is_taken_as_one(write_dataset, tmp_path):
     assert "not in a list" in next(iter(annotations.report.counts))
 
 
+PAIRS = [[10, 20], [30, 20], [30, 30], [10, 30]]
+
+
+@pytest.mark.parametrize(
+    "given", [[PAIRS], PAIRS, [{"size": [60, 80], "counts": [620, 10, *[50, 10] * 19, 3030]}]], ids=str
+)
+def test_other_ways_to_write_a_mask_are_read(write_dataset, tmp_path, given):
+    entry = {"id": 1, "image_id": 100, "category_id": 3, "segmentation": given}
+    annotations = load_annotations(write_dataset(tmp_path, annotations=[entry]), need_masks=True)
+    assert annotations.boxes(0).tolist() == [[10, 20, 30, 30]]
+    assert annotations.to_coco()["annotations"][0]["area"] == 200
+    told = str(annotations.report)
+    assert told == f"{annotations.path}:" or (given is PAIRS and "not in a list (taken as one)" in told)
+
+
+def test_an_empty_segmentation_is_none(write_dataset, tmp_path):
+    entry = {"id": 1, "image_id": 100, "category_id": 3, "bbox": [10, 20, 20, 10], "segmentation": {}}
+    annotations = load_annotations(write_dataset(tmp_path, annotations=[entry]), need_masks=True)
+    assert annotations.segmentation(0, 0) is None
+    assert "objects without a mask" in str(annotations.report)
+
+
+def test_rles_that_share_a_list_are_told_as_such(write_dataset, tmp_path):
+    rle = {"size": [60, 80], "counts": [0, 4800]}
+    entry = {"id": 1, "image_id": 100, "category_id": 3, "bbox": [10, 20, 20, 10], "segmentation": [rle, rle]}
+    annotations = load_annotations(write_dataset(tmp_path, annotations=[entry]))
+    assert "2 RLEs that share a list with others (dropped): 1, 1" in str(annotations.report)
+
+
+def test_sizes_may_be_whole_floats_or_digits(write_dataset, tmp_path):
+    image = {"id": 100, "file_name": "0.png"}
+    for height, width in ((60.0, 80.0), ("60", "80")):
+        path = write_dataset(tmp_path, images=[{**image, "height": height, "width": width}], annotations=[])
+        assert load_annotations(path).sizes.tolist() == [[60, 80]]
+    for height in (60.5, "60.5", True, "", None, float("inf"), "-60", 0):
+        path = write_dataset(tmp_path, images=[{**image, "height": height, "width": 80}], annotations=[])
+        with pytest.raises(ValueError, match=r"image 100 has height .*; give it in pixels"):
+            load_annotations(path)
+
+
 def test_ids_that_occur_twice_or_are_zero_are_numbered_anew(write_dataset, tmp_path):
     twice = [*square(id=0), *square(id=0)]
     annotations = load_annotations(write_dataset(tmp_path, annotations=twice))

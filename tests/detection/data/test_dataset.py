@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.samplers import TrainBatchSampler
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
+from detection.engine.loading import check_images
 from detection.ops.masks import UNKNOWN
 
 
@@ -85,12 +88,26 @@ def test_workers_change_nothing(small, context):
     assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "\\etc\\passwd"])
 def test_names_that_lead_out_of_the_folder_are_refused(write_dataset, tmp_path, name):
     image = {"id": 1, "file_name": name, "height": 4, "width": 4}
     path = write_dataset(tmp_path, images=[image], annotations=[])
     with pytest.raises(ValueError, match=r"image 1 has file_name .* leads out of the image folder"):
         CocoDataset(load_annotations(path), tmp_path / "images")[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, both are the same")
+def test_a_backslash_is_a_slash_where_that_file_exists(write_dataset, tmp_path):
+    image = {"id": 100, "file_name": "deep\\0.png", "height": 60, "width": 80}
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    data = CocoDataset(load_annotations(write_dataset(tmp_path, images=[image], annotations=[])), tmp_path / "images")
+    with pytest.raises(FileNotFoundError, match=r"0\.png; write / instead of the backslash in file_name, or set"):
+        check_images(data)
+    (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "deep" / "0.png")
+    check_images(data)
+    assert data[0].image.shape == (60, 80, 3)
+    (tmp_path / "images" / "deep\\0.png").touch()  # such a name is possible, and goes first
+    assert data.path(0).name == "deep\\0.png"
 
 
 def test_a_wrong_size_names_both(write_dataset, tmp_path):

@@ -1,7 +1,10 @@
 import json
 import shutil
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from detection.doctor.command import main
 from detection.shapes import write_shapes
@@ -58,6 +61,55 @@ def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
     assert "http" not in page
     findings = json.loads((tmp_path / "all.json").read_text())["findings"]
     assert {finding["severity"] for finding in findings} >= {"error", "warning"}
+
+
+@pytest.fixture
+def images(sound, tmp_path):
+    """A copy, and the training images' paths."""
+    root = tmp_path / "copy"
+    shutil.copytree(sound, root)
+    entries = json.loads((root / "annotations/instances_train.json").read_text())["images"]
+    return root, [root / "train" / entry["file_name"] for entry in entries]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_sixteen_bits_that_hold_fewer_are_told(images, capsys, bits, depth):
+    root, paths = images
+    for k, path in enumerate(paths[:4]):
+        with Image.open(path) as image:
+            gray = np.linspace(0, 2**bits - 1, image.width * image.height).reshape(image.height, image.width)
+        # Two of so few bits, one scaled up, and a dark one of 8 bits.
+        gray = gray.astype(np.uint16) << (16 - bits) if k == 2 else gray.astype(np.uint16)
+        gray = (gray >> (bits - 4)).astype(np.uint8) if k == 3 else gray
+        path.write_bytes(cv2.imencode(".png", gray)[1].tobytes())
+    assert call("--data.root", root, "--decode", "--data.depth", depth) == 0
+    out = capsys.readouterr().out
+    assert f"2 images of 16 bits use {2**bits - 1} of 65535 levels at most (1000, 1007)" in out
+    assert f"multiply their pixels by {2 ** (16 - bits)}" in out
+
+
+def test_what_exif_turns_and_no_size_settles_is_told(images, capsys):
+    root, paths = images
+    for path, orientation in zip(paths, (1, 2, 3, 6), strict=False):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(path) as image:
+            image.copy().save(path, exif=exif)
+    assert call("--data.root", root) == 0
+    told = f"2 images are turned or mirrored by EXIF, the first is {paths[1].name}; their size"
+    assert told in capsys.readouterr().out  # the size of the last settles it
+
+
+def test_a_square_image_on_its_side_is_told(tmp_path, capsys):
+    root = write_shapes(tmp_path, train=2, val=1, size=(64, 64))
+    path = next((root / "train").iterdir())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.copy().save(path, exif=exif)
+    assert call("--data.root", root) == 0
+    assert f"1 images are turned or mirrored by EXIF, the first is {path.name}" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_used_is_a_finding_and_the_other_is_examined(broken, capsys):
