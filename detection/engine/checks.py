@@ -25,6 +25,37 @@ def check_configs(configs: Mapping[str, Any]) -> None:
             build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
 
 
+def check_combinations(config: Any) -> None:
+    """Refuse settings that do not go together, and those of Lightning that would do something else here.
+
+    Args:
+        config: of a subcommand.
+
+    Raises:
+        ValueError: with what to take instead.
+    """
+    trainer, model = config.trainer, config.model
+    if trainer.use_distributed_sampler:
+        raise ValueError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
+    if trainer.overfit_batches:
+        raise ValueError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
+    if str(trainer.precision) in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision {trainer.precision} would round the boxes of the objects, too; use "
+            f"{trainer.precision.removesuffix('true')}mixed"
+        )
+    if model.compile == "graphs" and trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"model.compile graphs does not go with trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: "
+            "each batch overwrites the gradients of the one before; use model.compile true"
+        )
+    if model.compile and (trainer.sync_batchnorm or "sync" in (model.backbone.norm, model.fpn.norm)):
+        raise ValueError(
+            "model.compile does not go with norms that are synchronised over devices, which PyTorch does not compile; "
+            "use norm group or frozen"
+        )
+
+
 def check_same_training(
     checkpoint: Mapping[str, Any], optimizer: Mapping[str, Any], backbone: Mapping[str, Any]
 ) -> None:

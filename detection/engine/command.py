@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
+from detection.engine.checks import check_combinations
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.ending import end_at_once
@@ -184,27 +185,8 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and fill in what was left open, so that the saved config says it."""
         config = self.config[self.subcommand]
-        if config.trainer.use_distributed_sampler:
-            raise InputError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
-        if config.trainer.overfit_batches:
-            raise InputError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
-        accumulated = config.trainer.accumulate_grad_batches
-        if config.model.compile == "graphs" and accumulated != 1:
-            raise InputError(
-                f"model.compile graphs does not go with trainer.accumulate_grad_batches {accumulated}: each batch "
-                "overwrites the gradients of the one before; use model.compile true"
-            )
-        if str(config.trainer.precision) in ("bf16-true", "16-true"):
-            raise InputError(
-                f"trainer.precision {config.trainer.precision} would round the boxes of the objects, too; use "
-                f"{config.trainer.precision.removesuffix('true')}mixed"
-            )
-        synchronised = config.trainer.sync_batchnorm or "sync" in (config.model.backbone.norm, config.model.fpn.norm)
-        if config.model.compile and synchronised:
-            raise InputError(
-                "model.compile does not go with norms that are synchronised over devices, which PyTorch does not "
-                "compile; use norm group or frozen"
-            )
+        with user_input():
+            check_combinations(config)
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
@@ -228,13 +210,14 @@ class Command(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            finally:
+                if self._kept_metrics is not None:  # a run that was refused, or had ended, has written no others
+                    put_back(self._kept_metrics)
         except Exception as error:
             end_at_once(self.trainer, error)
             raise
-        finally:
-            if self._kept_metrics is not None:  # a run that was refused, or had ended, has written no others
-                put_back(self._kept_metrics)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""
