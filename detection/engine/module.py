@@ -103,6 +103,7 @@ class DetectionModule(LightningModule):
         with user_input():
             check_configs(self.configs)
             optimizer.check()
+            schedule.check()
 
     def setup(self, stage: str) -> None:
         """Build the detector for the classes of the annotations."""

@@ -33,6 +33,17 @@ class ScheduleConfig:
     reference_batch: int = 16
     """Images per step that iterations and the optimizer's lr are given for."""
 
+    def check(self) -> None:
+        """Refuse settings that no schedule can have.
+
+        Raises:
+            ValueError: no length, or a batch without images.
+        """
+        if min(self.length, self.reference_batch) < 1:
+            raise ValueError(
+                f"model.schedule.length {self.length} and reference_batch {self.reference_batch} must be at least 1"
+            )
+
 
 @dataclass(frozen=True)
 class Schedule:

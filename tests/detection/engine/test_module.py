@@ -23,6 +23,8 @@ def test_nothing_is_built_before_the_classes_are_known():
         ({"backbone": BackboneConfig("resnet5O")}, "unknown backbone 'resnet5O'; did you mean resnet50"),
         ({"backbone": BackboneConfig("resnet18", freeze=9)}, "freeze is 9"),
         ({"rpn": RPNConfig(AnchorConfig(sizes=(32, 64)))}, "2 sizes for 5 feature levels"),
+        ({"optimizer": OptimizerConfig(lr=-0.1)}, "model.optimizer.lr -0.1 .* must not be below 0"),
+        ({"schedule": ScheduleConfig(length=0)}, "model.schedule.length 0 .* must be at least 1"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(options, message):
