@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -112,21 +113,28 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch, 
     assert list(saved.parent.iterdir()) == [saved]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """No file may grow beyond 10 kB; the system answers as it does when a disk is full, with another number."""
+    """No file may grow beyond 10 kB; the system answers as it does when a disk is full, with another number.
+
+    Not longer than a save: what pytest prints may go into a file, too.
+    """
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    yield os.strerror(errno.EFBIG)
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_told_in_a_line(saved, small_disk):
+def test_a_full_disk_is_told_in_a_line(saved):
     content, before = {"state_dict": {"weight": torch.zeros(10_000)}}, saved.read_bytes()
-    with pytest.raises(OSError, match=f"model.ckpt: cannot be written .{small_disk}.; the older file is whole$"):
+    reason = os.strerror(errno.EFBIG)
+    told = f"model.ckpt: cannot be written .{reason}.; the older file is whole$"
+    with pytest.raises(OSError, match=told), small_disk():
         write_checkpoint(content, saved)
-    with pytest.raises(OSError, match=f"first.ckpt: cannot be written .{small_disk}.$"):
+    with pytest.raises(OSError, match=f"first.ckpt: cannot be written .{reason}.$"), small_disk():
         write_checkpoint(content, saved.with_name("first.ckpt"))
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
