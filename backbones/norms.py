@@ -1,7 +1,7 @@
 """Norms by name, and the frozen one that disappears into the convolution before it."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -109,10 +109,10 @@ def computed_again(module: nn.Module, x: Tensor) -> Tensor:
 
     Batch norms count the batch once all the same.
     """
-    if torch.compiler.is_compiling():  # where a batch counts once anyway, and contexts are not understood
-        once: Tensor = checkpoint(module, x, use_reentrant=False)
-        return once
-    y: Tensor = checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsKept(module)))
+    options: dict[str, Any] = {"use_reentrant": False}
+    if not torch.compiler.is_compiling():  # where a batch counts once anyway, and contexts are not understood
+        options["context_fn"] = lambda: (nullcontext(), _StatisticsKept(module))
+    y: Tensor = checkpoint(module, x, **options)
     return y
 
 

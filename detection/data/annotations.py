@@ -61,6 +61,11 @@ class Annotations:
         """Objects of all images."""
         return len(self._labels)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether an object has a segmentation."""
+        return self._segmentations.any
+
     def file_name(self, i: int) -> str:
         """Where the ``i``-th image is, below the image folder."""
         return self._names[i]

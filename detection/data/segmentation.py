@@ -40,6 +40,11 @@ class Segmentations:
         self._parts, self._points, self._coordinates = parts, points, coordinates
         self._rle_ends, self._rle, self._sizes = rle_ends, rle, sizes
 
+    @property
+    def any(self) -> bool:
+        """Whether an object has one."""
+        return bool(self._parts[-1] or self._rle_ends[-1])
+
     def __getitem__(self, k: int) -> Segmentation:
         first, last = self._parts[k], self._parts[k + 1]
         if last > first:

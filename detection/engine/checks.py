@@ -68,16 +68,17 @@ def check_same_training(
     Raises:
         ValueError: naming what differs.
     """
-    frozen = checkpoint["rcnn"]["model"]["backbone"].get("freeze", backbone["freeze"])
-    saved = {f"optimizer.{key}": value for key, value in checkpoint.get("optimizer_config", {}).items()}
-    ours = {f"optimizer.{key}": value for key, value in optimizer.items()}
-    for key, value in (saved | {"backbone.freeze": frozen}).items():
-        now = (ours | {"backbone.freeze": backbone["freeze"]}).get(key, value)
-        if now != value:
-            raise ValueError(
-                f"model.{key} is {now}, and {value} in the run that goes on; leave it, or begin a new run from its "
-                "weights with --init-from"
-            )
+    frozen = {"freeze": backbone["freeze"]}
+    for part, ours, saved in (
+        ("optimizer", optimizer, checkpoint.get("optimizer_config", {})),
+        ("backbone", frozen, checkpoint["rcnn"]["model"]["backbone"]),
+    ):
+        for key, now in ours.items():
+            if saved.get(key, now) != now:
+                raise ValueError(
+                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that goes on; leave it, or begin a new "
+                    "run from its weights with --init-from"
+                )
 
 
 def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:

@@ -198,7 +198,7 @@ class CocoDataModule(LightningDataModule):
                 check_same_categories(first, other)
             if stage == "fit" and not self.annotations["train"].num_objects:
                 raise ValueError(f"{self.annotations['train'].path}: has no usable object to learn from; annotate some")
-            if stage == "fit" and self.masks and not _has_masks(self.annotations["train"]):
+            if stage == "fit" and self.masks and not self.annotations["train"].has_masks:
                 raise ValueError(
                     f"{self.annotations['train'].path}: has no mask to learn from; without masks it is a Faster R-CNN: "
                     "--model.mask_head null"
@@ -402,8 +402,3 @@ class CocoDataModule(LightningDataModule):
             "pin_memory": trainer.strategy.root_device.type == "cuda",
             "timeout": WORKER_TIMEOUT if workers else 0,
         }
-
-
-def _has_masks(annotations: Annotations) -> bool:
-    counts = annotations.counts().tolist()
-    return any(annotations.segmentation(i, j) is not None for i, count in enumerate(counts) for j in range(count))

@@ -1,11 +1,13 @@
 """A data set of a few drawn images, and a detector that trains on it in seconds."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from detection.engine.module import DetectionModule
 from detection.shapes import write_shapes
 
 TINY = {
@@ -82,3 +84,22 @@ def run(tiny_config, tmp_path, monkeypatch):
         return main([subcommand, "--config", str(tiny_config), *options])
 
     return call
+
+
+@pytest.fixture
+def interrupted(run, monkeypatch):
+    """Train two epochs, signalling this process in the middle of a step; gives the exit code."""
+
+    def train(number: int, at: int, *options: str) -> int:
+        step = DetectionModule.training_step
+
+        def spy(self, batch, batch_idx):
+            if self.trainer.global_step == at:
+                os.kill(os.getpid(), number)
+            return step(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DetectionModule, "training_step", spy)
+            return run("fit", "--model.schedule.length", "2", *options)
+
+    return train

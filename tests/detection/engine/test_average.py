@@ -1,6 +1,5 @@
 """The average of the weights: beside PyTorch's own, and through a run."""
 
-import os
 import signal
 
 import pytest
@@ -108,19 +107,11 @@ def test_before_there_is_an_average_the_models_own_weights_are_evaluated_and_sav
     assert not torch.equal(saved["state_dict"][name], trained[0])
 
 
-def test_an_average_goes_on_with_another_batch(run, tmp_path, monkeypatch):
+def test_an_average_goes_on_with_another_batch(run, interrupted, tmp_path, monkeypatch):
     """Steps are counted anew then; Lightning's average takes in later ones only."""
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "3", "--run.pictures", "0")
-    step, updates = DetectionModule.training_step, []
-
-    def stop(self, batch, batch_idx):
-        if self.trainer.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DetectionModule, "training_step", stop)
-        assert run("fit", "--run.folder", "parts", *options) == 143
+    updates: list[int] = []
+    assert interrupted(signal.SIGTERM, 5, "--run.folder", "parts", *options) == 143
     before = torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["global_step"]
     update = Averaged.update_parameters
     monkeypatch.setattr(Averaged, "update_parameters", lambda *a: updates.append(1) or update(*a))
@@ -131,19 +122,10 @@ def test_an_average_goes_on_with_another_batch(run, tmp_path, monkeypatch):
     assert len(updates) == 3
 
 
-def test_an_average_is_resumed_to_the_same_weights(run, tmp_path, monkeypatch):
+def test_an_average_is_resumed_to_the_same_weights(run, interrupted, tmp_path):
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
     assert run("fit", "--run.folder", "whole", *options) == 0
-    step = DetectionModule.training_step
-
-    def stop(self, batch, batch_idx):
-        if self.trainer.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DetectionModule, "training_step", stop)
-        assert run("fit", "--run.folder", "parts", *options) == 143
+    assert interrupted(signal.SIGTERM, 5, "--run.folder", "parts", *options) == 143
     assert run("fit", "--run.folder", "parts", "--resume", "auto", *options) == 0
     last = (torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts"))
     whole, parts = (checkpoint["state_dict"] for checkpoint in last)

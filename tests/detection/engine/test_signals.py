@@ -19,25 +19,6 @@ ROOT = Path(__file__).resolve().parents[3]
 STEPS = 8
 
 
-@pytest.fixture
-def interrupted(run, tmp_path, monkeypatch):
-    """Train, signalling this process in the middle of a step; gives the exit code."""
-
-    def train(number: int, at: int, *options: str) -> int:
-        step = DetectionModule.training_step
-
-        def spy(self, batch, batch_idx):
-            if self.trainer.global_step == at:
-                os.kill(os.getpid(), number)
-            return step(self, batch, batch_idx)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(DetectionModule, "training_step", spy)
-            return run("fit", "--model.schedule.length", "2", *options)
-
-    return train
-
-
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
