@@ -39,6 +39,8 @@ def check_combinations(config: Any) -> None:
         raise ValueError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
     if trainer.overfit_batches:
         raise ValueError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
+    if trainer.accumulate_grad_batches < 1:
+        raise ValueError(f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} must be at least 1")
     if str(trainer.precision) in ("bf16-true", "16-true"):
         raise ValueError(
             f"trainer.precision {trainer.precision} would round the boxes of the objects, too; use "

@@ -67,6 +67,12 @@ QUIET = (
 )
 """Warnings about what is as it should be."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
+SHORT = (
+    "Besides: --resume PATH goes on with a run, --resume auto with the one in run.folder if there is one; --init-from "
+    "takes the weights of a file or a zoo alone; --deterministic seeded gives the same losses twice up to rounding, "
+    "strict to the last bit; --debug shows where an error was noticed."
+)
+"""What :mod:`detection.cli` makes of a command line before it is parsed."""
 
 # Python makes equal unions one, in the order that was written first anywhere; jsonargparse tries them in that order,
 # and ``trainer.limit_val_batches 1`` would be 1.0, which is all batches. A union made by ``|`` keeps its order.
@@ -95,7 +101,7 @@ class ConfigFile(ActionConfigFile):
                 values = find_config(values)
             except FileNotFoundError as error:
                 raise InputError(str(error)) from error
-            _config_files.append(values)
+            _config_files.append(str(Path(values).absolute()))  # jsonargparse changes the folder as it reads
         super().__call__(parser, cfg, values, option_string)
 
 
@@ -138,9 +144,9 @@ class Command(LightningCLI):
             DetectionModule,
             CocoDataModule,
             parser_class=Parser,
-            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
+            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT | {"epilog": SHORT})
             | STRICT
-            | {"description": str(__doc__).splitlines()[0]},
+            | {"description": str(__doc__).splitlines()[0], "epilog": SHORT},
             save_config_callback=self._saved_config,  # type: ignore[arg-type]  # made as one makes a class's
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,

@@ -204,7 +204,18 @@ class CocoDataModule(LightningDataModule):
                     "--model.mask_head null"
                 )
         if stage == "fit":
-            _ = self.device_batch  # refuses a batch that cannot be shared out
+            self._check_batches()
+
+    def _check_batches(self) -> None:
+        """Refuse a batch that cannot be shared out, and a validation that Lightning would refuse with a traceback."""
+        trainer: Any = self.trainer
+        every, batches = trainer.val_check_interval, self.batches_per_epoch
+        within_an_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
+        if within_an_epoch and isinstance(every, int) and every > batches:
+            raise InputError(
+                f"trainer.val_check_interval {every} is more than the {batches} batches of an epoch; to count on over "
+                "epochs, set trainer.check_val_every_n_epoch null"
+            )
 
     def open(self, split: str) -> CocoDataset:
         """A split as training or evaluation sees it, without a trainer.

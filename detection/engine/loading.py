@@ -16,6 +16,7 @@ from detection.data.collate import MIN_OBJECTS
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.samplers import TrainBatchSampler
 from detection.engine.errors import lost_worker
+from detection.engine.signals import outlive_signals
 
 PREFETCH = 2
 """Batches that each worker holds ready, PyTorch's default."""
@@ -89,6 +90,7 @@ def begin_training_worker(number: int, rank: int) -> None:
     if int(os.environ.get("PL_SEED_WORKERS", "0")):
         pl_worker_init_function(number, rank)
     begin_worker(number)
+    outlive_signals()
 
 
 def allow_open_files(needed: int = 4096) -> None:

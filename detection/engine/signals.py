@@ -85,6 +85,17 @@ class SaveAndStop(Callback):
         self._before = {}
 
 
+def outlive_signals() -> None:
+    """For a loader's worker: deliver until the training ends it, whatever signals come.
+
+    SLURM, systemd, ``timeout`` and terminals signal all processes of a run. PyTorch lets a worker die of a SIGTERM that
+    is not from its training, which then fails for want of the worker instead of saving itself. One that hangs must be
+    killed (:func:`detection.cli.command`).
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def requeue(number: int) -> None:
     """Put a SLURM job back into the queue that was warned by SIGUSR1, or by SIGTERM as it is preempted.
 

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from detection.data import dataset
+from detection.engine import loading
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
 from detection.engine.loading import begin_training_worker, few_canvases_for
@@ -29,6 +30,9 @@ def make(root, trainer=None, **options):
         "accumulate_grad_batches": 1,
         "is_global_zero": False,
         "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "val_check_interval": 1.0,
+        "check_val_every_n_epoch": 1,
         "current_epoch": 0,
         "strategy": SimpleNamespace(root_device=torch.device("cpu")),
     }
@@ -100,11 +104,17 @@ def test_evaluation_sees_each_image_once(shapes):
     [
         ({"world_size": 3}, "16 cannot be shared out over 3 devices x 1 accumulated batches; try 15 or 18"),
         ({"accumulate_grad_batches": 32}, "over 1 devices x 32 accumulated batches; try 32$"),
+        ({"val_check_interval": 50}, r"50 is more than the \d batches of an epoch; .*check_val_every_n_epoch null"),
     ],
 )
-def test_a_batch_that_cannot_be_shared_out(shapes, trainer, message):
+def test_batches_that_do_not_fit(shapes, trainer, message):
     with pytest.raises(InputError, match=message):
         make(shapes, trainer).setup("fit")
+
+
+@pytest.mark.parametrize("counted", [{"check_val_every_n_epoch": None}, {"limit_val_batches": 0}])
+def test_a_validation_may_be_later_than_an_epoch(shapes, counted):
+    make(shapes, {"val_check_interval": 50} | counted).setup("fit")
 
 
 def test_training_goes_on_at_the_next_batch(shapes):
@@ -231,7 +241,8 @@ def test_every_image_fits_one_of_few_canvases():
 
 def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
     kept = []
-    monkeypatch.setattr(dataset, "keep_freed_pieces", lambda: kept.append(1))
+    monkeypatch.setattr(dataset, "keep_freed_pieces", lambda: kept.append("memory"))
+    monkeypatch.setattr(loading, "outlive_signals", lambda: kept.append("signals"))
 
     def drawn():
         return torch.rand(3).tolist(), random.random(), np.random.rand()
@@ -244,7 +255,7 @@ def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
         monkeypatch.setenv("PL_SEED_WORKERS", "1")
         begin_training_worker(1, rank=2)
         assert drawn() == expected
-    assert kept == [1]
+    assert kept == ["memory", "signals"]
 
 
 def test_resizing_on_the_device_gives_the_same_batches_to_one_level(shapes):

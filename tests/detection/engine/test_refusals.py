@@ -25,6 +25,8 @@ from detection.engine.module import DetectionModule
         ("--config mask_rcnn_r50_fpn_1x_coc", "did you mean mask_rcnn_r50_fpn_1x_coco?"),
         ("--config twice.yaml", "key optimizer occurs twice"),
         ("--config unknown.yaml", "unknown.yaml, line 2"),
+        ("--config augment.yaml", "no option height"),
+        ("--trainer.accumulate_grad_batches 0", "accumulate_grad_batches 0 must be at least 1"),
         ("--ckpt_path gone.ckpt", "gone.ckpt: no such checkpoint"),
     ],
 )
@@ -35,6 +37,8 @@ def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monke
     monkeypatch.setattr("detection.engine.datamodule.load_annotations", read)
     (tmp_path / "twice.yaml").write_text("model:\n  optimizer: {lr: 0.1}\n  optimizer: {lr: 0.2}\n")
     (tmp_path / "unknown.yaml").write_text("model:\n  optimiser: {lr: 0.1}\n")
+    augment = "{class_path: albumentations.RandomResizedCrop, init_args: {height: 8}}"
+    (tmp_path / "augment.yaml").write_text(f"data:\n  augment:\n  - {augment}\n")
     assert run("fit", *options.split()) == 2
     error = capsys.readouterr().err
     assert expected in error

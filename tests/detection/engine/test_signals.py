@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from detection.cli import complete
 from detection.engine import checkpoint_io, signals
@@ -143,6 +144,33 @@ def test_a_job_is_requeued_when_it_is_warned_or_preempted(monkeypatch, number, t
     monkeypatch.setattr(signals.subprocess, "run", scontrol)
     signals.requeue(number)
     assert (["scontrol", "requeue", "77"] in calls) == requeued
+
+
+def begin_outliving(number: int) -> None:
+    signals.outlive_signals()
+
+
+@pytest.mark.parametrize("begin", [None, begin_outliving])
+def test_a_worker_outlives_what_other_processes_send(begin):
+    batches = iter(DataLoader(range(1000), num_workers=1, worker_init_fn=begin))
+    worker = batches._workers[0]
+    told = ""
+    try:
+        next(batches)
+        for number in signals.SIGNALS if begin else [signal.SIGTERM]:
+            subprocess.run(["kill", f"-{number:d}", str(worker.pid)], check=True)
+            time.sleep(0.1)
+            for _ in range(10):  # more than lie ready
+                next(batches)
+        worker.kill()
+        for _ in range(100):
+            time.sleep(0.05)
+            next(batches)
+    except RuntimeError as error:
+        told = str(error)
+    finally:
+        batches._shutdown_workers()  # else PyTorch tells of this worker in other tests
+    assert f"(pid {worker.pid}) is killed by signal: {'Killed' if begin else 'Terminated'}" in told
 
 
 KILLER = """
