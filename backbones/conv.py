@@ -26,6 +26,18 @@ def pads_zeros(conv: nn.Conv2d) -> bool:
     return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module may be computed from its weights instead of being called.
+
+    Not a subclass, whose ``forward`` may do something else, and not one with hooks: pruning, adapters, probes.
+
+    Args:
+        kinds: what it must be; :class:`Conv2d` or PyTorch's if none are given.
+    """
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return type(module) in (kinds or (nn.Conv2d, Conv2d)) and not any(hooks)
+
+
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d``, of which a processor computes large maps with fewer multiplications and gradients in less memory.
 

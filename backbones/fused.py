@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from backbones import winograd
 from backbones.autocast import to_autocast
-from backbones.conv import How, convolution, how_of, input_gradient, pads_zeros, parameter_gradients
+from backbones.conv import How, convolution, how_of, input_gradient, is_plain, pads_zeros, parameter_gradients
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -15,6 +15,8 @@ _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 
 def conv_relu(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """``conv(x).relu()``, to the last bit."""
+    if not is_plain(conv):
+        return conv(x).relu()  # type: ignore[no-any-return]
     return conv_sum_relu(x, conv, conv.weight, conv.bias)
 
 

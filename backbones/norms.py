@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from backbones.conv import is_plain
 from backbones.fused import conv_sum_relu, sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
@@ -85,7 +86,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: bool = False, c
         relu: whether it follows.
         carried: (B, O, H', W') around the convolution, or None.
     """
-    if isinstance(norm, nn.Identity):  # folded once and for all
+    if type(norm) is nn.Identity and is_plain(conv):  # folded once and for all
         return conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried, relu)
     if _folds(conv, norm) and not (torch.is_grad_enabled() and _learns(norm)):
         scale, shift = _scale_and_shift(norm)
@@ -136,8 +137,9 @@ class _StatisticsKept(AbstractContextManager[None]):
 
 
 def _folds(conv: nn.Conv2d, norm: nn.Module) -> bool:
-    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
-    return fixed and conv.bias is None
+    fixed = type(norm) is FrozenBatchNorm2d or not norm.training
+    plain = is_plain(conv) and is_plain(norm, FrozenBatchNorm2d, nn.BatchNorm2d)
+    return plain and fixed and conv.bias is None
 
 
 def _learns(norm: nn.Module) -> bool:

@@ -7,6 +7,7 @@ Ren et al. 2015 (Faster R-CNN), section 3.1.1; one size per level: Lin et al. 20
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,12 +95,14 @@ class Anchors:
             grids: rows, columns of each feature level.
         """
         key = (canvas, tuple(grids), device)
-        if key not in self._cache:
-            self._cache[key] = self._make(canvas, grids, device)
-            if len(self._cache) > CANVASES:
+        anchors = self._cache.get(key)
+        if anchors is None:
+            anchors = self._cache[key] = self._make(canvas, grids, device)
+        with suppress(KeyError):  # another thread has made room
+            self._cache.move_to_end(key)
+            while len(self._cache) > CANVASES:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        return anchors
 
     def _make(self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device) -> CanvasAnchors:
         if device not in self._cells_on:  # a copy for which the host waits

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.conv import Conv2d
+from backbones.conv import Conv2d, is_plain
 from backbones.fused import conv_relu
 from backbones.norms import make_norm
 from detection.models.roi_linear import RoILinear
@@ -103,9 +103,7 @@ class BoxHead(nn.Module):
         self.convs = ConvStack(channels, [channels] * convs, norm)
         width = channels * resolution**2
         self.fcs = nn.ModuleList(
-            # What RoIAlign made is needed nowhere else; the ReLU of a convolution needs its result.
-            RoILinear(channels, resolution, hidden, overwrite=not convs) if i == 0 else nn.Linear(hidden, hidden)
-            for i in range(fcs)
+            RoILinear(channels, resolution, hidden) if i == 0 else nn.Linear(hidden, hidden) for i in range(fcs)
         )
         for fc in self.fcs[1:]:
             nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]
@@ -137,10 +135,12 @@ class BoxHead(nn.Module):
             levels: P2.., as a table.
             rois: (B, S, 4).
         """
-        x = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
-        x = self.convs(x.flatten(0, 1))
+        pooled = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
+        pooled = pooled.flatten(0, 1)
+        x = self.convs(pooled)
         for fc in self.fcs:
-            x = fc(x).relu_()
+            # What RoIAlign made is needed nowhere else; the ReLU of a convolution needs its result.
+            x = (fc(x, overwrite=x is pooled) if isinstance(fc, RoILinear) else fc(x)).relu_()
         x = x.flatten(1)
         shape = rois.shape[:2]
         return self.logits(x).float().view(*shape, -1), self.deltas(x).float().view(*shape, -1, 4)
@@ -229,12 +229,12 @@ class ConvStack(nn.Sequential):
             layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
             channels = width
         super().__init__(*layers)
-        self.has_norms = norm is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, channels, r, r) to (R, widths[-1], r, r)."""
-        if self.has_norms:
+        convs, relus = list(self)[::2], list(self)[1::2]
+        if not all(is_plain(conv) for conv in convs) or not all(is_plain(relu, nn.ReLU) for relu in relus):
             return super().forward(x)  # type: ignore[no-any-return]
-        for conv in list(self)[::2]:
+        for conv in convs:
             x = conv_relu(x, conv)  # type: ignore[arg-type]
         return x

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbones.conv import Conv2d
+from backbones.conv import Conv2d, is_plain
 from backbones.norms import make_norm
 from detection.models.finest import add_enlarged, finest_level
 
@@ -76,7 +76,10 @@ class FPN(nn.Module):
         if self.norm or torch.compiler.is_compiling():
             again: Tensor = checkpoint(self._finest_kept, stage, coarser, use_reentrant=False, preserve_rng_state=False)
             return again
-        return finest_level(stage, coarser, self.lateral[0][0], self.output[0][0])  # type: ignore[index, arg-type]
+        lateral, output = self.lateral[0], self.output[0]
+        if not (_is_conv(lateral) and _is_conv(output)):
+            return self._finest_kept(stage, coarser)
+        return finest_level(stage, coarser, lateral[0], output[0])  # type: ignore[index, arg-type]
 
     def _finest_kept(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
         return self.output[0](self._merge(0, stage, coarser))  # type: ignore[no-any-return]
@@ -93,6 +96,11 @@ class FPN(nn.Module):
         for i, conv in enumerate(self.extra):
             levels.append(conv(levels[-1] if i == 0 else levels[-1].relu()))
         return levels
+
+
+def _is_conv(block: nn.Module) -> bool:
+    """Whether a block is a convolution alone, which need not be called."""
+    return is_plain(block, nn.Sequential) and len(list(block.children())) == 1 and is_plain(next(block.children()))
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.conv import is_plain
 from backbones.fused import conv_sum_relu
 from detection.models.box_head import ConvStack
 from detection.ops.levels import Levels
@@ -63,7 +64,7 @@ class MaskHead(nn.Module):
         for layer in (self.upsample, self.logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.strides = tuple(strides)
+        self.num_classes, self.strides = num_classes, tuple(strides)
         self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
         self.rounded_frames = rounded_frames
 
@@ -88,7 +89,11 @@ class MaskHead(nn.Module):
         x = pool(levels, self.strides, boxes, image, self.resolution, self.sampling_ratio, self.aligned)
         # Only the channel of the slot's class is computed: with 80 classes the others are the larger part of the work.
         own = flat[slots].clamp(min=0)
-        logits = self.own_logits(self.convs(x), self.logits.weight.flatten(1)[own])
+        x = self.convs(x)
+        if not (is_plain(self.upsample, nn.ConvTranspose2d) and is_plain(self.logits)):
+            every = self.logits(self.upsample(x).relu())  # (R, K, m, m)
+            return every[torch.arange(len(own), device=own.device), own].float(), slots
+        logits = self.own_logits(x, self.logits.weight.flatten(1)[own])
         assert self.logits.bias is not None
         return logits.float() + self.logits.bias[own][:, None, None], slots
 
@@ -125,7 +130,7 @@ class MaskHead(nn.Module):
         assert targets.masks is not None
         rois, matched = samples.boxes[:, :positives], samples.matched[:, :positives]
         labels = samples.labels[:, :positives]
-        labels = labels.masked_fill(labels >= self.logits.out_channels, IGNORE)
+        labels = labels.masked_fill(labels >= self.num_classes, IGNORE)
         truth = crop_masks(targets.masks, targets.boxes, matched, rois, 2 * self.resolution)  # (B, S', m, m)
         known = truth[..., 0, 0] >= 0
         labels = labels.masked_fill(~known, IGNORE)

@@ -140,6 +140,7 @@ class FasterRCNN(nn.Module):
         self, batch: Batch, dense: Dense, generator: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], RoISamples]:
         """The losses of the RPN and the box head, and the RoIs that were sampled."""
+        check_labels(batch, self.num_classes)
         assert batch.targets is not None
         levels, logits, deltas = dense
         anchors = self._anchors(batch.images, levels)
@@ -173,7 +174,10 @@ class MaskRCNN(FasterRCNN):
         self, batch: Batch, dense: Dense | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """As Faster R-CNN's, with ``loss_mask``."""
-        assert batch.targets is not None
+        if batch.targets is None or batch.targets.masks is None:
+            raise ValueError(
+                "the mask head learns from masks: load them, CocoDataset(..., masks=True), or build faster_rcnn"
+            )
         dense = dense or self.dense(batch.images, batch.sizes)
         losses, samples = self.box_losses(batch, dense, generator)
         return losses | self.mask_head.losses(dense.levels, samples, batch.targets, self.box_head.max_positives)
@@ -182,6 +186,22 @@ class MaskRCNN(FasterRCNN):
         """As Faster R-CNN's, with masks in the frames of the boxes."""
         dense = dense or self.dense(images, sizes)
         return self.mask_head.masks(dense.levels, self.boxes(images, sizes, dense))
+
+
+def check_labels(batch: Batch, num_classes: int) -> None:
+    """Refuse a batch that a detector cannot learn from; on a processor also labels that it does not have.
+
+    Elsewhere the host would wait to see them.
+
+    Raises:
+        ValueError: naming the label, or that there are no targets.
+    """
+    if batch.targets is None:
+        raise ValueError("losses are of batches with targets; this one has none")
+    labels = batch.targets.labels
+    seen = labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling()
+    if seen and (largest := int(labels.max())) >= num_classes:
+        raise ValueError(f"label {largest} for a detector of {num_classes} classes; they are 0 to {num_classes - 1}")
 
 
 def faster_rcnn(

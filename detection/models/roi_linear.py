@@ -19,23 +19,25 @@ class RoILinear(nn.Module):
     50 MB each for 1024 RoIs. Only the order of the sum differs. In state dicts the weight is that of the linear layer,
     (outputs, C * r * r).
 
-    Args:
-        overwrite: In the backward pass, write the gradient of the RoIs where they lie, which saves as much memory as
-            they take. Only for RoIs that nothing else needs then; if something does, PyTorch refuses with an error.
     """
 
-    def __init__(self, channels: int, resolution: int, outputs: int, overwrite: bool = False) -> None:
+    def __init__(self, channels: int, resolution: int, outputs: int) -> None:
         super().__init__()
-        self.overwrite = overwrite
         weight = torch.empty(outputs, channels * resolution**2)
         nn.init.kaiming_uniform_(weight, a=1)
         self.weight = nn.Parameter(_channels_last(weight, channels).contiguous())  # (outputs, r * r, C)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, C, r, r), best channels last, to (R, outputs)."""
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """(R, C, r, r), best channels last, to (R, outputs).
+
+        Args:
+            x: the features.
+            overwrite: In the backward pass, write the gradient of ``x`` where it lies, which saves as much memory as it
+                takes. Only if nothing else needs ``x`` then; if something does, PyTorch refuses with an error.
+        """
         rows, weight, bias = x.permute(0, 2, 3, 1).flatten(1), self.weight.flatten(1), self.bias
-        if not (self.overwrite and torch.is_grad_enabled()):
+        if not (overwrite and torch.is_grad_enabled()):
             return F.linear(rows, weight, bias)
         y: Tensor = _Linear.apply(to_autocast(rows), weight, bias)
         return y

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.conv import is_plain
 from backbones.fused import conv_relu
 from detection.models.anchors import AnchorConfig, CanvasAnchors
 from detection.ops import boxes as box_ops
@@ -94,6 +95,7 @@ class RPN(nn.Module):
         for conv in [*self.convs, self.objectness, self.deltas]:
             nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.per_cell = anchors_per_cell
         self.samples, self.positive_fraction = samples, positive_fraction
         self.low, self.high, self.beta = low, high, beta
         self.pre_nms_train, self.pre_nms_test = pre_nms_train, pre_nms_test
@@ -123,7 +125,9 @@ class RPN(nn.Module):
         Args:
             index: (B, S) int64 into the anchors of all levels.
         """
-        per_cell, radius = self.objectness.out_channels, len(self.convs)
+        if not all(is_plain(conv) for conv in (*self.convs, self.objectness, self.deltas)):
+            return self._at_of_all(levels, index)
+        per_cell, radius = self.per_cell, len(self.convs)
         image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
         starts = [0]  # of each level, in cells of one image
         for height, width in levels.grids[:-1]:
@@ -141,6 +145,11 @@ class RPN(nn.Module):
         logits = _conv(x, self.objectness).flatten(1).gather(1, anchor)
         deltas = _conv(x, self.deltas).view(-1, per_cell, 4).gather(1, anchor[..., None].expand(-1, -1, 4))
         return logits.float().view_as(index), deltas.float().view(*index.shape, 4)
+
+    def _at_of_all(self, levels: Levels, index: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`at` for layers that must be called: picked from the whole maps."""
+        logits, deltas = (torch.cat(maps, dim=1) for maps in self(levels.maps))
+        return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
 
     def propose(
         self,

@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -62,3 +64,13 @@ def test_an_anchor_is_inside_where_its_cell_begins_on_the_image_or_up_to_the_nex
 def test_one_size_per_level_is_required():
     with pytest.raises(ValueError, match="2 sizes for 1 feature levels"):
         Anchors((4,), (32, 64))
+
+
+def test_another_thread_may_make_room_meanwhile():
+    class Busy(OrderedDict):
+        def __setitem__(self, key, value):
+            """Gone as soon as it is there."""
+
+    anchors = Anchors((4,), sizes=(32,))
+    anchors._cache = Busy()
+    assert len(anchors((8, 8), [(2, 2)], torch.device("cpu")).boxes) == 12

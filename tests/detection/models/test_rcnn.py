@@ -29,6 +29,16 @@ def test_only_an_object_gives_box_and_mask_losses(tiny, make_batch):
     assert losses["loss_rpn_cls"] > 0
 
 
+def test_what_a_detector_cannot_learn_from_is_told(tiny, make_batch):
+    batch = make_batch([[([10.0, 10, 60, 60], 3, False)]])
+    with pytest.raises(ValueError, match="label 3 for a detector of 3 classes; they are 0 to 2"):
+        tiny.losses(batch)
+    with pytest.raises(ValueError, match=r"learns from masks: .*masks=True"):
+        tiny.losses(batch._replace(targets=batch.targets._replace(masks=None)))
+    with pytest.raises(ValueError, match="this one has none"):
+        faster_rcnn("resnet18", 3).losses(batch._replace(targets=None))
+
+
 def test_anchors_in_a_crowd_are_neither_positive_nor_negative(tiny, make_batch):
     # The crowd covers the image and what hangs over is clipped by no one: anchors mostly inside it must not count.
     everywhere = ([-400.0, -400, 600, 600], 1, True)

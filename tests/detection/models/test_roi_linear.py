@@ -20,10 +20,9 @@ def two():
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_it_is_the_linear_layer(two, layout, overwrite):
     ours, theirs = two
-    ours.overwrite = overwrite
     x = torch.randn(4, 6, 3, 3).contiguous(memory_format=layout)
     inputs = [x.clone(memory_format=layout).requires_grad_() for _ in two]
-    y = ours(inputs[0] * 1), theirs(inputs[1].flatten(1))
+    y = ours(inputs[0] * 1, overwrite), theirs(inputs[1].flatten(1))
     torch.testing.assert_close(*y)
     for one in y:
         one.square().sum().backward()
@@ -36,11 +35,10 @@ def test_it_is_the_linear_layer(two, layout, overwrite):
 
 def test_the_gradient_overwrites_the_rois_and_nobody_reads_them_unwarned(two):
     ours, _ = two
-    ours.overwrite = True
     leaf = torch.randn(4, 6, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
     x = leaf * 1
     x.retain_grad()
-    y = ours(x).square().sum()
+    y = ours(x, overwrite=True).square().sum()
     y.backward(retain_graph=True)
     assert torch.equal(x, x.grad)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -50,10 +48,9 @@ def test_the_gradient_overwrites_the_rois_and_nobody_reads_them_unwarned(two):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_autocast_takes_its_precision_and_gradients_stay_in_float32(two, overwrite):
     ours, theirs = two
-    ours.overwrite = overwrite
     x = torch.randn(4, 6, 3, 3).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        y = ours(x.requires_grad_() * 1), theirs(x.flatten(1))
+        y = ours(x.requires_grad_() * 1, overwrite), theirs(x.flatten(1))
     assert y[0].dtype == torch.bfloat16
     torch.testing.assert_close(*y)
     y[0].float().sum().backward()
