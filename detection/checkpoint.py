@@ -26,6 +26,7 @@ from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.structures import Categories
 
@@ -60,7 +61,7 @@ def save_model(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) 
         >>> configs = {"backbone": BackboneConfig("resnet18")}
         >>> save_model("faster.ckpt", build_detector(3, **configs), configs)  # doctest: +SKIP
     """
-    weights = {PREFIX + name: value for name, value in model.state_dict().items()}
+    weights = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
     info = describe_model(model, configs)
     check_rebuilt(model, info, path)
     write_checkpoint({"state_dict": weights, "rcnn": info}, path)
@@ -257,7 +258,7 @@ def are_ours(weights: Any) -> bool:
 
 def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The detector's part of a Lightning module's state dict."""
-    return {name.removeprefix(PREFIX): value for name, value in state.items()}
+    return as_linear({name.removeprefix(PREFIX): value for name, value in state.items()})
 
 
 def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], source: str | None = None) -> None:
@@ -284,7 +285,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
     Raises:
         ValueError: as :func:`load_weights`.
     """
-    own = model.state_dict()
+    own, weights = as_linear(model.state_dict()), as_linear(weights)
     shapes = {
         name: (tuple(value.shape), tuple(own[name].shape))
         for name, value in weights.items()

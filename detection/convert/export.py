@@ -11,6 +11,7 @@ from safetensors.torch import save
 from detection.checkpoint import check_rebuilt, describe_model, replacing
 from detection.convert.torchvision import to_torchvision
 from detection.models.rcnn import FasterRCNN
+from detection.models.roi_linear import as_linear
 
 
 def save_safetensors(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def save_safetensors(path: str | Path, model: FasterRCNN, configs: Mapping[str, 
     """
     info = describe_model(model, configs)
     check_rebuilt(model, info, path)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in as_linear(model.state_dict()).items()}
     content = save(tensors, metadata={"rcnn": json.dumps(info)})
     with replacing(Path(path)) as file:
         file.write(content)

@@ -32,6 +32,7 @@ from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
 from detection.convert.torchvision import from_torchvision
 from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
 
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
@@ -127,7 +128,7 @@ def initialise(model: FasterRCNN, reference: str) -> str:
         ValueError: weights that do not fit the model, naming the keys.
     """
     found = load_pretrained(reference)
-    state, initial = dict(found.state), model.state_dict()
+    state, initial = dict(found.state), as_linear(model.state_dict())
     ours, theirs = model.categories, found.categories
     if ours is None or (theirs is not None and ours.names == theirs.names):
         notes = [f"all {found.num_classes} classes"]
@@ -234,7 +235,7 @@ def _named(
 def _checked(found: Pretrained) -> Pretrained:
     """Refuse weights that are no whole detector, before any data are read."""
     with torch.device("meta"):
-        expected = build_detector(found.num_classes, **vars(found.config)).state_dict()
+        expected = as_linear(build_detector(found.num_classes, **vars(found.config)).state_dict())
     missing = [key for key in expected if key not in found.state]
     extra = [key for key in found.state if key not in expected]
     shapes = [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detection.convert.names import Rules, rename
+from detection.models.roi_linear import as_linear
 
 _LEGACY: Rules = [
     (r"backbone\.fpn\.inner_blocks\.(\d+)\.(weight|bias)", r"fpn.lateral.\1.0.\2"),
@@ -66,7 +67,7 @@ def to_torchvision(state: Mapping[str, Tensor], version: int = 1) -> dict[str, T
     Raises:
         ValueError: a key that torchvision's layout has no place for.
     """
-    outputs = dict(state)
+    outputs = as_linear(state)
     for kind in ("weight", "bias"):
         logits, deltas = outputs[f"box_head.logits.{kind}"], outputs[f"box_head.deltas.{kind}"]
         outputs[f"box_head.logits.{kind}"] = logits.roll(1, 0)

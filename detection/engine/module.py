@@ -38,6 +38,7 @@ from detection.models.folding import folded
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
+from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
 from detection.structures import Batch, Detections, Unresized
@@ -255,6 +256,7 @@ class DetectionModule(LightningModule):
         self._write_results("predict")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = as_linear(checkpoint["state_dict"])
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
         if self.trainer.state.fn == "fit":
             checkpoint["optimizer_config"] = plain(asdict(self._given_optimizer))

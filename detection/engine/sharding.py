@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from backbones import Backbone
 from detection.engine.errors import InputError
+from detection.models.roi_linear import as_rois_lie
 
 SMALL = 100_000
 """Parts of a backbone with fewer parameters are gathered with the rest: each gathering has its price."""
@@ -65,7 +66,9 @@ class Sharded(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.model is not None
         own = self.model.state_dict()
-        parts = {name: _part(value, own[name]) for name, value in checkpoint["state_dict"].items()}
+        parts = {
+            name: _part(as_rois_lie(value, own[name]), own[name]) for name, value in checkpoint["state_dict"].items()
+        }
         self.model.load_state_dict(parts, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

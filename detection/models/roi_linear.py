@@ -3,6 +3,7 @@
 R RoIs   C channels   r RoI resolution.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 
 from backbones.autocast import to_autocast
 
+ENTRY = "box_head.fcs.0.weight"
+"""The weight of the one such layer that a detector has."""
+
 
 class RoILinear(nn.Module):
     """``nn.Linear(C * r * r, outputs)`` on flattened RoIs, its weight in the order in which RoIs lie: channels last.
 
     Flattening channels first, as every detector does, would copy all RoIs and, in the backward pass, their gradients:
-    50 MB each for 1024 RoIs. Only the order of the sum differs. In state dicts the weight is that of the linear layer,
-    (outputs, C * r * r).
+    50 MB each for 1024 RoIs. Only the order of the sum differs. The weight is (outputs, r * r, C); that of the linear
+    layer, (outputs, C * r * r), can be loaded, too, and stands in files (:func:`as_linear`).
 
     """
 
@@ -42,15 +46,9 @@ class RoILinear(nn.Module):
         y: Tensor = _Linear.apply(to_autocast(rows), weight, bias)
         return y
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = destination[prefix + "weight"].transpose(1, 2).flatten(1)
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        weight = state_dict.get(prefix + "weight")
-        outputs, cells, channels = self.weight.shape
-        if weight is not None and weight.shape == (outputs, cells * channels):  # else it is refused as it is
-            state_dict[prefix + "weight"] = _channels_last(weight, channels)
+        if prefix + "weight" in state_dict:
+            state_dict[prefix + "weight"] = as_rois_lie(state_dict[prefix + "weight"], self.weight)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
@@ -71,6 +69,20 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         to_weight, to_bias = (grad.t() @ x).to(weight.dtype), grad.sum(0).to(weight.dtype)
         return torch.mm(grad, weight.to(x.dtype), out=x) if ctx.needs_input_grad[0] else None, to_weight, to_bias
+
+
+def as_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A detector's state dict as files have it: with the weight of the linear layer, as other detectors call it."""
+    return {
+        name: value.transpose(1, 2).flatten(1) if name.endswith(ENTRY) and value.dim() == 3 else value
+        for name, value in state.items()
+    }
+
+
+def as_rois_lie(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight of the linear layer as one of :class:`RoILinear`, if it fits ``like``; others as they are."""
+    fits = like.dim() == 3 and weight.shape == (len(like), like.shape[1] * like.shape[2])
+    return _channels_last(weight, like.shape[2]) if fits else weight
 
 
 def _channels_last(weight: Tensor, channels: int) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detection.models.roi_linear import RoILinear
+from detection.models.roi_linear import ENTRY, RoILinear, as_linear, as_rois_lie
 
 
 @pytest.fixture
@@ -57,14 +57,25 @@ def test_autocast_takes_its_precision_and_gradients_stay_in_float32(two, overwri
     assert x.grad.dtype == ours.weight.grad.dtype == ours.bias.grad.dtype == torch.float32
 
 
-def test_state_dicts_are_those_of_the_linear_layer(two):
+def test_it_loads_its_own_weights_and_those_of_the_linear_layer(two):
     ours, theirs = two
-    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
     again = RoILinear(6, 3, 5)
     again.load_state_dict(ours.state_dict())
     assert torch.equal(again.weight, ours.weight)
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
         ours.load_state_dict(nn.Linear(6 * 4, 5).state_dict())
+    state = {ENTRY: ours.weight, "box_head.fcs.1.weight": theirs.weight}
+    assert torch.equal(as_linear(state)[ENTRY], theirs.weight)
+    assert torch.equal(as_linear(as_linear(state))[ENTRY], theirs.weight)
+    assert torch.equal(as_rois_lie(theirs.weight, ours.weight), ours.weight)
+
+
+def test_averages_of_state_dicts_reach_all_weights(tiny):
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    for value in tiny.state_dict().values():
+        value.mul_(0.5)
+    for name, value in tiny.state_dict().items():
+        assert torch.equal(value, before[name] * 0.5), name
 
 
 def test_it_begins_as_the_linear_layer_would():
@@ -73,4 +84,4 @@ def test_it_begins_as_the_linear_layer_would():
     torch.manual_seed(0)
     weight = torch.empty(5, 6 * 9)
     nn.init.kaiming_uniform_(weight, a=1)
-    assert torch.equal(ours.state_dict()["weight"], weight)
+    assert torch.equal(ours.weight.transpose(1, 2).flatten(1), weight)
