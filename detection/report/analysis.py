@@ -11,6 +11,7 @@ import numpy as np
 
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import STATISTICS, hotcoco_evaluation, mean, summarize
+from detection.report.resampling import changes
 
 RECALLS = np.linspace(0, 1, 101)
 CROWDS = ((1, 1), (2, 5), (6, 15), (16, 50), (51, 10**9))
@@ -28,15 +29,16 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A number and its standard error over images drawn again."""
+    """A number and its standard error over images drawn again; NaN where there is none."""
 
     value: float
     error: float
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95%, by the normal distribution, within 0..1."""
-        return max(0.0, self.value - 1.96 * self.error), min(1.0, self.value + 1.96 * self.error)
+        """95%, by the normal distribution, within 0..1; NaN without an error."""
+        low, high = np.clip([self.value - 1.96 * self.error, self.value + 1.96 * self.error], 0, 1).tolist()
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,9 @@ def _numbers(
 ) -> dict[str, Measure]:
     errors = dict.fromkeys(STATISTICS, float("nan"))
     if resamplings and truth["annotations"]:
-        import hotcoco
-
         # The difference from an evaluation without detections, which is 0 throughout, is the number itself.
         nothing = hotcoco_evaluation(truth, [], iou_type)
-        drawn = hotcoco.compare(nothing, evaluation, n_bootstrap=resamplings, seed=seed)["ci"]
-        errors |= {name: float(drawn[name]["std_err"]) for name in STATISTICS if name in drawn}
+        errors = {name: c.error for name, c in changes(truth, nothing, evaluation, resamplings, seed).items()}
     return {name: Measure(value, errors[name]) for name, value in values.items()}
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from detection.evaluation.coco import CocoEvaluator
-from detection.evaluation.engines import STATISTICS, hotcoco_evaluation
+from detection.evaluation.engines import hotcoco_evaluation
 from detection.evaluation.results import read_results
 from detection.predicting.options import check_least
 from detection.provenance import checksum
 from detection.report.files import plain
 from detection.report.frame import frame
 from detection.report.page import KINDS, number, table
+from detection.report.resampling import Change, changes
 
 SAME = {
     "annotations_sha256": "other annotation files",
@@ -36,7 +37,7 @@ class Difference:
     second: float
     low: float
     high: float
-    """95% interval of second - first, over images drawn again, the same for both."""
+    """95% interval of second - first, over images drawn again, the same for both; NaN where there is none."""
 
     @property
     def difference(self) -> float:
@@ -108,20 +109,16 @@ def open_truth(path: Path, ground_truth: str) -> Any:
 def _compare(
     kind: str, evaluators: Sequence[CocoEvaluator], resamplings: int, seed: int
 ) -> dict[str, list[Difference]]:
-    import hotcoco
-
     truth = evaluators[0].truth(kind)
     results = [evaluator.results(kind) for evaluator in evaluators]
     a, b = (hotcoco_evaluation(truth, list(rows), kind) for rows in results)
-    told = hotcoco.compare(a, b, n_bootstrap=resamplings, seed=seed)
-    numbers = [_difference(name, told, name) for name in STATISTICS]
+    numbers = [_difference(name, change) for name, change in changes(truth, a, b, resamplings, seed).items()]
     classes = []
     for id, name in zip(evaluators[0].categories.ids, evaluators[0].categories.names, strict=True):
         if any(o["category_id"] == id and not o["iscrowd"] for o in truth["annotations"]):
             part = _of_class(truth, id)
             a, b = (hotcoco_evaluation(part, [r for r in rows if r["category_id"] == id], kind) for rows in results)
-            told = hotcoco.compare(a, b, n_bootstrap=resamplings, seed=seed)
-            classes.append(_difference(name, told, "AP"))
+            classes.append(_difference(name, changes(part, a, b, resamplings, seed)["AP"]))
     return {f"{kind}/numbers": numbers, f"{kind}/classes": classes}
 
 
@@ -133,12 +130,8 @@ def _of_class(truth: Mapping[str, Any], id: int) -> dict[str, Any]:
     }
 
 
-def _difference(name: str, told: Mapping[str, Any], key: str) -> Difference:
-    values = [float(told[side][key]) for side in ("metrics_a", "metrics_b")]
-    interval = (told["ci"] or {}).get(key)
-    low, high = (float(interval["lower"]), float(interval["upper"])) if interval else (math.nan, math.nan)
-    values = [math.nan if value == -1 else value for value in values]
-    return Difference(name, values[0], values[1], low, high)
+def _difference(name: str, change: Change) -> Difference:
+    return Difference(name, change.first, change.second, change.low, change.high)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -165,7 +158,7 @@ def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> 
         parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
     parts.append(
         '<p class="note">Intervals of B - A over images drawn again with replacement, the same ones for both. '
-        "Better and worse are said where 0 lies outside.</p>"
+        "Better and worse are said where 0 lies outside. – where the objects are in too few images.</p>"
     )
     return frame("Comparison", "".join(parts), f"<p>A: {escape(first)}<br>B: {escape(second)}</p>")
 

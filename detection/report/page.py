@@ -77,7 +77,8 @@ def _section(analysis: Analysis) -> str:
     point = analysis.operating_point
     return f"""<section id="{kind}"><h2>{KINDS[kind]}</h2>
 {_cards(analysis)}
-<p class="note">With 95% intervals from images drawn again with replacement. – means that there is nothing to find.</p>
+<p class="note">With 95% intervals from images drawn again with replacement, unless the objects are in too few images.
+– means that there is nothing to find.</p>
 <h3>What is lost to which error</h3>{_errors(analysis)}
 <div class="pair"><div><h3>Precision over recall</h3>{lines(curves, "recall", "precision")}</div>
 <div><h3>How far scores can be trusted</h3>{_calibration(analysis)}</div></div>

@@ -118,6 +118,11 @@ def test_intervals_hold_the_number_and_shrink_with_more_images(evaluator, truth,
     assert Measure(0.99, 0.1).interval[1] == 1.0
 
 
+def test_a_number_of_nothing_has_no_interval(analysis):
+    large = analysis.numbers["APl"]
+    assert all(map(math.isnan, (large.value, large.error, *large.interval)))
+
+
 def test_a_detector_that_finds_nothing(truth):
     evaluator = CocoEvaluator(truth, ["bbox"], image_ids="all")
     analysis = analyse(evaluator, "bbox", resamplings=10)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from detection.report import command
-from detection.report.compare import check_comparable, compare, main
+from detection.report.compare import check_comparable, compare, main, text
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,22 @@ def test_the_command_writes_a_page(two, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*map(str, two), "--resamplings", "-1"])
     assert stop.value.code == 2
+
+
+def test_a_class_in_two_images_has_no_interval(truth, results, tmp_path):
+    rare = [{**r, "category_id": 9} if r["image_id"] in (2, 3) else r for r in results]
+    changed = [{**a, "category_id": 9} if a["image_id"] in (2, 3) else a for a in truth["annotations"]]
+    (tmp_path / "truth.json").write_text(json.dumps({**truth, "annotations": changed}))
+    for name, found in (("a", rare), ("b", [r for r in rare if r["category_id"] != 9])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+        command.main(
+            [str(tmp_path / f"{name}.json"), "--annotations", str(tmp_path / "truth.json")]
+            + ["--output", str(tmp_path / name), "--resamplings", "0"]
+        )
+    found = compare(tmp_path / "a", tmp_path / "b", resamplings=50)
+    classes = {d.name: d for d in found["bbox/classes"]}
+    assert classes["<bird>"].difference < 0
+    assert text({"bbox/classes": [classes["<bird>"]]}).endswith("(–)")
+    assert classes["cat"].low <= classes["cat"].difference <= classes["cat"].high
+    large = next(d for d in found["bbox/numbers"] if d.name == "APl")
+    assert all(number != number for number in (large.difference, large.low, large.high))

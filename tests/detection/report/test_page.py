@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -69,6 +70,12 @@ def test_the_numbers_stand_there_without_a_script(html, evaluator):
     assert f"{evaluator.evaluate()['bbox/AP']:.3f}" in text
     assert "cat" in text
     assert "dog" in text
+
+
+def test_a_number_without_objects_has_no_interval_on_the_page(html):
+    cards = dict(re.findall(r"<span>(\w+)</span><b>(.*?)<em>", html))
+    assert cards["APl"] == "–</b>"
+    assert " to " in cards["AP"]
 
 
 def test_pictures_are_inside_and_a_missing_image_is_no_error(html, evaluator, folder):
