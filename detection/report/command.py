@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,19 +58,17 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
     """The detections of result files."""
     types: list[str] = options.iou_types or []
     if not types:
-        beginnings = ""
-        for source in options.what:
-            with open(source, encoding="utf-8", errors="replace") as file:
-                beginnings += file.read(100_000)
-        types = [kind for kind, key in KEYS.items() if f'"{key}"' in beginnings] or ["bbox"]
+        types = [kind for kind, key in KEYS.items() if any(_holds(source, key) for source in options.what)] or ["bbox"]
         if options.protocol == "voc" and "bbox" not in types:
             types = ["bbox"]
     evaluator = CocoEvaluator(options.annotations, types, options.engine, "all")
     empty, absent = True, set(types)
+    sources: dict[tuple[str, int], str] = {}
     for source in options.what:  # one after the other, as half a million masks take a gigabyte
         results = _results(Path(source), options.annotations, evaluator)
         empty = empty and not results
         absent -= {kind for kind in absent if any(KEYS[kind] in result for result in results)}
+        _check_shared(results, source, types, sources)
         evaluator.add_results(results)
         del results
     if "segm" in absent and not empty:
@@ -80,6 +79,29 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
         for source in options.what:
             evaluator.add_results(with_boxes(_results(Path(source), options.annotations, evaluator), source))
     return evaluator
+
+
+def _holds(source: str, key: str) -> bool:
+    """Whether a file has a key; of any result, as the first ones may have others."""
+    return f'"{key}"'.encode() in Path(source).read_bytes()
+
+
+def _check_shared(
+    results: list[dict[str, Any]], source: str, types: list[str], sources: dict[tuple[str, int], str]
+) -> None:
+    """Refuse results of an image that another file has, too: those of one kind are scored together, or not at all.
+
+    Args:
+        sources: the file of each kind and image so far; is filled.
+    """
+    for kind in types:
+        for image_id in {result["image_id"] for result in results if KEYS[kind] in result}:
+            first = sources.setdefault((kind, image_id), source)
+            if first != source:
+                raise ValueError(
+                    f"{first} and {source}: both have {KEYS[kind]} results of image {image_id}; "
+                    "join the files into one, or leave one out"
+                )
 
 
 def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[dict[str, Any]]:
@@ -98,6 +120,14 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
         return results
     truth = evaluator.truth(evaluator.iou_types[0])
     ids = {image["file_name"]: image["id"] for image in truth["images"] if "file_name" in image}
+    for file, known in ((beside, listed["images"]), (annotations, truth["images"])):
+        counts = Counter(image.get("file_name") for image in known)
+        twice = sorted({names[id] for id in used if counts[names[id]] > 1})
+        if twice:
+            raise ValueError(
+                f"{file}: {len(twice)} file names stand there twice, as {twice[0]}, so that their image ids are not "
+                f"known; remove {beside} if the image ids of {source} are those of {annotations}"
+            )
     lost = sorted(names[id] for id in used if names[id] not in ids)
     if lost:
         raise ValueError(f"{beside}: {lost[0]} is no file name of {annotations}, so that its image id is not known")
@@ -111,6 +141,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder, [Path(source) for source in options.what])
     if evaluator.dropped:
         print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
     # A model's images are matched, and only adding up is left; result files are matched for the report alone.
@@ -149,6 +180,18 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
         made_of |= {way: getattr(options, way) for way in ways if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
     print(f"report: {folder / 'report.html'}")
+
+
+def _clear(folder: Path, sources: Sequence[Path]) -> None:
+    """Remove what an earlier evaluation has left in a folder, so that nothing there is of other detections.
+
+    If its results are what is evaluated, all of them stay.
+    """
+    names = ["report.html", "report.json", *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS)]
+    if not any(source.resolve().parent == folder.resolve() for source in sources):
+        names += [f"results_{kind}.json" for kind in KEYS]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _ground_truth(options: argparse.Namespace) -> str:

@@ -23,7 +23,7 @@ SAME = {
     "annotations_sha256": "other annotation files",
     "image_ids_sha256": "other images",
     "protocol": "other protocols",
-    "ground_truth": "other readings of the annotations",
+    "ground_truth": "other readings of the annotations (evaluate the results_*.json of the checked one as files)",
 }
 """What two evaluations must share to be compared."""
 
@@ -61,14 +61,15 @@ def compare(
     Raises:
         ValueError: they cannot be compared, and why; or a file is missing.
     """
-    abouts = [_about(folder) for folder in (first, second)]
+    reports = [_report(folder) for folder in (first, second)]
+    abouts = [report["about"] for report in reports]
     check_comparable(*abouts)
     path = annotations or Path(abouts[0]["annotations"])
     if not path.is_file():
         raise ValueError(f"{path}: no such annotation file; say where it is with --annotations")
     if checksum(path) != abouts[0]["annotations_sha256"]:
         raise ValueError(f"{path}: is not the file that was evaluated on (its SHA-256 differs)")
-    kinds = [k for k in KINDS if all((folder / f"results_{k}.json").is_file() for folder in (first, second))]
+    kinds = [kind for kind in KINDS if all(kind in report for report in reports)]
     if not kinds:
         raise ValueError(f"{first}, {second}: no results of one kind in both; run tools/evaluate.py again")
     found: dict[str, list[Difference]] = {}
@@ -134,11 +135,13 @@ def _difference(name: str, change: Change) -> Difference:
     return Difference(name, change.first, change.second, change.low, change.high)
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _report(folder: Path) -> dict[str, Any]:
+    """The content of ``report.json``."""
     path = folder / "report.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["about"])
-    except (OSError, KeyError, ValueError) as error:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {**report, "about": dict(report["about"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: no report ({error}); give folders that tools/evaluate.py wrote") from error
 
 

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,68 @@ def test_image_ids_of_other_files_are_refused(folder, truth, results, tmp_path, 
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert all(name in told for name in ("images.json", "truth.json", "elsewhere.png"))
+
+
+@pytest.mark.parametrize("whose", ["images.json", "truth.json"])
+def test_a_file_name_that_stands_for_two_images_is_refused(truth, results, tmp_path, capsys, whose):
+    found = numbered(truth, results, tmp_path)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    listed = json.loads((tmp_path / whose).read_text())
+    used = {r["image_id"] for r in (results if whose == "truth.json" else json.loads(Path(found).read_text()))}
+    first, second = [image for image in listed["images"] if image["id"] in used][:2]
+    second["file_name"] = first["file_name"]
+    (tmp_path / whose).write_text(json.dumps(listed))
+    with pytest.raises(SystemExit):
+        main([found, "--annotations", str(tmp_path / "truth.json"), "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{whose}: 1 file names stand there twice" in told
+
+
+def test_two_files_of_one_image_are_refused(folder, results, tmp_path, capsys):
+    for name, category in (("cats", 2), ("dogs", 5)):
+        (tmp_path / f"{name}.json").write_text(json.dumps([r for r in results if r["category_id"] == category]))
+    files = [str(tmp_path / f"{name}.json") for name in ("cats", "dogs")]
+    rest = ["--annotations", str(folder / "truth.json"), "--output", str(tmp_path / "out"), "--resamplings", "0"]
+    with pytest.raises(SystemExit):
+        main([*files, *rest])
+    told = capsys.readouterr().err
+    assert re.search(r"cats\.json and .*dogs\.json: both have bbox results of image \d+; join", told)
+    # Parts that share no image are one evaluation.
+    main([str(folder / "results.json"), *rest])
+    together = capsys.readouterr().out
+    for name, images in (("cats", range(1, 9)), ("dogs", range(9, 25))):
+        (tmp_path / f"{name}.json").write_text(json.dumps([r for r in results if r["image_id"] in images]))
+    main([*files, *rest])
+    assert capsys.readouterr().out == together
+
+
+def with_masks(results: list[dict]) -> list[dict]:
+    """Results that are one mask of 100 pixels."""
+    rle = {"size": [120, 160], "counts": [0, 100, 120 * 160 - 100]}
+    return [{k: v for k, v in r.items() if k != "bbox"} | {"segmentation": rle} for r in results]
+
+
+def test_kinds_are_looked_for_in_the_whole_file(folder, results, tmp_path, capsys):
+    boxes = results * (1 + 120_000 // len(json.dumps(results)))
+    (tmp_path / "both.json").write_text(json.dumps(boxes + with_masks(results)))
+    rest = ["--annotations", str(folder / "truth.json"), "--output", str(tmp_path / "out"), "--engine", "pycocotools"]
+    main([str(tmp_path / "both.json"), *rest])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["bbox", "segm"]
+
+
+def test_nothing_of_an_earlier_evaluation_stays(folder, results, tmp_path):
+    rest = ["--annotations", str(folder / "truth.json"), "--output", str(tmp_path / "out"), "--resamplings", "0"]
+    (tmp_path / "masks.json").write_text(json.dumps(with_masks(results)))
+    main([str(folder / "results.json"), str(tmp_path / "masks.json"), *rest])
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"results_segm.json", "classes_segm.csv", "report.html"} < names
+    # One of its own results, scored again: the detections stay, all of them.
+    main([str(tmp_path / "out" / "results_bbox.json"), *rest])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names - {"classes_segm.csv", "images_segm.csv"}
+    main([str(folder / "results.json"), *rest, "--protocol", "voc"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine.txt", "results_bbox.json"}
 
 
 def test_masks_alone_are_scored_as_boxes_by_their_boxes(shared_data, tmp_path, capsys):

@@ -54,6 +54,8 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(two, folder, tmp_pat
     check_comparable(same, dict(same))
     with pytest.raises(ValueError, match="other images"):
         check_comparable(same, same | {"image_ids_sha256": "c"})
+    with pytest.raises(ValueError, match=r"evaluate the results_\*\.json .*: file and checked"):
+        check_comparable(same, same | {"ground_truth": "checked"})
     with pytest.raises(ValueError, match="is not the file that was evaluated on"):
         compare(two[0], two[1], tmp_path / "truth.json")
     with pytest.raises(ValueError, match="no report"):
@@ -90,3 +92,14 @@ def test_a_class_in_two_images_has_no_interval(truth, results, tmp_path):
     assert classes["cat"].low <= classes["cat"].difference <= classes["cat"].high
     large = next(d for d in found["bbox/numbers"] if d.name == "APl")
     assert all(number != number for number in (large.difference, large.low, large.high))
+
+
+def test_only_what_both_reports_have_is_compared(folder, results, tmp_path):
+    boxes = tmp_path / "boxes"
+    masked = [r | {"segmentation": {"size": [120, 160], "counts": [0, 100, 120 * 160 - 100]}} for r in results]
+    (tmp_path / "both.json").write_text(json.dumps(masked))
+    rest = ["--annotations", str(folder / "truth.json"), "--resamplings", "0", "--output"]
+    command.main([str(tmp_path / "both.json"), *rest, str(tmp_path / "both")])
+    command.main([str(folder / "results.json"), *rest, str(boxes)])
+    (boxes / "results_segm.json").write_bytes((tmp_path / "both" / "results_segm.json").read_bytes())  # of others
+    assert {key.split("/")[0] for key in compare(tmp_path / "both", boxes, resamplings=0)} == {"bbox"}
