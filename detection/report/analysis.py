@@ -3,7 +3,9 @@
 K classes.  Detections that no image of the evaluation has are not here: the evaluator refused them.
 """
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +101,7 @@ class Analysis:
     curves: dict[str, list[float]]
     """Precision at each of RECALLS, averaged over classes, by IoU."""
     class_curves: dict[str, list[float]]
-    """At IoU 0.5, by class; of those with objects."""
+    """At IoU 0.5, by class, with its id where two have one name; of those with objects."""
     errors: dict[str, float]
     """AP50 that would be won if this kind of error did not occur, by the names of ERRORS."""
     error_counts: dict[str, int]
@@ -108,7 +110,9 @@ class Analysis:
     operating_point: dict[str, float]
     """The score threshold of the best F1 over all classes, and precision, recall and F1 there, at IoU 0.5."""
     confusion: list[list[int]]
-    """(K + 1, K + 1) counts at the operating point: rows are truth, columns detections, the last is background."""
+    """(K + 1, K + 1) counts at the operating point: rows are truth, columns detections, the last is background.
+
+    Detections that are ignored, as those of a crowd, are not in it."""
     by_image: list[ImageRow]
     """Worst first."""
     suspects: list[Suspect]
@@ -127,9 +131,11 @@ def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 100, see
     if not truth["images"]:
         raise ValueError("no image was evaluated; add detections first")
     # Each evaluation takes a copy of the detections: one after the other, and the results are let go between them.
-    from_all = _of_all(evaluator, truth, results, iou_type, resamplings, seed)
+    from_all, statuses = _of_all(evaluator, truth, results, iou_type, resamplings, seed)
     threshold = from_all["operating_point"]["threshold"]
-    shown = [result for result in results if result["score"] >= threshold]
+    # Ignored ones, as those of a crowd, would be errors to the matrix and suspects.
+    counted = (statuses >= 0).tolist()
+    shown = [r for r, counts in zip(results, counted, strict=True) if counts and r["score"] >= threshold]
     del results
     at_point = hotcoco_evaluation(truth, shown, iou_type)
     diagnostics = at_point.image_diagnostics(iou_thr=0.5, score_thr=0.8)
@@ -151,24 +157,29 @@ def _of_all(
     iou_type: str,
     resamplings: int,
     seed: int,
-) -> dict[str, Any]:
-    """The fields that come from all detections, however low they score."""
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The fields that come from all detections, however low they score; and (n,) :func:`_statuses`."""
     evaluation = hotcoco_evaluation(truth, results, iou_type)
     precision, recall = (np.asarray(evaluation.eval[key]) for key in ("precision", "recall"))
-    point, statuses = _operating_point(evaluation, results)
+    statuses = _statuses(evaluation, results)
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    labels = np.array([result["category_id"] for result in results], dtype=np.int64)
+    objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+    cuts = {id: _best_cut(scores[labels == id], statuses[labels == id], objects[id]) for id in evaluator.categories.ids}
     tide = evaluation.tide_errors()
-    return {
+    fields = {
         "detections": len(results),
         "numbers": _numbers(evaluation, truth, iou_type, summarize(precision, recall), resamplings, seed),
-        "classes": _classes(evaluator, truth, precision, recall, np.asarray(evaluation.eval["scores"])),
+        "classes": _classes(evaluator, objects, precision, recall, cuts),
         "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
         "class_curves": _class_curves(evaluator, precision),
         "errors": {kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
         "error_counts": {kind: int(tide["counts"][kind]) for kind in ERRORS},
         "by_crowding": _by_crowding(evaluation, truth),
         "calibration": _calibration(results, statuses),
-        "operating_point": point,
+        "operating_point": _best_cut(scores, statuses, objects.total()),
     }
+    return fields, statuses
 
 
 def _numbers(
@@ -183,19 +194,17 @@ def _numbers(
 
 
 def _classes(
-    evaluator: CocoEvaluator, truth: dict[str, Any], precision: np.ndarray, recall: np.ndarray, scores: np.ndarray
+    evaluator: CocoEvaluator,
+    objects: Mapping[int, int],
+    precision: np.ndarray,
+    recall: np.ndarray,
+    cuts: Mapping[int, Mapping[str, float]],
 ) -> list[ClassRow]:
-    objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
     rows = []
     for k, (name, id) in enumerate(zip(evaluator.categories.names, evaluator.categories.ids, strict=True)):
-        curve = precision[0, :, k, 0, 2]
-        F1 = threshold = float("nan")
-        if curve.max() > -1:
-            harmonic = 2 * curve * RECALLS / np.maximum(curve + RECALLS, 1e-12)
-            best = int(harmonic.argmax())
-            F1 = float(harmonic[best])
-            threshold = float(scores[0, best, k, 0, 2]) if F1 > 0 else float("nan")
-        AP, AP50 = mean(precision[:, :, k, 0, 2]), mean(curve)
+        F1 = cuts[id]["F1"] if objects[id] else math.nan
+        threshold = cuts[id]["threshold"] if F1 > 0 else math.nan
+        AP, AP50 = mean(precision[:, :, k, 0, 2]), mean(precision[0, :, k, 0, 2])
         rows.append(ClassRow(name, id, objects[id], AP, AP50, mean(recall[:, k, 0, 2]), F1, threshold))
     return rows
 
@@ -208,23 +217,26 @@ def _curve(precision: np.ndarray) -> list[float]:
 
 def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, list[float]]:
     curves = precision[0, :, :, 0, 2]
-    names = evaluator.categories.names
+    names, ids = evaluator.categories.names, evaluator.categories.ids
+    names = tuple(f"{n} ({id})" if names.count(n) > 1 else n for n, id in zip(names, ids, strict=True))
     return {name: curves[:, k].round(5).tolist() for k, name in enumerate(names) if curves[:, k].max() > -1}
 
 
-def _operating_point(evaluation: Any, results: list[dict[str, Any]]) -> tuple[dict[str, float], np.ndarray]:
-    """The threshold of the best F1 over all detections at IoU 0.5; and (n,) whether each is right, -1 if ignored."""
+def _statuses(evaluation: Any, results: list[dict[str, Any]]) -> np.ndarray:
+    """(n,) int64 whether each detection is right at IoU 0.5: 1 or 0; -1 if ignored."""
     diagnostics = evaluation.image_diagnostics(iou_thr=0.5)
     values = {"tp": 1, "fp": 0}
     # hotcoco numbers the detections from 1, in their order.
-    statuses = np.array([values.get(diagnostics["dt_status"].get(k + 1), -1) for k in range(len(results))], dtype=int)
-    objects = len(diagnostics["gt_status"])
-    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    return np.array([values.get(diagnostics["dt_status"].get(k + 1), -1) for k in range(len(results))], dtype=np.int64)
+
+
+def _best_cut(scores: np.ndarray, statuses: np.ndarray, objects: int) -> dict[str, float]:
+    """The threshold of the best F1, and precision, recall and F1 there; all 0 where nothing was found."""
     counted = np.flatnonzero(statuses >= 0)
     order = counted[np.argsort(-scores[counted], kind="stable")]
     right = np.cumsum(statuses[order])
     if not len(order) or not objects or not right[-1]:
-        return {"threshold": 0.0, "precision": 0.0, "recall": 0.0, "F1": 0.0}, statuses
+        return {"threshold": 0.0, "precision": 0.0, "recall": 0.0, "F1": 0.0}
     # Where several have one score, a threshold takes all of them or none.
     last = np.append(np.diff(scores[order]) != 0, True)
     total = np.arange(1, len(order) + 1)
@@ -232,7 +244,7 @@ def _operating_point(evaluation: Any, results: list[dict[str, Any]]) -> tuple[di
     best = int(F1.argmax())
     precision, recall = right[best] / total[best], right[best] / objects
     point = {"threshold": scores[order[best]], "precision": precision, "recall": recall, "F1": F1[best]}
-    return {name: float(value) for name, value in point.items()}, statuses
+    return {name: float(value) for name, value in point.items()}
 
 
 def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: int = 10) -> dict[str, Any]:

@@ -61,6 +61,46 @@ def test_the_operating_point_is_the_best_of_all_thresholds(analysis, truth, resu
     assert point["recall"] == pytest.approx(found / (found + missed))
 
 
+def test_the_best_cut_of_a_class_is_the_best_of_all_thresholds(analysis, truth, results):
+    for row, category in zip(analysis.classes[:2], (2, 5), strict=True):
+        mine = {**truth, "annotations": [a for a in truth["annotations"] if a["category_id"] == category]}
+        found_of = [r for r in results if r["category_id"] == category]
+        best = (0.0, 0.0)
+        for threshold in sorted({r["score"] for r in found_of}):
+            found, missed, wrong = matches(mine, found_of, threshold)
+            best = max(best, (2 * found / (2 * found + missed + wrong), threshold))
+        assert (row.F1, row.threshold) == pytest.approx(best)
+    assert math.isnan(analysis.classes[2].F1)  # no object
+    assert math.isnan(analysis.classes[2].threshold)
+
+
+def test_what_is_found_in_a_crowd_is_neither_confused_nor_suspect():
+    crowd = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 150, 150], "area": 22500, "iscrowd": 1}
+    person = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [160, 160, 30, 30], "area": 900, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "width": 200, "height": 200}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [crowd, person],
+    }
+    result = {"image_id": 1, "category_id": 1}
+    evaluator = CocoEvaluator(truth, ["bbox"], image_ids="all")
+    evaluator.add_results(
+        [result | {"bbox": [20.0 * k, 10, 20, 40], "score": 0.9} for k in range(6)]
+        + [result | {"bbox": person["bbox"], "score": 0.5}]
+    )
+    analysis = analyse(evaluator, "bbox", resamplings=0)
+    assert analysis.confusion == [[1, 0], [0, 0]]
+    assert analysis.suspects == []
+    assert analysis.operating_point["F1"] == 1
+
+
+def test_two_classes_of_one_name_have_two_curves(truth, results):
+    names = [{"id": 2, "name": "cat"}, {"id": 5, "name": "cat"}, {"id": 9, "name": "bird"}]
+    evaluator = CocoEvaluator({**truth, "categories": names}, ["bbox"], image_ids="all")
+    evaluator.add_results(results)
+    assert [*analyse(evaluator, "bbox", resamplings=0).class_curves] == ["cat (2)", "cat (5)"]
+
+
 def test_matrix_images_and_point_count_the_same(analysis, truth, results):
     found, missed, wrong = matches(truth, results, analysis.operating_point["threshold"])
     rows = analysis.by_image
