@@ -7,11 +7,14 @@ D detection limits (1, 10, 100)
 
 import io
 import os
+from collections import defaultdict
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+from detection.ops.masks import mask_areas
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve numbers, in the order of pycocotools."""
@@ -135,7 +138,7 @@ def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], io
     common and frequent classes.
 
     An image counts for the classes that are annotated in it or listed as absent (``neg_category_ids``); up to 300
-    detections of an image count.
+    detections of an image count. As in lvis-api, objects of area 0 do not, nor do such detections among the 300.
 
     Raises:
         ValueError: hotcoco is not installed, or the ground truth is not LVIS's.
@@ -143,9 +146,23 @@ def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], io
     if not all("frequency" in category for category in ground_truth["categories"]):
         raise ValueError("protocol lvis: the categories have no 'frequency'; is this an LVIS annotation file?")
     library = hotcoco("protocol lvis")
-    truth = library.COCO(ground_truth)
-    evaluation = library.LVISEval(truth, truth.load_res(results), iou_type)
+    objects = [annotation for annotation in ground_truth["annotations"] if annotation["area"] > 0]
+    truth = library.COCO(ground_truth | {"annotations": objects})
+    evaluation = library.LVISEval(truth, truth.load_res(_with_area(results, iou_type)), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summary_lines()  # computes what get_results() returns
     return {name: float("nan") if value == -1 else value for name, value in evaluation.get_results().items()}
+
+
+def _with_area(results: list[dict[str, Any]], iou_type: str, most: int = 300) -> list[dict[str, Any]]:
+    """The best of each image, then those that have an area."""
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        by_image[result["image_id"]].append(result)
+    best = [r for of_image in by_image.values() for r in sorted(of_image, key=lambda r: -r["score"])[:most]]
+    if iou_type == "bbox":
+        areas = [result["bbox"][2] * result["bbox"][3] for result in best]
+    else:
+        areas = mask_areas([result["segmentation"] for result in best]).tolist()
+    return [result for result, area in zip(best, areas, strict=True) if area > 0]

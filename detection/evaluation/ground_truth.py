@@ -27,8 +27,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
 
     Raises:
         ValueError: what cannot be repaired, by file and annotation id: double image ids, ids that are no integers,
-            unknown categories or such without a name, boxes or polygons that are not finite, RLE that does not fit its
-            image.
+            unknown categories, double ones or such without a name, lists or entries of another form, boxes or polygons
+            that are not finite, RLE that does not fit its image.
     """
     source = "ground truth"
     if isinstance(ground_truth, str | Path):
@@ -36,15 +36,20 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         ground_truth = read_json(ground_truth)
     if not isinstance(ground_truth, Mapping) or not {"images", "categories"} <= ground_truth.keys():
         raise ValueError(f"{source}: expected a COCO dict with images, annotations and categories")
-    images = {_id(image, "id", f"{source}: images[{k}]"): image for k, image in enumerate(ground_truth["images"])}
-    if len(images) < len(ground_truth["images"]):
-        raise ValueError(f"{source}: {len(ground_truth['images']) - len(images)} image ids occur twice")
-    categories = [_clean_category(c, f"{source}: categories[{k}]") for k, c in enumerate(ground_truth["categories"])]
+    listed, classes, objects = (_entries(ground_truth, key, source) for key in ("images", "categories", "annotations"))
+    images = {_id(image, "id", f"{source}: images[{k}]"): image for k, image in enumerate(listed)}
+    if len(images) < len(listed):
+        raise ValueError(f"{source}: {len(listed) - len(images)} image ids occur twice")
+    categories = [_clean_category(c, f"{source}: categories[{k}]") for k, c in enumerate(classes)]
     known = {category["id"] for category in categories}
+    if len(known) < len(categories):
+        raise ValueError(
+            f"{source}: {len(categories) - len(known)} category ids occur twice; give every category one of its own"
+        )
 
     annotations: list[dict[str, Any]] = []
     homeless = maskless = 0
-    for annotation in ground_truth.get("annotations", ()):
+    for annotation in objects:
         where = f"{source}: annotation {annotation.get('id')}"
         image_id = _id(annotation, "image_id", where)
         image = images.get(image_id)
@@ -80,6 +85,17 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     }
 
 
+def _entries(ground_truth: Mapping[str, Any], key: str, source: str) -> Sequence[Mapping[str, Any]]:
+    """The list of that name, of dicts."""
+    entries = ground_truth.get(key, ())
+    if not isinstance(entries, list | tuple):
+        raise ValueError(f"{source}: {key} is {type(entries).__name__}, but must be a list; [] if there are none")
+    for k, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{source}: {key}[{k}] is {str(entry)[:50]!r}, but must be a dict; mend or remove it")
+    return entries
+
+
 def _id(entry: Mapping[str, Any], key: str, where: str) -> int:
     """An id as training reads it: 17, 17.0 and "17" are one."""
     value = entry.get(key)
@@ -110,7 +126,7 @@ def _clean_annotation(
         if box is None or area is None:
             rle = _to_rle(segmentation, image)
     if box is not None:
-        box = [float(value) for value in box]
+        box = _floats(box, "bbox")
     elif rle is not None:
         box = coco_mask.toBbox(rle).tolist()
     else:
@@ -119,15 +135,22 @@ def _clean_annotation(
         raise ValueError(f"box is {box}, but must be four finite numbers x, y, width >= 0, height >= 0")
     if area is None:
         area = box[2] * box[3] if rle is None else coco_mask.area(rle)
-    area = float(area)
+    area = _floats([area], "area")[0]
     if not np.isfinite(area):
         raise ValueError(f"area is {area}; remove it to have it computed")
-    clean = {
-        "bbox": box,
-        "area": area,
-        "iscrowd": int(annotation.get("iscrowd") or 0),
-    }
+    try:
+        crowd = int(annotation.get("iscrowd") or 0)
+    except (TypeError, ValueError):
+        raise ValueError(f"iscrowd is {annotation['iscrowd']!r}, but must be 0 or 1") from None
+    clean = {"bbox": box, "area": area, "iscrowd": crowd}
     return clean | {"segmentation": segmentation} if masks else clean
+
+
+def _floats(values: Any, key: str) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"{key} is {str(values)[:50]}, but must be numbers") from None
 
 
 def _checked_segmentation(segmentation: Any, image: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from detection.evaluation.engines import choose, lvis_numbers, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
@@ -88,3 +89,34 @@ def test_lvis_counts_an_image_only_for_the_classes_that_are_known_in_it() -> Non
     assert lvis_numbers(truth, [*right, absent], "bbox")["APf"] == pytest.approx(0.5, abs=0.01)
     with pytest.raises(ValueError, match="frequency"):
         lvis_numbers(truth | {"categories": [{"id": 1, "name": "a"}]}, [], "bbox")
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_lvis_drops_what_has_no_area_after_the_limit_of_300(iou_type: str) -> None:
+    """As lvis-api does: an object without area is nothing to find, and detections without one take places."""
+    pytest.importorskip("hotcoco")
+    frame = np.zeros((90, 90), dtype=np.uint8, order="F")
+    empty = {"bbox": [50, 50, 0, 9], "segmentation": encode(frame)}
+    frame[:20, :20] = 1
+    object_ = {"bbox": [0, 0, 20, 20], "segmentation": encode(frame)}
+    annotation = {"image_id": 1, "category_id": 1}
+    truth = {
+        "images": [{"id": 1, "height": 90, "width": 90, "neg_category_ids": [], "not_exhaustive_category_ids": []}],
+        "categories": [{"id": 1, "name": "a", "frequency": "r"}],
+        "annotations": [
+            annotation | object_ | {"id": 1, "area": 400},
+            annotation | empty | {"id": 2, "area": 0},
+        ],
+    }
+    truth = clean_ground_truth(truth, masks=iou_type == "segm")
+    key = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
+    right, nothing = ({"image_id": 1, "category_id": 1, key: form[key]} for form in (object_, empty))
+    first = [nothing | {"score": 0.9}] * 299
+    assert lvis_numbers(truth, [*first, right | {"score": 0.5}], iou_type)["AP"] == pytest.approx(1)
+    first.append(nothing | {"score": 0.9})
+    assert lvis_numbers(truth, [*first, right | {"score": 0.5}], iou_type)["AP"] == 0
+
+
+def encode(frame: np.ndarray) -> dict[str, Any]:
+    rle = coco_mask.encode(frame)
+    return {"size": [*frame.shape], "counts": rle["counts"].decode()}

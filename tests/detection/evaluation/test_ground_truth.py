@@ -92,7 +92,9 @@ def test_left_out_with_a_warning() -> None:
         ({"image_id": "a"}, "annotation 1: image_id is 'a', but must be an integer"),
         ({"category_id": 9.5}, "annotation 1: category_id is 9.5"),
         ({"category_id": None}, "annotation 1: category_id is None"),
-        ({"iscrowd": "no"}, "annotation 1: invalid literal"),
+        ({"iscrowd": "no"}, "annotation 1: iscrowd is 'no', but must be 0 or 1"),
+        ({"bbox": "wide"}, "annotation 1: bbox is wide, but must be numbers"),
+        ({"area": "wide"}, r"annotation 1: area is \['wide'\], but must be numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1: box"),
         ({"bbox": [1, 2, -1, 4]}, "annotation 1: box"),
         ({"bbox": [1, 2, 3]}, "annotation 1: box"),
@@ -111,6 +113,26 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
     masks = not ("segmentation" in changes and changes["segmentation"] is None)
     with pytest.raises(ValueError, match=message):
         clean_ground_truth(coco(**changes), masks=masks)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("annotations", None, "annotations is NoneType, but must be a list; .* if there are none"),
+        ("images", None, "images is NoneType, but must be a list"),
+        ("categories", {}, "categories is dict, but must be a list"),
+        ("annotations", [[1]], r"annotations\[0\] is '\[1\]', but must be a dict; mend or remove it"),
+        ("annotations", ["cat"], r"annotations\[0\] is 'cat', but must be a dict"),
+        ("images", [4], r"images\[0\] is '4', but must be a dict"),
+        ("categories", ["cat"], r"categories\[0\] is 'cat', but must be a dict"),
+        ("categories", [{"id": 9, "name": "cat"}, {"id": "9", "name": "dog"}], "1 category ids occur twice"),
+    ],
+)
+def test_lists_and_entries_of_another_form_are_refused(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(coco() | {key: value}))
+    with pytest.raises(ValueError, match=rf"truth\.json: {message}"):
+        clean_ground_truth(path, masks=False)
 
 
 def test_files(tmp_path: Path) -> None:
