@@ -188,10 +188,11 @@ def _clear(folder: Path, sources: Sequence[Path]) -> None:
     If its results are what is evaluated, all of them stay.
     """
     names = ["report.html", "report.json", *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS)]
-    if not any(source.resolve().parent == folder.resolve() for source in sources):
-        names += [f"results_{kind}.json" for kind in KEYS]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+    left, results = ([folder / name for name in of] for of in (names, [f"results_{kind}.json" for kind in KEYS]))
+    if not {path.resolve() for path in results} & {source.resolve() for source in sources}:
+        left += results
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def _ground_truth(options: argparse.Namespace) -> str:
