@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Literal
 
+from torch import nn
+
 from backbones.base import Backbone
 from backbones.inputs import widen_input
 from backbones.mobilenet import MobileNetV3C5
-from backbones.norms import FrozenBatchNorm2d, make_norm, set_norm_eps
+from backbones.norms import FrozenBatchNorm2d, make_norm, replace_norms, set_norm_eps
 from backbones.pretrained import load_weights
 from backbones.resnet import VARIANTS, ResNet
 from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
@@ -36,7 +38,8 @@ class BackboneConfig:
     weights: str | None = None
     """Where to start from: ``imagenet``, a file, or nothing (random)."""
     norm: Literal["frozen", "batch", "sync", "group"] = "batch"
-    """frozen: keep the statistics of the weights; batch, sync (over devices) and group learn."""
+    """What batch norms are or become. frozen: keep the statistics of the weights; batch, sync (over devices) and group
+    learn."""
     norm_eps: float | None = None
     """What batch norms add to the variance; the backbone's own (1e-5) if not given."""
     freeze: int | tuple[str, ...] = 0
@@ -64,10 +67,13 @@ def build(config: BackboneConfig) -> Backbone:
     """The backbone that a config describes.
 
     Raises:
-        ValueError: a name that is unknown (with the nearest ones), weights that do not fit, or stages to freeze that
-            do not exist.
+        ValueError: a name that is unknown (with the nearest ones), weights that do not fit, stages to freeze that do
+            not exist, or an option that the backbone would not follow.
     """
     backbone = _body(config)
+    # The pyramid over a ViT has group norms whatever is asked for.
+    if config.norm == "group" and (config.name in VITS or not _has(backbone, nn.GroupNorm)):
+        raise ValueError(f"backbone.norm: {config.name} has no batch norms to make group norms of; take norm batch")
     if config.in_channels != 3:
         widen_input(backbone, config.in_channels)
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
@@ -114,7 +120,7 @@ def _body(config: BackboneConfig) -> Backbone:
     if config.name in torchvision_names():
         return TorchvisionBackbone(config.name, config.weights, config.norm)
     if config.name not in VARIANTS:
-        return _imported(config.name)
+        return _imported(config)
     network = ResNet(
         VARIANTS[config.name],
         norm=config.norm,
@@ -138,15 +144,22 @@ def _check_options(config: BackboneConfig) -> None:
             raise ValueError(f"backbone.{field.name}: {config.name} has no such option; the ResNets of this toolkit do")
 
 
-def _imported(path: str) -> Backbone:
-    """A user's own class or function, by its import path."""
-    module, _, name = path.rpartition(".")
+def _imported(config: BackboneConfig) -> Backbone:
+    """A user's own class or function, by its import path; weights and norms as for any other."""
+    module, _, name = config.name.rpartition(".")
     try:
         backbone = getattr(import_module(module), name)()
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"backbone {path}: {error}; it must be importable, as in `python -c 'import {module}'`"
+            f"backbone {config.name}: {error}; it must be importable, as in `python -c 'import {module}'`"
         ) from error
     if not isinstance(backbone, Backbone):
-        raise ValueError(f"backbone {path} gives a {type(backbone).__name__}, not a backbones.Backbone")
+        raise ValueError(f"backbone {config.name} gives a {type(backbone).__name__}, not a backbones.Backbone")
+    if config.weights is not None:
+        load_weights(backbone, config.name, config.weights)
+    replace_norms(backbone, config.norm)
     return backbone
+
+
+def _has(backbone: Backbone, kind: type[nn.Module]) -> bool:
+    return any(isinstance(module, kind) for module in backbone.modules())

@@ -3,8 +3,9 @@ import copy
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from backbones import BackboneConfig, build
+from backbones import BackboneConfig, FrozenBatchNorm2d, build
 from backbones.pretrained import imagenet_weights
 from backbones.resnet import VARIANTS
 
@@ -42,6 +43,51 @@ def test_an_import_path_names_a_users_own(monkeypatch, tmp_path):
         build(BackboneConfig("my_lab_nets.number"))
     with pytest.raises(ValueError, match="has no attribute 'Yours'"):
         build(BackboneConfig("my_lab_nets.Yours"))
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path):
+    """The name of a user's own backbone, and weights for it."""
+    (tmp_path / "my_lab_body.py").write_text(
+        "from torch import nn\n"
+        "from backbones import Backbone\n"
+        "class Body(Backbone):\n"
+        "    channels, strides = (32,), (4,)\n"
+        "    def __init__(self, norm=True):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 32, 3, 4, 1)\n"
+        "        self.norm = nn.BatchNorm2d(32) if norm else nn.Identity()\n"
+        "def plain():\n    return Body(norm=False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.manual_seed(0)
+    state = build(BackboneConfig("my_lab_body.Body")).state_dict()
+    state["norm.running_mean"] += 3
+    torch.save(state, tmp_path / "body.pth")
+    return "my_lab_body.Body", str(tmp_path / "body.pth"), state
+
+
+def test_a_users_own_follows_weights_and_norm(own):
+    name, weights, state = own
+    for norm, kind in (("frozen", FrozenBatchNorm2d), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)):
+        built = build(BackboneConfig(name, weights=weights, norm=norm))
+        assert type(built.norm) is kind
+        assert torch.equal(built.conv.weight, state["conv.weight"])
+    assert torch.equal(build(BackboneConfig(name, weights, "frozen")).norm.running_mean, state["norm.running_mean"])
+    with pytest.raises(ValueError, match=r"no file /no/such\.pth"):
+        build(BackboneConfig(name, weights="/no/such.pth"))
+    with pytest.raises(ValueError, match=rf"no ImageNet weights for {name}"):
+        build(BackboneConfig(name, weights="imagenet"))
+    torch.save({}, weights)
+    with pytest.raises(ValueError, match=r"lacks conv\.weight"):
+        build(BackboneConfig(name, weights=weights))
+
+
+@pytest.mark.parametrize("name", ["my_lab_body.plain", "vit_b_16", "swin_t"])
+@pytest.mark.usefixtures("own")
+def test_group_norms_in_place_of_none_are_refused(name):
+    with pytest.raises(ValueError, match=f"backbone.norm: {name} has no batch norms"), torch.device("meta"):
+        build(BackboneConfig(name, norm="group"))
 
 
 @pytest.mark.parametrize("freeze", [1, 2, 5])
