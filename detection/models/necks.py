@@ -95,7 +95,14 @@ NECKS: dict[str, type[FPN]] = {"fpn": FPN, "pafpn": PAFPN, "bifpn": BiFPN}
 
 
 def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> FPN:
-    """The pyramid that a config describes."""
+    """The pyramid that a config describes.
+
+    Raises:
+        ValueError: a kind, or levels above, that there are none of.
+    """
+    for key, value, known in (("kind", config.kind, NECKS), ("extra", config.extra, ("pool", "conv"))):
+        if value not in known:
+            raise ValueError(f"fpn.{key} is {value!r}; there are {', '.join(known)}")
     return NECKS[config.kind](in_channels, in_strides, config.channels, config.norm, config.extra)
 
 

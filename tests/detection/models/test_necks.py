@@ -43,3 +43,9 @@ def test_without_its_way_up_pafpn_is_fpn():
     with torch.no_grad():
         for ours, theirs in zip(pafpn(stages()[:2]), fpn(stages()[:2]), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("key", "known"), [("kind", "fpn, pafpn, bifpn"), ("extra", "pool, conv")])
+def test_what_there_is_none_of_is_refused(key, known):
+    with pytest.raises(ValueError, match=f"fpn.{key} is 'other'; there are {known}"):
+        build_neck((8, 16), (4, 8), FPNConfig(**{key: "other"}))
