@@ -1,6 +1,7 @@
 """Backbone weights from a file or by download, loaded by name, and nothing skipped in silence."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -27,7 +28,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file; never runs code from it.
 
     Raises:
-        ValueError: no such file, not a file of weights, or one with more than tensors in it.
+        ValueError: no such file, not a file of weights, a damaged one, or one with more than tensors in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,12 +42,26 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"weights: {path} cannot be read as tensors alone: {reason}") from error
+    if damaged := damaged_part(path):
+        raise ValueError(f"weights: {path}: {damaged}")
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"weights: {path} holds no state dict (a mapping of names to tensors)")
     return dict(content)
+
+
+def damaged_part(path: Path) -> str | None:
+    """What is wrong with a file of ``torch.save`` by its checksums, which ``torch.load`` does not look at; or None."""
+    if not zipfile.is_zipfile(path):
+        return None  # of before PyTorch 1.6, without checksums
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        part = f"its index ({error})"
+    return part and f"damaged since it was written (the checksum of {part} differs); take another one"
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detection.inference import load_model, predict
+    from detection.checkpoint import save_model
+    from detection.inference import load_model, predict, predict_batch
     from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector, faster_rcnn, mask_rcnn
 
 __version__ = "0.1.0"
@@ -20,7 +21,9 @@ _HOMES = {
     "faster_rcnn": "detection.models.rcnn",
     "mask_rcnn": "detection.models.rcnn",
     "predict": "detection.inference",
+    "predict_batch": "detection.inference",
     "load_model": "detection.inference",
+    "save_model": "detection.checkpoint",
 }
 
 __all__ = [
@@ -32,6 +35,8 @@ __all__ = [
     "load_model",
     "mask_rcnn",
     "predict",
+    "predict_batch",
+    "save_model",
 ]
 
 
@@ -39,3 +44,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'detection' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

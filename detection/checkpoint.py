@@ -7,19 +7,19 @@ the detector and to read its answers: :func:`describe_model`). No class paths ar
 
 import os
 import platform
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_type_hints
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from backbones import BackboneConfig, available
-from backbones.pretrained import read_weights
+from backbones.pretrained import damaged_part, read_weights
 from detection import __version__
 from detection.data.errors import first_line
 from detection.models.box_head import BoxHeadConfig
@@ -46,25 +46,24 @@ PARTS = {
 """The arguments of :func:`~detection.models.rcnn.build_detector` and their classes."""
 
 
-def save_model(path: str | Path, model: FasterRCNN, configs: Mapping[str, Any]) -> None:
+def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
     """Write a detector that :func:`load_model` can rebuild.
 
     Args:
-        configs: the configs it was built from, by the names of :func:`~detection.models.rcnn.build_detector`'s
-            arguments; what is left out is at its default, and without ``mask_head`` there is none.
+        configs: for a detector that was assembled by hand: the configs from which
+            :func:`~detection.models.rcnn.build_detector` builds its like, by the names of the arguments; what is left
+            out is at its default, and without ``mask_head`` there is none. Other detectors keep theirs.
 
     Raises:
-        ValueError: configs of another model, from which it could not be rebuilt.
+        ValueError: as :func:`description`.
         OSError: as :func:`replacing`.
 
     Example:
-        >>> configs = {"backbone": BackboneConfig("resnet18")}
-        >>> save_model("faster.ckpt", build_detector(3, **configs), configs)  # doctest: +SKIP
+        >>> save_model(build_detector(3, "resnet18"), "faster.ckpt")  # doctest: +SKIP
     """
-    weights = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
-    info = describe_model(model, configs)
-    check_rebuilt(model, info, path)
-    write_checkpoint({"state_dict": weights, "rcnn": info}, path)
+    info = description(model, path, configs)
+    state = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
+    write_checkpoint({"state_dict": state, "rcnn": info}, path)
 
 
 def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
@@ -90,19 +89,41 @@ def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     return model.eval(), info
 
 
+def description(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What goes into a file beside a detector's weights, once it is sure that the file will load.
+
+    Raises:
+        ValueError: naming ``path``: not a detector; no configs, or not those it was built from; weights that are not
+            finite; or what :func:`describe_model` refuses.
+    """
+    if not isinstance(model, FasterRCNN):
+        raise ValueError(f"not written: a {type(model).__name__} is no detector; the detector itself comes first")
+    try:
+        info = describe_model(model, _own_configs(model, configs))
+        check_rebuilt(model, info, path)
+        for name, value in model.state_dict().items():
+            if value.is_meta or not value.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite; take the weights of before")
+    except ValueError as error:
+        raise ValueError(f"{path}: not written: {error}") from error
+    return info
+
+
 def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, Any]:
     """What to know of a detector beside its weights, in plain values.
 
     ``model`` the configs by part, ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
     ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and ``format``.
+
+    Raises:
+        ValueError: values that are not plain; categories of another number than the detector's classes.
     """
-    parts = {name: configs.get(name) for name in PARTS}
-    defaults = {name: part() for name, part in PARTS.items() if name != "mask_head"}
-    parts = {name: defaults.get(name) if value is None else value for name, value in parts.items()}
     categories = model.categories
-    return {
+    if categories is not None and not isinstance(categories, Categories):
+        raise ValueError(f"categories are a {type(categories).__name__}; give detection.structures.Categories")
+    info: dict[str, Any] = {
         "format": FORMAT,
-        "model": {name: None if part is None else plain(asdict(part)) for name, part in parts.items()},
+        "model": _plain_configs(configs),
         "num_classes": model.num_classes,
         "categories": categories and {"names": list(categories.names), "ids": list(categories.ids)},
         "preprocessing": {
@@ -118,6 +139,8 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
             "python": platform.python_version(),
         },
     }
+    _check_categories(info)
+    return {key: plain(value, key) for key, value in info.items()}
 
 
 def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) -> None:
@@ -133,7 +156,36 @@ def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) 
         with torch.device("meta"):
             check_weights(build_detector(model.num_classes, **configs), model.state_dict(), "the model")
     except ValueError as error:
-        raise ValueError(f"{path}: not written, as configs are not those that it was built from: {error}") from error
+        raise ValueError(f"configs are not those that it was built from: {error}") from error
+
+
+def _own_configs(model: FasterRCNN, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The configs that a detector keeps, or those given for one that keeps none."""
+    if model.configs is None:
+        if given is None:
+            raise ValueError("this detector was not made by build_detector, so its configs must be given")
+        return given
+    if given is not None:
+        ours, theirs = _plain_configs(model.configs), _plain_configs(given)
+        theirs["backbone"]["weights"] = ours["backbone"]["weights"]  # where it started from makes no other detector
+        differing = [part for part in PARTS if ours[part] != theirs[part]]
+        if differing:
+            raise ValueError(f"configs are not those that it was built from: {differing[0]} differs; leave them out")
+    return model.configs
+
+
+def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting by part, as plain values; None for a mask head that there is not."""
+    unknown = configs.keys() - PARTS.keys()
+    if unknown:
+        raise ValueError(f"configs of {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+    parts = {name: configs.get(name) for name in PARTS}
+    for name, part in parts.items():
+        if part is None and name != "mask_head":
+            parts[name] = PARTS[name]()
+        elif part is not None and not isinstance(part, PARTS[name]):
+            raise ValueError(f"configs of {name} are a {type(part).__name__}, not a {PARTS[name].__name__}")
+    return {name: None if part is None else plain(asdict(part), f"model.{name}") for name, part in parts.items()}
 
 
 def restore_configs(info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
@@ -218,36 +270,39 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
         raise ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if not mmap and (damaged := _damaged(path)):
-        raise ValueError(f"{path}: damaged since it was written (the checksum of {damaged} differs); take another one")
+    if not mmap and (damaged := damaged_part(path)):
+        raise ValueError(f"{path}: {damaged}")
     return content
-
-
-def _damaged(path: Path) -> str | None:
-    """The first part of a file of ``torch.save`` whose checksum differs."""
-    if not zipfile.is_zipfile(path):
-        return None  # of before PyTorch 1.6, without checksums
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        return f"its index ({error})"
 
 
 def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """The ``rcnn`` entry of a checkpoint's content.
 
     Raises:
-        ValueError: it has none, or is of a later format.
+        ValueError: it has none, or is of a later format, or incomplete.
     """
     info = content.get("rcnn")
     if info is None and are_ours(content.get("state_dict", content)):
         raise ValueError(f"{source}: {ALONE}")
     if not isinstance(info, dict) or "state_dict" not in content:
         raise ValueError(f"{source}: not a checkpoint of this toolkit; weights alone can be given as --model.weights")
-    if info["format"] > FORMAT:
+    if info.get("format", 0) > FORMAT:
         raise ValueError(f"{source}: written by a later version ({info['versions']['rcnn-toolkit']}); update this one")
+    lacking = {"format", "model", "num_classes", "categories", "preprocessing"} - info.keys()
+    if lacking:
+        raise ValueError(f"{source}: its entry rcnn lacks {', '.join(sorted(lacking))}; write it with save_model")
+    try:
+        _check_categories(info)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     return info
+
+
+def _check_categories(info: Mapping[str, Any]) -> None:
+    named, count = info["categories"], info["num_classes"]
+    if named and not len(named["names"]) == len(named["ids"]) == count:
+        names, ids = len(named["names"]), len(named["ids"])
+        raise ValueError(f"categories have {names} names and {ids} ids, but the detector {count} classes")
 
 
 def are_ours(weights: Any) -> bool:
@@ -305,13 +360,26 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
             raise ValueError(f"{source}: {problem} {listed}; was it trained with the same model settings?")
 
 
-def plain(value: Any) -> Any:
-    """Dicts, lists and scalars only."""
+def plain(value: Any, name: str = "value") -> Any:
+    """Dicts, lists and scalars only, as they can be read back without running code.
+
+    Raises:
+        ValueError: something else, called ``name``.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, f"{name}.{key}") for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value
+        return [plain(inner, name) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    for kind in (bool, int, float, str):  # their subclasses could not be read back
+        if isinstance(value, kind):
+            return kind(value)
+    if value is not None:
+        raise ValueError(f"{name} holds a {type(value).__name__}; give plain numbers and strings")
+    return None
 
 
 def _restore(cls: Any, values: Mapping[str, Any], source: str | Path) -> Any:

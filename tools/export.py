@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
         found = average([load_pretrained(source) for source in options.sources])
         model = found.build()
         if options.output.suffix == ".safetensors":
-            save_safetensors(options.output, model, vars(found.config))
+            save_safetensors(model, options.output)
         else:
-            save_torchvision(options.output, model)
+            save_torchvision(model, options.output)
     except (OSError, ValueError) as error:
         parser.exit(2, f"export: {error}\n")
     print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from backbones.pretrained import damaged_part
 from detection.data.errors import first_line
 
 
@@ -26,8 +27,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         rest: all other entries of the file.
 
     Raises:
-        ValueError: no such file; one that is cut off, or holds no weights; or one with more than tensors, arrays and
-            plain values in it, of which nothing is run.
+        ValueError: no such file; one that is cut off, damaged, or holds no weights; or one with more than tensors,
+            arrays and plain values in it, of which nothing is run.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +60,8 @@ def _torch_load(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"weights: {path} is cut off or no file of weights ({first_line(error)[:150]})") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
+    if damaged := damaged_part(path):
+        raise ValueError(f"weights: {path}: {damaged}")
     return content
 
 

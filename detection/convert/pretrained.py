@@ -14,7 +14,6 @@ origin then shows in its keys. Origins:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,6 @@ def load_pretrained(reference: str) -> Pretrained:
         path = zoo.fetch(zoo.find(origin.split("-")[0], name))
     else:
         path = Path(name)
-    return _load(reference, origin, name, path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=1)  # the command line asks for the settings before the module asks for the weights
-def _load(reference: str, origin: str, name: str, path: Path, modified: int) -> Pretrained:
     state, rest = files.read(path)
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

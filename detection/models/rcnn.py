@@ -5,7 +5,7 @@ Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FP
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +53,14 @@ class FasterRCNN(nn.Module):
         self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
         self.resize: ResizeMethod = "opencv"  # and how
         self.depth: Depth = 8  # bits per channel of the images it learned from
+        self.configs: dict[str, Any] | None = None  # what build_detector made it from, for files that suffice alone
         self._dense: Callable[[FasterRCNN, Tensor, Tensor], Dense] = _dense
         self._replays = False  # CUDA graphs of it
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
+        for name, values in (("pixel_mean", backbone.mean), ("pixel_std", backbone.std)):
+            numbers = torch.tensor(values, dtype=torch.get_default_dtype())  # they may be given as integers
+            self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
 
     @property
     def num_classes(self) -> int:
@@ -79,7 +81,13 @@ class FasterRCNN(nn.Module):
         return self.fpn(self.backbone(self.normalise(images, sizes)))
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object."""
+        """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object.
+
+        Raises:
+            ValueError: images of another shape than this model takes.
+        """
+        if images.ndim != 4 or images.shape[1] != len(self.pixel_mean):
+            raise ValueError(f"images are {tuple(images.shape)}; this model takes (B, {len(self.pixel_mean)}, H, W)")
         batch, channels, height, width = images.shape
         # Rows of pixels with their channels, as they lie: a processor takes a quarter of the time for long rows.
         x = images.to(self.pixel_mean.dtype).permute(0, 2, 3, 1).reshape(batch, height, width * channels)
@@ -206,44 +214,51 @@ def check_labels(batch: Batch, num_classes: int) -> None:
 
 def faster_rcnn(
     backbone: str | BackboneConfig = "resnet50",
-    num_classes: int = 80,
+    num_classes: int | None = None,
     fpn: FPNConfig | None = None,
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
+    categories: Categories | None = None,
 ) -> FasterRCNN:
     """Faster R-CNN by the name of its backbone.
 
     Args:
         backbone: a name as in :func:`backbones.available`, or a config (weights, norm, frozen stages).
-        num_classes: K, without background.
+        num_classes: K, without background; if None, that of ``categories``, or COCO's 80.
         fpn, rpn, box_head: the defaults if None.
+        categories: names and original ids of the classes, as ``load_annotations`` finds them.
 
     Raises:
-        ValueError: unknown backbone, or anchors that do not fit the pyramid.
+        ValueError: as :func:`build_detector`; or another number of classes than of categories.
 
     Example:
         >>> model = faster_rcnn("resnet18", num_classes=3)
     """
-    return build_detector(num_classes, _config(backbone), fpn, rpn, box_head, None)
+    model = build_detector(_count(num_classes, categories), backbone, fpn, rpn, box_head, None)
+    model.categories = categories
+    return model
 
 
 def mask_rcnn(
     backbone: str | BackboneConfig = "resnet50",
-    num_classes: int = 80,
+    num_classes: int | None = None,
     fpn: FPNConfig | None = None,
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
     mask_head: MaskHeadConfig | None = None,
+    categories: Categories | None = None,
 ) -> MaskRCNN:
     """Mask R-CNN by the name of its backbone; as :func:`faster_rcnn`."""
-    model = build_detector(num_classes, _config(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
+    count = _count(num_classes, categories)
+    model = build_detector(count, backbone, fpn, rpn, box_head, mask_head or MaskHeadConfig())
     assert isinstance(model, MaskRCNN)
+    model.categories = categories
     return model
 
 
 def build_detector(
     num_classes: int,
-    backbone: BackboneConfig,
+    backbone: str | BackboneConfig,
     fpn: FPNConfig | None = None,
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
@@ -251,10 +266,15 @@ def build_detector(
 ) -> FasterRCNN:
     """A detector from configs: Mask R-CNN if there is a mask head, else Faster R-CNN.
 
-    Channels, strides and anchors per cell follow from the parts below.
+    Channels, strides and anchors per cell follow from the parts below. The detector keeps its configs, so that
+    :func:`~detection.checkpoint.save_model` needs none.
+
+    Raises:
+        ValueError: unknown backbone, anchors that do not fit the pyramid, ...
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class (background is not one)")
+    backbone = _config(backbone)
     fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
     body = backbones.build(backbone)
     neck = build_neck(body.channels, body.strides, fpn)
@@ -263,10 +283,29 @@ def build_detector(
     proposer = RPN(neck.channels, anchors.per_cell, **rpn_options)
     boxes = BoxHead(neck.channels, num_classes, body.strides, **vars(box_head))
     if mask_head is None:
-        return FasterRCNN(body, neck, anchors, proposer, boxes)
-    masks = MaskHead(neck.channels, num_classes, body.strides, **vars(mask_head))
-    return MaskRCNN(body, neck, anchors, proposer, boxes, masks)
+        model = FasterRCNN(body, neck, anchors, proposer, boxes)
+    else:
+        masks = MaskHead(neck.channels, num_classes, body.strides, **vars(mask_head))
+        model = MaskRCNN(body, neck, anchors, proposer, boxes, masks)
+    model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
+    return model
 
 
 def _config(backbone: str | BackboneConfig) -> BackboneConfig:
-    return backbone if isinstance(backbone, BackboneConfig) else BackboneConfig(name=backbone)
+    if isinstance(backbone, str):
+        return BackboneConfig(name=backbone)
+    if not isinstance(backbone, BackboneConfig):
+        raise ValueError(
+            f"backbone is a {type(backbone).__name__}; give a name or a BackboneConfig (a class of your own goes by "
+            "its import path, my_lab.nets.MyNet)"
+        )
+    return backbone
+
+
+def _count(num_classes: int | None, categories: Categories | None) -> int:
+    """K, of which categories tell, too."""
+    if num_classes is None:
+        return 80 if categories is None else len(categories)
+    if categories is not None and num_classes != len(categories):
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(categories)} categories; leave one out")
+    return num_classes

@@ -2,6 +2,7 @@ import errno
 import os
 import pickle
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def build(num_classes=3, **changes):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.ckpt"
-    save_model(path, build(), CONFIGS)
+    save_model(build(), path)
     return path
 
 
@@ -60,8 +61,7 @@ def test_configs_survive(saved):
 
 
 def test_without_masks(tmp_path):
-    configs = CONFIGS | {"mask_head": None}
-    save_model(tmp_path / "faster.ckpt", build(mask_head=None), configs)
+    save_model(build(mask_head=None), tmp_path / "faster.ckpt")
     model, info = load_model(tmp_path / "faster.ckpt")
     assert not hasattr(model, "mask_head")
     assert info["model"]["mask_head"] is None
@@ -69,13 +69,111 @@ def test_without_masks(tmp_path):
 
 def test_settings_of_another_model_are_refused_at_saving(tmp_path):
     for configs in ({}, CONFIGS | {"mask_head": None}):
-        with pytest.raises(ValueError, match=r"a\.ckpt: not written, as configs are not those") as error:
-            save_model(tmp_path / "a.ckpt", build(), configs)
+        with pytest.raises(ValueError, match=r"a\.ckpt: not written: configs are not those") as error:
+            save_model(build(), tmp_path / "a.ckpt", configs)
         assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
     torch.manual_seed(0)
-    save_model(tmp_path / "b.ckpt", build_detector(2, BackboneConfig(weights=None)), {})  # all at its default
+    save_model(build_detector(2, BackboneConfig()), tmp_path / "b.ckpt", {})  # all at its default
     load_model(tmp_path / "b.ckpt")
+
+
+SLIGHTLY_OTHER = {
+    "backbone": BackboneConfig("resnet10", norm="group", mean=(0.0, 0.0, 0.0)),
+    "rpn": RPNConfig(AnchorConfig(sizes=((9, 12), (16, 24), (32, 48), (64, 96), (128, 192))), proposals_test=20),
+    "box_head": BoxHeadConfig(hidden=32, score_threshold=0.5, detections=5),
+}
+"""Settings that no tensor's shape depends on."""
+
+
+@pytest.mark.parametrize("part", SLIGHTLY_OTHER)
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_settings_that_no_shape_tells_must_be_the_models_own(tmp_path, part, forgotten):
+    other = {key: value for key, value in CONFIGS.items() if key != part}
+    with pytest.raises(ValueError, match=rf"a\.ckpt: not written: .* built from: {part} differs; leave them out"):
+        save_model(build(), tmp_path / "a.ckpt", other if forgotten else other | {part: SLIGHTLY_OTHER[part]})
+
+
+def test_where_a_model_started_from_makes_no_other(tmp_path):
+    save_model(build(), tmp_path / "a.ckpt", CONFIGS | {"backbone": replace(CONFIGS["backbone"], weights="imagenet")})
+
+
+def test_a_detector_assembled_by_hand_needs_configs(tmp_path):
+    model = build()
+    model.configs = None
+    with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* its configs must be given"):
+        save_model(model, tmp_path / "a.ckpt")
+    save_model(model, tmp_path / "a.ckpt", CONFIGS)
+    assert load_model(tmp_path / "a.ckpt")[0].configs == CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ({"boxhead": BoxHeadConfig()}, "configs of boxhead: there are backbone, fpn, rpn, box_head, mask_head"),
+        ({"backbone": "resnet10"}, "configs of backbone are a str, not a BackboneConfig"),
+    ],
+)
+def test_configs_of_no_part_are_refused(tmp_path, configs, message):
+    with pytest.raises(ValueError, match=message):
+        save_model(build(), tmp_path / "a.ckpt", CONFIGS | configs)
+
+
+def test_what_only_wraps_a_detector_is_refused(tmp_path):
+    for wrong in (torch.nn.DataParallel(build()), "a.ckpt"):
+        with pytest.raises(ValueError, match=f"a {type(wrong).__name__} is no detector; the detector itself comes fir"):
+            save_model(wrong, tmp_path / "a.ckpt")
+
+
+def test_numbers_of_numpy_and_paths_are_written_as_plain_ones(tmp_path):
+    sizes = tuple(tuple(np.array(pair, dtype=np.float32)) for pair in CONFIGS["rpn"].anchors.sizes)
+    backbone = replace(CONFIGS["backbone"], in_channels=np.int64(3))
+    model = build(rpn=RPNConfig(AnchorConfig(sizes=sizes)), backbone=backbone)
+    model.configs["backbone"] = replace(backbone, weights=tmp_path / "from.pth")
+    model.categories = Categories(("cat", np.str_("dog"), "bird"), tuple(np.array([2, 5, 90])))
+    model.test_size = tuple(np.array([64, 96]))
+    save_model(model, tmp_path / "a.ckpt")
+    again, info = load_model(tmp_path / "a.ckpt")
+    assert (again.categories, again.test_size) == (build().categories, (64, 96))
+    assert again.configs["rpn"].anchors.sizes == CONFIGS["rpn"].anchors.sizes
+    assert info["model"]["backbone"]["weights"] == str(tmp_path / "from.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_size": (torch.tensor(64), 96)}, "preprocessing.short_side holds a Tensor; give plain numbers"),
+        ({"categories": Categories(("cat",), (2,))}, "categories have 1 names and 1 ids, but the detector 3 classes"),
+        ({"categories": ["cat", "dog", "bird"]}, "categories are a list; give detection.structures.Categories"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(tmp_path, change, message):
+    model = build()
+    vars(model).update(change)
+    with pytest.raises(ValueError, match=rf"a\.ckpt: not written: {message}"):
+        save_model(model, tmp_path / "a.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    model = build()
+    model.box_head.logits.bias.data[0] = torch.nan
+    for spoilt in (model, build().to("meta")):
+        with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* has values that are not finite"):
+            save_model(spoilt, tmp_path / "a.ckpt")
+
+
+def test_an_incomplete_or_contradictory_description_is_told(saved):
+    content = torch.load(saved, weights_only=True)
+    categories = content["rcnn"]["categories"]
+    content["rcnn"]["categories"] = {"names": categories["names"][:2], "ids": categories["ids"]}
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=r"model\.ckpt: categories have 2 names and 3 ids, but the detector 3 classes"):
+        load_model(saved)
+    del content["rcnn"]["preprocessing"]
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=r"model\.ckpt: its entry rcnn lacks preprocessing"):
+        load_model(saved)
 
 
 def test_weights_alone_are_told_how_to_be_saved(tmp_path):

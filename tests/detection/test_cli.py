@@ -33,7 +33,7 @@ def checkpoint(tmp_path):
     from detection.models.rcnn import build_detector
 
     configs = {"backbone": BackboneConfig("resnet10"), "fpn": FPNConfig(channels=8)}
-    save_model(tmp_path / "a.ckpt", build_detector(2, **configs), configs)
+    save_model(build_detector(2, **configs), tmp_path / "a.ckpt")
     return str(tmp_path / "a.ckpt")
 
 

@@ -66,8 +66,8 @@ def test_a_training_step_is_finite_and_reaches_every_parameter(name):
 def test_a_file_gives_the_detector_back(name, tmp_path):
     model = detector(name).eval()
     model.categories, model.test_size = Categories(("cat", "dog", "bird"), (2, 5, 90)), (96, 128)
-    save_model(tmp_path / "m.ckpt", model, configs(name))
-    save_safetensors(tmp_path / "m.safetensors", model, configs(name))
+    save_model(model, tmp_path / "m.ckpt")
+    save_safetensors(model, tmp_path / "m.safetensors")
     images, sizes = batch()[:2]
     wanted = model(images, sizes)
     for file in ("m.ckpt", "m.safetensors"):

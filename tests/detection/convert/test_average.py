@@ -35,7 +35,7 @@ def checkpoints(tmp_path_factory):
         model.state_dict()["backbone.bn1.num_batches_tracked"].fill_(number)
         model.state_dict()["backbone.bn1.running_mean"].uniform_()
         paths.append(folder / f"{number}.ckpt")
-        save_model(paths[-1], model, CONFIGS)
+        save_model(model, paths[-1])
     return [str(path) for path in paths]
 
 

@@ -20,9 +20,9 @@ def model():
 
 def write(path, model):
     if path.suffix == ".pth":
-        save_torchvision(path, model)
+        save_torchvision(model, path)
     else:
-        save_safetensors(path, model, CONFIGS)
+        save_safetensors(model, path)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])

@@ -1,11 +1,14 @@
 """References, class lists, and what is said of files that do not fit."""
 
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 
 from backbones import BackboneConfig
-from detection.checkpoint import save_model
+from detection.checkpoint import load_weights, save_model
 from detection.convert import zoo
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import coco_categories, initialise, load_pretrained
@@ -35,7 +38,7 @@ def small(names=("cat", "dog"), masks=True, seed=0):
 def saved(tmp_path):
     model = small()
     model.test_size, model.resize = (320, 640), "pillow"
-    save_model(tmp_path / "a.ckpt", model, CONFIGS)
+    save_model(model, tmp_path / "a.ckpt")
     return model, str(tmp_path / "a.ckpt")
 
 
@@ -48,7 +51,7 @@ def test_our_checkpoint_is_a_reference_like_any_other(saved):
 
 def test_safetensors_carry_everything(saved, tmp_path):
     model, _ = saved
-    save_safetensors(tmp_path / "a.safetensors", model, CONFIGS)
+    save_safetensors(model, tmp_path / "a.safetensors")
     again = load_model(tmp_path / "a.safetensors")
     assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
     assert (again.categories, again.test_size, again.resize) == (model.categories, (320, 640), "pillow")
@@ -60,15 +63,34 @@ def test_a_file_that_changed_is_read_again(saved, tmp_path):
     load_model(path)
     with torch.no_grad():
         model.box_head.logits.bias.fill_(7)
-    save_model(path, model, CONFIGS)
+    save_model(model, path)
     assert load_model(path).box_head.logits.bias[0] == 7
+
+
+def test_nothing_of_a_file_is_kept_but_the_model(saved):
+    found = load_pretrained(saved[1])
+    weight = weakref.ref(found.state["box_head.logits.bias"])
+    del found
+    assert weight() is None
+
+
+def test_a_damaged_file_is_refused(saved):
+    path = Path(saved[1])
+    whole = path.read_bytes()
+    weights = saved[0].backbone.conv1.weight.detach().numpy().tobytes()
+    place = whole.index(weights[:64]) + 3
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 8]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=r"a\.ckpt: damaged since it was written .the checksum of .* differs"):
+        load_model(path)
+    with pytest.raises(ValueError, match=r"a\.ckpt: damaged since it was written"):
+        load_weights(small(), path)
 
 
 def test_torchvision_reads_what_we_write(tmp_path):
     torch.manual_seed(0)
     theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    save_torchvision(tmp_path / "ours.pth", load_model(f"torchvision:{tmp_path / 'theirs.pth'}"))
+    save_torchvision(load_model(f"torchvision:{tmp_path / 'theirs.pth'}"), tmp_path / "ours.pth")
     back = torch.load(tmp_path / "ours.pth", weights_only=True)
     theirs.load_state_dict(back)  # all keys, all shapes
     again = load_model(f"torchvision:{tmp_path / 'ours.pth'}").state_dict()
@@ -124,7 +146,7 @@ def test_a_mask_head_may_come_or_go(saved, tmp_path):
     trained, path = saved
     without = small(masks=False, seed=1)
     assert "mask head left out" in initialise(without, path)
-    save_model(tmp_path / "b.ckpt", without, {**CONFIGS, "mask_head": None})
+    save_model(without, tmp_path / "b.ckpt")
     model = small(("dog", "bird", "cat"), seed=2)
     fresh = model.mask_head.logits.weight.clone()
     assert "mask head initialised" in initialise(model, str(tmp_path / "b.ckpt"))
@@ -151,7 +173,7 @@ def test_batch_norms_and_frozen_ones_take_each_others_weights(tmp_path, theirs, 
     trained.backbone.bn1.running_mean.fill_(3)
     if theirs == "batch":
         trained.backbone.bn1.num_batches_tracked.fill_(100)
-    save_model(tmp_path / "a.ckpt", trained, configs)
+    save_model(trained, tmp_path / "a.ckpt")
     model = build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10", norm=ours)})
     initialise(model, str(tmp_path / "a.ckpt"))
     assert (model.backbone.bn1.running_mean == 3).all()
@@ -160,7 +182,7 @@ def test_batch_norms_and_frozen_ones_take_each_others_weights(tmp_path, theirs, 
 
 def test_other_norms_are_still_told(tmp_path):
     configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm="group")}
-    save_model(tmp_path / "a.ckpt", build_detector(2, **configs), configs)
+    save_model(build_detector(2, **configs), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"lacks backbone\.bn1\.running_mean"):
         initialise(build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10")}), str(tmp_path / "a.ckpt"))
 

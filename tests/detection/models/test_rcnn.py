@@ -1,9 +1,14 @@
 import pytest
 import torch
 
-from detection import faster_rcnn, mask_rcnn
+from backbones import Backbone, BackboneConfig
+from detection import build_detector, faster_rcnn, mask_rcnn
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN
-from detection.structures import IGNORE
+from detection.models.rpn import RPNConfig
+from detection.structures import IGNORE, Categories
 
 A_BOX, ANOTHER, CROWD = ([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, False), ([0.0, 0, 128, 96], 1, True)
 NAMES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
@@ -122,3 +127,53 @@ def test_names_build_the_two_detectors():
 def test_no_class_is_refused():
     with pytest.raises(ValueError, match="at least one class"):
         mask_rcnn("resnet18", num_classes=0)
+
+
+def test_a_detector_keeps_its_configs():
+    config = BackboneConfig("resnet10")
+    with torch.device("meta"):
+        built, named = build_detector(2, config, mask_head=MaskHeadConfig(convs=1)), faster_rcnn("resnet10", 2)
+    assert built.configs == {
+        "backbone": config,
+        "fpn": FPNConfig(),
+        "rpn": RPNConfig(),
+        "box_head": BoxHeadConfig(),
+        "mask_head": MaskHeadConfig(convs=1),
+    }
+    assert named.configs == built.configs | {"mask_head": None}
+
+
+@pytest.mark.parametrize("make", [faster_rcnn, mask_rcnn])
+def test_categories_tell_how_many_classes(make):
+    categories = Categories(("cat", "dog"), (3, 9))
+    with torch.device("meta"):
+        model = make("resnet10", categories=categories)
+        assert (model.num_classes, model.categories) == (2, categories)
+        assert (make("resnet10").num_classes, make("resnet10", 3).num_classes) == (80, 3)
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 categories"):
+        make("resnet10", 3, categories=categories)
+
+
+@pytest.mark.parametrize("wrong", [Backbone(), Backbone, None])
+def test_what_is_no_name_or_config_of_a_backbone_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"backbone is a .*; give a name or a BackboneConfig .* import path"):
+        mask_rcnn(wrong)
+
+
+def test_a_name_is_enough_for_a_backbone():
+    with torch.device("meta"):
+        assert build_detector(3, "resnet10").configs["backbone"] == BackboneConfig("resnet10")
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 1, 64, 64), (3, 64, 64)])
+def test_images_of_another_shape_are_refused(tiny, shape):
+    with pytest.raises(ValueError, match=r"images are \(.*\); this model takes \(B, 3, H, W\)"):
+        tiny(torch.zeros(shape, dtype=torch.uint8), torch.tensor([[64, 64]]))
+
+
+def test_means_and_deviations_may_be_integers():
+    config = BackboneConfig("resnet10", mean=(0, 0, 0), std=(2, 2, 2))
+    model = build_detector(2, config, FPNConfig(channels=8), None, BoxHeadConfig(hidden=8))
+    white = model.normalise(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), torch.tensor([[32, 32]]))
+    assert white.dtype == torch.float32
+    assert (white == 127.5).all()

@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_detector(4, **parts)
     model.categories = Categories(("dog", "fish", "cat", "<bird>"), (1, 2, 3, 4))
     path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
-    save_model(path, model, parts)
+    save_model(model, path)
     return path
 
 
