@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from detection import load_model, predict
 from detection.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,12 +96,23 @@ def test_python_compiles_and_its_names_exist(block: str) -> None:
 
 
 def test_the_plain_training_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (loop,) = [block for block in blocks("python") if "optimizer.step()" in block]
+    (loop,) = [block for block in blocks("python") if "mine.ckpt" in block]
     write_shapes(tmp_path / "my_data", train=2, val=1)
     monkeypatch.chdir(tmp_path)
+    # The same loop on small images, with a smaller network that begins from nothing.
+    for given, small in (
+        ('"resnet50", weights="imagenet", norm="frozen", freeze=2', '"resnet10"'),
+        ("800, 1333", "96, 160"),
+    ):
+        assert given in loop
+        loop = loop.replace(given, small)
     names: dict[str, Any] = {}
-    exec(loop.replace("resnet50", "resnet10"), names)  # the same loop, a smaller network
+    exec(loop, names)
     assert names["loss"].isfinite()
+    model = load_model("mine.ckpt")
+    found = predict(model, next(Path("my_data/val").iterdir()), score_threshold=0.0)
+    assert (model.test_size, model.categories) == ((96, 160), names["annotations"].categories)
+    assert {found.name(i) for i in range(len(found))} <= set(model.categories.names)
 
 
 def test_readme_names_the_python_that_setup_requires() -> None:
