@@ -65,7 +65,7 @@ def load_pretrained(reference: str) -> Pretrained:
     """A trained detector by its reference; see the module.
 
     Raises:
-        ValueError: an unknown name, no network, a file that is cut off or would run code, or weights that belong to no
+        ValueError: an unknown name, no network, a file that is cut off, damaged or would run code, or weights of no
             detector that is known here; in one line.
     """
     origin, _, name = reference.rpartition(":")
