@@ -1,9 +1,11 @@
 """Images with any number of channels: NumPy's .npy, and TIFF through tifffile.
 
-OpenCV reads a TIFF of four bands as a grey one, without a word, and none of more; Pillow reads neither.
+OpenCV reads a TIFF of two to four bands as a grey one, without a word, and none of more; Pillow reads neither. Of 16
+bits whose colours are stored apart OpenCV makes noise.
 """
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,22 @@ import numpy as np
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+# Fields of a TIFF by their tags, and what they hold (TIFF 6.0, section 8).
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _TILE_WIDTH, _EXTRA = 256, 257, 258, 262, 277, 284, 322, 338
+_FIELDS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _TILE_WIDTH, _EXTRA}
+_GRAYS, _COLOURS, _APART, _ALPHA = (0, 1), (2, 5, 6, 8), 2, (1, 2)  # colours: RGB, CMYK, YCbCr, Lab
+
 
 def has_bands(data: bytes, channels: int) -> bool:
-    """Whether :func:`read_bands` is to read this file."""
-    return data.startswith(_NPY) or (channels not in (1, 3) and data.startswith(_TIFF))
+    """Whether :func:`read_bands` is to read this file: OpenCV cannot, or gets it wrong."""
+    if not is_tiff(data):
+        return data.startswith(_NPY)
+    return channels not in (1, 3) or not _for_opencv(data)
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether this is a TIFF, by how it begins."""
+    return data.startswith(_TIFF)
 
 
 def read_bands(path: Path, data: bytes, channels: int | None, max_pixels: int) -> np.ndarray:
@@ -25,10 +39,6 @@ def read_bands(path: Path, data: bytes, channels: int | None, max_pixels: int) -
     """
     try:
         shape = _npy_shape(data) if data.startswith(_NPY) else _tiff_shape(data)
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: such a TIFF is read by tifffile, which is not here; pip install tifffile, or save it as .npy"
-        ) from error
     except Exception as error:
         raise ValueError(f"{path}: its header is broken ({error}); replace the file or remove its entry") from error
     if len(shape) not in (2, 3) or min(shape) < 1:
@@ -45,6 +55,10 @@ def read_bands(path: Path, data: bytes, channels: int | None, max_pixels: int) -
         )
     try:
         image = np.load(io.BytesIO(data), allow_pickle=False) if data.startswith(_NPY) else _tiff(data)
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: such a TIFF is read by tifffile, which is not here; pip install tifffile, or save it as .npy"
+        ) from error
     except Exception as error:
         raise ValueError(f"{path}: cannot be decoded ({error}); replace the file") from error
     return np.ascontiguousarray(image.reshape(*shape[:2], found), dtype=image.dtype.newbyteorder("="))
@@ -59,7 +73,7 @@ def bands_size(data: bytes) -> tuple[int, int] | None:
             height, width = _tiff_shape(data)[:2]
         else:
             return None
-    except Exception:  # no tifffile, or whatever it raises on a broken header
+    except Exception:  # whatever a broken header raises
         return None
     return height, width
 
@@ -72,13 +86,48 @@ def _npy_shape(data: bytes) -> tuple[int, ...]:
     return shape
 
 
+def _for_opencv(data: bytes) -> bool:
+    """Whether OpenCV reads this TIFF right, as gray or RGB; also if its header is broken, which OpenCV is to tell."""
+    try:
+        fields = _tiff_fields(data)
+    except (struct.error, OverflowError):
+        return True
+    samples, apart = fields.get(_SAMPLES, 1), fields.get(_PLANAR) == _APART
+    if samples == 1:
+        return True
+    if fields.get(_PHOTOMETRIC) in _GRAYS:  # with more than one: bands without a name, or gray with its opacity
+        return samples == 2 and fields.get(_EXTRA) in _ALPHA and not apart and _TILE_WIDTH not in fields
+    deep = fields.get(_BITS, 1) > 8
+    return fields.get(_PHOTOMETRIC) in _COLOURS and samples <= 4 and not (deep and apart)
+
+
 def _tiff_shape(data: bytes) -> tuple[int, ...]:
     """Height, width, channels, however they are stored."""
-    import tifffile
+    fields = _tiff_fields(data)
+    return fields[_HEIGHT], fields[_WIDTH], fields.get(_SAMPLES, 1)
 
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page: Any = file.pages[0]
-        return page.imagelength, page.imagewidth, page.samplesperpixel
+
+def _tiff_fields(data: bytes) -> dict[int, int]:
+    """The first number in each field of the first page, by its tag (TIFF 6.0, section 2; BigTIFF).
+
+    Raises:
+        struct.error, OverflowError: they would lie behind the end of the file.
+    """
+    order, big = "<" if data.startswith(b"II") else ">", data[2:4] in (b"+\0", b"\0+")
+    offset, number, entry = (order + kind for kind in (("Q", "Q", "HHQ") if big else ("I", "H", "HHI")))
+    position = struct.unpack_from(offset, data, 8 if big else 4)[0]
+    fields = {}
+    count, position = struct.unpack_from(number, data, position)[0], position + struct.calcsize(number)
+    for _ in range(count):
+        tag, kind, length = struct.unpack_from(entry, data, position)
+        position += struct.calcsize(entry)
+        value = {3: "H", 4: "I", 16: "Q"}.get(kind)
+        if value is not None and length and tag in _FIELDS:
+            fits = length * struct.calcsize(value) <= struct.calcsize(offset)
+            place = position if fits else struct.unpack_from(offset, data, position)[0]
+            fields[tag] = struct.unpack_from(order + value, data, place)[0]
+        position += struct.calcsize(offset)
+    return fields
 
 
 def _tiff(data: bytes) -> np.ndarray:

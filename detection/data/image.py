@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detection.data.bands import bands_size, has_bands, read_bands
+from detection.data.bands import bands_size, has_bands, is_tiff, read_bands
 from detection.structures import Depth
 
 MAX_PIXELS = 178_956_970
@@ -19,8 +19,10 @@ MAX_PIXELS = 178_956_970
 # What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# Straight to RGB: turning the channels round afterwards costs a third of the decoding.
+# JPEG and PNG straight to RGB, as turning the channels round afterwards costs a third of the decoding; but of a TIFF of
+# 16 bits, OpenCV would return memory that was never written.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -67,7 +69,8 @@ def read_image(
         draft = cv2.imdecode(buffer, _REDUCED[reduce])
         if draft is not None and draft.shape[:2] == (-(-size[0] // reduce), -(-size[1] // reduce)):
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
-    flags = {1: _GRAY, 3: _RGB}.get(channels, cv2.IMREAD_UNCHANGED)
+    colours = _RGB if data.startswith((_JPEG, _PNG)) else _BGR
+    flags = {1: _GRAY, 3: colours}.get(channels, cv2.IMREAD_UNCHANGED)
     image = _decode(path, buffer, flags)
     if image is None:
         raise ValueError(f"{path}: is not an image that OpenCV can decode; replace the file or remove its entry")
@@ -82,9 +85,10 @@ def read_image(
         raise ValueError(
             f"{path}: has {image.shape[2]} channels, but model.backbone.in_channels is {channels}; correct one of them"
         )
-    if channels == 4:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-    return to_depth(image, depth, path)
+    image = to_depth(image, depth, path)
+    if flags == _BGR:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) if channels == 4 else image
 
 
 def to_depth(image: np.ndarray, depth: Depth, path: str | Path = "image") -> np.ndarray:
@@ -108,7 +112,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
         ValueError: no such file, no image, or a broken header; with the path.
     """
     path = Path(path)
-    return _header_size(path, read_bytes(path, most=1 << 20))
+    start = read_bytes(path, most=1 << 20)
+    # The header of a TIFF may stand at its end.
+    return _header_size(path, read_bytes(path) if is_tiff(start) else start)
 
 
 def orientation(path: Path) -> int:

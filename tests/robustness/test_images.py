@@ -118,9 +118,23 @@ def test_41_sixteen_bits_are_scaled(tmp_path):
     assert (image.min(), image.max()) == (0, 255)
 
 
+def test_41_sixteen_bits_of_three_colours_in_a_tiff(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.tif"), photo[..., ::-1].astype(np.uint16) * 257)
+    for _ in range(2):  # OpenCV, asked for RGB, gives memory that was never written
+        assert np.array_equal(read_image(tmp_path / "a.tif"), photo)
+
+
 def test_42_a_float_tiff_is_refused_by_name(tmp_path):
     Image.fromarray(np.ones((60, 80), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_42_a_tiff_of_four_bands_is_not_taken_for_gray(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    bands = np.zeros((60, 80, 4), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", bands, planarconfig="contig", photometric="minisblack")
+    with pytest.raises(ValueError, match=r"a\.tif: has 4 channels, but model\.backbone\.in_channels is 3"):
         read_image(tmp_path / "a.tif")
 
 

@@ -61,6 +61,72 @@ def test_what_opencv_makes_of_four_bands(tmp_path):
     assert read.shape == (20, 30)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"bigtiff": True, "byteorder": ">"}])
+def test_a_tiff_of_three_channels_is_read_as_it_is(tmp_path, dtype, planar, photometric, layout):
+    tifffile = pytest.importorskip("tifffile")
+    image = pixels(3, dtype)
+    stored = image if planar == "contig" else image.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "image.tif", stored, planarconfig=planar, photometric=photometric, **layout)
+    depth = 8 * image.itemsize
+    for _ in range(2):
+        assert np.array_equal(read_image(tmp_path / "image.tif", (20, 30), depth=depth), image)
+    assert np.array_equal(read_image(tmp_path / "image.tif", (20, 30)), to_depth(image, 8))
+
+
+def test_what_opencv_makes_of_16_bit_tiffs():
+    """The traps: memory that was never written, without a word; when this fails, the library has mended it."""
+    tifffile = pytest.importorskip("tifffile")
+    image = pixels(3)
+    for planar, flag in (("contig", cv2.IMREAD_COLOR_RGB), ("separate", cv2.IMREAD_COLOR)):
+        buffer = io.BytesIO()
+        stored = image if planar == "contig" else image.transpose(2, 0, 1)
+        tifffile.imwrite(buffer, stored, planarconfig=planar, photometric="rgb")
+        read = cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), flag | cv2.IMREAD_ANYDEPTH)
+        read = read if flag == cv2.IMREAD_COLOR_RGB else read[..., ::-1]
+        assert read.shape == image.shape
+        assert not np.array_equal(read, image)
+
+
+@pytest.mark.parametrize("bands", [2, 4, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_of_bands_is_no_gray_image(tmp_path, bands, channels, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "image.tif", pixels(bands), planarconfig="contig", photometric="minisblack")
+    monkeypatch.setitem(sys.modules, "tifffile", None)  # its header suffices
+    with pytest.raises(ValueError, match=rf"has {bands} channels, but model.backbone.in_channels is {channels}"):
+        read_image(tmp_path / "image.tif", channels=channels)
+
+
+def test_opacity_is_no_band(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    image = pixels(4, np.uint8)
+    image[..., 3] = 255
+    tifffile.imwrite(tmp_path / "rgba.tif", image, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(read_image(tmp_path / "rgba.tif"), image[..., :3])
+    tifffile.imwrite(tmp_path / "la.tif", image[..., 2:], photometric="minisblack", extrasamples=["unassalpha"])
+    assert np.array_equal(read_image(tmp_path / "la.tif", channels=1), image[..., 2:3])
+
+
+def test_the_header_of_a_tiff_may_stand_at_its_end(tmp_path):
+    cv2.imwrite(str(tmp_path / "image.tif"), pixels(3, height=400, width=500), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    assert (tmp_path / "image.tif").stat().st_size > 1 << 20
+    assert image_size(tmp_path / "image.tif") == (400, 500)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the header
+@pytest.mark.parametrize("length", [4, 8, 20, 100])
+def test_a_cut_tiff_is_refused_by_name(tmp_path, length):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "image.tif", pixels(4), planarconfig="contig", photometric="minisblack")
+    (tmp_path / "image.tif").write_bytes((tmp_path / "image.tif").read_bytes()[:length])
+    for channels in (3, 4):
+        with pytest.raises(ValueError, match=r"image\.tif"):
+            read_image(tmp_path / "image.tif", channels=channels)
+
+
 def test_a_tiff_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "image.tif", pixels(4), planarconfig="contig", photometric="minisblack")

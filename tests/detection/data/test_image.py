@@ -59,6 +59,13 @@ def test_exif_rotation_is_settled_by_the_annotations(tmp_path):
         read_image(path, (30, 30))
 
 
+def test_red_is_first_in_every_format(tmp_path):
+    red = np.full((8, 8, 3), (10, 20, 250), np.uint8)
+    for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"):
+        cv2.imwrite(str(tmp_path / f"red{suffix}"), red)
+        assert np.abs(read_image(tmp_path / f"red{suffix}")[0, 0].astype(int) - (250, 20, 10)).max() < 9
+
+
 def test_names_may_hold_anything_and_lie_about_the_format(tmp_path):
     path = tmp_path / "ein Bild #1 \u00e4\u6f22.jpg"
     Image.fromarray(RAMP).save(path, format="PNG")
