@@ -66,8 +66,11 @@ def read_image(
     buffer = np.frombuffer(data, dtype=np.uint8)
     reduces = reduce > 1 and (channels, depth) == (3, 8)
     if reduces and size is not None and data.startswith(_JPEG) and _jpeg_frame(data)[0] == tuple(size):
-        draft = cv2.imdecode(buffer, _REDUCED[reduce])
-        if draft is not None and draft.shape[:2] == (-(-size[0] // reduce), -(-size[1] // reduce)):
+        sides = -(-size[0] // reduce), -(-size[1] // reduce)
+        # Sides that differ, but not when reduced, would not tell whether OpenCV has followed EXIF.
+        told = size[0] == size[1] or sides[0] != sides[1]
+        draft = cv2.imdecode(buffer, _REDUCED[reduce]) if told else None
+        if draft is not None and draft.shape[:2] == sides:
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
     colours = _RGB if data.startswith((_JPEG, _PNG)) else _BGR
     flags = {1: _GRAY, 3: colours}.get(channels, cv2.IMREAD_UNCHANGED)

@@ -59,6 +59,19 @@ def test_exif_rotation_is_settled_by_the_annotations(tmp_path):
         read_image(path, (30, 30))
 
 
+@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
+def test_exif_is_settled_in_drafts_whose_sides_no_longer_differ(tmp_path, reduce):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = np.zeros((64, 63, 3), np.uint8)
+    image[:32, 32:] = 255  # at the right as stored; turned, it would be below
+    path = save(Image.fromarray(image), tmp_path / "turned.jpg", exif=exif, quality=95)
+    pixels = read_image(path, (64, 63), reduce=reduce)
+    height, width = pixels.shape[:2]
+    assert pixels[height // 4, width * 3 // 4].min() > 200
+    assert pixels[height * 3 // 4, width * 3 // 4].max() < 50
+
+
 def test_red_is_first_in_every_format(tmp_path):
     red = np.full((8, 8, 3), (10, 20, 250), np.uint8)
     for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"):
