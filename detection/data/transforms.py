@@ -189,7 +189,10 @@ class Resize:
             return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
         area = self.method == "opencv" and averages((height, width), (rows, columns))
         how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        return _with_channels(cv2.resize(image, (columns, rows), interpolation=how))
+        # OpenCV averages four channels at most; of one it drops the axis.
+        fours = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
+        parts = [_with_channels(cv2.resize(four, (columns, rows), interpolation=how)) for four in fours]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Height, width after resizing."""

@@ -203,3 +203,21 @@ def test_transforms_keep_channels_and_depth(channels, method):
         assert scene.image.max() <= 255
     else:
         assert scene.image.dtype == np.uint16
+
+
+@pytest.mark.parametrize("channels", [1, 4, 5, 6, 9])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("side", [15, 6])
+def test_each_of_many_channels_is_resized_as_if_alone(channels, dtype, side):
+    image = pixels(channels, dtype)
+    together = Resize(side, 100).image(image)
+    alone = [Resize(side, 100).image(image[..., k : k + 1]) for k in range(channels)]
+    assert together.flags.c_contiguous
+    # OpenCV's ways to interpolate channels together and alone round differently at times.
+    assert np.abs(together.astype(int) - np.concatenate(alone, axis=2)).max() <= (1 if side == 15 else 0)
+
+
+def test_what_opencv_makes_of_five_channels():
+    """The trap: no average over areas of more than four; when this fails, the library has mended it."""
+    with pytest.raises(cv2.error):
+        cv2.resize(pixels(5), (7, 4), interpolation=cv2.INTER_AREA)
