@@ -6,7 +6,7 @@ frame of the final box. So masks are exact, and cost the same however many trans
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -217,14 +217,16 @@ def _resize_tensor(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 class Albumentations:
-    """Any transforms of albumentations, with its traps wrapped.
+    """Transforms of albumentations, with its traps wrapped.
 
     Its own seeding repeats in every worker and every epoch; it filters boxes but not the masks that belong to them;
-    it sends labels through float32. So: one random stream per image from our generator, only the numbers of the
-    objects as a label field, and boxes taken from the masks after anything that moves pixels.
+    it sends labels through float32. So: one random stream per image from our generator, and boxes taken from the masks
+    after anything that moves pixels. Its own boxes are only shown to transforms that choose by them, such as
+    BBoxSafeRandomCrop.
 
     Raises:
-        ValueError: an argument that a transform does not know.
+        ValueError: an argument that a transform does not know, a transform that wants what it cannot have here, or one
+            that gives an image of another type or number of channels.
     """
 
     def __init__(self, transforms: Sequence[object]) -> None:
@@ -234,15 +236,19 @@ class Albumentations:
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
         self._composed()
         seed = int(generator.integers(2**63))
-        if self._keeps_geometry or not len(scene.boxes):
+        if self._keeps_geometry:
             return replace(scene, image=self._seeded(seed, image=scene.image)["image"])
+        boxes = {"bboxes": _whole_pixels(scene)} if self._sees_boxes else {}
+        if not len(scene.boxes):
+            nothing = np.zeros((1, *scene.image.shape[:2]), dtype=np.uint8)  # some ask for a mask, whatever it shows
+            return replace(scene, image=self._seeded(seed, image=scene.image, masks=nothing, **boxes)["image"])
         images, parts = [], []
         for start in range(0, len(scene.boxes), MASKS):
             chosen = np.zeros(len(scene.boxes), dtype=bool)
             chosen[start : start + MASKS] = True
             part = scene.chosen(chosen)
             masks = _full_frames(part)
-            moved = self._seeded(seed, image=scene.image, masks=masks)
+            moved = self._seeded(seed, image=scene.image, masks=masks, **boxes)
             images.append(np.ascontiguousarray(moved["image"]))
             if start and not np.array_equal(images[0], images[-1]):
                 raise ValueError("a transform of data.augment depends on the masks, which come in parts; leave it out")
@@ -252,21 +258,55 @@ class Albumentations:
             parts.append(part if np.array_equal(after, masks) else _from_full_frames(part, after))
         return parts[0] if len(parts) == 1 else _together(parts)
 
-    def _seeded(self, seed: int, **targets: Any) -> dict[str, Any]:
+    def _seeded(self, seed: int, image: np.ndarray, **targets: Any) -> dict[str, Any]:
         """The same random choices for the same seed."""
         compose = self._composed()
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return dict(compose(**targets))
+        moved = dict(compose(image=image, **targets))
+        moved["image"] = _of_the_same_kind(moved["image"], image)
+        return moved
 
     def _composed(self) -> Any:
         if self._compose is None:
             albumentations = _albumentations()
             self._keeps_geometry = all(isinstance(t, albumentations.ImageOnlyTransform) for t in self.transforms)
-            self._compose = albumentations.Compose(self.transforms, strict=True)
+            every = list(_nested(self.transforms))
+            if any(isinstance(t, albumentations.ConstrainedCoarseDropout) for t in every):
+                raise ValueError("ConstrainedCoarseDropout of data.augment has no labels here; take CoarseDropout")
+            choosers = (albumentations.BBoxSafeRandomCrop, albumentations.AtLeastOneBBoxRandomCrop)
+            self._sees_boxes = any(isinstance(t, choosers) for t in every)
+            params = albumentations.BboxParams(format="pascal_voc") if self._sees_boxes else None
+            self._compose = albumentations.Compose(self.transforms, bbox_params=params, strict=True)
         return self._compose
 
     def __getstate__(self) -> dict[str, Any]:
         return {"transforms": self.transforms, "_compose": None}
+
+
+def _nested(transforms: Sequence[object]) -> Iterator[object]:
+    """Transforms and those inside of them, as OneOf has."""
+    for transform in transforms:
+        yield transform
+        yield from _nested(getattr(transform, "transforms", ()))
+
+
+def _whole_pixels(scene: Scene) -> np.ndarray:
+    """(k, 4): the smallest boxes of whole pixels around the objects, so that no crop is without area."""
+    height, width = scene.image.shape[:2]
+    boxes = np.concatenate([np.floor(scene.boxes[:, :2]), np.ceil(scene.boxes[:, 2:])], axis=1)
+    return boxes.clip(0, [width, height, width, height])
+
+
+def _of_the_same_kind(image: Any, before: np.ndarray) -> np.ndarray:
+    """The image (H, W, C); refused if its type or channels are not those of the image before."""
+    if isinstance(image, np.ndarray):
+        image = _with_channels(image)
+        if image.dtype == before.dtype and image.shape[2] == before.shape[2]:
+            return image
+    raise ValueError(
+        f"data.augment makes {image.dtype} {tuple(image.shape)} of {before.dtype} {before.shape}, but must keep type "
+        "and channels; leave out Normalize, ToFloat and ToTensorV2, as the model normalises (model.backbone.mean, std)"
+    )
 
 
 def _together(parts: Sequence[Scene]) -> Scene:

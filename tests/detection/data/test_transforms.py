@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detection.data import transforms
 from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, cut
@@ -178,6 +179,67 @@ def test_a_misspelt_argument_is_an_error():
         misspelt = albumentations.HorizontalFlip(prob=1)
     with pytest.raises(ValueError, match="prob"):
         Albumentations([misspelt])(drawn()[0], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("at_a_time", [128, 1])
+def test_crops_of_albumentations_see_the_boxes(monkeypatch, at_a_time):
+    albumentations = pytest.importorskip("albumentations")
+    monkeypatch.setattr(transforms, "MASKS", at_a_time)
+    scene, masks = drawn()
+    safe = Albumentations([albumentations.OneOf([albumentations.BBoxSafeRandomCrop(p=1)], p=1)])
+    one = Albumentations([albumentations.AtLeastOneBBoxRandomCrop(50, 60, erosion_factor=0.0, p=1)])
+    smaller = 0
+    for seed in range(10):
+        cropped = safe(scene, np.random.default_rng(seed))
+        smaller += cropped.image.size < scene.image.size
+        area = sum(cropped.bitmap(k).mean() * np.prod(cropped.boxes[k, 2:] - cropped.boxes[k, :2]) for k in range(3))
+        assert area == pytest.approx(masks.sum(), rel=0.02)  # all of every object is there
+        sides = [box[2:] - box[:2] for box in one(scene, np.random.default_rng(seed)).boxes]
+        assert any(np.allclose(side, box[2:] - box[:2], atol=1) for side in sides for box in scene.boxes)
+    assert smaller > 5
+
+
+@pytest.mark.parametrize("name", ["BBoxSafeRandomCrop", "AtLeastOneBBoxRandomCrop", "CropNonEmptyMaskIfExists"])
+def test_crops_of_albumentations_take_images_without_objects(name):
+    albumentations = pytest.importorskip("albumentations")
+    size = {} if name == "BBoxSafeRandomCrop" else {"height": 30, "width": 40}
+    crop = Albumentations([getattr(albumentations, name)(p=1, **size)])
+    empty = drawn()[0].chosen(np.zeros(3, bool))
+    cropped = crop(empty, np.random.default_rng(0))
+    assert cropped.image.shape == ((30, 40, 3) if size else empty.image.shape)
+    assert len(cropped.boxes) == 0
+
+
+def test_a_crop_around_a_speck_has_an_area():
+    albumentations = pytest.importorskip("albumentations")
+    box = np.array([[0.2, 0.3, 0.4, 0.5]])
+    speck = Scene(np.zeros((4, 5, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [None])
+    safe = Albumentations([albumentations.BBoxSafeRandomCrop(p=1)])
+    assert all(len(safe(speck, np.random.default_rng(seed)).boxes) == 1 for seed in range(40))
+
+
+def test_a_transform_that_wants_labels_is_refused_by_name():
+    albumentations = pytest.importorskip("albumentations")
+    inner = albumentations.ConstrainedCoarseDropout(bbox_labels=[1], p=1)
+    with pytest.raises(ValueError, match=r"ConstrainedCoarseDropout of data\.augment has no labels here"):
+        Albumentations([albumentations.Sequential([inner])])(drawn()[0], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_what_changes_the_type_or_the_channels_is_refused(objects):
+    albumentations = pytest.importorskip("albumentations")
+    to_tensor = pytest.importorskip("albumentations.pytorch").ToTensorV2
+    scene = drawn()[0].chosen(np.full(3, objects))
+    for wrong, made in (
+        ([albumentations.Normalize()], r"float32 \(90, 120, 3\)"),
+        ([albumentations.HorizontalFlip(p=1), albumentations.ToFloat()], r"float32 \(90, 120, 3\)"),
+        ([to_tensor()], r"torch.uint8 \(3, 90, 120\)"),
+        ([albumentations.ToGray(num_output_channels=1, p=1)], r"uint8 \(90, 120, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"makes {made} of uint8 \(90, 120, 3\), but must keep.*leave out Normal"):
+            Albumentations(wrong)(scene, np.random.default_rng(0))
+    there_and_back = [albumentations.ToFloat(), albumentations.FromFloat(dtype="uint8")]
+    assert np.array_equal(Albumentations(there_and_back)(scene, np.random.default_rng(0)).image, scene.image)
 
 
 def flips(dataset: CocoDataset, epochs: int) -> set[tuple[bool, bool]]:
