@@ -130,6 +130,8 @@ class CocoDataModule(LightningDataModule):
             raise InputError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
         if not 0 <= flip <= 1:
             raise InputError(f"data.flip {flip} must be a probability, from 0 to 1")
+        if crop is not None and min(crop) < 1:
+            raise InputError(f"data.crop {list(crop)} must be a height and a width of at least 1 pixel")
         if bad_images < 0 or max_pixels < 1:
             raise InputError(
                 f"data.bad_images {bad_images} must be at least 0, data.max_pixels {max_pixels} at least 1"

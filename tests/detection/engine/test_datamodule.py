@@ -204,6 +204,8 @@ def test_no_test_split(shapes):
     [
         ({"short_side": 100}, "short_side 100 must be above 0 and not above data.long_side 96"),
         ({"batch_size": 0}, "batch_size 0"),
+        ({"crop": (0, 10)}, r"data.crop \[0, 10\] must be a height and a width of at least 1"),
+        ({"crop": (10, -5)}, r"data.crop \[10, -5\]"),
         ({"augment": [{"class_path": None}]}, "takes transforms, each as"),
     ],
 )
