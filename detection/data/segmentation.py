@@ -200,7 +200,7 @@ def _far_from_box(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray
 
 
 def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -> Iterator[int]:
-    """Objects with a polygon that has no area, once for each."""
+    """Objects with a polygon whose points lie on one line, once for each such polygon."""
     for start, last, first, stop in _chunks(parts, points):
         ends = points[parts[start] : parts[last] + 1]
         if len(ends) < 2:
@@ -212,7 +212,11 @@ def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -
         twice = np.add.reduceat(x * y[following] - x[following] * y, begin)  # the shoelace formula
         side = np.maximum.reduceat(np.maximum(np.abs(x), np.abs(y)), begin)
         for part in (np.abs(twice) <= 1e-6 * side**2).nonzero()[0].tolist():
-            yield int(np.searchsorted(parts, parts[start] + part, side="right")) - 1
+            # The two halves of a bow tie have opposite areas: what counts is how far points are from the longest line.
+            own = slice(begin[part], (ends[part + 1] - first) // 2)
+            far = begin[part] + int(np.argmax(x[own] ** 2 + y[own] ** 2))
+            if np.abs(x[own] * y[far] - x[far] * y[own]).max() <= 1e-6 * side[part] ** 2:
+                yield int(np.searchsorted(parts, parts[start] + part, side="right")) - 1
 
 
 def _chunks(parts: np.ndarray, points: np.ndarray) -> Iterator[tuple[int, int, int, int]]:

@@ -252,6 +252,12 @@ def test_25_a_polygon_on_a_line(file):
     counted(file.second(segmentation=[[40, 20, 50, 25, 60, 30]]), "points lie on one line", 10)
 
 
+def test_25_a_bow_tie_is_no_line(file):
+    bow_tie = [[40, 20, 60, 30, 60, 20, 40, 30]]  # its halves have opposite areas
+    assert not file.second(segmentation=bow_tie).report
+    counted(file.second(segmentation=[*bow_tie, [40, 20, 50, 25, 60, 30]]), "points lie on one line", 10)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e8])
 def test_26_a_polygon_that_leads_nowhere(file, value):
     counted(file.second(segmentation=[[40, 20, 60, 20, value, 30]]), "not finite (dropped)", 10)
