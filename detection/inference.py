@@ -3,7 +3,7 @@
 Boxes XYXY in pixels of the image given, whatever size the model saw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from detection.data.image import read_image, to_depth
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
 from detection.predicting.find import Found, encoded, find, find_in_views
+from detection.predicting.options import check_apart
 from detection.predicting.tiles import find_in_tiles
 from detection.structures import Categories
 
@@ -65,8 +66,8 @@ class Prediction:
         return np.asarray(coco_mask.decode(self.rles[i]), dtype=bool)
 
     def only(self, keep: np.ndarray) -> "Prediction":
-        """Some of the detections: (n,) bool."""
-        rles = None if self.rles is None else [rle for rle, kept in zip(self.rles, keep, strict=True) if kept]
+        """Some of the detections: (n,) bool, or (k,) int64 indices."""
+        rles = None if self.rles is None else [self.rles[i] for i in np.arange(len(self))[keep]]
         return Prediction(
             self.boxes[keep], self.scores[keep], self.labels[keep], self.size, rles, self.categories
         )  # fmt: skip
@@ -124,40 +125,52 @@ def predict(
         model: used in evaluation mode and left in the mode it was in.
         image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
             the model's images.
-        score_threshold: detections scored below are left out.
+        score_threshold: detections scored below are left out. The model itself leaves out those below its own
+            ``model.box_head.score_threshold`` (0.05 if nothing else was chosen), whatever is asked for here.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
-        tile: look at squares of so many pixels, for images much larger than those of the training.
-        short_sides: look at the image at these sizes, and put together what was found.
-        flip: look at it in a mirror, too.
+        tile: look at squares of so many pixels, for images much larger than those of the training; 32 at least.
+        short_sides: look at the image at these sizes, and put together what was found; not with ``size`` or ``tile``.
+        flip: look at it in a mirror, too; not with ``tile``.
 
     Raises:
-        ValueError: not an image, with the file's name; or an array or tensor of another shape or type.
+        ValueError: not an image, with the file's name; an array or tensor of another shape or type; a size that is
+            none; or ways to look at the image that do not go together.
 
     Example:
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
         >>> [(found.name(i), found.scores[i]) for i in range(len(found))]  # doctest: +SKIP
     """
+    size = None if size is None else _size(size)
+    sides = _sides("short_sides", short_sides, "a list of sides") if np.size(short_sides) else ()
+    check_apart({"size": size, "tile": tile is not None, "short_sides": sides, "flip": flip})
     pixels = _pixels(image, model)
     if tile is not None:
-        found = find_in_tiles(model, pixels, tile)
-    elif short_sides or flip:
-        found = find_in_views(model, [pixels], short_sides, flip)[0]
+        found = find_in_tiles(model, pixels, tile, size=size)
     else:
-        found = find(model, [pixels], size)[0]
+        found = find_in_views(model, [pixels], sides, flip, size)[0]
     return _prediction(model, found, pixels, score_threshold)
 
 
 def predict_batch(
-    model: FasterRCNN, images: Sequence[np.ndarray], score_threshold: float = 0.5, size: tuple[int, int] | None = None
+    model: FasterRCNN,
+    images: Sequence[str | Path | np.ndarray | Tensor],
+    score_threshold: float = 0.5,
+    size: tuple[int, int] | None = None,
 ) -> list[Prediction]:
     """Detect the objects in several images at once; faster where they have about one shape.
 
     Args:
-        images: (H, W, C) uint8 or uint16 each.
+        images: as :func:`predict` takes them.
+
+    Raises:
+        ValueError: as :func:`predict`; or one image that is not in a list.
     """
-    images = [_pixels(image, model) for image in images]
-    found = find(model, images, size) if images else []
-    return [_prediction(model, one, image, score_threshold) for one, image in zip(found, images, strict=True)]
+    if isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
+        raise ValueError("images: expected a list of images, got one; give [image], or use predict")
+    size = None if size is None else _size(size)
+    pixels = [_pixels(image, model) for image in images]
+    found = find(model, pixels, size) if pixels else []
+    return [_prediction(model, one, image, score_threshold) for one, image in zip(found, pixels, strict=True)]
 
 
 def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_threshold: float) -> Prediction:
@@ -174,10 +187,35 @@ def _pixels(image: str | Path | np.ndarray | Tensor, model: FasterRCNN) -> np.nd
     channels = len(model.pixel_mean)
     if isinstance(image, str | Path):
         return read_image(Path(image), channels=channels, depth=model.depth)
-    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
+    array = _array(image)
     if array.ndim != 3 or array.shape[2] != channels or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"image: expected uint8 or uint16{' RGB' if channels == 3 else ''}, an array (H, W, {channels}) or a "
-            f"tensor ({channels}, H, W), got {tuple(getattr(image, 'shape', array.shape))} {array.dtype}"
+            f"tensor ({channels}, H, W), got {tuple(getattr(image, 'shape', array.shape))} {array.dtype} "
+            f"({type(image).__name__})"
         )
     return to_depth(array, model.depth)
+
+
+def _array(image: Any) -> np.ndarray:
+    """(H, W, C) if it is an image; without a shape, and of objects, if NumPy makes no array of it."""
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = image.permute(1, 2, 0) if image.ndim == 3 else image
+    try:
+        return np.asarray(image)
+    except (TypeError, ValueError):  # bfloat16; a list of arrays of several shapes
+        return np.array(None)
+
+
+def _size(given: Any) -> tuple[int, int]:
+    shortest, longest = _sides("size", given, "(shortest, longest) side", 2)
+    return shortest, longest
+
+
+def _sides(name: str, given: Any, form: str, number: int | None = None) -> tuple[int, ...]:
+    """Sides in whole pixels, so many of them."""
+    sides = np.asarray(given)
+    if sides.ndim != 1 or number not in (None, len(sides)) or sides.dtype.kind not in "iu" or (sides < 1).any():
+        raise ValueError(f"{name} {given}: expected {form} in whole pixels, at least 1")
+    return tuple(sides.tolist())

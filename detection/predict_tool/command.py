@@ -12,7 +12,7 @@ from detection.inference import Prediction, load_model, predict, predict_batch
 from detection.models.rcnn import FasterRCNN
 from detection.predict_tool.outputs import Writer
 from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
-from detection.predicting.options import LEAST, check_least
+from detection.predicting.options import LEAST, check_apart, check_least
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     left_out: list[Path] = []
     try:
         check_least(options, LEAST | {"frames": 1})
+        check_apart(vars(options), "--")
         if not 0 <= options.score <= 1:
             raise ValueError(f"--score {options.score:g}: must be from 0 to 1")
         device = inference_device(options.device)
@@ -59,8 +60,8 @@ def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: 
     images = [image for _, image in some]
     if options.tile or options.flip or options.short_sides:
         how = {"tile": options.tile, "flip": options.flip, "short_sides": options.short_sides or ()}
-        return [predict(model, image, options.score, **how) for image in images]
-    return predict_batch(model, images, options.score, tuple(options.size) if options.size else None)
+        return [predict(model, image, options.score, options.size, **how) for image in images]
+    return predict_batch(model, images, options.score, options.size)
 
 
 def _video(

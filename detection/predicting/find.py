@@ -89,7 +89,11 @@ def _find(model: FasterRCNN, batch: Batch, mirrored: bool) -> Iterator[Found]:
 
 
 def find_in_views(
-    model: FasterRCNN, images: Sequence[np.ndarray], short_sides: Sequence[int] = (), flip: bool = False
+    model: FasterRCNN,
+    images: Sequence[np.ndarray],
+    short_sides: Sequence[int] = (),
+    flip: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> list[Found]:
     """Look at each image at several sizes, and in a mirror too, and keep the best of what was found.
 
@@ -97,9 +101,10 @@ def find_in_views(
     views together.
 
     Args:
-        short_sides: sizes to look at; the longest side grows with the shortest. The model's own size if empty.
+        short_sides: sizes to look at; the longest side grows with the shortest. One look at ``size`` if empty.
+        size: shortest and longest side to resize to; the model's own ``test_size`` if None.
     """
-    short, long = model.test_size
+    short, long = size or model.test_size
     sizes = [(side, round(long * side / short)) for side in short_sides] or [(short, long)]
     views = [
         find(model, images, size, mirrored) for size in sizes for mirrored in ((False, True) if flip else (False,))

@@ -20,7 +20,14 @@ INSIDE = 0.6
 """Of two detections of one class the later is dropped if it covers so much of the smaller one."""
 
 
-def find_in_tiles(model: FasterRCNN, image: np.ndarray, side: int, overlap: float = 0.2, batch: int = 4) -> Found:
+def find_in_tiles(
+    model: FasterRCNN,
+    image: np.ndarray,
+    side: int,
+    overlap: float = 0.2,
+    batch: int = 4,
+    size: tuple[int, int] | None = None,
+) -> Found:
     """Detections of an image from overlapping tiles and from the whole.
 
     Args:
@@ -28,22 +35,23 @@ def find_in_tiles(model: FasterRCNN, image: np.ndarray, side: int, overlap: floa
         side: of a tile, in pixels of the image.
         overlap: of neighbouring tiles, as a part of the side.
         batch: tiles at a time; bounds the memory.
+        size: shortest and longest side that tiles, and the whole, are resized to; the model's ``test_size`` if None.
 
     Raises:
-        ValueError: a side under 32, or an overlap outside [0, 0.9].
+        ValueError: a side that is no whole number from 32 on, or an overlap outside [0, 0.9].
     """
-    if side < 32 or not 0 <= overlap <= 0.9:
-        raise ValueError(f"tiles of {side} pixels with an overlap of {overlap}; take at least 32, and 0 to 0.9")
+    if not isinstance(side, int | np.integer) or side < 32 or not 0 <= overlap <= 0.9:
+        raise ValueError(f"tiles of {side!r} pixels with an overlap of {overlap}; take 32 or more, and 0 to 0.9")
     height, width = image.shape[:2]
     if max(height, width) <= side:
-        return find(model, [image])[0]
+        return find(model, [image], size)[0]
     places = [(top, left) for top in starts(height, side, overlap) for left in starts(width, side, overlap)]
-    parts = find(model, [image])
+    parts = find(model, [image], size)
     cut = [torch.zeros(len(parts[0].scores), dtype=torch.bool)]
     for k in range(0, len(places), batch):
         some = places[k : k + batch]
         tiles = [image[top : top + side, left : left + side] for top, left in some]
-        for (top, left), tile, found in zip(some, tiles, find(model, tiles), strict=True):
+        for (top, left), tile, found in zip(some, tiles, find(model, tiles, size), strict=True):
             cut.append(at_inner_border(found.boxes, (top, left), tile.shape[:2], (height, width)))
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             parts.append(found._replace(boxes=found.boxes + offset))

@@ -11,7 +11,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
 from detection.evaluation.results import read_json, read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
-from detection.predicting.options import LEAST, check_least
+from detection.predicting.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import analyse
 from detection.report.compare import open_truth
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _collect(options: argparse.Namespace) -> CocoEvaluator:
     """Everything that was found."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
+    check_apart(vars(options), "--")
     if options.protocol == "voc" and "bbox" not in (options.iou_types or ["bbox"]):
         raise ValueError("--iou-types segm: --protocol voc scores boxes alone; leave one of them out")
     if not options.annotations.is_file():

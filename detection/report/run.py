@@ -58,7 +58,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     model = model.to(device)
     look = _look(model, options)
     if look is not None:
-        detect_looking(model, annotations, options.images, evaluator, look)
+        detect_looking(model, annotations, options.images, evaluator, look, options.precision)
     else:
         detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
     return evaluator
@@ -122,11 +122,13 @@ def detect_looking(
     images: Path,
     evaluator: CocoEvaluator,
     look: Callable[[np.ndarray], Found],
+    precision: str = "fp32",
 ) -> None:
     """As :func:`detect`, but image by image, in any way of looking: several views, or tiles.
 
     Args:
         look: from an image, (H, W, 3) uint8 RGB, to what is found in it.
+        precision: ``fp32`` or ``bf16``.
     """
     dataset = CocoDataset(annotations, images, reading=_reading(model))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -135,7 +137,8 @@ def detect_looking(
     numbers = [number for batch in EvalBatchSampler(annotations.sizes, 1, rank, world) for number in batch]
     for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0):
         sample = dataset[i]
-        found = look(sample.image)
+        with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = look(sample.image)
         found = found.take(labels[found.labels] != IGNORE)
         height, width = sample.original_size
         boxes = clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]

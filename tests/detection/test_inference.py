@@ -80,6 +80,71 @@ def test_what_is_no_array_is_refused_by_what_numpy_makes_of_it(model, pixels):
         predict(model, torch.zeros(4, 50, 80, dtype=torch.uint8))
 
 
+def test_arrays_of_several_shapes_and_tensors_of_a_graph_are_refused_as_any_other(model, pixels):
+    with pytest.raises(ValueError, match=r"expected uint8 .* got \(\) object \(list\)"):
+        predict(model, [pixels, pixels[:20]])
+    with pytest.raises(ValueError, match=r"got \(3, 50, 80\) float32 \(Tensor\)"):
+        predict(model, torch.zeros(3, 50, 80, requires_grad=True))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"size": (0, 0)},
+        {"size": (-1, 5)},
+        {"size": 800},
+        {"size": (96,)},
+        {"size": (64.0, 96.0)},
+        {"short_sides": 64},
+        {"short_sides": [64, 0]},
+        {"short_sides": ["64"]},
+        {"tile": 64.5},
+    ],
+)
+def test_sides_that_are_none_are_refused_by_name(model, pixels, how):
+    with pytest.raises(ValueError, match=next(iter(how))):
+        predict(model, pixels, **how)
+    if "size" in how:
+        with pytest.raises(ValueError, match="size"):
+            predict_batch(model, [pixels], **how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"tile": 32, "flip": True}, {"tile": 32, "short_sides": [48]}, {"size": (48, 96), "short_sides": np.array([48])}],
+)
+def test_ways_to_look_that_do_not_go_together_are_refused(model, pixels, how):
+    one, other = how
+    with pytest.raises(ValueError, match=f"({one}|{other}) and ({one}|{other}) do not go together"):
+        predict(model, pixels, **how)
+
+
+@pytest.mark.parametrize("how", [{"tile": 48}, {"flip": True}])
+def test_a_size_is_that_of_every_way_to_look(model, pixels, monkeypatch, how):
+    asked = predict(model, pixels, 0.0, size=(32, 48), **how)
+    own = predict(model, pixels, 0.0, **how)
+    monkeypatch.setattr(model, "test_size", (32, 48))
+    assert np.array_equal(asked.boxes, predict(model, pixels, 0.0, **how).boxes)
+    assert not np.array_equal(asked.boxes, own.boxes)
+
+
+def test_one_image_is_no_batch(model, pixels):
+    for one in ("street.jpg", pixels, torch.from_numpy(pixels).permute(2, 0, 1), Image.fromarray(pixels)):
+        with pytest.raises(ValueError, match="expected a list of images, got one"):
+            predict_batch(model, one)
+    assert len(predict_batch(model, np.stack([pixels, pixels]), 0.0)) == 2
+
+
+def test_some_by_places_or_by_a_condition(model, pixels):
+    found = predict(model, pixels, 0.0)
+    for keep in (np.array([3, 1]), [3, 1]):
+        some = found.only(keep)
+        assert some.scores.tolist() == found.scores[[3, 1]].tolist()
+        assert np.array_equal(some.masks, found.masks[[3, 1]])
+    assert len(found.only([])) == 0
+    assert found.only(found.scores > 2).rles == []
+
+
 def test_a_batch_gives_what_one_after_the_other_gives(model, pixels):
     other = np.ascontiguousarray(pixels[::-1])
     for one, alone in zip(

@@ -93,6 +93,7 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
         (["--tile", "0"], "--tile 0: must be at least 32"),
         (["--batch", "0"], "--batch 0: must be at least 1"),
         (["--frames", "0"], "--frames 0: must be at least 1"),
+        (["--tile", "64", "--flip"], "--tile and --flip do not go together; leave one of them out"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(folder, capsys, option, message):
@@ -102,7 +103,16 @@ def test_options_that_mean_nothing_are_refused(folder, capsys, option, message):
     assert capsys.readouterr().err == f"predict: {message}\n"
 
 
-@pytest.mark.parametrize("how", [["--flip"], ["--short-sides", "48", "64"], ["--tile", "48"], ["--size", "48", "96"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--flip"],
+        ["--short-sides", "48", "64"],
+        ["--tile", "48"],
+        ["--size", "48", "96"],
+        ["--size", "48", "96", "--tile", "48"],
+    ],
+)
 def test_other_ways_to_look(folder, how):
     out = run(folder, folder / "images" / "0 ü.png", "--save", "json", *how)
     assert json.loads((out / "results.json").read_text())

@@ -2,7 +2,7 @@ from argparse import Namespace
 
 import pytest
 
-from detection.predicting.options import check_least
+from detection.predicting.options import check_apart, check_least
 
 
 def test_the_option_is_named_with_what_it_may_be():
@@ -11,3 +11,13 @@ def test_the_option_is_named_with_what_it_may_be():
     check_least(options, {"short_sides": 0})
     with pytest.raises(ValueError, match=r"^--short-sides 64 0: must be at least 1$"):
         check_least(options, {"batch": 1, "short_sides": 1})
+
+
+def test_two_options_of_which_one_would_be_ignored_are_named():
+    given = {"size": [48, 96], "tile": None, "short_sides": [64], "flip": True, "batch": 4}
+    with pytest.raises(ValueError, match=r"^--short-sides and --size do not go together; leave one of them out$"):
+        check_apart(given, "--")
+    check_apart(given | {"short_sides": None})
+    check_apart(given | {"size": None})
+    with pytest.raises(ValueError, match=r"^tile and flip do not go together"):
+        check_apart({"size": (), "tile": 64, "short_sides": (), "flip": True})

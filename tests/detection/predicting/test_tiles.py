@@ -88,7 +88,7 @@ def components(mask):
 def test_a_small_image_is_looked_at_once(tiny_model, pixels, monkeypatch):
     calls = []
     real = tiles.find
-    monkeypatch.setattr(tiles, "find", lambda model, images: calls.append(len(images)) or real(model, images))
+    monkeypatch.setattr(tiles, "find", lambda model, images, size: calls.append(len(images)) or real(model, images))
     find_in_tiles(tiny_model, pixels, side=96)
     assert calls == [1]
     with pytest.raises(ValueError, match="overlap"):

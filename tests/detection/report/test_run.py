@@ -9,8 +9,26 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.rcnn import build_detector
-from detection.report.run import detect
+from detection.predicting.find import find
+from detection.report.run import detect, detect_looking
 from detection.shapes import write_shapes
+
+
+def test_looking_longer_is_in_the_precision_that_the_report_tells(tmp_path):
+    root = write_shapes(tmp_path, train=1, val=1, size=(40, 50))
+    annotations = load_annotations(root / "annotations" / "instances_val.json")
+    model = build_detector(len(annotations.categories), BackboneConfig("resnet10"), FPNConfig(channels=16))
+    model.test_size = (64, 128)
+    seen = []
+
+    def look(image):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return find(model, [image])[0]
+
+    for precision in ("fp32", "bf16"):
+        evaluator = CocoEvaluator(annotations.to_coco(), ("bbox",))
+        detect_looking(model, annotations, root / "val", evaluator, look, precision)
+    assert seen == [False, True]
 
 
 def test_images_of_all_sizes_in_batches_give_what_they_give_alone(tmp_path):
