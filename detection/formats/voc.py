@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from detection.formats.lost import Lost
+from detection.formats.places import places
 
 
 def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
@@ -18,9 +19,10 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
     Crowds become ``difficult``. Masks, areas, ids, and categories without objects have no place in VOC.
 
     Raises:
-        ValueError: two images of one name.
+        ValueError: two images whose XML files would be one.
     """
     lost = Lost()
+    targets = places(coco["images"], folder, ".xml")
     names = {c["id"]: c["name"] for c in coco["categories"]}
     used = {a["category_id"] for a in coco["annotations"]}
     lost.add("categories without objects", len(names.keys() - used))
@@ -28,12 +30,7 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
     for annotation in coco["annotations"]:
         objects.setdefault(annotation["image_id"], []).append(annotation)
         lost.add("masks", bool(annotation.get("segmentation")))
-    targets: dict[Path, str] = {}
     for image in coco["images"]:
-        target = (folder / image["file_name"]).with_suffix(".xml")
-        if target in targets:
-            raise ValueError(f"images {targets[target]} and {image['file_name']} would share {target}; rename one")
-        targets[target] = image["file_name"]
         root = ElementTree.Element("annotation")
         _text(root, "filename", image["file_name"])
         size = ElementTree.SubElement(root, "size")
@@ -48,6 +45,7 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
             for key, value in (("xmin", x), ("ymin", y), ("xmax", x + w), ("ymax", y + h)):
                 _text(box, key, repr(float(value)))
         ElementTree.indent(root)
+        target = targets[image["id"]]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
     return lost

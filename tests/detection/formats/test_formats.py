@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,10 +56,8 @@ def test_voc_and_back(tmp_path_factory, boxes):
 def test_yolo_and_back(tmp_path_factory, boxes, segments):
     folder = tmp_path_factory.mktemp("yolo")
     given = coco(boxes)
-    for image in given["images"]:
-        path = folder / "images" / image["file_name"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", np.zeros((60, 80, 3), np.uint8))[1].tobytes())
+    for entry in given["images"]:
+        image(folder / "images" / entry["file_name"])
     write_yolo(given, folder, segments)
     back, lost = read_yolo(folder / "labels", folder / "images")
     assert lost.counts == {}
@@ -77,6 +76,76 @@ def test_what_has_no_place_is_counted(tmp_path):
     assert sum(write_yolo(crowd, tmp_path / "crowd").counts.values()) == 1
     write_voc(crowd, tmp_path / "difficult")
     assert read_voc(tmp_path / "difficult")[0]["annotations"][0]["iscrowd"] == 1
+
+
+def image(path, height=60, width=80):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, np.zeros((height, width, 3), np.uint8))[1].tobytes())
+
+
+def test_the_largest_part_is_written_not_that_of_the_most_points(tmp_path):
+    large, small = [0, 0, 40, 0, 40, 30, 0, 30], [70, 50, 71, 50, 72, 51, 71, 52, 70, 53]
+    write_yolo(coco([(0, 0, 72, 53)], segmentation=[small, large]), tmp_path, segments=True)
+    (line,) = (tmp_path / "labels/deep/1 ü.txt").read_text().splitlines()
+    assert [float(value) for value in line.split()[1:]] == [0, 0, 0.5, 0, 0.5, 0.5, 0, 0.5]
+
+
+def test_images_that_would_share_a_file_are_refused_before_any_is_written(tmp_path):
+    given = coco([(1, 1, 5, 5)])
+    given["images"][1]["file_name"] = "deep/1 ü.jpg"
+    for write in (write_voc, write_yolo):
+        with pytest.raises(ValueError, match=r"deep/1 ü\.png and deep/1 ü\.jpg would share .*; rename one"):
+            write(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    image(tmp_path / "images/a.png")
+    image(tmp_path / "images/a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg and a\.png would share .*a\.txt; rename one"):
+        read_yolo(tmp_path / "labels", tmp_path / "images", ["cat"])
+
+
+@pytest.mark.parametrize("name", ["../1.png", "/1.png"])
+def test_nothing_is_written_outside_the_folder(tmp_path, name):
+    given = coco([(1, 1, 5, 5)])
+    given["images"][1]["file_name"] = name
+    for write in (write_voc, write_yolo):
+        with pytest.raises(ValueError, match=f"image {name}: .* would be outside"):
+            write(given, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({1: "cat", 2: "dog"}, "names has 2 classes but no number 0"),
+        ({0: "cat", 2: "dog", 3: "cow"}, "no number 1"),
+        ({"0": "cat", 0: "dog"}, "no number 1"),
+        ({"cat": 0}, "a key that is no number"),
+        (None, r"no data\.yaml with names"),
+    ],
+)
+def test_names_that_are_not_numbered_from_0_are_refused(tmp_path, names, message):
+    image(tmp_path / "a.png")
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"names": names}))
+    with pytest.raises(ValueError, match=message):
+        read_yolo(tmp_path, tmp_path)
+
+
+def test_names_whose_numbers_are_text_are_in_the_order_of_the_numbers(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("2 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"names": {str(k): f"class {k}" for k in range(12)}}))
+    content, _ = read_yolo(tmp_path, tmp_path)
+    assert [category["name"] for category in content["categories"]] == [f"class {k}" for k in range(12)]
+    assert named(content)[0][1] == "class 2"
+
+
+def test_yolo_files_that_are_no_text_are_named(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
+        read_yolo(tmp_path, tmp_path, ["cat"])
+    (tmp_path / "data.yaml").write_text("names: [cat")
+    with pytest.raises(ValueError, match=r"data\.yaml: is no YAML"):
+        read_yolo(tmp_path, tmp_path)
 
 
 def test_pixels_from_one(tmp_path):
