@@ -2,8 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from detection.data.annotations import load_annotations
@@ -19,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path, help="an annotation file, or a folder of XML or text files")
     parser.add_argument("target", type=Path, help="the file or folder to write")
     parser.add_argument("--images", type=Path, help="yolo2coco: the folder of the images")
-    parser.add_argument("--names", nargs="+", help="yolo2coco: the classes, if there is no data.yaml")
+    names = "the classes in the order of their ids; yolo2coco: if there is no data.yaml; "
+    names += "voc2coco: those that occur if not given, so that a split without one of them would have other ids"
+    parser.add_argument("--names", nargs="+", default=[], help=names)
     parser.add_argument("--segments", action="store_true", help="coco2yolo: polygons instead of boxes")
     parser.add_argument("--one-based", action="store_true", help="voc2coco: pixels count from 1, as in VOC's own")
     options = parser.parse_args(arguments)
@@ -38,17 +41,38 @@ def _convert(options: argparse.Namespace) -> Lost:
         coco = annotations.to_coco()
         return write_voc(coco, target) if options.what == "coco2voc" else write_yolo(coco, target, options.segments)
     if options.what == "voc2coco":
-        coco, lost = read_voc(source, options.one_based)
+        coco, lost = read_voc(source, options.one_based, options.names)
     elif options.what == "yolo2coco":
         if options.images is None:
             raise ValueError("yolo2coco needs the images, for their sizes: give --images")
         coco, lost = read_yolo(source, options.images, options.names)
     else:
-        coco, lost = lvis_to_coco(json.loads(source.read_bytes()), source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(coco), encoding="utf-8")
-    load_annotations(target)  # what is broken in the source is told now
+        coco, lost = lvis_to_coco(_json(source), source)
+    _write(coco, target, source)
     return lost
+
+
+def _write(coco: Mapping[str, Any], target: Path, source: Path) -> None:
+    """Write a COCO file, whole or not at all; what training would refuse, drop or mend is told now."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        written = Path(folder) / target.name
+        written.write_text(json.dumps(coco), encoding="utf-8")
+        try:
+            report = load_annotations(written).report
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(written), str(source))) from error
+        written.replace(target)
+    if report:
+        report.path = target
+        print(f"{report}\n  (the file has them as they were; training and evaluation will do what stands in brackets)")
+
+
+def _json(source: Path) -> Any:
+    try:
+        return json.loads(source.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{source}: not valid JSON ({str(error)[:120]}); is the file complete?") from error
 
 
 def lvis_to_coco(content: dict[str, Any], source: Path) -> tuple[dict[str, Any], Lost]:

@@ -4,13 +4,17 @@ Coordinates are written and read as they are, with fractions, as today's tools d
 from 1, the last one included: ``one_based`` reads those.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from detection.formats.lost import Lost
 from detection.formats.places import places
+
+UNSET = (None, "", "0", "Unspecified")
+"""What stands where an object is not truncated, difficult or occluded, or its pose is not known."""
 
 
 def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
@@ -51,12 +55,18 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
     return lost
 
 
-def read_voc(folder: Path, one_based: bool = False) -> tuple[dict[str, Any], Lost]:
-    """A COCO dict of all XML files below a folder; category ids from 1, by name.
+def read_voc(folder: Path, one_based: bool = False, classes: Sequence[str] = ()) -> tuple[dict[str, Any], Lost]:
+    """A COCO dict of all XML files below a folder; category ids from 1.
+
+    Args:
+        classes: names in the order of their ids; if empty, those that occur, by name.
 
     Raises:
-        ValueError: a file that is no VOC annotation, with its path.
+        ValueError: a file that is no VOC annotation, or has an object of another class, with its path; no files, or no
+            classes; a class twice.
     """
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes {' '.join(classes)}: one stands twice; give each once")
     lost = Lost()
     files = sorted(folder.rglob("*.xml"))
     if not files:
@@ -64,22 +74,25 @@ def read_voc(folder: Path, one_based: bool = False) -> tuple[dict[str, Any], Los
     images, found = [], []
     for number, path in enumerate(files, start=1):
         root = _parse(path)
-        image = {
-            "id": number,
-            "file_name": _required(root, "filename", path),
-            "width": int(float(_required(root, "size/width", path))),
-            "height": int(float(_required(root, "size/height", path))),
-        }
-        images.append(image)
+        width, height = (int(_number(root, f"size/{side}", path)) for side in ("width", "height"))
+        if width < 1 or height < 1:
+            raise ValueError(f"{path}: <size> is {width} x {height}; give that of the image, in pixels")
+        name = _required(root, "filename", path)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
         for part in root.findall("object"):
-            corners = [float(_required(part, f"bndbox/{key}", path)) for key in ("xmin", "ymin", "xmax", "ymax")]
+            name = _required(part, "name", path)
+            if classes and name not in classes:
+                raise ValueError(f"{path}: has an object of class {name!r}, which is none of {', '.join(classes)}")
+            corners = [_number(part, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax")]
             if one_based:
                 corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
             for key in ("truncated", "pose", "occluded"):
-                lost.add(f"objects' {key}", part.findtext(key) not in (None, "", "0", "Unspecified"))
+                lost.add(f"objects' {key}", part.findtext(key) not in UNSET)
             lost.add("objects' parts", len(part.findall("part")))
-            found.append((number, _required(part, "name", path), corners, int(part.findtext("difficult") or 0)))
-    names = sorted({name for _, name, _, _ in found})
+            found.append((number, name, corners, _difficult(part, path)))
+    names = classes or sorted({name for _, name, _, _ in found})
+    if not names:
+        raise ValueError(f"{folder}: no file has an object, which would name its class; give the classes with --names")
     ids = {name: k for k, name in enumerate(names, start=1)}
     annotations = []
     for k, (number, name, (x0, y0, x1, y1), difficult) in enumerate(found, start=1):
@@ -109,6 +122,24 @@ def _required(element: ElementTree.Element, place: str, path: Path) -> str:
     if value is None or not value.strip():
         raise ValueError(f"{path}: <{element.tag}> has no <{place}>")
     return value.strip()
+
+
+def _number(element: ElementTree.Element, place: str, path: Path) -> float:
+    text = _required(element, place, path)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{path}: <{place}> is {text[:60]!r}, which is no number")
+    return number
+
+
+def _difficult(element: ElementTree.Element, path: Path) -> int:
+    text = (element.findtext("difficult") or "").strip()
+    if text not in ("1", *UNSET):
+        raise ValueError(f"{path}: <difficult> is {text[:60]!r}; it must be 0 or 1")
+    return int(text == "1")
 
 
 def _text(parent: ElementTree.Element, tag: str, value: object) -> None:

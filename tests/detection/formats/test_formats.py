@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection.data.annotations import load_annotations
+from detection.data.annotations import check_same_categories, load_annotations
 from detection.formats.command import lvis_to_coco, main
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
@@ -76,6 +76,16 @@ def test_what_has_no_place_is_counted(tmp_path):
     assert sum(write_yolo(crowd, tmp_path / "crowd").counts.values()) == 1
     write_voc(crowd, tmp_path / "difficult")
     assert read_voc(tmp_path / "difficult")[0]["annotations"][0]["iscrowd"] == 1
+
+
+def voc(*classes, file="a.png", width=80, xmin: object = 1, difficult: object = 0) -> str:
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin><ymin>1</ymin>"
+        "<xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+        for name in classes
+    )
+    size = f"<size><width>{width}</width><height>60</height></size>"
+    return f"<annotation><filename>{file}</filename>{size}{objects}</annotation>"
 
 
 def image(path, height=60, width=80):
@@ -162,12 +172,67 @@ def test_pixels_from_one(tmp_path):
         ("<annotation>", "is no XML"),
         ("<html/>", "begins with <html>"),
         ("<annotation><filename>a.png</filename></annotation>", "has no <size/width>"),
+        (voc("cat", width=0), r"<size> is 0 x 60; give that of the image"),
+        (voc("cat", xmin="a"), r"<bndbox/xmin> is 'a', which is no number"),
+        (voc("cat", xmin="nan"), r"<bndbox/xmin> is 'nan', which is no number"),
+        (voc("cat", difficult=2), r"<difficult> is '2'; it must be 0 or 1"),
     ],
 )
 def test_broken_xml_is_refused_by_name(tmp_path, content, message):
     (tmp_path / "a.xml").write_text(content)
     with pytest.raises(ValueError, match=f"a.xml: .*{message}"):
         read_voc(tmp_path)
+
+
+def test_what_is_not_told_to_be_difficult_is_not(tmp_path):
+    for k, difficult in enumerate(["", "0", "Unspecified", " 1 "]):
+        (tmp_path / f"{k}.xml").write_text(voc("cat", file=f"{k}.png", difficult=difficult))
+    assert [a["iscrowd"] for a in read_voc(tmp_path)[0]["annotations"]] == [0, 0, 0, 1]
+
+
+def test_splits_have_the_same_ids_by_the_names_of_the_classes(tmp_path, capsys):
+    for split, classes in (("train", ["cat", "dog"]), ("val", ["dog"])):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.xml").write_text(voc(*classes))
+        main(["voc2coco", str(tmp_path / split), str(tmp_path / f"{split}.json"), "--names", "dog", "cat"])
+    train, val = (load_annotations(tmp_path / f"{split}.json") for split in ("train", "val"))
+    check_same_categories(train, val)
+    assert val.categories.names == ("dog", "cat")
+    with pytest.raises(ValueError, match=r"a\.xml: has an object of class 'dog', which is none of cat"):
+        read_voc(tmp_path / "val", classes=["cat"])
+    with pytest.raises(ValueError, match="one stands twice"):
+        read_voc(tmp_path / "val", classes=["dog", "dog"])
+    (tmp_path / "val" / "a.xml").write_text(voc())
+    with pytest.raises(ValueError, match="no file has an object"):
+        read_voc(tmp_path / "val")
+
+
+def test_what_training_will_drop_or_mend_is_told(tmp_path, capsys):
+    (tmp_path / "a.xml").write_text(voc("cat", xmin=20))  # the right side is left of it
+    (tmp_path / "b.xml").write_text(voc("cat"))  # the same <filename>
+    main(["voc2coco", str(tmp_path), str(tmp_path / "out" / "coco.json")])
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'out' / 'coco.json'}:\n" in told
+    assert "1 boxes without area (dropped): 1\n" in told
+    assert "1 images whose file is listed before under another id: 2\n" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["coco.json"]
+    image(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 50 50 20 20\n")
+    main(["yolo2coco", str(tmp_path), str(tmp_path / "out" / "coco.json"), "--images", str(tmp_path), "--names", "cat"])
+    assert "1 boxes outside their image (dropped): 1\n" in capsys.readouterr().out
+
+
+def test_what_training_would_refuse_leaves_no_file_and_the_old_one(tmp_path, capsys):
+    content = coco([(1, 1, 5, 5)])
+    content["images"][1]["height"] = 0
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "coco.json").write_text("old")
+    with pytest.raises(SystemExit) as stop:
+        main(["lvis2coco", str(tmp_path / "lvis.json"), str(tmp_path / "out" / "coco.json")])
+    assert stop.value.code == 2
+    assert f"{tmp_path / 'lvis.json'}: image 2 has height 0" in capsys.readouterr().err
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize(
