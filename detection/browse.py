@@ -15,6 +15,7 @@ from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
 from detection.ops.masks import paste_masks
+from detection.predicting.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url
 from detection.structures import Sample, Segmentation
@@ -104,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=3, help="epochs to show")
     options, rest = parser.parse_known_args(arguments)
     try:
+        with user_input():
+            check_least(options, {"number": 1, "views": 0})
         _, data = read_settings(rest)
         dataset = data.open(options.split)
         with user_input():

@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if options.verbose:
                         bar.write(f"{source.path}: {len(one)} found")
                 bar.update(len(some))
-        for source in found:
-            if source.kind != "image":
-                _video(model, source, writer, options, wanted)
+        videos = [source for source in found if source.kind != "image"]
+        seen = sum(_video(model, source, writer, options, wanted) for source in videos)
         written = writer.close()
     except (OSError, ValueError) as error:
         parser.exit(2, f"predict: {error}\n")
-    print(f"{len(images) - len(failed)} images: {options.output}" + "".join(f", {path}" for path in written))
+    told = [f"{len(images) - len(failed)} images"] if images else []
+    told += [f"{seen} frames"] if videos else []
+    print(f"{', '.join(told)}: {options.output}" + "".join(f", {path}" for path in written))
     if left_out:
         print(f"{len(left_out)} other files were left out, as {left_out[0]}")
     if failed:
@@ -66,8 +67,9 @@ def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: 
 
 def _video(
     model: FasterRCNN, source: Source, writer: Writer, options: argparse.Namespace, wanted: list[int]
-) -> None:  # fmt: skip
-    video = None
+) -> int:  # fmt: skip
+    """How many frames were looked at."""
+    video, seen = None, 0
     for number, frame in tqdm(frames(source), desc=source.name, unit="frame"):
         if options.frames and number >= options.frames:
             break
@@ -78,8 +80,10 @@ def _video(
                 path = writer.path(source.name, ".mp4")
                 video = video_writer(path, source, *picture.shape[:2])
             video.write(np.ascontiguousarray(picture[..., ::-1]))
+        seen += 1
     if video is not None:
         video.release()
+    return seen
 
 
 def _wanted(classes: Sequence[str] | None, names: Sequence[str]) -> list[int]:

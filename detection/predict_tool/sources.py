@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class Source:
     """An image file, a video file, or a camera (``camera:0``)."""
 
     name: str
-    """Where its results go below the output folder: its path in the folder that was named, or its own name."""
+    """Where its results go below the output folder: its path in the folder that was named or that a pattern begins
+    with, or its own name."""
     path: Path
     kind: str
     """``image``, ``video`` or ``camera``."""
@@ -37,12 +39,14 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
         left_out: takes the other files of the folders and patterns, which are neither images nor videos by their names.
 
     Raises:
-        ValueError: nothing there, or two files that would write one result.
+        ValueError: nothing there, a camera without a number, or two files that would write one result.
     """
     found: list[Source] = []
     for text in named:
         path = Path(text)
         if text.startswith(CAMERA):
+            if not text.removeprefix(CAMERA).isdecimal():
+                raise ValueError(f"{text}: a camera is told by its number, as {CAMERA}0")
             found.append(Source(text.replace(":", "_"), Path(text.removeprefix(CAMERA)), "camera"))
         elif path.is_dir():
             inside = _known(path.rglob("*"), left_out)
@@ -53,7 +57,8 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
             matches = [Path(match) for match in glob.glob(text, recursive=True)]
             if not matches:
                 raise ValueError(f"{text}: no file fits this pattern")
-            found += [_source(p, p.name) for p in _known(matches, left_out)]
+            begin = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+            found += [_source(p, str(p.relative_to(begin))) for p in _known(matches, left_out)]
     if not found:
         raise ValueError(f"no images in {', '.join(named) or 'nothing'}")
     seen: dict[str, Path] = {}

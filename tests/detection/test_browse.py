@@ -54,6 +54,7 @@ def test_masks_follow_an_image_that_was_decoded_at_half_its_size():
         (["--config", "nosuch"], "nosuch"),
         (["--config", "demo", "--data.flop", "1"], "flop"),
         (["--config", "demo", "--data.root", "ROOT", "--ids", "99999"], "99999"),
+        (["--config", "demo", "--data.root", "ROOT", "--number", "-3"], "--number -3: must be at least 1"),
     ],
 )
 def test_mistakes_are_told(root, tmp_path, capsys, arguments, message):

@@ -46,6 +46,13 @@ def test_everything_at_once(folder):
     assert len(list(cv2.VideoCapture(str(out / "film.mp4")).read())) == 2
 
 
+def test_frames_are_counted(folder, capsys):
+    run(folder, folder / "film.avi", "--save", "json")
+    assert capsys.readouterr().out.startswith(f"3 frames: {folder / 'out'}")
+    run(folder, folder / "images", folder / "film.avi", "--save", "json", "--frames", "2")
+    assert capsys.readouterr().out.startswith(f"3 images, 2 frames: {folder / 'out'}")
+
+
 def test_the_results_score_as_any_other(folder):
     """A results file beside its images file goes straight into the evaluation."""
     from detection.evaluation.coco import CocoEvaluator

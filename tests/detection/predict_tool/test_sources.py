@@ -23,9 +23,24 @@ def names(*given):
 def test_folders_patterns_and_files(folder):
     assert names(folder) == ["a.PNG", "b.jpg", "broken.jpg", "deep/c.jpg"]
     assert names(folder / "*.jpg") == ["b.jpg", "broken.jpg"]
-    assert names(folder / "**" / "c.*") == ["c.jpg"]
+    assert names(folder / "**" / "c.*") == ["deep/c.jpg"]
     assert names(folder / "b.jpg", folder / "deep" / "c.jpg") == ["b.jpg", "c.jpg"]
     assert sources(["camera:0"])[0].kind == "camera"
+
+
+def test_results_of_a_pattern_keep_the_folders_below_its_fixed_part(folder, monkeypatch):
+    (folder / "other").mkdir()
+    cv2.imwrite(str(folder / "other" / "c.jpg"), np.zeros((4, 4, 3), np.uint8))
+    assert names(folder / "*" / "c.jpg") == ["deep/c.jpg", "other/c.jpg"]
+    assert names(folder / "deep" / "*.jpg", folder / "o*" / "?.jpg") == ["c.jpg", "other/c.jpg"]
+    monkeypatch.chdir(folder)
+    assert names("**/c.jpg") == names("./*/c.jpg") == ["deep/c.jpg", "other/c.jpg"]
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1"])
+def test_a_camera_without_a_number_is_refused(number):
+    with pytest.raises(ValueError, match=f"^camera:{number}: a camera is told by its number, as camera:0$"):
+        sources([f"camera:{number}"])
 
 
 def test_other_files_are_told(folder):
