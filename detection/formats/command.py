@@ -12,6 +12,14 @@ from detection.formats.lost import Lost
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
 
+OPTIONS = {
+    "images": ("yolo2coco",),
+    "names": ("yolo2coco", "voc2coco"),
+    "segments": ("coco2yolo",),
+    "one_based": ("voc2coco",),
+}
+"""Which conversions an option is for."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert, and report."""
@@ -33,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _convert(options: argparse.Namespace) -> Lost:
+    """Convert as the options say; what was lost."""
+    for name, kinds in OPTIONS.items():
+        if getattr(options, name) and options.what not in kinds:
+            raise ValueError(f"--{name.replace('_', '-')} is for {' and '.join(kinds)}, not for {options.what}")
     source, target = options.source, options.target
     if options.what.startswith("coco2"):
         annotations = load_annotations(source)

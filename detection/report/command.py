@@ -21,6 +21,9 @@ from detection.report.processes import processes
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
 """What a result must hold to be scored."""
 
+OF_MODELS = ("size", "flip", "short_sides", "tile", "soft_nms", "refine", "precision")
+"""Options that say how a model looks at images."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate, print the numbers, and write a report."""
@@ -44,6 +47,9 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if all(source.endswith(".json") for source in options.what):
+        for name in OF_MODELS:
+            if getattr(options, name) != _parser().get_default(name):
+                raise ValueError(f"--{name.replace('_', '-')} is for a model; result files hold what was found")
         return _read(options)
     if len(options.what) > 1:
         raise ValueError("give one model, or one or more result files that end in .json")

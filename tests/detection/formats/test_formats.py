@@ -277,9 +277,12 @@ def test_mistakes_are_told(tmp_path, capsys):
     for arguments in (
         ["coco2voc", "a.json", "out"],
         ["voc2coco", "nowhere", "out.json"],
+        ["coco2voc", "a.json", "out", "--one-based"],
         ["yolo2coco", ".", "out.json"],
     ):
         with pytest.raises(SystemExit) as stop:
-            main([arguments[0], str(tmp_path / arguments[1]), str(tmp_path / arguments[2])])
+            main([arguments[0], str(tmp_path / arguments[1]), str(tmp_path / arguments[2]), *arguments[3:]])
         assert stop.value.code == 2
-    assert "--images" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--images" in told
+    assert "--one-based is for voc2coco, not for coco2voc" in told

@@ -258,6 +258,7 @@ def test_labels_are_matched_by_name(capsys):
         (["results.json", "--annotations", "truth.json", "--resamplings", "-1"], "--resamplings -1: must be at least"),
         (["results.json", "--annotations", "truth.json", "--batch", "0"], "--batch 0: must be at least 1"),
         (["model.ckpt", "--annotations", "truth.json", "--tile", "64", "--flip"], "--tile and --flip do not go"),
+        (["results.json", "--annotations", "truth.json", "--soft-nms", "0.5"], "--soft-nms is for a model"),
     ],
 )
 def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
