@@ -6,7 +6,6 @@ Imports are late, so that a package that hides ours is noticed before it is impo
 """
 
 import json
-import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,8 +25,6 @@ def command() -> int:
         return main()
     finally:
         _leave_the_group()
-        for worker in multiprocessing.active_children():  # hangs, and would outlive what Python ends its children with
-            worker.kill()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

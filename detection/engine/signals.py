@@ -5,12 +5,15 @@ leaves the others waiting. Here a handler only remembers the signal. Between two
 and all leave with the shell's code for the signal.
 """
 
+import atexit
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -89,11 +92,22 @@ def outlive_signals() -> None:
     """For a loader's worker: deliver until the training ends it, whatever signals come.
 
     SLURM, systemd, ``timeout`` and terminals signal all processes of a run. PyTorch lets a worker die of a SIGTERM that
-    is not from its training, which then fails for want of the worker instead of saving itself. One that hangs must be
-    killed (:func:`detection.cli.command`).
+    is not from its training, which then fails for want of the worker instead of saving itself.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register  # before Python's own end, which sends SIGTERM and waits
+def _kill_what_hangs() -> None:
+    """End the workers that are left: one that hangs would outlive the SIGTERM."""
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in left:
+        child.terminate()
+    for child in left:
+        with suppress(RuntimeError):  # of PyTorch, that a worker was killed
+            child.join(1)
+            child.kill()
 
 
 def requeue(number: int) -> None:

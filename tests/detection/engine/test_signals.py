@@ -1,5 +1,6 @@
 """Signals to a training: in this process, and to one of two ranks."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -171,6 +172,22 @@ def test_a_worker_outlives_what_other_processes_send(begin):
     finally:
         batches._shutdown_workers()  # else PyTorch tells of this worker in other tests
     assert f"(pid {worker.pid}) is killed by signal: {'Killed' if begin else 'Terminated'}" in told
+
+
+def hang(begun) -> None:
+    signals.outlive_signals()
+    begun.set()
+    time.sleep(100)
+
+
+def test_a_worker_that_hangs_does_not_outlive_its_training():
+    begun = multiprocessing.Event()
+    worker = multiprocessing.Process(target=hang, args=[begun], daemon=True)
+    worker.start()
+    assert begun.wait(30)
+    signals._kill_what_hangs()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 KILLER = """
