@@ -79,15 +79,17 @@ def test_a_tiff_of_three_channels_is_read_as_it_is(tmp_path, dtype, planar, phot
 def test_what_opencv_makes_of_16_bit_tiffs():
     """The traps: memory that was never written, without a word; when this fails, the library has mended it."""
     tifffile = pytest.importorskip("tifffile")
-    image = pixels(3)
+    images = [pixels(3) // k for k in (1, 2, 3)]
     for planar, flag in (("contig", cv2.IMREAD_COLOR_RGB), ("separate", cv2.IMREAD_COLOR)):
-        buffer = io.BytesIO()
-        stored = image if planar == "contig" else image.transpose(2, 0, 1)
-        tifffile.imwrite(buffer, stored, planarconfig=planar, photometric="rgb")
-        read = cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), flag | cv2.IMREAD_ANYDEPTH)
-        read = read if flag == cv2.IMREAD_COLOR_RGB else read[..., ::-1]
-        assert read.shape == image.shape
-        assert not np.array_equal(read, image)
+        files = [io.BytesIO() for _ in images]
+        for image, file in zip(images, files, strict=True):
+            stored = image if planar == "contig" else image.transpose(2, 0, 1)
+            tifffile.imwrite(file, stored, planarconfig=planar, photometric="rgb")
+        # Together, as the memory of one may by chance hold what was written last.
+        read = [cv2.imdecode(np.frombuffer(f.getvalue(), np.uint8), flag | cv2.IMREAD_ANYDEPTH) for f in files]
+        read = read if flag == cv2.IMREAD_COLOR_RGB else [part[..., ::-1] for part in read]
+        assert all(part.shape == image.shape for part, image in zip(read, images, strict=True))
+        assert not all(np.array_equal(part, image) for part, image in zip(read, images, strict=True))
 
 
 @pytest.mark.parametrize("bands", [2, 4, 6])
