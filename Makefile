@@ -18,7 +18,7 @@ demo: .venv/.core
 	@$(RUN) tools/demo.py
 
 test: .venv/.test
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/.test
 	$(RUN) -m pytest -m "slow or not slow"

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TIFF = ["tifffile>=2024.1.30"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF]
+TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF]
 PLOT = ["matplotlib>=3.9"]
 FAST = ["hotcoco>=1.3,<2"]
 

@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    """Tiny tensors lose more to thread hand-over than they gain."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def _few_threads() -> None:
+    """Tiny tensors lose more to thread hand-over than they gain; beside other processes of pytest one is enough."""
+    most = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    torch.set_num_threads(min(most, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")

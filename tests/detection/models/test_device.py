@@ -41,7 +41,8 @@ def test_a_training_step_gives_the_same_numbers_and_waits_in_the_nms_alone(tiny,
         losses = device.get(step(model, there))
         found = {name: device.get(p.grad) for name, p in model.named_parameters()}
     assert losses == {name: value.detach() for name, value in expected.items()}
-    assert all(torch.equal(found[name], value) for name, value in gradients.items())
+    for name, value in gradients.items():  # how many rows a product has, and so the order of its sums, differs
+        torch.testing.assert_close(found[name], value, msg=name)
     assert set(places(device.waits)) == {"detection/ops/nms.py"}, device.waits
     assert len(device.waits) <= 3
     # Launches take some microseconds of the host each, for which a GPU waits where a batch is small.
