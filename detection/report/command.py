@@ -21,7 +21,7 @@ from detection.report.processes import processes
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
 """What a result must hold to be scored."""
 
-OF_MODELS = ("size", "flip", "short_sides", "tile", "soft_nms", "refine", "precision")
+OF_MODELS = ("precision", "size", "flip", "short_sides", "tile", "soft_nms", "refine")
 """Options that say how a model looks at images."""
 
 
@@ -147,6 +147,9 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
 def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
+    lvis = {}
+    if options.protocol == "lvis":  # first of all, as it may be refused
+        lvis = {k: lvis_numbers(evaluator.truth(k), evaluator.results(k), k) for k in evaluator.iou_types}
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder, [Path(source) for source in options.what])
     if evaluator.dropped:
@@ -159,9 +162,9 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
             _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
     for kind in evaluator.iou_types:
         write_results(folder / f"results_{kind}.json", evaluator.results(kind))
-    if options.protocol == "lvis":
-        for kind in evaluator.iou_types:
-            _print(kind, lvis_numbers(evaluator.truth(kind), evaluator.results(kind), kind))
+    if lvis:
+        for kind, values in lvis.items():
+            _print(kind, values)
         return
     if options.protocol == "voc":
         precision = voc_ap50(evaluator.truth("bbox"), evaluator.results("bbox"))
@@ -183,8 +186,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options)}
     if from_model:
-        ways = ("precision", "size", "flip", "short_sides", "tile", "soft_nms", "refine")
-        made_of |= {way: getattr(options, way) for way in ways if getattr(options, way)}
+        made_of |= {way: getattr(options, way) for way in OF_MODELS if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
     print(f"report: {folder / 'report.html'}")
 

@@ -263,9 +263,11 @@ def test_labels_are_matched_by_name(capsys):
 )
 def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(folder)
+    (tmp_path / "report.json").touch()
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--output", str(tmp_path)])
     assert stop.value.code == 2
+    assert (tmp_path / "report.json").exists()  # an earlier report stays
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
