@@ -100,7 +100,8 @@ class FPN(nn.Module):
 
 def _is_conv(block: nn.Module) -> bool:
     """Whether a block is a convolution alone, which need not be called."""
-    return is_plain(block, nn.Sequential) and len(list(block.children())) == 1 and is_plain(next(block.children()))
+    parts = list(block.children())
+    return is_plain(block, nn.Sequential) and len(parts) == 1 and is_plain(parts[0])
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:

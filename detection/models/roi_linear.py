@@ -22,7 +22,6 @@ class RoILinear(nn.Module):
     Flattening channels first, as every detector does, would copy all RoIs and, in the backward pass, their gradients:
     50 MB each for 1024 RoIs. Only the order of the sum differs. The weight is (outputs, r * r, C); that of the linear
     layer, (outputs, C * r * r), can be loaded, too, and stands in files (:func:`as_linear`).
-
     """
 
     def __init__(self, channels: int, resolution: int, outputs: int) -> None:

@@ -47,8 +47,9 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if all(source.endswith(".json") for source in options.what):
+        parser = _parser()
         for name in OF_MODELS:
-            if getattr(options, name) != _parser().get_default(name):
+            if getattr(options, name) != parser.get_default(name):
                 raise ValueError(f"--{name.replace('_', '-')} is for a model; result files hold what was found")
         return _read(options)
     if len(options.what) > 1:
@@ -65,7 +66,8 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
     """The detections of result files."""
     types: list[str] = options.iou_types or []
     if not types:
-        types = [kind for kind, key in KEYS.items() if any(_holds(source, key) for source in options.what)] or ["bbox"]
+        held = set().union(*(_kinds(Path(source)) for source in options.what))
+        types = [kind for kind in KEYS if kind in held] or ["bbox"]
         if options.protocol == "voc" and "bbox" not in types:
             types = ["bbox"]
     evaluator = CocoEvaluator(options.annotations, types, options.engine, "all")
@@ -88,9 +90,10 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
     return evaluator
 
 
-def _holds(source: str, key: str) -> bool:
-    """Whether a file has a key; of any result, as the first ones may have others."""
-    return f'"{key}"'.encode() in Path(source).read_bytes()
+def _kinds(source: Path) -> set[str]:
+    """What a file has results of; looked for in all of it, as the first results may be of another kind."""
+    content = source.read_bytes()
+    return {kind for kind, key in KEYS.items() if f'"{key}"'.encode() in content}
 
 
 def _check_shared(

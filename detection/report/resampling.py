@@ -10,7 +10,8 @@ import numpy as np
 from detection.evaluation.engines import STATISTICS, hotcoco
 
 AREAS = {"s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
-"""From and to, by the last letter of a number's name, as pycocotools takes them."""
+"""From and to, by the last letter of a number's name, as pycocotools takes them; others are about ``ALL``."""
+ALL = (0.0, 1e10)
 
 MOST_MISSED = 0.01
 """A number has no spread if more of the draws than this share have no object that it is about."""
@@ -46,13 +47,14 @@ def changes(truth: Mapping[str, Any], first: Any, second: Any, resamplings: int,
     told = hotcoco("an interval").compare(first, second, n_bootstrap=resamplings, seed=seed)
     images = len(truth["images"])
     factor = widening(images)
+    seen = {area: _images_with(truth, *area) for area in (ALL, *AREAS.values())}
     found = {}
     for name in STATISTICS:
         values = [float(told[side][name]) for side in ("metrics_a", "metrics_b")]
         values = [math.nan if value == -1 else value for value in values]
         spread = [math.nan] * 3
         # hotcoco takes a draw without any such object for one without a difference.
-        if told["ci"] and (1 - _images_with(truth, name) / images) ** images <= MOST_MISSED:
+        if told["ci"] and (1 - seen[AREAS.get(name[-1], ALL)] / images) ** images <= MOST_MISSED:
             drawn, difference = told["ci"][name], values[1] - values[0]
             low, high = (difference + factor * (drawn[end] - difference) for end in ("lower", "upper"))
             spread = [factor * drawn["std_err"], low, high]
@@ -73,7 +75,6 @@ def widening(images: int) -> float:
     return math.sqrt((images - 1) / images / (inverse - 1))
 
 
-def _images_with(truth: Mapping[str, Any], name: str) -> int:
-    """Images with an object that a number is about."""
-    low, high = AREAS.get(name[-1], (0.0, 1e10))
+def _images_with(truth: Mapping[str, Any], low: float, high: float) -> int:
+    """Images with an object of such an area."""
     return len({a["image_id"] for a in truth["annotations"] if not a["iscrowd"] and low <= a["area"] <= high})
