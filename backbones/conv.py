@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import winograd
+from backbones import kernels, winograd
 from backbones.autocast import is_autocast, to_autocast
 
 _LARGE = 4000
@@ -59,7 +59,8 @@ class Conv2d(nn.Conv2d):
             and pads_zeros(self)
             and x.is_contiguous(memory_format=torch.channels_last)
             and (
-                (learns and is_large(x, self.stride))
+                (self.bias is not None and kernels.usable(x))
+                or (learns and is_large(x, self.stride))
                 or (not is_autocast(x) and winograd.pays(x, self.weight, how_of(self)))
             )
         )
@@ -87,6 +88,11 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
         to_x = to_weight = to_bias = None
+        if x.device.type != "cpu":  # all at once
+            wanted = wants_x, wants_weight, wants_bias
+            to_x, to_weight, to_bias = convolution_gradients(grad, x, weight.to(x.dtype), ctx.how, wanted)
+            to_weight, to_bias = (None if one is None else one.to(weight.dtype) for one in (to_weight, to_bias))
+            return to_x, to_weight, to_bias, None
         if wants_weight or wants_bias:
             to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
         if wants_x:
@@ -94,11 +100,39 @@ class _Convolution(torch.autograd.Function):
         return to_x, to_weight, to_bias, None
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-    """The convolution in the precision of its input."""
-    if winograd.pays(x, weight, how) and not torch.is_grad_enabled():
-        return winograd.convolution(x, weight, bias)
-    return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how)
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, how: How, carried: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """The convolution in the precision of its input, and what follows it: ``relu(convolution + carried)``."""
+    if not torch.is_grad_enabled():
+        if winograd.pays(x, weight, how):
+            return sum_relu(winograd.convolution(x, weight, bias), carried, relu)
+        if kernels.usable(x) and not (bias is carried is None):
+            return _finished(F.conv2d(x, weight.to(x.dtype), None, *how), bias, carried, relu)
+    return sum_relu(F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), *how), carried, relu)
+
+
+def _finished(y: Tensor, bias: Tensor | None, carried: Tensor | None, relu: bool) -> Tensor:
+    from backbones.kernels import epilogue  # where there is no GPU, there need be no Triton
+
+    if epilogue.fits(y, carried):
+        return epilogue.finish(y, bias, carried, relu)
+    return sum_relu(y if bias is None else y.add_(bias.to(y.dtype)[:, None, None]), carried, relu)
+
+
+def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
+    """The steps after a convolution or its norm, one by one; ``y`` is overwritten."""
+    if carried is not None:
+        y = y.add_(carried)
+    return y.relu_() if relu else y
+
+
+def convolution_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input, weight and bias, those that are wanted, as PyTorch computes them all at once."""
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = _backward(grad, x, weight, how, wanted)
+    return gradients
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:

@@ -1,13 +1,23 @@
-"""A convolution and what follows it, a sum and a ReLU, in one pass over the result where oneDNN computes it."""
+"""A convolution and what follows it, a sum and a ReLU: inside it on a processor, in one pass more on a GPU."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones import winograd
+from backbones import kernels, winograd
 from backbones.autocast import to_autocast
-from backbones.conv import How, convolution, how_of, input_gradient, is_plain, pads_zeros, parameter_gradients
+from backbones.conv import (
+    How,
+    convolution,
+    convolution_gradients,
+    how_of,
+    input_gradient,
+    is_plain,
+    pads_zeros,
+    parameter_gradients,
+    sum_relu,
+)
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -32,8 +42,8 @@ def conv_sum_relu(
     """``relu(convolution + carried)``; under autocast in its precision.
 
     On a processor oneDNN adds and clips while it holds the result, which saves reading and writing it again: at 800
-    pixels a quarter of all that an inference in bfloat16 does besides multiplying. The sum is then rounded once, not
-    twice.
+    pixels a quarter of all that an inference in bfloat16 does besides multiplying. On a GPU one kernel adds the bias,
+    too (:mod:`backbones.kernels.epilogue`). The sum is then rounded once, not twice.
 
     Args:
         x: (B, C, H, W).
@@ -47,16 +57,14 @@ def conv_sum_relu(
     x, carried = to_autocast(x), None if carried is None else to_autocast(carried)
     how = _PLAIN if conv is None else how_of(conv)
     if _is_fused(x, conv, carried is not None):
-        y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
-        return y
+        fused: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
+        return fused
+    if kernels.usable(x) and (conv is None or pads_zeros(conv)):
+        if not torch.is_grad_enabled():
+            return convolution(x, _scaled(weight, scale, x.dtype), bias, how, carried, relu)
+        finished: Tensor = _Finished.apply(x, weight, bias, scale, carried, relu, how)
+        return finished
     return sum_relu(convolution(x, _scaled(weight, scale), bias, how), carried, relu)
-
-
-def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
-    """The steps after a convolution or its norm, one by one; ``y`` is overwritten."""
-    if carried is not None:
-        y = y.add_(carried)
-    return y.relu_() if relu else y
 
 
 def _is_fused(x: Tensor, conv: nn.Conv2d | None, sums: bool = False) -> bool:
@@ -79,8 +87,13 @@ def _is_known(conv: nn.Conv2d, sums: bool) -> bool:
     return pads_zeros(conv) and not (sums and conv.groups > 1)  # PyTorch has this in float32 only
 
 
-def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
-    return weight if scale is None else weight * scale[:, None, None, None]
+def _scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+    """The weight times its factors; in another precision, which autograd does not see."""
+    if dtype in (None, weight.dtype):
+        return weight if scale is None else weight * scale[:, None, None, None]
+    if scale is None:
+        return weight.to(dtype)
+    return torch.mul(weight, scale[:, None, None, None], out=torch.empty_like(weight, dtype=dtype))  # in one go
 
 
 class _Fused(torch.autograd.Function):
@@ -127,6 +140,44 @@ class _Fused(torch.autograd.Function):
                 to_weight.mul_(scale[:, None, None, None])
         if wants_x:
             to_x = input_gradient(grad, x, _scaled(weight, scale), ctx.how)
+        if to_bias is not None:
+            to_bias = to_bias.to(ctx.bias_dtype)
+        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None
+
+
+class _Finished(torch.autograd.Function):
+    """On a GPU, which keeps the kernels: it has the memory, and is asked for fewer operations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        carried: Tensor | None,
+        relu: bool,
+        how: How,
+    ) -> Tensor:
+        kernel = _scaled(weight, scale, x.dtype)
+        y = convolution(x, kernel, bias, how, carried, relu)
+        ctx.save_for_backward(x, kernel, scale, y if relu else None)
+        ctx.how, ctx.weight_dtype = how, weight.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, kernel, scale, y = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, _, wants_sum, *_ = ctx.needs_input_grad
+        if y is not None:
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        to_x = to_weight = to_bias = None
+        if wants_x or wants_weight or wants_bias:
+            wanted = wants_x, wants_weight, wants_bias
+            to_x, to_weight, to_bias = convolution_gradients(grad, x, kernel, ctx.how, wanted)
+        if to_weight is not None:
+            to_weight = to_weight * scale[:, None, None, None] if scale is not None else to_weight.to(ctx.weight_dtype)
         if to_bias is not None:
             to_bias = to_bias.to(ctx.bias_dtype)
         return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None

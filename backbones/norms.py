@@ -1,14 +1,15 @@
 """Norms by name, and the frozen one that disappears into the convolution before it."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbones.conv import is_plain
-from backbones.fused import conv_sum_relu, sum_relu
+from backbones.conv import is_plain, sum_relu
+from backbones.fused import conv_sum_relu
 
 Norm = Literal["frozen", "batch", "sync", "group"]
 
@@ -29,6 +30,7 @@ class FrozenBatchNorm2d(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
+        self.known: tuple[Tensor, Tensor] | None = None  # its affine map, while it is known
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -149,11 +151,38 @@ def _learns(norm: nn.Module) -> bool:
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """The affine map of a fixed norm in float32: (C,) and (C,)."""
     assert isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d)
+    if isinstance(norm, FrozenBatchNorm2d) and norm.known is not None:
+        return norm.known
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return scale, norm.bias - mean * scale
+
+
+@contextmanager
+def maps_at_once(network: nn.Module) -> Iterator[None]:
+    """Inside, all frozen norms know their affine maps, in five operations instead of five for each of 53.
+
+    A GPU is asked for few things then; a processor has them at once either way.
+    """
+    norms = [module for module in network.modules() if type(module) is FrozenBatchNorm2d]
+    if not norms or norms[0].weight.device.type == "cpu":
+        yield
+        return
+    with torch.no_grad():
+        scales = torch._foreach_add([norm.running_var for norm in norms], [norm.eps for norm in norms])
+        torch._foreach_rsqrt_(scales)
+        torch._foreach_mul_(scales, [norm.weight for norm in norms])
+        shifts = torch._foreach_mul([norm.running_mean for norm in norms], scales)
+        shifts = torch._foreach_sub([norm.bias for norm in norms], shifts)
+    for norm, scale, shift in zip(norms, scales, shifts, strict=True):
+        norm.known = scale, shift
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.known = None
 
 
 def replace_norms(module: nn.Module, norm: str) -> nn.Module:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.utils._pytree import tree_map
 
 from detection.benchmark.apart import Apart
-from detection.benchmark.contestants import Ours, equalise, pair
+from detection.benchmark.contestants import Ours, equalise, pair, pinned
 from detection.benchmark.data import batches, open_data
 from detection.device import best_device
 from detection.memory import begin_training, finest_map, go_on_training, keep_freed_memory, without_crumbs
@@ -82,4 +83,5 @@ def own_batch(options: Namespace, size: int) -> Batch:
     """The first images with objects."""
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
-        return batches(annotations, images, size, options.batch, 1)[0]
+        batch: Batch = tree_map(pinned, batches(annotations, images, size, options.batch, 1)[0])
+        return batch

@@ -96,7 +96,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     known = ["fp32", "bf16"]
     pays = known if best_precision("auto") == "bf16-mixed" else known[:1]
     parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
-    parser.add_argument("--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast")
+    parser.add_argument(
+        "--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast, channels last"
+    )
     parser.add_argument("--peer", choices=["detectron2"], help="a step and inference of this one, too, if installed")
     parser.add_argument(
         "--compile", nargs="?", const="true", choices=["true", "graphs"], help="ours compiled, as with model.compile"

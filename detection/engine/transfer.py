@@ -24,7 +24,8 @@ class SideStream:
             batch = copy()
         network.wait_stream(self._stream)
         for tensor in _tensors(batch):
-            tensor.record_stream(network)  # else its memory could be taken for the next copy too early
+            if tensor.is_cuda:
+                tensor.record_stream(network)  # else its memory could be taken for the next copy too early
         return batch
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import kernels
 from backbones.conv import is_plain
 from backbones.fused import conv_sum_relu
 from detection.models.box_head import ConvStack
@@ -93,9 +94,9 @@ class MaskHead(nn.Module):
         if not (is_plain(self.upsample, nn.ConvTranspose2d) and is_plain(self.logits)):
             every = self.logits(self.upsample(x).relu())  # (R, K, m, m)
             return every[torch.arange(len(own), device=own.device), own].float(), slots
-        logits = self.own_logits(x, self.logits.weight.flatten(1)[own])
+        logits = self.own_logits(x, self.logits.weight.flatten(1).index_select(0, own))
         assert self.logits.bias is not None
-        return logits.float() + self.logits.bias[own][:, None, None], slots
+        return logits.float() + self.logits.bias.index_select(0, own)[:, None, None], slots
 
     def own_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """Deconvolution, ReLU and one channel of the logits, without its bias.
@@ -179,9 +180,13 @@ class _ReLUOwnChannel(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         n, _, rows, columns = x.shape
-        grad = grad.view(n, rows, 2, columns, 2).transpose(2, 3)  # (R, r, r, 2, 2)
-        to_weight = torch.bmm(grad.flatten(1)[:, None], _pixels(x)).squeeze(1)
+        by_cell = grad.view(n, rows, 2, columns, 2).transpose(2, 3)  # (R, r, r, 2, 2)
+        to_weight = torch.bmm(by_cell.flatten(1)[:, None], _pixels(x)).squeeze(1)
+        if kernels.usable(x) and x.is_contiguous(memory_format=torch.channels_last):
+            from detection.ops.kernels import own_channel
+
+            return own_channel.gradient(x, weight, grad), to_weight
         # The sign of what the ReLU left is its derivative.
         to_pixel = x.sign_().unflatten(1, (4, weight.shape[1]))  # (R, 4, C, r, r)
-        to_pixel.mul_(weight[:, None, :, None, None]).mul_(grad.permute(0, 3, 4, 1, 2).flatten(1, 2)[:, :, None])
+        to_pixel.mul_(weight[:, None, :, None, None]).mul_(by_cell.permute(0, 3, 4, 1, 2).flatten(1, 2)[:, :, None])
         return x, to_weight

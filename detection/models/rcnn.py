@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import Backbone, BackboneConfig
+from backbones.norms import maps_at_once
 from detection.models.anchors import Anchors, CanvasAnchors
 from detection.models.box_head import BoxHead, BoxHeadConfig
 from detection.models.fpn import FPN, FPNConfig
@@ -78,7 +79,11 @@ class FasterRCNN(nn.Module):
         Returns:
             P2..P6, (B, C, H / stride, W / stride), finest first.
         """
-        return self.fpn(self.backbone(self.normalise(images, sizes)))
+        images = self.normalise(images, sizes)
+        if torch.compiler.is_compiling():
+            return self.fpn(self.backbone(images))
+        with maps_at_once(self.backbone):
+            return self.fpn(self.backbone(images))
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Images minus mean over standard deviation; the canvas beyond an image is zero, not a black object.

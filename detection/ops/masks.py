@@ -16,6 +16,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from backbones import kernels
+
 UNKNOWN = 255
 """Fills the bitmap of an object whose mask is not known."""
 
@@ -138,8 +140,13 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     """Predicted masks as full frames, pixel for pixel what :func:`encode_masks` encodes.
 
     Returns:
-        (n, height, width) bool on the CPU, column by column in memory; for pictures, as it needs n full frames.
+        (n, height, width) bool on the device of the masks; on a CPU column by column in memory. For pictures, as it
+        needs n full frames.
     """
+    if kernels.usable(masks):
+        from detection.ops.kernels import paste
+
+        return paste.paste(masks.detach().float(), boxes.detach(), height, width, _above_zero(threshold))
     frames = np.zeros((len(boxes), width * height), dtype=bool)  # memory is touched where masks are, not elsewhere
     start = 0
     for toggles, number in _toggles(masks, boxes, height, width, threshold):
@@ -149,7 +156,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
         for first, end in zip((toggles[::2] + shift).tolist(), (toggles[1::2] + shift).tolist(), strict=True):
             flat[first:end] = True
         start += number
-    return torch.from_numpy(frames.reshape(-1, width, height)).transpose(1, 2)
+    return torch.from_numpy(frames.reshape(-1, width, height)).transpose(1, 2).to(masks.device)
 
 
 def rounded_frames(boxes: Tensor, side: int) -> Tensor:
@@ -179,13 +186,18 @@ def _toggles(
 
     Positions of mask i are offset by i * (height * width + 1); the last one, the end of the image, closes a run.
     """
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}, but must be above 0: everything outside the box has 0")
+    threshold = _above_zero(threshold)
     probabilities = np.nan_to_num(masks.detach().float().cpu().numpy())
     corners = boxes.detach().double().cpu().numpy()
     for start in range(0, len(corners), _CHUNK):
         part = slice(start, start + _CHUNK)
         yield _chunk_toggles(probabilities[part], corners[part], height, width, threshold), len(corners[part])
+
+
+def _above_zero(threshold: float) -> float:
+    if not threshold > 0:
+        raise ValueError(f"threshold is {threshold}, but must be above 0: everything outside the box has 0")
+    return threshold
 
 
 def _chunk_toggles(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float) -> np.ndarray:

@@ -7,6 +7,7 @@ Labels: 1 positive, 0 negative, IGNORE (-1) neither.  Boxes: XYXY in canvas pixe
 import torch
 from torch import Tensor
 
+from backbones import kernels
 from detection.ops.boxes import area, intersection, positive
 from detection.structures import IGNORE
 
@@ -40,6 +41,11 @@ def match(
         label: (B, N) int64.
     """
     candidates = candidates.expand(len(boxes), -1, -1)
+    if boxes.dtype == candidates.dtype == torch.float32 and kernels.usable(boxes):
+        from detection.ops.kernels import matching as kernel
+
+        best, covered, index, claimed = kernel.compare(boxes, crowd, candidates, positive(area(candidates)), keep_best)
+        return index, labels(best, claimed, covered, low, high, crowd_threshold)
     own_area = positive(area(candidates))[:, None]  # (B, 1, N)
     best = candidates.new_zeros(candidates.shape[:2])
     covered = torch.zeros_like(best)

@@ -3,8 +3,9 @@
 L independent lists, B images, N boxes, K classes.  Boxes: XYXY.
 
 All of it is greedy NMS to the last bit, as ``torchvision.ops.nms`` computes it on CPU; only the order of the work
-differs. The number of survivors is data, so this is the one module of the model in which the host may wait for the
-device.
+differs. Which boxes survive is decided without the host where a GPU takes kernels (:mod:`detection.ops.kernels.nms`).
+How many is data, which the detections of a batch depend on, so this is the one module of the model in which the host
+may wait for the device.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from backbones import kernels
 from backbones.autocast import to_autocast
-from detection.ops.boxes import iou
+from detection.ops.boxes import area, iou
 from detection.structures import IGNORE
 
 LONG = 256
@@ -47,6 +49,11 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     threshold = _as_compared(threshold, boxes.dtype)
     if boxes.device.type == "cpu":
         return _nms_on_cpu(boxes, scores, valid, threshold)
+    if boxes.dtype == torch.float32 and kernels.usable(boxes):
+        from detection.ops.kernels import nms as kernel
+
+        if boxes.shape[1] <= kernel.LONGEST:
+            return kernel.greedy(boxes, area(boxes), valid, threshold)
     return _nms_by_rounds(boxes, valid, threshold)
 
 
@@ -191,7 +198,7 @@ def _greedy(overlaps: Tensor, valid: Tensor, rounds: int) -> Tensor:
 
 
 def _nms_by_rounds(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """All lists in parallel: for a device, where one after the other would leave it idle."""
+    """All lists in parallel: for a device without kernels, where one after the other would leave it idle."""
     keep = torch.zeros_like(valid)
     step = max(1, PAIRS // max(1, boxes.shape[1] ** 2))
     for start in range(0, len(boxes), step):

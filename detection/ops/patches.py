@@ -45,6 +45,7 @@ class _Rows(torch.autograd.Function):
         (index,) = ctx.saved_tensors
 
         def add(total: Tensor) -> Tensor:
-            return total.index_add_(0, index, grad)
+            return total.index_add_(0, index, grad.to(total.dtype))
 
-        return leave(ctx.gradient, lambda: add(grad.new_zeros(ctx.shape)), add), None, None
+        dtype = torch.float32 if grad.is_cuda else grad.dtype
+        return leave(ctx.gradient, lambda: add(grad.new_zeros(ctx.shape, dtype=dtype)), add), None, None

@@ -10,6 +10,7 @@ loop of torchvision, forward and (with the transposed matrix) backward.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones import kernels
 from detection.ops.levels import GradientSum, Levels, as_levels, leave, pick
 
 _PIECE = 1 << 20
@@ -98,10 +100,47 @@ def pool(
     sides = flat[:, 2:] - flat[:, :2]
     if not aligned:
         sides = sides.clamp(min=1)
+    if sampling_ratio and flat.dtype == torch.float32 and samples_in_place(rows):
+        places = torch.stack([height, width, origin], dim=1)
+        rois = torch.cat([flat[:, :2], sides], dim=1)
+        pooled = _Sampled.apply(rows, rois, places, output_size, sampling_ratio, levels.gradient)
+        return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
     pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
     index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
     pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets, levels.gradient)  # (R * r * r, C)
     return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def samples_in_place(rows: Tensor) -> bool:
+    """Whether a kernel for GPUs takes over; it adds gradients in no certain order."""
+    return kernels.usable(rows) and not torch.are_deterministic_algorithms_enabled()
+
+
+class _Sampled(torch.autograd.Function):
+    """On a GPU: the samples are taken where they lie, and their gradients added there, in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, rois: Tensor, places: Tensor, bins: int, samples: int, gradient: GradientSum | None
+    ) -> Tensor:
+        from detection.ops.kernels import roi_align as kernel
+
+        ctx.save_for_backward(rois, places)
+        ctx.shape, ctx.how, ctx.gradient = rows.shape, (bins, samples), gradient
+        return kernel.pool(rows, rois, places, bins, samples)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from detection.ops.kernels import roi_align as kernel
+
+        rois, places = ctx.saved_tensors
+
+        def add(total: Tensor) -> Tensor:
+            kernel.add_gradient(total, grad, rois, places, *ctx.how)
+            return total
+
+        zeros = partial(grad.new_zeros, ctx.shape, dtype=torch.float32)
+        return leave(ctx.gradient, lambda: add(zeros()), add), None, None, None, None, None
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from backbones import fused
+from backbones.conv import adopt
 from backbones.fused import conv_relu, conv_sum_relu
+from tests.kernels import DEVICE, kernels
 
 SHAPES = [(3, 8, 7, 2, 1, 1), (8, 8, 3, 1, 1, 1), (8, 6, 1, 1, 1, 1), (8, 8, 3, 2, 1, 2), (8, 8, 3, 1, 2, 4)]
 """Channels in and out, kernel, stride, dilation, groups."""
@@ -28,10 +30,10 @@ def layer(request):
     return conv.to(memory_format=torch.channels_last)
 
 
-def tensors(conv, dtype=torch.float32, seed=0):
+def tensors(conv, dtype=torch.float32, seed=0, images=2):
     """Image, scale and sum of a layer."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, conv.in_channels, 14, 18, generator=generator).to(dtype, memory_format=torch.channels_last)
+    x = torch.randn(images, conv.in_channels, 14, 18, generator=generator).to(dtype, memory_format=torch.channels_last)
     scale = torch.rand(conv.out_channels, generator=generator) + 0.5
     carried = torch.randn(conv(x.float()).shape, generator=generator).to(dtype, memory_format=torch.channels_last)
     return x, scale, carried
@@ -56,7 +58,8 @@ def test_result_and_gradients_are_those_of_the_steps(layer, relu, summed, scaled
 
 
 def test_in_float32_not_a_bit_differs(layer):
-    x, _, carried = tensors(layer)
+    # PyTorch computes 1x1 convolutions of fewer images without oneDNN if it has a single thread.
+    x, _, carried = tensors(layer, images=16)
     with torch.no_grad():
         assert torch.equal(conv_relu(x, layer), layer(x).relu())
         ours = conv_sum_relu(x, layer, layer.weight, layer.bias, None, carried)
@@ -110,3 +113,44 @@ def test_where_onednn_does_not_fuse_it_is_computed_step_by_step(why, monkeypatch
         if len(x):
             y.float().sum().backward()
             assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("summed", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_with_a_gpus_kernels_result_and_gradients_are_those_of_the_steps(layer, monkeypatch, relu, summed, scaled):
+    kernels("backbones.kernels.epilogue")
+    monkeypatch.setattr(fused, "_is_fused", lambda *_: False)
+    layer.to(DEVICE)
+    results = []
+    for compute, used in ((conv_sum_relu, True), (plain, False)):
+        monkeypatch.setattr("backbones.kernels.usable", lambda x, used=used: used)
+        x, scale, carried = (value.to(DEVICE) for value in tensors(layer.cpu()))
+        layer.to(DEVICE)
+        inputs = [x.requires_grad_(), layer.weight, layer.bias, *([carried.requires_grad_()] if summed else [])]
+        rest = (scale if scaled else None, carried if summed else None, relu)
+        y = compute(x, layer, layer.weight, layer.bias, *rest)
+        results.append([y, *torch.autograd.grad((y * y.detach().cos()).sum(), inputs)])
+        with torch.inference_mode():
+            torch.testing.assert_close(compute(x, layer, layer.weight, layer.bias, *rest), y, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_with_a_gpus_kernels_a_layer_adds_its_bias_in_one_pass(layer, monkeypatch, own):
+    epilogue, passes = kernels("backbones.kernels.epilogue"), []
+    finish = epilogue.finish
+    monkeypatch.setattr(epilogue, "finish", lambda *a: passes.append(1) or finish(*a))
+    monkeypatch.setattr("backbones.kernels.usable", lambda x: True)
+    x = tensors(layer)[0].to(DEVICE)
+    layer.to(DEVICE)
+    expected = layer(x)
+    module = adopt(nn.Sequential(layer))[0] if own else layer
+    found = module(x)
+    assert len(passes) == own
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    slope = expected.detach().cos()
+    gradients = (torch.autograd.grad(y, list(layer.parameters()), slope) for y in (found, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -3,7 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from backbones.norms import FrozenBatchNorm2d, conv_norm, make_norm
+from backbones.norms import FrozenBatchNorm2d, _scale_and_shift, conv_norm, make_norm, maps_at_once
+from tests.pretended_device import PretendedDevice
 
 
 def filled(norm):
@@ -93,3 +94,29 @@ def test_groups_divide_the_channels(channels, groups):
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="there are frozen, batch, sync and group"):
         make_norm("layer", 8)
+
+
+def test_on_a_device_the_maps_of_all_norms_come_at_once_and_are_forgotten():
+    norms = nn.Sequential(*(FrozenBatchNorm2d(channels) for channels in (3, 5, 4)))
+    for norm in norms:
+        for value in norm.buffers():
+            nn.init.uniform_(value, 0.5, 2)
+    expected = [_scale_and_shift(norm) for norm in norms]
+    with PretendedDevice() as device:
+        there = device.put(norms)
+        device.launches.clear()
+        with maps_at_once(there):
+            found = [device.get(_scale_and_shift(norm)) for norm in there]
+        assert len(device.launches) == 5
+        with pytest.raises(KeyError), maps_at_once(there):
+            raise KeyError
+        assert all(norm.known is None for norm in there)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+def test_a_processor_is_asked_norm_by_norm():
+    norm = FrozenBatchNorm2d(3)
+    with maps_at_once(nn.Sequential(norm)):
+        assert norm.known is None

@@ -85,6 +85,7 @@ def test_a_checkpoint_suffices(trained):
 
 def test_validate_takes_the_model_from_the_checkpoint(trained, shapes, tmp_path, capsys):
     options = ["--data.root", str(shapes), "--config", data_alone(trained, tmp_path / "data.yaml")]
+    options += ["--trainer.precision", "32-true"]  # as it was trained, whatever pays on this processor
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
     folder = tmp_path / "out"
     assert main(["validate", *options, "--ckpt_path", checkpoint, "--run.folder", str(folder)]) == 0

@@ -1,0 +1,1 @@
+"""Kernels for GPUs; :mod:`backbones.kernels` says when they are used."""
