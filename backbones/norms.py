@@ -26,11 +26,12 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    known: tuple[Tensor, Tensor] | None = None
+    """Its affine map, inside :func:`maps_at_once`."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
-        self.known: tuple[Tensor, Tensor] | None = None  # its affine map, while it is known
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))

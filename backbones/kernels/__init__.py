@@ -49,8 +49,13 @@ def launches(function: Callable[P, R]) -> Callable[P, R]:
 
 @cache
 def _compiles(device: torch.device) -> bool:
-    """Triton needs a C compiler on the machine, which slim containers lack."""
-    if find_spec("triton") is None or not torch.cuda.is_available():
+    """Triton needs a C compiler on the machine, which slim containers lack.
+
+    Only NVIDIA's GPUs from Ampere on are asked; older ones and AMD's were never at hand.
+    """
+    if find_spec("triton") is None or not torch.cuda.is_available() or torch.version.hip is not None:
+        return False
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
         from backbones.kernels import epilogue

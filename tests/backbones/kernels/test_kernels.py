@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,16 @@ def test_where_triton_cannot_compile_it_is_said_and_slower_ways_are_taken(monkey
     def fails(*_):
         raise RuntimeError("Failed to find C compiler\nmore")
 
+    capability = [(8, 0)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[0])
     monkeypatch.setattr(epilogue, "finish", fails)
     monkeypatch.setattr(torch, "zeros", lambda *a, device=None, _zeros=torch.zeros: _zeros(*a))
     with pytest.warns(UserWarning, match=r"\(Failed to find C compiler\); slower ways are taken"):
+        assert not kernels._compiles.__wrapped__(torch.device("cuda"))
+    capability[0] = (7, 5)  # known to be too old: nothing is tried, and nothing said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert not kernels._compiles.__wrapped__(torch.device("cuda"))
 
 
