@@ -90,6 +90,11 @@ def leave(gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callab
     return None
 
 
+def summed_in(grad: Tensor) -> torch.dtype:
+    """The precision of such a sum: on a GPU, which adds one number after the other, at least float32."""
+    return torch.promote_types(grad.dtype, torch.float32) if grad.is_cuda else grad.dtype
+
+
 class _Summed(torch.autograd.Function):
     """The table itself; its backward pass comes after that of all who read it."""
 

@@ -1,11 +1,12 @@
 """Small windows of feature maps, for layers of which only a few outputs are asked for."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detection.ops.levels import GradientSum, Levels, leave, pick
+from detection.ops.levels import GradientSum, Levels, leave, pick, summed_in
 
 
 def patches(
@@ -47,5 +48,5 @@ class _Rows(torch.autograd.Function):
         def add(total: Tensor) -> Tensor:
             return total.index_add_(0, index, grad.to(total.dtype))
 
-        dtype = torch.float32 if grad.is_cuda else grad.dtype
-        return leave(ctx.gradient, lambda: add(grad.new_zeros(ctx.shape, dtype=dtype)), add), None, None
+        zeros = partial(grad.new_zeros, ctx.shape, dtype=summed_in(grad))
+        return leave(ctx.gradient, lambda: add(zeros()), add), None, None

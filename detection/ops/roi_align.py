@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones import kernels
-from detection.ops.levels import GradientSum, Levels, as_levels, leave, pick
+from detection.ops.levels import GradientSum, Levels, as_levels, leave, pick, summed_in
 
 _PIECE = 1 << 20
 """Numbers of a table's gradient that are computed at a time where it is added to that of others."""
@@ -139,7 +139,7 @@ class _Sampled(torch.autograd.Function):
             kernel.add_gradient(total, grad, rois, places, *ctx.how)
             return total
 
-        zeros = partial(grad.new_zeros, ctx.shape, dtype=torch.float32)
+        zeros = partial(grad.new_zeros, ctx.shape, dtype=summed_in(grad))
         return leave(ctx.gradient, lambda: add(zeros()), add), None, None, None, None, None
 
 
@@ -169,7 +169,8 @@ class _WeightedSum(torch.autograd.Function):
         bag, weight = bag[order], weight[order]
         del index, order  # memory is scarcest here
         product = grad.contiguous(), bag, weight, offsets
-        to_rows = leave(ctx.gradient, lambda: _sum_bags(*product), lambda total: _add_bags(total, *product))
+        dtype = summed_in(grad)
+        to_rows = leave(ctx.gradient, lambda: _sum_bags(*product).to(dtype), lambda total: _add_bags(total, *product))
         return to_rows, None, None, None, None
 
 

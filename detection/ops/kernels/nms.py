@@ -33,7 +33,7 @@ def greedy(boxes: Tensor, areas: Tensor, valid: Tensor, threshold: float) -> Ten
         (L, N) bool.
     """
     lists, length = valid.shape
-    keep = torch.empty_like(valid)
+    keep = torch.empty((lists, length), dtype=torch.bool, device=valid.device)
     if not valid.numel():
         return keep
     words = triton.cdiv(length, 32)
