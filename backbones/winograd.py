@@ -11,6 +11,7 @@ RoIs of 14x14 cells are covered by F(7x7, 3x3) exactly, where tiles of 4x4 would
 import math
 import os
 import platform
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -72,15 +73,23 @@ def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...]) -> bool:
 
 
 def _is_faster() -> bool:
-    """On Intel's it is 1.9 (AVX-512) and 2.3 times as fast (AVX2); others are asked, unless every bit counts."""
-    return _is_intel() or (not torch.are_deterministic_algorithms_enabled() and gain() >= _GAIN)
+    """Where it was found to be, and where a processor that is not known says so, unless every bit counts."""
+    return _is_known() or (not torch.are_deterministic_algorithms_enabled() and gain() >= _GAIN)
 
 
 @cache
-def _is_intel() -> bool:
+def _is_known() -> bool:
+    """Intel's: 1.9 (AVX-512) and 2.3 times as fast (AVX2). AMD's Zen 4: 0.9 to 2.2, whole steps 1.01 to 1.22.
+
+    Asked beside other work, which training is full of, the Zen 4 answers anything from 0.3 to 1.7.
+    """
     cpuinfo = Path("/proc/cpuinfo")
-    name = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
-    return "GenuineIntel" in name and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    told = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
+    capability = torch.backends.cpu.get_cpu_capability()
+    if "GenuineIntel" in told:
+        return capability != "DEFAULT"
+    family_25 = re.search(r"^cpu family\s*: 25$", told, re.MULTILINE) is not None  # Zen 3 and 4, which has AVX-512
+    return "AuthenticAMD" in told and family_25 and capability.startswith("AVX512")
 
 
 @cache

@@ -201,24 +201,26 @@ def test_the_environment_chooses():
 
 
 @pytest.mark.parametrize(
-    ("vendor", "measured", "deterministic", "taken"),
+    ("vendor", "family", "capability", "measured", "deterministic", "taken"),
     [
-        ("GenuineIntel", None, True, True),  # known, so that no clock has a say
-        ("AuthenticAMD", 1.9, False, True),
-        ("AuthenticAMD", 1.0, False, False),
-        ("AuthenticAMD", 1.9, True, False),
+        ("GenuineIntel", 6, "AVX2", None, True, True),  # known, so that no clock has a say
+        ("AuthenticAMD", 25, "AVX512", None, True, True),  # Zen 4, known as well
+        ("AuthenticAMD", 25, "AVX2", 1.9, False, True),  # Zen 3
+        ("AuthenticAMD", 25, "AVX2", 1.0, False, False),
+        ("AuthenticAMD", 25, "AVX2", 1.9, True, False),
+        ("AuthenticAMD", 26, "AVX512", 1.0, False, False),  # Zen 5
     ],
 )
 def test_else_a_processor_that_is_not_known_is_asked_unless_every_bit_counts(
-    vendor, measured, deterministic, taken, calls, monkeypatch, tmp_path
+    vendor, family, capability, measured, deterministic, taken, calls, monkeypatch, tmp_path
 ):
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n")
     monkeypatch.setattr(winograd, "Path", lambda path: tmp_path / Path(path).name)
-    monkeypatch.setattr(winograd, "_is_intel", winograd._is_intel.__wrapped__)
+    monkeypatch.setattr(winograd, "_is_known", winograd._is_known.__wrapped__)
     monkeypatch.setattr(winograd, "chosen", None)
     monkeypatch.setattr(winograd, "gain", lambda: measured)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     with torch.inference_mode():
         layer()(images())
     assert calls == (["convolution"] if taken else [])
