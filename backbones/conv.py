@@ -1,5 +1,6 @@
 """A convolution whose backward pass takes little memory, and is fast in channels-last memory on any processor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,18 +87,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        to_x = to_weight = to_bias = None
-        if x.device.type != "cpu":  # all at once
-            wanted = wants_x, wants_weight, wants_bias
-            to_x, to_weight, to_bias = convolution_gradients(grad, x, weight.to(x.dtype), ctx.how, wanted)
-            to_weight, to_bias = (None if one is None else one.to(weight.dtype) for one in (to_weight, to_bias))
-            return to_x, to_weight, to_bias, None
-        if wants_weight or wants_bias:
-            to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
-        if wants_x:
-            to_x = input_gradient(grad, x, weight, ctx.how)
-        return to_x, to_weight, to_bias, None
+        return *gradients(grad, x, weight, ctx.how, ctx.needs_input_grad[:3]), None
 
 
 def convolution(
@@ -127,12 +117,24 @@ def sum_relu(y: Tensor, carried: Tensor | None, relu: bool) -> Tensor:
     return y.relu_() if relu else y
 
 
-def convolution_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: tuple[bool, bool, bool]
+def gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, how: How, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input, weight and bias, those that are wanted, as PyTorch computes them all at once."""
-    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = _backward(grad, x, weight, how, wanted)
-    return gradients
+    """Gradients of input, weight and bias, those that are wanted; the latter two in the weight's precision.
+
+    A processor computes them one by one, in less memory, others all at once.
+    """
+    wants_x, wants_weight, wants_bias = wanted
+    to_x = to_weight = to_bias = None
+    if x.device.type == "cpu":
+        if wants_weight or wants_bias:
+            to_weight, to_bias = parameter_gradients(grad, x, weight, how, wants_bias)
+        if wants_x:
+            to_x = input_gradient(grad, x, weight, how)
+    elif any(wanted):
+        to_x, to_weight, to_bias = _backward(grad, x, weight.to(x.dtype), how, tuple(wanted))
+        to_weight, to_bias = (None if one is None else one.to(weight.dtype) for one in (to_weight, to_bias))
+    return to_x, to_weight, to_bias
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, how: How) -> Tensor:

@@ -7,17 +7,7 @@ from torch import Tensor, nn
 
 from backbones import kernels, winograd
 from backbones.autocast import to_autocast
-from backbones.conv import (
-    How,
-    convolution,
-    convolution_gradients,
-    how_of,
-    input_gradient,
-    is_plain,
-    pads_zeros,
-    parameter_gradients,
-    sum_relu,
-)
+from backbones.conv import How, convolution, gradients, how_of, is_plain, pads_zeros, sum_relu
 
 _PLAIN = ((1, 1), (0, 0), (1, 1), 1)
 """Stride, padding, dilation and groups of most 1x1 convolutions."""
@@ -56,14 +46,12 @@ def conv_sum_relu(
     """
     x, carried = to_autocast(x), None if carried is None else to_autocast(carried)
     how = _PLAIN if conv is None else how_of(conv)
-    if _is_fused(x, conv, carried is not None):
-        fused: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how)
-        return fused
-    if kernels.usable(x) and (conv is None or pads_zeros(conv)):
-        if not torch.is_grad_enabled():
+    inside = _is_fused(x, conv, carried is not None)
+    if inside or (kernels.usable(x) and (conv is None or pads_zeros(conv))):
+        if not (inside or torch.is_grad_enabled()):  # a GPU often waits for its host
             return convolution(x, _scaled(weight, scale, x.dtype), bias, how, carried, relu)
-        finished: Tensor = _Finished.apply(x, weight, bias, scale, carried, relu, how)
-        return finished
+        y: Tensor = _Fused.apply(x, weight, bias, scale, carried, relu, how, inside)
+        return y
     return sum_relu(convolution(x, _scaled(weight, scale), bias, how), carried, relu)
 
 
@@ -97,6 +85,8 @@ def _scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype | None = No
 
 
 class _Fused(torch.autograd.Function):
+    """Inside oneDNN's convolution, or in one pass more over its result on a GPU."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -107,77 +97,46 @@ class _Fused(torch.autograd.Function):
         carried: Tensor | None,
         relu: bool,
         how: How,
+        inside: bool,
     ) -> Tensor:
-        kernel, cast = _scaled(weight, scale).to(x.dtype), None if bias is None else bias.to(x.dtype)
-        stride, padding, dilation, groups = how
-        onednn = (padding, stride, dilation, groups)
-        y: Tensor
-        if winograd.pays(x, kernel, how):
-            y = winograd.convolution(x, kernel, cast, relu and carried is None)
-            if carried is not None:
-                y = sum_relu(y, carried, relu)
-        elif carried is None:
-            y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
-        else:
-            after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
-            y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)
-        # Not the kernel: made again it takes a hundredth of a step, kept it would take half the memory of the weights.
-        ctx.save_for_backward(x, weight, scale, y if relu else None)
-        ctx.how = how
+        kernel = _scaled(weight, scale, x.dtype)
+        compute = _onednn if inside else convolution
+        y = compute(x, kernel, bias, how, carried, relu)
+        # A processor does not keep the kernel: made again it takes a hundredth of a step, kept it would take half the
+        # memory of the weights. A GPU has that, and is asked for fewer operations.
+        ctx.save_for_backward(x, weight if inside else kernel, scale, y if relu else None)
+        ctx.how, ctx.inside, ctx.weight_dtype = how, inside, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, y = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, _, wants_sum, *_ = ctx.needs_input_grad
+        wants_x, _, _, _, wants_sum, *_ = ctx.needs_input_grad
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        to_x = to_weight = to_bias = None
-        if wants_weight or wants_bias:
-            to_weight, to_bias = parameter_gradients(grad, x, weight, ctx.how, wants_bias)
-            if scale is not None:
-                to_weight.mul_(scale[:, None, None, None])
-        if wants_x:
-            to_x = input_gradient(grad, x, _scaled(weight, scale), ctx.how)
-        if to_bias is not None:
-            to_bias = to_bias.to(ctx.bias_dtype)
-        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None
-
-
-class _Finished(torch.autograd.Function):
-    """On a GPU, which keeps the kernels: it has the memory, and is asked for fewer operations."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        carried: Tensor | None,
-        relu: bool,
-        how: How,
-    ) -> Tensor:
-        kernel = _scaled(weight, scale, x.dtype)
-        y = convolution(x, kernel, bias, how, carried, relu)
-        ctx.save_for_backward(x, kernel, scale, y if relu else None)
-        ctx.how, ctx.weight_dtype = how, weight.dtype
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, kernel, scale, y = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, _, wants_sum, *_ = ctx.needs_input_grad
-        if y is not None:
-            grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        to_x = to_weight = to_bias = None
-        if wants_x or wants_weight or wants_bias:
-            wanted = wants_x, wants_weight, wants_bias
-            to_x, to_weight, to_bias = convolution_gradients(grad, x, kernel, ctx.how, wanted)
+        if ctx.inside and wants_x:  # of the other gradients only its shape and precision are asked
+            weight = _scaled(weight, scale)
+        to_x, to_weight, to_bias = gradients(grad, x, weight, ctx.how, ctx.needs_input_grad[:3])
         if to_weight is not None:
-            to_weight = to_weight * scale[:, None, None, None] if scale is not None else to_weight.to(ctx.weight_dtype)
+            to_weight = to_weight.to(ctx.weight_dtype) if scale is None else to_weight * scale[:, None, None, None]
         if to_bias is not None:
             to_bias = to_bias.to(ctx.bias_dtype)
-        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None
+        return to_x, to_weight, to_bias, None, grad if wants_sum else None, None, None, None
+
+
+def _onednn(x: Tensor, kernel: Tensor, bias: Tensor | None, how: How, carried: Tensor | None, relu: bool) -> Tensor:
+    cast = None if bias is None else bias.to(x.dtype)
+    stride, padding, dilation, groups = how
+    onednn = (padding, stride, dilation, groups)
+    y: Tensor
+    if winograd.pays(x, kernel, how):
+        y = winograd.convolution(x, kernel, cast, relu and carried is None)
+        if carried is not None:
+            y = sum_relu(y, carried, relu)
+    elif carried is None:
+        y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
+    else:
+        after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)
+    return y

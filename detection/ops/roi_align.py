@@ -103,11 +103,11 @@ def pool(
     if sampling_ratio and flat.dtype == torch.float32 and samples_in_place(rows):
         places = torch.stack([height, width, origin], dim=1)
         rois = torch.cat([flat[:, :2], sides], dim=1)
-        pooled = _Sampled.apply(rows, rois, places, output_size, sampling_ratio, levels.gradient)
-        return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
-    pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
-    index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
-    pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets, levels.gradient)  # (R * r * r, C)
+        pooled = _Sampled.apply(rows, rois, places, output_size, sampling_ratio, levels.gradient)  # (R * r * r, C)
+    else:
+        pixels = _fixed_pixels if sampling_ratio else _adaptive_pixels
+        index, weight, offsets = pixels(flat[:, :2], sides, height, width, origin, output_size, sampling_ratio)
+        pooled = _WeightedSum.apply(rows, index, weight.to(rows.dtype), offsets, levels.gradient)
     return pooled.view(len(boxes), output_size, output_size, rows.shape[1]).permute(0, 3, 1, 2)
 
 

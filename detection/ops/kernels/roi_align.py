@@ -77,38 +77,41 @@ def _bin(rois, places, BINS: tl.constexpr):
 
 
 @triton.jit
+def _corners(table, bin, channels, channel, j, i, BINS: tl.constexpr, SAMPLES: tl.constexpr):
+    """Where the four cells around a sample of a bin (:func:`_bin`) lie in a table, and their weights."""
+    x, y, width, height, row, column, down, across, origin = bin
+    y_low, y_high, y_low_weight, y_high_weight = _along(y, height, down, row, j, BINS, SAMPLES)
+    x_low, x_high, x_low_weight, x_high_weight = _along(x, width, across, column, i, BINS, SAMPLES)
+    upper, lower = table + (origin + y_low * across) * channels, table + (origin + y_high * across) * channels
+    left, right = x_low * channels + channel, x_high * channels + channel
+    cells = upper + left, upper + right, lower + left, lower + right
+    low, high = y_low_weight, y_high_weight
+    return cells, (low * x_low_weight, low * x_high_weight, high * x_low_weight, high * x_high_weight)
+
+
+@triton.jit
 def _pool(rows, rois, places, pooled, channels, BINS: tl.constexpr, SAMPLES: tl.constexpr, CHANNELS: tl.constexpr):
-    x, y, width, height, row, column, down, across, origin = _bin(rois, places, BINS)
+    bin = _bin(rois, places, BINS)
     channel = tl.arange(0, CHANNELS)
     real = channel < channels
     total = tl.zeros([CHANNELS], tl.float32)
     for j in tl.static_range(SAMPLES):
-        y_low, y_high, y_low_weight, y_high_weight = _along(y, height, down, row, j, BINS, SAMPLES)
-        upper, lower = rows + (origin + y_low * across) * channels, rows + (origin + y_high * across) * channels
         for i in tl.static_range(SAMPLES):
-            x_low, x_high, x_low_weight, x_high_weight = _along(x, width, across, column, i, BINS, SAMPLES)
-            left, right = x_low * channels + channel, x_high * channels + channel
-            total += y_low_weight * x_low_weight * tl.load(upper + left, real, 0.0).to(tl.float32)
-            total += y_low_weight * x_high_weight * tl.load(upper + right, real, 0.0).to(tl.float32)
-            total += y_high_weight * x_low_weight * tl.load(lower + left, real, 0.0).to(tl.float32)
-            total += y_high_weight * x_high_weight * tl.load(lower + right, real, 0.0).to(tl.float32)
+            cells, weights = _corners(rows, bin, channels, channel, j, i, BINS, SAMPLES)
+            for k in tl.static_range(4):
+                total += weights[k] * tl.load(cells[k], real, 0.0).to(tl.float32)
     target = pooled + tl.program_id(0).to(tl.int64) * channels + channel
     tl.store(target, total.to(pooled.dtype.element_ty), real)
 
 
 @triton.jit
 def _spread(total, rois, places, grad, channels, BINS: tl.constexpr, SAMPLES: tl.constexpr, CHANNELS: tl.constexpr):
-    x, y, width, height, row, column, down, across, origin = _bin(rois, places, BINS)
+    bin = _bin(rois, places, BINS)
     channel = tl.arange(0, CHANNELS)
     real = channel < channels
     value = tl.load(grad + tl.program_id(0).to(tl.int64) * channels + channel, real, 0.0).to(tl.float32)
     for j in tl.static_range(SAMPLES):
-        y_low, y_high, y_low_weight, y_high_weight = _along(y, height, down, row, j, BINS, SAMPLES)
-        upper, lower = total + (origin + y_low * across) * channels, total + (origin + y_high * across) * channels
         for i in tl.static_range(SAMPLES):
-            x_low, x_high, x_low_weight, x_high_weight = _along(x, width, across, column, i, BINS, SAMPLES)
-            left, right = x_low * channels + channel, x_high * channels + channel
-            tl.atomic_add(upper + left, y_low_weight * x_low_weight * value, real, sem="relaxed")
-            tl.atomic_add(upper + right, y_low_weight * x_high_weight * value, real, sem="relaxed")
-            tl.atomic_add(lower + left, y_high_weight * x_low_weight * value, real, sem="relaxed")
-            tl.atomic_add(lower + right, y_high_weight * x_high_weight * value, real, sem="relaxed")
+            cells, weights = _corners(total, bin, channels, channel, j, i, BINS, SAMPLES)
+            for k in tl.static_range(4):
+                tl.atomic_add(cells[k], weights[k] * value, real, sem="relaxed")
