@@ -23,6 +23,7 @@ setup(
         "detection": ["py.typed"],
         "detection.report": ["*.css", "*.js"],
         "backbones": ["py.typed"],
+        "backbones.winograd": ["*.c"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
     entry_points={"console_scripts": ["rcnn=detection.cli:command"]},

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import kernels, winograd
-from backbones.autocast import is_autocast, to_autocast
+from backbones.autocast import precision, to_autocast
 
 _LARGE = 4000
 """Pixels of the result from which the detour pays."""
@@ -62,7 +62,7 @@ class Conv2d(nn.Conv2d):
             and (
                 (self.bias is not None and kernels.usable(x))
                 or (learns and is_large(x, self.stride))
-                or (not is_autocast(x) and winograd.pays(x, self.weight, how_of(self)))
+                or winograd.pays(x, self.weight, how_of(self), precision(x))
             )
         )
 
@@ -158,7 +158,8 @@ def parameter_gradients(
     """
     stride, padding, _, groups = how
     if winograd.pays(x, weight, how):
-        return winograd.weight_gradient(grad, x), grad.sum(dim=(0, 2, 3)) if biased else None
+        to_bias = grad.sum(dim=(0, 2, 3), dtype=weight.dtype) if biased else None
+        return winograd.weight_gradient(grad, x).to(weight.dtype), to_bias
     if not is_large(x, stride):
         _, to_weight, to_bias = _backward(grad, x, _like(weight, x), how, (False, True, biased))
         return to_weight.to(weight.dtype), to_bias.to(weight.dtype) if biased else None

@@ -1,0 +1,47 @@
+"""C for this very processor, compiled in under a second by each process that wants it, where there is a compiler.
+
+Nothing needs it. Elsewhere, or where nobody wants it (``RCNN_COMPILED=0`` in the environment), PyTorch's operations do
+the same in more time.
+"""
+
+import ctypes
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+chosen = os.environ.get("RCNN_COMPILED")
+"""By the user: 0 leaves everything to PyTorch's operations."""
+
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
+_SECONDS = 60
+"""After which a compiler is given up."""
+
+
+def library(source: Path) -> ctypes.CDLL | None:
+    """What a C file compiles to, or None where that cannot be had.
+
+    Only Linux on x86-64 with AVX2 is asked, and only beside the OpenMP that PyTorch from PyPI brings: threads of two of
+    them would be in each other's way. The compiler is ``cc``, or what the environment's ``CC`` says.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    here = platform.system() == "Linux" and platform.machine() == "x86_64" and capability.startswith("AVX")
+    if chosen == "0" or not here or not _shares_openmp():
+        return None
+    with tempfile.TemporaryDirectory(prefix="rcnn-toolkit-") as folder:
+        there = Path(folder) / f"{source.stem}.so"
+        command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, str(source), "-o", str(there)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
+            return ctypes.CDLL(str(there))
+        except (OSError, subprocess.SubprocessError):  # no compiler, an old one, a folder of which nothing may be run
+            return None
+
+
+def _shares_openmp() -> bool:
+    """Whether PyTorch's is GNU's, which the library then finds by its name."""
+    return "/libgomp.so.1\n" in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,137 @@
+"""3x3 convolutions by minimal filtering: a quarter or a fifth of the multiplications, in float32 on a processor.
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308). F(4x4, 3x3): a tile of 6x6
+pixels and the 3x3 weights are mapped to 36 numbers each, the products of which, summed over the channels, are mapped to
+the 4x4 pixels of the result in the middle of the tile. Over all tiles these are 36 matrix products.
+
+RoIs of 14x14 cells are covered by F(7x7, 3x3) exactly, where tiles of 4x4 would compute 16x16.
+
+:mod:`.native` does this in C where there is a compiler, :mod:`.products` with PyTorch's operations elsewhere.
+"""
+
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.timing import best_seconds
+from backbones.winograd import native, products
+from backbones.winograd.tiles import PLAIN, filter_of
+
+_HOW = ((1, 1), (1, 1), (1, 1), 1)
+"""Stride, padding, dilation and groups."""
+_LEAST_CHANNELS, _LEAST_NUMBERS = 128, 36 * 48
+"""With fewer channels, or numbers that all tiles are mapped to, the maps take longer than what they save."""
+_LEAST_CHANNELS_BF16, _LEAST_NUMBERS_BF16 = 256, 36 * 320
+"""The same in bfloat16, which a processor without AMX multiplies at most twice as fast. Numbers and products are in
+float32, so that less is lost than in the plain sum. A processor with AMX is up to sixteen times as fast."""
+
+_GAIN = 1.25
+"""How many times as fast it must be on a large map where it is measured."""
+
+chosen = os.environ.get("RCNN_WINOGRAD")
+"""By the user: ``RCNN_WINOGRAD=0`` in the environment leaves all convolutions to PyTorch, 1 measures nothing."""
+
+
+def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...], dtype: torch.dtype | None = None) -> bool:
+    """Whether a convolution is of the kind and size that is faster this way, on this processor.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (O, C, k, k).
+        how: stride, padding, dilation and groups.
+        dtype: the precision that ``x`` will have; None: that it has.
+    """
+    return (
+        chosen != "0"
+        and type(x) is Tensor
+        and x.device.type == "cpu"
+        and weight.shape[2:] == (3, 3)
+        and how == _HOW
+        and not torch.compiler.is_compiling()
+        and _pays_in(dtype or x.dtype, x, weight)
+        and (chosen is not None or _is_faster())
+    )
+
+
+def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
+    channels, numbers = min(weight.shape[:2]), len(x) * filter_of(x).numbers_of(x)
+    if dtype == weight.dtype == torch.float32:
+        return channels >= _LEAST_CHANNELS and numbers >= _LEAST_NUMBERS
+    return (
+        dtype == torch.bfloat16
+        and weight.dtype in (torch.bfloat16, torch.float32)
+        and channels >= _LEAST_CHANNELS_BF16
+        and numbers >= _LEAST_NUMBERS_BF16
+        and not torch.cpu.get_capabilities().get("amx_bf16")
+        and native.usable(*weight.shape[:2])
+    )
+
+
+def _is_faster() -> bool:
+    """Where it was found to be, and where a processor that is not known says so, unless every bit counts."""
+    return _is_known() or (not torch.are_deterministic_algorithms_enabled() and gain() >= _GAIN)
+
+
+@cache
+def _is_known() -> bool:
+    """Intel's: 1.9 (AVX-512) and 2.3 times as fast (AVX2). AMD's Zen 4: 0.9 to 2.2, whole steps 1.01 to 1.22.
+
+    Asked beside other work, which training is full of, the Zen 4 answers anything from 0.3 to 1.7.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    told = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
+    capability = torch.backends.cpu.get_cpu_capability()
+    if "GenuineIntel" in told:
+        return capability != "DEFAULT"
+    family_25 = re.search(r"^cpu family\s*: 25$", told, re.MULTILINE) is not None  # Zen 3 and 4, which has AVX-512
+    return "AuthenticAMD" in told and family_25 and capability.startswith("AVX512")
+
+
+@cache
+def gain() -> float:
+    """How many times as fast as PyTorch's this convolution is on this processor; found in a tenth of a second.
+
+    That depends on two libraries: oneDNN's convolution, and the matrix product of MKL or another.
+    """
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        x, weight = torch.ones(1, 256, 64, 64, **PLAIN), torch.ones(256, 256, 3, 3, **PLAIN)
+        x, weight = x.to(memory_format=torch.channels_last), weight.to(memory_format=torch.channels_last)
+        plain, fast = best_seconds([lambda: F.conv2d(x, weight, padding=1), lambda: convolution(x, weight)], rounds=3)
+    return plain / fast
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """The convolution with stride and padding 1; autograd does not see it.
+
+    Args:
+        x: (B, C, H, W) float32, or bfloat16 where :mod:`.native` can be had.
+        weight: (O, C, 3, 3), rounded to the precision of ``x``.
+        bias: (O,), or None.
+        relu: the result is clipped at 0.
+
+    Returns:
+        (B, O, H, W) in the precision of ``x``, channels last.
+    """
+    return _way(*weight.shape[:2]).correlation(x, weight.to(x.dtype), bias, relu)  # type: ignore[no-any-return]
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of ``x`` (B, C, H, W) from that of the result (B, O, H, W): a convolution with the weight turned."""
+    return _way(*weight.shape[:2]).correlation(grad, weight.to(grad.dtype), turned=True)  # type: ignore[no-any-return]
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of the weight (O, C, 3, 3), float32, from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
+    return _way(grad.shape[1], x.shape[1]).weight_gradient(grad, x)  # type: ignore[no-any-return]
+
+
+def _way(*channels: int) -> ModuleType:
+    return native if native.usable(*channels) else products
