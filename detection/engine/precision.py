@@ -9,7 +9,7 @@ from backbones.timing import best_seconds
 
 PAYS = 1.5
 """A processor trains in bfloat16 if it computes a convolution so many times as fast; less would not make up for
-:mod:`backbones.winograd`, which float32 has alone. Those seen are far from it on either side: 0.5 to 0.7 (Sapphire
+:mod:`backbones.winograd`, of which float32 has more. Those seen are far from it on either side: 0.5 to 0.7 (Sapphire
 Rapids whose AMX is hidden) and 2 (Zen 4)."""
 
 
