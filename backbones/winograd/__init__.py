@@ -13,6 +13,7 @@ import os
 import platform
 import re
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,15 +24,15 @@ from torch import Tensor
 
 from backbones.timing import best_seconds
 from backbones.winograd import native, products
-from backbones.winograd.tiles import PLAIN, filter_of
+from backbones.winograd.tiles import PLAIN, filter_of, parts
 
 _HOW = ((1, 1), (1, 1), (1, 1), 1)
 """Stride, padding, dilation and groups."""
-_LEAST_CHANNELS, _LEAST_NUMBERS = 128, 36 * 48
-"""With fewer channels, or numbers that all tiles are mapped to, the maps take longer than what they save."""
-_LEAST_CHANNELS_BF16, _LEAST_NUMBERS_BF16 = 256, 36 * 320
-"""The same in bfloat16, which a processor without AMX multiplies at most twice as fast. Numbers and products are in
-float32, so that less is lost than in the plain sum. A processor with AMX is up to sixteen times as fast."""
+_LEAST = {torch.float32: (128, 36 * 48), torch.bfloat16: (256, 36 * 320)}
+"""With fewer channels, or numbers that all tiles are mapped to, the maps take longer than what they save.
+
+Numbers and products are in float32 in bfloat16, too, so that less is lost than in the plain sum. A processor without
+AMX multiplies at most twice as fast in bfloat16, one with it up to sixteen times."""
 
 _GAIN = 1.25
 """How many times as fast it must be on a large map where it is measured."""
@@ -62,16 +63,16 @@ def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...], dtype: torch.dtype | N
 
 
 def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
-    channels, numbers = min(weight.shape[:2]), len(x) * filter_of(x).numbers_of(x)
-    if dtype == weight.dtype == torch.float32:
-        return channels >= _LEAST_CHANNELS and numbers >= _LEAST_NUMBERS
+    if dtype not in _LEAST or weight.dtype not in (dtype, torch.float32):
+        return False
+    channels, numbers = _LEAST[dtype]
     return (
-        dtype == torch.bfloat16
-        and weight.dtype in (torch.bfloat16, torch.float32)
-        and channels >= _LEAST_CHANNELS_BF16
-        and numbers >= _LEAST_NUMBERS_BF16
-        and not torch.cpu.get_capabilities().get("amx_bf16")
-        and native.usable(*weight.shape[:2])
+        min(weight.shape[:2]) >= channels
+        and len(x) * filter_of(x).numbers_of(x) >= numbers
+        and (
+            dtype == torch.float32
+            or (not torch.cpu.get_capabilities().get("amx_bf16") and native.usable(*weight.shape[:2]))
+        )
     )
 
 
@@ -120,18 +121,49 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: boo
     Returns:
         (B, O, H, W) in the precision of ``x``, channels last.
     """
-    return _way(*weight.shape[:2]).correlation(x, weight.to(x.dtype), bias, relu)  # type: ignore[no-any-return]
+    return _correlation(x, weight, bias, relu)
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient of ``x`` (B, C, H, W) from that of the result (B, O, H, W): a convolution with the weight turned."""
-    return _way(*weight.shape[:2]).correlation(grad, weight.to(grad.dtype), turned=True)  # type: ignore[no-any-return]
+    return _correlation(grad, weight, turned=True)
+
+
+def _correlation(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, turned: bool = False
+) -> Tensor:
+    way, x, weight = _way(*weight.shape[:2]), _channels_last(x), weight.to(x.dtype)
+    axis = int(turned)  # of the weight, along which the result has its channels
+    out = weight.shape[axis]
+    # No view of anything, so that it may be overwritten.
+    y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN | {"dtype": x.dtype})
+    step = parts(x, out, way.MULTIPLE)
+    biases = repeat(None) if bias is None else bias.split(step)
+    for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
+        work = way.Work(x, part.shape[axis])
+        kernel = work.kernel(part, turned)
+        for piece in work.pieces:
+            work.write(target, kernel, shift, relu, piece)
+    return y
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of the weight (O, C, 3, 3), float32, from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
-    return _way(grad.shape[1], x.shape[1]).weight_gradient(grad, x)  # type: ignore[no-any-return]
+    out, channels = grad.shape[1], x.shape[1]
+    way, grad, x = _way(out, channels), _channels_last(grad), _channels_last(x)
+    to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **PLAIN)
+    step = parts(x, out, way.MULTIPLE)
+    for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
+        work = way.Work(x, len(target), learns=True)
+        for piece in work.pieces:
+            work.learn(part, piece)
+        work.taps(target)
+    return to_weight
 
 
 def _way(*channels: int) -> ModuleType:
     return native if native.usable(*channels) else products
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from backbones import compiled
 from backbones.winograd import tiles
-from backbones.winograd.tiles import PLAIN, Piece, filter_of, parts, pieces, scratch, threads
+from backbones.winograd.tiles import Piece, filter_of, pieces, scratch, threads
 
-PANEL, CHUNK = 32, 256
+MULTIPLE, CHUNK = 32, 256
 """Of ``winograd.c``: of what channels must be a multiple; how many there may be if numbers give way to products."""
 
 
@@ -27,62 +27,23 @@ def _library() -> ctypes.CDLL | None:
 
 def usable(*channels: int) -> bool:
     """Whether there is C for so many channels."""
-    return all(number % PANEL == 0 for number in channels) and _library() is not None
+    return all(number % MULTIPLE == 0 for number in channels) and _library() is not None
 
 
-def correlation(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, turned: bool = False
-) -> Tensor:
-    """The convolution in the precision of its input, or with the weight turned the gradient of its input."""
-    x, axis = _channels_last(x), int(turned)  # of the weight, along which the result has its channels
-    out = weight.shape[axis]
-    # No view of anything, so that it may be overwritten.
-    y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN | {"dtype": x.dtype})
-    step = parts(x, out, PANEL)
-    for first in range(0, out, step):
-        work = _Work(x, min(step, out - first))
-        part = weight.narrow(axis, first, work.out)
-        kernel = work.kernel(part, turned)
-        shift = None if bias is None else bias[first : first + work.out].float().contiguous()
-        for piece in work.pieces:
-            products = work.products(work.numbers(piece), kernel, piece)
-            work.write(y[:, first : first + work.out], products, shift, relu, piece)
-    return y
-
-
-def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of the weight (O, C, 3, 3) from that of the result (B, O, H, W) and ``x`` (B, C, H, W); float32."""
-    grad, x, out = _channels_last(grad), _channels_last(x), grad.shape[1]
-    to_weight = torch.empty((out, x.shape[1], 3, 3), memory_format=torch.channels_last, **PLAIN)
-    step = parts(x, out, PANEL)
-    for first in range(0, out, step):
-        work = _Work(x, min(step, out - first), learns=True)
-        for piece in work.pieces:
-            work.learn(grad[:, first : first + work.out], piece)
-        work.taps(to_weight[first : first + work.out])
-    return to_weight
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
-
-
-class _Work:
+class Work:
     """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
 
     def __init__(self, x: Tensor, out: int, learns: bool = False) -> None:
-        self._x, self._filter, self._channels, self.out = x, filter_of(x), x.shape[1], out
+        self._x, self._filter, self._channels, self._out = x, filter_of(x), x.shape[1], out
         numbers, wider = self._filter.numbers, max(self._channels, out)
         alone = out == self._channels <= CHUNK and not learns
         most = 2 * tiles.PIECE * threads()  # a product with few rows is slow
         self.pieces = list(pieces(x, wider, most if alone else most // 2))
         mapped = numbers * wider * max(piece.tiles for piece in self.pieces)
-        self._one, self._two, self._weight = scratch.take(
+        self._one, two, self._weight = scratch.take(
             mapped, 0 if alone else mapped, numbers * out * self._channels, most=tiles.WEIGHT + most
         )
-        if alone:
-            self._two = self._one
-        self._learns = False
+        self._two = self._one if alone else two
 
     def kernel(self, weight: Tensor, turned: bool) -> Tensor:
         """What a weight (O, C, 3, 3) is mapped to, turned with O those of x."""
@@ -97,23 +58,19 @@ class _Work:
         self._spread(self._x, piece, self._filter.edge, 1, self._filter.from_input, self._one)
         return self._one
 
-    def products(self, numbers: Tensor, kernel: Tensor, piece: Piece) -> Tensor:
-        """(r * r, tiles, O); lies in ``two``, which may be ``one``."""
-        self._multiply(numbers, kernel, self._two, piece.tiles, self._channels, self.out)
-        return self._two
-
-    def write(self, y: Tensor, products: Tensor, bias: Tensor | None, relu: bool, piece: Piece) -> None:
+    def write(self, y: Tensor, kernel: Tensor, bias: Tensor | None, relu: bool, piece: Piece) -> None:
         """Puts the pixels of a piece into ``y`` (B, O, H, W)."""
-        self._gather(y, piece, self._filter.to_pixels, products, bias, relu)
+        self._multiply(self.numbers(piece), kernel, self._two, piece.tiles, self._channels, self._out)
+        shift = None if bias is None else bias.float().contiguous()
+        self._gather(y, piece, self._filter.to_pixels, self._two, shift, relu)
 
     def learn(self, grad: Tensor, piece: Piece) -> None:
-        """Adds what a piece says of the weight."""
+        """Adds what a piece says of the weight; the first begins."""
         edge = self._filter.edge
         self._spread(grad, piece, edge, 0, self._filter.to_pixels.t(), self._one)
         self._spread(self._x, piece, edge, 1, self._filter.from_input, self._two, panels=True)
-        shape = self.out, piece.tiles, self._channels
-        self._multiply(self._one, self._two, self._weight, *shape, turned=True, add=self._learns)
-        self._learns = True
+        shape = self._out, piece.tiles, self._channels
+        self._multiply(self._one, self._two, self._weight, *shape, turned=True, add=piece != self.pieces[0])
 
     def taps(self, to_weight: Tensor) -> None:
         """Puts what was added into the gradient of the weight (O, C, 3, 3), channels last."""

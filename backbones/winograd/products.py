@@ -3,52 +3,17 @@
 The maps are matrix products, too, so that the processor's own library does all the work.
 """
 
-from itertools import repeat
-
 import torch
 from torch import Tensor
 
 from backbones.winograd import tiles
-from backbones.winograd.tiles import PLAIN, Piece, filter_of, parts, pieces, scratch, shaped, threads
+from backbones.winograd.tiles import Piece, filter_of, pieces, scratch, shaped, threads
+
+MULTIPLE = 1
+"""Of which channels must be a multiple."""
 
 
-def correlation(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, turned: bool = False
-) -> Tensor:
-    """The convolution in float32, or with the weight turned the gradient of its input."""
-    axis = int(turned)  # of the weight, along which the result has its channels
-    out = weight.shape[axis]
-    # No view of anything, so that it may be overwritten.
-    y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN)
-    step = parts(x, out)
-    biases = repeat(None) if bias is None else bias.split(step)
-    for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
-        work = _Work(x, part.shape[axis])
-        kernel = work.kernel(part, turned)
-        for piece in work.pieces:
-            pixels = work.pixels(work.numbers(piece), kernel)
-            if shift is not None:
-                pixels.view(-1, len(shift)).add_(shift)
-            if relu:
-                pixels.relu_()
-            work.write(target, pixels, piece)
-    return y
-
-
-def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of the weight (O, C, 3, 3) from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
-    out, channels = grad.shape[1], x.shape[1]
-    to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **PLAIN)
-    step = parts(x, out)
-    for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
-        work = _Work(x, len(target), learns=True)
-        for piece in work.pieces:
-            work.learn(work.numbers(piece), part, piece)
-        target.copy_(work.taps())
-    return to_weight
-
-
-class _Work:
+class Work:
     """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
 
     def __init__(self, x: Tensor, out: int, learns: bool = False) -> None:
@@ -97,27 +62,30 @@ class _Work:
         numbers = torch.bmm(matrices, half, out=shaped(self._one, *half.shape))
         return numbers.view(-1, piece.tiles, channels)
 
-    def pixels(self, numbers: Tensor, kernel: Tensor) -> Tensor:
-        """(edge * edge, tiles * O), the result of a piece; lies in ``one``."""
-        products = torch.bmm(numbers, kernel, out=shaped(self._two, *numbers.shape[:2], self._out)).flatten(1)
-        pixels = shaped(self._one, self._filter.edge**2, products.shape[1])
-        return torch.mm(_both(self._filter.to_pixels), products, out=pixels)
-
-    def learn(self, numbers: Tensor, grad: Tensor, piece: Piece) -> None:
+    def learn(self, grad: Tensor, piece: Piece) -> None:
         """Adds what a piece says of the weight."""
+        numbers = self.numbers(piece)
         pixels = self._read(grad, piece)
         products = shaped(self._three, len(numbers), pixels.shape[1])
         torch.mm(_both(self._filter.to_pixels).t(), pixels, out=products)
         total = self._weight.view(len(numbers), self._out, -1)
         total.baddbmm_(products.view(len(numbers), -1, self._out).transpose(1, 2), numbers)
 
-    def taps(self) -> Tensor:
-        """The gradient of the weight (O, C, 3, 3), from what was added."""
+    def taps(self, to_weight: Tensor) -> None:
+        """Puts what was added into the gradient of the weight (O, C, 3, 3)."""
         taps = torch.mm(_both(self._filter.from_weight).t(), self._weight)
-        return taps.view(3, 3, self._out, -1).permute(2, 3, 0, 1)
+        to_weight.copy_(taps.view(3, 3, self._out, -1).permute(2, 3, 0, 1))
 
-    def write(self, y: Tensor, pixels: Tensor, piece: Piece) -> None:
+    def write(self, y: Tensor, kernel: Tensor, bias: Tensor | None, relu: bool, piece: Piece) -> None:
         """Puts the pixels of a piece into ``y`` (B, O, H, W)."""
+        numbers = self.numbers(piece)
+        products = torch.bmm(numbers, kernel, out=shaped(self._two, *numbers.shape[:2], self._out)).flatten(1)
+        pixels = shaped(self._one, self._filter.edge**2, products.shape[1])
+        torch.mm(_both(self._filter.to_pixels), products, out=pixels)
+        if bias is not None:
+            pixels.view(-1, len(bias)).add_(bias)
+        if relu:
+            pixels.relu_()
         _, images, _, rows, columns = piece
         edge, target = self._filter.edge, self._rows(y, piece)
         tiles = pixels.view(edge, edge, images, rows, columns, self._out).permute(2, 3, 0, 4, 1, 5)
