@@ -26,8 +26,9 @@ class Comparison:
         return statistics.median(b / a for a, b in zip(ours, self.seconds[name], strict=True))
 
 
-def in_turn(steps: Mapping[str, Step], rounds: int, warmup: int = 1) -> Comparison:
+def in_turn(steps: Mapping[str, Step], rounds: int) -> Comparison:
     """Run all steps one after the other, ``rounds`` times; those of the warm-up do not count."""
+    warmup = 3 if torch.cuda.is_available() else 1  # the second step of a shape may record a graph
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(warmup + rounds):
         for name, step in steps.items():

@@ -21,7 +21,8 @@ def processes() -> Iterator[int]:
     # Detections are gathered as Python objects, which gloo moves whatever the device.
     dist.init_process_group("gloo")
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # More processes than GPUs, as for --device cpu, share them.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         yield dist.get_rank()
     finally:

@@ -40,7 +40,8 @@ def test_a_training_step_gives_the_same_numbers_and_waits_in_the_nms_alone(tiny,
         device.launches.clear()
         losses = device.get(step(model, there))
         found = {name: device.get(p.grad) for name, p in model.named_parameters()}
-    assert losses == {name: value.detach() for name, value in expected.items()}
+    # Sums of one after the other are those of a convolution that holds them; in another order on some processors.
+    torch.testing.assert_close(losses, {name: value.detach() for name, value in expected.items()})
     for name, value in gradients.items():  # how many rows a product has, and so the order of its sums, differs
         torch.testing.assert_close(found[name], value, msg=name)
     assert set(places(device.waits)) == {"detection/ops/nms.py"}, device.waits
@@ -61,7 +62,8 @@ def test_inference_gives_the_same_detections_with_few_waits(tiny, make_batch):
             device.waits.clear()
             found = device.get(model(there.images, there.sizes))
     assert (found.labels >= 0).sum() > 10
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert torch.equal(found.labels, expected.labels)
+    torch.testing.assert_close(tuple(found), tuple(expected))
     assert places(device.waits) == {"detection/ops/nms.py": 7}, device.waits
 
 

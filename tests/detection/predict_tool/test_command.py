@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 from typing import ClassVar
@@ -12,7 +13,8 @@ from detection.predict_tool.command import main
 
 @pytest.fixture
 def folder(tmp_path, pixels, monkeypatch, tiny_model):
-    monkeypatch.setattr(command, "load_model", lambda source: tiny_model)
+    own = copy.deepcopy(tiny_model)  # a GPU, where there is one, takes it
+    monkeypatch.setattr(command, "load_model", lambda source: own)
     images = tmp_path / "images"
     images.mkdir()
     for k in range(3):
