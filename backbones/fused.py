@@ -136,6 +136,9 @@ def _onednn(x: Tensor, kernel: Tensor, bias: Tensor | None, how: How, carried: T
             y = sum_relu(y, carried, relu)
     elif carried is None:
         y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
+    elif carried.shape[2:] == (1, 1):  # a sum of one cell is an error in PyTorch 2.11
+        y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "none", [], "")
+        y = sum_relu(y, carried, relu)
     else:
         after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
         y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)

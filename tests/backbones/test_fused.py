@@ -66,6 +66,19 @@ def test_in_float32_not_a_bit_differs(layer):
         assert torch.equal(ours, (layer(x) + carried).relu())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_maps_of_one_cell(kernel, dtype):
+    # Their sum inside oneDNN is an error in PyTorch 2.11, the oldest that this toolkit takes.
+    conv = nn.Conv2d(16, 16, kernel, 1, kernel // 2).to(memory_format=torch.channels_last)
+    x, carried = (torch.randn(2, 16, 1, 1).to(dtype, memory_format=torch.channels_last) for _ in range(2))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        ours = conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried)
+        theirs = plain(x, conv, conv.weight, conv.bias, None, carried, True)
+    tolerance = {"atol": 0.05, "rtol": 0.01} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(ours, theirs, **tolerance)
+
+
 @pytest.mark.parametrize("carries", [True, False])
 def test_autocast_computes_in_bf16_and_gradients_stay_in_float32(layer, carries):
     x, scale, carried = tensors(layer)
