@@ -137,10 +137,11 @@ def _correlation(
     out = weight.shape[axis]
     # No view of anything, so that it may be overwritten.
     y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN | {"dtype": x.dtype})
-    step = parts(x, out, way.MULTIPLE)
+    filter = filter_of(x)
+    step = parts(x, out, filter, way.MULTIPLE)
     biases = repeat(None) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
-        work = way.Work(x, part.shape[axis])
+        work = way.Work(x, filter, part.shape[axis])
         kernel = work.kernel(part, turned)
         for piece in work.pieces:
             work.write(target, kernel, shift, relu, piece)
@@ -152,9 +153,10 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     out, channels = grad.shape[1], x.shape[1]
     way, grad, x = _way(out, channels), _channels_last(grad), _channels_last(x)
     to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **PLAIN)
-    step = parts(x, out, way.MULTIPLE)
+    filter = filter_of(x, learns=True)
+    step = parts(x, out, filter, way.MULTIPLE)
     for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
-        work = way.Work(x, len(target), learns=True)
+        work = way.Work(x, filter, len(target), learns=True)
         for piece in work.pieces:
             work.learn(part, piece)
         work.taps(target)

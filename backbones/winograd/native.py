@@ -14,10 +14,11 @@ from torch import Tensor
 
 from backbones import compiled
 from backbones.winograd import tiles
-from backbones.winograd.tiles import Piece, filter_of, pieces, scratch, threads
+from backbones.winograd.tiles import Filter, Piece, pieces, scratch, threads
 
-MULTIPLE, CHUNK = 32, 256
-"""Of ``winograd.c``: of what channels must be a multiple; how many there may be if numbers give way to products."""
+MULTIPLE, CHUNK, GAP = 32, 256, 16
+"""Of ``winograd.c``: of what channels must be a multiple; how many there may be if numbers give way to products; how
+many numbers lie between matrices."""
 
 
 @cache
@@ -33,21 +34,22 @@ def usable(*channels: int) -> bool:
 class Work:
     """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
 
-    def __init__(self, x: Tensor, out: int, learns: bool = False) -> None:
-        self._x, self._filter, self._channels, self._out = x, filter_of(x), x.shape[1], out
-        numbers, wider = self._filter.numbers, max(self._channels, out)
+    def __init__(self, x: Tensor, filter: Filter, out: int, learns: bool = False) -> None:
+        self._x, self._filter, self._channels, self._out = x, filter, x.shape[1], out
+        numbers, wider = filter.numbers, max(self._channels, out)
         alone = out == self._channels <= CHUNK and not learns
         most = 2 * tiles.PIECE * threads()  # a product with few rows is slow
-        self.pieces = list(pieces(x, wider, most if alone else most // 2))
-        mapped = numbers * wider * max(piece.tiles for piece in self.pieces)
+        self.pieces = list(pieces(x, filter, wider, most if alone else most // 2))
+        gaps = numbers * GAP
+        mapped = numbers * wider * max(piece.tiles for piece in self.pieces) + gaps
         self._one, two, self._weight = scratch.take(
-            mapped, 0 if alone else mapped, numbers * out * self._channels, most=tiles.WEIGHT + most
+            mapped, 0 if alone else mapped, numbers * out * self._channels + gaps, most=tiles.WEIGHT + most + 3 * gaps
         )
         self._two = self._one if alone else two
 
     def kernel(self, weight: Tensor, turned: bool) -> Tensor:
         """What a weight (O, C, 3, 3) is mapped to, turned with O those of x."""
-        weight = weight.float().contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         taps = weight if turned else _turned(weight)  # in either case (of x, of the result, 3, 3)
         matrix = self._filter.from_weight
         self._spread(taps, _whole(taps), 0, 0, matrix.flip(1) if turned else matrix, self._weight, panels=True)

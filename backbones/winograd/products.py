@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backbones.winograd import tiles
-from backbones.winograd.tiles import Piece, filter_of, pieces, scratch, shaped, threads
+from backbones.winograd.tiles import Filter, Piece, pieces, scratch, shaped, threads
 
 MULTIPLE = 1
 """Of which channels must be a multiple."""
@@ -16,11 +16,11 @@ MULTIPLE = 1
 class Work:
     """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
 
-    def __init__(self, x: Tensor, out: int, learns: bool = False) -> None:
-        self._x, self._width, self._filter, self._out = x, x.shape[3], filter_of(x), out
-        edge, numbers, channels = self._filter.edge, self._filter.numbers, x.shape[1]
+    def __init__(self, x: Tensor, filter: Filter, out: int, learns: bool = False) -> None:
+        self._x, self._width, self._filter, self._out = x, x.shape[3], filter, out
+        edge, numbers, channels = filter.edge, filter.numbers, x.shape[1]
         wider = max(channels, out)
-        self.pieces = list(pieces(x, wider, tiles.PIECE * threads()))
+        self.pieces = list(pieces(x, filter, wider, tiles.PIECE * threads()))
         band = wider * max(p.images * (p.rows * edge + 2) * (p.columns * edge + 2) for p in self.pieces)
         mapped = numbers * wider * max(piece.tiles for piece in self.pieces)
         self._one, self._two, self._band, weight, self._three = scratch.take(

@@ -16,7 +16,9 @@ _POINTS = {4: ("0", "5/8", "-5/8", "3/2", "-3/2"), 7: ("1/4", "-1/4", "2/3", "-2
 """Where polynomials are taken, besides infinity, for each edge of a tile. Of all that were tried, these lose least in
 float32: 2e-5 of the result's standard deviation at worst, where other orders of summation lose 1e-5, and 2e-4."""
 _ROIS = (7, 14)
-"""Edges of maps for which tiles of 7 are taken: RoIs, after which no errors of many layers add up."""
+"""Edges of RoIs."""
+_WEIGHTS = 60
+"""Tiles that are mapped and multiplied while a weight is mapped."""
 
 PIECE = 36 * 84 * 256
 """Numbers that the tiles of a piece are mapped to, for each thread."""
@@ -44,14 +46,26 @@ class Filter:
         return self.tiles(x.shape[2]) * self.tiles(x.shape[3]) * self.numbers
 
 
-def filter_of(x: Tensor) -> Filter:
-    """The one for maps of this size."""
-    return FILTERS[7 if x.shape[2] in _ROIS and x.shape[3] in _ROIS else 4]
+def filter_of(x: Tensor, learns: bool = False) -> Filter:
+    """The one for maps of this size: tiles of 4, which lose least, or of 7, of which there are fewer.
+
+    The latter for RoIs, after which no errors of many layers add up, and for large maps in bfloat16, which rounds more
+    than ten times as much. How many images there are has no say: each has the same result alone.
+
+    Args:
+        learns: it is for the gradient of the weight, for which both take as long.
+    """
+    small, large = FILTERS[4], FILTERS[7]
+    if x.shape[2] in _ROIS and x.shape[3] in _ROIS:
+        return large
+    if x.dtype != torch.bfloat16 or learns:
+        return small
+    return min(small, large, key=lambda filter: filter.numbers_of(x) + _WEIGHTS * filter.numbers)
 
 
-def parts(x: Tensor, out: int, multiple: int = 1) -> int:
+def parts(x: Tensor, out: int, filter: Filter, multiple: int = 1) -> int:
     """Channels of the result that are computed at a time, about as many each time, a multiple of something."""
-    at_once = -(-out // -(-out * x.shape[1] * filter_of(x).numbers // WEIGHT))
+    at_once = -(-out // -(-out * x.shape[1] * filter.numbers // WEIGHT))
     return -(-at_once // multiple) * multiple
 
 
@@ -70,9 +84,8 @@ class Piece(NamedTuple):
         return self.images * self.rows * self.columns
 
 
-def pieces(x: Tensor, channels: int, numbers: int) -> Iterator[Piece]:
+def pieces(x: Tensor, filter: Filter, channels: int, numbers: int) -> Iterator[Piece]:
     """All pieces of maps, each mapped to about so many numbers at most if there are so many channels."""
-    filter = filter_of(x)
     batch, rows, columns = len(x), filter.tiles(x.shape[2]), filter.tiles(x.shape[3])
     most = numbers // (filter.numbers * channels)
     together = most // (rows * columns)
