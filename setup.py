@@ -24,6 +24,7 @@ setup(
         "detection.report": ["*.css", "*.js"],
         "backbones": ["py.typed"],
         "backbones.winograd": ["*.c"],
+        "detection.ops.pasting": ["*.c"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
     entry_points={"console_scripts": ["rcnn=detection.cli:command"]},

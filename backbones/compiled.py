@@ -22,8 +22,8 @@ _SECONDS = 60
 """After which a compiler is given up."""
 
 
-def library(source: Path) -> ctypes.CDLL | None:
-    """What a C file compiles to, or None where that cannot be had.
+def library(source: Path, *flags: str) -> ctypes.CDLL | None:
+    """What a C file compiles to, with more flags for the compiler, or None where that cannot be had.
 
     Only Linux on x86-64 with AVX2 is asked, and only beside the OpenMP that PyTorch from PyPI brings: threads of two of
     them would be in each other's way. The compiler is ``cc``, or what the environment's ``CC`` says.
@@ -34,7 +34,7 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     with tempfile.TemporaryDirectory(prefix="rcnn-toolkit-") as folder:
         there = Path(folder) / f"{source.stem}.so"
-        command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, str(source), "-o", str(there)]
+        command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, *flags, str(source), "-o", str(there)]
         try:
             subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
             return ctypes.CDLL(str(there))

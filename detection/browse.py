@@ -14,7 +14,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
-from detection.ops.masks import paste_masks
+from detection.ops.pasting import paste_masks
 from detection.predicting.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url

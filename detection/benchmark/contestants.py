@@ -19,7 +19,7 @@ from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.models.clock import Clock
 from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, build_detector
-from detection.ops.masks import paste_masks
+from detection.ops.pasting import paste_masks
 from detection.structures import IGNORE, Batch, Detections
 
 CLASSES = 80

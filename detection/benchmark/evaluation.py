@@ -19,7 +19,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco
 from detection.evaluation.matching import Matching
 from detection.memory import no_garbage_collection
-from detection.ops.masks import encode_masks
+from detection.ops.pasting import encode_masks
 from detection.structures import Batch, Detections
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from detection.ops.masks import paste_masks
+from detection.ops.pasting import paste_masks
 from detection.structures import IGNORE, Batch, Detections
 from detection.visualize import as_rgb, draw, side_by_side
 

@@ -18,7 +18,8 @@ from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import check_results
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
-from detection.ops.masks import encode_masks, mask_areas, rounded_frames, run_lengths, sound_counts
+from detection.ops.masks import mask_areas, run_lengths, sound_counts
+from detection.ops.pasting import encode_masks, rounded_frames
 from detection.structures import IGNORE, Batch, Categories, Detections
 
 

@@ -1,14 +1,11 @@
-"""Masks: RLE to bitmaps, bitmaps to RoIs, and predicted masks to COCO RLE.
+"""Masks: RLE to bitmaps, bitmaps to RoIs; predicted masks to RLE are in :mod:`.pasting`.
 
-B images   G ground truths (padded)   S RoIs   n detections   M bitmap side   m side of a predicted mask
+B images   G ground truths (padded)   S RoIs   M bitmap side
 A bitmap lives in the frame of its box: cell (i, j) of M x M is the centre of the (i, j)-th part of the box.
 Boxes: XYXY, continuous pixels; pixel (0, 0) covers [0, 1) x [0, 1) and is sampled at (0.5, 0.5).
-
-No function here builds a full frame, except :func:`paste_masks`, which is for pictures.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +13,10 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from backbones import kernels
-
 UNKNOWN = 255
 """Fills the bitmap of an object whose mask is not known."""
 
 _CHUNK_OF_COUNTS = 1024
-_CHUNK = 32
-"""Detections encoded at a time: bounds the memory at about 30 floats per pixel column of each of them."""
 
 
 def rle_to_bitmap(rle: Mapping[str, Any], box: np.ndarray, size: int = 112) -> np.ndarray:
@@ -113,161 +106,6 @@ def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, rois: Tensor, size
     lower = torch.lerp(flat[index].float(), flat[index + 1].float(), along_x)
     target = (torch.lerp(upper, lower, along_y) >= 0.5) & inside[..., 0, None, :] & inside[..., 1, :, None]
     return torch.where(flat[base] == UNKNOWN, -1.0, target.float())
-
-
-def encode_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> list[dict[str, Any]]:
-    """Predicted masks as COCO RLE, as if each were pasted into the image and encoded.
-
-    Pasting is detectron2's: bilinear interpolation at the pixel centres, zero beyond the mask, 1 where the value
-    reaches the threshold. Down a pixel column the interpolation is piecewise linear, so the ends of its runs follow
-    from where it crosses the threshold; no pixel is ever drawn, and the cost does not grow with the height.
-
-    Args:
-        masks: (n, m, m) probabilities; NaN counts as 0.
-        boxes: (n, 4) in pixels of the file; may leave the image. A box that is not finite or has no size is empty.
-        threshold: above 0.
-
-    Returns:
-        n dicts of ``size`` [height, width] and ``counts`` (compressed, str, ready for json).
-    """
-    counts = []
-    for toggles, number in _toggles(masks, boxes, height, width, threshold):
-        counts += _compress(toggles, number, height * width)
-    return [{"size": [height, width], "counts": string} for string in counts]
-
-
-def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> Tensor:
-    """Predicted masks as full frames, pixel for pixel what :func:`encode_masks` encodes.
-
-    Returns:
-        (n, height, width) bool on the device of the masks; on a CPU column by column in memory. For pictures, as it
-        needs n full frames.
-    """
-    if kernels.usable(masks):
-        from detection.ops.kernels import paste
-
-        return paste.paste(masks.detach().float(), boxes.detach(), height, width, _above_zero(threshold))
-    frames = np.zeros((len(boxes), width * height), dtype=bool)  # memory is touched where masks are, not elsewhere
-    start = 0
-    for toggles, number in _toggles(masks, boxes, height, width, threshold):
-        owner = toggles[::2] // (height * width + 1)
-        shift = start * height * width - owner
-        flat = frames.reshape(-1)
-        for first, end in zip((toggles[::2] + shift).tolist(), (toggles[1::2] + shift).tolist(), strict=True):
-            flat[first:end] = True
-        start += number
-    return torch.from_numpy(frames.reshape(-1, width, height)).transpose(1, 2).to(masks.device)
-
-
-def rounded_frames(boxes: Tensor, side: int) -> Tensor:
-    """Where torchvision pastes a mask instead of into its box.
-
-    It surrounds the mask with a rim of one empty cell, widens the box by as much, cuts its corners to whole pixels
-    towards zero, and counts the last one in.
-
-    Args:
-        boxes: (n, 4) in pixels of the file.
-        side: m, of the mask without its rim.
-
-    Returns:
-        (n, 4) float64: the frame of the mask without its rim, for :func:`encode_masks` or :func:`paste_masks`.
-    """
-    low, high = boxes.double().unflatten(-1, (2, 2)).unbind(-2)
-    centre, half = (low + high) / 2, (high - low) / 2 * (side + 2) / side
-    first, last = (centre - half).trunc(), (centre + half).trunc()
-    cell = (last - first + 1).clamp(min=1) / (side + 2)
-    return torch.cat([first + cell, first + (side + 1) * cell], dim=-1)
-
-
-def _toggles(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Where pasted masks change between 0 and 1 down the columns: sorted positions, and the number of masks.
-
-    Positions of mask i are offset by i * (height * width + 1); the last one, the end of the image, closes a run.
-    """
-    threshold = _above_zero(threshold)
-    probabilities = np.nan_to_num(masks.detach().float().cpu().numpy())
-    corners = boxes.detach().double().cpu().numpy()
-    for start in range(0, len(corners), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield _chunk_toggles(probabilities[part], corners[part], height, width, threshold), len(corners[part])
-
-
-def _above_zero(threshold: float) -> float:
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}, but must be above 0: everything outside the box has 0")
-    return threshold
-
-
-def _chunk_toggles(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float) -> np.ndarray:
-    """:func:`_toggles` of a few masks at once."""
-    n, m, _ = masks.shape
-    with np.errstate(invalid="ignore", over="ignore"):
-        extent = boxes[:, 2:] - boxes[:, :2]
-    valid = (np.isfinite(extent) & (extent > 0)).all(axis=1)  # a finite extent has finite corners
-    boxes = np.where(valid[:, None], boxes, [0.0, 0.0, 1.0, 1.0])
-    corner, cell = boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]) / m
-
-    # A mask can reach 0.5 - threshold cells over its box, where it fades to zero.
-    reach = max(0.0, 0.5 - threshold) * cell[:, 0]
-    first = np.floor(boxes[:, 0] - reach).clip(0, width).astype(np.int64)
-    last = np.ceil(boxes[:, 2] + reach).clip(0, width).astype(np.int64)
-    spans = np.where(valid, last - first, 0)
-    owner = np.repeat(np.arange(n), spans)  # of each pixel column
-    column = np.arange(spans.sum()) - np.repeat(spans.cumsum() - spans, spans) + first[owner]
-
-    # Each pixel column of each mask: its values at the m rows of cells, and zeros around.
-    place = ((column + 0.5 - corner[owner, 0]) / cell[owner, 0] - 0.5).clip(-1, m)
-    low = np.floor(place).clip(-1, m - 1)
-    right = (place - low).astype(np.float32)[:, None]
-    padded = np.pad(masks.transpose(0, 2, 1), ((0, 0), (1, 1), (1, 1))).reshape(-1, m + 2)
-    source = owner * (m + 2) + low.astype(np.int64) + 1
-    profile = padded[source] * (1 - right) + padded[source + 1] * right  # (columns, m + 2)
-
-    above = profile >= threshold
-    line, knot = np.nonzero(above[:, 1:] != above[:, :-1])  # ordered down the columns
-    before, after = profile[line, knot].astype(np.float64), profile[line, knot + 1].astype(np.float64)
-    crossing = knot - 0.5 + (threshold - before) / (after - before)  # in cells below the top of the box
-    row = corner[owner[line], 1] + crossing * cell[owner[line], 1] - 0.5
-    # Rising: the first pixel at or past the crossing; falling: the first one past it.
-    row = np.where(after > before, np.ceil(row), np.floor(row) + 1).clip(0, height).astype(np.int64)
-    position = owner[line] * (height * width + 1) + column[line] * height + row
-
-    # Two changes at one place cancel: a run shorter than a pixel, or one that goes on in the next column.
-    new = np.flatnonzero(np.diff(position, prepend=-1))
-    odd = np.diff(new, append=len(position)) % 2 == 1
-    return position[new[odd]]
-
-
-def _compress(toggles: np.ndarray, number: int, pixels: int) -> list[str]:
-    """COCO's compressed counts of ``number`` masks from the positions of :func:`_toggles`."""
-    bounds = np.searchsorted(toggles, np.arange(number + 1) * (pixels + 1))
-    runs_of = np.diff(bounds) + 1
-    open_end = np.ones(number, dtype=bool)  # whether zeros follow the last one
-    filled = runs_of > 1
-    open_end[filled] = toggles[bounds[1:][filled] - 1] % (pixels + 1) != pixels
-    runs_of -= ~open_end
-
-    owner = np.repeat(np.arange(number), runs_of)
-    begin = np.repeat(runs_of.cumsum() - runs_of, runs_of)
-    index = np.arange(len(owner)) - begin  # of the run in its mask
-    ends = np.full(len(owner), pixels)
-    inner = index < np.diff(bounds)[owner]
-    ends[inner] = toggles[bounds[:-1][owner[inner]] + index[inner]] - owner[inner] * (pixels + 1)
-    runs = np.where(index == 0, ends, np.diff(ends, prepend=0))
-
-    # From the fourth run on, the difference to the run before last is stored.
-    value = runs.copy()
-    value[2:] -= np.where(index[2:] > 2, runs[:-2], 0)
-    # Signed, five bits per character, the lowest first; bit 5: more follow; from character "0" on.
-    limits = np.left_shift(1, np.arange(4, 64, 5))
-    size = 1 + np.searchsorted(limits, np.where(value < 0, ~value, value), side="right")
-    place = np.arange(size.max(initial=1))
-    characters = ((value[:, None] >> 5 * place) & 31) | ((place < size[:, None] - 1) << 5)
-    text = (characters + 48).astype(np.uint8)[place < size[:, None]].tobytes().decode()
-    stops = np.concatenate([[0], size.cumsum()])[np.concatenate([[0], runs_of.cumsum()])].tolist()
-    return [text[start:stop] for start, stop in pairwise(stops)]
 
 
 def _decompress(counts: bytes) -> np.ndarray:

@@ -15,8 +15,8 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
-from detection.ops.masks import encode_masks, rounded_frames
 from detection.ops.nms import nms
+from detection.ops.pasting import encode_masks, rounded_frames
 from detection.structures import Batch, Sample
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detection.ops.masks import paste_masks
+from detection.ops.pasting import paste_masks
 from tests.kernels import DEVICE, kernels
 
 paste = kernels("detection.ops.kernels.paste")

@@ -5,7 +5,7 @@ import torch
 
 from detection.ops import matching, nms, roi_align
 from detection.ops.levels import as_levels
-from detection.ops.masks import paste_masks
+from detection.ops.pasting import paste_masks
 from tests.kernels import DEVICE, kernels
 
 
