@@ -10,6 +10,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -38,8 +39,18 @@ def library(source: Path, *flags: str) -> ctypes.CDLL | None:
         try:
             subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
             return ctypes.CDLL(str(there))
-        except (OSError, subprocess.SubprocessError):  # no compiler, an old one, a folder of which nothing may be run
+        except (OSError, subprocess.SubprocessError) as error:  # no compiler, an old one, a folder that runs nothing
+            told = getattr(error, "stderr", None) or str(error).encode()
+            warnings.warn(
+                f"C cannot be compiled here ({_first_line(told)}); slower ways are taken. It needs a C compiler, as in "
+                "Debian's package gcc. RCNN_COMPILED=0 in the environment asks for none",
+                stacklevel=2,
+            )
             return None
+
+
+def _first_line(told: bytes) -> str:
+    return next(iter(told.decode(errors="replace").strip().splitlines()), "no reason given")
 
 
 def _shares_openmp() -> bool:

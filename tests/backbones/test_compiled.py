@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,12 @@ MISSING = {
 
 @pytest.mark.parametrize("what", MISSING)
 def test_without_this_there_is_none(what, source, monkeypatch):
+    """Which is told where users can do something about it."""
     MISSING[what](monkeypatch)
-    assert compiled.library(source) is None
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert compiled.library(source) is None
+    assert ["C compiler" in str(warning.message) for warning in told] == [True] * ("compiler" in what)
 
 
 def test_the_environment_may_refuse():
@@ -66,6 +71,8 @@ def test_the_environment_may_refuse():
     assert done.stdout.strip() == "False"
 
 
-def test_what_cannot_be_compiled_is_done_without(tmp_path):
-    (tmp_path / "wrong.c").write_text("no C at all")
-    assert compiled.library(tmp_path / "wrong.c") is None
+@needs_compiler
+def test_what_cannot_be_compiled_is_done_without_and_told(source):
+    source.write_text("no C at all")
+    with pytest.warns(UserWarning, match=r"with space\.c:1"):
+        assert compiled.library(source) is None
