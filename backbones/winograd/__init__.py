@@ -68,7 +68,7 @@ def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
     channels, numbers = _LEAST[dtype]
     return (
         min(weight.shape[:2]) >= channels
-        and len(x) * filter_of(x).numbers_of(x) >= numbers
+        and len(x) * filter_of(x, len(weight)).numbers_of(x) >= numbers
         and (
             dtype == torch.float32
             or (not torch.cpu.get_capabilities().get("amx_bf16") and native.usable(*weight.shape[:2]))
@@ -137,7 +137,7 @@ def _correlation(
     out = weight.shape[axis]
     # No view of anything, so that it may be overwritten.
     y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN | {"dtype": x.dtype})
-    filter = filter_of(x)
+    filter = filter_of(x, out)
     step = parts(x, out, filter, way.MULTIPLE)
     biases = repeat(None) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
@@ -153,7 +153,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     out, channels = grad.shape[1], x.shape[1]
     way, grad, x = _way(out, channels), _channels_last(grad), _channels_last(x)
     to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **PLAIN)
-    filter = filter_of(x, learns=True)
+    filter = filter_of(x, out, learns=True)
     step = parts(x, out, filter, way.MULTIPLE)
     for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
         work = way.Work(x, filter, len(target), learns=True)

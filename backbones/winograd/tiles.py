@@ -46,19 +46,21 @@ class Filter:
         return self.tiles(x.shape[2]) * self.tiles(x.shape[3]) * self.numbers
 
 
-def filter_of(x: Tensor, learns: bool = False) -> Filter:
+def filter_of(x: Tensor, out: int, learns: bool = False) -> Filter:
     """The one for maps of this size: tiles of 4, which lose least, or of 7, of which there are fewer.
 
     The latter for RoIs, after which no errors of many layers add up, and for large maps in bfloat16, which rounds more
-    than ten times as much. How many images there are has no say: each has the same result alone.
+    than ten times as much, if the weight is then still mapped at once. How many images there are has no say: each has
+    the same result alone.
 
     Args:
+        out: channels of the result.
         learns: it is for the gradient of the weight, for which both take as long.
     """
     small, large = FILTERS[4], FILTERS[7]
     if x.shape[2] in _ROIS and x.shape[3] in _ROIS:
         return large
-    if x.dtype != torch.bfloat16 or learns:
+    if x.dtype != torch.bfloat16 or learns or out * x.shape[1] * large.numbers > WEIGHT:
         return small
     return min(small, large, key=lambda filter: filter.numbers_of(x) + _WEIGHTS * filter.numbers)
 

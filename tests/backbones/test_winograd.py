@@ -295,23 +295,23 @@ def test_one_thread_or_many_give_the_same():
 def test_a_huge_row_of_tiles_is_one_piece():
     x, weight = torch.randn(1, 2, 3, 200_000), torch.randn(3, 2, 3, 3)
     torch.testing.assert_close(winograd.convolution(x, weight), F.conv2d(x, weight, padding=1), rtol=0, atol=1e-4)
-    assert len(list(tiles.pieces(x, tiles.filter_of(x), 256, tiles.PIECE))) == 1
+    assert len(list(tiles.pieces(x, tiles.filter_of(x, 3), 256, tiles.PIECE))) == 1
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "learns", "edge"),
+    ("shape", "out", "dtype", "learns", "edge"),
     [
-        ((2, 88, 128), torch.float32, False, 4),
-        ((2, 88, 128), torch.bfloat16, False, 7),
-        ((2, 88, 128), torch.bfloat16, True, 4),
-        ((9, 44, 64), torch.bfloat16, False, 4),  # the weight is mapped to more numbers than there are fewer tiles
-        ((2, 80, 64), torch.bfloat16, False, 4),
-        ((1, 14, 14), torch.float32, True, 7),
+        ((2, 256, 88, 128), 256, torch.float32, False, 4),
+        ((2, 256, 88, 128), 256, torch.bfloat16, False, 7),
+        ((2, 256, 88, 128), 256, torch.bfloat16, True, 4),
+        ((2, 256, 88, 128), 512, torch.bfloat16, False, 4),  # a weight in two parts, for each of which x is mapped
+        ((9, 256, 44, 64), 256, torch.bfloat16, False, 4),  # the weight's numbers are more than there are fewer of x
+        ((2, 256, 80, 64), 256, torch.bfloat16, False, 4),
+        ((1, 256, 14, 14), 256, torch.float32, True, 7),
     ],
 )
-def test_large_tiles_where_they_take_less_time_and_lose_nothing(shape, dtype, learns, edge):
-    batch, height, width = shape
-    assert tiles.filter_of(torch.empty(batch, 256, height, width, dtype=dtype), learns).edge == edge
+def test_large_tiles_where_they_take_less_time_and_lose_nothing(shape, out, dtype, learns, edge):
+    assert tiles.filter_of(torch.empty(shape, dtype=dtype), out, learns).edge == edge
 
 
 def in_bf16(conv: Conv2d, *maps: Tensor) -> tuple[Tensor, ...]:
