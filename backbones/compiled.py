@@ -21,6 +21,7 @@ chosen = os.environ.get("RCNN_COMPILED")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _SECONDS = 60
 """After which a compiler is given up."""
+_warned = False
 
 
 def library(source: Path, *flags: str) -> ctypes.CDLL | None:
@@ -41,16 +42,20 @@ def library(source: Path, *flags: str) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(there))
         except (OSError, subprocess.SubprocessError) as error:  # no compiler, an old one, a folder that runs nothing
             told = getattr(error, "stderr", None) or str(error).encode()
-            warnings.warn(
-                f"C cannot be compiled here ({_first_line(told)}); slower ways are taken. It needs a C compiler, as in "
-                "Debian's package gcc. RCNN_COMPILED=0 in the environment asks for none",
-                stacklevel=2,
-            )
+            _warn(next(iter(told.decode(errors="replace").strip().splitlines()), "no reason given"))
             return None
 
 
-def _first_line(told: bytes) -> str:
-    return next(iter(told.decode(errors="replace").strip().splitlines()), "no reason given")
+def _warn(why: str) -> None:
+    """Once, however many files there are."""
+    global _warned
+    if not _warned:
+        warnings.warn(
+            f"C cannot be compiled here ({why}); slower ways are taken. It needs a C compiler, as in Debian's package "
+            "gcc. RCNN_COMPILED=0 in the environment asks for none",
+            stacklevel=3,
+        )
+    _warned = True
 
 
 def _shares_openmp() -> bool:

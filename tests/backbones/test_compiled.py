@@ -19,6 +19,11 @@ SOURCE = "#include <stdint.h>\nint64_t twice(int64_t x) { return 2 * x; }\n"
 needs_compiler = pytest.mark.skipif(not native.usable(), reason="there is no C compiler")
 
 
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    monkeypatch.setattr(compiled, "_warned", False)
+
+
 @pytest.fixture
 def source(tmp_path) -> Path:
     path = tmp_path / "with space.c"
@@ -61,6 +66,7 @@ def test_without_this_there_is_none(what, source, monkeypatch):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert compiled.library(source) is None
+        assert compiled.library(source) is None  # told once
     assert ["C compiler" in str(warning.message) for warning in told] == [True] * ("compiler" in what)
 
 
