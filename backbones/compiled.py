@@ -1,7 +1,7 @@
 """C for this very processor, compiled in under a second by each process that wants it, where there is a compiler.
 
-Nothing needs it. Elsewhere, or where nobody wants it (``RCNN_COMPILED=0`` in the environment), PyTorch's operations do
-the same in more time.
+Nothing needs it. Elsewhere, or where nobody wants it (``RCNN_COMPILED=0`` in the environment), operations of PyTorch
+and NumPy do the same in more time.
 """
 
 import ctypes
@@ -13,10 +13,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 chosen = os.environ.get("RCNN_COMPILED")
-"""By the user: 0 leaves everything to PyTorch's operations."""
+"""By the user: 0 asks for no C."""
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _SECONDS = 60
@@ -44,6 +46,28 @@ def library(source: Path, *flags: str) -> ctypes.CDLL | None:
             told = getattr(error, "stderr", None) or str(error).encode()
             _warn(next(iter(told.decode(errors="replace").strip().splitlines()), "no reason given"))
             return None
+
+
+def call(library: ctypes.CDLL | None, name: str, *arguments: object) -> None:
+    """A function of a library without a result.
+
+    Args:
+        arguments: whole numbers become ``int64_t``, others ``double``, tensors and arrays the place of their numbers,
+            structures their own, None is NULL.
+    """
+    getattr(library, name)(*map(_argument, arguments))
+
+
+def _argument(value: object) -> object:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, ctypes.Structure):
+        return ctypes.byref(value)
+    if isinstance(value, float):
+        return ctypes.c_double(value)
+    return ctypes.c_void_p(None) if value is None else ctypes.c_int64(value)  # type: ignore[arg-type]
 
 
 def _warn(why: str) -> None:

@@ -130,16 +130,12 @@ def _onednn(x: Tensor, kernel: Tensor, bias: Tensor | None, how: How, carried: T
     stride, padding, dilation, groups = how
     onednn = (padding, stride, dilation, groups)
     y: Tensor
+    last = relu and carried is None
     if winograd.pays(x, kernel, how):
-        y = winograd.convolution(x, kernel, cast, relu and carried is None)
-        if carried is not None:
-            y = sum_relu(y, carried, relu)
-    elif carried is None:
-        y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if relu else "none", [], "")
-    elif carried.shape[2:] == (1, 1):  # a sum of one cell is an error in PyTorch 2.11
-        y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "none", [], "")
-        y = sum_relu(y, carried, relu)
+        y = winograd.convolution(x, kernel, cast, last)
+    elif carried is None or carried.shape[2:] == (1, 1):  # a sum of one cell inside it is an error in PyTorch 2.11
+        y = torch.ops.mkldnn._convolution_pointwise(x, kernel, cast, *onednn, "relu" if last else "none", [], "")
     else:
         after: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
-        y = torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)
-    return y
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, carried, kernel, cast, *onednn, *after)  # type: ignore[no-any-return]
+    return y if carried is None else sum_relu(y, carried, relu)

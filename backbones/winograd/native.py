@@ -133,12 +133,5 @@ class _Piece(ctypes.Structure):
 
 def _call(name: str, *arguments: Tensor | Piece | _Maps | int | None) -> None:
     """A function of the C, with so many threads as PyTorch's take."""
-    getattr(_library(), name)(*map(_argument, arguments), ctypes.c_int64(torch.get_num_threads()))
-
-
-def _argument(value: Tensor | Piece | _Maps | int | None) -> object:
-    if value is None or isinstance(value, Tensor):
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
-    if isinstance(value, Piece):
-        return ctypes.byref(_Piece(*value))
-    return ctypes.byref(value) if isinstance(value, _Maps) else ctypes.c_int64(value)
+    given = (_Piece(*value) if isinstance(value, Piece) else value for value in arguments)
+    compiled.call(_library(), name, *given, torch.get_num_threads())

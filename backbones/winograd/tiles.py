@@ -17,7 +17,7 @@ _POINTS = {4: ("0", "5/8", "-5/8", "3/2", "-3/2"), 7: ("1/4", "-1/4", "2/3", "-2
 float32: 2e-5 of the result's standard deviation at worst, where other orders of summation lose 1e-5, and 2e-4."""
 _ROIS = (7, 14)
 """Edges of RoIs."""
-_WEIGHTS = 60
+_WEIGHT_IN_TILES = 60
 """Tiles that are mapped and multiplied while a weight is mapped."""
 
 PIECE = 36 * 84 * 256
@@ -62,7 +62,7 @@ def filter_of(x: Tensor, out: int, learns: bool = False) -> Filter:
         return large
     if x.dtype != torch.bfloat16 or learns or out * x.shape[1] * large.numbers > WEIGHT:
         return small
-    return min(small, large, key=lambda filter: filter.numbers_of(x) + _WEIGHTS * filter.numbers)
+    return min(small, large, key=lambda filter: filter.numbers_of(x) + _WEIGHT_IN_TILES * filter.numbers)
 
 
 def parts(x: Tensor, out: int, filter: Filter, multiple: int = 1) -> int:

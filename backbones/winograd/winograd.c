@@ -39,6 +39,15 @@ typedef struct {
     int64_t first, images, row, rows, columns;
 } Piece;
 
+typedef struct {
+    int64_t image, row, column;
+} Place;
+
+INLINE Place place_of(int64_t tile, const Piece *piece) {
+    int64_t line = tile / piece->columns;
+    return (Place){piece->first + line / piece->rows, piece->row + line % piece->rows, tile % piece->columns};
+}
+
 INLINE Floats load(const char *from, int half) {
     if (!half) return *(const Floats *)from;
     return (Floats)(__builtin_convertvector(*(const Halves *)from, Words) << 16);
@@ -102,9 +111,8 @@ INLINE void spread_tiles(const Maps *x, const Piece *piece, int64_t channels, in
     int64_t tiles = piece->images * piece->rows * piece->columns;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t tile = 0; tile < tiles; tile++) {
-        int64_t column = tile % piece->columns, row = tile / piece->columns % piece->rows;
-        int64_t image = piece->first + tile / piece->columns / piece->rows;
-        spread_tile(x, image, (piece->row + row) * edge - border, column * edge - border, channels, matrix,
+        Place at = place_of(tile, piece);
+        spread_tile(x, at.image, at.row * edge - border, at.column * edge - border, channels, matrix,
                     to + tile * (panels ? PANEL : channels), tiles * channels + GAP, panels ? tiles * PANEL : PANEL, size,
                     reach, half);
     }
@@ -166,9 +174,8 @@ INLINE void gather_tiles(const Maps *y, const Piece *piece, int64_t channels, co
     int64_t tiles = piece->images * piece->rows * piece->columns;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t tile = 0; tile < tiles; tile++) {
-        int64_t column = tile % piece->columns, row = tile / piece->columns % piece->rows;
-        int64_t image = piece->first + tile / piece->columns / piece->rows;
-        gather_tile(y, image, (piece->row + row) * edge, column * edge, channels, matrix, from + tile * channels,
+        Place at = place_of(tile, piece);
+        gather_tile(y, at.image, at.row * edge, at.column * edge, channels, matrix, from + tile * channels,
                     tiles * channels + GAP, bias, relu, edge, reach, half);
     }
 }

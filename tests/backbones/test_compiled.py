@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,19 @@ def test_it_runs_and_leaves_nothing_behind(source, tmp_path, monkeypatch):
     assert library is not None
     assert library.twice(ctypes.c_int64(21)) == 42
     assert os.listdir(tmp_path) == [source.name]
+
+
+@needs_compiler
+def test_arguments_of_every_kind(source):
+    source.write_text(
+        "#include <stdint.h>\n"
+        "void fill(double *to, const float *from, int64_t n, double more, const float *nothing) {\n"
+        "    for (int64_t i = 0; i < n; i++) to[i] = from[i] + more + (nothing ? 100 : 0);\n"
+        "}\n"
+    )
+    to, given = np.zeros(3), torch.tensor([1.0, 2, 3])
+    compiled.call(compiled.library(source), "fill", to, given, 2, 0.5, None)
+    assert to.tolist() == [1.5, 2.5, 0]
 
 
 @needs_compiler

@@ -56,7 +56,5 @@ def _call(
     masks, boxes, m = np.ascontiguousarray(masks), np.ascontiguousarray(boxes), masks.shape[1]
     padded = np.empty((m + 2) ** 2, dtype=np.float32)
     positions = np.empty(_changes(masks, width) + 1, dtype=np.int64)
-    numbers = map(ctypes.c_int64, (len(boxes), m, height, width))
-    arrays = (ctypes.c_void_p(array.ctypes.data) for array in (padded, positions, *to))
-    inputs = (ctypes.c_void_p(array.ctypes.data) for array in (masks, boxes))
-    getattr(_library(), name)(*inputs, *numbers, ctypes.c_double(threshold), *arrays)
+    given = (masks, boxes, len(boxes), m, height, width, threshold)
+    compiled.call(_library(), name, *given, padded, positions, *to)

@@ -109,9 +109,10 @@ class TestEncode:
         boxes = torch.tensor([[1, 2, 30, 40.0]]).expand(3, 4)
         assert encode_masks(masks, boxes, 50, 50) == encode_masks(masks.float(), boxes, 50, 50)
 
-    def test_threshold_zero_is_refused(self) -> None:
+    @pytest.mark.parametrize("threshold", [0.0, 1e-60])  # the latter is 0 in float32
+    def test_threshold_zero_is_refused(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold"):
-            encode_masks(torch.zeros(1, 2, 2), torch.zeros(1, 4), 5, 5, threshold=0.0)
+            encode_masks(torch.zeros(1, 2, 2), torch.zeros(1, 4), 5, 5, threshold)
 
     def test_runs_of_a_large_image(self) -> None:
         # Counts of more than 20 bits take five and six characters.
@@ -135,6 +136,7 @@ def test_rounded_frames_paste_as_torchvision_does():
 
 
 @needs_compiler
+@pytest.mark.parametrize("way", [True], indirect=True)  # both are asked here
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -145,7 +147,7 @@ def test_rounded_frames_paste_as_torchvision_does():
     kind=st.sampled_from(["smooth", "binary", "steps", "at the threshold"]),
     whole=st.booleans(),
 )
-def test_in_c_every_pixel_and_character_is_numpys(seed, number, side, size, threshold, kind, whole):
+def test_in_c_every_pixel_and_character_is_numpys(way, seed, number, side, size, threshold, kind, whole):
     generator = torch.Generator().manual_seed(seed)
     boxes = random_boxes(number, *size, generator)
     masks = torch.rand(number, side, side, generator=generator)
@@ -153,12 +155,12 @@ def test_in_c_every_pixel_and_character_is_numpys(seed, number, side, size, thre
         masks[masks > 0.5] = threshold
     elif kind != "smooth":
         masks = (masks * 4).round() / 4 if kind == "steps" else masks.round()
-    found = [pasting._arrays(masks, boxes.round() if whole else boxes), size, pasting._above_zero(threshold)]
-    (masks, boxes), (height, width), threshold = found
-    counts = native.encode(masks, boxes, height, width, threshold)
-    assert counts == runs.encode(masks, boxes, height, width, threshold)
-    frames = native.draw(masks, boxes, height, width, threshold)
-    assert np.array_equal(frames, runs.draw(masks, boxes, height, width, threshold))
+    arrays = pasting._arrays(masks, boxes.round() if whole else boxes)
+    arguments = (*arrays, *size, pasting._above_zero(threshold))
+    counts = native.encode(*arguments)
+    assert counts == runs.encode(*arguments)
+    frames = native.draw(*arguments)
+    assert np.array_equal(frames, runs.draw(*arguments))
     for text, frame in zip(counts, frames, strict=True):
         assert text == coco_encode(torch.from_numpy(frame.T))
 
@@ -166,12 +168,10 @@ def test_in_c_every_pixel_and_character_is_numpys(seed, number, side, size, thre
 @pytest.mark.parametrize("threshold", [0.01, 0.7, 0.3])
 def test_a_value_at_the_threshold_reaches_it(threshold):
     """In float32 some are a little below the threshold in float64, where a run would end before it begins."""
-    (rle,) = encode_masks(torch.full((1, 1, 1), threshold), torch.tensor([[2.0, 2, 9, 7]]), 10, 12, threshold)
+    arguments = (torch.full((1, 1, 1), threshold), torch.tensor([[2.0, 2, 9, 7]]), 10, 12, threshold)
+    (rle,), (frame,) = encode_masks(*arguments), paste_masks(*arguments)
     assert run_lengths(rle).sum() == 120
-    assert (
-        coco_encode(paste_masks(torch.full((1, 1, 1), threshold), torch.tensor([[2.0, 2, 9, 7]]), 10, 12, threshold)[0])
-        == rle["counts"]
-    )
+    assert coco_encode(frame) == rle["counts"]
 
 
 def test_boxes_of_no_size_to_speak_of_have_runs_of_some_length():
@@ -180,8 +180,3 @@ def test_boxes_of_no_size_to_speak_of_have_runs_of_some_length():
     boxes = torch.cat([corner - 1e-14 * torch.rand(3000, 1, generator=generator), corner + 1e-14], dim=1)
     for rle in encode_masks(torch.rand(3000, 7, 7, generator=generator).round(), boxes, 24, 24):
         assert (run_lengths(rle)[1:] > 0).all()
-
-
-def test_a_threshold_that_float32_does_not_know_is_refused():
-    with pytest.raises(ValueError, match="threshold"):
-        encode_masks(torch.zeros(1, 2, 2), torch.zeros(1, 4), 5, 5, threshold=1e-60)
