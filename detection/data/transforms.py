@@ -197,9 +197,25 @@ class Resize:
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Height, width after resizing."""
         wish = short_side or max(self.short_sides)
+        if self.method == "pillow":
+            return _size_in_two_steps(height, width, wish, self.long_side)
         factor = min(wish / min(height, width), self.long_side / max(height, width))
         rounding = 0 if self.method == "tensor" else 0.5  # torchvision's detectors round down
         return max(1, int(height * factor + rounding)), max(1, int(width * factor + rounding))
+
+
+def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]:
+    """Height, width as detectron2 computes them: scaled to the short side, then, where too long, to the long side.
+
+    In floating point this can differ by a pixel from one scaling by the smaller factor: 222 x 372 becomes
+    795 x 1333 instead of 796 x 1333.
+    """
+    factor = short / min(height, width)
+    rows, columns = (float(short), factor * width) if height < width else (factor * height, float(short))
+    if max(rows, columns) > long:
+        factor = long / max(rows, columns)
+        rows, columns = rows * factor, columns * factor
+    return max(1, int(rows + 0.5)), max(1, int(columns + 0.5))
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:

@@ -110,6 +110,44 @@ def test_the_size_told_is_that_of_the_image(method, height, width, short, long):
     assert resize.image(np.zeros((height, width, 3), np.uint8)).shape == (*resize.size(height, width), 3)
 
 
+def once(height: np.ndarray, width: np.ndarray, short: int, long: int) -> np.ndarray:
+    """mmcv's rescale_size: one factor, sides rounded half up; (n, 2)."""
+    factor = np.minimum(long / np.maximum(height, width), short / np.minimum(height, width))
+    return np.stack([(height * factor + 0.5).astype(int), (width * factor + 0.5).astype(int)], axis=1).clip(1)
+
+
+def twice(height: np.ndarray, width: np.ndarray, short: int, long: int) -> np.ndarray:
+    """detectron2's ResizeShortestEdge.get_output_shape, of many images at once; (n, 2)."""
+    scale = short * 1.0 / np.minimum(height, width)
+    newh = np.where(height < width, short, scale * height)
+    neww = np.where(height < width, scale * width, short)
+    too_long = np.maximum(newh, neww) > long
+    scale = np.where(too_long, long * 1.0 / np.maximum(newh, neww), 1.0)
+    return np.stack([(newh * scale + 0.5).astype(int), (neww * scale + 0.5).astype(int)], axis=1).clip(1)
+
+
+@pytest.mark.parametrize(("short", "long"), [(800, 1333), (640, 1333), (480, 480), (100, 133)])
+def test_pillow_sizes_are_detectron2s_and_bilinear_ones_mmcvs(short, long):
+    """On all sizes to 2000 x 2000 where the two rules differ, all of shape 2:1, and 10,000 others."""
+    side = np.arange(1, 2001)
+    height, width = (grid.ravel() for grid in np.meshgrid(side, side, indexing="ij"))
+    differ = np.flatnonzero((once(height, width, short, long) != twice(height, width, short, long)).any(axis=1))
+    if (short, long) == (800, 1333):
+        assert len(differ) == 552
+    chosen = np.concatenate([differ, np.random.default_rng(0).integers(0, len(height), 10_000)])
+    height, width = np.concatenate([height[chosen], side]), np.concatenate([width[chosen], 2 * side])
+    for method, rule in (("pillow", twice), ("bilinear", once), ("opencv", once)):
+        resize = Resize(short, long, method)
+        sizes = [resize.size(*size) for size in zip(height.tolist(), width.tolist(), strict=True)]
+        assert np.array_equal(sizes, rule(height, width, short, long))
+
+
+def test_an_image_that_detectron2_scales_twice_is_a_pixel_smaller():
+    image = np.zeros((222, 372, 3), np.uint8)
+    assert Resize(800, 1333, "pillow").image(image).shape == (795, 1333, 3)
+    assert Resize(800, 1333, "bilinear").image(image).shape == (796, 1333, 3)
+
+
 @pytest.mark.parametrize(("height", "width"), [(308, 333), (71, 90), (90, 31)])
 def test_tensors_are_resized_as_torchvisions_detectors_do(height, width):
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
