@@ -62,8 +62,9 @@ class MaskHead(nn.Module):
         self.convs = ConvStack(in_channels, [channels] * convs, norm)
         self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
+        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.logits.weight, std=0.001)  # every mask starts undecided, for any number of classes
         for layer in (self.upsample, self.logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.num_classes, self.strides = num_classes, tuple(strides)
         self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
