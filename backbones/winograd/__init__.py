@@ -10,11 +10,9 @@ RoIs of 14x14 cells are covered by F(7x7, 3x3) exactly, where tiles of 4x4 would
 """
 
 import os
-import platform
 import re
 from functools import cache
 from itertools import repeat
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones import cpu
 from backbones.timing import best_seconds
 from backbones.winograd import native, products
 from backbones.winograd.tiles import PLAIN, filter_of, parts
@@ -87,13 +86,12 @@ def _is_known() -> bool:
 
     Asked beside other work, which training is full of, the Zen 4 answers anything from 0.3 to 1.7.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    told = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
     capability = torch.backends.cpu.get_cpu_capability()
-    if "GenuineIntel" in told:
+    if cpu.vendor() == "Intel":
         return capability != "DEFAULT"
-    family_25 = re.search(r"^cpu family\s*: 25$", told, re.MULTILINE) is not None  # Zen 3 and 4, which has AVX-512
-    return "AuthenticAMD" in told and family_25 and capability.startswith("AVX512")
+    # Zen 3 and 4, which has AVX-512
+    family_25 = re.search(r"^cpu family\s*: 25$", cpu.description(), re.MULTILINE) is not None
+    return cpu.vendor() == "AMD" and family_25 and capability.startswith("AVX512")
 
 
 @cache

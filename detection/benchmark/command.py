@@ -94,7 +94,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[320], help="shortest sides of the images")
     parser.add_argument("--batch", type=int, default=2)
     known = ["fp32", "bf16"]
-    pays = known if best_precision("auto") == "bf16-mixed" else known[:1]
+    pays = known if best_precision("auto").precision == "bf16-mixed" else known[:1]
     parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
     parser.add_argument(
         "--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast, channels last"

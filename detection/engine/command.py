@@ -17,8 +17,10 @@ from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from detection.checkpoint import read_checkpoint
 from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations
@@ -27,7 +29,7 @@ from detection.engine.datamodule import CocoDataModule
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
-from detection.engine.precision import best_precision
+from detection.engine.precision import best_precision, precision_of
 from detection.engine.run import (
     RunConfig,
     callbacks,
@@ -198,7 +200,7 @@ class Command(LightningCLI):
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
         accelerator = config.trainer.accelerator if isinstance(config.trainer.accelerator, str) else ""
         if config.trainer.precision is None:
-            config.trainer.precision = best_precision(accelerator)
+            config.trainer.precision = self._precision(accelerator)
         computes_here = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
         if computes_here and self.subcommand != "fit":
             keep_freed_memory()
@@ -213,6 +215,22 @@ class Command(LightningCLI):
             config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
         elif self.subcommand != "fit" and config.model.weights is None:
             raise InputError(f"{self.subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights")
+
+    def _precision(self, accelerator: str) -> str:
+        """Of a run that is resumed the one it has; else what suits this machine."""
+        chosen, kept = best_precision(accelerator), None
+        path = self.config[self.subcommand].get("ckpt_path")
+        if self.subcommand == "fit" and path and Path(path).is_file():
+            with user_input():
+                kept = precision_of(read_checkpoint(path, mmap=True))
+        if kept not in (None, chosen.precision):
+            rank_zero_info(
+                f"Precision {kept}, as in the run that is resumed; this machine alone would take {chosen.precision} "
+                f"({chosen.reason})"
+            )
+        elif self.subcommand == "fit":
+            rank_zero_info(f"Precision {chosen.precision}: {chosen.reason}")
+        return kept or chosen.precision
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -260,6 +260,7 @@ class DetectionModule(LightningModule):
         checkpoint["rcnn"] = describe_model(self.model, self.configs)
         if self.trainer.state.fn == "fit":
             checkpoint["optimizer_config"] = plain(asdict(self._given_optimizer))
+            checkpoint["precision"] = str(self.trainer.precision)
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             mend(checkpoint, data.epoch_is_over)
 
@@ -274,6 +275,9 @@ class DetectionModule(LightningModule):
             if self.trainer.state.fn == "fit":
                 backbone: Any = self.configs["backbone"]
                 check_same_training(checkpoint, plain(asdict(self._given_optimizer)), plain(asdict(backbone)))
+                now = str(self.trainer.precision)
+                if (before := str(checkpoint.get("precision", now))[:40]) != now:
+                    self.print(f"Precision {now}, as given; the run that is resumed was trained in {before} so far")
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

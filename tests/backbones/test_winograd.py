@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backbones import BackboneConfig, build, winograd
+from backbones import BackboneConfig, build, cpu, winograd
 from backbones.conv import Conv2d, how_of
 from backbones.fused import conv_relu, conv_sum_relu
 from backbones.winograd import native, products, tiles
@@ -233,7 +232,7 @@ def test_else_a_processor_that_is_not_known_is_asked_unless_every_bit_counts(
     vendor, family, capability, measured, deterministic, taken, calls, monkeypatch, tmp_path
 ):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n")
-    monkeypatch.setattr(winograd, "Path", lambda path: tmp_path / Path(path).name)
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(winograd, "_is_known", winograd._is_known.__wrapped__)
     monkeypatch.setattr(winograd, "chosen", None)
     monkeypatch.setattr(winograd, "gain", lambda: measured)
