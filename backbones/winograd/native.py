@@ -23,7 +23,7 @@ many numbers lie between matrices."""
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    return compiled.library(Path(__file__).with_name("winograd.c"))
+    return compiled.library(Path(__file__).with_name("winograd.c"), functions=("spread", "gather", "multiply"))
 
 
 def usable(*channels: int) -> bool:

@@ -16,7 +16,8 @@ _CHUNK = 32
 @cache
 def _library() -> ctypes.CDLL | None:
     # A product and a sum that are rounded once would not be NumPy's.
-    return compiled.library(Path(__file__).with_name("pasting.c"), "-ffp-contract=off")
+    source = Path(__file__).with_name("pasting.c")
+    return compiled.library(source, "-ffp-contract=off", functions=("encode", "draw"))
 
 
 def usable() -> bool:
