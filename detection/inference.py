@@ -145,7 +145,7 @@ def predict(
     check_apart({"size": size, "tile": tile is not None, "short_sides": sides, "flip": flip})
     pixels = _pixels(image, model)
     if tile is not None:
-        found = find_in_tiles(model, pixels, tile, size=size)
+        found = find_in_tiles(model, pixels, tile, size=size, threshold=model.box_head.nms_threshold)
     else:
         found = find_in_views(model, [pixels], sides, flip, size)[0]
     return _prediction(model, found, pixels, score_threshold)

@@ -1,7 +1,6 @@
 """Images much larger than a detector was trained on, tile by tile.
 
-A tile cuts objects. A part of one is told from the whole by where it ends: at an inner border of its tile. Tiles
-overlap, so that an object up to the overlap is whole in one of them; larger ones come from a look at the whole image.
+A tile cuts objects. A part of an object is known by where it ends: at an inner border of its tile. X
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from detection.predicting.find import Found, concatenate, find
 BORDER = 3.0
 """Boxes that end so near an inner border, in pixels, may be parts."""
 INSIDE = 0.6
-"""Of two detections of one class the later is dropped if it covers so much of the smaller one."""
+"""A part is dropped if more than this share of its area lies in a detection of its class from another view."""
 
 
 def find_in_tiles(
@@ -27,6 +26,8 @@ def find_in_tiles(
     overlap: float = 0.2,
     batch: int = 4,
     size: tuple[int, int] | None = None,
+    threshold: float = 0.5,
+    across_classes: bool = False,
 ) -> Found:
     """Detections of an image from overlapping tiles and from the whole.
 
@@ -36,6 +37,7 @@ def find_in_tiles(
         overlap: of neighbouring tiles, as a part of the side.
         batch: tiles at a time; bounds the memory.
         size: shortest and longest side that tiles, and the whole, are resized to; the model's ``test_size`` if None.
+        threshold, across_classes: as :func:`merge_tiles` takes them.
 
     Raises:
         ValueError: a side that is no whole number from 32 on, or an overlap outside [0, 0.9].
@@ -55,7 +57,8 @@ def find_in_tiles(
             cut.append(at_inner_border(found.boxes, (top, left), tile.shape[:2], (height, width)))
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             parts.append(found._replace(boxes=found.boxes + offset))
-    return merge_tiles(concatenate(parts), torch.cat(cut))
+    views = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.scores) for part in parts]))
+    return merge_tiles(concatenate(parts), torch.cat(cut), views, threshold, across_classes)
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:
@@ -81,20 +84,65 @@ def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int],
     return ends
 
 
-def merge_tiles(found: Found, cut: Tensor) -> Found:
-    """Whole objects first, then parts, each by falling score; what lies in an earlier one of its class is dropped."""
-    order = torch.argsort(found.scores, descending=True, stable=True)
-    order = order[torch.argsort(cut[order].int(), stable=True)]
-    found = found.take(order)
-    area = box_ops.area(found.boxes)
+def merge_tiles(
+    found: Found, cut: Tensor, views: Tensor | None = None, threshold: float = 0.5, across_classes: bool = False
+) -> Found:
+    """Detections of several views of one image as one, where a view is a tile or the whole image.
+
+    Whole objects come first, by falling score, then parts, the largest first. A detection that stays drops later ones
+    of its class, and of other views only, as the model's own suppression has compared those of one view:
+
+    - a duplicate, whose IoU is above the threshold;
+    - a part that lies in it by more than INSIDE of the part's area.
+
+    So a whole object in a larger one stays. Two objects of one view that overlap above the threshold stay, too: of the
+    two only the one that is more like a detection elsewhere is its duplicate.
+
+    Args:
+        cut: (n,) bool: parts, which end at an inner border of their tile.
+        views: (n,) int64: in which view each detection was found; each in its own if None.
+        threshold: IoU.
+        across_classes: duplicates may have different classes.
+
+    Returns:
+        What stays, by falling score.
+    """
+    order = _wholes_then_parts(found, cut)
+    found, cut = found.take(order), cut[order]
+    views = order if views is None else views[order]
     keep = torch.ones(len(order), dtype=torch.bool)
     for k in range(len(order)):
         if not keep[k]:
             continue
-        low = torch.maximum(found.boxes[k, :2], found.boxes[k + 1 :, :2])
-        high = torch.minimum(found.boxes[k, 2:], found.boxes[k + 1 :, 2:])
-        shared = (high - low).clamp(min=0).prod(dim=1)
-        inside = shared > INSIDE * torch.minimum(area[k], area[k + 1 :]).clamp(min=1e-9)
-        keep[k + 1 :] &= ~(inside & (found.labels[k + 1 :] == found.labels[k]))
+        overlap = box_ops.iou(found.boxes[k, None], found.boxes)[0]
+        inside = box_ops.intersection_over_area(found.boxes, found.boxes[k, None])[:, 0] > INSIDE
+        own_class = found.labels == found.labels[k]
+        other = views != views[k]
+        alike = other & (overlap > threshold) & (own_class | across_classes)
+        dropped = _most_alike(alike, overlap, found.boxes, views, threshold) | (other & own_class & cut & inside)
+        keep[k + 1 :] &= ~dropped[k + 1 :]
     found = found.take(keep)
     return found.take(torch.argsort(found.scores, descending=True, stable=True))
+
+
+def _wholes_then_parts(found: Found, cut: Tensor) -> Tensor:
+    """(n,) int64: the order in which :func:`merge_tiles` goes through the detections."""
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    size = torch.where(cut, box_ops.area(found.boxes), torch.inf)
+    return order[torch.argsort(size[order], descending=True, stable=True)]
+
+
+def _most_alike(alike: Tensor, overlap: Tensor, boxes: Tensor, views: Tensor, threshold: float) -> Tensor:
+    """Without the neighbours of duplicates: where two of one view overlap, the more similar one is the duplicate.
+
+    Args:
+        alike: (n,) bool.
+        overlap: (n,) IoU with the detection that they are like.
+    """
+    index = alike.nonzero().squeeze(1)
+    if len(index) > 1:
+        better = overlap[index] > overlap[index, None]
+        together = (views[index] == views[index, None]) & (box_ops.iou(boxes[index], boxes[index]) > threshold)
+        alike = alike.clone()
+        alike[index] = ~(better & together).any(dim=1)
+    return alike

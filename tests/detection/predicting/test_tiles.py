@@ -1,4 +1,6 @@
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from detection.predicting import tiles
 from detection.predicting.find import Found
 from detection.predicting.tiles import at_inner_border, find_in_tiles, merge_tiles, starts
+
+COCO = Path(__file__).parents[4] / "shared/data/coco_mini"
 
 
 @given(st.integers(1, 5000), st.integers(32, 1500), st.floats(0, 0.9))
@@ -93,3 +97,152 @@ def test_a_small_image_is_looked_at_once(tiny_model, pixels, monkeypatch):
     assert calls == [1]
     with pytest.raises(ValueError, match="overlap"):
         find_in_tiles(tiny_model, pixels, side=64, overlap=1.0)
+
+
+def find_perfectly(monkeypatch, boxes, labels, size, side, scores=None, **options):
+    """Merge what a perfect detector says of each tile and of the whole: the visible part of every object.
+
+    The mask of object i is filled with i / 1000.
+
+    Args:
+        boxes: (n, 4) XYXY.
+        size: height, width of the image.
+    """
+    rows, columns = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
+    image = np.stack([columns, rows, rows], axis=2).astype(np.uint16)  # a tile's first pixel names its place
+    every = torch.as_tensor(np.asarray(boxes), dtype=torch.float64).reshape(-1, 4)
+    scores = torch.full((len(every),), 0.9) if scores is None else torch.as_tensor(scores)
+
+    def look(model, images, size=None):
+        for tile in images:
+            left, top = tile[0, 0, :2].tolist()
+            low, high = torch.tensor([left, top] * 2), torch.tensor([left + tile.shape[1], top + tile.shape[0]] * 2)
+            seen = every.clamp(low, high) - low
+            index = (seen[:, 2:] - seen[:, :2]).amin(dim=1).gt(0).nonzero().squeeze(1)
+            masks = (index / 1000).float()[:, None, None].expand(-1, 2, 2)
+            yield Found(seen[index], scores[index], torch.as_tensor(labels)[index], masks)
+
+    monkeypatch.setattr(tiles, "find", lambda *arguments: list(look(*arguments)))
+    return find_in_tiles(None, image, side, **options)  # type: ignore[arg-type]
+
+
+def assert_each_once(found, boxes, labels):
+    """Every object is found, nothing else is, and each detection has the mask of its object."""
+    truth = [(*box, label) for box, label in zip(np.asarray(boxes, float).tolist(), labels, strict=True)]
+    assert sorted(truth) == sorted(zip(*found.boxes.T.tolist(), found.labels.tolist(), strict=True))
+    for box, label, mask in zip(found.boxes.tolist(), found.labels.tolist(), found.masks, strict=True):
+        assert truth[round(mask[0, 0].item() * 1000)] == (*box, label)
+
+
+NESTED = [[100, 100, 900, 900], [300, 300, 360, 360], [600, 600, 650, 660]]
+
+
+@pytest.mark.parametrize("scores", [[0.99, 0.95, 0.9], [0.8, 0.99, 0.9]])
+def test_whole_objects_in_a_larger_one_stay(scores):
+    found = merge_tiles(as_found(NESTED, scores), torch.zeros(3, dtype=torch.bool))
+    assert sorted(found.boxes.tolist()) == NESTED
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.8], [0.8, 0.9]])
+def test_one_object_seen_whole_in_two_tiles_is_found_once(scores):
+    found = merge_tiles(as_found([[0, 0, 20, 20], [1, 0, 21, 20]], scores), torch.zeros(2, dtype=torch.bool))
+    assert found.scores.tolist() == pytest.approx([0.9])
+
+
+def test_a_part_is_never_lost_to_a_small_object_in_it():
+    """The larger object is whole nowhere: its part must not vanish, as the whole small one lies in it."""
+    found = merge_tiles(as_found([[0, 0, 100, 100], [40, 40, 60, 60]], [0.6, 0.9]), torch.tensor([True, False]))
+    assert sorted(found.boxes.tolist()) == [[0, 0, 100, 100], [40, 40, 60, 60]]
+
+
+@pytest.mark.parametrize("cut", [[False, True], [True, True]])
+def test_detections_of_one_view_drop_nothing_of_each_other(cut):
+    boxes = [[0, 0, 100, 100], [0, 0, 80, 100]]
+    assert len(merge_tiles(as_found(boxes, [0.9, 0.8]), torch.tensor(cut), torch.tensor([0, 0])).scores) == 2
+    twins = merge_tiles(as_found(boxes[:1] * 2, [0.9, 0.8]), torch.tensor([False, False]), torch.tensor([0, 0]))
+    assert len(twins.scores) == 2
+
+
+def test_a_part_that_was_seen_too_large_is_dropped_as_a_duplicate():
+    """IoU and share of the part are both 0.55: more than the threshold, less than INSIDE."""
+    found = merge_tiles(as_found([[0, 0, 55, 100], [0, 0, 100, 100]], [0.6, 0.9]), torch.tensor([False, True]))
+    assert found.boxes.tolist() == [[0, 0, 55, 100]]
+
+
+def test_two_that_hardly_overlap_are_both_duplicates_of_one():
+    """IoU 0.7 and 0.6 with the first, 0.3 with each other: usual suppression."""
+    boxes = [[0, 0, 100, 10], [0, 0, 70, 10], [40, 0, 100, 10]]
+    found = merge_tiles(as_found(boxes, [0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.bool), torch.tensor([0, 1, 1]))
+    assert found.boxes.tolist() == boxes[:1]
+
+
+def test_of_parts_the_largest_stays():
+    boxes = [[0, 0, 30, 40], [0, 0, 100, 40], [10, 0, 60, 40]]
+    found = merge_tiles(as_found(boxes, [0.9, 0.5, 0.8]), torch.ones(3, dtype=torch.bool))
+    assert found.boxes.tolist() == [[0, 0, 100, 40]]
+
+
+@pytest.mark.parametrize("views", [[0, 0, 1, 1], [0, 1, 0, 1]])
+def test_two_objects_that_one_view_tells_apart_are_two(views):
+    """IoU 90 / 110 between neighbours; the two views see both, and the scores may come in any order."""
+    boxes = [[0, 0, 100, 10], [10, 0, 110, 10], [0, 0, 100, 10], [10, 0, 110, 10]]
+    if views == [0, 1, 0, 1]:
+        boxes = [boxes[k] for k in (0, 0, 1, 1)]
+    for scores in itertools.permutations([0.9, 0.8, 0.7, 0.6]):
+        found = merge_tiles(as_found(boxes, scores), torch.zeros(4, dtype=torch.bool), torch.tensor(views))
+        assert sorted(found.boxes.tolist()) == [[0, 0, 100, 10], [10, 0, 110, 10]]
+
+
+def test_duplicates_across_classes_are_one_where_asked():
+    found = as_found([[0, 0, 20, 20], [1, 0, 21, 20]], [0.8, 0.9], [0, 1])
+    whole = torch.zeros(2, dtype=torch.bool)
+    assert len(merge_tiles(found, whole).scores) == 2
+    assert merge_tiles(found, whole, across_classes=True).labels.tolist() == [1]
+
+
+MADE = {
+    "nested": NESTED,
+    "nested, and cut by borders": [[0, 0, 1000, 1000], [190, 190, 215, 215], [380, 500, 420, 540], [195, 0, 205, 9]],
+    "overlapping": [[100, 100, 160, 160], [110, 110, 170, 170], [105, 95, 168, 155], [100, 100, 160, 150]],
+    "larger than a tile": [[10, 20, 990, 980], [30, 10, 700, 900], [500, 0, 520, 1000]],
+    "at the edges": [[0, 0, 30, 30], [970, 970, 1000, 1000], [0, 970, 30, 1000], [0, 400, 1000, 430]],
+    "ending at borders of tiles": [[200, 200, 256, 256], [204, 204, 230, 230], [256, 256, 300, 300], [0, 0, 256, 256]],
+}
+
+
+@pytest.mark.parametrize("masks", list(MADE.values()), ids=list(MADE))
+@pytest.mark.parametrize("side", [100, 256, 600])
+def test_perfect_detections_are_all_kept_once(monkeypatch, masks, side):
+    for seed in range(3):
+        scores = np.random.default_rng(seed).uniform(0.5, 1, len(masks)).astype(np.float32)
+        found = find_perfectly(monkeypatch, masks, [0] * len(masks), (1000, 1000), side, scores)
+        assert_each_once(found, masks, [0] * len(masks))
+
+
+def test_many_objects_of_all_sizes_are_all_kept_once(monkeypatch):
+    generator = np.random.default_rng(0)
+    for seed in range(5):
+        corner, size = generator.integers(0, 700, (80, 2)), np.exp(generator.uniform(1, 6.5, (80, 2))).astype(int)
+        boxes = np.concatenate([corner, np.minimum(corner + size, 800)], axis=1)
+        boxes = np.unique(boxes, axis=0)
+        labels = generator.integers(0, 2, len(boxes)).tolist()
+        scores = generator.uniform(0.5, 1, len(boxes)).astype(np.float32)
+        found = find_perfectly(monkeypatch, boxes, labels, (800, 800), (100, 200, 333, 500, 700)[seed], scores)
+        assert_each_once(found, boxes, labels)
+
+
+@pytest.mark.skipif(not COCO.is_dir(), reason="the data set coco_mini is not there")
+@pytest.mark.parametrize("side", [160, 320])
+def test_no_object_of_coco_is_lost(monkeypatch, side):
+    content = json.loads((COCO / "annotations/instances_val2017.json").read_text())
+    owned: dict[int, list] = {image["id"]: [] for image in content["images"]}
+    for one in content["annotations"]:
+        if not one["iscrowd"]:
+            owned[one["image_id"]].append(one)
+    assert sum(map(len, owned.values())) > 500
+    for image in content["images"]:
+        boxes = np.array([one["bbox"] for one in owned[image["id"]]]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = [one["category_id"] for one in owned[image["id"]]]
+        found = find_perfectly(monkeypatch, boxes, labels, (image["height"], image["width"]), side)
+        assert_each_once(found, boxes, labels)
