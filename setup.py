@@ -48,7 +48,7 @@ setup(
         "fast": FAST,
         "timm": ["timm>=1.0"],
         "tensorboard": ["tensorboard"],
-        "tiff": TIFF,
+        "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "plot": PLOT,
         "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },

@@ -3,14 +3,17 @@
 import io
 import os
 import stat
-import struct
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from detection.data.bands import bands_size, has_bands, is_tiff, read_bands
+from detection.data.bands import has_bands, npy_size, read_bands
+from detection.data.errors import ImageError
+from detection.data.header import GIF, JPEG, PNG, jpeg_frame, safe_to_decode, stored_size
+from detection.data.tiff import is_tiff
 from detection.structures import Depth
 
 MAX_PIXELS = 178_956_970
@@ -19,8 +22,9 @@ MAX_PIXELS = 178_956_970
 # What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# JPEG and PNG straight to RGB, as turning the channels round afterwards costs a third of the decoding; but of a TIFF of
-# 16 bits, OpenCV would return memory that was never written.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd fields that no pixel depends on
+
+# JPEG and PNG straight to RGB, as turning the channels round afterwards costs a third of the decoding.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
 _BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
@@ -57,22 +61,22 @@ def read_image(
     """
     path = Path(path)
     data = read_bytes(path)
-    if has_bands(data, channels):
-        bands = read_bands(path, data, channels, max_pixels)
-        if size is not None and bands.shape[:2] != tuple(size):
-            raise _other_size(path, bands, size)
-        return to_depth(bands, depth, path)
-    check_whole(path, data, max_pixels)
+    if has_bands(data):
+        bands, turn = read_bands(path, data, channels, max_pixels)
+        return to_depth(_settled(path, bands, turn, size), depth, path)
+    data = check_whole(path, data, max_pixels)
+    if data.startswith(GIF) and channels in (1, 3):
+        return to_depth(_settled(path, _by_pillow(path, data, channels), 1, size), depth, path)
     buffer = np.frombuffer(data, dtype=np.uint8)
     reduces = reduce > 1 and (channels, depth) == (3, 8)
-    if reduces and size is not None and data.startswith(_JPEG) and _jpeg_frame(data)[0] == tuple(size):
+    if reduces and size is not None and data.startswith(JPEG) and jpeg_frame(data)[0] == tuple(size):
         sides = -(-size[0] // reduce), -(-size[1] // reduce)
         # Sides that differ, but not when reduced, would not tell whether OpenCV has followed EXIF.
         told = size[0] == size[1] or sides[0] != sides[1]
         draft = cv2.imdecode(buffer, _REDUCED[reduce]) if told else None
         if draft is not None and draft.shape[:2] == sides:
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
-    colours = _RGB if data.startswith((_JPEG, _PNG)) else _BGR
+    colours = _RGB if data.startswith((JPEG, PNG)) else _BGR
     flags = {1: _GRAY, 3: colours}.get(channels, cv2.IMREAD_UNCHANGED)
     image = _decode(path, buffer, flags)
     if image is None:
@@ -104,8 +108,13 @@ def to_depth(image: np.ndarray, depth: Depth, path: str | Path = "image") -> np.
         raise ValueError(f"{path}: has {image.dtype} pixels; save it with 8 or 16 bits per channel")
     if image.dtype == np.uint8:
         return image if depth == 8 else image.astype(np.uint16) * 257
+    if depth == 16:
+        return image
     # 65535 / 255 = 257: white stays white, where dropping the high byte would saturate.
-    return image if depth == 16 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    small = np.empty(image.shape, dtype=np.uint8)
+    for top in range(0, len(image), 256):  # the numbers in between take four times the memory
+        small[top : top + 256] = (image[top : top + 256].astype(np.uint32) + 128) // 257
+    return small
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -116,7 +125,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     start = read_bytes(path, most=1 << 20)
-    # The header of a TIFF may stand at its end.
+    # The header of a TIFF may be at its end.
     return _header_size(path, read_bytes(path) if is_tiff(start) else start)
 
 
@@ -157,8 +166,11 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
     return data
 
 
-def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse what OpenCV would decode all the same: cut files come out grey, claims of gigapixels fill the memory.
+def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Reject what OpenCV would decode all the same: cut files come out gray, claims of gigapixels fill the memory.
+
+    Returns:
+        The bytes to decode; of a PNG without the words and profiles in it.
 
     Raises:
         ValueError: with the path.
@@ -168,14 +180,10 @@ def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
         raise ValueError(
             f"{path}: claims {width} x {height} pixels, more than {max_pixels}; scale it down, or raise data.max_pixels"
         )
-    if data.startswith(_PNG) and not _png_ends(data):
-        raise ValueError(f"{path}: the PNG is cut short; copy it again")
-    # Whatever comes before the scan, such as a thumbnail, may have an end marker of its own.
-    if data.startswith(_JPEG) and data.rfind(b"\xff\xd9", _jpeg_frame(data)[1]) < 0:
-        raise ValueError(f"{path}: the JPEG is cut short; copy it again")
-
-
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+    try:
+        return safe_to_decode(data)
+    except ImageError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _other_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> ValueError:
@@ -195,52 +203,37 @@ def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray | None:
 
 def _header_size(path: Path, data: bytes) -> tuple[int, int]:
     """Height, width of the stored pixels."""
-    size = None
-    if data.startswith(_PNG):
-        if data[12:16] == b"IHDR" and len(data) >= 24:
-            width, height = struct.unpack(">II", data[16:24])
-            size = height, width
-    elif data.startswith(_JPEG):
-        size = _jpeg_frame(data)[0]
-    elif (bands := bands_size(data)) is not None:
-        size = bands
-    else:
-        try:
-            with Image.open(io.BytesIO(data)) as image:  # reads the header only
-                size = image.height, image.width
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"{path}: {error}; scale it down") from error
-        except Exception:  # Pillow's readers raise anything on a broken header
-            size = None
-    if size is None or min(size) < 1:
+    size = npy_size(data) if has_bands(data) and not is_tiff(data) else stored_size(data)
+    if size is None:
         raise ValueError(f"{path}: is not an image, or its header is broken; replace the file or remove its entry")
     return size
 
 
-def _jpeg_frame(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Height, width from the frame header, and where the scan begins."""
-    size, position = None, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fills up
-            position += 1
-            continue
-        if marker == 0xDA:
-            return size, position
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 9 <= len(data):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            size = height, width
-        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD8
-        position += 2 + (struct.unpack(">H", data[position + 2 : position + 4])[0] if has_length else 0)
-    return size, len(data)
+def _settled(path: Path, stored: np.ndarray, turn: int, size: tuple[int, int] | None) -> np.ndarray:
+    """The image as EXIF wants it to be turned, or as stored where only that has the size."""
+    image = turned(stored, turn)
+    if size is None or image.shape[:2] == tuple(size):
+        return image
+    if stored.shape[:2] == tuple(size):
+        return stored
+    raise _other_size(path, image, size)
 
 
-def _png_ends(data: bytes) -> bool:
-    """Whether all chunks are there."""
-    position = len(_PNG)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
-        position += 12 + length
-        if kind == b"IEND":
-            return position <= len(data)
-    return False
+def turned(image: np.ndarray, turn: int) -> np.ndarray:
+    """The stored image (H, W, channels) as EXIF's orientation, 1 to 8, wants it to be shown."""
+    if turn >= 5:
+        image = image.swapaxes(0, 1)
+    if turn in (3, 4, 7, 8):
+        image = image[::-1]
+    if turn in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _by_pillow(path: Path, data: bytes, channels: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except Exception as error:  # Pillow's readers raise anything on damage
+        raise ValueError(f"{path}: cannot be decoded ({str(error)[:80]}); replace the file") from error
+    return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -103,7 +103,7 @@ class CocoDataModule(LightningDataModule):
             allow_outside_root: Follow file names that lead out of the image folder.
             bad_images: So many training images may be unreadable: the next one takes the place of such a one.
             channels: Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what
-                the files have (PNG, .npy, TIFF with tifffile installed).
+                the files have (PNG, .npy, TIFF).
             depth: Bits per channel that the model sees, 8 or 16.
             resize_on_device: Leave the resizing and mirroring of training images to the device, where the workers are
                 the limit.

@@ -62,7 +62,7 @@ class Pictures:
     @staticmethod
     def _read_bands(path: Path) -> np.ndarray | None:
         try:
-            return read_bands(path, read_bytes(path), None, MAX_PIXELS)
+            return read_bands(path, read_bytes(path), None, MAX_PIXELS)[0]
         except ValueError:
             return None
 
