@@ -1,10 +1,11 @@
 """``tools/browse.py``: a data set as its files have it, and as the detector will see it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
-from detection.ops.pasting import paste_masks
+from detection.ops.pasting import encode_masks
 from detection.predicting.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url
@@ -60,9 +61,7 @@ def look(dataset: CocoDataset, index: int, views: int) -> Seen:
 def draw_scene(scene: Scene, names: Sequence[str]) -> np.ndarray:
     """Boxes, and masks as the file has them."""
     height, width = scene.image.shape[:2]
-    masks = np.zeros((len(scene.boxes), height, width), dtype=bool)
-    for k, segmentation in enumerate(scene.segmentations):
-        masks[k] = _fill(segmentation, height, width)
+    masks = [_rle(segmentation, height, width) for segmentation in scene.segmentations]
     return draw(scene.image, scene.boxes, scene.labels, None, masks, names)
 
 
@@ -72,7 +71,7 @@ def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
     masks = None
     if sample.masks is not None:
         known = torch.from_numpy((sample.masks == 1).astype(np.float32))
-        masks = np.asarray(paste_masks(known, torch.from_numpy(sample.boxes), *image.shape[:2]))
+        masks = encode_masks(known, torch.from_numpy(sample.boxes), *image.shape[:2])
     return draw(image, sample.boxes, sample.labels, None, masks, names)
 
 
@@ -131,17 +130,21 @@ def _chosen(dataset: CocoDataset, options: argparse.Namespace) -> list[int]:
     return [number[id] for id in options.ids]
 
 
-def _fill(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+def _rle(segmentation: Segmentation, height: int, width: int) -> Mapping[str, Any]:
+    """A COCO RLE of the image's size."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, dict):
-        mask = np.asarray(coco_mask.decode(segmentation), dtype=np.uint8)
+        if tuple(segmentation["size"]) == (height, width):
+            return segmentation
         # A large JPEG may have been decoded at a half of its size, or less.
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        mask = np.asarray(coco_mask.decode(segmentation), dtype=np.uint8)
+        small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        return coco_mask.encode(np.asfortranarray(small))  # type: ignore[no-any-return]
     polygons = [np.asarray(polygon, dtype=np.float64).ravel().tolist() for polygon in segmentation or ()]
     if not polygons:
-        return np.zeros((height, width), dtype=bool)
-    return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))), dtype=bool)
+        return {"size": [height, width], "counts": [height * width]}
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))  # type: ignore[no-any-return]
 
 
 def _write(path: Path, pictures: Sequence[np.ndarray]) -> None:

@@ -17,6 +17,7 @@ from detection.convert.pretrained import load_pretrained
 from detection.data.image import read_image, to_depth
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
+from detection.ops.masks import rle_to_patch
 from detection.predicting.find import Found, encoded, find, find_in_views
 from detection.predicting.options import check_apart
 from detection.predicting.tiles import find_in_tiles
@@ -44,7 +45,7 @@ class Prediction:
 
     @cached_property
     def masks(self) -> np.ndarray | None:
-        """(n, H, W) bool; None without a mask head. Drawn when first asked for."""
+        """(n, H, W) bool; None without a mask head. Drawn when first asked for; ``rles`` takes far less memory."""
         if self.rles is None:
             return None
         masks = np.zeros((len(self), *self.size), dtype=bool)
@@ -91,8 +92,8 @@ class Prediction:
             box = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
             one: dict[str, Any] = {"label": self.name(i), "bounding_box": box, "confidence": float(self.scores[i])}
             if self.rles is not None:
-                left, top = int(np.floor(x0)), int(np.floor(y0))
-                one["mask"] = self.mask(i)[top : int(np.ceil(y1)), left : int(np.ceil(x1))]
+                left, top, right, bottom = (int(v) for v in (np.floor(x0), np.floor(y0), np.ceil(x1), np.ceil(y1)))
+                one["mask"] = rle_to_patch(self.rles[i]).window(top, left, bottom - top, right - left)
             found.append(one)
         return found
 

@@ -3,11 +3,14 @@
 Images: (H, W, 3) uint8 RGB.  n objects.  Boxes: XYXY in pixels of the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
+
+from detection.ops.masks import Patch, bitmap_to_patch, rle_to_patch
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
 SHORTEST = 640
@@ -36,7 +39,7 @@ def draw(
     boxes: np.ndarray,
     labels: np.ndarray,
     scores: np.ndarray | None,
-    masks: np.ndarray | None,
+    masks: np.ndarray | Sequence[Mapping[str, Any]] | None,
     names: Sequence[str],
 ) -> np.ndarray:
     """Draw objects into a copy of an image.
@@ -50,10 +53,14 @@ def draw(
         boxes: (n, 4); what is not finite is left out.
         labels: (n,) into ``names``; negative ones (padding) are left out.
         scores: (n,), or None for ground truth.
-        masks: (n, H, W) bool, or None.
+        masks: n COCO RLEs of the image's size, each of which is decoded alone and in its box; or (n, H, W) bool; or
+            None.
 
     Returns:
         (kH, kW, 3) uint8 with a whole k >= 1, above 1 for an image smaller than SHORTEST.
+
+    Raises:
+        ValueError: a mask of another size than the image.
     """
     enlarge = max(1, -(-SHORTEST // max(image.shape[:2])))
     picture = np.ascontiguousarray(as_rgb(image))
@@ -74,7 +81,7 @@ def draw(
 
     for i in reversed(paint):
         if masks is not None:
-            _draw_mask(picture, masks[i], paint[i], enlarge, line)
+            _draw_mask(picture, _patch(masks[i], image.shape), paint[i], enlarge, line)
     for i in reversed(paint):
         cv2.rectangle(picture, corners[i][:2], corners[i][2:], paint[i], line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
@@ -136,22 +143,31 @@ def _clipped(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, i
     return x0, y0, x1, y1
 
 
-def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: Color, enlarge: int, line: int) -> None:
+def _patch(mask: np.ndarray | Mapping[str, Any], shape: Sequence[int]) -> Patch:
+    size = mask["size"] if isinstance(mask, Mapping) else mask.shape
+    if tuple(size) != tuple(shape[:2]):
+        raise ValueError(f"a mask of {tuple(size)} pixels does not fit an image of {tuple(shape[:2])}")
+    return rle_to_patch(mask) if isinstance(mask, Mapping) else bitmap_to_patch(mask)
+
+
+def _draw_mask(picture: np.ndarray, mask: Patch, color: Color, enlarge: int, line: int) -> None:
     """Tint the pixels of a mask and trace its outline, in place."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    if not mask.pixels.size:
         return
-    # A margin of a pixel, so that an enlarged outline is not cut off.
-    top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
-    crop = mask[top : rows[-1] + 2, left : columns[-1] + 2].astype(np.uint8)
+    # A margin of a pixel where the image has one, so that an enlarged outline is not cut off.
+    height, width = (side // enlarge for side in picture.shape[:2])
+    rows, columns = mask.place
+    before, after = (int(rows.start > 0), int(columns.start > 0)), (int(rows.stop < height), int(columns.stop < width))
+    crop = np.pad(np.ascontiguousarray(mask.pixels), list(zip(before, after, strict=True))).view(np.uint8)
+    top, left = mask.top - before[0], mask.left - before[1]
     if enlarge > 1:
         smooth = cv2.resize(crop * 255, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_LINEAR)
         crop = (smooth >= 128).astype(np.uint8)
     top, left = top * enlarge, left * enlarge
     region = picture[top : top + crop.shape[0], left : left + crop.shape[1]]
-    inside = crop.astype(bool)
-    region[inside] = np.rint(0.6 * region[inside] + 0.4 * np.array(color)).astype(np.uint8)
-    outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(int(left), int(top)))
+    tint = np.rint(0.6 * np.arange(256)[:, None] + 0.4 * np.array(color)).astype(np.uint8)
+    np.copyto(region, cv2.LUT(region, tint[None]), where=crop.astype(bool)[..., None])
+    outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     # Lighter than the box, so that neighbours of one class stay apart.
     cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
 

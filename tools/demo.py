@@ -90,11 +90,11 @@ def write_pictures(data: Path, folder: Path, num: int = 12) -> None:
         corners = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         labels = np.array([model.categories.label(a["category_id"]) for a in annotations], np.int64)
-        masks = np.array([coco.annToMask(a) for a in annotations], bool).reshape(-1, *pixels.shape[:2])
+        masks = [coco.annToRLE(a) for a in annotations]
         found = predict(model, path)
         names = model.categories.names
         truth = draw(pixels, corners, labels, None, masks, names)
-        prediction = draw(pixels, found.boxes, found.labels, found.scores, found.masks, names)
+        prediction = draw(pixels, found.boxes, found.labels, found.scores, found.rles, names)
         pairs.append(side_by_side(truth, prediction))
         cv2.imwrite(str(folder / f"{path.stem}.jpg"), pairs[-1][..., ::-1])
     cv2.imwrite(str(folder.with_suffix(".jpg")), sheet(pairs)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from detection.ops.pasting import paste_masks
+from detection.ops.pasting import encode_masks
 from detection.structures import IGNORE, Batch, Detections
 from detection.visualize import as_rgb, draw, side_by_side
 
@@ -101,9 +101,9 @@ def _draw(
 ) -> np.ndarray:
     height, width = image.shape[:2]
     boxes = boxes.float().cpu()
-    full = None if masks is None else np.asarray(paste_masks(masks.float().cpu(), boxes, height, width))
+    rles = None if masks is None else encode_masks(masks.float().cpu(), boxes, height, width)
     score = None if scores is None else scores.float().cpu().numpy()
-    return draw(image, boxes.numpy(), labels.cpu().numpy(), score, full, names)
+    return draw(image, boxes.numpy(), labels.cpu().numpy(), score, rles, names)
 
 
 def _write(path: Path, pictures: list[np.ndarray], columns: int = 2, longest: int = 4000) -> None:

@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 
 from detection.inference import Prediction
+from detection.ops.masks import mask_areas, rle_to_patch
 from detection.visualize import draw
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
+MOST_MASKS = 2**16 - 1
+"""Objects that the numbers of a 16-bit picture tell apart."""
 
 
 class Writer:
@@ -48,16 +51,17 @@ class Writer:
             pixels: Any = ""
             if found.rles is not None:
                 result["segmentation"] = found.rles[i]
-                pixels = int(found.mask(i).sum()) if "csv" in self._kinds else ""
-            self._results.append(result)
-            self._rows.append(
-                [name, "" if frame is None else frame, found.name(i), label, score, x0, y0, x1, y1, pixels]
-            )
+                pixels = int(mask_areas(found.rles[i : i + 1])[0])
+            if "json" in self._kinds:
+                self._results.append(result)
+            if "csv" in self._kinds:
+                place = [name, "" if frame is None else frame]
+                self._rows.append([*place, found.name(i), label, score, x0, y0, x1, y1, pixels])
         if "masks" in self._kinds and found.rles is not None and frame is None:
-            self._write_masks(name, found)
+            self._write_masks(name, found.size, found.rles)
         if "pictures" not in self._kinds:
             return None
-        picture = draw(image, found.boxes, found.labels, found.scores, found.masks, self._names)
+        picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
         if frame is None:
             _write(self.path(name, ".jpg"), picture)
         return picture
@@ -88,11 +92,17 @@ class Writer:
         """Which image id is which file: a COCO file without annotations."""
         return {"images": self._images, "categories": categories, "annotations": []}
 
-    def _write_masks(self, name: str, found: Prediction) -> None:
+    def _write_masks(self, name: str, size: tuple[int, int], rles: Sequence[dict[str, Any]]) -> None:
         """One 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
-        numbered = np.zeros(found.size, dtype=np.uint16)
-        for i in reversed(range(len(found))):
-            numbered[found.mask(i)] = i + 1
+        if len(rles) > MOST_MASKS:
+            raise ValueError(
+                f"{name}: a PNG of masks has numbers for {MOST_MASKS} objects, not for {len(rles)}; raise --score, or "
+                "take --save json"
+            )
+        numbered = np.zeros(size, dtype=np.uint16)
+        for i in reversed(range(len(rles))):
+            patch = rle_to_patch(rles[i])
+            numbered[patch.place][patch.pixels] = i + 1
         _write(self.path(name, ".masks.png"), numbered)
 
 

@@ -1,6 +1,8 @@
 """Images much larger than a detector was trained on, tile by tile.
 
-A tile cuts objects. A part of an object is known by where it ends: at an inner border of its tile. X
+A tile cuts objects. A part of an object is known by where it ends: at an inner border of its tile. Tiles
+overlap: an object that is no larger than the overlap is whole in one of them; a look at the whole image finds larger
+ones.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Pictures of a report: truth beside prediction, and detections that the annotations may lack."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,7 @@ class Pictures:
         height, width = image.shape[:2]
         masks = None
         if self._iou_type == "segm":
-            masks = np.zeros((len(objects), height, width), dtype=bool)
-            for k, one in enumerate(objects):
-                masks[k] = _mask(one["segmentation"], height, width)
+            masks = [_rle(one["segmentation"], height, width) for one in objects]
         boxes = np.array([_box(one) for one in objects], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label[one["category_id"]] for one in objects], dtype=int)
@@ -97,13 +95,12 @@ def _by_image(objects: Any) -> dict[int, list[dict[str, Any]]]:
     return images
 
 
-def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    rle = coco_mask.merge(segmentation) if isinstance(segmentation, list) else segmentation
-    if tuple(rle["size"]) != (height, width):  # the file has another orientation than the annotations
-        return np.zeros((height, width), dtype=bool)
-    return np.asarray(coco_mask.decode(rle), dtype=bool)
+def _rle(segmentation: Any, height: int, width: int) -> Mapping[str, Any]:
+    """A COCO RLE of the image's size; empty where the file has another orientation than the annotations."""
+    if isinstance(segmentation, list):
+        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    fits = tuple(segmentation["size"]) == (height, width)
+    return segmentation if fits else {"size": [height, width], "counts": [height * width]}
 
 
 def _box(one: dict[str, Any]) -> list[float]:

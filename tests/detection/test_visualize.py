@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
+from detection import visualize
 from detection.visualize import SHORTEST, draw, palette, side_by_side
 
 GRAY = np.full((700, 900, 3), 128, dtype=np.uint8)
@@ -106,3 +108,42 @@ def test_side_by_side() -> None:
     assert not picture[-100:, :200].any()
     assert picture[:20, :200].min() < 100  # the caption
     assert side_by_side(left[:, :3], right, ("a caption wider than its picture", "")).ndim == 3
+
+
+def draw_whole(picture, mask, color, enlarge, line):  # type: ignore[no-untyped-def]
+    """A mask drawn over the whole picture, in place: every pixel is tinted, every outline is traced."""
+    large = mask.astype(np.uint8)
+    if enlarge > 1:
+        large = (cv2.resize(large * 255, None, fx=enlarge, fy=enlarge) >= 128).astype(np.uint8)
+    for y, x in zip(*np.nonzero(large), strict=True):
+        picture[y, x] = np.rint(0.6 * picture[y, x] + 0.4 * np.array(color))
+    outlines, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (700, 641)])
+@pytest.mark.parametrize("form", ["rle", "bitmap"])
+def test_masks_drawn_in_their_boxes_are_those_drawn_over_the_whole(height, width, form, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (height, width, 3), np.uint8)
+    blobs = cv2.GaussianBlur(random.normal(size=(height, width, 6)).astype(np.float32), (0, 0), 4)
+    masks = (blobs > 0.03).transpose(2, 0, 1)
+    masks[0, 8:, :] = False  # at a border
+    masks[1, :, : width // 2] = False
+    masks[2] = False
+    masks[2, 20, 30] = True  # one pixel
+    masks[3] = False
+    masks[4, :, :] = True
+    boxes = np.tile([[5, 5, 30, 30.0]], (6, 1))
+    labels = np.arange(6)
+    rles = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    drawn = draw(image, boxes, labels, np.linspace(1, 0, 6), rles if form == "rle" else masks, list("abcdef"))
+    monkeypatch.setattr(visualize, "_patch", lambda mask, shape: mask)
+    monkeypatch.setattr(visualize, "_draw_mask", draw_whole)
+    assert np.array_equal(drawn, draw(image, boxes, labels, np.linspace(1, 0, 6), masks, list("abcdef")))
+
+
+def test_a_mask_of_another_size_is_named() -> None:
+    for masks in ([{"size": [5, 6], "counts": [30]}], np.zeros((1, 5, 6), bool)):
+        with pytest.raises(ValueError, match=r"a mask of \(5, 6\) pixels does not fit an image of \(700, 900\)"):
+            draw(GRAY, np.array([[0, 0, 5, 5.0]]), np.array([0]), None, masks, NAMES)

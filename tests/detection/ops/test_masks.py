@@ -9,7 +9,17 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
-from detection.ops.masks import UNKNOWN, crop_masks, mask_areas, rle_to_bitmap, run_lengths, sound_counts
+from detection.ops.masks import (
+    UNKNOWN,
+    Patch,
+    bitmap_to_patch,
+    crop_masks,
+    mask_areas,
+    rle_to_bitmap,
+    rle_to_patch,
+    run_lengths,
+    sound_counts,
+)
 from detection.ops.pasting import paste_masks
 from tests.detection.ops.test_pasting import smooth_masks
 from tests.detection.ops.test_polygons import frame_from_bitmap
@@ -189,3 +199,52 @@ def test_areas_of_more_masks_than_pycocotools_can_count_at_once() -> None:
         coco_mask.area(rles)
     np.testing.assert_array_equal(mask_areas(rles), bitmaps.sum(axis=(0, 1)))
     assert mask_areas([]).shape == (0,)
+
+
+def whole(patch: Patch, height: int, width: int) -> np.ndarray:
+    frame = np.zeros((height, width), dtype=bool)
+    frame[patch.place] = patch.pixels
+    return frame
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 10_000), st.sampled_from([0.0, 0.02, 0.2, 0.9, 1.0]))
+def test_a_patch_is_the_mask_without_its_empty_surroundings(height: int, width: int, seed: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    frame = random.random((height, width)) < share
+    rle = coco_mask.encode(np.asfortranarray(frame.astype(np.uint8)))
+    for form in (rle, rle | {"counts": rle["counts"].decode()}, rle | {"counts": run_lengths(rle).tolist()}):
+        patch = rle_to_patch(form)
+        assert patch.pixels.dtype == bool
+        assert np.array_equal(whole(patch, height, width), frame)
+        left, top, columns, rows = coco_mask.toBbox(rle).astype(int).tolist()
+        assert patch.pixels.shape == (rows, columns)
+        if frame.any():
+            assert (patch.top, patch.left) == (top, left)
+    of_bitmap = bitmap_to_patch(frame)
+    assert (of_bitmap.top, of_bitmap.left) == (patch.top, patch.left)
+    assert np.array_equal(of_bitmap.pixels, patch.pixels)
+
+
+def test_runs_of_no_pixels_are_no_part_of_a_patch() -> None:
+    patch = rle_to_patch({"size": [4, 3], "counts": [0, 0, 5, 1, 2, 0, 4, 0]})
+    assert (patch.top, patch.left, patch.pixels.tolist()) == (1, 1, [[True]])
+
+
+def test_a_patch_of_a_huge_image_costs_nothing() -> None:
+    patch = rle_to_patch({"size": [100_000, 100_000], "counts": [300_002, 3, 9_999_699_995]})
+    assert (patch.top, patch.left, patch.pixels.tolist()) == (2, 3, [[True]] * 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_window_shows_what_the_frame_shows(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    frame = np.zeros((9, 11), dtype=bool)
+    low, high = random.integers(0, 6, 2), random.integers(1, 6, 2)
+    frame[low[0] : low[0] + high[0], low[1] : low[1] + high[1]] = True
+    top, left = random.integers(0, 9, 2).tolist()
+    height, width = random.integers(0, 3, 2).tolist()
+    shown = bitmap_to_patch(frame).window(top, left, height, width)
+    padded = np.pad(frame, ((0, 9), (0, 9)))
+    assert np.array_equal(shown, padded[top : top + height, left : left + width])
