@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 from detection.data.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.image import MAX_PIXELS, read_image
+from detection.data.names import advice, find_file, leads_out
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
 from detection.memory import keep_freed_pieces
 from detection.structures import Depth, Sample
@@ -199,23 +200,29 @@ class CocoDataset(Dataset[Sample]):
                 index = (index + 1) % len(self)
 
     def path(self, index: int) -> Path:
-        """Where the image is; a backslash of Windows is a slash on other systems, too, where that file exists.
+        """Where the image is; where no file has the name, the one in the folder that fits it (see :mod:`.names`).
 
         Raises:
             DataError: a file name that leads out of the image folder.
         """
-        name = self.annotations.file_name(index)
-        given, slashed = Path(name), Path(name.replace("\\", "/"))
-        leads_out = given.is_absolute() or bool(given.drive) or slashed.is_absolute() or ".." in slashed.parts
-        if leads_out and not self.reading.allow_outside_root:
+        name, named = self.annotations.file_name(index), self.named_path(index)
+        if named is not None and os.path.exists(named):
+            return named
+        found = find_file(self.image_root, name)[0]
+        if found is not None:
+            return found
+        if named is None:
+            hint = f"; {advice(self.image_root, name)}" if self.image_root.is_dir() else ""
             raise DataError(
-                f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!r}, which "
-                "leads out of the image folder; correct it, or set data.allow_outside_root"
+                f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!a:.80}, which "
+                f"leads out of the image folder; correct it, or set data.allow_outside_root{hint}"
             )
-        path = self.image_root / given
-        if slashed != given and not path.exists() and (self.image_root / slashed).exists():
-            return self.image_root / slashed
-        return path
+        return named
+
+    def named_path(self, index: int) -> Path | None:
+        """The path that the name alone gives, or None if it leads out of the image folder; no disk is asked."""
+        name = self.annotations.file_name(index)
+        return None if leads_out(name) and not self.reading.allow_outside_root else self.image_root / name
 
 
 def begin_worker(number: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from detection.data.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
 from detection.data.image import orientation, read_bytes, read_image
+from detection.data.names import FOUND
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
@@ -23,7 +24,7 @@ from detection.engine.module import DetectionModule
 from detection.models.anchors import AnchorConfig
 from detection.models.rcnn import FasterRCNN, build_detector
 
-HARMLESS = ("boxes that reach over their image (cut)", "annotation ids that occur twice (numbered anew)")
+HARMLESS = ("boxes that reach over their image (cut)", "annotation ids that occur twice (numbered anew)", *FOUND)
 """Mended without any loss."""
 
 

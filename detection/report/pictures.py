@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from detection.data.bands import read_bands
 from detection.data.image import MAX_PIXELS, read_bytes, read_image
+from detection.data.names import image_path
 from detection.evaluation.coco import CocoEvaluator
 from detection.report.analysis import ImageRow, Suspect
 from detection.visualize import draw, side_by_side
@@ -54,10 +55,13 @@ class Pictures:
         return data_url(draw(crop, box, np.zeros(1, dtype=int), None, None, ["", ""]), width)
 
     def _read(self, name: str) -> np.ndarray | None:
+        path = image_path(self._folder, name)
+        if path is None:
+            return None
         try:
-            return read_image(self._folder / name)
+            return read_image(path)
         except ValueError:
-            return self._read_bands(self._folder / name)
+            return self._read_bands(path)
 
     @staticmethod
     def _read_bands(path: Path) -> np.ndarray | None:
