@@ -185,9 +185,8 @@ def _with_settings(arguments: list[str], settings: Mapping[str, Any]) -> list[st
 
 def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
     """What the last of the configs that sets ``part.key`` sets it to."""
-    import yaml
-
-    from detection.engine.configs import find_config
+    from detection.documents import LARGEST_YAML, read_text
+    from detection.engine.configs import find_config, load_yaml
 
     found = None
     for option, name in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -196,9 +195,9 @@ def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
         elif option not in ("-c", "--config"):
             continue
         try:
-            content = yaml.safe_load(Path(find_config(name)).read_text(encoding="utf-8")) or {}
+            content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
             found = (content.get(part) or {}).get(key, found)
-        except (OSError, AttributeError, yaml.YAMLError):
+        except (OSError, AttributeError, ValueError):
             continue  # the parser will tell
     return found
 

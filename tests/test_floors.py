@@ -9,8 +9,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "backbones": 0,
+    "detection.documents": 1,
+    "detection.foreign": 1,
     "detection.memory": 1,
     "detection.structures": 1,
+    "detection.yaml_values": 1,
     "detection.ops": 2,
     "detection.models": 3,
     "detection.data": 3,

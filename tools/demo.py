@@ -5,7 +5,6 @@ Run as ``make demo`` or ``python tools/demo.py``; everything is written below ``
 
 import argparse
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detection.data.dataset import read_image
+from detection.documents import parse_json
 from detection.inference import load_model, predict
 from detection.shapes import write_shapes
 from detection.visualize import draw, side_by_side
@@ -71,7 +71,7 @@ def train_tool() -> None:
 def read_metrics() -> dict[str, float]:
     """The last line of the run's metrics."""
     lines = (RUN / "metrics.json").read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])
+    return parse_json(lines[-1].encode(), RUN / "metrics.json")
 
 
 def write_pictures(data: Path, folder: Path, num: int = 12) -> None:

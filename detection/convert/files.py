@@ -1,6 +1,5 @@
 """Files of weights as other toolkits write them, read without running anything that is in them."""
 
-import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from backbones.pretrained import damaged_part
 from detection.data.errors import first_line
+from detection.documents import parse_json
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -69,7 +69,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            rest = {key: json.loads(metadata[key]) for key in metadata if key == "rcnn"}
+            rest = {key: parse_json(metadata[key].encode(), f"{path}, {key}") for key in metadata if key == "rcnn"}
             return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
     except Exception as error:  # its own error class is not exported
         raise ValueError(f"weights: {path} is cut off or no safetensors file ({first_line(error)[:150]})") from None

@@ -4,12 +4,12 @@ A file of COCO's size is read in half the time and half the memory that ``json.l
 soon as they are read, and the garbage collector does not search a million dicts for what is not there.
 """
 
-import json
 from array import array
 from pathlib import Path
 from typing import Any
 
-from detection.memory import no_garbage_collection
+from detection.documents import read_json
+from detection.foreign import shown
 
 LISTS = ("images", "annotations", "categories")
 
@@ -25,16 +25,7 @@ def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such annotation file; check data.root and the annotations of the split")
-    try:
-        with no_garbage_collection():
-            # utf-8-sig swallows the byte order mark that some editors write.
-            content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_entry)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: not valid JSON (nested too deeply); is it an annotation file?") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({str(error)[:120]}); is the file complete?") from error
+    content = read_json(path, _entry, nonfinite=True)  # boxes that are not finite are dropped and counted
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: a COCO file holds an object with images, annotations and categories, not a "
@@ -45,7 +36,7 @@ def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
             raise ValueError(f"{path}: has no list {key!r}; a COCO file has images, annotations and categories")
         for k, entry in enumerate(content[key]):
             if type(entry) is not dict:
-                raise ValueError(f"{path}: {key}[{k}] is {str(entry)[:60]!r}, not an object; remove or correct it")
+                raise ValueError(f"{path}: {key}[{k}] is {shown(entry)!r}, not an object; remove or correct it")
     return content
 
 
@@ -66,7 +57,7 @@ def _entry(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice in the object with id {entry.get('id')}")
+        raise ValueError(f"the key {shown(twice)!r} occurs twice in the object with id {shown(entry.get('id'))}")
     polygons = entry.get("segmentation")
     if type(polygons) is list:
         entry["segmentation"] = [_packed(polygon) for polygon in polygons]

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from backbones import Backbone
 from backbones.base import parameters_of
 from detection.checkpoint import sweep
+from detection.documents import read_json
 from detection.engine.errors import InputError
 from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
@@ -264,8 +265,8 @@ class RunRecord(Callback):
         }
         path = Path(folder) / "run.json"
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        except (OSError, ValueError, KeyError):
+            earlier = list(read_json(path)["starts"])
+        except (ValueError, KeyError, TypeError):
             earlier = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"starts": [*earlier, record]}, indent=1), encoding="utf-8")

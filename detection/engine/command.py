@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import torch
-import yaml
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint import read_checkpoint
+from detection.documents import DocumentError, read_yaml
 from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations
@@ -50,7 +50,7 @@ set_parsing_settings(
     validate_subclass_spec_in_any=True,  # data.augment: unknown transforms and arguments are errors
     instantiate_subclass_spec_in_any=True,
 )
-set_loader("strict_yaml", load_yaml, exceptions=(yaml.YAMLError,))
+set_loader("strict_yaml", load_yaml, exceptions=(DocumentError,))
 
 QUIET = (
     "does not have many workers",  # the user's choice
@@ -103,6 +103,8 @@ class ConfigFile(ActionConfigFile):
                 values = find_config(values)
             except FileNotFoundError as error:
                 raise InputError(str(error)) from error
+            with user_input():
+                read_yaml(values)  # its errors name the file
             _config_files.append(str(Path(values).absolute()))  # jsonargparse changes the folder as it reads
         super().__call__(parser, cfg, values, option_string)
 

@@ -10,6 +10,9 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
+from detection.documents import LARGEST_YAML, DocumentError, parse_yaml, read_text
+from detection.foreign import shown
+
 HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
 """Why there is no such option."""
 
@@ -47,13 +50,16 @@ def find_config(name: str) -> str:
 
 
 def load_yaml(text: str) -> Any:
-    """As jsonargparse's loader, but a key that occurs twice is an error instead of a silent choice.
+    """Read YAML with jsonargparse's types, after :func:`detection.documents.parse_yaml` has checked it.
 
     Raises:
-        yaml.YAMLError: not YAML, or a key twice in one mapping.
+        DocumentError: not YAML, a key twice in one mapping, or what else the check rejects.
     """
-    _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-    return get_loader("yaml")(text)
+    parse_yaml(text, "the settings")
+    try:
+        return get_loader("yaml")(text)
+    except Exception as error:  # PyYAML raises many kinds for a value that is not of its tag
+        raise DocumentError(f"the settings: not valid YAML ({shown(error, 120)})") from error
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -75,7 +81,9 @@ def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
     """
     key = wrong_key(message)
     if key is None:
-        return _shorten(message).replace('"<unicode string>"', files[-1] if files else "the settings")
+        return _shorten(message).replace(
+            "the settings: not valid", f"{files[-1] if files else 'the settings'}: not valid"
+        )
     for word, reason in HINTS.items():
         if key.rsplit(".", 1)[-1] == word:
             return f"no option {key}: {reason}{_place(key, files)}"
@@ -115,23 +123,11 @@ def _shorten(message: str) -> str:
     return "\n  ".join([*lines[:5], *(["..."] if len(lines) > 5 else [])])
 
 
-def _check_keys(node: yaml.Node | None) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value} occurs twice", key.start_mark)
-            seen.add(key.value)
-            _check_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_keys(value)
-
-
 def _place(key: str, files: Sequence[str]) -> str:
     """`` (FILE, line N)``, the last that sets the option."""
     for file in reversed(files):
-        node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = read_text(file, LARGEST_YAML)  # was checked when it was loaded
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
         line = None
         for part in key.split("."):
             pairs = node.value if isinstance(node, yaml.MappingNode) else []

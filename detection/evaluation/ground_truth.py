@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.evaluation.results import read_json
+from detection.documents import read_json
 from detection.ops.masks import run_lengths
 
 IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
@@ -33,7 +33,7 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     source = "ground truth"
     if isinstance(ground_truth, str | Path):
         source = str(ground_truth)
-        ground_truth = read_json(ground_truth)
+        ground_truth = read_json(ground_truth, nonfinite=True)
     if not isinstance(ground_truth, Mapping) or not {"images", "categories"} <= ground_truth.keys():
         raise ValueError(f"{source}: expected a COCO dict with images, annotations and categories")
     listed, classes, objects = (_entries(ground_truth, key, source) for key in ("images", "categories", "annotations"))

@@ -5,7 +5,6 @@
 for masks. Ids are the original ones of the annotation file.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,8 @@ from typing import Any
 import orjson
 from pycocotools import mask as coco_mask
 
-from detection.memory import no_garbage_collection
+from detection.documents import read_json
+from detection.foreign import shown
 from detection.ops.masks import run_lengths
 
 
@@ -59,33 +59,13 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
             and the detection.
     """
     path = Path(path)
-    results = read_json(path)
+    results = read_json(path, nonfinite=True)
     if isinstance(results, dict) and "annotations" in results:
         raise ValueError(f"{path}: this is an annotation file; a result file is a list of detections")
     if not isinstance(results, list):
         raise ValueError(f"{path}: expected a list of detections, found {type(results).__name__}")
     check_results(results, f"{path}: ")
     return results
-
-
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file, by orjson, which takes a third of the time.
-
-    It refuses NaN and whole numbers of more than 64 bits; such files, and what is wrong in a broken one, are for
-    :mod:`json`.
-
-    Raises:
-        ValueError: not JSON; names the file.
-    """
-    content = Path(path).read_bytes()
-    try:
-        with no_garbage_collection():
-            return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a JSON file: {error}") from None
 
 
 def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[dict[str, Any]]:
@@ -121,15 +101,15 @@ def check_result(result: Any, where: str) -> None:
         raise ValueError(f"{where}: expected a dict, found {type(result).__name__}")
     for key in ("image_id", "category_id"):
         if not _is_number(result.get(key), int):
-            raise ValueError(f"{where}: {key} is {result.get(key)!r}, but must be an integer")
+            raise ValueError(f"{where}: {key} is {shown(repr(result.get(key)))}, but must be an integer")
     if not _is_number(result.get("score"), int, float):
-        raise ValueError(f"{where}: score is {result.get('score')!r}, but must be a number")
+        raise ValueError(f"{where}: score is {shown(repr(result.get('score')))}, but must be a number")
     if "bbox" not in result and "segmentation" not in result:
         raise ValueError(f"{where}: has neither bbox nor segmentation")
     if "bbox" in result:
         box = result["bbox"]
         if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(v, int, float) for v in box):
-            raise ValueError(f"{where}: bbox is {box!r}, but must be four numbers: x, y, width, height")
+            raise ValueError(f"{where}: bbox is {shown(repr(box))}, but must be four numbers: x, y, width, height")
     if "segmentation" in result:
         rle = result["segmentation"]
         if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes | list) or "size" not in rle:

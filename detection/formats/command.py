@@ -1,71 +1,105 @@
-"""``tools/convert.py``: COCO, VOC, YOLO and LVIS, and what did not carry over."""
+"""``tools/convert.py``: COCO, VOC, YOLO and LVIS, and in numbers what was carried over, changed and left out."""
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from detection.data.annotations import load_annotations
-from detection.formats.lost import Lost
+from detection.data.coco_file import read_coco
+from detection.documents import read_json
+from detection.foreign import printable, shown
+from detection.formats.account import Account
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
 
 OPTIONS = {
-    "images": ("yolo2coco",),
+    "images": ("yolo2coco", "voc2coco"),
     "names": ("yolo2coco", "voc2coco"),
+    "split": ("yolo2coco", "voc2coco"),
     "segments": ("coco2yolo",),
     "one_based": ("voc2coco",),
 }
 """Which conversions an option is for."""
 
+CARRIED = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
+"""What other formats hold of an object, or what follows from it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert, and report."""
-    parser = argparse.ArgumentParser(prog="convert", description="Convert annotations; says what did not carry over.")
-    parser.add_argument("what", choices=["coco2voc", "voc2coco", "coco2yolo", "yolo2coco", "lvis2coco"])
-    parser.add_argument("source", type=Path, help="an annotation file, or a folder of XML or text files")
-    parser.add_argument("target", type=Path, help="the file or folder to write")
-    parser.add_argument("--images", type=Path, help="yolo2coco: the folder of the images")
-    names = "the classes in the order of their ids; yolo2coco: if there is no data.yaml; "
-    names += "voc2coco: those that occur if not given, so that a split without one of them would have other ids"
-    parser.add_argument("--names", nargs="+", default=[], help=names)
-    parser.add_argument("--segments", action="store_true", help="coco2yolo: polygons instead of boxes")
-    parser.add_argument("--one-based", action="store_true", help="voc2coco: pixels count from 1, as in VOC's own")
+    parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        print(_convert(options))
+        print(printable(_convert(options)))
     except (OSError, ValueError) as error:
-        parser.exit(2, f"convert: {error}\n")
+        parser.exit(2, f"convert: {printable(error)}\n")
 
 
-def _convert(options: argparse.Namespace) -> Lost:
-    """Convert as the options say; what was lost."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="convert", description="Convert annotations; reports what was carried over, changed and left out."
+    )
+    parser.add_argument("what", choices=["coco2voc", "voc2coco", "coco2yolo", "yolo2coco", "lvis2coco"])
+    source = "an annotation file, a folder of XML or text files, or that of a whole VOC or YOLO data set"
+    parser.add_argument("source", type=Path, help=source)
+    parser.add_argument("target", type=Path, help="the file or folder to write")
+    images = "the folder of the images: for yolo2coco where data.yaml or the folders do not say it; for voc2coco to "
+    parser.add_argument("--images", type=Path, help=images + "check names and to fill in sizes")
+    names = "the classes in the order of their ids; yolo2coco: instead of those in data.yaml or classes.txt; "
+    names += "voc2coco: those that occur if not given, so that a split without one of them would have other ids"
+    parser.add_argument("--names", nargs="+", default=[], help=names)
+    split = "yolo2coco: train, val or test of data.yaml; voc2coco: a list in ImageSets/Main"
+    parser.add_argument("--split", help=split + "; all images if not given")
+    parser.add_argument("--segments", action="store_true", help="coco2yolo: polygons instead of boxes")
+    parser.add_argument("--one-based", action="store_true", help="voc2coco: pixels count from 1, as in VOC's own")
+    return parser
+
+
+def _convert(options: argparse.Namespace) -> Account:
+    """Convert as the options say."""
     for name, kinds in OPTIONS.items():
         if getattr(options, name) and options.what not in kinds:
             raise ValueError(f"--{name.replace('_', '-')} is for {' and '.join(kinds)}, not for {options.what}")
     source, target = options.source, options.target
     if options.what.startswith("coco2"):
-        annotations = load_annotations(source)
-        if annotations.report:
-            print(annotations.report)
-        coco = annotations.to_coco()
-        return write_voc(coco, target) if options.what == "coco2voc" else write_yolo(coco, target, options.segments)
+        return _from_coco(source, target, options.what == "coco2yolo", options.segments)
     if options.what == "voc2coco":
-        coco, lost = read_voc(source, options.one_based, options.names)
+        coco, account = read_voc(source, options.one_based, options.names, options.images, options.split)
     elif options.what == "yolo2coco":
-        if options.images is None:
-            raise ValueError("yolo2coco needs the images, for their sizes: give --images")
-        coco, lost = read_yolo(source, options.images, options.names)
+        coco, account = read_yolo(source, options.images, options.names, options.split)
     else:
-        coco, lost = lvis_to_coco(_json(source), source)
+        coco, account = lvis_to_coco(read_json(source), source)
     _write(coco, target, source)
-    return lost
+    return account
+
+
+def _from_coco(source: Path, target: Path, yolo: bool, segments: bool) -> Account:
+    annotations = load_annotations(source)
+    if annotations.report:
+        print(printable(annotations.report))
+    if not annotations.num_objects:
+        raise ValueError(f"{source}: has no object to convert")
+    coco = annotations.to_coco()
+    account = write_yolo(coco, target, segments) if yolo else write_voc(coco, target)
+    # A second reading: what the checked annotations no longer hold.
+    others = Counter(key for entry in read_coco(source)["annotations"] for key in _others(entry))
+    for key, count in others.most_common(20):
+        account.lose(f"objects' {shown(key)}", count)
+    account.lose("objects' entries of other kinds", sum(count for _, count in others.most_common()[20:]))
+    return account
+
+
+def _others(entry: Mapping[str, Any]) -> list[str]:
+    """Entries of an object, with something in them, that no other format holds."""
+    return [key for key in entry.keys() - CARRIED if entry[key] not in (None, 0, "", [], {})]
 
 
 def _write(coco: Mapping[str, Any], target: Path, source: Path) -> None:
-    """Write a COCO file, whole or not at all; what training would refuse, drop or mend is told now."""
+    """Write a COCO file, whole or not at all; report what training would reject, drop or repair."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         written = Path(folder) / target.name
@@ -77,30 +111,45 @@ def _write(coco: Mapping[str, Any], target: Path, source: Path) -> None:
         written.replace(target)
     if report:
         report.path = target
-        print(f"{report}\n  (the file has them as they were; training and evaluation will do what stands in brackets)")
+        print(printable(f"{report}\n  (the file has them as they were; training does what stands in brackets)"))
 
 
-def _json(source: Path) -> Any:
-    try:
-        return json.loads(source.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{source}: not valid JSON ({str(error)[:120]}); is the file complete?") from error
-
-
-def lvis_to_coco(content: dict[str, Any], source: Path) -> tuple[dict[str, Any], Lost]:
+def lvis_to_coco(content: Any, source: Path) -> tuple[dict[str, Any], Account]:
     """LVIS is COCO but for two things: files are named by their address, and absent classes are listed.
 
     Raises:
-        ValueError: no LVIS file.
+        ValueError: no LVIS file, or one without objects.
     """
-    lost = Lost()
-    try:
-        images = [{**image, "file_name": image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])}
-                  for image in content["images"]]  # fmt: skip
-        annotations = [{"iscrowd": 0, **annotation} for annotation in content["annotations"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{source}: is not an LVIS file: {error} is missing") from error
+    account = Account()
+    lists: dict[str, Any] = {}
+    for key in ("images", "annotations", "categories"):
+        lists[key] = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(lists[key], list) or not all(isinstance(entry, dict) for entry in lists[key]):
+            raise ValueError(f"{source}: is not an LVIS file: it has no list {key!r} of objects")
+    if not lists["annotations"]:
+        raise ValueError(f"{source}: has no object to convert")
+    images = [{**image, "file_name": _lvis_name(image, source)} for image in lists["images"]]
+    annotations = [{"iscrowd": 0, **annotation} for annotation in lists["annotations"]]
     keys = ("neg_category_ids", "not_exhaustive_category_ids")
-    lost.add("images' lists of classes that were looked for (kept in the file; only --protocol lvis uses them)",
-             sum(any(image.get(key) for key in keys) for image in images))  # fmt: skip
-    return {**content, "images": images, "annotations": annotations}, lost
+    kind = "images' lists of classes that were looked for (kept in the file; only --protocol lvis uses them)"
+    account.lose(kind, sum(any(image.get(key) for key in keys) for image in images))
+    _count(images, annotations, lists["categories"], account)
+    return {**content, "images": images, "annotations": annotations}, account
+
+
+def _lvis_name(image: Mapping[str, Any], source: Path) -> str:
+    name, url = image.get("file_name"), image.get("coco_url")
+    if not name and not isinstance(url, str):
+        raise ValueError(f"{source}: is not an LVIS file: image {shown(image.get('id'))} has no coco_url")
+    return str(name or "/".join(str(url).split("/")[-2:]))
+
+
+def _count(images: Sequence[Any], annotations: Sequence[Any], categories: Sequence[Any], account: Account) -> None:
+    names = {str(one.get("id")): str(one.get("name")) for one in categories}
+    objects = Counter(str(one.get("image_id")) for one in annotations)
+    for image in images:
+        account.take_image(objects[str(image.get("id"))])
+    for one in annotations:
+        mask = one.get("segmentation")
+        form = "RLEs" if isinstance(mask, dict) else "polygons" if mask else "boxes"
+        account.take(names.get(str(one.get("category_id")), "unknown"), form)

@@ -5,6 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from detection.data.image import image_size, orientation
+from detection.foreign import shown
+
+
+def slashed(name: str) -> str:
+    """A file name with slashes, where Windows writes backslashes."""
+    return name.replace("\\", "/")
+
 
 def places(images: Iterable[Mapping[str, Any]], folder: Path, suffix: str) -> dict[Any, Path]:
     """By image id, a path in the folder that is named as the image but for its suffix.
@@ -13,15 +21,40 @@ def places(images: Iterable[Mapping[str, Any]], folder: Path, suffix: str) -> di
         ValueError: two images would share one, or one would be outside the folder.
     """
     found: dict[Any, Path] = {}
-    names: dict[Path, str] = {}
     for image in images:
-        name = image["file_name"]
+        name = slashed(image["file_name"])
         path = (folder / name).with_suffix(suffix)
-        normal = Path(os.path.normpath(path))
-        if not normal.is_relative_to(os.path.normpath(folder)):
-            raise ValueError(f"image {name}: {path} would be outside {folder}; give file_name below the image folder")
-        if normal in names:
-            raise ValueError(f"images {names[normal]} and {name} would share {path}; rename one")
-        names[normal] = name
+        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+            raise ValueError(
+                f"image {shown(name)}: {shown(path, None)} would be outside {folder}; give file_name below the image "
+                "folder"
+            )
         found[image["id"]] = path
+    check_apart((image["file_name"], found[image["id"]]) for image in images)
     return found
+
+
+def check_apart(pairs: Iterable[tuple[str, Path]]) -> None:
+    """Reject images that share one file.
+
+    Args:
+        pairs: names of images, and where their files are.
+
+    Raises:
+        ValueError: with the names of both.
+    """
+    names: dict[str, str] = {}
+    for name, path in pairs:
+        other = names.setdefault(os.path.normpath(path), name)
+        if other != name:
+            raise ValueError(f"images {shown(other)} and {shown(name)} would share {shown(path, None)}; rename one")
+
+
+def shown_size(path: Path) -> tuple[int, int]:
+    """Height, width of an image as EXIF turns it, which is how annotation tools show it.
+
+    Raises:
+        ValueError: no image, with the path.
+    """
+    height, width = image_size(path)
+    return (width, height) if orientation(path) > 4 else (height, width)

@@ -5,142 +5,189 @@ from 1, the last one included: ``one_based`` reads those.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from detection.formats.lost import Lost
-from detection.formats.places import places
+from detection.foreign import shown
+from detection.formats.account import Account
+from detection.formats.places import places, slashed
+from detection.formats.voc_files import Annotated, find_files, image_name, read_xml, size_of
 
 UNSET = (None, "", "0", "Unspecified")
 """What stands where an object is not truncated, difficult or occluded, or its pose is not known."""
+MOST_PIXELS = 1_000_000
+"""Of a side of an image."""
 
 
-def write_voc(coco: Mapping[str, Any], folder: Path) -> Lost:
+def write_voc(coco: Mapping[str, Any], folder: Path) -> Account:
     """Write an XML file for each image, named as the image.
 
     Crowds become ``difficult``. Masks, areas, ids, and categories without objects have no place in VOC.
 
     Raises:
-        ValueError: two images whose XML files would be one.
+        ValueError: two images whose XML files would be one, or a name with signs that XML cannot hold.
     """
-    lost = Lost()
+    account = Account()
     targets = places(coco["images"], folder, ".xml")
     names = {c["id"]: c["name"] for c in coco["categories"]}
     used = {a["category_id"] for a in coco["annotations"]}
-    lost.add("categories without objects", len(names.keys() - used))
+    account.lose("categories without objects", len(names.keys() - used))
     objects: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in coco["annotations"]:
         objects.setdefault(annotation["image_id"], []).append(annotation)
-        lost.add("masks", bool(annotation.get("segmentation")))
-    for image in coco["images"]:
-        root = ElementTree.Element("annotation")
-        _text(root, "filename", image["file_name"])
-        size = ElementTree.SubElement(root, "size")
-        for key, value in (("width", image["width"]), ("height", image["height"]), ("depth", 3)):
-            _text(size, key, value)
-        for annotation in objects.get(image["id"], []):
-            entry = ElementTree.SubElement(root, "object")
-            _text(entry, "name", names[annotation["category_id"]])
-            _text(entry, "difficult", int(annotation.get("iscrowd", 0)))
-            x, y, w, h = annotation["bbox"]
-            box = ElementTree.SubElement(entry, "bndbox")
-            for key, value in (("xmin", x), ("ymin", y), ("xmax", x + w), ("ymax", y + h)):
-                _text(box, key, repr(float(value)))
-        ElementTree.indent(root)
-        target = targets[image["id"]]
+        account.lose("masks", bool(annotation.get("segmentation")))
+        account.change("crowds became difficult", int(annotation.get("iscrowd", 0)))
+        account.take(names[annotation["category_id"]], "boxes")
+    written = [(targets[one["id"]], _document(one, objects.get(one["id"], []), names)) for one in coco["images"]]
+    for (target, root), image in zip(written, coco["images"], strict=True):
+        account.take_image(len(objects.get(image["id"], [])))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
-    return lost
+    return account
 
 
-def read_voc(folder: Path, one_based: bool = False, classes: Sequence[str] = ()) -> tuple[dict[str, Any], Lost]:
-    """A COCO dict of all XML files below a folder; category ids from 1.
+def read_voc(
+    folder: Path,
+    one_based: bool = False,
+    classes: Sequence[str] = (),
+    images: Path | None = None,
+    split: str | None = None,
+) -> tuple[dict[str, Any], Account]:
+    """A COCO dict of the XML files below a folder; category ids from 1.
+
+    An image is named as its XML file and lies in the same folder, below that of the images.
 
     Args:
+        folder: of the XML files, or one with ``Annotations`` and ``JPEGImages`` in it.
         classes: names in the order of their ids; if empty, those that occur, by name.
+        images: the folder of the images, which settles their names and gives sizes that an XML file lacks; the
+            ``JPEGImages`` beside ``Annotations`` if None.
+        split: a list in ``ImageSets/Main``, as ``train``; all XML files if None.
 
     Raises:
-        ValueError: a file that is no VOC annotation, or has an object of another class, with its path; no files, or no
-            classes; a class twice.
+        ValueError: a file that is no VOC annotation, or has an object of another class, with its path; no files, no
+            objects, or no classes; a class twice.
     """
     if len(set(classes)) < len(classes):
-        raise ValueError(f"classes {' '.join(classes)}: one stands twice; give each once")
-    lost = Lost()
-    files = sorted(folder.rglob("*.xml"))
-    if not files:
-        raise ValueError(f"{folder}: has no XML files")
-    images, found = [], []
-    for number, path in enumerate(files, start=1):
-        root = _parse(path)
-        width, height = (int(_number(root, f"size/{side}", path)) for side in ("width", "height"))
-        if width < 1 or height < 1:
-            raise ValueError(f"{path}: <size> is {width} x {height}; give that of the image, in pixels")
-        name = _required(root, "filename", path)
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for part in root.findall("object"):
-            name = _required(part, "name", path)
-            if classes and name not in classes:
-                raise ValueError(f"{path}: has an object of class {name!r}, which is none of {', '.join(classes)}")
-            corners = [_number(part, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax")]
-            if one_based:
-                corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
-            for key in ("truncated", "pose", "occluded"):
-                lost.add(f"objects' {key}", part.findtext(key) not in UNSET)
-            lost.add("objects' parts", len(part.findall("part")))
-            found.append((number, name, corners, _difficult(part, path)))
+        raise ValueError(f"classes {' '.join(map(shown, classes))}: one stands twice; give each once")
+    account = Account()
+    entries, found = [], []
+    for number, one in enumerate(find_files(folder, images, split, account), start=1):
+        root = read_xml(one.path)
+        name = image_name(one, _optional(root, "filename"), account)
+        height, width = _size(root, one, name, account)
+        entries.append({"id": number, "file_name": name, "width": width, "height": height})
+        parts = root.findall("object")
+        account.take_image(len(parts))
+        account.lose("images' masks (segmented)", _optional(root, "segmented") == "1")
+        for part in parts:
+            found.append((number, *_object(part, one.path, one_based, classes, account)))
+    if not found:
+        raise ValueError(f"{folder}: no file has an object; are these the right annotations?")
     names = classes or sorted({name for _, name, _, _ in found})
-    if not names:
-        raise ValueError(f"{folder}: no file has an object, which would name its class; give the classes with --names")
     ids = {name: k for k, name in enumerate(names, start=1)}
     annotations = []
     for k, (number, name, (x0, y0, x1, y1), difficult) in enumerate(found, start=1):
         box = [x0, y0, x1 - x0, y1 - y0]
         entry = {"id": k, "image_id": number, "category_id": ids[name], "bbox": box}
         annotations.append(entry | {"area": box[2] * box[3], "iscrowd": difficult})
+        account.take(name, "boxes")
     categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}, lost
+    return {"images": entries, "annotations": annotations, "categories": categories}, account
 
 
-def _parse(path: Path) -> ElementTree.Element:
-    data = path.read_bytes()
-    # Entities can stand for gigabytes or for other files; no annotation needs any.
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise ValueError(f"{path}: declares a document type, which annotations do not; remove it")
-    try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path}: is no XML ({error})") from error
-    if root.tag != "annotation":
-        raise ValueError(f"{path}: begins with <{root.tag}>, not with <annotation>; is it VOC?")
+def _document(
+    image: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], names: Mapping[Any, str]
+) -> ElementTree.Element:
+    root = ElementTree.Element("annotation")
+    _text(root, "filename", slashed(image["file_name"]))
+    size = ElementTree.SubElement(root, "size")
+    for key, value in (("width", image["width"]), ("height", image["height"]), ("depth", 3)):
+        _text(size, key, value)
+    for annotation in objects:
+        entry = ElementTree.SubElement(root, "object")
+        _text(entry, "name", names[annotation["category_id"]])
+        _text(entry, "difficult", int(annotation.get("iscrowd", 0)))
+        x, y, w, h = annotation["bbox"]
+        box = ElementTree.SubElement(entry, "bndbox")
+        for key, value in (("xmin", x), ("ymin", y), ("xmax", x + w), ("ymax", y + h)):
+            _text(box, key, repr(float(value)))
+    ElementTree.indent(root)
     return root
 
 
+def _object(
+    part: ElementTree.Element, path: Path, one_based: bool, classes: Sequence[str], account: Account
+) -> tuple[str, list[float], int]:
+    """Class, corners, and whether it is difficult."""
+    name = _required(part, "name", path)
+    if classes and name not in classes:
+        listed = ", ".join(shown(known) for known in classes[:10])
+        raise ValueError(f"{shown(path, None)}: has an object of class {shown(name)!r}, which is none of {listed}")
+    if part.find("bndbox") is None and part.find("robndbox") is not None:
+        raise ValueError(f"{shown(path, None)}: has a turned box <robndbox>; export it as <bndbox>")
+    corners = [_number(part, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax")]
+    if one_based:
+        corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
+    for key in ("truncated", "pose", "occluded"):
+        account.lose(f"objects' {key}", part.findtext(key) not in UNSET)
+    account.lose("objects' parts", len(part.findall("part")))
+    account.lose("objects' polygons", len(part.findall("polygon")))
+    difficult = _difficult(part, path)
+    account.change("difficult objects became crowds, which are neither learnt nor scored", difficult)
+    return name, corners, difficult
+
+
+def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account) -> tuple[int, int]:
+    """Height, width as the XML file says, or of the image where it says nothing or 0."""
+    if all(re.fullmatch(r"0*\.?0*", _optional(root, f"size/{side}")) for side in ("width", "height")):
+        size = size_of(one, name)
+        if size is not None:
+            account.change("images without <size> took that of their file")
+            return size
+    width, height = (_number(root, f"size/{side}", one.path) for side in ("width", "height"))
+    if not all(1 <= side <= MOST_PIXELS and side == int(side) for side in (height, width)):
+        raise ValueError(
+            f"{shown(one.path, None)}: <size> is {width:g} x {height:g}; give that of the image, in pixels, or the "
+            "folder of the images with --images"
+        )
+    return int(height), int(width)
+
+
+def _optional(element: ElementTree.Element, place: str) -> str:
+    return (element.findtext(place) or "").strip()
+
+
 def _required(element: ElementTree.Element, place: str, path: Path) -> str:
-    value = element.findtext(place)
-    if value is None or not value.strip():
-        raise ValueError(f"{path}: <{element.tag}> has no <{place}>")
-    return value.strip()
+    value = _optional(element, place)
+    if not value:
+        raise ValueError(f"{shown(path, None)}: <{element.tag}> has no <{place}>")
+    return value
 
 
 def _number(element: ElementTree.Element, place: str, path: Path) -> float:
     text = _required(element, place, path)
     try:
-        number = float(text)
+        number = float(text) if "_" not in text else math.nan
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{path}: <{place}> is {text[:60]!r}, which is no number")
+        raise ValueError(f"{shown(path, None)}: <{place}> is {shown(text)!r}, which is no number")
     return number
 
 
 def _difficult(element: ElementTree.Element, path: Path) -> int:
-    text = (element.findtext("difficult") or "").strip()
+    text = _optional(element, "difficult")
     if text not in ("1", *UNSET):
-        raise ValueError(f"{path}: <difficult> is {text[:60]!r}; it must be 0 or 1")
+        raise ValueError(f"{shown(path, None)}: <difficult> is {shown(text)!r}; it must be 0 or 1")
     return int(text == "1")
 
 
 def _text(parent: ElementTree.Element, tag: str, value: object) -> None:
-    ElementTree.SubElement(parent, tag).text = str(value)
+    text = str(value)
+    if re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", text):
+        raise ValueError(f"<{tag}> {shown(text)!r} has signs that XML cannot hold; rename it")
+    ElementTree.SubElement(parent, tag).text = text

@@ -6,161 +6,162 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pycocotools import mask as coco_mask
 
-from detection.data.image import image_size
-from detection.formats.lost import Lost
-from detection.formats.places import places
+from detection.documents import read_text
+from detection.foreign import shown
+from detection.formats.account import Account
+from detection.formats.outlines import MOST_PARTS, joined, rle_outlines
+from detection.formats.places import places, shown_size
+from detection.formats.yolo_folders import Labelled, find_images, unused_labels
+from detection.formats.yolo_lines import annotation, parse_line
+from detection.formats.yolo_settings import find_settings
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LARGEST_LABELS = 64 << 20
+"""Bytes of a text file: a million boxes."""
 
 
-def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) -> Lost:
+def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) -> Account:
     """Write a text file for each image, and ``data.yaml`` with the names.
 
     Args:
-        segments: write polygons, the largest of each object; an object without one gets its box as a polygon.
+        segments: write polygons. Parts and holes of one object are joined by lines of no width; an object without a
+            mask gets its box as a polygon.
 
     Raises:
         ValueError: two images whose text files would be one.
     """
-    lost = Lost()
+    account = Account()
     targets = places(coco["images"], folder / "labels", ".txt")
     labels = {c["id"]: k for k, c in enumerate(coco["categories"])}
+    names = {c["id"]: c["name"] for c in coco["categories"]}
     images = {image["id"]: image for image in coco["images"]}
     lines: dict[Any, list[str]] = {image_id: [] for image_id in images}
-    for annotation in coco["annotations"]:
-        image = images[annotation["image_id"]]
-        scale = np.array([image["width"], image["height"]], dtype=np.float64)
-        if annotation.get("iscrowd"):
-            lost.add("crowds (left out, as YOLO would take them for objects)")
+    for entry in coco["annotations"]:
+        image = images[entry["image_id"]]
+        if entry.get("iscrowd"):
+            account.lose("crowds (YOLO would take them for objects)")
             continue
-        x, y, w, h = annotation["bbox"]
-        polygons = annotation.get("segmentation")
+        sides = np.array([image["width"], image["height"]], dtype=np.float64)
         if segments:
-            if not isinstance(polygons, list) or not polygons:
-                lost.add("masks that are no polygons (written as boxes)")
-                polygons = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            elif len(polygons) > 1:
-                lost.add("parts of objects beside the largest", len(polygons) - 1)
-            points = _points(max(polygons, key=_area)) / scale
-            values = points.ravel().tolist()
+            points, form = _polygon(entry, image["height"], image["width"], account)
+            values = (_within(points, sides, account, "polygons") / sides).ravel()
         else:
-            lost.add("masks", bool(polygons))
-            values = [*((np.array([x, y]) + np.array([w, h]) / 2) / scale), *(np.array([w, h]) / scale)]
-        lines[image["id"]].append(" ".join([str(labels[annotation["category_id"]]), *(f"{v:.17g}" for v in values)]))
+            form = "boxes"
+            account.lose("masks (give --segments to keep them)", bool(entry.get("segmentation")))
+            x, y, w, h = entry["bbox"]
+            low, high = _within(np.array([[x, y], [x + w, y + h]]), sides, account, "boxes")
+            values = np.concatenate([(low + high) / 2 / sides, (high - low) / sides])
+        account.take(names[entry["category_id"]], form)
+        numbers = [str(labels[entry["category_id"]]), *(f"{value:.17g}" for value in values.tolist())]
+        lines[image["id"]].append(" ".join(numbers))
     for image_id, own in lines.items():
+        account.take_image(len(own))
         target = targets[image_id]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(f"{line}\n" for line in own), encoding="utf-8")
-    names = {k: c["name"] for k, c in enumerate(coco["categories"])}
-    (folder / "data.yaml").write_text(yaml.safe_dump({"names": names}, allow_unicode=True), encoding="utf-8")
-    return lost
+    listed = {"names": {k: c["name"] for k, c in enumerate(coco["categories"])}}
+    (folder / "data.yaml").write_text(yaml.safe_dump(listed, allow_unicode=True), encoding="utf-8")
+    return account
 
 
-def read_yolo(labels: Path, images: Path, names: Sequence[str] | None = None) -> tuple[dict[str, Any], Lost]:
+def read_yolo(
+    labels: Path, images: Path | None = None, names: Sequence[str] | None = None, split: str | None = None
+) -> tuple[dict[str, Any], Account]:
     """A COCO dict of all images below a folder; category ids from 1.
 
+    Sizes are those of the images as EXIF turns them, as YOLO's tools see them.
+
     Args:
-        labels: folder of text files, in the folders of the images; an image without one has no objects.
-        names: of the classes; from ``data.yaml`` above the labels if None.
+        labels: folder of text files in the folders of the images, or the folder or ``data.yaml`` of a whole data set;
+            an image without a text file has no objects.
+        images: folder of the images; as ``data.yaml`` says, or beside the labels, if None.
+        names: of the classes; from ``data.yaml``, ``classes.txt``, ``obj.names`` or ``notes.json`` if None.
+        split: one of those in ``data.yaml``.
 
     Raises:
-        ValueError: a line that is none of YOLO's, with its file and number; no images; no names, or names that are not
-            numbered from 0 without gaps; two images that share a text file.
+        ValueError: a line that is none of YOLO's, with its file and number; no images or no objects; no names, or names
+            that are not numbered from 0 without gaps; two images that share a text file.
     """
-    lost = Lost()
-    names = list(names) if names else _names(labels)
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"{images}: has no images")
+    account = Account()
+    settings = find_settings(labels, names)
+    listed = find_images(labels, images, split, settings, account)
     entries: list[dict[str, Any]] = []
-    for number, file in enumerate(files, start=1):
-        height, width = image_size(file)
-        name = file.relative_to(images).as_posix()
-        entries.append({"id": number, "file_name": name, "height": height, "width": width})
-    texts = places(entries, labels, ".txt")
     annotations: list[dict[str, Any]] = []
-    for entry in entries:
-        text = texts[entry["id"]]
-        for k, line in enumerate(_read(text).splitlines() if text.is_file() else [], start=1):
-            if not line.strip():
-                continue
-            label, values = _line(line, f"{text}, line {k}", len(names))
-            annotation = {"id": len(annotations) + 1, "image_id": entry["id"], "category_id": label + 1}
-            annotations.append(annotation | _place(values, entry["width"], entry["height"]))
-    known = set(texts.values())
-    lost.add("text files without an image", sum(path not in known for path in labels.rglob("*.txt")))
-    categories = [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
-    return {"images": entries, "annotations": annotations, "categories": categories}, lost
+    for number, one in enumerate(listed, start=1):
+        height, width = shown_size(one.image)
+        entries.append({"id": number, "file_name": one.name, "height": height, "width": width})
+        before = len(annotations)
+        for where, line in _lines(one):
+            label, values = parse_line(line, where, len(settings.names), settings.keypoints)
+            found, form = annotation(values, width, height, settings.keypoints)
+            ids = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
+            annotations.append(ids | found)
+            account.take(settings.names[label], form)
+        account.take_image(len(annotations) - before)
+    if not annotations:
+        raise ValueError(f"{labels}: {_why_none(listed)}")
+    absent = sum(not one.label.is_file() for one in listed)
+    account.notes.append(f"names: {len(settings.names)}, from {settings.source}")
+    account.notes.append(f"images without a text file: {absent} (taken as background)")
+    account.lose("text files without an image", unused_labels(listed))
+    categories: list[dict[str, Any]] = [{"id": k, "name": name} for k, name in enumerate(settings.names, start=1)]
+    if settings.keypoints:
+        for category in categories:
+            category |= {"keypoints": settings.keypoint_names, "skeleton": []}
+    return {"images": entries, "annotations": annotations, "categories": categories}, account
 
 
-def _place(values: Sequence[float], width: int, height: int) -> dict[str, Any]:
-    """Box, and area or polygon, in COCO's form."""
-    points = _points(values) * [width, height]
-    if len(points) == 2:
-        centre, size = points
-        low, high = centre - size / 2, centre + size / 2
+def _polygon(entry: Mapping[str, Any], height: int, width: int, account: Account) -> tuple[np.ndarray, str]:
+    """One polygon (k, 2) in pixels for an object, and what it was made of."""
+    mask = entry.get("segmentation")
+    if not mask:
+        x, y, w, h = entry["bbox"]
+        account.change("objects without a mask became rectangles")
+        return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], dtype=np.float64), "rectangles"
+    if isinstance(mask, dict):
+        parts, form = rle_outlines(mask), "outlines of RLEs"
     else:
-        low, high = points.min(axis=0), points.max(axis=0)
-    box = [*low.tolist(), *(high - low).tolist()]
-    mask = {"area": box[2] * box[3]} if len(points) == 2 else {"segmentation": [points.ravel().tolist()]}
-    return {"bbox": box, "iscrowd": 0} | mask
+        parts, form = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in mask], "polygons"
+        if len(parts) > 1:
+            parts = _apart(parts, height, width)
+    account.change("parts and holes joined to their object by a line of no width", min(len(parts), MOST_PARTS) - 1)
+    account.lose(f"parts and holes beyond the {MOST_PARTS} largest of their object", len(parts) - MOST_PARTS)
+    return joined(parts), form
 
 
-def _points(values: Sequence[float]) -> np.ndarray:
-    """(n, 2) float64."""
-    return np.array(values, dtype=np.float64).reshape(-1, 2)
+def _apart(parts: list[np.ndarray], height: int, width: int) -> list[np.ndarray]:
+    """Polygons as they are, or the outlines of what they cover together where joining them would open a hole."""
+
+    def drawn(polygons: Sequence[np.ndarray]) -> Any:
+        rows = [polygon.ravel().tolist() for polygon in polygons]
+        return coco_mask.merge(coco_mask.frPyObjects(rows, height, width))
+
+    whole = drawn(parts)
+    same = float(coco_mask.iou([whole], [drawn([joined(parts)])], [0])[0, 0])
+    return parts if same > 0.98 or not coco_mask.area(whole) else rle_outlines(whole)
 
 
-def _area(polygon: Sequence[float]) -> float:
-    """By the shoelace formula."""
-    x, y = _points(polygon).T
-    return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
+def _within(points: np.ndarray, sides: np.ndarray, account: Account, kind: str) -> np.ndarray:
+    """Points cut at the image, as YOLO's tools drop objects that reach over it."""
+    inside = points.clip(0, sides)
+    account.change(f"{kind} cut at the edge of their image", bool((np.abs(inside - points) > 1e-3).any()))
+    return inside
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # swallows the byte order mark that some editors write
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason}); is it a label file?") from error
+def _lines(one: Labelled) -> list[tuple[str, str]]:
+    """Lines with something in them, each with its place."""
+    if not one.label.is_file():
+        return []
+    lines = read_text(one.label, LARGEST_LABELS).split("\n")
+    return [(f"{shown(one.label, None)}, line {k}", line) for k, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _line(line: str, where: str, classes: int) -> tuple[int, list[float]]:
-    try:
-        first, *rest = line.split()
-        label, values = int(first), [float(value) for value in rest]
-    except ValueError as error:
-        raise ValueError(f"{where}: {line[:60]!r} is not a class and numbers") from error
-    if not 0 <= label < classes:
-        raise ValueError(f"{where}: class {label}, but there are names for 0 to {classes - 1}")
-    if (len(values) != 4 and (len(values) < 6 or len(values) % 2)) or not np.isfinite(values).all():
-        raise ValueError(f"{where}: {len(values)} numbers; a box has four, a polygon x and y of three points at least")
-    return label, values
-
-
-def _names(labels: Path) -> list[str]:
-    for folder in (labels, *labels.parents[:2]):
-        path = folder / "data.yaml"
-        if path.is_file():
-            try:
-                content = yaml.safe_load(_read(path))
-            except yaml.YAMLError as error:
-                raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())[:120]})") from error
-            names = content.get("names") if isinstance(content, dict) else None
-            if isinstance(names, dict):
-                return _numbered(names, path)
-            if isinstance(names, list):
-                return [str(name) for name in names]
-    raise ValueError(f"{labels}: no data.yaml with names beside or above it; give --names")
-
-
-def _numbered(names: Mapping[Any, Any], path: Path) -> list[str]:
-    """Names by their numbers, which some tools write as text."""
-    try:
-        number = {int(key): str(name) for key, name in names.items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: names has a key that is no number ({error}); number the classes from 0") from error
-    missing = sorted(set(range(len(names))) - number.keys())
-    if missing:
-        raise ValueError(f"{path}: names has {len(names)} classes but no number {missing[0]}; number them from 0")
-    return [number[k] for k in range(len(names))]
+def _why_none(listed: Sequence[Labelled]) -> str:
+    there = sum(one.label.is_file() for one in listed)
+    if there:
+        return f"no object: the text files of {there} images are all empty; are these the right labels?"
+    return (
+        f"no object: none of {len(listed)} images has a text file; that of {shown(listed[0].name)} would be "
+        f"{shown(listed[0].label, None)}; give the folder of the labels, and --images"
+    )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
-from detection.evaluation.results import read_json, read_results, with_boxes, write_results
+from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
 from detection.predicting.options import LEAST, check_apart, check_least
 from detection.provenance import about

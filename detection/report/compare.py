@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
 from detection.evaluation.results import read_results
@@ -139,7 +140,7 @@ def _report(folder: Path) -> dict[str, Any]:
     """The content of ``report.json``."""
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         return {**report, "about": dict(report["about"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: no report ({error}); give folders that tools/evaluate.py wrote") from error

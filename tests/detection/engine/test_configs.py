@@ -1,6 +1,6 @@
 import pytest
-import yaml
 
+from detection.documents import DocumentError
 from detection.engine.configs import explain, find_config, load_yaml, nearest, shipped, wrong_key
 
 OPTIONS = ["model.backbone.name", "model.optimizer.lr", "trainer.max_epochs", "trainer.max_steps", "data.root"]
@@ -53,7 +53,7 @@ def test_a_wrong_value_is_told_without_the_parsers_inner_life():
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2", "a: {b: 1, c: 2, b: 3}", "- {x: 1, x: 1}"])
 def test_a_key_twice_is_refused(text):
-    with pytest.raises(yaml.YAMLError, match="occurs twice"):
+    with pytest.raises(DocumentError, match="occurs twice"):
         load_yaml(text)
 
 

@@ -38,7 +38,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"image_id": 1', "not a JSON file"),
+        ('[{"image_id": 1', "not valid JSON"),
         ("{}", "expected a list"),
         ('{"annotations": []}', "annotation file"),
         ("[[1]]", "result 0: expected a dict"),

@@ -44,8 +44,9 @@ def test_voc_and_back(tmp_path_factory, boxes):
     folder = tmp_path_factory.mktemp("voc")
     given = coco(boxes)
     write_voc(given, folder)
-    back, lost = read_voc(folder)
-    assert lost.counts == {}
+    back, account = read_voc(folder)
+    assert not account.lost
+    assert not account.changed
     for (file, name, box), (file_again, name_again, again) in zip(named(given), named(back), strict=True):
         assert (file, name) == (file_again, name_again)
         assert again == pytest.approx(box, abs=1e-12)
@@ -59,8 +60,9 @@ def test_yolo_and_back(tmp_path_factory, boxes, segments):
     for entry in given["images"]:
         image(folder / "images" / entry["file_name"])
     write_yolo(given, folder, segments)
-    back, lost = read_yolo(folder / "labels", folder / "images")
-    assert lost.counts == {}
+    back, account = read_yolo(folder / "labels", folder / "images")
+    assert not account.lost
+    assert not account.changed
     for (file, name, box), (file_again, name_again, again) in zip(named(given), named(back), strict=True):
         assert (file, name) == (file_again, name_again)
         assert again == pytest.approx(box, abs=1e-9)
@@ -69,11 +71,16 @@ def test_yolo_and_back(tmp_path_factory, boxes, segments):
 def test_what_has_no_place_is_counted(tmp_path):
     polygon = [[1, 1, 9, 1, 9, 9], [20, 20, 25, 20, 25, 25, 20, 25]]
     given = coco([(1, 1, 24, 24)], segmentation=polygon)
-    assert write_voc(given, tmp_path / "voc").counts == {"categories without objects": 1, "masks": 1}
-    assert write_yolo(given, tmp_path / "yolo").counts == {"masks": 1}
-    assert write_yolo(given, tmp_path / "parts", segments=True).counts == {"parts of objects beside the largest": 1}
-    crowd = coco([(1, 1, 24, 24)], iscrowd=1, segmentation={"size": [60, 80], "counts": "x"})
-    assert sum(write_yolo(crowd, tmp_path / "crowd").counts.values()) == 1
+    assert write_voc(given, tmp_path / "voc").lost == {"categories without objects": 1, "masks": 1}
+    assert write_yolo(given, tmp_path / "yolo").lost == {"masks (give --segments to keep them)": 1}
+    parts = write_yolo(given, tmp_path / "parts", segments=True)
+    assert not parts.lost
+    assert parts.changed == {"parts and holes joined to their object by a line of no width": 1}
+    crowd = coco([(1, 1, 24, 24), (30, 30, 9, 9)])
+    crowd["annotations"][0] |= {"iscrowd": 1, "segmentation": {"size": [60, 80], "counts": "x"}}
+    account = write_yolo(crowd, tmp_path / "crowd")
+    assert account.lost == {"crowds (YOLO would take them for objects)": 1}
+    assert account.objects == 1
     write_voc(crowd, tmp_path / "difficult")
     assert read_voc(tmp_path / "difficult")[0]["annotations"][0]["iscrowd"] == 1
 
@@ -93,11 +100,14 @@ def image(path, height=60, width=80):
     path.write_bytes(cv2.imencode(path.suffix, np.zeros((height, width, 3), np.uint8))[1].tobytes())
 
 
-def test_the_largest_part_is_written_not_that_of_the_most_points(tmp_path):
+def test_all_parts_of_an_object_are_written_as_one_polygon(tmp_path):
     large, small = [0, 0, 40, 0, 40, 30, 0, 30], [70, 50, 71, 50, 72, 51, 71, 52, 70, 53]
     write_yolo(coco([(0, 0, 72, 53)], segmentation=[small, large]), tmp_path, segments=True)
     (line,) = (tmp_path / "labels/deep/1 ü.txt").read_text().splitlines()
-    assert [float(value) for value in line.split()[1:]] == [0, 0, 0.5, 0, 0.5, 0.5, 0, 0.5]
+    points = np.array(line.split()[1:], dtype=float).reshape(-1, 2) * [80, 60]
+    # Around the large part to its corner at 40, 30, to the small one, around that, and back.
+    corners = [(0, 0), (40, 0), (40, 30), (70, 50), (71, 50), (72, 51), (71, 52), (70, 53), (70, 50), (40, 30), (0, 30)]
+    assert np.allclose(points, corners)
 
 
 def test_images_that_would_share_a_file_are_refused_before_any_is_written(tmp_path):
@@ -107,6 +117,7 @@ def test_images_that_would_share_a_file_are_refused_before_any_is_written(tmp_pa
         with pytest.raises(ValueError, match=r"deep/1 ü\.png and deep/1 ü\.jpg would share .*; rename one"):
             write(given, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "labels").mkdir()
     image(tmp_path / "images/a.png")
     image(tmp_path / "images/a.jpg")
     with pytest.raises(ValueError, match=r"a\.jpg and a\.png would share .*a\.txt; rename one"):
@@ -127,9 +138,11 @@ def test_nothing_is_written_outside_the_folder(tmp_path, name):
     [
         ({1: "cat", 2: "dog"}, "names has 2 classes but no number 0"),
         ({0: "cat", 2: "dog", 3: "cow"}, "no number 1"),
-        ({"0": "cat", 0: "dog"}, "no number 1"),
+        ({"0": "cat", 0: "dog"}, "key 0 occurs twice"),
         ({"cat": 0}, "a key that is no number"),
-        (None, r"no data\.yaml with names"),
+        ("cat", "names is 'cat'; give a list"),
+        ([], "names is empty"),
+        (["cat", ""], "name 1 is ''"),
     ],
 )
 def test_names_that_are_not_numbered_from_0_are_refused(tmp_path, names, message):
@@ -154,7 +167,7 @@ def test_yolo_files_that_are_no_text_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
         read_yolo(tmp_path, tmp_path, ["cat"])
     (tmp_path / "data.yaml").write_text("names: [cat")
-    with pytest.raises(ValueError, match=r"data\.yaml: is no YAML"):
+    with pytest.raises(ValueError, match=r"data\.yaml: not valid YAML"):
         read_yolo(tmp_path, tmp_path)
 
 
@@ -209,15 +222,16 @@ def test_splits_have_the_same_ids_by_the_names_of_the_classes(tmp_path, capsys):
 
 def test_what_training_will_drop_or_mend_is_told(tmp_path, capsys):
     (tmp_path / "a.xml").write_text(voc("cat", xmin=20))  # the right side is left of it
-    (tmp_path / "b.xml").write_text(voc("cat"))  # the same <filename>
+    (tmp_path / "b.xml").write_text(voc("cat", difficult=1))
     main(["voc2coco", str(tmp_path), str(tmp_path / "out" / "coco.json")])
     told = capsys.readouterr().out
     assert f"{tmp_path / 'out' / 'coco.json'}:\n" in told
     assert "1 boxes without area (dropped): 1\n" in told
-    assert "1 images whose file is listed before under another id: 2\n" in told
+    assert "1 images named as their XML file, not as <filename> says\n" in told
+    assert "1 difficult objects became crowds, which are neither learnt nor scored\n" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["coco.json"]
     image(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_text("0 50 50 20 20\n")
+    (tmp_path / "a.txt").write_text("0 1.5 1.5 0.2 0.2\n")
     main(["yolo2coco", str(tmp_path), str(tmp_path / "out" / "coco.json"), "--images", str(tmp_path), "--names", "cat"])
     assert "1 boxes outside their image (dropped): 1\n" in capsys.readouterr().out
 
@@ -236,7 +250,18 @@ def test_what_training_would_refuse_leaves_no_file_and_the_old_one(tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "line", ["0 0.5 0.5 0.5", "7 0.5 0.5 0.1 0.1", "cat 1 1 1 1", "0 nan 0.5 0.5 0.5", "0 1 1 1 1 1"]
+    "line",
+    [
+        "0 0.5 0.5 0.5",
+        "7 0.5 0.5 0.1 0.1",
+        "cat 1 1 1 1",
+        "0 nan 0.5 0.5 0.5",
+        "0 1 1 1 1 1",
+        "0.5 1 1 1 1",
+        "0 50 50 20 20",
+        "0 0.5 0.5 0.1 0.1 0.2 0.2 2 0.3 0.3 2",
+        "0 0.5 0.5 0.1 1_0",
+    ],
 )
 def test_broken_lines_are_refused_by_name(tmp_path, line):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
@@ -254,10 +279,11 @@ def test_lvis():
         image["neg_category_ids"] = [7]
         del image["file_name"]
     del content["annotations"][0]["iscrowd"]
-    found, lost = lvis_to_coco(content, "lvis.json")
+    found, account = lvis_to_coco(content, "lvis.json")
     assert found["images"][0]["file_name"] == "val2017/000000000001.jpg"
     assert found["annotations"][0]["iscrowd"] == 0
-    assert sum(lost.counts.values()) == 2
+    assert sum(account.lost.values()) == 2
+    assert str(account).startswith("carried over: 2 images (1 with objects, 1 without objects), 1 objects")
 
 
 def test_the_command_round_trips_real_annotations(shared_data, tmp_path, capsys):
@@ -278,7 +304,7 @@ def test_mistakes_are_told(tmp_path, capsys):
         ["coco2voc", "a.json", "out"],
         ["voc2coco", "nowhere", "out.json"],
         ["coco2voc", "a.json", "out", "--one-based"],
-        ["yolo2coco", ".", "out.json"],
+        ["yolo2coco", ".", "out.json", "--names", "cat"],
     ):
         with pytest.raises(SystemExit) as stop:
             main([arguments[0], str(tmp_path / arguments[1]), str(tmp_path / arguments[2]), *arguments[3:]])

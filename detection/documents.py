@@ -1,0 +1,232 @@
+"""JSON and YAML out of files: one reader of each, which checks a file before anything relies on it.
+
+A file may come from anyone. What is too large or too deep, what repeats a key, or what would grow without end when its
+aliases are followed is rejected in one line that names the file.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+import yaml
+
+from detection.foreign import shown
+from detection.memory import no_garbage_collection
+from detection.yaml_values import DEEPEST, MOST_DIGITS, YamlValues
+
+LARGEST_YAML = 4 << 20
+"""Bytes. The names of 21,000 classes take 1 MB."""
+
+Entry = Callable[[list[tuple[str, Any]]], Any]
+
+_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
+"""What text begins with in UTF-16, of either order of bytes, and now and then in UTF-8."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class DocumentError(ValueError):
+    """A file is not what it should be; the message is one line that names it."""
+
+
+def read_json(path: str | Path, entry: Entry | None = None, nonfinite: bool = False) -> Any:
+    """Read a JSON file.
+
+    Args:
+        entry: makes a value of each object's pairs of key and value; a dict without repeated keys if None.
+        nonfinite: accept NaN, Infinity and numbers too large for a float, which JSON does not know.
+
+    Raises:
+        DocumentError: no regular file, larger than half of this computer's memory, or as for :func:`parse_json`.
+    """
+    return parse_json(read_bytes(path, _half_of_memory()), path, entry, nonfinite)
+
+
+def parse_json(data: bytes, where: str | Path, entry: Entry | None = None, nonfinite: bool = False) -> Any:
+    """As :func:`read_json`, of bytes that were read already; ``where`` begins the messages.
+
+    Raises:
+        DocumentError: not JSON in UTF-8 or UTF-16, too deep, a whole number of more than MOST_DIGITS digits, a key
+            twice in one object, or a number that is not finite.
+    """
+    if data.startswith(_MARKS):
+        data = decoded(data, where).encode()
+    if _depth(data) > DEEPEST:
+        raise DocumentError(f"{where}: not valid JSON (nested too deeply, over {DEEPEST}); is it the right file?")
+    with no_garbage_collection():
+        if entry is None:
+            found, content = _quick(data)
+            if found:
+                return content
+        text, whole = decoded(data, where), _whole if entry is None or _has_long_number(data) else None
+        del data  # half of what is held at most
+        try:
+            return json.loads(
+                text,
+                object_pairs_hook=entry or _unique,
+                parse_int=whole,
+                parse_float=None if nonfinite else _finite,
+                parse_constant=None if nonfinite else _constant,
+            )
+        except RecursionError as error:
+            raise DocumentError(f"{where}: not valid JSON (nested too deeply); is it the right file?") from error
+        except DocumentError as error:
+            raise DocumentError(f"{where}: {error}") from error
+        except ValueError as error:
+            reason = shown(error, 120)
+            raise DocumentError(f"{where}: not valid JSON ({reason}); is the file complete?") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file as dicts, lists and text: ``on``, ``007`` and ``null`` stay as they are written.
+
+    Raises:
+        DocumentError: no regular file, more than LARGEST_YAML bytes, or as for :func:`parse_yaml`.
+    """
+    return parse_yaml(decoded(read_bytes(path, LARGEST_YAML), path), path)
+
+
+def parse_yaml(text: str, where: str | Path) -> Any:
+    """As :func:`read_yaml`, of text that was read already; ``where`` begins the messages.
+
+    Raises:
+        DocumentError: not YAML, several documents, too deep, too many values, a key twice in one mapping, an alias of
+            what holds it, a tag that is none of the common ones, or a whole number of more than MOST_DIGITS digits.
+    """
+    builder = YamlValues()
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DocumentError(f"{where}: not valid YAML ({shown(error.problem, 120)}{line})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DocumentError(f"{where}: not valid YAML ({shown(str(error).partition(chr(10))[0], 120)})") from error
+    return builder.content
+
+
+def read_text(path: str | Path, most: int) -> str:
+    """The text of a file, as :func:`decoded`.
+
+    Raises:
+        DocumentError: no regular file, more than ``most`` bytes, or no text.
+    """
+    return decoded(read_bytes(path, most), path)
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """The content of a regular file; opening a pipe would wait for ever.
+
+    Raises:
+        DocumentError: no such file, no regular one, or more than ``most`` bytes.
+    """
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DocumentError(f"{path}: is a folder, pipe or device; give a regular file")
+            if status.st_size > most:
+                raise DocumentError(f"{path}: has {status.st_size} bytes, but at most {most} can be read here")
+            return file.read()
+    except OSError as error:
+        raise DocumentError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+def decoded(data: bytes, where: str | Path) -> str:
+    """Text of UTF-8, or of UTF-16 with a byte order mark, as some editors of Windows write it.
+
+    Raises:
+        DocumentError: any other encoding.
+    """
+    encoding = "utf-16" if data.startswith(_MARKS[:2]) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{where}: is no text in UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _quick(data: bytes) -> tuple[bool, Any]:
+    """Whether orjson can be trusted, and what it reads: in a third of the time, but it keeps the last of equal keys.
+
+    It knows neither NaN nor whole numbers of more than 64 bits; those, and messages, are for :mod:`json`.
+    """
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False, None
+    return _keys(content) == len(re.findall(rb'"\s*:', data)), content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One object of a JSON file."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DocumentError(f"the key {shown(twice)!r} occurs twice in one object; remove one")
+    return entry
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise DocumentError(f"has a number of {len(digits)} digits; at most {MOST_DIGITS} are allowed")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if abs(value) == float("inf"):
+        raise DocumentError(f"has the number {shown(digits)}, which no float can hold")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise DocumentError(f"has the number {name}, which JSON does not know; write null")
+
+
+def _depth(data: bytes) -> int:
+    """How deep brackets are inside one another; those in text, such as an RLE, do not count."""
+    # Escaped backslashes go first: one of two may stand before a quote that ends the text.
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_BRACKETS)
+    code = np.frombuffer(bare, dtype=np.uint8)
+    outside = np.bitwise_xor.accumulate(code == ord('"')) == 0
+    opens = ((code == ord("[")) | (code == ord("{"))) & outside
+    closes = ((code == ord("]")) | (code == ord("}"))) & outside
+    return int(np.cumsum(opens.astype(np.int8) - closes, dtype=np.int32).max(initial=0))
+
+
+def _keys(content: Any) -> int:
+    """How many pairs of key and value all objects have."""
+    count, waiting = 0, [content]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is dict:
+            count += len(value)
+            waiting += [inner for inner in value.values() if type(inner) in (dict, list)]
+        elif type(value) is list:
+            waiting += [inner for inner in value if type(inner) in (dict, list)]
+    return count
+
+
+def _has_long_number(data: bytes) -> bool:
+    """Whether so many digits stand in a row that they may be a number of more than MOST_DIGITS digits."""
+    block = MOST_DIGITS // 2  # a row of MOST_DIGITS digits fills at least one such block
+    step = block << 16
+    for start in range(0, len(data), step):
+        code = np.frombuffer(data, np.uint8, min(step, len(data) - start) // block * block, start)
+        if ((code - 48) < 10).reshape(-1, block).all(axis=1).any():
+            return True
+    return False
+
+
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 8 << 30

@@ -1,0 +1,63 @@
+"""What a conversion carried over, what it changed, and what it left out, in numbers."""
+
+from collections import Counter
+
+from detection.foreign import shown
+
+MOST_CLASSES = 20
+"""Classes that are listed; the others are added up."""
+
+
+class Account:
+    """Counts of images and objects by kind."""
+
+    def __init__(self) -> None:
+        self.images: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()
+        self.forms: Counter[str] = Counter()
+        self.changed: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def take_image(self, objects: int) -> None:
+        """Count an image that was carried over."""
+        self.images["with objects" if objects else "without objects"] += 1
+
+    def take(self, name: str, form: str) -> None:
+        """Count an object that was carried over: its class, and as what, such as ``boxes``."""
+        self.classes[name] += 1
+        self.forms[form] += 1
+
+    def change(self, kind: str, count: int = 1) -> None:
+        """Count what is not as it was."""
+        if count > 0:
+            self.changed[kind] += count
+
+    def lose(self, kind: str, count: int = 1) -> None:
+        """Count what has no place in the other format."""
+        if count > 0:
+            self.lost[kind] += count
+
+    @property
+    def objects(self) -> int:
+        """Objects that were carried over."""
+        return self.classes.total()
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.images.items()))
+        lines = [f"carried over: {self.images.total()} images ({kinds or 'none'}), {self.objects} objects"]
+        if self.forms:
+            lines.append("  as " + ", ".join(f"{count} {form}" for form, count in self.forms.most_common()))
+        if self.classes:
+            lines.append(f"  classes: {self._listed()}")
+        lines += [f"  {note}" for note in self.notes]
+        for title, counts in (("changed", self.changed), ("left out", self.lost)):
+            lines.append(f"{title}:" if counts else f"{title}: nothing")
+            lines += [f"  {count} {kind}" for kind, count in counts.items()]
+        return "\n".join(lines)
+
+    def _listed(self) -> str:
+        ordered = self.classes.most_common()
+        first, rest = ordered[:MOST_CLASSES], ordered[MOST_CLASSES:]
+        listed = ", ".join(f"{shown(name)} {count}" for name, count in first)
+        return listed + (f", and {len(rest)} more with {sum(count for _, count in rest)}" if rest else "")

@@ -1,0 +1,89 @@
+"""A line of a YOLO label file: a class number, then a box, a polygon, or a box and keypoints."""
+
+from typing import Any
+
+import numpy as np
+
+from detection.foreign import shown
+
+FARTHEST = 2.0
+"""Parts of the image; a coordinate of 2 or more, or below -1, is one in pixels, or no coordinate."""
+
+
+def parse_line(line: str, where: str, classes: int, keypoints: tuple[int, int] | None) -> tuple[int, np.ndarray]:
+    """The class, and the numbers behind it.
+
+    Args:
+        where: begins the messages.
+        classes: how many there are.
+        keypoints: ``kpt_shape``: how many each object has, and numbers for each, 2 or 3.
+
+    Raises:
+        ValueError: no class and numbers, another class, or not the numbers of a box, polygon or pose.
+    """
+    try:
+        first, *rest = (_number(word) for word in line.split())
+    except ValueError as error:
+        raise ValueError(f"{where}: {shown(line.strip())!r} is not a class and numbers") from error
+    if first not in range(classes):
+        raise ValueError(f"{where}: class {shown(line.split()[0])}, but there are names for 0 to {classes - 1}")
+    values = np.array(rest)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{where}: {shown(line.strip())!r} has a number that is not finite")
+    places = values
+    if keypoints is not None and len(values) > 4:
+        number, each = keypoints
+        if len(values) != 4 + number * each:
+            raise ValueError(
+                f"{where}: {len(values)} numbers; a box and kpt_shape [{number}, {each}] take {4 + number * each}"
+            )
+        points = values[4:].reshape(number, each)
+        if each == 3 and not np.isin(points[:, 2], (0, 1, 2)).all():
+            raise ValueError(f"{where}: a keypoint's third number must be 0, 1 or 2 (absent, covered, visible)")
+        places = np.concatenate([values[:4], points[:, :2].ravel()])
+    elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise ValueError(
+            f"{where}: {len(values)} numbers; a box has 4, a polygon x and y of 3 points at least; keypoints need "
+            "kpt_shape in data.yaml, and a prediction's score must go"
+        )
+    if (places < 1 - FARTHEST).any() or (places >= FARTHEST).any():
+        raise ValueError(
+            f"{where}: {shown(line.strip())!r} reaches far over the image; numbers are parts of the image, "
+            "from 0 to 1, not pixels; keypoints need kpt_shape in data.yaml"
+        )
+    return int(first), values
+
+
+def annotation(
+    values: np.ndarray, width: int, height: int, keypoints: tuple[int, int] | None
+) -> tuple[dict[str, Any], str]:
+    """The entry of COCO's form, without ids, and what kind of object it is."""
+    if keypoints is None and len(values) > 4:
+        points = values.reshape(-1, 2) * [width, height]
+        low, high = points.min(axis=0), points.max(axis=0)
+        form = "polygons of four points, such as oriented boxes" if len(points) == 4 else "polygons"
+        box = [*low.tolist(), *(high - low).tolist()]
+        return {"bbox": box, "iscrowd": 0, "segmentation": [points.ravel().tolist()]}, form
+    centre, size = values[:4].reshape(2, 2) * [width, height]
+    box = [*(centre - size / 2).tolist(), *size.tolist()]
+    entry: dict[str, Any] = {"bbox": box, "iscrowd": 0, "area": box[2] * box[3]}
+    if keypoints is None or len(values) == 4:
+        return entry, "boxes"
+    entry["keypoints"], entry["num_keypoints"] = _keypoints(values[4:].reshape(keypoints), width, height)
+    return entry, "boxes with keypoints"
+
+
+def _keypoints(points: np.ndarray, width: int, height: int) -> tuple[list[float], int]:
+    """x, y, visibility of each in COCO's form, and how many are annotated."""
+    # Without a third number, YOLO's tools take a point at 0, 0 or beyond the image as not annotated.
+    there = (points >= 0).all(axis=1) & (points > 0).any(axis=1)
+    seen: np.ndarray = points[:, 2] if points.shape[1] == 3 else np.where(there, 2, 0)
+    places = np.where(seen[:, None] > 0, points[:, :2] * [width, height], 0)
+    triples = [[x, y, int(v)] for (x, y), v in zip(places.tolist(), seen.tolist(), strict=True)]
+    return [value for triple in triples for value in triple], int((seen > 0).sum())
+
+
+def _number(word: str) -> float:
+    if "_" in word:  # Python would read 1_0 as 10
+        raise ValueError(word)
+    return float(word)

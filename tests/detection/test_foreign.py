@@ -1,0 +1,61 @@
+import csv
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detection.foreign import LONGEST, cell, printable, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat", "cat"),
+        ("sea lion ü 猫", "sea lion ü 猫"),
+        ("می\u200cخواهم", "می\u200cخواهم"),  # the joiner belongs to the word
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("\u2066\u200b\ufeff\x9b", r"\u2066\u200b\ufeff\x9b"),
+        ("\ud800", r"\ud800"),
+        (17, "17"),
+        (None, "None"),
+        ("a" * 40 + "b" * 40, "a" * 30 + "…" + "b" * 29),
+    ],
+)
+def test_what_is_shown(text, expected):
+    assert shown(text) == expected
+
+
+@given(st.text(st.characters()))
+def test_what_is_shown_is_one_short_line_that_no_terminal_obeys(text):
+    safe = shown(text)
+    assert len(safe) <= LONGEST
+    assert all(unicodedata.category(sign) not in ("Cc", "Cs", "Zl", "Zp") for sign in safe)
+    assert all(sign in "\u200c\u200d" for sign in safe if unicodedata.category(sign) == "Cf")
+    safe.encode()
+
+
+def test_a_message_keeps_its_lines_and_its_length():
+    assert printable("a\x1bb\n" + "c" * 99) == "a\\x1bb\n" + "c" * 99
+
+
+def test_a_name_of_a_gigabyte_is_cut_before_it_is_looked_at():
+    assert len(shown("\x1b" * 100_000_000)) == LONGEST
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1", "=" * 99])
+def test_text_is_never_a_formula(text):
+    stream = io.StringIO()
+    csv.writer(stream).writerow([cell(text)])
+    (row,) = csv.reader(io.StringIO(stream.getvalue()))
+    assert row[0].startswith("'")
+    assert len(row[0]) <= LONGEST
+
+
+def test_numbers_and_plain_text_stay():
+    assert [cell(value) for value in (-1.5, 7, None, "cat", "a-b", "")] == [-1.5, 7, None, "cat", "a-b", ""]
+    name = "folder/" * 20 + "image.png"
+    assert cell(name, None) == name
