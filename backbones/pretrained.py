@@ -30,7 +30,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, not a file of weights, a damaged one, or one with more than tensors in it.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise ValueError(f"weights: no file {path}; give a path to a state dict, or `imagenet`")
     try:

@@ -15,6 +15,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
+from detection.home import command_line
 from detection.ops.pasting import encode_masks
 from detection.predicting.options import check_least
 from detection.report.frame import frame
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--number", type=int, default=8, help="of images, spread over the data set")
     parser.add_argument("--ids", type=int, nargs="+", help="these images instead")
     parser.add_argument("--views", type=int, default=3, help="epochs to show")
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(command_line(arguments))
     try:
         with user_input():
             check_least(options, {"number": 1, "views": 0})

@@ -22,6 +22,7 @@ from backbones import BackboneConfig, available
 from backbones.pretrained import damaged_part, read_weights
 from detection import __version__
 from detection.data.errors import first_line
+from detection.home import with_home
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
@@ -260,7 +261,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
         ValueError: no such file, one that is cut off, damaged or no checkpoint, or one with more than tensors and plain
             values.
     """
-    path = Path(path)
+    path = Path(with_home(path))
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:

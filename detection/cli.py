@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from detection.home import command_line, with_home
 from detection.memory import begin_without_crumbs
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message := hidden_by_another():
         return _fail(message, 2)
     before = sys.argv
-    given = list(before[1:] if arguments is None else arguments)
+    given = command_line(arguments)
     debug = "--debug" in given
     try:
         # Lightning reads sys.argv, also to start the processes of other devices.
@@ -196,7 +197,7 @@ def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
             continue
         try:
             content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
-            found = (content.get(part) or {}).get(key, found)
+            found = with_home((content.get(part) or {}).get(key, found))
         except (OSError, AttributeError, ValueError):
             continue  # the parser will tell
     return found

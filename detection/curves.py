@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detection.home import command_line
+
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
     ("AP", (), ("val/bbox/AP", "val/segm/AP")),
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("curves.png"), help="png, svg or pdf")
     parser.add_argument("--smooth", type=int, default=1, help="average over so many values")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     try:
         plot({name: read_run(path) for name, path in _named(options.runs)}, options.output, max(1, options.smooth))
     except (OSError, ValueError) as error:

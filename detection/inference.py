@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detection.convert.pretrained import load_pretrained
 from detection.data.image import read_image, to_depth
+from detection.home import with_home
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
 from detection.ops.masks import rle_to_patch
@@ -187,7 +188,7 @@ def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_thresh
 def _pixels(image: str | Path | np.ndarray | Tensor, model: FasterRCNN) -> np.ndarray:
     channels = len(model.pixel_mean)
     if isinstance(image, str | Path):
-        return read_image(Path(image), channels=channels, depth=model.depth)
+        return read_image(Path(with_home(image)), channels=channels, depth=model.depth)
     array = _array(image)
     if array.ndim != 3 or array.shape[2] != channels or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(

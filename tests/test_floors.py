@@ -11,6 +11,7 @@ FLOORS = {
     "backbones": 0,
     "detection.documents": 1,
     "detection.foreign": 1,
+    "detection.home": 1,
     "detection.memory": 1,
     "detection.structures": 1,
     "detection.yaml_values": 1,

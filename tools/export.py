@@ -6,6 +6,7 @@ from pathlib import Path
 from detection.convert.average import average
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
+from detection.home import command_line
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "output", type=Path, help=".safetensors: weights, classes, settings; .pth: torchvision's layout, weights alone"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     try:
         if options.output.suffix not in (".safetensors", ".pth"):
             raise ValueError(f"{options.output}: the name must end in .safetensors or .pth")

@@ -13,6 +13,7 @@ import torch
 import backbones
 from detection.backbone_tool import residual, speed
 from detection.backbone_tool.describe import describe
+from detection.home import command_line
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,7 +105,7 @@ def _gradients(options: argparse.Namespace) -> None:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    given = sys.argv[1:] if arguments is None else arguments
+    given = command_line(arguments)
     parser = argparse.ArgumentParser(prog="backbone.py", description="Backbones: names, costs, and why residual.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

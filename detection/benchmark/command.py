@@ -21,6 +21,7 @@ from detection.benchmark.parts import THROUGH_WORKER, Shares, data_rows, model_r
 from detection.benchmark.rest import rest_rows
 from detection.device import accelerator_name, best_device, processor_name
 from detection.engine.precision import best_precision
+from detection.home import command_line
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
 ON_DEMAND = ("rest", "mixed")
@@ -107,7 +108,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     if options.peer and find_spec(options.peer) is None:
         parser.error(f"--peer {options.peer}: it is not installed")
     return options

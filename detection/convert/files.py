@@ -14,6 +14,7 @@ from torch import Tensor
 from backbones.pretrained import damaged_part
 from detection.data.errors import first_line
 from detection.documents import parse_json
+from detection.home import with_home
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -30,7 +31,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: no such file; one that is cut off, damaged, or holds no weights; or one with more than tensors,
             arrays and plain values in it, of which nothing is run.
     """
-    path = Path(path)
+    path = Path(with_home(path))
     if not path.is_file():
         raise ValueError(f"weights: no file {path}")
     if path.suffix == ".safetensors":

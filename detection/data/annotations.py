@@ -18,6 +18,7 @@ from detection.data.coco_file import read_coco
 from detection.data.image import MAX_PIXELS
 from detection.data.report import Report
 from detection.data.segmentation import SegmentationBuilder, Segmentations
+from detection.home import with_home
 from detection.structures import Categories, Segmentation
 
 
@@ -154,7 +155,7 @@ def load_annotations(path: str | Path, need_masks: bool = False, max_pixels: int
     Raises:
         ValueError: with the file, the id, and what to do.
     """
-    path = Path(path)
+    path = Path(with_home(path))
     content = read_coco(path)
     report = Report(path)
     categories, label_of = check_categories(content["categories"], report)

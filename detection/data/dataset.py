@@ -20,6 +20,7 @@ from detection.data.errors import DataError
 from detection.data.image import MAX_PIXELS, read_image
 from detection.data.names import advice, find_file, leads_out
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
+from detection.home import with_home
 from detection.memory import keep_freed_pieces
 from detection.structures import Depth, Sample
 
@@ -67,7 +68,7 @@ class CocoDataset(Dataset[Sample]):
         reading: Reading = Reading(),
         draft: bool = False,
     ) -> None:
-        self.annotations, self.image_root = annotations, Path(image_root)
+        self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
         self.mask_size, self.reading = mask_size, reading
         # Shared with the workers, so that they have one budget together.

@@ -12,6 +12,7 @@ from detection.doctor.findings import Diagnosis
 from detection.doctor.page import page
 from detection.engine.errors import InputError
 from detection.engine.settings import read_settings
+from detection.home import command_line
 from detection.report.files import plain
 from detection.report.pictures import data_url
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", type=Path, help="write a page with pictures")
     parser.add_argument("--json", type=Path, help="write everything as JSON")
     parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings")
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(command_line(arguments))
     try:
         module, data = read_settings(rest)
     except InputError as error:

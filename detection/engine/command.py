@@ -42,6 +42,7 @@ from detection.engine.run import (
 )
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
+from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
 
 set_parsing_settings(
@@ -195,6 +196,7 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and fill in what was left open, so that the saved config says it."""
         config = self.config[self.subcommand]
+        settle_home(config)
         with user_input():
             check_combinations(config)
         if config.run.name is None:

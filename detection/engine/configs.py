@@ -12,6 +12,7 @@ from jsonargparse import get_loader
 
 from detection.documents import LARGEST_YAML, DocumentError, parse_yaml, read_text
 from detection.foreign import shown
+from detection.home import with_home
 
 HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
 """Why there is no such option."""
@@ -40,6 +41,7 @@ def find_config(name: str) -> str:
     Raises:
         FileNotFoundError: with the nearest names.
     """
+    name = with_home(name)
     if Path(name).is_file():
         return name
     known = shipped()

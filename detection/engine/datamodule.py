@@ -30,6 +30,7 @@ from detection.engine.loading import (
     largest_canvas,
     workers_that_fit,
 )
+from detection.home import with_home
 from detection.structures import Categories, Depth, ResizeMethod
 
 WORKER_TIMEOUT = 600
@@ -109,7 +110,7 @@ class CocoDataModule(LightningDataModule):
                 the limit.
         """
         super().__init__()
-        self.root, self.splits = Path(root), {"train": train, "val": val, "test": test}
+        self.root, self.splits = Path(with_home(root)), {"train": train, "val": val, "test": test}
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         self.short_sides, self.long_side, self.resize = sides, long_side, resize
         self.flip, self.crop, self.augment = flip, crop, list(augment or [])
@@ -313,7 +314,7 @@ class CocoDataModule(LightningDataModule):
 
     def _read(self, name: str) -> Annotations:
         split, trainer = self._settings(name), self.trainer
-        path, folder = self.root / split.annotations, self.root / split.images
+        path, folder = self.root / with_home(split.annotations), self.root / with_home(split.images)
         if not path.is_file():
             raise FileNotFoundError(f"no annotations {path}; set data.root or data.{name}.annotations")
         if not folder.is_dir():
@@ -379,7 +380,7 @@ class CocoDataModule(LightningDataModule):
             transforms.append(Resize(self.short_sides, self.long_side, self.resize, resize_later))
         else:
             transforms.append(Resize(*self.test_size, self.resize))
-        folder = self.root / self._settings(split).images
+        folder = self.root / with_home(self._settings(split).images)
         draft = split == "train"
         reading = replace(self.reading, bad_images=self._allowed_bad(split))
         data = CocoDataset(self.annotations[split], folder, transforms, self.masks, self.seed, 112, reading, draft)

@@ -10,6 +10,7 @@ from detection.engine.command import STRICT, ConfigFile, Parser
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.module import DetectionModule
 from detection.engine.run import RunConfig
+from detection.home import settle_home, with_home
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
@@ -30,7 +31,8 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.link_arguments("model.backbone.in_channels", "data.channels")
     parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
-    config = parser.parse_args(list(arguments))
+    config = parser.parse_args(with_home(list(arguments)))
+    settle_home(config)
     # The trainer is not made: it would ask for devices.
     wanted = Parser(**STRICT)
     wanted.add_lightning_class_args(DetectionModule, "model")

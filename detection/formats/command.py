@@ -15,6 +15,7 @@ from detection.foreign import printable, shown
 from detection.formats.account import Account
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
+from detection.home import command_line
 
 OPTIONS = {
     "images": ("yolo2coco", "voc2coco"),
@@ -32,7 +33,7 @@ CARRIED = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmenta
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert, and report."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     try:
         print(printable(_convert(options)))
     except (OSError, ValueError) as error:

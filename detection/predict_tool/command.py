@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detection.device import inference_device
+from detection.home import command_line
 from detection.inference import Prediction, load_model, predict, predict_batch
 from detection.models.rcnn import FasterRCNN
 from detection.predict_tool.outputs import Writer
@@ -18,7 +19,7 @@ from detection.predicting.options import LEAST, check_apart, check_least
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predict, and leave pictures and files; exit code 1 if some images could not be read."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     failed: list[str] = []
     left_out: list[Path] = []
     try:

@@ -12,6 +12,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
 from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
+from detection.home import command_line
 from detection.predicting.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import analyse
@@ -29,7 +30,7 @@ OF_MODELS = ("precision", "size", "flip", "short_sides", "tile", "soft_nms", "re
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate, print the numbers, and write a report."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     try:
         with processes() as rank:
             evaluator = _collect(options)

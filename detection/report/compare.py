@@ -13,6 +13,7 @@ from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
 from detection.evaluation.results import read_results
+from detection.home import command_line
 from detection.predicting.options import check_least
 from detection.provenance import checksum
 from detection.report.files import plain
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--annotations", type=Path, help="the annotation file, if it was moved")
     parser.add_argument("--resamplings", type=int, default=1000)
     parser.add_argument("--output", type=Path, help="write comparison.html and comparison.json into this folder")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command_line(arguments))
     try:
         check_least(options, {"resamplings": 0})
         found = compare(options.first, options.second, options.annotations, options.resamplings)
