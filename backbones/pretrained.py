@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from urllib.error import URLError
 
@@ -87,25 +87,36 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load by name; only a classifier may be left over.
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, needed: Set[str] | None = None) -> None:
+    """Load by name.
+
+    Args:
+        needed: names of the parameters and buffers that a file must have; all of them if None.
 
     Raises:
         ValueError: as :func:`check_state`.
     """
-    model.load_state_dict(check_state(model, state, source), strict=False)
+    model.load_state_dict(check_state(model, state, source, needed), strict=False)
 
 
-def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """What of a state dict belongs to a model, which may lie on the meta device.
+def check_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, needed: Set[str] | None = None
+) -> dict[str, Tensor]:
+    """What of a state dict is needed by a model, which may lie on the meta device.
+
+    A classifier may be there, in any shape, or not: no backbone needs it.
+
+    Args:
+        needed: as for :func:`load_state`.
 
     Raises:
         ValueError: tensors that are missing, unknown, of another shape, or not finite.
     """
-    own = model.state_dict()
+    whole = model.state_dict()
+    own = {key: value for key, value in whole.items() if needed is None or key in needed}
     known = {key: value for key, value in state.items() if key in own}
-    ignored = ("fc.", "classifier.", "head.")
-    extra = [k for k in state if k not in own and not k.startswith(ignored) and not k.endswith("num_batches_tracked")]
+    unused = ("fc.", "classifier.", "head.", "heads.")
+    extra = [k for k in state if k not in whole and not k.startswith(unused) and not k.endswith("num_batches_tracked")]
     missing = [k for k in own if k not in known and not k.endswith("num_batches_tracked")]
     shapes = [
         f"{k} {tuple(v.shape)} instead of {tuple(own[k].shape)}" for k, v in known.items() if v.shape != own[k].shape

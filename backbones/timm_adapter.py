@@ -46,8 +46,9 @@ class TimmBackbone(Backbone):
         with torch.device("meta"), torch.inference_mode(False):
             probe = timm.create_model(name, **options)
         self.multiple, layout = _any_size(name, probe)
-        self.body = _create(timm, name, options, weights)
         reached = [_reached(probe, self.multiple, i) for i in range(len(probe.feature_info.channels()))]
+        needed = {name for names in reached for name in names} | {name for name, _ in probe.named_buffers()}
+        self.body = _create(timm, name, options, weights, needed)
         _remove(self.body, {name for name, _ in probe.named_parameters()}.difference(*reached))
         self._channels_last = layout == "NHWC"
         info = self.body.feature_info
@@ -167,13 +168,19 @@ def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
     return names
 
 
-def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None) -> Any:
-    """The network with its weights; timm loads features without a word about tensors that are missing."""
+def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None, needed: set[str]) -> Any:
+    """The network with its weights; timm loads features without a word about tensors that are missing.
+
+    Args:
+        needed: names of what the features depend on, as the network that gives features alone calls it.
+    """
     overlay = {}
     if weights not in (None, "imagenet"):
         with torch.device("meta"):
             whole = timm.create_model(name, num_classes=0)
-        check_state(whole, read_weights(str(weights)), str(weights))
+        plain = {_plain_name(name) for name in needed}
+        names = {name for name in whole.state_dict() if _plain_name(name) in plain}
+        check_state(whole, read_weights(str(weights)), str(weights), names)
         overlay = {"pretrained_cfg_overlay": {"file": weights}}
     try:
         return timm.create_model(name, pretrained=weights is not None, **overlay, **options)
@@ -184,6 +191,11 @@ def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None) 
             f"weights: {weights} for timm/{name} could not be had ({_short(error)}); give a file, or fetch "
             f"timm/{name} elsewhere into the cache of the Hugging Face hub"
         ) from error
+
+
+def _plain_name(name: str) -> str:
+    """A name as both the whole network and the one of features have it; timm writes stages_0 for stages.0 there."""
+    return name.removeprefix("model.").replace("_", ".")
 
 
 def _remove(body: nn.Module, unused: set[str]) -> None:

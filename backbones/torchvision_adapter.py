@@ -50,9 +50,6 @@ class TorchvisionBackbone(Backbone):
     def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
         super().__init__()
         model = _classifier(name)
-        if weights is not None:
-            state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
-            load_state(model, state, weights if weights != "imagenet" else f"ImageNet weights of {name}")
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             probe = _classifier(name)
         self.multiple = STRIDES[-1] * getattr(model, "partition_size", 1)  # of MaxViT
@@ -63,6 +60,10 @@ class TorchvisionBackbone(Backbone):
         self.smallest = STRIDES[-1]
         cuts = [0, *(end + 1 for end in ends)]
         stages = [nn.Sequential(*chain[a:b]) for a, b in pairwise(cuts)]
+        if weights is not None:
+            state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
+            source = weights if weights != "imagenet" else f"ImageNet weights of {name}"
+            load_state(model, state, source, _names_in(model, stages))
         self.body = nn.ModuleList(adopt(replace_norms(stage, norm)) for stage in stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -77,6 +78,12 @@ class TorchvisionBackbone(Backbone):
         """The first layer is the stem; then the rest of the first stage, and the others."""
         first = list(self.body[0].children())  # type: ignore[union-attr]
         return [first[0], nn.Sequential(*first[1:]), *list(self.body)[1:]]
+
+
+def _names_in(model: nn.Module, stages: list[nn.Sequential]) -> set[str]:
+    """How the model calls the parameters and buffers of the stages; those of its classifier are not among them."""
+    kept = {id(value) for stage in stages for value in stage.state_dict(keep_vars=True).values()}
+    return {name for name, value in model.state_dict(keep_vars=True).items() if id(value) in kept}
 
 
 def _classifier(name: str) -> Any:

@@ -17,6 +17,7 @@ from detection.data.names import FOUND
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
+from detection.engine.checks import frozen_at_random, is_own
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError
 from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
@@ -53,11 +54,21 @@ def examine(
             _decode(diagnosis, split, dataset)
     if len(opened) == 2:
         _between(diagnosis, opened)
+    _start(diagnosis, module)
     _classes(diagnosis, {split: dataset.annotations for split, dataset in opened.items()})
     if "train" in opened and opened["train"].annotations.num_objects:
         _objects(diagnosis, module, data, opened["train"].annotations)
         _memory(diagnosis, module, data, opened["train"].annotations)
     return diagnosis, opened
+
+
+def _start(diagnosis: Diagnosis, module: DetectionModule) -> None:
+    """Frozen parts of the backbone that would stay random."""
+    configs: dict[str, Any] = dict(module.configs)
+    problem = None if module.weights is not None else frozen_at_random(configs["backbone"])
+    if problem is not None:
+        what, _, advice = problem.partition("; ")
+        diagnosis.add("warning" if is_own(configs["backbone"]) else "error", "model", what, advice)
 
 
 def resized(annotations: Annotations, short_side: int, long_side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

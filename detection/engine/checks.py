@@ -58,6 +58,48 @@ def check_combinations(config: Any) -> None:
         )
 
 
+def frozen_at_random(backbone: BackboneConfig) -> str | None:
+    """What would stay random for the whole training, and how to change that; None if nothing would.
+
+    A frozen norm of a network without weights normalises nothing, and frozen stages of one see nothing.
+    """
+    frozen = [f"norm {backbone.norm}"] if backbone.norm == "frozen" else []
+    frozen += [f"freeze {backbone.freeze}"] if backbone.freeze else []
+    if backbone.weights is not None or not frozen:
+        return None
+    norm = "group" if backbone.name in backbones.VARIANTS else "batch"  # others may have no norms to make groups of
+    return (
+        f"model.backbone.weights is null, and {' and '.join(frozen)} would keep random values for the whole training; "
+        f"give weights (imagenet, or a file), or train all of it with --model.backbone.norm {norm} "
+        "--model.backbone.freeze 0"
+    )
+
+
+def check_random_start(config: Any) -> str | None:
+    """Reject a training whose frozen parts would stay random.
+
+    Args:
+        config: of ``fit``.
+
+    Returns:
+        A warning about a backbone of the user's own, which may bring weights of its own; or None.
+
+    Raises:
+        ValueError: with what to take instead.
+    """
+    if config.get("ckpt_path") or config.model.weights is not None:
+        return None
+    problem = frozen_at_random(config.model.backbone)
+    if problem is None or is_own(config.model.backbone):
+        return problem and f"{problem}; fine if {config.model.backbone.name} comes with weights"
+    raise ValueError(problem)
+
+
+def is_own(backbone: BackboneConfig) -> bool:
+    """Whether the backbone is a class of the user's own, by its import path."""
+    return "." in backbone.name and not backbone.name.startswith("timm/")
+
+
 def check_same_training(
     checkpoint: Mapping[str, Any], optimizer: Mapping[str, Any], backbone: Mapping[str, Any]
 ) -> None:

@@ -16,14 +16,14 @@ from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint import read_checkpoint
 from detection.documents import DocumentError, read_yaml
 from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
-from detection.engine.checks import check_combinations
+from detection.engine.checks import check_combinations, check_random_start
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.ending import end_at_once
@@ -69,6 +69,9 @@ QUIET = (
     "overrides the configure_model callback",  # that does nothing where weights are averaged
 )
 """Warnings about what is as it should be."""
+CLIP = 100.0
+"""Norm to which gradients are clipped; null switches that off. It is for steps that go wrong: trainings on cell nuclei
+stayed below 45, the first steps on 80 classes below 78."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 SHORT = (
     "Besides: --resume PATH goes on with a run, --resume auto with the one in run.folder if there is one; --init-from "
@@ -159,6 +162,7 @@ class Command(LightningCLI):
                 "use_distributed_sampler": False,
                 "log_every_n_steps": 20,
                 "num_sanity_val_steps": 1,
+                "gradient_clip_val": CLIP,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -199,6 +203,8 @@ class Command(LightningCLI):
         settle_home(config)
         with user_input():
             check_combinations(config)
+            if self.subcommand == "fit" and (warning := check_random_start(config)):
+                rank_zero_warn(warning)
         if config.run.name is None:
             given = [str(path) for path in config.get("config") or [] if path is not None]
             config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"

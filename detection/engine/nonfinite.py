@@ -23,14 +23,16 @@ DRAWN = 16
 """Images of a batch on the picture at most."""
 
 
-class _Witness(Callback):
+class Witness(Callback):
     """Knows the run's folder, and writes down there what is known of a step, for somebody to look at."""
 
+    subfolder = "nonfinite"
+    """Of the run's folder."""
     _folder: Path | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir  # asks all ranks; later one alone may have something to write
-        self._folder = None if folder is None else Path(folder) / "nonfinite"
+        self._folder = None if folder is None else Path(folder) / self.subfolder
 
     def _write(
         self,
@@ -53,7 +55,7 @@ class _Witness(Callback):
             draw_batch(path.with_suffix(".jpg"), module, batch, DRAWN)
 
 
-class StopAtNonFinite(_Witness):
+class StopAtNonFinite(Witness):
     """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
 
     Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since; images and
@@ -81,10 +83,10 @@ class StopAtNonFinite(_Witness):
                 norms = _norms(module) if last and trainer.world_size == 1 else {}
                 self._write(trainer, module, step, ids, values, norms, batch if last else None)
                 broken = _listed(values)
-                raise NonFiniteError(f"step {step}: {broken} on the images with id {_known(ids)}; {ADVICE}")
+                raise NonFiniteError(f"step {step}: {broken} on the images with id {listed_ids(ids)}; {ADVICE}")
 
 
-class SkipNonFinite(_Witness):
+class SkipNonFinite(Witness):
     """Leave out steps whose gradient is not finite, at most ``limit`` of them, and write down what they were.
 
     Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
@@ -114,7 +116,7 @@ class SkipNonFinite(_Witness):
         terms = {name: float(value) for name, value in outputs["terms"].items()}
         step = trainer.global_step
         self._write(trainer, module, step, batch.image_ids, terms, norms, batch)
-        where = f"step {step}: {_listed(terms | norms)} on the images with id {_known(batch.image_ids)}"
+        where = f"step {step}: {_listed(terms | norms)} on the images with id {listed_ids(batch.image_ids)}"
         if self._skipped > self._limit:
             raise NonFiniteError(f"{where}, after {self._limit} such steps were left out; {ADVICE}")
         module.print(f"{where}; left out ({self._skipped} of at most {self._limit})")
@@ -134,5 +136,6 @@ def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items() if not abs(value) < float("inf"))
 
 
-def _known(image_ids: Tensor) -> str:
+def listed_ids(image_ids: Tensor) -> str:
+    """The ids of a batch's images, without its padding."""
     return ", ".join(str(image_id) for image_id in image_ids.tolist() if image_id != IGNORE)

@@ -28,6 +28,7 @@ from detection.engine.callbacks import (
     Throughput,
     ValidateAtEnd,
 )
+from detection.engine.divergence import WatchLoss
 from detection.engine.errors import InputError, user_input
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.pictures import Pictures
@@ -164,7 +165,7 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
         save: write checkpoints.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
-    ours: list[Callback] = [TellPlace(), guard]
+    ours: list[Callback] = [TellPlace(), guard, WatchLoss()]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
     ours += [FrozenParts(), ValidateAtEnd(), Throughput(), Shares(), MetricsFile(), RunRecord()]

@@ -142,6 +142,22 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, spoil, message):
         build(BackboneConfig("resnet18", weights=str(path)))
 
 
+@pytest.mark.parametrize("name", ["timm/efficientnet_lite0", "timm/convnext_atto"])
+@pytest.mark.parametrize("head", ["missing", "of ten classes"])
+def test_a_timm_backbone_needs_no_classifier_in_its_file(tmp_path, name, head):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = timm.create_model(name.removeprefix("timm/"), num_classes=10).state_dict()
+    unused = ("conv_head.", "bn2.", "classifier.", "fc.", "head.", "norm.")
+    state = whole if head == "of ten classes" else {k: v for k, v in whole.items() if not k.startswith(unused)}
+    torch.save(state, tmp_path / "w.pth")
+    stem = next(iter(state))
+    assert torch.equal(next(build(BackboneConfig(name, weights=str(tmp_path / "w.pth"))).parameters()), state[stem])
+    torch.save({key: value for key, value in state.items() if key != stem}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"lacks {stem}"):
+        build(BackboneConfig(name, weights=str(tmp_path / "w.pth")))
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(ValueError, match=r"no file nowhere\.pth"):
         build(BackboneConfig("resnet18", weights="nowhere.pth"))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision import models
 
 from backbones import BackboneConfig, FrozenBatchNorm2d, build
 from backbones.torchvision_adapter import torchvision_names
@@ -67,6 +68,34 @@ def test_weights_of_a_file_are_those_of_the_whole_classifier(tmp_path):
     backbone = build(BackboneConfig("mobilenet_v3_small", weights=str(tmp_path / "w.pth"))).eval()
     images = torch.randn(1, 3, 64, 96)
     assert torch.equal(backbone(images)[-1], whole.features(images))
+
+
+HEADS = ("fc.", "classifier.", "head.", "heads.")
+
+
+@pytest.mark.parametrize("head", ["missing", "of ten classes", "not finite"])
+@pytest.mark.parametrize("name", ["vgg11", "densenet121", "mobilenet_v2", "regnet_y_400mf", "convnext_tiny", "swin_t"])
+def test_a_backbone_needs_no_classifier_in_its_file(tmp_path, name, head):
+    whole = models.get_model(name, weights=None).state_dict()
+    last = {key: value for key, value in whole.items() if key.startswith(HEADS)}
+    assert last
+    state = {key: value for key, value in whole.items() if key not in last}
+    if head == "of ten classes":
+        state |= {key: value[:10] if value.shape[0] == 1000 else value for key, value in last.items()}
+    if head == "not finite":
+        state |= {key: torch.full_like(value, torch.nan) for key, value in last.items()}
+    torch.save(state, tmp_path / "w.pth")
+    given = [value for key, value in state.items() if key not in last]
+    for loaded in build(BackboneConfig(name, str(tmp_path / "w.pth"))).parameters():
+        assert any(value.shape == loaded.shape and torch.equal(value, loaded) for value in given)
+
+
+def test_what_the_backbone_keeps_must_be_in_its_file(tmp_path):
+    state = models.get_model("mobilenet_v2", weights=None).state_dict()
+    del state["features.18.0.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"lacks features\.18\.0\.weight"):
+        build(BackboneConfig("mobilenet_v2", str(tmp_path / "w.pth")))
 
 
 def test_every_vgg_densenet_and_efficientnet_has_a_name():

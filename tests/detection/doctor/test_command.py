@@ -139,3 +139,10 @@ def test_other_classes_and_strictness(sound, tmp_path, capsys):
 def test_a_mistake_in_the_settings_is_told(capsys):
     assert call("--data.rot", "x") == 2
     assert "data.root" in capsys.readouterr().err
+
+
+def test_frozen_parts_that_would_stay_random_are_an_error(sound, capsys):
+    assert call("--data.root", sound, "--model.backbone.norm", "frozen", "--model.backbone.freeze", "1") == 2
+    printed = capsys.readouterr().out
+    assert "norm frozen and freeze 1 would keep random values" in printed
+    assert "--model.backbone.norm group --model.backbone.freeze 0" in printed

@@ -28,6 +28,9 @@ from detection.engine.module import DetectionModule
         ("--config augment.yaml", "no option height"),
         ("--trainer.accumulate_grad_batches 0", "accumulate_grad_batches 0 must be at least 1"),
         ("--ckpt_path gone.ckpt", "gone.ckpt: no such checkpoint"),
+        ("--model.backbone.norm frozen", "norm frozen would keep random values"),
+        ("--model.backbone.freeze 1", "freeze 1 would keep random values"),
+        ("--config mask_rcnn_r50_fpn_1x_coco --model.backbone.weights null", "norm frozen and freeze 2 would keep"),
     ],
 )
 def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monkeypatch, options, expected):

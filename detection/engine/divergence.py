@@ -1,0 +1,138 @@
+"""A loss that leaves the range it had: reported once with its images, and the end of the run if it stays there.
+
+A learning rate that is too high seldom gives NaN. More often the loss climbs to thousands, or to millions, and stays
+there for the rest of the run, while every number is finite.
+"""
+
+import sys
+from collections import deque
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from detection.engine.errors import NonFiniteError
+from detection.engine.nonfinite import Witness, listed_ids
+from detection.structures import Batch
+
+FACTOR = 10.0
+"""A loss is far too high if it is this many times the median of the healthy ones, and..."""
+LEAST = 10.0
+"""...above this. An untrained detector of 1000 classes starts at 9, and where few images have objects, the median says
+little."""
+BASIS = 3
+"""Losses that count as healthy without a comparison."""
+FIRST = 20
+"""Steps before the first report: a new detector's losses still move."""
+WINDOW = 200
+"""Healthy losses that are remembered."""
+STAYS = 50
+"""The run ends if the median of this many last losses is far too high."""
+
+REMEDY = "try a lower model.optimizer.lr, a longer model.schedule.warmup or a lower trainer.gradient_clip_val"
+
+
+class LossWatch:
+    """Compares each loss with those before.
+
+    Losses that are far too high never count as healthy, so a loss that stays high does not become the new normal.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.reported = False
+        self.healthy: deque[float] = deque(maxlen=WINDOW)
+        self.recent: deque[float] = deque(maxlen=STAYS)
+
+    def observe(self, loss: float) -> Literal["fine", "report", "stop"]:
+        """Take the next loss, which must be finite: what to do about it."""
+        self.steps += 1
+        self.recent.append(loss)
+        if len(self.healthy) < BASIS or not self._too_high(loss):
+            self.healthy.append(loss)
+            return "fine"
+        if len(self.recent) == STAYS and self._too_high(median(self.recent)):
+            return "stop"
+        if self.reported or self.steps <= FIRST:
+            return "fine"
+        self.reported = True
+        return "report"
+
+    @property
+    def usual(self) -> float:
+        """The median of the healthy losses."""
+        return median(self.healthy)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            "steps": self.steps,
+            "reported": self.reported,
+            "healthy": list(self.healthy),
+            "recent": list(self.recent),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` gave."""
+        self.steps, self.reported = int(state["steps"]), bool(state["reported"])
+        self.healthy = deque(map(float, state["healthy"]), maxlen=WINDOW)
+        self.recent = deque(map(float, state["recent"]), maxlen=STAYS)
+
+    def _too_high(self, loss: float) -> bool:
+        return loss > max(LEAST, FACTOR * self.usual)
+
+
+class WatchLoss(Witness):
+    """Report a loss that is far above its running median; end the run if it stays there.
+
+    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since, as
+    :class:`~detection.engine.nonfinite.StopAtNonFinite` does.
+    """
+
+    subfolder = "diverged"
+
+    def __init__(self) -> None:
+        self._watch = LossWatch()
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._watch.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._watch.load(state_dict)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        terms: dict[str, Tensor] = outputs["terms"]
+        self._pending.append((trainer.global_step, torch.stack(list(terms.values())), batch.image_ids))
+        interval = max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+        if module.device.type != "cpu" and len(self._pending) < interval:
+            return
+        pending, self._pending = self._pending, []
+        values = torch.stack([losses for _, losses, _ in pending]).float().cpu().tolist()
+        for (step, _, ids), losses in zip(pending, values, strict=True):
+            loss = sum(losses)
+            if loss != loss or loss == float("inf"):
+                continue  # another callback ends or skips such a step
+            verdict = self._watch.observe(loss)
+            if verdict != "fine":
+                shown = batch if step == trainer.global_step else None
+                self._write(trainer, module, step, ids, dict(zip(terms, losses, strict=True)), {}, shown)
+                self._tell(trainer, module, verdict, step, loss, ids)
+
+    def _tell(
+        self, trainer: Trainer, module: LightningModule, verdict: str, step: int, loss: float, ids: Tensor
+    ) -> None:
+        usual = self._watch.usual
+        what = f"step {step}: loss {loss:.3g} is {loss / usual:.3g} times its running median of {usual:.3g}"
+        where = f"on the images with id {listed_ids(ids)}"
+        if verdict == "stop":
+            raise NonFiniteError(f"{what}, as most of the last {STAYS} were; now {where}. Training diverged: {REMEDY}")
+        message = f"{what}, {where}; look at their annotations, or {REMEDY}. The run ends if the loss stays there"
+        if trainer.is_global_zero:
+            module.print(message)
+        else:
+            print(f"rank {trainer.global_rank}, {message}", file=sys.stderr, flush=True)
