@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from detection.engine.startup import ending_at_signals, is_first_rank, signalled
 from detection.home import command_line, with_home
 from detection.memory import begin_without_crumbs
 
@@ -21,11 +22,14 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 def command() -> int:
     """The program ``rcnn``, and ``tools/train.py``: :func:`main` in a process that is made for it."""
-    begin_without_crumbs()
-    try:
-        return main()
-    finally:
-        _leave_the_group()
+    with ending_at_signals():
+        try:
+            begin_without_crumbs()
+            return main()
+        except KeyboardInterrupt:  # before main, or after it
+            return _stopped()
+        finally:
+            _leave_the_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if message := hidden_by_another():
         return _fail(message, 2)
+    with ending_at_signals():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     before = sys.argv
     given = command_line(arguments)
     debug = "--debug" in given
@@ -49,9 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from detection.engine.command import Command
 
         Command()
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        return _stopped()
+    except SystemExit as error:  # Lightning's, too, after a KeyboardInterrupt
+        return _stopped() if signalled() else error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception as error:
+        if signalled() and not hasattr(error, "code"):  # some imports make another error of it
+            return _stopped()
         from detection.engine.errors import told
 
         message, code = told(error)
@@ -211,6 +224,11 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
         elif argument.startswith(option + "="):
             value = argument.removeprefix(option + "=")
     return value
+
+
+def _stopped() -> int:
+    message, code = signalled() or ("stopped by SIGINT", 130)
+    return _fail(message, code) if is_first_rank() else code
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""What happens around the steps: the end of training, losses that are not numbers, speed, progress and metrics.
+"""What happens around the steps: the end of training, losses that are not numbers, speed and metrics.
 
 These are added in code, so that a ``trainer.callbacks`` list in a config does not switch them off.
 """
@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from backbones import Backbone
-from backbones.base import parameters_of
 from detection.checkpoint import sweep
 from detection.documents import read_json
-from detection.engine.errors import InputError
+from detection.engine.errors import InputError, lost_rank
 from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
@@ -58,15 +56,6 @@ class FirstStep(Callback):
         if trainer.global_step and not self.over and module.device.type == "cpu":
             self.over = True
             go_on_training(self.largest)
-
-
-class FrozenParts(Callback):
-    """Says at the start of training what of the backbone learns and what does not."""
-
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        backbone = getattr(getattr(module, "model", None), "backbone", None)
-        if isinstance(backbone, Backbone):
-            module.print(frozen_table(backbone))
 
 
 MUCH_WAITING = 0.2
@@ -121,41 +110,8 @@ class Throughput(Callback):
             )
 
 
-class Bar(TQDMProgressBar):
-    """A bar with the losses and the speed."""
-
-    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
-        return {name: f"{value:.3g}" for name, value in short_metrics(trainer).items()}
-
-
-class Lines(ProgressBar):
-    """A line now and then, for logs of a cluster: a bar would leave them unreadable."""
-
-    def __init__(self, seconds: float = 30) -> None:
-        super().__init__()
-        self.is_enabled, self._seconds, self._last = True, seconds, -math.inf
-
-    def disable(self) -> None:
-        self.is_enabled = False
-
-    def enable(self) -> None:
-        self.is_enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        print(*args, **kwargs, flush=True)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        if not self.is_enabled or time.monotonic() < self._last + self._seconds:
-            return
-        self._last = time.monotonic()
-        numbers = " ".join(f"{name} {value:.3g}" for name, value in short_metrics(trainer).items())
-        self.print(f"epoch {trainer.current_epoch} batch {index + 1}/{trainer.num_training_batches} {numbers}")
-
-
 class LastCheckpoint(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt`` up to date: at every validation, at the end, and every few minutes.
+    """Keeps ``checkpoints/last.ckpt`` up to date: before and after every validation, at the end, and every few minutes.
 
     Lightning's ``save_last`` is the last checkpoint that was saved for another reason, such as a better AP.
     """
@@ -182,13 +138,18 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         step = trainer.global_step
         # Between two steps only, as accumulated gradients are not saved; and all ranks must agree, which costs a stall.
-        if step % _log_interval(trainer) == 0 and (index + 1) % trainer.accumulate_grad_batches == 0:
+        if (index + 1) % trainer.accumulate_grad_batches:
+            return
+        if _evaluates_now(trainer):  # which may be stopped
+            self.save(trainer)
+        elif step % _log_interval(trainer) == 0:
             due = time.monotonic() > self._time + 60 * self.minutes
             if trainer.strategy.broadcast(due):
                 self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._saved = -1  # this step may be saved as it was before its evaluation
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -196,14 +157,18 @@ class LastCheckpoint(Checkpoint):
 
     def save(self, trainer: Trainer) -> str:
         """Save now, unless this step is saved; all ranks must call it. Where the checkpoint is."""
+        path = self.path(trainer)
+        if path and self._saved != trainer.global_step:
+            trainer.save_checkpoint(path, weights_only=False)
+            self._saved, self._time = trainer.global_step, time.monotonic()
+        return path
+
+    def path(self, trainer: Trainer) -> str:
+        """Where the checkpoint is; empty where nothing is saved. All ranks must call it."""
         folder = trainer.log_dir  # asks all ranks
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return ""
-        path = Path(folder) / "checkpoints" / "last.ckpt"
-        if self._saved != trainer.global_step:
-            trainer.save_checkpoint(path, weights_only=False)
-            self._saved, self._time = trainer.global_step, time.monotonic()
-        return str(path)
+        return str(Path(folder) / "checkpoints" / "last.ckpt")
 
 
 class TellPlace(Callback):
@@ -225,7 +190,7 @@ class TellPlace(Callback):
             ids = ", ".join(str(image_id) for image_id in self._ids.tolist() if image_id != IGNORE)
             place = f"rank {trainer.global_rank}, step {trainer.global_step}, images with id {ids}"
             exception.add_note(place)
-            if trainer.world_size > 1:
+            if trainer.world_size > 1 and not lost_rank(exception):
                 # At once: the other ranks fail of it too, and the first to be noticed ends all.
                 print(f"error on {place}: {type(exception).__name__}: {exception}", file=sys.stderr, flush=True)
 
@@ -293,31 +258,10 @@ class MetricsFile(Callback):
                 file.write(json.dumps(line) + "\n")
 
 
-def short_metrics(trainer: Trainer) -> dict[str, float]:
-    """The losses and the speed under short names; waits for the device."""
-    metrics = {name.removeprefix("train/"): v for name, v in trainer.callback_metrics.items() if "train/" in name}
-    losses = {name.removeprefix("loss_"): float(v) for name, v in metrics.items() if name.startswith("loss")}
-    speed = metrics.get("images_per_second")
-    return losses if speed is None else losses | {"images/s": float(speed)}
-
-
-def frozen_table(backbone: Backbone) -> str:
-    """A line for each stage, by the names that ``backbone.freeze`` takes; one line for a backbone that tells none."""
-    learning = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    try:
-        stages = backbone.stages()
-    except NotImplementedError:
-        return f"Backbone: {learning:,} of {sum(p.numel() for p in backbone.parameters()):,} parameters learn"
-    rows = [f"{'Backbone':10s}{'trainable':>14s}{'frozen':>14s}"]
-    rest = {id(p): p for p in backbone.parameters()}
-    named = [("stem" if i == 0 else f"layer{i}", parameters_of(stage)) for i, stage in enumerate(stages)]
-    for _, parameters in named:
-        for parameter in parameters:
-            rest.pop(id(parameter), None)
-    for name, parameters in [*named, *([("others", list(rest.values()))] if rest else [])]:
-        counts = [sum(p.numel() for p in parameters if p.requires_grad is trains) for trains in (True, False)]
-        rows.append(f"{name:10s}{counts[0]:14,d}{counts[1]:14,d}")
-    return "\n".join(rows)
+def _evaluates_now(trainer: Trainer) -> bool:
+    """Whether an evaluation follows the batch that is done."""
+    loop: Any = trainer.fit_loop.epoch_loop  # type: ignore[attr-defined]
+    return bool(trainer.enable_validation and loop._should_check_val_fx(trainer.fit_loop._data_fetcher))  # type: ignore[attr-defined]
 
 
 def _log_interval(trainer: Trainer) -> int:

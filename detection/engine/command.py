@@ -3,7 +3,6 @@
 The toolkit's LightningCLI: which options there are, and what a run is put together from.
 """
 
-import logging
 import os
 import re
 import sys
@@ -30,6 +29,8 @@ from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision, precision_of
+from detection.engine.quiet import quieten
+from detection.engine.ranks import watch_ranks
 from detection.engine.run import (
     RunConfig,
     callbacks,
@@ -94,10 +95,6 @@ _config_files: list[str] = []
 """Given so far, for error messages: a parser does not know them where it fails."""
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
-
-
 class ConfigFile(ActionConfigFile):
     """``--config``: a file, or the name of a shipped config."""
 
@@ -147,7 +144,8 @@ class Command(LightningCLI):
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None
         self._kept_metrics: Path | None = None
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        quieten()
+        watch_ranks()
         super().__init__(
             DetectionModule,
             CocoDataModule,

@@ -3,23 +3,33 @@
 import os
 import signal
 import sys
+import time
 import traceback
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
-from detection.engine.errors import StoppedError, told
+from detection.engine.errors import StoppedError, lost_rank, told
+
+VERDICT = 3.0
+"""Seconds in which :mod:`.ranks` finds out which rank is gone, and ends this one."""
 
 
 def end_at_once(trainer: Trainer, error: Exception) -> None:
     """Where NCCL joins several processes, tell the error and end this one without the usual end.
 
     That waits until the other ranks come to it, and they wait for this one, in the step that it did not finish. Whoever
-    started the ranks (Lightning, torchrun, Slurm) ends the others once one is gone.
+    started the ranks (Lightning, torchrun, Slurm) ends the others once one is gone. Where another rank is gone, the
+    usual end waits for it with gloo, too.
     """
     agreed = isinstance(error, StoppedError)  # all ranks stop
-    if agreed or trainer.world_size == 1 or not dist.is_initialized() or "nccl" not in dist.get_backend():
+    if agreed or trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized():
         return
+    lost = lost_rank(error)
+    if not lost and "nccl" not in dist.get_backend():
+        return
+    if lost:
+        time.sleep(VERDICT)
     message, code = told(error)
     if code is None:
         traceback.print_exception(error)

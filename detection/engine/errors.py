@@ -1,11 +1,19 @@
 """Errors whose message is all that a user needs to see."""
 
+import errno
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detection.data.errors import DataError, first_line
+
+SHM = "the shared memory (/dev/shm) is full"
+SHM_REMEDY = "use --data.workers 0, or give a container more with docker run --shm-size 2g"
+LOST = (
+    r"(?i)gloo|Connection (closed|reset|refused) by|Connection reset|Broken pipe|failed to recv|TCPStore"
+    r"|NCCL.*(remote|closed|abort)|terminated with signal"
+)
 
 
 class InputError(ValueError):
@@ -17,11 +25,10 @@ class NonFiniteError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """Training was told to stop and has saved itself."""
+    """A command was told to stop, at a moment at which it could."""
 
-    def __init__(self, number: int, step: int, checkpoint: str) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} after step {step}; go on with --resume {checkpoint}")
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} {where}")
         self.code = 128 + number
 
 
@@ -46,6 +53,10 @@ def told(error: BaseException) -> tuple[str, int | None]:
         return str(error), error.code
     if isinstance(error, RuntimeError) and (found := re.match(r"(\S+) does not have a deterministic", str(error))):
         return f"--deterministic strict: {found[1]} cannot be computed alike twice on this device; use seeded", 2
+    if message := exhausted(error):
+        return message, 1
+    if lost_rank(error):
+        return f"another rank is gone ({first_line(error)}); continue with --resume", 1
     if lost_worker(error):
         place = "; ".join(getattr(error, "__notes__", []))
         what = first_line(error)
@@ -53,6 +64,40 @@ def told(error: BaseException) -> tuple[str, int | None]:
             what = f"DataLoader worker is gone ({what})."
         return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1
     return str(error), None
+
+
+def exhausted(error: BaseException) -> str | None:
+    """What the machine ran out of, and what to do; None if that is not what the error says."""
+    text = str(error)
+    if "No space left on device" in text and ("torch_" in text or "shm" in text or "shared memory" in text):
+        return f"{SHM}: {SHM_REMEDY}"
+    if "Bus error" in text and "shared memory" in text:
+        return f"a worker was killed by a bus error, as by {SHM}: {SHM_REMEDY}"
+    if "can't start new thread" in text or _has_errno(error, errno.EAGAIN, "Resource temporarily unavailable"):
+        return (
+            "the system allows no more threads or processes (ulimit -u, or a container's limit of pids): raise the "
+            "limit, or try --data.workers 0 and OMP_NUM_THREADS=1"
+        )
+    if "CUDA out of memory" in text or type(error).__name__ == "OutOfMemoryError":
+        return "the GPU has no memory left: try a smaller data.batch_size or data.short_side, or bf16-mixed precision"
+    if (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in text
+        or _has_errno(error, errno.ENOMEM, "Cannot allocate memory")
+    ):
+        return "there is no memory left: try a smaller data.batch_size, fewer data.workers or a smaller data.short_side"
+    return None
+
+
+def _has_errno(error: BaseException, number: int, text: str) -> bool:
+    return (isinstance(error, OSError) and error.errno == number) or (
+        isinstance(error, RuntimeError) and text in str(error)
+    )
+
+
+def lost_rank(error: BaseException) -> bool:
+    """Whether another process of the run ended in the middle of an exchange: what gloo, NCCL and PyTorch call it."""
+    return isinstance(error, RuntimeError) and re.search(LOST, str(error)) is not None
 
 
 def lost_worker(error: BaseException) -> bool:

@@ -17,10 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from detection.engine.average import Average, AverageConfig
 from detection.engine.callbacks import (
-    Bar,
-    FrozenParts,
     LastCheckpoint,
-    Lines,
     MetricsFile,
     RunRecord,
     StopEarly,
@@ -31,9 +28,12 @@ from detection.engine.callbacks import (
 from detection.engine.divergence import WatchLoss
 from detection.engine.errors import InputError, user_input
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
+from detection.engine.opening import FrozenParts, Opening
 from detection.engine.pictures import Pictures
 from detection.engine.shares import Shares
-from detection.engine.signals import SaveAndStop
+from detection.engine.signals import SaveAndStop, StopEvaluation
+from detection.engine.summary import Summary
+from detection.engine.terminal import Bar, Lines
 
 try:
     import fcntl
@@ -168,17 +168,28 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
     ours: list[Callback] = [TellPlace(), guard, WatchLoss()]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
-    ours += [FrozenParts(), ValidateAtEnd(), Throughput(), Shares(), MetricsFile(), RunRecord()]
+    ours += [
+        Opening(),
+        FrozenParts(),
+        Summary(BEST),
+        ValidateAtEnd(),
+        Throughput(),
+        Shares(),
+        MetricsFile(),
+        RunRecord(),
+    ]
     if save:
         # One name, one file: another run has another folder.
         options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
         ours.append(ModelCheckpoint(filename="best", monitor=BEST, mode="max", **options))
         last = LastCheckpoint(config.save_minutes)
         ours += [last, SaveAndStop(last)]
+    else:
+        ours.append(StopEvaluation())
     if config.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
         ours.append(StopEarly(BEST, patience=config.early_stopping, mode="max", check_finite=False))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
-        ours.append(Bar(refresh_rate=10) if sys.stderr.isatty() else Lines())
+        ours.append(Bar() if sys.stderr.isatty() else Lines())
     return ours

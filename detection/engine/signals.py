@@ -1,8 +1,8 @@
 """A run that is told to stop saves itself first: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, on any rank.
 
 Lightning alone saves nothing at SIGTERM and exits with 0, so that a preempted job looks finished; a signal to one rank
-leaves the others waiting. Here a handler only remembers the signal. Between two steps the ranks agree on it, all save,
-and all leave with the shell's code for the signal.
+leaves the others waiting. Here a handler only remembers the signal. Between two steps, or two batches of an evaluation,
+the ranks agree on it, all save, and all leave with the shell's code for the signal.
 """
 
 import atexit
@@ -12,9 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,27 +22,34 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from detection.engine.callbacks import LastCheckpoint
 from detection.engine.errors import StoppedError
+from detection.engine.listener import SIGNALS, Listener, leave_at_once
+from detection.engine.startup import raise_if_signalled
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if os.name == "posix" else (signal.SIGTERM, signal.SIGINT)
 ASK_EVERY = 10
-"""Steps between two questions to the other ranks: each waits for the device."""
+"""Steps or batches between two questions to the other ranks: each waits for the device."""
 
 
 class SaveAndStop(Callback):
     """Saves ``last.ckpt`` and ends the run at the first step after a signal.
 
-    On one process the step that is running is the last; on several, one of the next ``ASK_EVERY``. A second Ctrl-C ends
+    On one process the step that is running is the last; on several, one of the next ``ASK_EVERY``. An evaluation ends
+    between two batches: ``last.ckpt`` was saved before it began, and the resumed run makes it up. A second Ctrl-C ends
     the process at once, without saving. Under SLURM, a job that is warned (SIGUSR1) or preempted also goes back into
     the queue.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
-        self._last, self._received = last, 0
-        self._before: dict[int, Any] = {}
+        self._trainer: Trainer | None = None
+        self._last, self._ask = last, Asking()
+        self._listener = Listener(self._promise, self._leave)
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        only_ours(trainer)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        raise_if_signalled()
+        self._listener.begin()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
@@ -52,7 +57,7 @@ class SaveAndStop(Callback):
         # Between two steps only, as accumulated gradients are not saved.
         if (index + 1) % trainer.accumulate_grad_batches:
             return
-        number = self._received
+        number = self._listener.received
         if trainer.world_size > 1:
             if trainer.global_step % ASK_EVERY:
                 return
@@ -62,30 +67,143 @@ class SaveAndStop(Callback):
             if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
                 trainer.strategy.checkpoint_io.teardown()  # waits until it is written
                 trainer.strategy.barrier()
-            # Being requeued, SLURM sends another signal, which must not meet Lightning's handler: it would wait for
-            # ranks that are gone.
-            for each in self._before:
-                signal.signal(each, signal.SIG_IGN)
-            if trainer.is_global_zero:
-                requeue(number)
-            raise StoppedError(number, trainer.global_step, path)
+            self._stop(trainer, number, f"after step {trainer.global_step}; continue with --resume {path}")
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._ask.begin(trainer, module.device, trainer.num_val_batches)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if number := self._ask(self._listener.received, index):
+            path = self._last.path(trainer)
+            place = f"in the evaluation after step {trainer.global_step}, which runs again when you continue"
+            self._stop(trainer, number, f"{place} with --resume {path}")
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._restore()
+        self._listener.end()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, StoppedError):  # then Lightning restores what was there before the run
-            self._restore()
+        self._listener.end(leaving=isinstance(exception, StoppedError))
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == self._received == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._received = number
+    def _stop(self, trainer: Trainer, number: int, where: str) -> None:
+        # Being requeued, SLURM sends another signal, which must not stop what saves the run.
+        self._listener.end(leaving=True)
+        if trainer.is_global_zero:
+            requeue(number)
+        raise StoppedError(number, where)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def _promise(self) -> str:
+        again = "press Ctrl-C again to quit without saving"
+        if self._trainer is not None and self._trainer.validating:
+            return f"stopping after this batch of the evaluation; {again}"
+        return f"saving after this step; {again}"
+
+    def _leave(self) -> None:
+        _kill_ranks(self._trainer)
+        leave_at_once("stopped by a second SIGINT; this step was not saved", 128 + signal.SIGINT)
+
+
+class StopEvaluation(Callback):
+    """Ends ``rcnn validate``, ``test`` or ``predict`` between two batches after a signal."""
+
+    def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+        self._listener, self._ask = Listener(self._promise, self._leave), Asking()
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        only_ours(trainer)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._begin(trainer, module, trainer.num_val_batches)
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._begin(trainer, module, trainer.num_test_batches)
+
+    def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._begin(trainer, module, trainer.num_predict_batches)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, o: Any, b: Any, index: int, *_: Any
+    ) -> None:
+        self._look(index, trainer.num_val_batches)
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, b: Any, index: int, *_: Any) -> None:
+        self._look(index, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: LightningModule, o: Any, b: Any, index: int, *_: Any
+    ) -> None:
+        self._look(index, trainer.num_predict_batches)
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._listener.end()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._listener.end(leaving=isinstance(exception, StoppedError))
+
+    def _begin(self, trainer: Trainer, module: LightningModule, batches: Any) -> None:
+        if trainer.state.fn != "fit":  # one that saves nothing ends at once
+            raise_if_signalled()
+            self._ask.begin(trainer, module.device, batches)
+            self._listener.begin()
+
+    def _look(self, index: int, batches: Any) -> None:
+        if number := self._ask(self._listener.received, index):
+            raise StoppedError(number, f"after {index + 1} of {_sum(batches)} batches; it wrote no results")
+
+    def _promise(self) -> str:
+        return "stopping after this batch; press Ctrl-C again to quit at once"
+
+    def _leave(self) -> None:
+        _kill_ranks(self._trainer)
+        leave_at_once("stopped by a second SIGINT; no results were written", 128 + signal.SIGINT)
+
+
+class Asking:
+    """The largest signal of all ranks between two batches of an evaluation; ranks may differ by a batch."""
+
+    def __init__(self) -> None:
+        self._several, self._least, self._device = False, 0, torch.device("cpu")
+
+    def begin(self, trainer: Trainer, device: torch.device, batches: Any) -> None:
+        """Every rank must call it."""
+        self._several, self._device = trainer.world_size > 1, device
+        if self._several:
+            self._least = -_largest(-_sum(batches), device)
+
+    def __call__(self, number: int, index: int) -> int:
+        """0 if no signal came, or if it is not the time to ask."""
+        if not self._several:
+            return number
+        due = (index + 1) % ASK_EVERY == 0 and index < self._least
+        return _largest(number, self._device) if due else 0
+
+
+def only_ours(trainer: Trainer) -> None:
+    """Keep Lightning's own handlers away: theirs wait for ranks that may be gone."""
+    connector: Any = getattr(trainer, "_signal_connector", None)
+    if connector is not None:
+        connector.register_signal_handlers = _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def _kill_ranks(trainer: Trainer | None) -> None:
+    """End the processes that this one started as ranks."""
+    launcher: Any = None if trainer is None else trainer.strategy.launcher
+    if launcher is not None and hasattr(launcher, "kill"):
+        launcher.kill(signal.SIGKILL)
+
+
+def _sum(batches: Any) -> int:
+    """Lightning has a number for each loader; ours is one."""
+    return int(sum(batches)) if isinstance(batches, list) else int(batches)
 
 
 def outlive_signals() -> None:

@@ -5,17 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from backbones import BackboneConfig, build
 from detection.engine import callbacks
 from detection.engine.callbacks import (
     FirstStep,
     LastCheckpoint,
-    Lines,
     MetricsFile,
     StopEarly,
     ValidateAtEnd,
-    frozen_table,
-    short_metrics,
 )
 from detection.engine.errors import InputError, NonFiniteError
 from detection.engine.nonfinite import StopAtNonFinite
@@ -103,17 +99,6 @@ def test_metrics_file_has_a_line_per_evaluation(tmp_path):
     assert [json.loads(line) for line in lines] == [{"epoch": 2, "step": 7, "val/bbox/AP": 0.25, "val/bbox/APl": None}]
 
 
-def test_progress_in_lines_for_a_log_file(capsys):
-    metrics = {"train/loss": torch.tensor(1.5), "train/loss_cls": torch.tensor(1.0), "val/loss": torch.tensor(9.0)}
-    trainer = make_trainer(callback_metrics=metrics, num_training_batches=50)
-    lines = Lines(seconds=1000)
-    lines.on_train_batch_end(trainer, CPU, None, None, 9)
-    lines.on_train_batch_end(trainer, CPU, None, None, 10)
-    assert capsys.readouterr().out == "epoch 2 batch 10/50 loss 1.5 cls 1\n"
-    trainer.callback_metrics["train/images_per_second"] = torch.tensor(20.0)
-    assert short_metrics(trainer) == {"loss": 1.5, "cls": 1.0, "images/s": 20.0}
-
-
 @pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.1, False)])
 def test_waiting_for_images_is_logged_and_told(monkeypatch, wait, told):
     clock, logged, printed = [0.0], {}, []
@@ -131,18 +116,6 @@ def test_waiting_for_images_is_logged_and_told(monkeypatch, wait, told):
     throughput.on_train_end(trainer, module)
     assert bool(printed) == told
     assert not told or "waited for images 50% of the time" in printed[0]
-
-
-def test_the_table_of_a_frozen_backbone():
-    with torch.device("meta"):
-        rows = frozen_table(build(BackboneConfig("resnet18", freeze=("stem",)))).splitlines()
-    # 64 * 3 * 7 * 7 and a norm of 64; two blocks of two 3 x 3 convolutions of 64 with norms
-    assert rows[1].split() == ["stem", "0", f"{64 * 3 * 49 + 128:,}"]
-    assert rows[2].split() == ["layer1", f"{4 * (64 * 64 * 9 + 128):,}", "0"]
-    assert len(rows) == 6
-    with torch.device("meta"):
-        rows = frozen_table(build(BackboneConfig("vit_b_16"))).splitlines()
-    assert rows[-1].startswith("others")  # the pyramid
 
 
 def test_ranks_that_would_begin_from_different_checkpoints_are_told():

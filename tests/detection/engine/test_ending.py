@@ -50,7 +50,7 @@ def test_a_rank_that_fails_alone_tells_why_and_waits_for_nobody(ranks, capsys, e
 @pytest.mark.parametrize("why", ["agreed", "alone", "gloo", "no group"])
 def test_others_end_as_usual(ranks, monkeypatch, why):
     trainer, _ = ranks
-    error = StoppedError(signal.SIGTERM, 3, "last.ckpt") if why == "agreed" else RuntimeError("CUDA error")
+    error = StoppedError(signal.SIGTERM, "after step 3") if why == "agreed" else RuntimeError("CUDA error")
     if why == "alone":
         trainer.world_size = 1
     if why == "gloo":

@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from detection.cli import complete
-from detection.engine.callbacks import Lines
 from detection.engine.errors import InputError
 from detection.engine.pictures import Pictures
 from detection.engine.run import (
@@ -21,6 +20,7 @@ from detection.engine.run import (
     loggers,
     refuse_another_run,
 )
+from detection.engine.terminal import Lines
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -30,7 +30,7 @@ def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path,
     before = signal.getsignal(number)
     assert interrupted(number, 2, "--run.folder", "out") == code
     assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
-    assert f"stopped by {number.name} after step 3; go on with --resume" in capsys.readouterr().err
+    assert f"stopped by {number.name} after step 3; continue with --resume" in capsys.readouterr().err
     assert signal.getsignal(number) == before
 
 
@@ -167,12 +167,12 @@ def test_a_worker_outlives_what_other_processes_send(begin):
         for _ in range(100):
             time.sleep(0.05)
             next(batches)
-    except RuntimeError as error:
-        told = str(error)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        told = f"{type(error).__name__} {error}"
     finally:
         batches._shutdown_workers()  # else PyTorch tells of this worker in other tests
-    # PyTorch tells it in two ways, as it comes to know it.
-    assert str(worker.pid) in told
+    # PyTorch says it in two ways, as it comes to know it, unless the worker dies while it hands over a tensor.
+    assert str(worker.pid) in told or told.startswith(("Connection", "EOFError"))
     assert worker.exitcode == -(signal.SIGKILL if begin else signal.SIGTERM)
 
 
@@ -221,7 +221,19 @@ def test_a_signal_to_one_rank_stops_all(tiny_config, tmp_path, rank):
 
 
 def test_a_second_interrupt_ends_at_once():
-    callback = signals.SaveAndStop(last=None)
-    callback._remember(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
-        callback._remember(signal.SIGINT, None)
+    """Which is said, with the code of a shell, from the thread that listens."""
+    script = (
+        "import os, signal, time\n"
+        "from detection.engine.signals import SaveAndStop\n"
+        "listener = SaveAndStop(last=None)._listener\n"
+        "listener.begin()\n"
+        "for _ in range(2):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(0.8)\n"
+        "print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines() == [
+        "SIGINT: saving after this step; press Ctrl-C again to quit without saving",
+        "error: stopped by a second SIGINT; this step was not saved",
+    ]

@@ -1,0 +1,102 @@
+"""Signals while steps run: remembered for the next moment at which a run can stop, and acknowledged at once.
+
+Python calls a handler only between two of its own instructions, and one of PyTorch's may take seconds. The system
+writes each signal's number into a pipe at once; a thread reads it, answers, and ends the process at a second Ctrl-C.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from detection.engine.startup import is_first_rank
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if os.name == "posix" else (signal.SIGTERM, signal.SIGINT)
+AGAIN = 0.5
+"""Seconds within which a second Ctrl-C counts as the first: a terminal and programs such as ``uv run`` both send it."""
+
+
+class Listener:
+    """Listens between :meth:`begin` and :meth:`end`.
+
+    Args:
+        promise: what happens now, said once.
+        leave: ends the process at a second Ctrl-C.
+    """
+
+    def __init__(self, promise: Callable[[], str], leave: Callable[[], None]) -> None:
+        self.received = 0
+        self._promise, self._leave = promise, leave
+        self._before: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
+        self._interrupted, self._answered = 0.0, False
+
+    def begin(self) -> None:
+        """Take the signals over; in the main thread only, as only that one may."""
+        if self._before or threading.current_thread() is not threading.main_thread():
+            return
+        self.received, self._interrupted, self._answered = 0, 0.0, False
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._answer, args=[self._pipe[0]], name="signals", daemon=True).start()
+
+    def end(self, leaving: bool = False) -> None:
+        """Give the signals back, or ignore them from now on where the run is leaving."""
+        if self._pipe is None:
+            return
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_IGN if leaving else handler)
+        os.write(self._pipe[1], b"\0")  # ends the thread, which closes the other end
+        os.close(self._pipe[1])
+        self._before, self._pipe = {}, None
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+
+    def _answer(self, pipe: int) -> None:
+        while (number := os.read(pipe, 1)) not in (b"", b"\0"):
+            if number[0] in SIGNALS:
+                self._take(number[0], time.monotonic())
+        os.close(pipe)
+
+    def _take(self, number: int, now: float) -> None:
+        """Answer the first signal; leave at a Ctrl-C that comes ``AGAIN`` seconds after another."""
+        if number == signal.SIGINT:
+            if self._interrupted and now > self._interrupted + AGAIN:
+                self._leave()
+            self._interrupted = self._interrupted or now
+        first, self._answered = not self._answered, True
+        if first and is_first_rank():
+            print(f"{signal.Signals(number).name}: {self._promise()}", file=sys.stderr, flush=True)
+
+
+def leave_at_once(message: str, code: int) -> None:
+    """End this process and the workers it started, without a step more; from any thread."""
+    if is_first_rank():
+        with suppress(OSError, ValueError):
+            print(f"error: {message}", file=sys.stderr, flush=True)
+    for child in multiprocessing.active_children():
+        child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _listen_no_more() -> None:
+    """In a process that was forked: its signals are not those of the training."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_listen_no_more)

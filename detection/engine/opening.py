@@ -1,0 +1,61 @@
+"""What a run says as it begins: device, precision, folder, and what of the backbone learns."""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from backbones import Backbone
+from backbones.base import parameters_of
+
+DOING = {"fit": "Training", "validate": "Evaluating", "test": "Testing", "predict": "Predicting"}
+PRECISIONS = {
+    "32-true": "float32",
+    "64-true": "float64",
+    "bf16-mixed": "bf16 (mixed)",
+    "bf16-true": "bf16",
+    "16-mixed": "fp16 (mixed)",
+    "16-true": "fp16",
+}
+
+
+class Opening(Callback):
+    """One line at the start of every command: device, number of processes, precision, folder."""
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        module.print(opening(stage, trainer.strategy.root_device, trainer.world_size, str(trainer.precision), folder))
+
+
+class FrozenParts(Callback):
+    """Says at the start of training what of the backbone learns and what does not."""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        backbone = getattr(getattr(module, "model", None), "backbone", None)
+        if isinstance(backbone, Backbone):
+            module.print(frozen_table(backbone))
+
+
+def opening(stage: str, device: torch.device, processes: int, precision: str, folder: str | None) -> str:
+    """Such as ``Training on 2 x CPU in bf16 (mixed), into runs/mine``."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    several = f"{processes} x " if processes > 1 else ""
+    into = "" if folder is None or stage == "validate" else f", into {folder}"
+    return f"{DOING[stage]} on {several}{name} in {PRECISIONS.get(precision, precision)}{into}"
+
+
+def frozen_table(backbone: Backbone) -> str:
+    """A line for each stage, by the names that ``backbone.freeze`` takes; one line for a backbone that tells none."""
+    learning = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    try:
+        stages = backbone.stages()
+    except NotImplementedError:
+        return f"Backbone: {learning:,} of {sum(p.numel() for p in backbone.parameters()):,} parameters learn"
+    rows = [f"{'Backbone':10s}{'trainable':>14s}{'frozen':>14s}"]
+    rest = {id(p): p for p in backbone.parameters()}
+    named = [("stem" if i == 0 else f"layer{i}", parameters_of(stage)) for i, stage in enumerate(stages)]
+    for _, parameters in named:
+        for parameter in parameters:
+            rest.pop(id(parameter), None)
+    for name, parameters in [*named, *([("others", list(rest.values()))] if rest else [])]:
+        counts = [sum(p.numel() for p in parameters if p.requires_grad is trains) for trains in (True, False)]
+        rows.append(f"{name:10s}{counts[0]:14,d}{counts[1]:14,d}")
+    return "\n".join(rows)

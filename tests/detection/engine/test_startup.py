@@ -1,0 +1,104 @@
+"""Signals while nothing is trained."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from detection import cli
+from detection.engine import startup
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def script(number: int, where: str, then: str = "") -> subprocess.CompletedProcess[str]:
+    """A command line in which a function sends this process a signal."""
+    text = (
+        "import os, sys, signal\n"
+        f"def send(*a, **k): os.kill(os.getpid(), {number:d})\n"
+        f"{where}\n"
+        "from detection.cli import main\n"
+        f"code = main(['validate', '--config', 'demo'])\n{then}\n"
+        "sys.exit(code)\n"
+    )
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+IMPORTS = (
+    "import importlib.abc\n"
+    "class Finder(importlib.abc.MetaPathFinder):\n"
+    "    def find_spec(self, name, *rest):\n"
+    "        if name == 'torch': send()\n"
+    "sys.meta_path.insert(0, Finder())"
+)
+PARSING = "import detection.cli as c; c.complete = send"
+MADE_ANOTHER = (
+    "import detection.cli as c\n"
+    "def other(*a):\n"
+    "    try: send()\n"
+    "    except KeyboardInterrupt as error: raise ImportError('initialization failed') from error\n"
+    "c.complete = other"
+)
+
+
+@pytest.mark.parametrize("where", [IMPORTS, PARSING, MADE_ANOTHER])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_during_the_start_is_one_line_and_the_code_of_a_shell(where, number, code):
+    done = script(number, where)
+    assert done.returncode == code
+    assert done.stderr == f"error: stopped by {number.name}; no checkpoint was written at this point\n"
+
+
+def test_a_second_signal_ends_even_what_swallows_the_first():
+    where = (
+        "import detection.cli as c\ndef swallow(*a):\n    try: send()\n    except KeyboardInterrupt: pass\n    send()"
+    )
+    done = script(signal.SIGINT, where + "\nc.complete = swallow")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("where", ["data", "model"])
+def test_a_signal_while_data_are_read_or_the_model_is_built(run, monkeypatch, capsys, where):
+    target = {"data": "detection.engine.datamodule.load_annotations", "model": "detection.engine.module.build_detector"}
+    monkeypatch.setattr(target[where], lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    assert run("fit", "--run.folder", "out") == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "SIGINT" in line] == [
+        "error: stopped by SIGINT; no checkpoint was written at this point"
+    ]
+    assert not any("Traceback" in line or "KeyboardInterrupt" in line for line in lines)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_what_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with startup.ending_at_signals():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) == startup._end
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_leaves_signals_alone():
+    found = []
+
+    def look() -> None:
+        with startup.ending_at_signals():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_other_ranks_stay_silent(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli._stopped() == 130
+    assert not capsys.readouterr().err
