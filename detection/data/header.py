@@ -46,6 +46,13 @@ def safe_to_decode(data: bytes) -> bytes:
     Raises:
         ImageError: cut short, animated, or built to take far more time or memory than its size.
     """
+    try:
+        return _checked(data)
+    except (struct.error, IndexError) as error:
+        raise ImageError("its header is cut short; copy it again") from error
+
+
+def _checked(data: bytes) -> bytes:
     if data.startswith(PNG):
         return _safe_png(data)
     if data.startswith(JPEG):

@@ -145,6 +145,20 @@ def orientation(path: Path) -> int:
     return found if found in range(1, 9) else 1
 
 
+def images_behind(path: Path) -> int:
+    """How many images a camera stored behind the photo (MPO): a second view, depth, or smaller copies.
+
+    0 also for what is no image.
+    """
+    try:
+        if b"MPF\0" not in read_bytes(path, most=1 << 16):
+            return 0
+        with Image.open(path) as image:  # reads the header only
+            return int(getattr(image, "n_frames", 1)) - 1 if image.format == "MPO" else 0
+    except Exception:  # Pillow's readers raise anything on a broken header
+        return 0
+
+
 def read_bytes(path: Path, most: int = -1) -> bytes:
     """The content of a regular file, or its first ``most`` bytes.
 

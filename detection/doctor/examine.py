@@ -12,7 +12,7 @@ import torch
 
 from detection.data.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
-from detection.data.image import orientation, read_bytes, read_image
+from detection.data.image import images_behind, orientation, read_bytes, read_image
 from detection.data.names import FOUND
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.findings import Diagnosis, Table
@@ -50,6 +50,7 @@ def examine(
     for split, dataset in opened.items():
         _annotations(diagnosis, split, dataset.annotations)
         _turned(diagnosis, split, dataset)
+        _behind(diagnosis, split, dataset)
         if decode:
             _decode(diagnosis, split, dataset)
     if len(opened) == 2:
@@ -156,6 +157,14 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
         if split == "train":
             diagnosis.suspicious["turned or mirrored by EXIF"] = found[:4]
+
+
+def _behind(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
+    """Photos of cameras that store more images in the file."""
+    found = [i for i in range(len(dataset)) if images_behind(dataset.path(i))]
+    if found:
+        what = f"{len(found)} files hold more images than the photo (MPO); the photo, which comes first, is read"
+        diagnosis.add("info", split, what, "", dataset.annotations.image_ids[found].tolist(), len(found))
 
 
 def _between(diagnosis: Diagnosis, opened: dict[str, CocoDataset]) -> None:

@@ -5,6 +5,7 @@ its seed and stops the run; ``FILES 1`` with that seed shows it again.
 """
 
 import copy
+import io
 import json
 import math
 import random
@@ -16,12 +17,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from detection.data.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.image import read_image
 from detection.evaluation.ground_truth import clean_ground_truth
+from detection.memory import most_resident
 
 STRANGE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3.5, -0.0, 1e-300, 1e300, math.nan, math.inf, -math.inf, 2**31, 2**53 + 1, 2**64,
@@ -30,6 +33,9 @@ STRANGE: tuple[Any, ...] = (
 )  # fmt: skip
 SECONDS = 10
 """What takes longer than this hangs."""
+MAX_PIXELS = 1_000_000
+MEGABYTES = 200
+"""What the images may add to the memory of the process: 40 bytes for each pixel, and the libraries."""
 
 
 def small() -> dict[str, Any]:
@@ -158,8 +164,10 @@ def check_image(path: Path, data: bytes) -> str:
     """As :func:`check_file`, of one image."""
     path.write_bytes(data)
     try:
-        image = read_image(path, (60, 80), max_pixels=10_000_000)
+        image = read_image(path, (60, 80), max_pixels=MAX_PIXELS)
     except ValueError as error:
+        if len(str(error).replace(str(path), "")) > 300 or "\n" in str(error):
+            raise AssertionError(f"more than a line: {error}") from error
         return refused(error, path)
     assert image.shape == (60, 80, 3)
     assert image.dtype == np.uint8
@@ -167,10 +175,26 @@ def check_image(path: Path, data: bytes) -> str:
 
 
 def images() -> list[bytes]:
-    """A photo-like picture as PNG, JPEG, TIFF, BMP and WebP."""
+    """A photo-like picture in each format that is read, and in the forms of each that differ."""
     y, x = np.mgrid[:60, :80]
     picture = np.stack([x * 3, y * 4, (x * y) % 256], axis=-1).astype(np.uint8)
-    return [cv2.imencode(suffix, picture)[1].tobytes() for suffix in (".png", ".jpg", ".tif", ".bmp", ".webp")]
+    image = Image.fromarray(picture[..., ::-1])
+    suffixes = (".png", ".jpg", ".tif", ".bmp", ".webp", ".ppm", ".ras", ".jp2")
+    found = [cv2.imencode(suffix, picture)[1].tobytes() for suffix in suffixes]
+    found.append(cv2.imencode(".png", picture.astype(np.uint16) * 257)[1].tobytes())
+    forms: list[tuple[str, str, dict[str, Any]]] = [
+        ("RGB", "JPEG", {"progressive": True}), ("CMYK", "JPEG", {}), ("L", "JPEG", {}), ("P", "GIF", {}),
+        ("RGBA", "PNG", {}), ("P", "PNG", {"transparency": 3}), ("1", "PNG", {}), ("RGB", "AVIF", {}),
+        ("RGBA", "WEBP", {"lossless": True}), ("RGB", "JPEG2000", {"no_jp2": True}), ("1", "PPM", {}), ("L", "BMP", {}),
+    ]  # fmt: skip
+    forms += [("RGB", "TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")]
+    forms += [("1", "TIFF", {"compression": way}) for way in ("group3", "group4")]
+    forms += [(mode, "TIFF", {}) for mode in ("L", "P", "RGBA", "CMYK", "YCbCr", "I;16")]
+    for mode, kind, options in forms:
+        file = io.BytesIO()
+        image.convert("I" if mode == "I;16" else mode).convert(mode).save(file, kind, **options)
+        found.append(file.getvalue())
+    return found
 
 
 def fuzz(folder: Path, number_of_files: int, number_of_images: int, seed: int) -> dict[str, dict[str, int]]:
@@ -183,7 +207,11 @@ def fuzz(folder: Path, number_of_files: int, number_of_images: int, seed: int) -
         cv2.imwrite(str(folder / f"{i}.png"), np.zeros((60, 80, 3), np.uint8))
     counts = {kind: {"sound": 0, "refused": 0} for kind in ("files", "images")}
     originals = images()
+    for original in originals:  # so that the libraries are there
+        check_image(folder / "image.bin", original)
+    used = 0
     for kind, number in (("files", number_of_files), ("images", number_of_images)):
+        used = held()
         for own in range(seed, seed + number):
             chance = random.Random(own)
             if hasattr(signal, "alarm"):
@@ -199,7 +227,15 @@ def fuzz(folder: Path, number_of_files: int, number_of_images: int, seed: int) -
                 if hasattr(signal, "alarm"):
                     signal.alarm(0)
             counts[kind][result] += 1
+            if kind == "images" and held() - used > MEGABYTES:
+                raise AssertionError(f"{kind}, seed {own}: took {held() - used} MB")
+    counts["memory"] = {"MB": held() - used}
     return counts
+
+
+def held() -> int:
+    """Megabytes that this process held at most; 0 where the system does not say."""
+    return most_resident() // 10**6 if sys.platform == "linux" else 0
 
 
 def main() -> None:

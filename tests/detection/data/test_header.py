@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from detection.data.header import stored_size
-from detection.data.image import image_size, read_image
+from detection.data.image import image_size, images_behind, read_image
 
 ROOT = Path(__file__).resolve().parents[3]
 HEIGHT, WIDTH = 37, 50
@@ -94,6 +94,9 @@ def test_the_first_image_of_a_camera_s_file_is_the_photo(tmp_path):
     first, other = Image.fromarray(picture()), Image.fromarray(picture()[::-1])
     first.save(tmp_path / "photo.mpo", "MPO", save_all=True, append_images=[other], quality=95)
     assert np.abs(read_image(tmp_path / "photo.mpo").astype(int) - picture()).mean() < 6
+    assert images_behind(tmp_path / "photo.mpo") == 1
+    first.save(tmp_path / "photo.jpg")
+    assert images_behind(tmp_path / "photo.jpg") == images_behind(tmp_path / "none.jpg") == 0
 
 
 def test_a_gif_equals_its_png(tmp_path):
@@ -174,6 +177,7 @@ ATTACKS = {
     "j2k": (jpeg2000(60_000, 60_000), "claims 60000 x 60000"),
     "jp2 that says two sizes": (boxed(jpeg2000(60_000, 60_000)), "claims 60000 x 60000"),
     "j2k components": (jpeg2000(50, 37, 16_384), "16384 components"),
+    "j2k cut": (KINDS["j2k"][:40], "header is cut short"),
     "j2k tiles": (jpeg2000(12_000, 12_000, 3, 1), "far more tiles"),
     "jpeg with a hidden frame": (hidden_frame(), "not an image"),
     "jpeg scans": (scans(200), "more than 100 scans"),

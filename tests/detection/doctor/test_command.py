@@ -146,3 +146,15 @@ def test_frozen_parts_that_would_stay_random_are_an_error(sound, capsys):
     printed = capsys.readouterr().out
     assert "norm frozen and freeze 1 would keep random values" in printed
     assert "--model.backbone.norm group --model.backbone.freeze 0" in printed
+
+
+def test_what_is_behind_a_photo_and_names_in_another_spelling_are_counted(images, capsys):
+    root, paths = images
+    with Image.open(paths[0]) as image:
+        image = image.convert("RGB")
+    image.save(paths[0], "MPO", save_all=True, append_images=[image.rotate(180)], quality=95)
+    paths[1].rename(paths[1].with_name(paths[1].name.upper()))
+    assert call("--data.root", root, "--decode", "--strict") in (0, 1)
+    out = capsys.readouterr().out
+    assert "1 files hold more images than the photo (MPO); the photo, which comes first, is read" in out
+    assert "1 file names with other capitals than on the disk (found)" in out
