@@ -15,6 +15,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
+from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.ops.pasting import encode_masks
 from detection.predicting.options import check_least
@@ -80,13 +81,13 @@ def page(title: str, seen: Sequence[Seen]) -> str:
     """All of them as one HTML page that needs nothing else."""
     items = []
     for one in seen:
-        shown = [("in the file", one.before)] + [(f"epoch {k}", picture) for k, picture in enumerate(one.after)]
+        pictures = [("in the file", one.before)] + [(f"epoch {k}", picture) for k, picture in enumerate(one.after)]
         figures = "".join(
             f'<figure><img src="{data_url(picture, 640)}" alt="{escape(label)}" loading="lazy">'
             f"<figcaption>{label}, {width} x {height}</figcaption></figure>"
-            for (label, picture), (height, width) in zip(shown, one.sizes, strict=True)
+            for (label, picture), (height, width) in zip(pictures, one.sizes, strict=True)
         )
-        head = f"{escape(one.file_name)} (id {one.image_id}), {one.objects} objects"
+        head = f"{escape(shown(one.file_name))} (id {one.image_id}), {one.objects} objects"
         items.append(f'<h3>{head}</h3><div class="pair">{figures}</div>')
     return frame(title, "".join(items))
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for one in seen:
                 _write(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
     except InputError as error:
-        parser.exit(2, f"browse: {error}\n")
+        parser.exit(2, f"browse: {printable(error)}\n")
     print(f"{len(seen)} images: {options.output / 'browse.html'}")
 
 

@@ -232,5 +232,7 @@ def _stopped() -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    from detection.foreign import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code

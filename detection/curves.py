@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detection.foreign import printable
 from detection.home import command_line
 
 PANELS = (
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         plot({name: read_run(path) for name, path in _named(options.runs)}, options.output, max(1, options.smooth))
     except (OSError, ValueError) as error:
-        parser.exit(2, f"plot: {error}\n")
+        parser.exit(2, f"plot: {printable(error)}\n")
     print(options.output)
 
 

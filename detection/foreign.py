@@ -28,6 +28,8 @@ def shown(text: object, most: int | None = LONGEST) -> str:
         'cat\\\\x1b[2J'
     """
     whole = str(text)
+    if whole.isprintable() and (most is None or len(whole) <= most):
+        return whole  # nearly all
     if most is not None and len(whole) > most * 10:  # a name of a megabyte need not be escaped first
         whole = whole[: most * 5] + whole[-most * 5 :]
     safe = "".join(_escaped(sign) for sign in whole)

@@ -6,6 +6,7 @@ from pathlib import Path
 from detection.convert.average import average
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
+from detection.foreign import printable
 from detection.home import command_line
 
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             save_torchvision(model, options.output)
     except (OSError, ValueError) as error:
-        parser.exit(2, f"export: {error}\n")
+        parser.exit(2, f"export: {printable(error)}\n")
     print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")
 
 

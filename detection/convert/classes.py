@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from detection.convert.names import listing
+from detection.foreign import shown
 from detection.structures import Categories
 
 _ROWS = {
@@ -76,6 +77,6 @@ def _by_name(categories: Categories) -> dict[str, int]:
     for label, name in enumerate(categories.names):
         key = name.strip().lower().replace("_", " ")
         if key in labels:
-            raise ValueError(f"two classes are called {name!r}; weights cannot be carried over by name")
+            raise ValueError(f"two classes are called {shown(name)!r}; weights cannot be carried over by name")
         labels[key] = label
     return labels

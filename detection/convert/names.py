@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from detection.foreign import shown
+
 Rules = Sequence[tuple[str, str]]
 """(regular expression of the whole key, replacement); an empty replacement leaves the key out by intent."""
 
@@ -37,7 +39,7 @@ def listing(keys: Iterable[str], most: int = 5) -> str:
     """``a, b, c and 12 more``."""
     keys = list(keys)
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + rest
+    return ", ".join(map(shown, keys[:most])) + rest
 
 
 def _first(key: str, rules: Rules) -> str | None:

@@ -18,6 +18,7 @@ from detection.data.coco_file import read_coco
 from detection.data.image import MAX_PIXELS
 from detection.data.report import Report
 from detection.data.segmentation import SegmentationBuilder, Segmentations
+from detection.foreign import shown
 from detection.home import with_home
 from detection.structures import Categories, Segmentation
 
@@ -203,7 +204,7 @@ def check_same_categories(first: Annotations, second: Annotations) -> None:
     one = dict(zip(first.categories.ids, first.categories.names, strict=True))
     other = dict(zip(second.categories.ids, second.categories.names, strict=True))
     lines = [
-        f"  id {key}: {one.get(key, 'none')!r} and {other.get(key, 'none')!r}"
+        f"  id {key}: {shown(one.get(key, 'none'))!r} and {shown(other.get(key, 'none'))!r}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]

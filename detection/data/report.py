@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from detection.foreign import printable, shown
+
 
 class Report:
     """Counts by kind, with the first ids of each."""
@@ -24,6 +26,6 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.path}:"]
         for kind, count in self.counts.items():
-            ids = ", ".join(map(str, self.ids[kind])) + (", ..." if count > self._examples else "")
+            ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if count > self._examples else "")
             lines.append(f"  {count} {kind}: {ids}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))

@@ -12,6 +12,7 @@ from detection.doctor.findings import Diagnosis
 from detection.doctor.page import page
 from detection.engine.errors import InputError
 from detection.engine.settings import read_settings
+from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.report.files import plain
 from detection.report.pictures import data_url
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         module, data = read_settings(rest)
     except InputError as error:
-        parser.exit(2, f"doctor: {error}\n")
+        parser.exit(2, f"doctor: {printable(error)}\n")
     diagnosis, opened = examine(module, data, options.decode)
-    print(diagnosis.text())
+    print(printable(diagnosis.text()))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(plain(diagnosis.plain()), indent=1), encoding="utf-8")
@@ -58,5 +59,5 @@ def _pictures(diagnosis: Diagnosis, dataset: CocoDataset) -> list[tuple[str, str
                 continue  # told already, with --decode
             picture = draw_scene(scene, dataset.annotations.categories.names)
             name = dataset.annotations.file_name(i)
-            found.append((f"{why}: {name} (id {dataset.annotations.image_ids[i]})", data_url(picture, 640)))
+            found.append((f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", data_url(picture, 640)))
     return found

@@ -22,6 +22,7 @@ from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError
 from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
 from detection.engine.module import DetectionModule
+from detection.foreign import shown
 from detection.models.anchors import AnchorConfig
 from detection.models.rcnn import FasterRCNN, build_detector
 
@@ -151,7 +152,8 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
         if 2 <= turn <= 4 or (turn > 4 and height == width):
             found.append(i)
     if found:
-        what = f"{len(found)} images are turned or mirrored by EXIF, the first is {annotations.file_name(found[0])}; "
+        first = shown(annotations.file_name(found[0]))
+        what = f"{len(found)} images are turned or mirrored by EXIF, the first is {first}; "
         what += "their size does not say whether the annotations are, too"
         advice = "look at some (--html, tools/browse.py); if boxes are off, remove EXIF from the files"
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
@@ -218,7 +220,7 @@ def _classes(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
         empty = [name for name, number in zip(names, count, strict=True) if number == 0]
         if empty:
             what = "nothing teaches them" if split == "train" else "their AP is not measured"
-            diagnosis.add("warning", split, f"{len(empty)} classes without objects: {', '.join(empty[:5])}"
+            diagnosis.add("warning", split, f"{len(empty)} classes without objects: {', '.join(map(shown, empty[:5]))}"
                           + (", ..." if len(empty) > 5 else ""), what, (), len(empty))  # fmt: skip
 
 

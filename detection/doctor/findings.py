@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from detection.foreign import shown
+
 Severity = Literal["error", "warning", "info"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
@@ -46,7 +48,7 @@ class Diagnosis:
         self, severity: Severity, split: str, what: str, advice: str = "", ids: Sequence[object] = (), count: int = 1
     ) -> None:
         """One more finding."""
-        self.findings.append(Finding(severity, split, what, advice, tuple(str(i) for i in ids[:10]), count))
+        self.findings.append(Finding(severity, split, what, advice, tuple(shown(i) for i in ids[:10]), count))
 
     def exit_code(self, strict: bool = False) -> int:
         """2 if there is an error; with ``strict`` 1 if there is a warning; else 0."""

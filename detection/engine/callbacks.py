@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from detection.checkpoint import sweep
 from detection.documents import read_json
 from detection.engine.errors import InputError, lost_rank
+from detection.foreign import printable
 from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
@@ -192,7 +193,8 @@ class TellPlace(Callback):
             exception.add_note(place)
             if trainer.world_size > 1 and not lost_rank(exception):
                 # At once: the other ranks fail of it too, and the first to be noticed ends all.
-                print(f"error on {place}: {type(exception).__name__}: {exception}", file=sys.stderr, flush=True)
+                what = f"{place}: {type(exception).__name__}: {exception}"
+                print(f"error on {printable(what)}", file=sys.stderr, flush=True)
 
 
 class StopEarly(EarlyStopping):

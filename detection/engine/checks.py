@@ -8,6 +8,7 @@ import torch
 
 import backbones
 from backbones import BackboneConfig
+from detection.foreign import shown
 from detection.models.rcnn import build_detector
 from detection.structures import Categories
 
@@ -137,9 +138,10 @@ def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categorie
     if names[0] == names[1]:
         return
     lines = [
-        f"id {key}: {names[0].get(key, 'none')} in the checkpoint, {names[1].get(key, 'none')} in the annotations"
+        f"id {key}: {shown(names[0].get(key, 'none'))} in the checkpoint, {shown(names[1].get(key, 'none'))} in the "
+        "annotations"
         for key in sorted({*names[0], *names[1]})
         if names[0].get(key) != names[1].get(key)
     ]
-    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-    raise ValueError(f"the checkpoint knows other classes than the annotations: {shown}")
+    listed = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    raise ValueError(f"the checkpoint knows other classes than the annotations: {listed}")

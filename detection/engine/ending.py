@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from detection.engine.errors import StoppedError, lost_rank, told
+from detection.foreign import printable
 
 VERDICT = 3.0
 """Seconds in which :mod:`.ranks` finds out which rank is gone, and ends this one."""
@@ -34,7 +35,7 @@ def end_at_once(trainer: Trainer, error: Exception) -> None:
     if code is None:
         traceback.print_exception(error)
     else:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     launcher = trainer.strategy.launcher
     if launcher is not None:
         launcher.kill(signal.SIGKILL)  # what this one has started; our handlers would wait for the end of a step

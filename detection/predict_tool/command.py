@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detection.device import inference_device
+from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.inference import Prediction, load_model, predict, predict_batch
 from detection.models.rcnn import FasterRCNN
@@ -42,20 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     one = one.only(np.isin(one.labels, wanted))
                     writer.add(source.name, image, one)
                     if options.verbose:
-                        bar.write(f"{source.path}: {len(one)} found")
+                        bar.write(f"{shown(source.path, None)}: {len(one)} found")
                 bar.update(len(some))
         videos = [source for source in found if source.kind != "image"]
         seen = sum(_video(model, source, writer, options, wanted) for source in videos)
         written = writer.close()
     except (OSError, ValueError) as error:
-        parser.exit(2, f"predict: {error}\n")
+        parser.exit(2, f"predict: {printable(error)}\n")
     told = [f"{len(images) - len(failed)} images"] if images else []
     told += [f"{seen} frames"] if videos else []
     print(f"{', '.join(told)}: {options.output}" + "".join(f", {path}" for path in written))
     if left_out:
-        print(f"{len(left_out)} other files were left out, as {left_out[0]}")
+        print(f"{len(left_out)} other files were left out, as {shown(left_out[0], None)}")
     if failed:
-        parser.exit(1, f"predict: {len(failed)} images could not be read:\n  " + "\n  ".join(failed) + "\n")
+        parser.exit(
+            1, f"predict: {len(failed)} images could not be read:\n  " + "\n  ".join(map(printable, failed)) + "\n"
+        )
 
 
 def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
@@ -71,7 +74,7 @@ def _video(
 ) -> int:  # fmt: skip
     """How many frames were looked at."""
     video, seen = None, 0
-    for number, frame in tqdm(frames(source), desc=source.name, unit="frame"):
+    for number, frame in tqdm(frames(source), desc=shown(source.name), unit="frame"):
         if options.frames and number >= options.frames:
             break
         one = _predict(model, [(source, frame)], options)[0]
@@ -90,7 +93,7 @@ def _video(
 def _wanted(classes: Sequence[str] | None, names: Sequence[str]) -> list[int]:
     unknown = [name for name in classes or () if name not in names]
     if unknown:
-        raise ValueError(f"--classes {', '.join(unknown)}: the model knows {', '.join(names)}")
+        raise ValueError(f"--classes {', '.join(unknown)}: the model knows {', '.join(map(shown, names))}")
     return [k for k, name in enumerate(names) if not classes or name in classes]
 
 

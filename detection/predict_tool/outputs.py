@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detection.foreign import cell
 from detection.inference import Prediction
 from detection.ops.masks import mask_areas, rle_to_patch
 from detection.visualize import draw
@@ -55,8 +56,8 @@ class Writer:
             if "json" in self._kinds:
                 self._results.append(result)
             if "csv" in self._kinds:
-                place = [name, "" if frame is None else frame]
-                self._rows.append([*place, found.name(i), label, score, x0, y0, x1, y1, pixels])
+                place = [cell(name, None), "" if frame is None else frame]
+                self._rows.append([*place, cell(found.name(i)), label, score, x0, y0, x1, y1, pixels])
         if "masks" in self._kinds and found.rles is not None and frame is None:
             self._write_masks(name, found.size, found.rles)
         if "pictures" not in self._kinds:

@@ -12,6 +12,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
 from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
+from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.predicting.options import LEAST, check_apart, check_least
 from detection.provenance import about
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if rank == 0:
                 _tell(options, evaluator)
     except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"evaluate: {error}\n")
+        parser.exit(2, f"evaluate: {printable(error)}\n")
 
 
 def _collect(options: argparse.Namespace) -> CocoEvaluator:
@@ -218,7 +219,7 @@ def _ground_truth(options: argparse.Namespace) -> str:
 
 
 def _print(kind: str, numbers: dict[str, float]) -> None:
-    print(f"{kind}:  " + "  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+    print(f"{kind}:  " + "  ".join(f"{shown(name)} {value:.3f}" for name, value in numbers.items()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
 from detection.evaluation.results import read_results
+from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.predicting.options import check_least
 from detection.provenance import checksum
@@ -157,7 +158,7 @@ def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> 
             heads[0] = "AP of class"
             differences = sorted(differences, key=lambda d: d.difference)
         rows = [
-            [escape(d.name), number(d.first), number(d.second), _signed(d.difference), _interval(d), _mark(d)]
+            [escape(shown(d.name)), number(d.first), number(d.second), _signed(d.difference), _interval(d), _mark(d)]
             for d in differences
         ]
         parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
@@ -180,7 +181,7 @@ def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
             lines.append(kind)
         for d in differences:
             lines.append(
-                f"  {d.name:<18}{number(d.first)} -> {number(d.second)}  {_signed(d.difference)}  "
+                f"  {shown(d.name):<18}{number(d.first)} -> {number(d.second)}  {_signed(d.difference)}  "
                 f"({_interval(d)})  {d.verdict}".rstrip()
             )
     return "\n".join(lines)
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_least(options, {"resamplings": 0})
         found = compare(options.first, options.second, options.annotations, options.resamplings)
     except (OSError, ValueError) as error:
-        parser.exit(2, f"compare: {error}\n")
+        parser.exit(2, f"compare: {printable(error)}\n")
     print(text(found))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.evaluation.coco import CocoEvaluator
+from detection.foreign import LONGEST, cell
 from detection.report.analysis import Analysis, ClassRow, ImageRow
 from detection.report.page import page
 from detection.report.pictures import Pictures
@@ -54,7 +55,9 @@ def _write_rows(path: Path, kind: Any, rows: Sequence[Any]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
+        # A file is known by its whole name; of a class, the beginning and the end are enough.
+        longest = {"file_name": None}
+        writer.writerows([cell(getattr(row, name), longest.get(name, LONGEST)) for name in names] for row in rows)
 
 
 def plain(value: Any) -> Any:

@@ -3,9 +3,11 @@
 from html import escape
 from importlib.resources import files
 
+from detection.foreign import printable
+
 
 def frame(title: str, body: str, head: str = "", script: str = "") -> str:
-    """A whole page.
+    """A whole page, without signs that would turn its text round or hide it.
 
     Args:
         body: HTML of the main part.
@@ -14,7 +16,7 @@ def frame(title: str, body: str, head: str = "", script: str = "") -> str:
     """
     style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
     comfort = f"<script>{script}</script>" if script else ""
-    return (
+    return printable(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head>"

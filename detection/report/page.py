@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.foreign import shown
 from detection.report.analysis import ERRORS, RECALLS, Analysis, ImageRow, Suspect
 from detection.report.charts import bar, lines
 from detection.report.frame import frame
@@ -125,7 +126,7 @@ def _calibration(analysis: Analysis) -> str:
 def _classes(analysis: Analysis) -> str:
     rows = [
         [
-            escape(row.name),
+            _text(row.name),
             str(row.objects),
             number(row.AP),
             bar(0 if math.isnan(row.AP) else row.AP),
@@ -146,7 +147,7 @@ def _confusion(analysis: Analysis) -> str:
     off = matrix - np.diag(np.diag(matrix))
     pairs = np.argwhere(off[:-1, :-1] > 0)
     pairs = pairs[np.argsort(-off[pairs[:, 0], pairs[:, 1]], kind="stable")][:10]
-    rows = [[escape(names[i]), escape(names[j]), str(off[i, j])] for i, j in pairs.tolist()]
+    rows = [[_text(names[i]), _text(names[j]), str(off[i, j])] for i, j in pairs.tolist()]
     top = table(["truth", "detected as", "times"], rows, numeric=(2,)) if rows else ""
     weight = off[:-1].sum(axis=1) + off[:, :-1].sum(axis=0)
     shown = sorted(np.argsort(-weight, kind="stable")[:MOST_CLASSES].tolist())
@@ -162,10 +163,10 @@ def _confusion(analysis: Analysis) -> str:
             tone = "hit" if i == j else "slip"
             text = str(count) if count else ""
             cells.append(
-                f'<td class="{tone}" style="--share:{share:.2f}" title="{escape(name)} as {escape(other)}">{text}</td>'
+                f'<td class="{tone}" style="--share:{share:.2f}" title="{_text(name)} as {_text(other)}">{text}</td>'
             )
-        body.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
-    head = "".join(f"<th><span>{escape(name)}</span></th>" for name in heads)
+        body.append(f"<tr><th>{_text(name)}</th>{''.join(cells)}</tr>")
+    head = "".join(f"<th><span>{_text(name)}</span></th>" for name in heads)
     grid = f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(body)}</table>'
     note = f"Rows: what is there; columns: what was detected{more}. Background: nothing there, or nothing detected."
     return f'{top}<p class="note">{note}</p><div class="scroll">{grid}</div>'
@@ -183,7 +184,7 @@ def _worst(worst: Sequence[tuple[ImageRow, str | None]]) -> str:
     items = []
     for row, picture in worst:
         text = (
-            f"<b>{escape(row.file_name)}</b> (id {row.image_id}): {row.found} of {row.objects} found, "
+            f"<b>{_text(row.file_name)}</b> (id {row.image_id}): {row.found} of {row.objects} found, "
             f"{row.wrong} wrong, F1 {row.F1:.2f}"
         )
         items.append(f'<figure class="wide">{_image(picture, row.file_name)}<figcaption>{text}</figcaption></figure>')
@@ -193,10 +194,8 @@ def _worst(worst: Sequence[tuple[ImageRow, str | None]]) -> str:
 def _suspects(suspects: Sequence[tuple[Suspect, str | None]]) -> str:
     items = []
     for one, picture in suspects:
-        annotated = f", annotated as {escape(one.annotated)}" if one.annotated else ", nothing annotated"
-        text = (
-            f"<b>{escape(one.detected)}</b> {one.score:.2f}{annotated}<br>{escape(one.file_name)} (id {one.image_id})"
-        )
+        annotated = f", annotated as {_text(one.annotated)}" if one.annotated else ", nothing annotated"
+        text = f"<b>{_text(one.detected)}</b> {one.score:.2f}{annotated}<br>{_text(one.file_name)} (id {one.image_id})"
         items.append(f"<figure>{_image(picture, one.detected)}<figcaption>{text}</figcaption></figure>")
     note = "Detections with a high score that contradict the annotations: one of the two is wrong."
     return (
@@ -205,8 +204,13 @@ def _suspects(suspects: Sequence[tuple[Suspect, str | None]]) -> str:
     )
 
 
+def _text(foreign: str) -> str:
+    """A name out of a file, as HTML."""
+    return escape(shown(foreign))
+
+
 def _image(picture: str | None, name: str) -> str:
-    return f'<img src="{picture}" alt="{escape(name)}" loading="lazy">' if picture else ""
+    return f'<img src="{picture}" alt="{_text(name)}" loading="lazy">' if picture else ""
 
 
 def _about(about: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
 from detection.evaluation.coco import CocoEvaluator
+from detection.foreign import printable, shown
 from detection.inference import load_model
 from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, MaskRCNN
@@ -51,7 +52,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     has_masks = isinstance(model, MaskRCNN)
     annotations = load_annotations(options.annotations, need_masks=has_masks)
     if annotations.report:
-        print(annotations.report, file=sys.stderr)
+        print(printable(annotations.report), file=sys.stderr)
     types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
     rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
     evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
@@ -183,7 +184,7 @@ def matching_labels(model: Categories | None, data: Categories) -> Tensor:
 
 def _some(names: Any, most: int = 5) -> str:
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _reading(model: FasterRCNN) -> Reading:

@@ -59,3 +59,49 @@ def test_numbers_and_plain_text_stay():
     assert [cell(value) for value in (-1.5, 7, None, "cat", "a-b", "")] == [-1.5, 7, None, "cat", "a-b", ""]
     name = "folder/" * 20 + "image.png"
     assert cell(name, None) == name
+
+
+NASTY = "\x1b[2J\u202e=HYPERLINK(1)" + "x" * 99
+
+
+def test_reports_of_annotations_are_safe_to_print(tmp_path):
+    from detection.data.report import Report
+
+    report = Report(tmp_path / "a.json")
+    report.warn("boxes without area (dropped)", NASTY)
+    assert all(line.isprintable() and len(line) < 300 for line in str(report).splitlines())
+
+
+def test_pages_hold_nothing_that_hides_or_turns_text():
+    from detection.report.frame import frame
+
+    page = frame("title \u202e", "<p>\x1b\u2066</p>\n")
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert r"<title>title \u202e</title>" in page
+
+
+def test_csv_files_hold_no_formulas(tmp_path):
+    from detection.predict_tool.outputs import Writer
+    from detection.report.analysis import ImageRow
+    from detection.report.files import _write_rows
+
+    row = ImageRow(1, "=1" + "x" * 99 + ".jpg", 1, 1, 0, 0, 1.0)
+    _write_rows(tmp_path / "images.csv", ImageRow, [row])
+    with open(tmp_path / "images.csv", newline="") as file:
+        assert next(csv.DictReader(file))["file_name"] == "'" + row.file_name  # whole, as it names the file
+    writer = Writer(tmp_path, ["csv"], [NASTY], [1])
+    assert writer.close() == [tmp_path / "results.csv"]
+
+
+def test_errors_of_the_command_line_are_safe_to_print(tmp_path, capsys):
+    from detection.formats.command import main
+
+    path = tmp_path / "labels"
+    path.mkdir()
+    (path / f"{NASTY[:30]}.txt").write_text("x")
+    (path / f"{NASTY[:30]}.jpg").write_bytes(b"x")
+    with pytest.raises(SystemExit):
+        main(["yolo2coco", str(path), str(tmp_path / "out.json"), "--names", NASTY, "--images", str(path)])
+    told = capsys.readouterr().err
+    assert told.endswith("\n")
+    assert told[:-1].isprintable()
