@@ -5,13 +5,14 @@ package knows nothing of detection and can be used alone.
 """
 
 import difflib
+import re
 from dataclasses import dataclass, fields
-from importlib import import_module
 from typing import Literal
 
 from torch import nn
 
 from backbones.base import Backbone
+from backbones.custom import imported
 from backbones.inputs import widen_input
 from backbones.mobilenet import MobileNetV3C5
 from backbones.norms import FrozenBatchNorm2d, make_norm, replace_norms, set_norm_eps
@@ -91,6 +92,11 @@ def available() -> list[str]:
     return [*VARIANTS, *torchvision_names(), *VITS]
 
 
+def is_known(name: str) -> bool:
+    """Whether this names a backbone of the toolkit, torchvision or timm, and not an import path."""
+    return name in (*available(), MOBILENET) or re.fullmatch(r"timm/[\w.]+", name) is not None
+
+
 def check_name(name: str) -> None:
     """Refuse a name that nothing answers to.
 
@@ -145,16 +151,8 @@ def _check_options(config: BackboneConfig) -> None:
 
 
 def _imported(config: BackboneConfig) -> Backbone:
-    """A user's own class or function, by its import path; weights and norms as for any other."""
-    module, _, name = config.name.rpartition(".")
-    try:
-        backbone = getattr(import_module(module), name)()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"backbone {config.name}: {error}; it must be importable, as in `python -c 'import {module}'`"
-        ) from error
-    if not isinstance(backbone, Backbone):
-        raise ValueError(f"backbone {config.name} gives a {type(backbone).__name__}, not a backbones.Backbone")
+    """A custom class or function, by its import path; weights and norms as for any other."""
+    backbone = imported(config.name)
     if config.weights is not None:
         load_weights(backbone, config.name, config.weights)
     replace_norms(backbone, config.norm)

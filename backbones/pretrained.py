@@ -1,13 +1,15 @@
 """Backbone weights from a file or by download, loaded by name, and nothing skipped in silence."""
 
 import os
-import zipfile
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+
+from backbones import torch_files
 
 
 def load_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -38,30 +40,25 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds for a broken file
+        content = torch_files.read(path)
+    except torch_files.DamagedError as error:
+        raise ValueError(f"weights: {path}: {error}") from error
+    except Exception as error:  # safetensors raises many kinds for a broken file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"weights: {path} cannot be read as tensors alone: {reason}") from error
-    if damaged := damaged_part(path):
-        raise ValueError(f"weights: {path}: {damaged}")
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not is_state_dict(content):
         raise ValueError(f"weights: {path} holds no state dict (a mapping of names to tensors)")
     return dict(content)
 
 
-def damaged_part(path: Path) -> str | None:
-    """What is wrong with a file of ``torch.save`` by its checksums, which ``torch.load`` does not look at; or None."""
-    if not zipfile.is_zipfile(path):
-        return None  # of before PyTorch 1.6, without checksums
-    try:
-        with zipfile.ZipFile(path) as archive:
-            part = archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        part = f"its index ({error})"
-    return part and f"damaged since it was written (the checksum of {part} differs); take another one"
+def is_state_dict(content: Any) -> bool:
+    """Whether this is a mapping of names to tensors, and of nothing else."""
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:

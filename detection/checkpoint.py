@@ -7,44 +7,32 @@ the detector and to read its answers: :func:`describe_model`). No class paths ar
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, get_type_hints
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from backbones import BackboneConfig, available
-from backbones.pretrained import damaged_part, read_weights
+from backbones import available, is_known, torch_files
+from backbones.pretrained import is_state_dict, read_weights
 from detection import __version__
+from detection.checkpoint_schema import FORMAT, PARTS, check_categories, check_info, restore_configs
 from detection.data.errors import first_line
+from detection.foreign import shown
 from detection.home import with_home
-from detection.models.box_head import BoxHeadConfig
-from detection.models.fpn import FPNConfig
-from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, build_detector
 from detection.models.roi_linear import as_linear
-from detection.models.rpn import RPNConfig
 from detection.structures import Categories
 
-FORMAT = 1
-"""Counts up when older versions could no longer read the file."""
 PREFIX = "model."
 COUNTER = "num_batches_tracked"
 """What a batch norm has and a frozen one lacks; with a momentum nothing depends on it."""
 ALONE = "weights without the settings to build their detector from; write it with detection.checkpoint.save_model"
-PARTS = {
-    "backbone": BackboneConfig,
-    "fpn": FPNConfig,
-    "rpn": RPNConfig,
-    "box_head": BoxHeadConfig,
-    "mask_head": MaskHeadConfig,
-}
-"""The arguments of :func:`~detection.models.rcnn.build_detector` and their classes."""
 
 
 def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
@@ -62,25 +50,36 @@ def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] |
     Example:
         >>> save_model(build_detector(3, "resnet18"), "faster.ckpt")  # doctest: +SKIP
     """
+    if isinstance(model, str | Path) and isinstance(path, FasterRCNN):
+        raise ValueError(f"save_model: the model comes first, then the path: save_model(model, {str(model)!r})")
     info = description(model, path, configs)
     state = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
     write_checkpoint({"state_dict": state, "rcnn": info}, path)
 
 
-def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
+def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, dict[str, Any]]:
     """Rebuild a detector from its checkpoint alone.
+
+    Args:
+        trust_code: import the custom backbone that the file names, which runs its code.
 
     Returns:
         model: on the CPU, in evaluation mode, with ``categories`` and ``test_size``.
         info: the checkpoint's ``rcnn`` entry; see :func:`describe_model`.
 
     Raises:
-        ValueError: no such file, a broken one, or one that this toolkit has not written.
+        ValueError: no such file, a broken one, one that this toolkit has not written, or a custom backbone in a file
+            that is not trusted.
     """
-    content = read_checkpoint(path)
+
+    def look(outlined: Mapping[str, Any]) -> None:
+        info = checked_info(outlined, path)
+        configs = restore_configs(info, path, trust_code)
+        check_shapes(info["num_classes"], configs, detector_weights(outlined["state_dict"]), str(path))
+
+    content = read_checkpoint(path, look=look)
     info = checked_info(content, path)
-    configs = restore_configs(info, path)
-    model = build_detector(info["num_classes"], **configs)
+    model = build_detector(info["num_classes"], **restore_configs(info, path, trust_code))
     if info["categories"] is not None:
         model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
     model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
@@ -88,6 +87,24 @@ def load_model(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     model.depth = info["preprocessing"].get("depth", 8)
     load_weights(model, detector_weights(content["state_dict"]), str(path))
     return model.eval(), info
+
+
+def check_shapes(num_classes: int, configs: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> None:
+    """Check that weights fill the detector of these configs before it takes memory.
+
+    A custom backbone is left out, since it may do anything when it is built.
+
+    Raises:
+        ValueError: settings that make no detector, or as :func:`load_weights`.
+    """
+    if not is_known(configs["backbone"].name):
+        return
+    try:
+        with torch.device("meta"):
+            model = build_detector(num_classes, **configs)
+    except Exception as error:  # PyTorch raises many kinds for sizes that no layer has
+        raise ValueError(f"{source}: its settings make no detector ({first_line(error)[:120]})") from error
+    check_weights(model, _with_counters(model, weights), source)
 
 
 def description(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -140,8 +157,9 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
             "python": platform.python_version(),
         },
     }
-    _check_categories(info)
-    return {key: plain(value, key) for key, value in info.items()}
+    info = {key: plain(value, key) for key, value in info.items()}
+    check_categories(info)
+    return info
 
 
 def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) -> None:
@@ -150,7 +168,8 @@ def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) 
     Raises:
         ValueError: with what differs.
     """
-    configs = restore_configs(info, path)
+    check_info(info, "the model")
+    configs = restore_configs(info, path, trust_code=True)
     if configs["backbone"].name not in available():
         return  # others may do anything when they are built
     try:
@@ -187,13 +206,6 @@ def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
         elif part is not None and not isinstance(part, PARTS[name]):
             raise ValueError(f"configs of {name} are a {type(part).__name__}, not a {PARTS[name].__name__}")
     return {name: None if part is None else plain(asdict(part), f"model.{name}") for name, part in parts.items()}
-
-
-def restore_configs(info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """The arguments of ``build_detector`` out of a checkpoint's ``rcnn`` entry; without weights to start from."""
-    configs = {name: _restore(PARTS[name], values, source) for name, values in info["model"].items() if values}
-    backbone = configs["backbone"]
-    return configs | {"backbone": type(backbone)(**{**vars(backbone), "weights": None})}
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
@@ -249,61 +261,74 @@ def sweep(folder: Path, name: str = "*") -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, map_location: Any = "cpu", look: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
     """Read a checkpoint; never runs code from it.
 
-    PyTorch writes a checksum of every tensor, but does not look at it when it reads; a flipped bit would be trained on.
-
     Args:
-        mmap: leave the tensors on disk until they are used, unchecked.
+        look: called with the outline (:func:`outline_checkpoint`) before any tensor is read; may raise.
 
     Raises:
         ValueError: no such file, one that is cut off, damaged or no checkpoint, or one with more than tensors and plain
             values.
     """
-    path = Path(with_home(path))
-    if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint")
+    path = with_home(path)
+    outlined = outline_checkpoint(path)
+    if look is not None:
+        look(outlined)
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except Exception as error:  # torch raises many kinds for a broken file
-        reason = first_line(error)[:200]
-        raise ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if not mmap and (damaged := damaged_part(path)):
-        raise ValueError(f"{path}: {damaged}")
+        content: dict[str, Any] = torch_files.load(path, map_location)
+    except torch_files.DamagedError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (torch_files.FileError, OSError) as error:
+        raise _unreadable(path, error) from error
     return content
 
 
-def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """The ``rcnn`` entry of a checkpoint's content.
+def outline_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint with its tensors on the meta device: shapes without numbers, and everything else.
 
     Raises:
-        ValueError: it has none, or is of a later format, or incomplete.
+        ValueError: as :func:`read_checkpoint`, but for damage to the tensors, which are not read.
     """
-    info = content.get("rcnn")
+    path = with_home(path)
+    if "://" in str(path):
+        raise ValueError(f"{path}: a URL; download the file, and give its path")
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: a folder; give a checkpoint in it, as {Path(path) / 'checkpoints' / 'last.ckpt'}")
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        content = torch_files.outline(path)
+    except (torch_files.FileError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    reason = first_line(error)[:150]
+    return ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})")
+
+
+def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """The ``rcnn`` entry of a checkpoint's content, checked against its schema.
+
+    Raises:
+        ValueError: it has none, or one that :func:`~detection.checkpoint_schema.check_info` rejects; or the weights
+            are no state dict.
+    """
+    info: Any = content.get("rcnn")
     if info is None and are_ours(content.get("state_dict", content)):
         raise ValueError(f"{source}: {ALONE}")
-    if not isinstance(info, dict) or "state_dict" not in content:
+    if info is None or "state_dict" not in content:
         raise ValueError(f"{source}: not a checkpoint of this toolkit; weights alone can be given as --model.weights")
-    if info.get("format", 0) > FORMAT:
-        raise ValueError(f"{source}: written by a later version ({info['versions']['rcnn-toolkit']}); update this one")
-    lacking = {"format", "model", "num_classes", "categories", "preprocessing"} - info.keys()
-    if lacking:
-        raise ValueError(f"{source}: its entry rcnn lacks {', '.join(sorted(lacking))}; write it with save_model")
-    try:
-        _check_categories(info)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    return info
-
-
-def _check_categories(info: Mapping[str, Any]) -> None:
-    named, count = info["categories"], info["num_classes"]
-    if named and not len(named["names"]) == len(named["ids"]) == count:
-        names, ids = len(named["names"]), len(named["ids"])
-        raise ValueError(f"categories have {names} names and {ids} ids, but the detector {count} classes")
+    check_info(info, source)
+    if not is_state_dict(content["state_dict"]):
+        raise ValueError(f"{source}: its state_dict is no mapping of names to tensors")
+    return dict(info)
 
 
 def are_ours(weights: Any) -> bool:
@@ -329,10 +354,15 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
     """
     if not isinstance(weights, Mapping):
         source, weights = str(weights), detector_weights(read_weights(weights))
-    counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
-    weights = counters | {name: v for name, v in weights.items() if name in counters or not name.endswith(COUNTER)}
+    weights = _with_counters(model, weights)
     check_weights(model, weights, source)
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(weights)
+
+
+def _with_counters(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with the counters of norms that the model has, and without those that it lacks."""
+    counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
+    return counters | {name: v for name, v in weights.items() if name in counters or not name.endswith(COUNTER)}
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | None) -> None:
@@ -347,17 +377,25 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
         for name, value in weights.items()
         if name in own and value.shape != own[name].shape
     }
-    if "box_head.logits.bias" in shapes:
+    if all(len(shape) == 1 for shape in shapes.get("box_head.logits.bias", [()])):
         theirs, ours = (shape[0] - 1 for shape in shapes["box_head.logits.bias"])  # the last is the background
         raise ValueError(f"{source}: a detector of {theirs} classes, but the annotations have {ours}")
+    kinds = [
+        name
+        for name, value in weights.items()
+        if name in own and value.is_floating_point() != own[name].is_floating_point()
+    ]
     problems = {
         "lacks": [name for name in own if name not in weights],
         "has unknown": [name for name in weights if name not in own],
         "has other shapes:": [f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in shapes.items()],
+        "has other kinds of numbers in": kinds,
     }
     for problem, names in problems.items():
         if names:
-            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            listed = ", ".join(shown(name, 80) for name in names[:3]) + (
+                f" and {len(names) - 3} more" if len(names) > 3 else ""
+            )
             raise ValueError(f"{source}: {problem} {listed}; was it trained with the same model settings?")
 
 
@@ -381,21 +419,3 @@ def plain(value: Any, name: str = "value") -> Any:
     if value is not None:
         raise ValueError(f"{name} holds a {type(value).__name__}; give plain numbers and strings")
     return None
-
-
-def _restore(cls: Any, values: Mapping[str, Any], source: str | Path) -> Any:
-    """A dataclass from plain values."""
-    hints = get_type_hints(cls)
-    unknown = values.keys() - {field.name for field in fields(cls)}
-    if unknown:
-        raise ValueError(f"{source}: unknown setting {', '.join(sorted(unknown))} of {cls.__name__}")
-    return cls(
-        **{
-            name: _restore(hints[name], value, source) if is_dataclass(hints[name]) else _frozen(value)
-            for name, value in values.items()
-        }
-    )
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value

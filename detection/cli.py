@@ -102,19 +102,29 @@ def complete(arguments: list[str]) -> list[str]:
     """
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
         arguments = ["fit", *arguments]
+    if arguments and arguments[0] == "train":
+        arguments = ["fit", *arguments[1:]]
     if not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
-    arguments = _deterministic(_resume(arguments))
+    trust_code = "--trust-code" in arguments
+    arguments = _deterministic(_resume([argument for argument in arguments if argument != "--trust-code"]))
+    trusted = trust_code or _named_backbone(arguments) or False
     path = _value_of("--ckpt_path", arguments)
     reference = _value_of("--model.weights", arguments) or _in_configs(arguments, "model", "weights")
     started_from_weights = reference not in (None, "null", "")
     if path not in (None, "best", "last", "hpc", "null"):
-        settings = _settings_of_checkpoint(str(path))
-        # A run that goes on keeps its configs, unless weights had overridden them.
-        return _with_settings(arguments, settings) if arguments[0] != "fit" or started_from_weights else arguments
+        # A resumed run keeps its configs, unless weights had overridden them.
+        taken = arguments[0] != "fit" or started_from_weights
+        settings = _settings_of_checkpoint(str(path), trusted or not taken)
+        return _with_settings(arguments, settings, trust_code) if taken else arguments
     if not started_from_weights:
         return arguments
-    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit"))
+    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit", trusted), trust_code)
+
+
+def _named_backbone(arguments: Sequence[str]) -> str | None:
+    """The backbone that the user names on the command line or in a config file."""
+    return _value_of("--model.backbone.name", arguments) or _in_configs(arguments, "model", "backbone", "name")
 
 
 def _resume(arguments: list[str]) -> list[str]:
@@ -162,23 +172,25 @@ def _deterministic(arguments: list[str]) -> list[str]:
     return given
 
 
-def _settings_of_checkpoint(path: str) -> dict[str, Any]:
-    from detection.checkpoint import checked_info, read_checkpoint
+def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]:
+    from detection.checkpoint import checked_info, outline_checkpoint, plain
+    from detection.checkpoint_schema import restore_configs
     from detection.engine.errors import user_input
 
     with user_input():
-        info = checked_info(read_checkpoint(path, mmap=True), path)
-    return {"model": {**info["model"], "weights": None}}
+        configs = restore_configs(checked_info(outline_checkpoint(path), path), path, trust_code)
+    model = {part: plain(asdict(value)) for part, value in configs.items()}
+    return {"model": {**model, "mask_head": model.get("mask_head"), "weights": None}}
 
 
-def _settings_of_weights(reference: str, fit: bool) -> dict[str, Any]:
+def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> dict[str, Any]:
     """The model that the weights belong to; to evaluate them also how their images are resized."""
     from detection.checkpoint import plain
     from detection.convert.pretrained import load_pretrained
     from detection.engine.errors import user_input
 
     with user_input():
-        found = load_pretrained(reference)
+        found = load_pretrained(reference, trust_code)
     model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
     if fit and model["mask_head"] is None:
         del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
@@ -188,17 +200,22 @@ def _settings_of_weights(reference: str, fit: bool) -> dict[str, Any]:
     return {"model": model} | ({} if fit else {"data": data})
 
 
-def _with_settings(arguments: list[str], settings: Mapping[str, Any]) -> list[str]:
-    """Settings come after the configs, which they override, and before single options, which override them."""
-    option = "--config=" + json.dumps(settings)
+def _with_settings(arguments: list[str], settings: Mapping[str, Any], trust_code: bool) -> list[str]:
+    """Settings come after the configs, which they override, and before single options, which override them.
+
+    ``--trust-code`` becomes the name that it trusts, as other processes of the run get the completed line.
+    """
+    added = ["--config=" + json.dumps(settings)]
+    if trust_code and _value_of("--model.backbone.name", arguments) is None:
+        added.append(f"--model.backbone.name={settings['model']['backbone']['name']}")
     places = [i + 2 for i, argument in enumerate(arguments) if argument in ("-c", "--config")]
     places += [i + 1 for i, argument in enumerate(arguments) if argument.startswith("--config=")]
     place = max(places, default=1)
-    return arguments if option in arguments else [*arguments[:place], option, *arguments[place:]]
+    return arguments if added[0] in arguments else [*arguments[:place], *added, *arguments[place:]]
 
 
-def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
-    """What the last of the configs that sets ``part.key`` sets it to."""
+def _in_configs(arguments: Sequence[str], *keys: str) -> str | None:
+    """What the last of the config files that sets a key sets it to; inline configs, which may be of a file, not."""
     from detection.documents import LARGEST_YAML, read_text
     from detection.engine.configs import find_config, load_yaml
 
@@ -210,9 +227,11 @@ def _in_configs(arguments: Sequence[str], part: str, key: str) -> str | None:
             continue
         try:
             content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
-            found = with_home((content.get(part) or {}).get(key, found))
+            for key in keys[:-1]:
+                content = content.get(key) or {}
+            found = with_home(content.get(keys[-1], found))
         except (OSError, AttributeError, ValueError):
-            continue  # the parser will tell
+            continue  # the parser reports it
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -23,6 +23,9 @@ from detection.predicting.find import Found, encoded, find, find_in_views
 from detection.predicting.options import check_apart
 from detection.predicting.tiles import find_in_tiles
 from detection.structures import Categories
+
+Image = str | Path | np.ndarray | Tensor
+"""A file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these."""
 
 __all__ = ["Prediction", "load_model", "predict", "predict_batch"]
 
@@ -99,34 +102,59 @@ class Prediction:
         return found
 
 
-def load_model(source: str | Path) -> FasterRCNN:
+def load_model(source: str | Path, trust_code: bool = False) -> FasterRCNN:
     """A trained detector, in evaluation mode on the CPU.
 
     Args:
-        source: a checkpoint of this toolkit, or anything that :mod:`detection.convert.pretrained` reads, as
-            ``torchvision:maskrcnn_resnet50_fpn_v2``.
+        source: a checkpoint of this toolkit; the folder of a run (its ``best.ckpt``, else ``last.ckpt``); or anything
+            that :mod:`detection.convert.pretrained` reads, as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+        trust_code: import the custom backbone that a checkpoint names, which runs its code.
 
     Raises:
         ValueError: it cannot be found or read, or is no detector that is known here.
     """
-    return load_pretrained(str(source)).build()
+    return load_pretrained(str(source), trust_code).build()
 
 
+@overload
 def predict(
     model: FasterRCNN,
-    image: str | Path | np.ndarray | Tensor,
+    image: Image,
     score_threshold: float = 0.5,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
     flip: bool = False,
-) -> Prediction:
-    """Detect the objects in an image.
+) -> Prediction: ...
+
+
+@overload
+def predict(
+    model: FasterRCNN,
+    image: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor],
+    score_threshold: float = 0.5,
+    size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    short_sides: Sequence[int] = (),
+    flip: bool = False,
+) -> list[Prediction]: ...
+
+
+def predict(
+    model: FasterRCNN,
+    image: Image | Sequence[Image],
+    score_threshold: float = 0.5,
+    size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    short_sides: Sequence[int] = (),
+    flip: bool = False,
+) -> Prediction | list[Prediction]:
+    """Detect the objects in an image, or in each image of a list.
 
     Args:
         model: used in evaluation mode and left in the mode it was in.
         image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
-            the model's images.
+            the model's images. Or a list of these, for which a list comes back (:func:`predict_batch` is faster).
         score_threshold: detections scored below are left out. The model itself leaves out those below its own
             ``model.box_head.score_threshold`` (0.05 if nothing else was chosen), whatever is asked for here.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
@@ -142,10 +170,13 @@ def predict(
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
         >>> [(found.name(i), found.scores[i]) for i in range(len(found))]  # doctest: +SKIP
     """
+    if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
+        return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
+    _check_model(model)
     size = None if size is None else _size(size)
     sides = _sides("short_sides", short_sides, "a list of sides") if np.size(short_sides) else ()
     check_apart({"size": size, "tile": tile is not None, "short_sides": sides, "flip": flip})
-    pixels = _pixels(image, model)
+    pixels = _pixels(image, model)  # type: ignore[arg-type]  # no list any more
     if tile is not None:
         found = find_in_tiles(model, pixels, tile, size=size, threshold=model.box_head.nms_threshold)
     else:
@@ -167,6 +198,7 @@ def predict_batch(
     Raises:
         ValueError: as :func:`predict`; or one image that is not in a list.
     """
+    _check_model(model)
     if isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
         raise ValueError("images: expected a list of images, got one; give [image], or use predict")
     size = None if size is None else _size(size)
@@ -185,18 +217,46 @@ def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_thresh
     )
 
 
-def _pixels(image: str | Path | np.ndarray | Tensor, model: FasterRCNN) -> np.ndarray:
+def _check_model(model: Any) -> None:
+    if not isinstance(model, FasterRCNN):
+        raise ValueError(
+            f"model is a {type(model).__name__}; give the detector that load_model returns, then the image"
+        )
+
+
+def _pixels(image: Image, model: FasterRCNN) -> np.ndarray:
     channels = len(model.pixel_mean)
     if isinstance(image, str | Path):
+        if "://" in str(image):
+            raise ValueError(f"image: {image} is a URL; download the file, and give its path")
         return read_image(Path(with_home(image)), channels=channels, depth=model.depth)
     array = _array(image)
     if array.ndim != 3 or array.shape[2] != channels or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"image: expected uint8 or uint16{' RGB' if channels == 3 else ''}, an array (H, W, {channels}) or a "
             f"tensor ({channels}, H, W), got {tuple(getattr(image, 'shape', array.shape))} {array.dtype} "
-            f"({type(image).__name__})"
+            f"({type(image).__name__}){_remedy(array, isinstance(image, Tensor), channels)}"
         )
     return to_depth(array, model.depth)
+
+
+def _remedy(array: np.ndarray, is_tensor: bool, channels: int) -> str:
+    """How to turn an array into an image, if that can be said."""
+    last = 1 if is_tensor else 0  # where channels stand if they stand on the other side
+    if array.ndim == 3 and array.shape[2] != channels and array.shape[last] == channels:
+        return "; give image.permute(2, 0, 1)" if is_tensor else "; give image.transpose(1, 2, 0)"
+    if array.ndim == 2 and array.size:
+        return f"; repeat the one channel {channels} times" if channels > 1 else "; give it a channel"
+    if array.ndim == 4 and len(array) == 1:
+        return "; give image[0]"
+    if array.dtype.kind == "f" and array.size:
+        if not np.isfinite(array).all() or array.min() < 0:
+            return "; give the image as it was before it was normalised"
+        scale = " * 255" if array.max() <= 1 else ""
+        return f"; give (image{scale}).{'round().byte()' if is_tensor else 'round().astype(np.uint8)'}"
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0:
+        return f"; give image{'.byte()' if is_tensor else '.astype(np.uint8)'} if its values are 0 to 255"
+    return ""
 
 
 def _array(image: Any) -> np.ndarray:

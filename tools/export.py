@@ -22,11 +22,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "output", type=Path, help=".safetensors: weights, classes, settings; .pth: torchvision's layout, weights alone"
     )
+    parser.add_argument("--trust-code", action="store_true", help="import a custom backbone that the checkpoint names")
     options = parser.parse_args(command_line(arguments))
     try:
         if options.output.suffix not in (".safetensors", ".pth"):
             raise ValueError(f"{options.output}: the name must end in .safetensors or .pth")
-        found = average([load_pretrained(source) for source in options.sources])
+        found = average([load_pretrained(source, options.trust_code) for source in options.sources])
         model = found.build()
         if options.output.suffix == ".safetensors":
             save_safetensors(model, options.output)

@@ -4,14 +4,15 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from backbones.pretrained import damaged_part
+from backbones import torch_files
+from backbones.pretrained import is_state_dict
 from detection.data.errors import first_line
 from detection.documents import parse_json
 from detection.home import with_home
@@ -40,29 +41,27 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     key = next((k for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), None)
     state = content if key is None else content[key]
     rest = {} if key is None else {k: v for k, v in content.items() if k != key}
-    tensors = {str(name): torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in state.items()}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+    tensors = {name: _tensor(value, f"{path}: {name}") for name, value in state.items()}
+    if not tensors or not is_state_dict(tensors):
         raise ValueError(f"weights: {path} holds no state dict (a mapping of names to tensors)")
     return tensors, rest
 
 
 def _torch_load(path: Path) -> Mapping[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        text = str(error)
-        if "Unsupported global" in text or "GLOBAL" in text:
-            found = text.split("GLOBAL ")[-1].split(" ")[0]
-            raise ValueError(
-                f"weights: {path} holds more than tensors ({found}); reading that runs code, so it is refused. If you "
-                "trust the file, save its tensors alone: "
-                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
-            ) from None
-        raise ValueError(f"weights: {path} is cut off or no file of weights ({first_line(error)[:150]})") from None
+        content = torch_files.read(path)
+    except torch_files.ForeignError as error:
+        raise ValueError(
+            f"weights: {path} holds more than tensors ({error.name}); reading that runs code, so it is refused. If you "
+            "trust the file, save its tensors alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
+        ) from None
+    except torch_files.DamagedError as error:
+        raise ValueError(f"weights: {path}: {error}") from None
+    except torch_files.FileError as error:
+        raise ValueError(f"weights: {path} is cut off or no file of weights ({error})") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
-    if damaged := damaged_part(path):
-        raise ValueError(f"weights: {path}: {damaged}")
     return content
 
 
@@ -76,10 +75,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"weights: {path} is cut off or no safetensors file ({first_line(error)[:150]})") from None
 
 
+def _tensor(value: Any, name: str) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind not in "fiub":
+        raise ValueError(f"weights: {name[:200]} is an array of {value.dtype.name}, not of numbers")
+    return torch.from_numpy(value)
+
+
 def _unpickle(path: Path) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()
+            content = _ArraysOnly(file, path.stat().st_size).load()
     except _ForeignError as error:
         raise ValueError(
             f"weights: {path} holds more than arrays ({error}); reading that runs code, so it is refused"
@@ -102,16 +109,28 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Knows NumPy's arrays and ordered dicts, and nothing else."""
+def _empty_array(*_: Any) -> np.ndarray:
+    """What NumPy begins an array with; its shape comes with its bytes, never before them."""
+    return np.empty(0, np.int8)
+
+
+class _ArraysOnly(pickle._Unpickler):
+    """Knows NumPy's arrays and ordered dicts, and nothing else.
+
+    It is the reader in Python, as that in C takes memory for any number that a pickle counts its objects by.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file, encoding="latin1")
+        self._size = size
 
     def find_class(self, module: str, name: str) -> Any:
         # NumPy 2 moved its internals; files of both ages name them.
         home = module.replace("numpy._core", "numpy.core")
         allowed: dict[tuple[str, str], Any] = {
-            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "ndarray"): _empty_array,
             ("numpy", "dtype"): np.dtype,
-            ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
             ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
             ("numpy.core.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
             ("collections", "OrderedDict"): OrderedDict,
@@ -120,4 +139,22 @@ class _ArraysOnly(pickle.Unpickler):
         try:
             return allowed[home, name]
         except KeyError:
-            raise _ForeignError(f"{module}.{name}") from None
+            raise _ForeignError(f"{module}.{name}"[:60]) from None
+
+    def load_bytearray8(self) -> None:
+        """Bytes, as many as the file can have."""
+        count = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
+        if count > self._size:
+            raise pickle.UnpicklingError("an array is larger than the file")
+        self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
+
+    def load_build(self) -> None:
+        """The content of arrays; attributes of a dict could hide its methods."""
+        if isinstance(self.stack[-2], dict):  # type: ignore[attr-defined]
+            raise pickle.UnpicklingError("it sets attributes of a dict")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch = pickle._Unpickler.dispatch | {  # type: ignore[attr-defined, assignment]
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.BUILD[0]: load_build,
+    }

@@ -23,13 +23,16 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from backbones import MOBILENET, BackboneConfig
 from backbones.resnet import VARIANTS
-from detection.checkpoint import ALONE, PREFIX, are_ours, checked_info, load_weights, restore_configs
+from detection.checkpoint import ALONE, are_ours, check_shapes, checked_info, detector_weights, load_weights
+from detection.checkpoint_schema import restore_configs
 from detection.convert import files, settings, zoo
 from detection.convert.classes import carry
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
+from detection.convert.run_folder import checkpoint_of
 from detection.convert.torchvision import from_torchvision
+from detection.data.errors import first_line
 from detection.models.rcnn import FasterRCNN, build_detector
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
@@ -61,13 +64,18 @@ class Pretrained:
         return model.eval()
 
 
-def load_pretrained(reference: str) -> Pretrained:
+def load_pretrained(reference: str, trust_code: bool | str = False) -> Pretrained:
     """A trained detector by its reference; see the module.
+
+    Args:
+        trust_code: as for :func:`~detection.checkpoint_schema.restore_configs`.
 
     Raises:
         ValueError: an unknown name, no network, a file that is cut off, damaged or would run code, or weights of no
             detector that is known here; in one line.
     """
+    if "://" in reference:
+        raise ValueError(f"weights: {reference} is a URL; download the file, and give its path")
     origin, _, name = reference.rpartition(":")
     if origin not in ORIGINS:
         origin, name = "", reference
@@ -75,18 +83,34 @@ def load_pretrained(reference: str) -> Pretrained:
         path = zoo.fetch(zoo.find(origin.split("-")[0], name))
     else:
         path = Path(name)
+        if path.is_dir():
+            path = checkpoint_of(path)
+        elif not origin and not path.exists():
+            zoo.hint(name)
     state, rest = files.read(path)
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"weights: {path} has values that are not finite in {listing(broken)}")
     if not origin and "rcnn" in rest:
-        return _ours(reference, state, rest)
+        return _ours(reference, state, rest, trust_code)
     origin = origin or recognise(state, path)
+    try:
+        return _converted(origin, reference, state, rest, path)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:100]}"
+        raise ValueError(f"weights: {path} has not the tensors of {origin} ({reason}); is it altered?") from error
+    except ValueError as error:
+        raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from error
+
+
+def _converted(
+    origin: str, reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path
+) -> Pretrained:
     if origin == "torchvision":
         return _torchvision(reference, state, path.name)
     if origin.startswith("detectron2"):
         return _detectron2(reference, state, rgb=origin.endswith("rgb"))
-    caffe = origin.endswith("caffe") or "caffe" in f"{name} {path.name}"
+    caffe = origin.endswith("caffe") or "caffe" in f"{reference} {path.name}"
     return _mmdetection(reference, state, rest, caffe)
 
 
@@ -121,7 +145,8 @@ def initialise(model: FasterRCNN, reference: str) -> str:
     Raises:
         ValueError: weights that do not fit the model, naming the keys.
     """
-    found = load_pretrained(reference)
+    own = model.configs and model.configs["backbone"].name  # the user has named it; nothing is built here
+    found = load_pretrained(reference, own or False)
     state, initial = dict(found.state), as_linear(model.state_dict())
     ours, theirs = model.categories, found.categories
     if ours is None or (theirs is not None and ours.names == theirs.names):
@@ -154,14 +179,16 @@ def coco_categories() -> Categories:
     return Categories(tuple(names[i] for i in ids), tuple(ids))
 
 
-def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Pretrained:
+def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], trust_code: bool | str) -> Pretrained:
     info = checked_info({"state_dict": state, **rest}, reference)
-    configs = {"mask_head": None, **restore_configs(info, reference)}
+    configs = {"mask_head": None, **restore_configs(info, reference, trust_code)}
     categories = info["categories"]
     size = info["preprocessing"]
+    weights = detector_weights(state)
+    check_shapes(info["num_classes"], configs, weights, reference)
     return Pretrained(
         reference,
-        {key.removeprefix(PREFIX): value for key, value in state.items()},
+        weights,
         settings.DetectorConfig(**configs),
         info["num_classes"],
         categories and Categories(tuple(categories["names"]), tuple(categories["ids"])),

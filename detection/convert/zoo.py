@@ -163,6 +163,18 @@ def find(origin: str, name: str) -> Entry:
     return entries[name]
 
 
+def hint(name: str) -> None:
+    """Name the zoo of a name that was given without one; a path is left to the reader of files.
+
+    Raises:
+        ValueError: a zoo has it, or nearly.
+    """
+    known = {entry: f"{origin}:{entry}" for origin, entries in ZOO.items() for entry in entries}
+    near = [name] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    if near:
+        raise ValueError(f"weights: no file {name}; did you mean {known[near[0]]}?")
+
+
 def fetch(entry: Entry) -> Path:
     """The entry's file, from the cache or by download; its checksum is checked after a download.
 

@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from detection.checkpoint import read_checkpoint, write_checkpoint
 from detection.engine.errors import NonFiniteError, user_input
+from detection.engine.resuming import check_layout
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -31,9 +32,11 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """As :func:`~detection.checkpoint.read_checkpoint`, whatever ``weights_only`` says."""
+        """As :func:`~detection.checkpoint.read_checkpoint`, whatever ``weights_only`` says, its layout checked."""
         with user_input():
-            return read_checkpoint(path, map_location="cpu" if map_location is None else map_location)
+            content = read_checkpoint(path, map_location="cpu" if map_location is None else map_location)
+            check_layout(content, str(path))
+        return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a file, if it is there."""

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from detection.checkpoint import read_checkpoint
+from detection.checkpoint import outline_checkpoint
 from detection.documents import DocumentError, read_yaml
 from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
@@ -31,6 +31,7 @@ from detection.engine.module import DetectionModule
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.quiet import quieten
 from detection.engine.ranks import watch_ranks
+from detection.engine.resuming import broken
 from detection.engine.run import (
     RunConfig,
     callbacks,
@@ -76,7 +77,8 @@ stayed below 45, the first steps on 80 classes below 78."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 SHORT = (
     "Besides: --resume PATH goes on with a run, --resume auto with the one in run.folder if there is one; --init-from "
-    "takes the weights of a file or a zoo alone; --deterministic seeded gives the same losses twice up to rounding, "
+    "takes the weights of a file or a zoo alone; --trust-code imports the custom backbone that a checkpoint names; "
+    "--deterministic seeded gives the same losses twice up to rounding, "
     "strict to the last bit; --debug shows where an error was noticed."
 )
 """What :mod:`detection.cli` makes of a command line before it is parsed."""
@@ -166,6 +168,9 @@ class Command(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings out of a checkpoint; Lightning would put its ``hyper_parameters`` over the config."""
+
     def _saved_config(self, parser: LightningArgumentParser, config: Any, **options: Any) -> SavedConfig:
         """What begins the run anew: with the weights it began from, not with the checkpoint it went on from."""
         config = config.clone()
@@ -230,7 +235,7 @@ class Command(LightningCLI):
         path = self.config[self.subcommand].get("ckpt_path")
         if self.subcommand == "fit" and path and Path(path).is_file():
             with user_input():
-                kept = precision_of(read_checkpoint(path, mmap=True))
+                kept = precision_of(outline_checkpoint(path))
         if kept not in (None, chosen.precision):
             rank_zero_info(
                 f"Precision {kept}, as in the run that is resumed; this machine alone would take {chosen.precision} "
@@ -249,6 +254,8 @@ class Command(LightningCLI):
                     put_back(self._kept_metrics)
         except Exception as error:
             end_at_once(self.trainer, error)
+            if line := broken(error, str(self.config[subcommand].get("ckpt_path"))):
+                raise line from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import get_loader
 
 from detection.documents import LARGEST_YAML, DocumentError, parse_yaml, read_text
+from detection.engine.hints import nearest, nearest_config, nearest_subcommand
 from detection.foreign import shown
 from detection.home import with_home
 
@@ -48,7 +49,11 @@ def find_config(name: str) -> str:
     key = name.removeprefix("configs/").removesuffix(".yaml")
     if key in known:
         return str(known[key])
-    raise FileNotFoundError(f"no config {name}{nearest(key, list(known)) or '; shipped are ' + ', '.join(known)}")
+    if "://" in name:
+        raise FileNotFoundError(f"--config {name}: a URL; download the file, and give its path")
+    raise FileNotFoundError(
+        f"no config {name}{nearest_config(key, list(known)) or '; shipped are ' + ', '.join(known)}"
+    )
 
 
 def load_yaml(text: str) -> Any:
@@ -64,16 +69,6 @@ def load_yaml(text: str) -> Any:
         raise DocumentError(f"the settings: not valid YAML ({shown(error, 120)})") from error
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """``; did you mean NAME?``, or nothing."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
-    if not near:  # the last part alone, as in lr for model.optimizer.lr
-        tails = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-        near = [tails[tail] for tail in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(tails), 1, 0.75)]
-    near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
     """A parser's message in a few lines, with the nearest option and the place in the configs.
 
@@ -81,6 +76,8 @@ def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
         options: all that exist, ``model.backbone.name``, ...
         files: the configs that were given.
     """
+    if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        return _shorten(message) + nearest_subcommand(match[1], re.findall(r"\w+", match[2]))
     key = wrong_key(message)
     if key is None:
         return _shorten(message).replace(
@@ -95,7 +92,7 @@ def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
 def wrong_key(message: str) -> str | None:
     """The full name of the option that a parser's message rejects."""
     patterns = (
-        r"unrecognized arguments: --([\w.]+)",
+        r"unrecognized arguments: --?([\w.-]+)",
         r"(?:Group|Subcommand) '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
         r"Option '([\w.]+)' is not accepted",
     )

@@ -30,6 +30,7 @@ from detection.engine.loading import (
     largest_canvas,
     workers_that_fit,
 )
+from detection.engine.resuming import Restoring
 from detection.home import with_home
 from detection.structures import Categories, Depth, ResizeMethod
 
@@ -50,7 +51,7 @@ class Split:
     """COCO annotation file, below root."""
 
 
-class CocoDataModule(LightningDataModule):
+class CocoDataModule(Restoring, LightningDataModule):
     """Images and annotations in COCO's format."""
 
     def __init__(

@@ -27,6 +27,7 @@ from detection.engine.checks import check_categories, check_configs, check_same_
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
+from detection.engine.resuming import Restoring, check_optimizers, check_progress
 from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.engine.sharding import Sharded, gather, release, shard
 from detection.engine.transfer import SideStream
@@ -47,7 +48,7 @@ COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Of the table that an evaluation prints; all twelve numbers are logged."""
 
 
-class DetectionModule(LightningModule):
+class DetectionModule(Restoring, LightningModule):
     """A detector, its optimizer and its evaluation.
 
     The detector is built in :meth:`setup`, since its classes come from the data module's annotations.
@@ -100,6 +101,7 @@ class DetectionModule(LightningModule):
         self._loss_names: list[str] = []
         self._side_stream: SideStream | None = None  # on CUDA
         self._common_shapes: set[tuple[int, ...]] = set()  # of evaluation, if those are compiled
+        self._resumed: tuple[dict[str, Any], str] | None = None  # a checkpoint and its path, until fit has begun
         self._folded: list[FasterRCNN] = []  # no part of this module, hence the list
         with user_input():
             check_configs(self.configs)
@@ -173,6 +175,13 @@ class DetectionModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        """Check the optimizers' states, which Lightning takes in next, once there are optimizers."""
+        if self._resumed is not None:
+            with user_input():
+                check_optimizers(self._resumed[0], self.trainer, self._resumed[1])
+            self._resumed = None
 
     def on_train_start(self) -> None:
         """Begin with the schedule's rate; Lightning's finder leaves its own in the optimizer."""
@@ -269,6 +278,8 @@ class DetectionModule(LightningModule):
         with user_input():
             source = str(self.trainer.ckpt_path or "checkpoint")
             info = checked_info(checkpoint, source)
+            check_progress(checkpoint, self.trainer, source)
+            self._resumed = checkpoint, source
             check_categories(info["categories"], self.model.categories)
             # Lightning will fill in the weights, but its error would be a page long.
             check_weights(self.model, detector_weights(checkpoint["state_dict"]), source)

@@ -4,7 +4,7 @@ images -> backbone C2..C5 -> pyramid P2..P6 -> proposals -> boxes -> masks.
 Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FPN).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -223,7 +223,7 @@ def faster_rcnn(
     fpn: FPNConfig | None = None,
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
-    categories: Categories | None = None,
+    categories: Categories | Sequence[str] | None = None,
 ) -> FasterRCNN:
     """Faster R-CNN by the name of its backbone.
 
@@ -231,7 +231,8 @@ def faster_rcnn(
         backbone: a name as in :func:`backbones.available`, or a config (weights, norm, frozen stages).
         num_classes: K, without background; if None, that of ``categories``, or COCO's 80.
         fpn, rpn, box_head: the defaults if None.
-        categories: names and original ids of the classes, as ``load_annotations`` finds them.
+        categories: names and original ids of the classes, as ``load_annotations`` finds them; or a list of names,
+            whose ids are then 1 to K.
 
     Raises:
         ValueError: as :func:`build_detector`; or another number of classes than of categories.
@@ -239,6 +240,7 @@ def faster_rcnn(
     Example:
         >>> model = faster_rcnn("resnet18", num_classes=3)
     """
+    categories = _categories(categories)
     model = build_detector(_count(num_classes, categories), backbone, fpn, rpn, box_head, None)
     model.categories = categories
     return model
@@ -251,9 +253,10 @@ def mask_rcnn(
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
     mask_head: MaskHeadConfig | None = None,
-    categories: Categories | None = None,
+    categories: Categories | Sequence[str] | None = None,
 ) -> MaskRCNN:
     """Mask R-CNN by the name of its backbone; as :func:`faster_rcnn`."""
+    categories = _categories(categories)
     count = _count(num_classes, categories)
     model = build_detector(count, backbone, fpn, rpn, box_head, mask_head or MaskHeadConfig())
     assert isinstance(model, MaskRCNN)
@@ -305,6 +308,23 @@ def _config(backbone: str | BackboneConfig) -> BackboneConfig:
             "its import path, my_lab.nets.MyNet)"
         )
     return backbone
+
+
+def _categories(given: Any) -> Categories | None:
+    """Categories from names, or as they are.
+
+    Raises:
+        ValueError: neither; one name in place of a list; a name twice.
+    """
+    if given is None or isinstance(given, Categories):
+        return given
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"categories is a {type(given).__name__}; give a list of names, or detection.structures.Categories"
+        )
+    if not given or len(set(given)) < len(given):
+        raise ValueError(f"categories {', '.join(given) or 'is empty'}: give each class one name of its own")
+    return Categories(tuple(given), tuple(range(1, len(given) + 1)))
 
 
 def _count(num_classes: int | None, categories: Categories | None) -> int:

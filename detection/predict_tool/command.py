@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not 0 <= options.score <= 1:
             raise ValueError(f"--score {options.score:g}: must be from 0 to 1")
         device = inference_device(options.device)
-        model = load_model(options.checkpoint)
+        model = load_model(options.checkpoint, options.trust_code)
         model.to(device)
         found = sources(options.images, left_out)
         names = model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
@@ -114,5 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short-sides", type=int, nargs="+", help="look at each image at these sizes")
     parser.add_argument("--frames", type=int, help="of a video or camera, so many at most")
     parser.add_argument("--device", help="cuda where there is one, else cpu")
+    parser.add_argument("--trust-code", action="store_true", help="import a custom backbone that the checkpoint names")
     parser.add_argument("--verbose", action="store_true", help="a line for each image")
     return parser

@@ -246,5 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", help="cuda where there is one, else cpu")
+    parser.add_argument("--trust-code", action="store_true", help="import a custom backbone that the checkpoint names")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     return parser

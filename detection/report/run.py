@@ -42,7 +42,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
         ValueError: the model, the annotations or an image cannot be used.
     """
     device = inference_device(options.device)
-    model = load_model(options.what[0])
+    model = load_model(options.what[0], options.trust_code)
     if options.size:
         model.test_size = tuple(options.size)
     if options.soft_nms is not None:

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from backbones import BackboneConfig
-from detection import predict
+from detection import load_model, predict, save_model
 from detection.inference import predict_batch
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
@@ -80,11 +80,86 @@ def test_what_is_no_array_is_refused_by_what_numpy_makes_of_it(model, pixels):
         predict(model, torch.zeros(4, 50, 80, dtype=torch.uint8))
 
 
-def test_arrays_of_several_shapes_and_tensors_of_a_graph_are_refused_as_any_other(model, pixels):
+def test_tensors_of_a_graph_and_nested_lists_are_refused_as_any_other(model, pixels):
     with pytest.raises(ValueError, match=r"expected uint8 .* got \(\) object \(list\)"):
-        predict(model, [pixels, pixels[:20]])
+        predict(model, [[pixels, pixels[:20]], [1]])
     with pytest.raises(ValueError, match=r"got \(3, 50, 80\) float32 \(Tensor\)"):
         predict(model, torch.zeros(3, 50, 80, requires_grad=True))
+
+
+def test_a_list_of_images_gives_a_list(model, pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    both = predict(model, [tmp_path / "a.png", pixels[:20]], score_threshold=0.0)
+    for one, image in zip(both, (pixels, pixels[:20]), strict=True):
+        assert np.array_equal(one.boxes, predict(model, image, score_threshold=0.0).boxes)
+    assert predict(model, []) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "remedy"),
+    [
+        (np.full((50, 80, 3), 0.5, np.float32), r"give \(image \* 255\)\.round\(\)\.astype\(np\.uint8\)"),
+        (np.full((50, 80, 3), 200.0), r"give \(image\)\.round\(\)\.astype\(np\.uint8\)"),
+        (torch.full((3, 50, 80), 0.5), r"give \(image \* 255\)\.round\(\)\.byte\(\)"),
+        (np.full((50, 80, 3), -1.0), "as it was before it was normalised"),
+        (np.zeros((3, 50, 80), np.uint8), r"give image\.transpose\(1, 2, 0\)"),
+        (torch.zeros(50, 80, 3, dtype=torch.uint8), r"give image\.permute\(2, 0, 1\)"),
+        (np.zeros((50, 80), np.uint8), "repeat the one channel 3 times"),
+        (np.zeros((1, 50, 80, 3), np.uint8), r"give image\[0\]"),
+        (np.zeros((50, 80, 3), np.int64), r"give image\.astype\(np\.uint8\) if"),
+    ],
+)
+def test_an_array_of_another_kind_is_told_how_to_become_an_image(model, image, remedy):
+    with pytest.raises(ValueError, match=remedy) as error:
+        predict(model, image)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("read", [predict, lambda model, url: predict_batch(model, [url])])
+def test_a_url_is_no_image(model, read):
+    with pytest.raises(ValueError, match=r"image: https://x\.org/a\.jpg is a URL; download the file"):
+        read(model, "https://x.org/a.jpg")
+
+
+def test_swapped_arguments_are_told(model):
+    with pytest.raises(ValueError, match="model is a str; give the detector that load_model returns, then the image"):
+        predict("a.jpg", model)
+    with pytest.raises(ValueError, match=r"the model comes first, then the path: save_model\(model, 'a\.ckpt'\)"):
+        save_model("a.ckpt", model)
+
+
+def test_a_runs_folder_is_its_best_checkpoint_else_its_last(model, tmp_path, capsys):
+    folder = tmp_path / "version_0"
+    with pytest.raises(ValueError, match=r"no file .*version_0"):
+        load_model(folder)
+    (folder / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"version_0 has no checkpoints/best\.ckpt and no checkpoints/last\.ckpt"):
+        load_model(folder)
+    for name in ("last", "best"):
+        save_model(model, folder / "checkpoints" / f"{name}.ckpt")
+        load_model(folder)
+        assert f"version_0: checkpoints/{name}.ckpt is used" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"has 1 run.*give one of them, as .*version_0"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("maskrcnn_resnet50_fpn_v2", "torchvision:maskrcnn_resnet50_fpn_v2"),
+        ("fasterrcnn_resnet50_fpn", "torchvision:fasterrcnn_resnet50_fpn"),
+        ("maskrcnn_resnet50_fpn_v1", "torchvision:maskrcnn_resnet50_fpn"),
+        ("mask_rcnn_R_50_FPN_3x", "detectron2:mask_rcnn_R_50_FPN_3x"),
+    ],
+)
+def test_a_zoos_name_alone_is_told_its_zoo(name, meant):
+    with pytest.raises(ValueError, match=f"no file {name}; did you mean {meant}"):
+        load_model(name)
+
+
+def test_a_url_is_no_model():
+    with pytest.raises(ValueError, match=r"weights: https://x\.org/a\.ckpt is a URL; download the file"):
+        load_model("https://x.org/a.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -30,5 +30,5 @@ def test_large_finite_half_weights_are_numbers(tmp_path):
 
 
 def test_a_url_is_no_checkpoint():
-    with pytest.raises(InputError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="a URL; download the file"):
         AtomicCheckpointIO().load_checkpoint("http://example.com/a.ckpt")

@@ -1,0 +1,216 @@
+"""What may stand in a checkpoint's ``rcnn`` entry: types, ranges and names, checked before anything is built from it.
+
+Everything in a file is data. A backbone's import path in it is not followed unless the caller trusts the file.
+"""
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from backbones import BackboneConfig, is_known
+from detection.foreign import shown
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rpn import RPNConfig
+from detection.structures import Depth, ResizeMethod
+
+FORMAT = 1
+"""Counts up when older versions could no longer read the file."""
+PARTS = {
+    "backbone": BackboneConfig,
+    "fpn": FPNConfig,
+    "rpn": RPNConfig,
+    "box_head": BoxHeadConfig,
+    "mask_head": MaskHeadConfig,
+}
+"""The arguments of :func:`~detection.models.rcnn.build_detector` and their classes."""
+ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
+"""Entries that every checkpoint has; ``versions`` may be absent."""
+LARGEST = 1_000_000
+"""Of all whole numbers in the settings."""
+SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024}
+"""Of settings that count layers, rounds or sides: large values would take hours or gigabytes."""
+
+
+def check_info(info: Any, source: str | Path) -> None:
+    """Check the ``rcnn`` entry of a checkpoint.
+
+    Raises:
+        ValueError: it lacks an entry, or has one that is unknown or of another type or range; in one line, with
+            ``source``.
+    """
+    if not isinstance(info, dict):
+        raise ValueError(f"{source}: its entry rcnn is a {type(info).__name__}, not a mapping")
+    number = info.get("format", FORMAT)
+    if type(number) is int and number > FORMAT:
+        versions = info.get("versions")
+        version = versions.get("rcnn-toolkit") if isinstance(versions, dict) else None
+        raise ValueError(f"{source}: written by a later version ({shown(version)}); update this one")
+    lacking = [entry for entry in ENTRIES if entry not in info]
+    if lacking:
+        raise ValueError(f"{source}: its entry rcnn lacks {', '.join(lacking)}; write it with save_model")
+    try:
+        _check_keys("rcnn", info, (*ENTRIES, "versions"))
+        check_value("rcnn.format", number, int, 1)
+        check_value("rcnn.num_classes", info["num_classes"], int, 1)
+        _check_versions(info.get("versions", {}))
+        check_categories(info)
+        _check_preprocessing(info["preprocessing"])
+        _check_model(info["model"])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def check_categories(info: Mapping[str, Any]) -> None:
+    """Check the names and ids of the classes.
+
+    Raises:
+        ValueError: they are not lists, or not as many as the detector has classes.
+    """
+    named, count = info["categories"], info["num_classes"]
+    if named is None:
+        return
+    if not isinstance(named, dict) or named.keys() != {"names", "ids"}:
+        raise ValueError("rcnn.categories must be a mapping of names and ids")
+    names, ids = named["names"], named["ids"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("rcnn.categories.names must be a list of strings")
+    if not isinstance(ids, list) or not all(type(one) is str or _is_id(one) for one in ids):
+        raise ValueError("rcnn.categories.ids must be a list of whole numbers")
+    if not len(names) == len(ids) == count:
+        raise ValueError(f"categories have {len(names)} names and {len(ids)} ids, but the detector {count} classes")
+
+
+def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: bool | str = False) -> dict[str, Any]:
+    """The arguments of ``build_detector`` out of a checked ``rcnn`` entry; without weights to start from.
+
+    Args:
+        trust_code: import a custom backbone that the file names; or the one import path that the user has named.
+
+    Raises:
+        ValueError: a backbone that this toolkit does not know, from a file that is not trusted.
+    """
+    configs = {part: _restored(PARTS[part], values) for part, values in info["model"].items() if values is not None}
+    backbone = configs.setdefault("backbone", BackboneConfig())
+    check_trusted(backbone.name, source, trust_code)
+    return configs | {"backbone": type(backbone)(**{**vars(backbone), "weights": None})}
+
+
+def check_trusted(name: str, source: str | Path, trust_code: bool | str) -> None:
+    """Reject an import path that stands in a file alone.
+
+    Raises:
+        ValueError: with what to do if the user trusts it.
+    """
+    if not is_known(name) and trust_code is not True and trust_code != name:
+        raise ValueError(
+            f"{source}: its backbone {shown(name)} would run code of that name; if you trust it, name it yourself "
+            "(--model.backbone.name) or pass --trust-code, in Python load_model(path, trust_code=True)"
+        )
+
+
+def check_value(name: str, value: Any, hint: Any, least: float = -math.inf) -> None:
+    """Check one value against its type hint.
+
+    Raises:
+        ValueError: naming what was expected.
+    """
+    if not fits(value, hint, SMALLER.get(name.rsplit(".", 1)[-1], LARGEST)) or _below(value, least):
+        wanted = str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("collections.abc.", "")
+        raise ValueError(f"{name} is {shown(value)}; expected {wanted[:80]} in range")
+
+
+def fits(value: Any, hint: Any, largest: int = LARGEST) -> bool:
+    """Whether a plain value, with lists for tuples, is of a type; numbers must be finite and of ordinary size."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one, largest) for one in inner)
+    if hint in (bool, str):
+        return type(value) is hint
+    if hint is int:
+        return type(value) is int and 0 <= value <= largest
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= 1e9
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        if not isinstance(value, list | tuple) or len(value) > 4096:
+            return False
+        several = inner[:1] * len(value) if len(inner) == 1 or inner[-1] is ... else inner
+        return len(value) == len(several) and all(fits(v, one, largest) for v, one in zip(value, several, strict=True))
+    return False
+
+
+def _below(value: Any, least: float) -> bool:
+    return isinstance(value, int | float) and value < least
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**64
+
+
+def _check_keys(name: str, values: Any, known: Sequence[str]) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is a {type(values).__name__}, not a mapping")
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ValueError(f"{name} has an unknown entry {shown(unknown[0])}; was it written by a later version?")
+
+
+def _check_versions(versions: Any) -> None:
+    if not isinstance(versions, dict) or not all(isinstance(v, str) for kv in versions.items() for v in kv):
+        raise ValueError("rcnn.versions must be a mapping of names to strings")
+
+
+def _check_preprocessing(values: Any) -> None:
+    hints: dict[str, Any] = {"short_side": int, "long_side": int, "resize": ResizeMethod, "depth": Depth}
+    _check_keys("rcnn.preprocessing", values, list(hints))
+    for key, hint in hints.items():
+        if key not in values and key in ("short_side", "long_side"):
+            raise ValueError(f"rcnn.preprocessing lacks {key}")
+        if key in values:
+            check_value(f"rcnn.preprocessing.{key}", values[key], hint, 1)
+
+
+def _check_model(model: Any) -> None:
+    _check_keys("rcnn.model", model, list(PARTS))
+    for part, values in model.items():
+        if values is not None:
+            _check_config(f"rcnn.model.{part}", values, PARTS[part])
+        elif part != "mask_head":
+            raise ValueError(f"rcnn.model.{part} is missing; only a mask head may be")
+
+
+def _check_config(name: str, values: Any, kind: Any) -> None:
+    """The values of a dataclass and of those in it."""
+    hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]
+    if isinstance(values, dict) and (unknown := [key for key in values if key not in known]):
+        raise ValueError(f"unknown setting {shown(unknown[0])} of {kind.__name__}")
+    _check_keys(name, values, known)
+    for key, value in values.items():
+        if is_dataclass(hints[key]):
+            _check_config(f"{name}.{key}", value, hints[key])
+        else:
+            check_value(f"{name}.{key}", value, hints[key])
+
+
+def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass from checked plain values."""
+    hints = get_type_hints(kind)
+    return kind(
+        **{
+            name: _restored(hints[name], value) if is_dataclass(hints[name]) else _frozen(value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
