@@ -287,8 +287,8 @@ class DetectionModule(Restoring, LightningModule):
                 backbone: Any = self.configs["backbone"]
                 check_same_training(checkpoint, plain(asdict(self._given_optimizer)), plain(asdict(backbone)))
                 now = str(self.trainer.precision)
-                if (before := str(checkpoint.get("precision", now))[:40]) != now:
-                    self.print(f"Precision {now}, as given; the run that is resumed was trained in {before} so far")
+                if (trained_in := str(checkpoint.get("precision", now))[:40]) != now:
+                    self.print(f"Precision {now}, as given; the run that is resumed was trained in {trained_in} so far")
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
