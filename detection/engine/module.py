@@ -286,9 +286,9 @@ class DetectionModule(Restoring, LightningModule):
             if self.trainer.state.fn == "fit":
                 backbone: Any = self.configs["backbone"]
                 check_same_training(checkpoint, plain(asdict(self._given_optimizer)), plain(asdict(backbone)))
-                now = str(self.trainer.precision)
-                if (trained_in := str(checkpoint.get("precision", now))[:40]) != now:
-                    self.print(f"Precision {now}, as given; the run that is resumed was trained in {trained_in} so far")
+                given = str(self.trainer.precision)
+                if (trained := str(checkpoint.get("precision", given))[:40]) != given:
+                    self.print(f"Precision {given}, as given; the run that is resumed was trained in {trained} so far")
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
