@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from detection.data.annotations import Annotations
 from detection.data.errors import DataError
+from detection.data.handover import tell_the_training
 from detection.data.image import MAX_PIXELS, read_image
 from detection.data.names import advice, find_file, leads_out
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
@@ -233,6 +234,7 @@ def begin_worker(number: int) -> None:
     half of a worker's time at 16 images of 800 pixels.
     """
     keep_freed_pieces()
+    tell_the_training()
 
 
 class Together(Dataset[list[Sample]]):

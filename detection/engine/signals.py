@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -220,6 +221,8 @@ def outlive_signals() -> None:
 def _kill_what_hangs() -> None:
     """End the workers that are left: one that hangs would outlive the SIGTERM."""
     left = [child for child in multiprocessing.active_children() if child.daemon]
+    if left and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises for each worker that is killed
     for child in left:
         child.terminate()
     for child in left:

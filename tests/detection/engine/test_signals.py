@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -237,3 +238,65 @@ def test_a_second_interrupt_ends_at_once():
         "SIGINT: saving after this step; press Ctrl-C again to quit without saving",
         "error: stopped by a second SIGINT; this step was not saved",
     ]
+
+
+@pytest.fixture
+def interrupted_evaluation(run, monkeypatch):
+    """Send a signal in the second batch of an evaluation; gives the exit code and the batches that were evaluated."""
+
+    def evaluate(command: str, *options: str) -> tuple[int, int]:
+        seen, step = [], DetectionModule._evaluation_step
+
+        def spy(self, batch, split):
+            seen.append(split)
+            if len(seen) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(self, batch, split)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DetectionModule, "_evaluation_step", spy)
+            return run(command, *options), len(seen)
+
+    return evaluate
+
+
+def test_a_signal_in_an_evaluation_of_a_training_ends_it_between_two_batches(
+    interrupted_evaluation, run, tmp_path, capsys
+):
+    assert interrupted_evaluation("fit", "--run.folder", "out") == (130, 2)  # of 4
+    told = capsys.readouterr().err
+    assert "SIGINT: stopping after this batch of the evaluation; press Ctrl-C again" in told
+    assert "error: stopped by SIGINT in the evaluation after step 4, which runs again when you continue with" in told
+    assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert not (tmp_path / "out/checkpoints/best.ckpt").exists()
+    length = ("--model.schedule.length", "2")
+    assert run("fit", "--run.folder", "out", "--resume", "auto", *length) == 0
+    assert run("fit", "--run.folder", "whole", *length) == 0
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_signal_ends_an_evaluation_between_two_batches(interrupted_evaluation, trained, shapes, capsys, command):
+    split = ("--data.test.images", "val", "--data.test.annotations", "annotations/instances_val.json")
+    options = ("--ckpt_path", str(trained / "checkpoints/best.ckpt"), *(split if command == "test" else ()))
+    assert interrupted_evaluation(command, *options) == (130, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert "SIGINT: stopping after this batch; press Ctrl-C again to quit at once" in lines
+    assert "error: stopped by SIGINT after 2 of 4 batches; it wrote no results" in lines
+
+
+def test_ranks_with_different_numbers_of_batches_ask_one_another_equally_often(monkeypatch):
+    """The least of all ranks bounds the questions: 11 batches here, 10 on the other, 9 on a third."""
+    asked = []
+
+    def largest(number, device):
+        asked.append(number)
+        return max(number, -9) if number < 0 else number
+
+    monkeypatch.setattr(signals, "_largest", largest)
+    ask = signals.Asking()
+    ask.begin(SimpleNamespace(world_size=3), torch.device("cpu"), [11])
+    assert [ask(2, index) for index in range(11)] == [0] * 11  # batch 10 is not everybody's
+    ask.begin(SimpleNamespace(world_size=1), torch.device("cpu"), [11])
+    assert ask(2, 0) == 2
