@@ -1,6 +1,7 @@
 """The XML files of a VOC data set, and the image of each."""
 
 import codecs
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def find_files(folder: Path, images: Path | None, split: str | None, account: Ac
     lists = top.parent / "ImageSets" / "Main"
     if split is not None:
         paths = [top / f"{name}.xml" for name in _split(lists, split)]
-        absent = [path for path in paths if not path.is_file()]
+        absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
             raise ValueError(
                 f"{lists / split}.txt: lists {len(absent)} images without XML, as {shown(absent[0], None)}"
@@ -88,8 +89,8 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
     named += [whole] if named and not whole.is_absolute() and ".." not in whole.parts else []
     found = own[0]
     if one.images is not None:
-        found = next((name for name in [*own, *named] if (one.images / name).is_file()), found)
-        if not (one.images / found).is_file():
+        found = next((name for name in [*own, *named] if os.path.isfile(one.images / name)), found)
+        if not os.path.isfile(one.images / found):
             account.change(f"images that are not in {shown(one.images, None)} (named as their XML files)")
     if given != found.name:
         account.change("images named as their XML file, not as <filename> says")
@@ -99,7 +100,7 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
 def size_of(one: Annotated, name: str) -> tuple[int, int] | None:
     """Height, width of the image file; None if it is not known where that is."""
     path = None if one.images is None else one.images / name
-    return shown_size(path) if path is not None and path.is_file() else None
+    return shown_size(path) if path is not None and os.path.isfile(path) else None
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -151,7 +152,7 @@ def _decoded(data: bytes, where: str) -> str:
 def _split(lists: Path, split: str) -> list[str]:
     """Names in a list of ``ImageSets/Main``; of a class, those that have or may have it."""
     path = lists / f"{split}.txt"
-    if PurePosixPath(slashed(split)).name != split or not path.is_file():
+    if PurePosixPath(slashed(split)).name != split or not os.path.isfile(path):
         there = ", ".join(shown(one.stem) for one in sorted(lists.glob("*.txt"))[:8]) or "no lists"
         raise ValueError(f"--split {shown(split)}: {lists} has {there}")
     names = []

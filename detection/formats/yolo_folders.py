@@ -146,7 +146,7 @@ def _root(settings: YoloSettings) -> Path:
     given = settings.content.get("path")
     if isinstance(given, str) and given:
         for place in (beside / slashed(given), Path(slashed(given))):
-            if place.is_dir():
+            if os.path.isdir(place):
                 return place
     return beside
 
@@ -162,7 +162,7 @@ def _resolved(entry: str, root: Path, beside: Path) -> Path | None:
     """Where an entry is; some tools write ``../train/images`` for ``train/images``."""
     name = slashed(entry)
     tried = [root / name, beside / name, root / name.removeprefix("../")]
-    return next((place for place in tried if place.exists()), None)
+    return next((place for place in tried if os.path.exists(place)), None)
 
 
 def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
@@ -176,7 +176,7 @@ def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
             if not name or "\0" in name:
                 continue
             tried = [place.parent / name, root / name]
-            path = next((one for one in tried if one.is_file()), None)
+            path = next((one for one in tried if os.path.isfile(one)), None)
             if path is None:
                 account.lose("listed images that are not there")
             else:

@@ -317,3 +317,18 @@ def test_boxes_are_cut_at_their_image(tmp_path):
     assert values == pytest.approx([0, 0.1, 0.75, 0.2, 0.5])
     assert account.changed == {"boxes cut at the edge of their image": 1}
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {"names": {0: "cat"}}
+
+
+@pytest.mark.parametrize("entry", ["x" * 999, "a\0b", "images/" + "y" * 999])
+def test_places_that_no_file_system_has_are_not_there(tmp_path, entry):
+    data_set(
+        tmp_path, settings=f'train: "{entry}"\nval: list.txt\npath: {"z" * 999}\nnames: [cat]'.replace("\0", "\\0")
+    )
+    (tmp_path / "list.txt").write_text(f"images/a.jpg\n{entry}\n")
+    if "\0" in entry:
+        with pytest.raises(ValueError, match=r"data\.yaml: train is "):
+            read_yolo(tmp_path)
+    else:
+        account = read_yolo(tmp_path)[1]
+        assert account.objects == 1
+        assert account.lost == {"splits whose images are not there (train)": 1, "listed images that are not there": 1}
