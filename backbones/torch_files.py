@@ -6,6 +6,7 @@ that shapes can be compared before they take memory.
 """
 
 import io
+import math
 import pickle
 import re
 import zipfile
@@ -227,16 +228,14 @@ class _Outline(pickle._Unpickler):
         numbers = [offset, *size, *stride]
         if not isinstance(storage, _Storage) or not all(map(_whole, numbers)) or len(size) != len(stride):
             raise FileError("it describes a tensor in an unknown way")
-        count = 1
-        for side in size:
-            count *= side
+        count = math.prod(size)
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         if count and (count > storage.numbers or last >= storage.numbers):
             raise FileError(f"a tensor of {_shown(size)} has {storage.numbers} numbers in the file")
+        if math.prod(side for side in size if side) >= 2**48:  # without numbers, PyTorch still multiplies the sides
+            raise FileError(f"a tensor of {_shown(size)} is none")
         self.bytes += count * storage.dtype.itemsize
-        # Without numbers any side is allowed; PyTorch multiplies them.
-        sides = tuple(size) if count else tuple(min(side, 1) for side in size)
-        return torch.empty_strided(sides, tuple(stride), dtype=storage.dtype, device="meta")
+        return torch.empty_strided(tuple(size), tuple(stride), dtype=storage.dtype, device="meta")
 
     def load_build(self) -> None:
         """Attributes of an object: PyTorch's state dicts keep their versions so; all else could hide a method."""

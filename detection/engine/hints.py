@@ -109,11 +109,11 @@ def nearest_subcommand(word: str, known: Sequence[str]) -> str:
 
 def _meaning(word: str, known: Sequence[str]) -> str | None:
     """What the table says of a word, if this parser has that option."""
-    tail = word.rsplit(".", 1)[-1].lower().replace("-", "_")
-    if tail in _tails(known) and "." not in word:
-        return _tails(known)[tail]
-    meant = OPTIONS.get(tail)
-    if meant is None and (near := difflib.get_close_matches(tail, OPTIONS, 1, 0.85)) and tail not in _tails(known):
+    tail, tails = word.rsplit(".", 1)[-1].lower().replace("-", "_"), _tails(known)
+    meant = OPTIONS.get(tail) if "." not in word or tail not in tails else None
+    if "." not in word and meant is None:
+        meant = tails.get(tail)
+    if meant is None and tail not in tails and (near := difflib.get_close_matches(tail, OPTIONS, 1, 0.85)):
         meant = OPTIONS[near[0]]
     name = meant and meant.split(" ")[0]
     return meant if name in (*known, *BEFORE_PARSING) else None
