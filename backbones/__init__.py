@@ -15,8 +15,9 @@ from backbones.base import Backbone
 from backbones.custom import imported
 from backbones.inputs import widen_input
 from backbones.mobilenet import MobileNetV3C5
-from backbones.norms import FrozenBatchNorm2d, make_norm, replace_norms, set_norm_eps
+from backbones.norms import FrozenBatchNorm2d, make_norm
 from backbones.pretrained import load_weights
+from backbones.replacing import replace_norms, set_norm_eps
 from backbones.resnet import VARIANTS, ResNet
 from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 from backbones.vit import VITS, VisionTransformer

@@ -69,12 +69,6 @@ class Backbone(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
-    def fold_norms(self) -> None:
-        """Put every norm that is fixed into the convolution before it, in place, where :meth:`forward` allows that.
-
-        The network must be in evaluation mode, and stay in it.
-        """
-
     def _matching(self, pattern: str) -> list[nn.Module | nn.Parameter]:
         """The modules of a stage, or all whose names fit a pattern."""
         named = {"stem" if i == 0 else f"layer{i}": stage for i, stage in enumerate(self.stages())}

@@ -7,11 +7,12 @@ Zagoruyko and Komodakis 2016 (Wide ResNet). Parameters are named as in torchvisi
 from dataclasses import dataclass
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone
-from backbones.conv import Conv2d
-from backbones.norms import computed_again, conv_norm, fold_norm, make_norm
+from backbones.checkpointing import checkpointed
+from backbones.norms import make_norm
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,17 @@ VARIANTS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried (figure 5, left)."""
+    """Two 3x3 convolutions around which the input is carried (figure 5, left).
+
+    Args:
+        inputs: channels of the input.
+        width: channels of the 3x3 convolutions.
+        variant: groups, and whether the input is carried.
+        norm: as in :func:`~backbones.norms.make_norm`.
+        stride: of the block.
+        dilation: of its 3x3 convolutions.
+        stride_in_1x1: no effect here, as there is no 1x1 convolution.
+    """
 
     expansion = 1
 
@@ -57,34 +68,38 @@ class BasicBlock(nn.Module):
         self,
         inputs: int,
         width: int,
-        stride: int = 1,
+        variant: Variant,
         norm: str = "batch",
-        groups: int = 1,
-        group_width: int = 64,
+        stride: int = 1,
         dilation: int = 1,
-        shortcut: bool = True,
         stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv1 = _conv3x3(inputs, width, stride, dilation)
         self.bn1 = make_norm(norm, width)
-        self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = _conv3x3(width, width, 1, dilation)
         self.bn2 = make_norm(norm, width)
-        self.downsample = _projection(inputs, width, stride, norm) if shortcut else None
-        self.shortcut = shortcut
+        self.downsample = _projection(inputs, width, stride, norm) if variant.shortcut else None
+        self.shortcut = variant.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1, relu=True)
-        return conv_norm(y, self.conv2, self.bn2, relu=True, carried=_carried(x, self))
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y))
+        return _add_input(y, x, self).relu()
 
     def last_norm(self) -> nn.Module:
-        """The norm before the sum."""
+        """Return the norm before the sum."""
         return self.bn2
 
 
 class Bottleneck(nn.Module):
-    """1x1 to reduce, 3x3, 1x1 to restore, around which the input is carried (figure 5, right)."""
+    """1x1 to reduce, 3x3, 1x1 to restore, around which the input is carried (figure 5, right).
+
+    Args:
+        stride_in_1x1: the paper strides in the first 1x1; torchvision strides in the 3x3, which uses all of the input.
+            The other arguments are as in :class:`BasicBlock`.
+    """
 
     expansion = 4
 
@@ -92,36 +107,34 @@ class Bottleneck(nn.Module):
         self,
         inputs: int,
         width: int,
-        stride: int = 1,
+        variant: Variant,
         norm: str = "batch",
-        groups: int = 1,
-        group_width: int = 64,
+        stride: int = 1,
         dilation: int = 1,
-        shortcut: bool = True,
         stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         outputs = width * self.expansion
-        inner = width * group_width // 64 * groups
-        # The paper strides in the first 1x1, torchvision in the 3x3, which wastes none of the input.
+        inner = width * variant.group_width // 64 * variant.groups
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
         self.bn1 = make_norm(norm, inner)
-        self.conv2 = Conv2d(inner, inner, 3, second, padding=dilation, dilation=dilation, groups=groups, bias=False)
+        self.conv2 = _conv3x3(inner, inner, second, dilation, variant.groups)
         self.bn2 = make_norm(norm, inner)
         self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
         self.bn3 = make_norm(norm, outputs)
-        self.downsample = _projection(inputs, outputs, stride, norm) if shortcut else None
-        self.shortcut = shortcut
+        self.downsample = _projection(inputs, outputs, stride, norm) if variant.shortcut else None
+        self.shortcut = variant.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
-        y = conv_norm(x, self.conv1, self.bn1, relu=True)
-        y = conv_norm(y, self.conv2, self.bn2, relu=True)
-        return conv_norm(y, self.conv3, self.bn3, relu=True, carried=_carried(x, self))
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).relu()
+        y = self.bn3(self.conv3(y))
+        return _add_input(y, x, self).relu()
 
     def last_norm(self) -> nn.Module:
-        """The norm before the sum."""
+        """Return the norm before the sum."""
         return self.bn3
 
 
@@ -169,19 +182,9 @@ class ResNet(Backbone):
             stage = []
             for j in range(count):
                 # The dilated stage's first block still sees cells of the old spacing.
-                stage.append(
-                    block(
-                        channels,
-                        width * 2**i,
-                        stride if j == 0 else 1,
-                        norm,
-                        variant.groups,
-                        variant.group_width,
-                        2 if dilated and j > 0 else 1,
-                        variant.shortcut,
-                        stride_in_1x1,
-                    )
-                )
+                spacing = 2 if dilated and j > 0 else 1
+                first = stride if j == 0 else 1
+                stage.append(block(channels, width * 2**i, variant, norm, first, spacing, stride_in_1x1))
                 channels = width * 2**i * block.expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.fc = nn.Linear(channels, num_classes) if num_classes is not None else None
@@ -199,30 +202,29 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         self.check_size(images)
-        x = nn.functional.max_pool2d(conv_norm(images, self.conv1, self.bn1, relu=True), 3, stride=2, padding=1)
+        x = F.max_pool2d(self.stem(images), 3, stride=2, padding=1)
         stages = []
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
                 again = self.checkpoint and self.training and x.requires_grad
-                x = computed_again(block, x) if again else block(x)
+                x = self.run_again(block, x) if again else block(x)
             stages.append(x)
         return tuple(stages)
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Return what the first convolution makes of images: (B, width, H / 2, W / 2)."""
+        y: Tensor = self.bn1(self.conv1(images)).relu()
+        return y
+
+    def run_again(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Run a block whose activations the backward pass computes again."""
+        return checkpointed(block, x)
 
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, num_classes) of images; needs ``num_classes``."""
         if self.fc is None:
             raise ValueError("this ResNet has no classifier; build it with num_classes")
         return self.fc(self(images)[-1].mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-    def fold_norms(self) -> None:
-        for module in self.modules():
-            if isinstance(module, ResNet | BasicBlock | Bottleneck):
-                for i in (1, 2, 3):
-                    if hasattr(module, f"conv{i}"):
-                        fold_norm(module, f"conv{i}", f"bn{i}")
-                projection = getattr(module, "downsample", None)
-                if projection is not None:
-                    fold_norm(projection, "0", "1")
 
     def stages(self) -> list[nn.Module | list[nn.Module]]:
         stem: list[nn.Module] = [self.conv1, self.bn1]
@@ -236,12 +238,15 @@ def _projection(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequent
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(norm, outputs))
 
 
-def _carried(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor | None:
-    """What goes around a block."""
+def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+
+
+def _add_input(y: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
+    """Add the input of a block to its output, through the projection if there is one (equation 2)."""
     if not block.shortcut:
-        return None
-    projection = block.downsample
-    return x if projection is None else conv_norm(x, projection[0], projection[1])  # type: ignore[arg-type]
+        return y
+    return y + (x if block.downsample is None else block.downsample(x))
 
 
 resnet18 = partial(ResNet, VARIANTS["resnet18"])

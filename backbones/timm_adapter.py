@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
-from backbones.conv import adopt
 from backbones.inputs import cut_to, pad_to
 from backbones.pretrained import check_state, read_weights
 from backbones.vit import PATCH, SimplePyramid
@@ -59,7 +58,7 @@ class TimmBackbone(Backbone):
         self.mean = tuple(255 * value for value in config["mean"])
         self.std = tuple(255 * value for value in config["std"])
         self._stages = _stages(self.body, reached)
-        self.body = adopt(_with_norm(self.body, norm, name))
+        self.body = _with_norm(self.body, norm, name)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         padded = pad_to(images, self.multiple)

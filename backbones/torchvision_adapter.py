@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
-from backbones.conv import adopt
 from backbones.inputs import cut_to, pad_to
 from backbones.maxvit import take_any_size
-from backbones.norms import replace_norms
 from backbones.pretrained import imagenet_weights, load_state, read_weights
+from backbones.replacing import replace_norms
 
 FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin", "maxvit")
 STRIDES = (4, 8, 16, 32)
@@ -64,7 +63,7 @@ class TorchvisionBackbone(Backbone):
             state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
             source = weights if weights != "imagenet" else f"ImageNet weights of {name}"
             load_state(model, state, source, _names_in(model, stages))
-        self.body = nn.ModuleList(adopt(replace_norms(stage, norm)) for stage in stages)
+        self.body = nn.ModuleList(replace_norms(stage, norm) for stage in stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x, features = pad_to(images, self.multiple) if self.padded else images, []

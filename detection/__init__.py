@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
     from detection.inference import load_model, predict, predict_batch
-    from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector, faster_rcnn, mask_rcnn
+    from detection.models.build import build_detector, faster_rcnn, mask_rcnn
+    from detection.models.rcnn import FasterRCNN, MaskRCNN
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
-    "build_detector": "detection.models.rcnn",
-    "faster_rcnn": "detection.models.rcnn",
-    "mask_rcnn": "detection.models.rcnn",
+    "build_detector": "detection.models.build",
+    "faster_rcnn": "detection.models.build",
+    "mask_rcnn": "detection.models.build",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
     "load_model": "detection.inference",

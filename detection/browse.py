@@ -15,9 +15,9 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
+from detection.fast.pasting import encode_masks
 from detection.foreign import printable, shown
 from detection.home import command_line
-from detection.ops.pasting import encode_masks
 from detection.predicting.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url

@@ -25,7 +25,8 @@ from detection.checkpoint_schema import FORMAT, PARTS, check_categories, check_i
 from detection.data.errors import first_line
 from detection.foreign import shown
 from detection.home import with_home
-from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories
 
@@ -40,7 +41,7 @@ def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] |
 
     Args:
         configs: for a detector that was assembled by hand: the configs from which
-            :func:`~detection.models.rcnn.build_detector` builds its like, by the names of the arguments; what is left
+            :func:`~detection.models.build.build_detector` builds its like, by the names of the arguments; what is left
             out is at its default, and without ``mask_head`` there is none. Other detectors keep theirs.
 
     Raises:

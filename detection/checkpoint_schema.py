@@ -27,7 +27,7 @@ PARTS = {
     "box_head": BoxHeadConfig,
     "mask_head": MaskHeadConfig,
 }
-"""The arguments of :func:`~detection.models.rcnn.build_detector` and their classes."""
+"""The arguments of :func:`~detection.models.build.build_detector` and their classes."""
 ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
 """Entries that every checkpoint has; ``versions`` may be absent."""
 LARGEST = 1_000_000

@@ -13,12 +13,13 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from detection import fast
+from detection.coco.patches import rle_to_patch
 from detection.convert.pretrained import load_pretrained
 from detection.data.image import read_image, to_depth
 from detection.home import with_home
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
-from detection.ops.masks import rle_to_patch
 from detection.predicting.find import Found, encoded, find, find_in_views
 from detection.predicting.options import check_apart
 from detection.predicting.tiles import find_in_tiles
@@ -113,7 +114,7 @@ def load_model(source: str | Path, trust_code: bool = False) -> FasterRCNN:
     Raises:
         ValueError: it cannot be found or read, or is no detector that is known here.
     """
-    return load_pretrained(str(source), trust_code).build()
+    return fast.convert(load_pretrained(str(source), trust_code).build())
 
 
 @overload
@@ -156,7 +157,7 @@ def predict(
         image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
             the model's images. Or a list of these, for which a list comes back (:func:`predict_batch` is faster).
         score_threshold: detections scored below are left out. The model itself leaves out those below its own
-            ``model.box_head.score_threshold`` (0.05 if nothing else was chosen), whatever is asked for here.
+            ``model.box_head.config.score_threshold`` (0.05 if nothing else was chosen), whatever is asked for here.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
         tile: look at squares of so many pixels, for images much larger than those of the training; 32 at least.
         short_sides: look at the image at these sizes, and put together what was found; not with ``size`` or ``tile``.
@@ -178,7 +179,7 @@ def predict(
     check_apart({"size": size, "tile": tile is not None, "short_sides": sides, "flip": flip})
     pixels = _pixels(image, model)  # type: ignore[arg-type]  # no list any more
     if tile is not None:
-        found = find_in_tiles(model, pixels, tile, size=size, threshold=model.box_head.nms_threshold)
+        found = find_in_tiles(model, pixels, tile, size=size, threshold=model.box_head.config.nms_threshold)
     else:
         found = find_in_views(model, [pixels], sides, flip, size)[0]
     return _prediction(model, found, pixels, score_threshold)

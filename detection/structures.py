@@ -73,6 +73,8 @@ class RoISamples(NamedTuple):
     """(B, S) int64: class, K background, IGNORE padding."""
     matched: Tensor
     """(B, S) int64 index into G; meaningful for positives only."""
+    positives: int
+    """The first this many of each image may be positive; all others are not."""
 
 
 class Detections(NamedTuple):

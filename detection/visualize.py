@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.ops.masks import Patch, bitmap_to_patch, rle_to_patch
+from detection.coco.patches import Patch, bitmap_to_patch, rle_to_patch
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
 SHORTEST = 640

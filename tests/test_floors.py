@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "backbones": 0,
+    "backbones.fast": 1,
     "detection.documents": 1,
     "detection.foreign": 1,
     "detection.home": 1,
@@ -16,15 +17,25 @@ FLOORS = {
     "detection.structures": 1,
     "detection.yaml_values": 1,
     "detection.ops": 2,
+    "detection.coco": 2,
+    "detection.fast.pasting": 2,
+    "detection.fast.kernels": 2,
     "detection.models": 3,
     "detection.data": 3,
     "detection.evaluation": 3,
-    "detection.engine": 4,
-    "detection.cli": 5,
-    "detection.__main__": 5,
-    "tools": 6,
+    "detection.fast": 4,
+    "detection.engine": 5,
+    "detection.cli": 6,
+    "detection.__main__": 6,
+    "tools": 7,
 }
-"""By the longest prefix. Any other module of ``detection`` is a command, on floor 4."""
+"""By the longest prefix. Any other module of ``detection`` is a command, on floor 5."""
+
+PLAIN = ("backbones", "detection.ops", "detection.models")
+"""These say what is computed. How fast is the matter of ``fast``, which they must not know."""
+
+QUESTIONS = ("device.type", "is_cuda", "is_compiling", "environ", "get_cpu_capability", "_hooks", "usable(")
+"""What a plain file must not ask."""
 
 SIBLINGS = ("detection.models", "detection.data", "detection.evaluation")
 """These share a floor and must not know one another."""
@@ -43,9 +54,9 @@ def within(module: str, package: str) -> bool:
 
 def floor(module: str) -> int:
     if module == "detection":
-        return 5  # the public face, which offers names of all floors
+        return 6  # the public face, which offers names of all floors
     known = [prefix for prefix in FLOORS if within(module, prefix)]
-    return FLOORS[max(known, key=len)] if known else 4
+    return FLOORS[max(known, key=len)] if known else 5
 
 
 def imports(source: str, exists: set[str]) -> set[str]:
@@ -111,6 +122,17 @@ def test_imports_go_down(module: str) -> None:
     assert not offences(module, imports(source, set(MODULES)))
 
 
+def is_plain(module: str) -> bool:
+    return any(within(module, package) for package in PLAIN) and not within(module, "backbones.fast")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_plain(name)])
+def test_plain_files_neither_know_nor_ask_how_fast(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    assert not [other for other in imports(source, set(MODULES)) if "fast" in other.split(".")]
+    assert not [question for question in QUESTIONS if question in source]
+
+
 def test_the_face_imports_nothing_until_asked() -> None:
     tree = ast.parse(MODULES["detection"].read_text(encoding="utf-8"))
     eager = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -121,8 +143,8 @@ def test_the_face_imports_nothing_until_asked() -> None:
     ("module", "source", "expected"),
     [
         ("detection.ops.nms", "from detection.models import rpn", "detection.models.rpn (floor 3) from floor 2"),
-        ("detection.ops.nms", "from detection import mask_rcnn", "detection (floor 5) from floor 2"),
-        ("detection.engine.module", "import detection\n\ndetection.mask_rcnn()", "(floor 5) from floor 4"),
+        ("detection.ops.nms", "from detection import mask_rcnn", "detection (floor 6) from floor 2"),
+        ("detection.engine.module", "import detection\n\ndetection.mask_rcnn()", "(floor 6) from floor 5"),
         ("detection.models.rpn", "def f():\n    import detection.data.collate", "imports its sibling"),
         ("backbones.resnet", "import detection.structures", "(floor 1) from floor 0"),
         ("detection.models.rpn", "from lightning.pytorch import LightningModule", "belongs to detection.engine"),

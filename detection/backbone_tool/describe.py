@@ -70,7 +70,7 @@ def receptive_fields(backbone: Backbone, strip: tuple[int, int] = REACH) -> list
     A pixel that is not a number makes every cell that depends on it not a number, whatever the layers are. A pixel at
     each offset within a stride, one after the other, reaches as many cells as a cell sees pixels. Where that depends
     on the place, as with windows of attention, it is the mean. In float64, as the faster ways in float32 spread or lose
-    what is not a number (:mod:`backbones.winograd`, :mod:`backbones.fused`).
+    what is not a number (:mod:`backbones.fast.winograd`, :mod:`backbones.fast.fused`).
     """
     backbone = copy.deepcopy(backbone).eval().double()
     reached = [0] * len(backbone.strides)

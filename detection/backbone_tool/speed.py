@@ -11,18 +11,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from backbones import BackboneConfig, available
+from detection import fast
 from detection.backbone_tool.describe import costs
 from detection.benchmark.contestants import Ours
 from detection.benchmark.data import batches, open_data
 from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
-from detection.models.rcnn import mask_rcnn
+from detection.models.build import mask_rcnn
 
 TIMM = (
     *("resnet50.a1_in1k", "resnet50d", "res2net50_26w_4s", "regnety_032", "cspdarknet53", "dla34", "hrnet_w18"),
@@ -59,7 +61,7 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
         data = batches(*open_data(None, None, Path(folder)), size, batch, 1)[0]
     counted = costs(name, 800, 1333)
     before = resident()  # libraries and data
-    model = mask_rcnn(BackboneConfig(name))
+    model = fast.convert(mask_rcnn(BackboneConfig(name)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all steps: an untrained network evaluates without overflow
@@ -67,7 +69,7 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     train = _rate(lambda: ours.train(data), batch, rounds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else most_resident() - before
     # What an untrained network detects by chance would decide about the time: nothing, so that no masks are made.
-    model.box_head.score_threshold = 1.0
+    model.box_head.config = replace(model.box_head.config, score_threshold=1.0)
     infer = _rate(lambda: ours.infer(data), batch, rounds)
     return {
         "parameters": counted.parameters,

@@ -14,6 +14,7 @@ from detection.benchmark.apart import Apart
 from detection.benchmark.contestants import Ours, equalise, pair, pinned
 from detection.benchmark.data import batches, open_data
 from detection.device import best_device
+from detection.fast.rcnn import compile_model
 from detection.memory import begin_training, finest_map, go_on_training, keep_freed_memory, without_crumbs
 from detection.structures import Batch
 
@@ -36,7 +37,7 @@ class Alone:
             return
         ours, peer = pair(options.backbone, device, precision, options.peer_precision)
         if options.compile:
-            ours.model.compile_dense(graphs=options.compile == "graphs")  # type: ignore[operator]
+            compile_model(ours.model, graphs=options.compile == "graphs")
         equalise(ours, peer, self.batch)
         self.chosen = ours if who == "ours" else peer
 

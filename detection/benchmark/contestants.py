@@ -14,12 +14,14 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from backbones import BackboneConfig
+from detection import fast
 from detection.convert import from_torchvision, torchvision_config
+from detection.engine.clock import Clock
 from detection.engine.optim import OptimizerConfig, build_optimizer
-from detection.models.clock import Clock
-from detection.models.folding import folded
-from detection.models.rcnn import FasterRCNN, build_detector
-from detection.ops.pasting import paste_masks
+from detection.fast.folding import folded
+from detection.fast.pasting import paste_masks
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN
 from detection.structures import IGNORE, Batch, Detections
 
 CLASSES = 80
@@ -161,7 +163,7 @@ def pair(backbone: str, device: torch.device, precision: str, peer_precision: st
     if peer_precision == "bf16":
         peer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     config = torchvision_config(1, True, BackboneConfig(backbone, norm="frozen", freeze=2))
-    model = build_detector(CLASSES, **vars(config))
+    model = fast.convert(build_detector(CLASSES, **vars(config)))
     ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
     return ours, Torchvision(peer.to(device), device, peer_precision)
 

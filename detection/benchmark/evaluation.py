@@ -18,8 +18,8 @@ from detection.benchmark.timing import in_turn
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco
 from detection.evaluation.matching import Matching
+from detection.fast.pasting import encode_masks
 from detection.memory import no_garbage_collection
-from detection.ops.pasting import encode_masks
 from detection.structures import Batch, Detections
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80

@@ -101,13 +101,13 @@ def convolution(
 def convolution_relu(
     x: Tensor, weight: Tensor, bias: Tensor, padding: Any, stride: Any, dilation: Any, groups: int, after: str, *_: Any
 ) -> Tensor:
-    """As :mod:`backbones.fused` asks for it."""
+    """As :mod:`backbones.fast.fused` asks for it."""
     y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups)
     return y.relu_() if after == "relu" else y
 
 
 def convolution_sum_relu(x: Tensor, carried: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    """As :mod:`backbones.fused` asks for it."""
+    """As :mod:`backbones.fast.fused` asks for it."""
     padding, stride, dilation, groups, _, _, after, *_ = rest
     y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups).add_(carried)
     return y.relu_() if after == "relu" else y

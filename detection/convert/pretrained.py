@@ -33,7 +33,8 @@ from detection.convert.names import listing
 from detection.convert.run_folder import checkpoint_of
 from detection.convert.torchvision import from_torchvision
 from detection.data.errors import first_line
-from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
 

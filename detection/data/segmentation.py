@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.coco.rle import run_lengths
 from detection.data.report import Report
-from detection.ops.masks import run_lengths
 from detection.structures import Segmentation
 
 FARTHEST = 100_000.0

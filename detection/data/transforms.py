@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from detection.ops.masks import UNKNOWN, rle_to_bitmap
+from detection.coco.rle import rle_to_bitmap
+from detection.ops.masks import UNKNOWN
 from detection.ops.polygons import polygons_to_bitmaps
 from detection.ops.resize import averages
 from detection.structures import ResizeMethod, Segmentation

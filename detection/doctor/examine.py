@@ -24,7 +24,8 @@ from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
 from detection.engine.module import DetectionModule
 from detection.foreign import shown
 from detection.models.anchors import AnchorConfig
-from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN
 
 HARMLESS = ("boxes that reach over their image (cut)", "annotation ids that occur twice (numbered anew)", *FOUND)
 """Mended without any loss."""
@@ -246,7 +247,7 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
     if model is None:
         return
     configs: dict[str, Any] = dict(module.configs)
-    strides, config = model.anchors.strides, configs["rpn"].anchors
+    strides, config = model.rpn.anchors.strides, configs["rpn"].anchors
     tiny = np.flatnonzero(extent.min(axis=1) < strides[0])
     if len(tiny):
         images = owner[tiny]

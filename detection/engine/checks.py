@@ -9,7 +9,7 @@ import torch
 import backbones
 from backbones import BackboneConfig
 from detection.foreign import shown
-from detection.models.rcnn import build_detector
+from detection.models.build import build_detector
 from detection.structures import Categories
 
 

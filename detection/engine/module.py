@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from backbones import BackboneConfig
+from detection import fast as faster
 from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights, plain
 from detection.convert.pretrained import initialise
 from detection.engine.checks import check_categories, check_configs, check_same_training
+from detection.engine.clock import Clock
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
@@ -33,12 +35,13 @@ from detection.engine.sharding import Sharded, gather, release, shard
 from detection.engine.transfer import SideStream
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.results import write_results
+from detection.fast.folding import folded
+from detection.fast.rcnn import compile_model
 from detection.models.box_head import BoxHeadConfig
-from detection.models.clock import Clock
-from detection.models.folding import folded
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import FasterRCNN, MaskRCNN, build_detector
+from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
@@ -67,6 +70,7 @@ class DetectionModule(Restoring, LightningModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
         compile: bool | Literal["graphs"] = False,
+        fast: bool = True,
     ) -> None:
         """Take the settings; nothing is built yet, but settings that do not fit are refused.
 
@@ -85,6 +89,7 @@ class DetectionModule(Restoring, LightningModule):
                 few sizes, for each of which it takes a minute once; in evaluation, which pads each image as if it were
                 alone, the most common sizes are compiled. Needs a C++ compiler on a CPU. With graphs, a GPU also
                 records what is launched for each size, and replays it.
+            fast: Use the faster forms of the layers, which give the same numbers up to rounding.
 
         Raises:
             InputError: an unknown backbone, or settings that no detector can have.
@@ -93,7 +98,7 @@ class DetectionModule(Restoring, LightningModule):
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self._given_optimizer = optimizer  # Lightning's finder changes the other
-        self.compile_dense: bool = compile is not False
+        self.fast, self.compile_dense = fast, compile is not False
         self._graphs = compile == "graphs"
         self.clock: Clock | None = None  # set for a step whose parts are timed
         self.evaluators: dict[str, CocoEvaluator] = {}
@@ -123,8 +128,10 @@ class DetectionModule(Restoring, LightningModule):
             if self.weights is not None:
                 self.print(initialise(self.model, self.weights))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.fast:
+            faster.convert(self.model)
         if self.compile_dense:
-            self.model.compile_dense(graphs=self._graphs)
+            compile_model(self.model, graphs=self._graphs)
 
     def configure_model(self) -> None:
         """Share the detector out over the devices where that was asked for; Lightning calls this after setup."""
@@ -168,7 +175,7 @@ class DetectionModule(Restoring, LightningModule):
         fused = self.device.type in ("cuda", "cpu") and not scaled and not self._is_sharded
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
-        name, precision = type(self.model).__name__, self.trainer.precision
+        name, precision = faster.plain_class(self.model).__name__, self.trainer.precision
         self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them learn, in {precision}")
         self.print(describe(schedule, lr, batch, epoch))
         return {
@@ -304,14 +311,14 @@ class DetectionModule(Restoring, LightningModule):
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         model = self._evaluated
         with self._as_compiled(batch):
-            dense = model.dense(batch.images, batch.sizes)
+            features = model.features(batch.images, batch.sizes)
         # The same samples for the same images at every evaluation, so that losses can be compared.
         generator = self._generator(tuple(batch.image_ids.tolist()))
         if batch.targets is not None:
-            losses = model.losses(batch, dense, generator)
+            losses = model.losses(batch, features, generator)
             self._loss_names = list(losses)
             self._losses.append((len(batch.images), torch.stack(list(losses.values()))))
-        detections: Detections = model(batch.images, batch.sizes, dense)
+        detections: Detections = model(batch.images, batch.sizes, features)
         self.evaluators[split].add(batch, detections)
         return detections
 
@@ -336,7 +343,7 @@ class DetectionModule(Restoring, LightningModule):
         if split not in self.evaluators:
             iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
             with user_input():
-                rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.rounded_frames
+                rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.config.rounded_frames
                 self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types, rounded_frames=rounded)
         self.evaluators[split].reset()
         if self._is_sharded:

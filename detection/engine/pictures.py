@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from detection.ops.pasting import encode_masks
+from detection.fast.pasting import encode_masks
 from detection.structures import IGNORE, Batch, Detections
 from detection.visualize import as_rgb, draw, side_by_side
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from backbones import cpu
+from backbones.fast import cpu
 from detection.engine.errors import InputError
 
 KNOWN = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -64,7 +64,7 @@ def for_cpu(capabilities: Any, vendor: str, onednn_limit: str = "") -> Choice:
 
     Args:
         capabilities: instruction sets by PyTorch's names, true where the CPU has them.
-        vendor: as :func:`backbones.cpu.vendor` gives it.
+        vendor: as :func:`backbones.fast.cpu.vendor` gives it.
         onednn_limit: of ``ONEDNN_MAX_CPU_ISA``, by which a user hides instructions from oneDNN.
     """
     able = [name for name in BF16_INSTRUCTIONS if capabilities.get(name)]

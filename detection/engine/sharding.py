@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from backbones import Backbone
 from detection.engine.errors import InputError
-from detection.models.roi_linear import as_rois_lie
+from detection.models.roi_linear import as_roi_linear
 
 SMALL = 100_000
 """Parts of a backbone with fewer parameters are gathered with the rest: each gathering has its price."""
@@ -67,7 +67,7 @@ class Sharded(ModelParallelStrategy):
         assert self.model is not None
         own = self.model.state_dict()
         parts = {
-            name: _part(as_rois_lie(value, own[name]), own[name]) for name, value in checkpoint["state_dict"].items()
+            name: _part(as_roi_linear(value, own[name]), own[name]) for name, value in checkpoint["state_dict"].items()
         }
         self.model.load_state_dict(parts, strict=strict)
 

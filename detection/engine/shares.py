@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from detection.models.clock import Clock
+from detection.engine.clock import Clock
 from detection.structures import Batch
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch.distributed as dist
 from pycocotools import mask as coco_mask
 
+from detection.coco.rle import mask_areas, run_lengths, sound_counts
 from detection.evaluation.engines import STATISTICS, choose, is_fast, mean, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import check_results
+from detection.fast.pasting import encode_masks, rounded_frames
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
-from detection.ops.masks import mask_areas, run_lengths, sound_counts
-from detection.ops.pasting import encode_masks, rounded_frames
 from detection.structures import IGNORE, Batch, Categories, Detections
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.ops.masks import mask_areas
+from detection.coco.rle import mask_areas
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve numbers, in the order of pycocotools."""

@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 from pycocotools import mask as coco_mask
 
+from detection.coco.rle import run_lengths
 from detection.documents import read_json
 from detection.foreign import shown
-from detection.ops.masks import run_lengths
 
 
 def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:

@@ -5,9 +5,7 @@ Boxes: XYXY in canvas pixels.
 Ren et al. 2015 (Faster R-CNN), section 3.1.1; one size per level: Lin et al. 2017 (FPN), section 4.1.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,10 +27,6 @@ class AnchorConfig:
     """Space the anchors by canvas // cells, as torchvision does: 61 pixels instead of 64 on P6 of an 800-pixel side."""
 
 
-CANVASES = 16
-"""Canvases whose anchors are kept, the latest met; those of 800 x 1333 pixels hold 5 MB."""
-
-
 class CanvasAnchors(NamedTuple):
     """The anchors of a canvas."""
 
@@ -44,6 +38,8 @@ class CanvasAnchors(NamedTuple):
     """(N / A,) int32."""
     lengths: tuple[int, ...]
     """N_l."""
+    grids: tuple[tuple[int, int], ...]
+    """Rows, columns of each level."""
 
     def inside(self, sizes: Tensor, divisor: int = 32) -> Tensor:
         """(B, N) bool: anchors whose cell lies on the image, not on the canvas beyond.
@@ -60,17 +56,17 @@ class CanvasAnchors(NamedTuple):
 
 
 class Anchors:
-    """Anchors of a canvas, computed once per canvas size and device."""
+    """The anchors of any canvas.
 
-    def __init__(
-        self,
-        strides: Sequence[int],
-        sizes: Sequence[float] | Sequence[Sequence[float]] = (32, 64, 128, 256, 512),
-        ratios: Sequence[float] = (0.5, 1.0, 2.0),
-        rounded: bool = False,
-        stride_from_canvas: bool = False,
-    ) -> None:
-        per_level = [tuple(size) if isinstance(size, Sequence) else (size,) for size in sizes]
+    Args:
+        strides: of the pyramid's levels, finest first.
+
+    Raises:
+        ValueError: another number of sizes than of levels, or levels with other numbers of sizes.
+    """
+
+    def __init__(self, strides: Sequence[int], config: AnchorConfig) -> None:
+        per_level = [tuple(size) if isinstance(size, Sequence) else (size,) for size in config.sizes]
         if len(per_level) != len(strides):
             raise ValueError(
                 f"anchors: {len(per_level)} sizes for {len(strides)} feature levels of strides {tuple(strides)}; "
@@ -79,42 +75,33 @@ class Anchors:
         if len({len(level) for level in per_level}) != 1:
             raise ValueError(f"anchors: every level needs the same number of sizes, got {per_level}")
         self.strides = tuple(strides)
-        self.per_cell = len(per_level[0]) * len(ratios)
-        self.stride_from_canvas = stride_from_canvas
-        self._cells = [_cell_anchors(level, ratios, rounded) for level in per_level]
-        self._cells_on: dict[torch.device, list[Tensor]] = {}
-        self._cache: OrderedDict[tuple[object, ...], CanvasAnchors] = OrderedDict()
+        self.per_cell = len(per_level[0]) * len(config.ratios)
+        self.stride_from_canvas = config.stride_from_canvas
+        self.cells = [_cell_anchors(level, config.ratios, config.rounded) for level in per_level]
 
     def __call__(
         self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device
     ) -> CanvasAnchors:
-        """The anchors of a canvas.
+        """Return the anchors of a canvas.
 
         Args:
             canvas: height, width in pixels.
             grids: rows, columns of each feature level.
         """
-        key = (canvas, tuple(grids), device)
-        anchors = self._cache.get(key)
-        if anchors is None:
-            anchors = self._cache[key] = self._make(canvas, grids, device)
-        with suppress(KeyError):  # another thread has made room
-            self._cache.move_to_end(key)
-            while len(self._cache) > CANVASES:
-                self._cache.popitem(last=False)
-        return anchors
+        return self.around([cell.to(device) for cell in self.cells], canvas, grids)
 
-    def _make(self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]], device: torch.device) -> CanvasAnchors:
-        if device not in self._cells_on:  # a copy for which the host waits
-            self._cells_on[device] = [cell.to(device) for cell in self._cells]
+    def around(
+        self, cells: Sequence[Tensor], canvas: tuple[int, int], grids: Sequence[tuple[int, int]]
+    ) -> CanvasAnchors:
+        """Return the anchors of a canvas, from those around the origin (A, 4) of each level, on their device."""
         boxes, rows, columns = [], [], []
-        for cell, grid, stride in zip(self._cells_on[device], grids, self.strides, strict=True):
+        for cell, grid, stride in zip(cells, grids, self.strides, strict=True):
             boxes.append(_grid_anchors(cell, grid, self._steps(canvas, grid, stride)))
-            row, column = (torch.arange(n, device=device, dtype=torch.int32) * stride for n in grid)
+            row, column = (torch.arange(n, device=cell.device, dtype=torch.int32) * stride for n in grid)
             rows.append(row[:, None].expand(grid).flatten())
             columns.append(column.expand(grid).flatten())
         lengths = tuple(len(level) for level in boxes)
-        return CanvasAnchors(torch.cat(boxes), torch.cat(rows), torch.cat(columns), lengths)
+        return CanvasAnchors(torch.cat(boxes), torch.cat(rows), torch.cat(columns), lengths, tuple(grids))
 
     def _steps(self, canvas: tuple[int, int], grid: tuple[int, int], stride: int) -> tuple[int, int]:
         return (canvas[0] // grid[0], canvas[1] // grid[1]) if self.stride_from_canvas else (stride, stride)

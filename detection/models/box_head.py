@@ -6,21 +6,18 @@ Girshick 2015 (Fast R-CNN), section 2; on a pyramid: Lin et al. 2017 (FPN), sect
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.conv import Conv2d, is_plain
-from backbones.fused import conv_relu
 from backbones.norms import make_norm
-from detection.models.roi_linear import RoILinear
+from detection.models.roi_linear import as_roi_linear, channels_last
 from detection.ops import boxes as box_ops
-from detection.ops.levels import Levels
 from detection.ops.matching import match, sample
-from detection.ops.nms import select_detections
 from detection.ops.roi_align import roi_align
+from detection.ops.selection import select_detections
 from detection.structures import IGNORE, Detections, Proposals, RoISamples, Targets
 
 
@@ -71,143 +68,124 @@ class BoxHeadConfig:
 
 
 class BoxHead(nn.Module):
-    """Class logits and per-class deltas of RoIs; samples and losses in training, detections at test time."""
+    """Class logits and per-class deltas of RoIs; samples and losses in training, detections at test time.
 
-    def __init__(
-        self,
-        channels: int,
-        num_classes: int,
-        strides: Sequence[int],
-        hidden: int = 1024,
-        fcs: int = 2,
-        convs: int = 0,
-        norm: Literal["batch", "sync", "group"] | None = None,
-        resolution: int = 7,
-        sampling_ratio: int = 2,
-        aligned: bool = True,
-        samples: int = 512,
-        positive_fraction: float = 0.25,
-        threshold: float = 0.5,
-        beta: float = 0.0,
-        weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
-        class_agnostic: bool = False,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        soft_sigma: float = 0.0,
-        refinements: int = 0,
-        detections: int = 100,
-        min_size: float = 1e-2,
-        clamp_both: bool = False,
-    ) -> None:
+    Args:
+        channels: of the pyramid.
+        num_classes: K, without background.
+        strides: of the levels that RoIs are pooled from.
+    """
+
+    def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: BoxHeadConfig) -> None:
         super().__init__()
-        self.convs = ConvStack(channels, [channels] * convs, norm)
-        width = channels * resolution**2
+        self.num_classes, self.strides, self.config = num_classes, tuple(strides), config
+        resolution, hidden = config.resolution, config.hidden
+        self.convs = ConvStack(channels, [channels] * config.convs, config.norm)
         self.fcs = nn.ModuleList(
-            RoILinear(channels, resolution, hidden) if i == 0 else nn.Linear(hidden, hidden) for i in range(fcs)
+            RoILinear(channels, resolution, hidden) if i == 0 else nn.Linear(hidden, hidden) for i in range(config.fcs)
         )
         for fc in self.fcs[1:]:
             nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]
             nn.init.zeros_(fc.bias)  # type: ignore[arg-type]
-        features = hidden if fcs else width
+        features = hidden if config.fcs else channels * resolution**2
         self.logits = nn.Linear(features, num_classes + 1)
-        self.deltas = nn.Linear(features, 4 * (1 if class_agnostic else num_classes))
+        self.deltas = nn.Linear(features, 4 * (1 if config.class_agnostic else num_classes))
         nn.init.normal_(self.logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.logits.bias)
         nn.init.zeros_(self.deltas.bias)
-        self.num_classes, self.strides = num_classes, tuple(strides)
-        self.resolution, self.sampling_ratio, self.aligned = resolution, sampling_ratio, aligned
-        self.samples, self.positive_fraction, self.threshold = samples, positive_fraction, threshold
-        self.beta, self.weights = beta, weights
-        self.score_threshold, self.nms_threshold, self.soft_sigma = score_threshold, nms_threshold, soft_sigma
-        self.refinements = refinements
-        self.detections, self.min_size, self.clamp_both = detections, min_size, clamp_both
 
-    @property
-    def max_positives(self) -> int:
-        """Positive RoIs per image at most; they come first in :class:`RoISamples`."""
-        return int(self.samples * self.positive_fraction)
-
-    def forward(self, levels: Levels, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, S, K + 1), background last, and deltas (B, S, K or 1, 4), both float32.
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, S, K + 1), background last, and deltas (B, S, K or 1, 4), both float32.
 
         Args:
-            levels: P2.., as a table.
+            features: P2...
             rois: (B, S, 4).
         """
-        pooled = roi_align(levels, self.strides, rois, self.resolution, self.sampling_ratio, self.aligned)
-        pooled = pooled.flatten(0, 1)
-        x = self.convs(pooled)
+        x = self.convs(self.pool(features, rois).flatten(0, 1))
         for fc in self.fcs:
-            # What RoIAlign made is needed nowhere else; the ReLU of a convolution needs its result.
-            x = (fc(x, overwrite=x is pooled) if isinstance(fc, RoILinear) else fc(x)).relu_()
+            x = fc(x).relu()
         x = x.flatten(1)
-        shape = rois.shape[:2]
-        return self.logits(x).float().view(*shape, -1), self.deltas(x).float().view(*shape, -1, 4)
+        return self.logits(x).float().unflatten(0, rois.shape[:2]), self.deltas(x).float().view(*rois.shape[:2], -1, 4)
+
+    def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Return the features of RoIs, (B, S, C, r, r)."""
+        config = self.config
+        return roi_align(features, self.strides, rois, config.resolution, config.sampling_ratio, config.aligned)
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None = None) -> RoISamples:
         """Draw the RoIs for the loss from the proposals and the ground truth itself."""
+        config = self.config
         boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)  # (B, P + G, 4)
         real = torch.cat([proposals.logits > -torch.inf, (targets.labels != IGNORE) & ~targets.crowd], dim=1)
-        matched, label = match(targets.boxes, targets.crowd, boxes, self.threshold, self.threshold)
-        index, label = sample(label.masked_fill(~real, IGNORE), self.samples, self.positive_fraction, generator)
+        matched, label = self.match(targets, boxes)
+        label = label.masked_fill(~real, IGNORE)
+        index, label = sample(label, config.samples, config.positive_fraction, generator)
         matched = matched.gather(1, index)
         labels = torch.where(label == 1, targets.labels.gather(1, matched), label)
         labels = labels.masked_fill(label == 0, self.num_classes)
-        return RoISamples(boxes.gather(1, index[..., None].expand(-1, -1, 4)), labels, matched)
+        positives = int(config.samples * config.positive_fraction)
+        return RoISamples(boxes.gather(1, index[..., None].expand(-1, -1, 4)), labels, matched, positives)
 
-    def losses(self, levels: Levels, samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_box_reg`` (Fast R-CNN, equation 1), both over all samples.
+    def match(self, targets: Targets, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best ground truth (B, N) of each box (B, N, 4) and its label (B, N); see :func:`match`."""
+        threshold = self.config.threshold
+        return match(targets.boxes, targets.crowd, boxes, threshold, threshold)
+
+    def losses(self, features: Sequence[Tensor], samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
+        """Return ``loss_cls`` and ``loss_box_reg`` (Fast R-CNN, equation 1), both over all samples.
 
         The box loss is divided by all samples, not by the positives: every positive then weighs the same, whichever
         image it comes from.
         """
-        logits, deltas = self(levels, samples.boxes)
+        logits, deltas = self(features, samples.boxes)
         valid = samples.labels != IGNORE
         positive = valid & (samples.labels < self.num_classes)
         count = valid.sum().clamp(min=1)
         truth = targets.boxes.gather(1, samples.matched[..., None].expand(-1, -1, 4))
-        target = box_ops.encode(truth, samples.boxes, self.weights)
-        loss = F.smooth_l1_loss(_own(deltas, samples.labels), target, beta=self.beta, reduction="none")
+        target = box_ops.encode(truth, samples.boxes, self.config.weights)
+        loss = F.smooth_l1_loss(_own(deltas, samples.labels), target, beta=self.config.beta, reduction="none")
         classes = F.cross_entropy(logits.flatten(0, 1), samples.labels.flatten(), ignore_index=IGNORE, reduction="sum")
         return {
             "loss_cls": classes / count,
             "loss_box_reg": loss.masked_fill(~positive[..., None], 0).sum() / count,
         }
 
-    def detect(self, levels: Levels, proposals: Proposals, sizes: Tensor) -> Detections:
-        """The best boxes per class, without near-duplicates, clipped to the image."""
-        logits, deltas = self(levels, proposals.boxes)
+    def detect(self, features: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> Detections:
+        """Return the best boxes per class, without near-duplicates, clipped to the image."""
+        config = self.config
+        logits, deltas = self(features, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., : self.num_classes]
-        boxes = box_ops.decode(
-            deltas, proposals.boxes[:, :, None], self.weights, clamp_both=self.clamp_both
-        )  # (B, P, K or 1, 4)
-        boxes = box_ops.clip(boxes.flatten(1, 2), sizes).view_as(boxes)
-        small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < self.min_size
+        boxes = self.moved(proposals.boxes[:, :, None], deltas, sizes)  # (B, P, K or 1, 4)
         padding = proposals.logits.isneginf()[..., None]
-        scores = scores.masked_fill(small | padding, 0)
+        scores = scores.masked_fill(self.is_small(boxes) | padding, 0)
         found = select_detections(
-            boxes, scores, self.score_threshold, self.nms_threshold, self.detections, self.soft_sigma
+            boxes, scores, config.score_threshold, config.nms_threshold, config.detections, config.soft_sigma
         )
-        return self.refine(levels, Detections(*found[:3]), sizes)
+        return self.refine(features, Detections(*found[:3]), sizes)
 
-    def refine(self, levels: Levels, detections: Detections, sizes: Tensor) -> Detections:
-        """The detections, moved :attr:`refinements` times more by the deltas of their class; scores stay.
+    def refine(self, features: Sequence[Tensor], detections: Detections, sizes: Tensor) -> Detections:
+        """Return the detections, moved ``refinements`` times more by the deltas of their class; scores stay.
 
         Iterative localization (Gidaris and Komodakis 2015, arXiv 1505.01749): a box that is nearer to its object shows
         the head more of it. A box that would be lost at the edge of the image stays.
         """
         boxes = detections.boxes
-        for _ in range(self.refinements):
-            _, deltas = self(levels, boxes)
-            moved = box_ops.decode(
-                _own(deltas, detections.labels), boxes, self.weights, clamp_both=self.clamp_both
-            )  # (B, D, 4)
-            moved = box_ops.clip(moved, sizes)
-            small = (moved[..., 2:] - moved[..., :2]).amin(dim=-1) < self.min_size  # padding, too
-            boxes = torch.where(small[..., None], boxes, moved)
+        for _ in range(self.config.refinements):
+            _, deltas = self(features, boxes)
+            moved = self.moved(boxes, _own(deltas, detections.labels), sizes)  # (B, D, 4)
+            boxes = torch.where(self.is_small(moved)[..., None], boxes, moved)  # padding is small, too
         return detections._replace(boxes=boxes)
+
+    def moved(self, boxes: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:
+        """Return boxes (B, S, ..., 4) moved by their deltas and clipped to their images."""
+        moved = box_ops.decode(deltas, boxes, self.config.weights, clamp_both=self.config.clamp_both)
+        return box_ops.clip(moved.flatten(1, -2), sizes).view_as(moved)
+
+    def is_small(self, boxes: Tensor) -> Tensor:
+        """Return which boxes have a side shorter than ``min_size``."""
+        return (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < self.config.min_size
 
 
 def _own(deltas: Tensor, labels: Tensor) -> Tensor:
@@ -216,25 +194,45 @@ def _own(deltas: Tensor, labels: Tensor) -> Tensor:
     return deltas.gather(2, column[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
 
+class RoILinear(nn.Module):
+    """``nn.Linear(C * r * r, outputs)`` on flattened RoIs, channels last.
+
+    RoIAlign gives features channels last. Flattening channels first, as other detectors do, copies all RoIs. Only the
+    order of the sum differs. The weight is (outputs, r * r, C); the layer also loads that of the linear layer,
+    (outputs, C * r * r), which files hold (:func:`as_linear`).
+    """
+
+    def __init__(self, channels: int, resolution: int, outputs: int) -> None:
+        super().__init__()
+        weight = torch.empty(outputs, channels * resolution**2)
+        nn.init.kaiming_uniform_(weight, a=1)
+        self.weight = nn.Parameter(channels_last(weight, channels).contiguous())  # (outputs, r * r, C)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, r, r) to (R, outputs)."""
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), self.weight.flatten(1), self.bias)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        if prefix + "weight" in state_dict:
+            state_dict[prefix + "weight"] = as_roi_linear(state_dict[prefix + "weight"], self.weight)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def extra_repr(self) -> str:
+        outputs, cells, channels = self.weight.shape
+        return f"{channels} x {cells}, {outputs}"
+
+
 class ConvStack(nn.Sequential):
     """3x3 convolutions of the given widths, each with its norm and ReLU."""
 
     def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
         layers: list[nn.Module] = []
         for width in widths:
-            conv = Conv2d(channels, width, 3, padding=1, bias=norm is None)
+            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
             layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
             channels = width
         super().__init__(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, channels, r, r) to (R, widths[-1], r, r)."""
-        convs, relus = list(self)[::2], list(self)[1::2]
-        if not all(is_plain(conv) for conv in convs) or not all(is_plain(relu, nn.ReLU) for relu in relus):
-            return super().forward(x)  # type: ignore[no-any-return]
-        for conv in convs:
-            x = conv_relu(x, conv)  # type: ignore[arg-type]
-        return x

@@ -5,7 +5,6 @@ C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Liu et al. 2018 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +16,9 @@ from detection.models.fpn import FPN, FPNConfig, conv_block
 class PAFPN(FPN):
     """FPN, and a bottom-up path over its levels: N_i = conv(P_i + strided conv(N_(i-1)))."""
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        in_strides: Sequence[int],
-        channels: int = 256,
-        norm: Literal["batch", "sync", "group"] | None = None,
-        extra: Literal["pool", "conv"] = "pool",
-    ) -> None:
-        super().__init__(in_channels, in_strides, channels, norm, extra)
-        count = len(in_channels) - 1
+    def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> None:
+        super().__init__(in_channels, in_strides, config)
+        channels, norm, count = config.channels, config.norm, len(in_channels) - 1
         self.down = nn.ModuleList(conv_block(channels, channels, 3, norm, stride=2) for _ in range(count))
         self.fuse = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count))
 
@@ -46,17 +38,11 @@ class BiFPN(FPN):
     """
 
     def __init__(
-        self,
-        in_channels: Sequence[int],
-        in_strides: Sequence[int],
-        channels: int = 256,
-        norm: Literal["batch", "sync", "group"] | None = None,
-        extra: Literal["pool", "conv"] = "pool",
-        passes: int = 3,
+        self, in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig, passes: int = 3
     ) -> None:
-        super().__init__(in_channels, in_strides, channels, norm, extra)
+        super().__init__(in_channels, in_strides, config)
         self.output = nn.ModuleList()  # the passes have their own convolutions
-        self.passes = nn.ModuleList(BiFPNPass(len(in_channels), channels, norm) for _ in range(passes))
+        self.passes = nn.ModuleList(BiFPNPass(len(in_channels), config.channels, config.norm) for _ in range(passes))
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
         """As FPN's."""
@@ -103,7 +89,7 @@ def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FP
     for key, value, known in (("kind", config.kind, NECKS), ("extra", config.extra, ("pool", "conv"))):
         if value not in known:
             raise ValueError(f"fpn.{key} is {value!r}; there are {', '.join(known)}")
-    return NECKS[config.kind](in_channels, in_strides, config.channels, config.norm, config.extra)
+    return NECKS[config.kind](in_channels, in_strides, config)
 
 
 def _mix(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:

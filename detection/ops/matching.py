@@ -7,7 +7,6 @@ Labels: 1 positive, 0 negative, IGNORE (-1) neither.  Boxes: XYXY in canvas pixe
 import torch
 from torch import Tensor
 
-from backbones import kernels
 from detection.ops.boxes import area, intersection, positive
 from detection.structures import IGNORE
 
@@ -20,7 +19,7 @@ def match(
     high: float,
     keep_best: bool = False,
     crowd_threshold: float = 0.5,
-    chunk: int | None = None,
+    chunk: int = 2**20,
 ) -> tuple[Tensor, Tensor]:
     """Give every candidate its best ground truth and a label.
 
@@ -33,26 +32,18 @@ def match(
         crowd: (B, G) bool.
         candidates: (N, 4), the same for all images, or (B, N, 4).
         chunk: pairs that are compared at a time, but at least one object of each image. It bounds the memory (some 20
-            bytes a pair) and never changes the result. By default a chunk fits the cache of a CPU, or is large enough
-            to keep a GPU busy.
+            bytes a pair) and never changes the result. A chunk of this size fits the cache of a CPU.
 
     Returns:
         index: (B, N) int64 into G, the first of equally good ones.
         label: (B, N) int64.
     """
     candidates = candidates.expand(len(boxes), -1, -1)
-    if boxes.dtype == candidates.dtype == torch.float32 and kernels.usable(boxes):
-        from detection.ops.kernels import matching as kernel
-
-        best, covered, index, claimed = kernel.compare(boxes, crowd, candidates, positive(area(candidates)), keep_best)
-        return index, labels(best, claimed, covered, low, high, crowd_threshold)
     own_area = positive(area(candidates))[:, None]  # (B, 1, N)
     best = candidates.new_zeros(candidates.shape[:2])
     covered = torch.zeros_like(best)
     index = torch.zeros_like(best, dtype=torch.int64)
     claimed = torch.zeros_like(best, dtype=torch.bool)
-    if chunk is None:
-        chunk = 2**20 if boxes.device.type == "cpu" else 2**24
     step = max(1, chunk // max(1, best.numel()))
     for start in range(0, boxes.shape[1], step):
         part, is_crowd = boxes[:, start : start + step], crowd[:, start : start + step, None]

@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detection.coco.patches import rle_to_patch
+from detection.coco.rle import mask_areas
 from detection.foreign import cell
 from detection.inference import Prediction
-from detection.ops.masks import mask_areas, rle_to_patch
 from detection.visualize import draw
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")

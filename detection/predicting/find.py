@@ -13,10 +13,10 @@ from torch import Tensor
 from detection.data.collate import canvas_of, collate
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
+from detection.fast.pasting import encode_masks, rounded_frames
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
 from detection.ops.nms import nms
-from detection.ops.pasting import encode_masks, rounded_frames
 from detection.structures import Batch, Sample
 
 
@@ -111,7 +111,8 @@ def find_in_views(
     ]
     if len(views) == 1:
         return views[0]
-    return [merge(seen, model.box_head.nms_threshold, model.box_head.detections) for seen in zip(*views, strict=True)]
+    config = model.box_head.config
+    return [merge(seen, config.nms_threshold, config.detections) for seen in zip(*views, strict=True)]
 
 
 def merge(views: Sequence[Found], threshold: float, most: int) -> Found:
@@ -141,6 +142,6 @@ def encoded(model: FasterRCNN, found: Found, height: int, width: int) -> list[di
     """Masks as COCO RLE of the image; None without a mask head."""
     if found.masks is None:
         return None
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames
     frames = rounded_frames(found.boxes, found.masks.shape[-1]) if rounded else found.boxes
     return encode_masks(found.masks, frames, height, width)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
 from detection.evaluation.coco import CocoEvaluator
+from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference import load_model
-from detection.models.folding import folded
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
 from detection.predicting.find import Found, encoded, find_in_views
@@ -45,16 +46,15 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     model = load_model(options.what[0], options.trust_code)
     if options.size:
         model.test_size = tuple(options.size)
-    if options.soft_nms is not None:
-        model.box_head.soft_sigma = options.soft_nms
-    if options.refine is not None:
-        model.box_head.refinements = options.refine
+    given = {"soft_sigma": options.soft_nms, "refinements": options.refine}
+    changes = {name: value for name, value in given.items() if value is not None}
+    model.box_head.config = replace(model.box_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
     annotations = load_annotations(options.annotations, need_masks=has_masks)
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
     types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.rounded_frames
+    rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames
     evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
     model = model.to(device)
     look = _look(model, options)

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from backbones import BackboneConfig, build
+from backbones import BackboneConfig, build, fast
 from backbones.resnet import VARIANTS, ResNet
 
 PUBLISHED = {
@@ -59,12 +59,14 @@ def test_torchvisions_weights_give_torchvisions_features(name):
     for norm in ("batch", "frozen"):
         ours = ResNet(VARIANTS[name], norm=norm, num_classes=1000).eval()
         ours.load_state_dict(theirs.state_dict())
-        with torch.no_grad():
-            found = [*ours(x), ours.classify(x)]
-        for mine, exact in zip(found, expected, strict=True):
-            # Of float32, whose own rounding makes up to 1e-6 of torchvision's.
-            error = (mine - exact).square().mean().sqrt()
-            assert error < 3e-6 * exact.std()
+        for form in (fast.revert, fast.convert):
+            form(ours)
+            with torch.no_grad():
+                found = [*ours(x), ours.classify(x)]
+            for mine, exact in zip(found, expected, strict=True):
+                # Of float32, whose own rounding makes up to 1e-6 of torchvision's.
+                error = (mine - exact).square().mean().sqrt()
+                assert error < 3e-6 * exact.std()
 
 
 def test_training_mode_agrees_too_and_counts_the_same_statistics():
@@ -121,7 +123,7 @@ def plainly(block, x):
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_working_in_place_changes_no_bit(norm):
     torch.manual_seed(0)
-    for block in ResNet(VARIANTS["resnet50"], norm=norm, width=16).train().layer1:
+    for block in fast.convert(ResNet(VARIANTS["resnet50"], norm=norm, width=16)).train().layer1:
         x = torch.randn(2, block.conv1.in_channels, 12, 12, requires_grad=True)
         results = [forward(x) for forward in (block, lambda x, block=block: plainly(block, x))]
         assert torch.equal(*results)

@@ -13,9 +13,9 @@ from detection import checkpoint as module
 from detection.checkpoint import load_model, load_weights, read_checkpoint, save_model, write_checkpoint
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.models.rpn import RPNConfig
 from detection.structures import Categories
 

@@ -29,8 +29,8 @@ def test_fit_goes_without_saying(given, expected):
 def checkpoint(tmp_path):
     from backbones import BackboneConfig
     from detection.checkpoint import save_model
+    from detection.models.build import build_detector
     from detection.models.fpn import FPNConfig
-    from detection.models.rcnn import build_detector
 
     configs = {"backbone": BackboneConfig("resnet10"), "fpn": FPNConfig(channels=8)}
     save_model(build_detector(2, **configs), tmp_path / "a.ckpt")

@@ -8,9 +8,9 @@ from backbones import BackboneConfig
 from detection import load_model, predict, save_model
 from detection.inference import predict_batch
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.structures import Categories
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detection import fast
 from detection.data.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
-from detection.models.rcnn import FasterRCNN, mask_rcnn
+from detection.models.build import mask_rcnn
+from detection.models.rcnn import FasterRCNN
 from detection.shapes import write_shapes
 from detection.structures import Batch
 
@@ -96,9 +99,11 @@ def work(rank: int, world: int, port: int, folder: str, count: int, backbone: st
     torch.manual_seed(0)
     annotations = load_annotations(Path(folder) / "annotations" / "instances_train.json", need_masks=True)
     data = CocoDataset(annotations, Path(folder) / "train", [Resize(side, 2 * side)], masks=True)
-    detector = mask_rcnn(backbone, num_classes=5)
+    detector = fast.convert(mask_rcnn(backbone, num_classes=5))
     batch = collate([data[rank + i] for i in range(2 // world)])
-    detector.box_head.score_threshold = 0.0  # an untrained detector would find nothing to gather
+    detector.box_head.config = replace(
+        detector.box_head.config, score_threshold=0.0
+    )  # an untrained detector would find nothing to gather
     model = Loss(detector.to(memory_format=torch.channels_last))
     parallel = DistributedDataParallel(model) if world > 1 else model
     steps(parallel, batch, 3, True)

@@ -9,12 +9,12 @@ from detection.convert.export import save_safetensors
 from detection.inference import load_model
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.models.rpn import RPNConfig
 from detection.structures import IGNORE, Batch, Categories, Targets
-from tests.matrix import NAMES
+from tests.support.matrix import NAMES
 
 QUICK = ("resnet10", "timm/convnextv2_atto", "timm/vit_tiny_patch16_224")
 EXPORTED = ("resnet10", "mobilenet_v3_small", "swin_t", "vit_b_16", "timm/convnextv2_atto", "timm/vit_tiny_patch16_224")

@@ -3,15 +3,18 @@
 import pytest
 import torch
 
-from backbones import BackboneConfig, kernels
+from backbones import BackboneConfig
+from backbones.fast import switch
+from detection import fast
 from detection.benchmark.contestants import move
 from detection.data.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.engine.transfer import SideStream
-from detection.models import rpn
-from detection.models.rcnn import mask_rcnn
+from detection.fast import nms as fast_nms
+from detection.fast.rcnn import compile_model
+from detection.models.build import mask_rcnn
 from detection.shapes import write_shapes
 from detection.structures import Batch
 
@@ -36,13 +39,13 @@ def exact(monkeypatch):
 
 def detector(norm):
     torch.manual_seed(0)
-    model = mask_rcnn(BackboneConfig("resnet18", norm=norm), num_classes=5)
+    model = fast.convert(mask_rcnn(BackboneConfig("resnet18", norm=norm), num_classes=5))
     return model.cuda().to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("chosen", [None, "0"], ids=["kernels", "PyTorch's operations"])
-def test_a_steady_step_waits_for_nothing_or_in_the_nms_alone(batches, monkeypatch, chosen):
-    monkeypatch.setattr(kernels, "chosen", chosen)
+@pytest.mark.parametrize("words", [(), ("no-triton",)], ids=["kernels", "PyTorch's operations"])
+def test_a_steady_step_waits_for_nothing_or_in_the_nms_alone(batches, monkeypatch, words):
+    monkeypatch.setattr(switch, "words", lambda: frozenset(words))
     model = detector("frozen")
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, fused=True)
 
@@ -56,7 +59,7 @@ def test_a_steady_step_waits_for_nothing_or_in_the_nms_alone(batches, monkeypatc
     for _ in range(3):
         step()
 
-    inner = rpn.nms
+    inner = fast_nms._nms_by_rounds
 
     def free(*arguments):
         torch.cuda.set_sync_debug_mode("default")
@@ -65,8 +68,8 @@ def test_a_steady_step_waits_for_nothing_or_in_the_nms_alone(batches, monkeypatc
         finally:
             torch.cuda.set_sync_debug_mode("error")
 
-    if chosen == "0":
-        monkeypatch.setattr(rpn, "nms", free)
+    if words:
+        monkeypatch.setattr(fast_nms, "_nms_by_rounds", free)
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
@@ -77,8 +80,8 @@ def test_a_steady_step_waits_for_nothing_or_in_the_nms_alone(batches, monkeypatc
 @pytest.mark.parametrize("norm", ["frozen", "group"])
 def test_kernels_give_the_losses_and_gradients_of_pytorchs_operations(batches, exact, monkeypatch, norm):
     model, found = detector(norm), []
-    for chosen in (None, "0"):
-        monkeypatch.setattr(kernels, "chosen", chosen)
+    for words in ((), ("no-triton",)):
+        monkeypatch.setattr(switch, "words", lambda words=words: frozenset(words))
         model.zero_grad()
         losses = model.losses(batches[1], generator=torch.Generator("cuda").manual_seed(0))
         torch.stack(list(losses.values())).sum().backward()
@@ -93,8 +96,8 @@ def test_kernels_give_the_losses_and_gradients_of_pytorchs_operations(batches, e
 
 def test_kernels_find_what_pytorchs_operations_find(batches, exact, monkeypatch):
     model, found = detector("frozen").eval(), []
-    for chosen in (None, "0"):
-        monkeypatch.setattr(kernels, "chosen", chosen)
+    for words in ((), ("no-triton",)):
+        monkeypatch.setattr(switch, "words", lambda words=words: frozenset(words))
         with torch.inference_mode():
             found.append(model(batches[1].images, batches[1].sizes))
     assert (found[0].labels >= 0).any()
@@ -106,15 +109,16 @@ def test_kernels_find_what_pytorchs_operations_find(batches, exact, monkeypatch)
 def test_replayed_graphs_compute_what_is_launched_anew(batches, exact):
     # What follows is chaotic, as an NMS is: a last bit may change which objects are sampled.
     models = [detector("group"), detector("group")]
-    models[0].compile_dense(graphs=True)
+    compile_model(models[0], graphs=True)
     for turn in range(6):  # the first of each shape warms up, the second is recorded
         batch, found = batches[turn % 2], []
         for model in models:
             model.zero_grad()
-            levels, logits, _ = model.dense(batch.images, batch.sizes)
-            (levels.vectors * levels.vectors.detach().cos()).sum().backward()
+            features = model.features(batch.images, batch.sizes)
+            vectors, logits = features.levels.vectors, features.rpn_outputs[0]
+            (vectors * vectors.detach().cos()).sum().backward()
             gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-            found.append([levels.vectors.detach().clone(), *(x.clone() for x in logits), *gradients])
+            found.append([vectors.detach().clone(), *(x.clone() for x in logits), *gradients])
         for one, other in zip(*found, strict=True):
             assert (one - other).norm() <= 5e-3 * other.norm() + 1e-6, turn
 

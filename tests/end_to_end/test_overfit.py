@@ -11,9 +11,9 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.models.rpn import RPNConfig
 from detection.shapes import write_shapes
 

@@ -17,8 +17,8 @@ from torchvision.models.resnet import Bottleneck
 
 from detection.convert import from_torchvision, torchvision_config
 from detection.models import box_head, mask_head, rpn
-from detection.models.rcnn import FasterRCNN, build_detector
-from detection.ops.levels import as_levels
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN
 from detection.structures import IGNORE, Batch, Detections, Targets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,9 +117,7 @@ def test_proposals_agree(mask_pair):
             inputs, _ = theirs.transform([image])
             expected = theirs.rpn(inputs, theirs.backbone(inputs.tensors))[0][0]
             padded, sizes = canvas(image)
-            levels = as_levels(ours.features(padded, sizes))
-            anchors = ours._anchors(padded, levels)
-            found = ours.rpn.propose(*ours.rpn(levels.maps), anchors, sizes)
+            found = ours.rpn.propose(ours.features(padded, sizes), tuple(padded.shape[-2:]), sizes)
             real = found.boxes[0][found.logits[0] > -torch.inf]
             # Two scores that differ by rounding alone may change places, and with them who suppresses whom.
             nearest = (real[:, None] - expected).abs().amax(dim=2).amin(dim=0)

@@ -10,7 +10,7 @@ from detection.benchmark import memory
 from detection.benchmark.command import advice, main
 from detection.benchmark.memory import CROWDED, crowded
 from detection.benchmark.parts import THROUGH_WORKER
-from detection.models.clock import BEGINS
+from detection.engine.clock import BEGINS
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from backbones.fused import conv_sum_relu
+from backbones.fast.fused import conv_sum_relu
 from detection.benchmark.rest import Replaced
 
 

@@ -11,8 +11,8 @@ from detection.convert.average import average
 from detection.convert.pretrained import load_pretrained
 from detection.inference import load_model
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.models.rcnn import build_detector
 from detection.structures import Categories
 from tools.export import main
 

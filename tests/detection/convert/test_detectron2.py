@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.resnet import Bottleneck
+from backbones.resnet import VARIANTS, Bottleneck
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.pretrained import _detectron2, load_pretrained
 from detection.data.transforms import Resize
 from detection.models.anchors import Anchors
-from detection.models.rcnn import build_detector
+from detection.models.build import build_detector
 from detection.models.roi_linear import as_linear
 from detection.ops.boxes import decode
 
@@ -65,7 +65,7 @@ def test_msra_backbones_subtract_a_mean_and_stride_early(detectron2_state):
     zoo = _detectron2("x", detectron2_state("50"), rgb=False).config.backbone
     assert zoo.mean == (123.675, 116.28, 103.53)  # red, green, blue
     assert zoo.std == (1, 1, 1)
-    block = Bottleneck(256, 128, stride=2, stride_in_1x1=zoo.stride_in_1x1)
+    block = Bottleneck(256, 128, VARIANTS["resnet50"], stride=2, stride_in_1x1=zoo.stride_in_1x1)
     assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
     resnext = _detectron2("x", detectron2_state("X101"), rgb=False).config.backbone
     assert resnext.std == (58.395, 57.12, 57.375)
@@ -82,7 +82,7 @@ def test_roi_align_takes_as_many_samples_as_the_box_is_large(detectron2_state):
 def test_anchors_stand_at_multiples_of_the_stride(detectron2_state):
     config = _detectron2("x", detectron2_state(), rgb=False).config.rpn.anchors
     grids = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
-    level = Anchors((4, 8, 16, 32, 64), **vars(config))((64, 64), grids, torch.device("cpu")).boxes
+    level = Anchors((4, 8, 16, 32, 64), config)((64, 64), grids, torch.device("cpu")).boxes
     # Ratio 1/2 is height over width: width 32 * sqrt(2), height 32 / sqrt(2), unrounded, around (0, 0); then ratio 1.
     w, h = 16 * math.sqrt(2), 16 / math.sqrt(2)
     assert level[0].tolist() == pytest.approx([-w, -h, w, h], rel=1e-6)

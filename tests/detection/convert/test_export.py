@@ -8,7 +8,7 @@ import pytest
 from backbones import BackboneConfig
 from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
-from detection.models.rcnn import build_detector
+from detection.models.build import build_detector
 
 CONFIGS = {"backbone": BackboneConfig("resnet18")}
 

@@ -10,7 +10,7 @@ import torch
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.pretrained import _mmdetection, load_pretrained
 from detection.data.transforms import Resize
-from detection.models.rcnn import build_detector
+from detection.models.build import build_detector
 from detection.models.roi_linear import as_linear
 from detection.ops.boxes import decode
 

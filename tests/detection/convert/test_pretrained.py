@@ -14,9 +14,9 @@ from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import coco_categories, initialise, load_pretrained
 from detection.inference import load_model
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.structures import Categories
 
 CONFIGS = {

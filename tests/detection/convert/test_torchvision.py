@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from detection.convert import from_torchvision, to_torchvision, torchvision_config
-from detection.models.rcnn import build_detector
+from detection.models.build import build_detector
 from detection.models.roi_linear import as_linear
 
 KINDS = [

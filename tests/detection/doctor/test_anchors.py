@@ -28,7 +28,7 @@ def objects(number: int, canvas: tuple[int, int], seed: int = 0) -> np.ndarray:
 def test_the_nearest_centre_has_the_best_anchor_of_all(config, canvas):
     boxes = objects(60, canvas)
     grids = [(-(-canvas[0] // s), -(-canvas[1] // s)) for s in STRIDES]
-    every = Anchors(STRIDES, config.sizes, config.ratios)(canvas, grids, torch.device("cpu")).boxes
+    every = Anchors(STRIDES, config)(canvas, grids, torch.device("cpu")).boxes
     expected = iou(torch.from_numpy(boxes).float(), every).amax(dim=1)
     found = best_overlap(boxes, np.tile(canvas, (60, 1)), STRIDES, config)
     assert found == pytest.approx(expected.numpy(), abs=1e-4)
@@ -44,7 +44,7 @@ def test_suggested_anchors_fit_small_and_long_objects_better():
     after = best_overlap(boxes, sizes, STRIDES, config).mean()
     assert after > before + 0.2
     assert len(config.sizes) == 5
-    Anchors(STRIDES, config.sizes, config.ratios)  # is a config that can be built
+    Anchors(STRIDES, config)  # is a config that can be built
 
 
 def test_the_table_counts_each_object_once():

@@ -3,8 +3,8 @@ import torch
 
 from backbones import BackboneConfig
 from detection.doctor.memory import HEADS, training_bytes
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.models.rcnn import build_detector
 
 
 @pytest.mark.parametrize("adam", [False, True])

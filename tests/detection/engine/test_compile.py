@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from detection.cli import main
-from detection.engine import datamodule
-from detection.models.rcnn import FasterRCNN
+from detection.engine import datamodule, module
+from detection.fast.rcnn import compile_model
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ def graphs(monkeypatch):
         found.append([tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor) and x.dtype == torch.uint8])
         return graph.forward
 
-    inner = FasterRCNN.compile_dense
-    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model, **_: inner(model, backend))
+    monkeypatch.setattr(module, "compile_model", lambda model, **_: compile_model(model, backend))
     torch._dynamo.reset()
     yield found
     torch._dynamo.reset()
@@ -68,7 +67,7 @@ def test_graphs_and_gradients_summed_over_batches_do_not_go_together(run, capsys
 
 def test_with_graphs_training_images_have_few_sizes_too(run, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(FasterRCNN, "compile_dense", lambda model, **options: asked.append(options))
+    monkeypatch.setattr(module, "compile_model", lambda model, **options: asked.append(options))
     options = ("--model.compile", "graphs", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
     assert run("fit", *options, "--run.folder", "out") == 0
     assert asked == [{"graphs": True}]

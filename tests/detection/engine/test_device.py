@@ -11,9 +11,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from detection.engine import command
 from detection.engine.module import DetectionModule
-from tests.pretended_device import PretendedDevice
+from tests.support.pretended_device import PretendedDevice
 
-ONCE = {"detection/models/anchors.py", "detection/ops/levels.py"}
+ONCE = {"detection/models/anchors.py", "detection/fast/levels.py"}
 """Where numbers are brought to the device at the first sight of a shape."""
 NMS = "detection/ops/nms.py"
 HOOKS = ("on_train_batch_start", "on_train_epoch_end")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from backbones import cpu
+from backbones.fast import cpu
 from detection.engine.errors import InputError
 from detection.engine.precision import best_precision, for_cpu, precision_of
 

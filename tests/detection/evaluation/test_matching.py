@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detection.coco.rle import mask_areas
 from detection.evaluation.engines import STATISTICS, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import read_results
-from detection.ops.masks import mask_areas
 
 pytest.importorskip("hotcoco")
 

@@ -1,51 +1,18 @@
-"""A tiny detector and batches for it."""
+"""A tiny detector, in its plain form and in its faster one, and batches for it."""
 
 import pytest
-import torch
 
-from backbones import BackboneConfig
-from detection.models.anchors import AnchorConfig
-from detection.models.box_head import BoxHeadConfig
-from detection.models.fpn import FPNConfig
-from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
-from detection.models.rpn import RPNConfig
-from detection.structures import IGNORE, Batch, Targets
+from detection import fast
+from tests.support import detectors
+
+
+@pytest.fixture(params=["plain", "fast"])
+def tiny(request):
+    """A Mask R-CNN of three classes that a test may change."""
+    model = detectors.make_tiny()
+    return fast.convert(model) if request.param == "fast" else model
 
 
 @pytest.fixture
-def tiny():
-    """A Mask R-CNN of three classes that a test may change."""
-    torch.manual_seed(0)
-    return build_detector(
-        3,
-        BackboneConfig("resnet18", norm="group"),
-        FPNConfig(channels=16),
-        RPNConfig(AnchorConfig(sizes=(8, 16, 32, 64, 128)), proposals_train=60, proposals_test=40, samples=64),
-        BoxHeadConfig(hidden=32, samples=32, score_threshold=0.0, detections=10),
-        MaskHeadConfig(convs=1, channels=16),
-    )
-
-
-def make_batch(objects: list[list[tuple[list[float], int, bool]]], canvas=(96, 128), sizes=None, seed=0) -> Batch:
-    """A batch of noise with objects (box, label, crowd) per image."""
-    count, room = len(objects), 16
-    sizes = torch.tensor(sizes or [canvas] * count)
-    images = torch.randint(
-        0, 255, (count, 3, *canvas), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
-    for image, (height, width) in zip(images, sizes.tolist(), strict=True):
-        image[:, height:] = 0
-        image[:, :, width:] = 0
-    boxes, labels = torch.zeros(count, room, 4), torch.full((count, room), IGNORE)
-    crowd, masks = torch.zeros(count, room, dtype=torch.bool), torch.zeros(count, room, 112, 112, dtype=torch.uint8)
-    for i, image_objects in enumerate(objects):
-        for j, (box, label, is_crowd) in enumerate(image_objects):
-            boxes[i, j], labels[i, j], crowd[i, j] = torch.tensor(box), label, is_crowd
-            masks[i, j] = 1
-    return Batch(images, sizes, sizes, torch.arange(count), Targets(boxes, labels, crowd, masks))
-
-
-@pytest.fixture(name="make_batch")
-def _make_batch():
-    return make_batch
+def make_batch():
+    return detectors.make_batch

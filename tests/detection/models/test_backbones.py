@@ -6,9 +6,9 @@ import torch
 from backbones import BackboneConfig
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.models.rpn import RPNConfig
 
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from backbones import BackboneConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.necks import build_neck
-from detection.models.rcnn import FasterRCNN, build_detector
+from detection.models.rcnn import FasterRCNN
 from detection.models.rpn import RPNConfig
 
 BY_HAND = {

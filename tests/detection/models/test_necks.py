@@ -36,7 +36,7 @@ def test_the_finest_stage_reaches_the_coarsest_level(kind):
 
 def test_without_its_way_up_pafpn_is_fpn():
     torch.manual_seed(0)
-    fpn, pafpn = FPN((8, 16), (4, 8), 12), PAFPN((8, 16), (4, 8), 12)
+    fpn, pafpn = FPN((8, 16), (4, 8), FPNConfig(channels=12)), PAFPN((8, 16), (4, 8), FPNConfig(channels=12))
     pafpn.load_state_dict(fpn.state_dict(), strict=False)
     torch.nn.init.zeros_(pafpn.down[0][0].weight)
     torch.nn.init.dirac_(pafpn.fuse[0][0].weight)

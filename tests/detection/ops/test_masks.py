@@ -9,19 +9,11 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
-from detection.ops.masks import (
-    UNKNOWN,
-    Patch,
-    bitmap_to_patch,
-    crop_masks,
-    mask_areas,
-    rle_to_bitmap,
-    rle_to_patch,
-    run_lengths,
-    sound_counts,
-)
-from detection.ops.pasting import paste_masks
-from tests.detection.ops.test_pasting import smooth_masks
+from detection.coco.patches import Patch, bitmap_to_patch, rle_to_patch
+from detection.coco.rle import mask_areas, rle_to_bitmap, run_lengths, sound_counts
+from detection.fast.pasting import paste_masks
+from detection.ops.masks import UNKNOWN, crop_masks
+from tests.detection.fast.test_pasting import smooth_masks
 from tests.detection.ops.test_polygons import frame_from_bitmap
 
 

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detection.ops import nms as nms_module
+from detection.fast import nms as fast
+from detection.ops import selection
 from detection.ops.boxes import iou
-from detection.ops.nms import nms, select_detections, soft_nms
+from detection.ops.nms import nms
+from detection.ops.selection import select_detections, soft_nms
 from detection.structures import IGNORE
 
 
@@ -32,17 +34,17 @@ def nms_slowly(boxes: Tensor, threshold: float) -> list[int]:
     return kept
 
 
-@pytest.fixture(params=["loop", "threads", "rounds"])
+@pytest.fixture(params=["plain", "threads", "rounds"])
 def nms_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Forces one of the ways in which :func:`nms` works."""
-    if request.param == "threads":
-        monkeypatch.setattr(nms_module, "LONG", 1)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    if request.param == "rounds":
-        monkeypatch.setattr(nms_module, "PAIRS", 2 * 30 * 30)  # two lists at a time
-        monkeypatch.setattr(nms_module, "ROUNDS", 2)
-        monkeypatch.setattr(nms_module, "_nms_on_cpu", lambda b, s, v, t: nms_module._nms_by_rounds(b, v, t))
-    return request.param
+    """Force one of the ways in which :func:`nms` works."""
+    monkeypatch.setattr(fast, "LONG", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(fast, "PAIRS", 2 * 30 * 30)  # two lists at a time
+    monkeypatch.setattr(fast, "ROUNDS", 2)
+    way = {"plain": nms._init_fn, "threads": fast.nms_by_threads, "rounds": fast.nms_on_gpu}[request.param]
+    monkeypatch.setitem(globals(), "nms", way)
+    monkeypatch.setattr(selection, "nms", way)
+    return str(request.param)
 
 
 THRESHOLDS = [0.0, 0.3, 0.5, 0.7, 1.0]

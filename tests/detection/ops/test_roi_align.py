@@ -1,7 +1,8 @@
 """RoIAlign against torchvision, forward and backward, and against worked numbers."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops.poolers import LevelMapper
 
-from detection.ops.roi_align import assign_levels, roi_align
+from detection.fast import roi_align as fast
+from detection.fast.levels import as_levels
+from detection.ops import roi_align as plain
+from detection.ops.roi_align import assign_levels
 
 HEIGHT, WIDTH, STRIDES = 128, 192, (4, 8, 16, 32)
+
+
+def fast_roi_align(features: Sequence[Tensor], *arguments: Any, **options: Any) -> Tensor:
+    return fast.roi_align(as_levels(features), *arguments, **options)
+
+
+WAYS = {"plain": plain.roi_align, "fast": fast_roi_align}
+roi_align: Callable[..., Tensor]
+
+
+@pytest.fixture(params=WAYS, autouse=True, scope="module")
+def _way(request: pytest.FixtureRequest) -> None:
+    """Run every test with both forms of the operation."""
+    global roi_align
+    roi_align = WAYS[request.param]
 
 
 def pyramid(seed: int = 0, channels: int = 3, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -169,7 +188,7 @@ def test_bfloat16_gradient_is_summed_in_float32() -> None:
     """The same box 2,000 times: a bfloat16 sum would stick once one part is below its last bit."""
     feature = torch.zeros(1, 1, 8, 8, dtype=torch.bfloat16, requires_grad=True)
     boxes = torch.tensor([0.0, 0, 32, 32]).expand(1, 2000, 4)
-    roi_align([feature], [4], boxes, 8, sampling_ratio=1).sum().backward()
+    fast_roi_align([feature], [4], boxes, 8, sampling_ratio=1).sum().backward()
     assert feature.grad is not None
     torch.testing.assert_close(feature.grad.float(), torch.full((1, 1, 8, 8), 2000.0), rtol=0.004, atol=0)
 

@@ -18,9 +18,9 @@ from detection.checkpoint import save_model
 from detection.evaluation.results import read_results, with_boxes
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import build_detector
 from detection.models.rpn import RPNConfig
 from detection.report.command import main
 from detection.report.run import matching_labels

@@ -7,8 +7,8 @@ from backbones import BackboneConfig
 from detection.data.annotations import load_annotations
 from detection.evaluation.coco import CocoEvaluator
 from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.models.rcnn import build_detector
 from detection.predicting.find import find
 from detection.report.run import detect, detect_looking
 from detection.shapes import write_shapes

@@ -1,0 +1,29 @@
+"""Other norms in a network that is made already."""
+
+from torch import nn
+
+from backbones.norms import FrozenBatchNorm2d, make_norm
+
+
+def set_norm_eps(module: nn.Module, eps: float) -> None:
+    """Let every batch norm in a module add ``eps`` to the variance."""
+    for norm in module.modules():
+        if isinstance(norm, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
+            norm.eps = eps
+
+
+def replace_norms(module: nn.Module, norm: str) -> nn.Module:
+    """The same network with every batch norm replaced by another norm; statistics and scales are carried over.
+
+    Group norms carry over scales and shifts alone, as they have no statistics.
+    """
+    if isinstance(module, nn.BatchNorm2d):
+        if norm == "batch":
+            return module
+        new = make_norm(norm, module.num_features)
+        new.eps = module.eps  # type: ignore[assignment]
+        new.load_state_dict({k: v for k, v in module.state_dict().items() if k in new.state_dict()})
+        return new
+    for name, child in module.named_children():
+        setattr(module, name, replace_norms(child, norm))
+    return module

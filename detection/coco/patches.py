@@ -1,0 +1,69 @@
+"""Masks without their empty surroundings."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detection.coco.rle import run_lengths
+
+
+class Patch(NamedTuple):
+    """A mask within the smallest box of whole pixels around it."""
+
+    top: int
+    left: int
+    pixels: np.ndarray
+    """(h, w) bool; (0, 0) of an empty mask."""
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that the patch covers."""
+        height, width = self.pixels.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """(height, width) bool: what a window of the image shows of the mask."""
+        shown = np.zeros((height, width), dtype=bool)
+        rows, columns = self.place
+        rows = slice(max(rows.start, top), min(rows.stop, top + height))
+        columns = slice(max(columns.start, left), min(columns.stop, left + width))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            there = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+            own = (
+                slice(rows.start - self.top, rows.stop - self.top),
+                slice(columns.start - self.left, columns.stop - self.left),
+            )
+            shown[there] = self.pixels[own]
+        return shown
+
+
+def rle_to_patch(rle: Mapping[str, Any]) -> Patch:
+    """Decode a COCO RLE without its empty surroundings; memory and time grow with the mask, not with the image.
+
+    Raises:
+        ValueError: the runs do not add up to the image, as in :func:`run_lengths`.
+    """
+    ends, height = run_lengths(rle).cumsum(), int(rle["size"][0])
+    starts, stops = ends[0 : len(ends) - 1 : 2], ends[1::2]  # of the runs of ones
+    starts, stops = starts[stops > starts], stops[stops > starts]
+    if not len(starts):
+        return Patch(0, 0, np.zeros((0, 0), dtype=bool))
+    columns, rows, last = starts // height, starts % height, (stops - 1) % height
+    left, right = int(columns[0]), int((stops[-1] - 1) // height)
+    over_columns = ((stops - 1) // height > columns).any()
+    top, bottom = (0, height - 1) if over_columns else (int(rows.min()), int(last.max()))
+    first = (columns - left) * (bottom - top + 1) + rows - top
+    bounds = np.stack([first, first + stops - starts], axis=1).ravel()
+    bounds = np.concatenate([[0], bounds, [(right - left + 1) * (bottom - top + 1)]])
+    ones = np.repeat(np.arange(len(bounds) - 1) % 2 == 1, np.diff(bounds))
+    return Patch(top, left, ones.reshape(right - left + 1, -1).T)
+
+
+def bitmap_to_patch(mask: np.ndarray) -> Patch:
+    """An (H, W) bool mask without its empty surroundings."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return Patch(0, 0, np.zeros((0, 0), dtype=bool))
+    top, left = int(rows[0]), int(columns[0])
+    return Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1])

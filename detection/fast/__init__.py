@@ -1,0 +1,66 @@
+"""Faster forms of the plain detectors: the same numbers up to rounding, from the same parameters.
+
+:func:`convert` is the one door, :func:`revert` the way back; see :mod:`backbones.fast`.
+
+Example:
+    >>> from detection import fast, mask_rcnn
+    >>> model = fast.convert(mask_rcnn("resnet18", num_classes=3))
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import nn
+
+import backbones.fast
+from detection.fast.box_head import FastBoxHead, FastConvStack, FastRoILinear
+from detection.fast.fpn import FastFPN, FastPAFPN
+from detection.fast.mask_head import FastMaskHead
+from detection.fast.nms import nms_by_threads, nms_on_gpu
+from detection.fast.rcnn import FastFasterRCNN, FastMaskRCNN
+from detection.fast.rpn import FastRPN
+from detection.models.box_head import BoxHead, ConvStack, RoILinear
+from detection.models.fpn import FPN
+from detection.models.mask_head import MaskHead
+from detection.models.necks import PAFPN
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.rpn import RPN
+from detection.ops.nms import nms
+
+FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
+    **backbones.fast.FASTER,
+    FPN: FastFPN,
+    PAFPN: FastPAFPN,
+    RPN: FastRPN,
+    BoxHead: FastBoxHead,
+    ConvStack: FastConvStack,
+    RoILinear: FastRoILinear,
+    MaskHead: FastMaskHead,
+    FasterRCNN: FastFasterRCNN,
+    MaskRCNN: FastMaskRCNN,
+}
+"""The faster class of each plain one."""
+
+M = TypeVar("M", bound=nn.Module)
+
+if not backbones.fast.switch.is_off():
+    nms.register_kernel("cpu", nms_by_threads)
+    nms.register_kernel("cuda", nms_on_gpu)
+
+
+def convert(model: M) -> M:
+    """Give the parts of a detector their faster forms, in place, and return it.
+
+    Parameters, their names, hooks and state dicts stay. It does nothing with ``RCNN_FAST=0`` in the environment.
+    """
+    return backbones.fast.convert(model, FASTER)
+
+
+def revert(model: M) -> M:
+    """Undo :func:`convert`, in place, and return the detector."""
+    return backbones.fast.revert(model, FASTER)
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the plain class of a module, whatever form it has."""
+    return {fast: plain for plain, fast in FASTER.items()}.get(type(module), type(module))

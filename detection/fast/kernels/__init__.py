@@ -1,0 +1,1 @@
+"""Kernels for GPUs; :mod:`backbones.fast.kernels` says when they are used."""

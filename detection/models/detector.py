@@ -1,0 +1,88 @@
+"""What every detector is: a backbone, a feature pyramid over it, and what is known of its images and classes.
+
+B images, C channels, H x W canvas.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones import Backbone
+from detection.models.fpn import FPN
+from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod
+
+
+class Detector(nn.Module):
+    """A network that finds objects in images.
+
+    Training and inference are two methods, :meth:`losses` and :meth:`forward`. Both accept a pyramid that was computed
+    before, so that validation has losses and detections for the price of one pass through the backbone.
+    """
+
+    stride = 32
+    """Height and width of the canvas must be multiples of this."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: Backbone, fpn: FPN) -> None:
+        super().__init__()
+        self.backbone, self.fpn = backbone, fpn
+        self.categories: Categories | None = None  # names and original ids, known once there is a data set
+        self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
+        self.resize: ResizeMethod = "opencv"  # and how
+        self.depth: Depth = 8  # bits per channel of the images it learned from
+        self.configs: dict[str, Any] | None = None  # the configs it was built from, which checkpoints hold
+        for name, values in (("pixel_mean", backbone.mean), ("pixel_std", backbone.std)):
+            numbers = torch.tensor(values, dtype=torch.get_default_dtype())  # they may be given as integers
+            self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
+
+    def losses(
+        self, batch: Batch, features: list[Tensor] | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return scalar losses by name; training minimises their sum.
+
+        Args:
+            batch: with targets.
+            features: from :meth:`features`; computed if None.
+            generator: draws the samples; PyTorch's global generator if None.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, sizes: Tensor, features: list[Tensor] | None = None) -> Detections:
+        """Return detections in canvas pixels; arguments as for :meth:`features` and :meth:`losses`."""
+        raise NotImplementedError
+
+    def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
+        """Return the feature pyramid of images.
+
+        Args:
+            images: (B, C, H, W) in 0..255, uint8 or float, or uint16 in 0..65535; RGB if C is 3.
+            sizes: (B, 2) height, width of each image on the canvas.
+
+        Returns:
+            P2..P6, (B, channels, H / stride, W / stride), finest first.
+        """
+        return self.fpn(self.backbone(self.normalise(images, sizes)))  # type: ignore[no-any-return]
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Return images minus mean over standard deviation; zero on the canvas beyond an image.
+
+        Raises:
+            ValueError: images of another shape than this model takes.
+        """
+        self.check_shape(images)
+        height, width = images.shape[-2:]
+        x = images.to(self.pixel_mean.dtype)
+        if images.dtype == torch.uint16:
+            x = x / 257  # 65535 is white, as 255 is
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
+        columns = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)
+        inside = rows[:, None, :, None] & columns[:, None, None]  # (B, 1, H, W)
+        return (x - self.pixel_mean) / self.pixel_std * inside
+
+    def check_shape(self, images: Tensor) -> None:
+        """Raise a ValueError for images of another shape than this model takes."""
+        if images.ndim != 4 or images.shape[1] != len(self.pixel_mean):
+            raise ValueError(f"images are {tuple(images.shape)}; this model takes (B, {len(self.pixel_mean)}, H, W)")

@@ -1,1 +1,0 @@
-"""Kernels for GPUs; :mod:`backbones.kernels` says when they are used."""

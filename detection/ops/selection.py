@@ -1,0 +1,109 @@
+"""Detections from scored boxes: NMS within each class, then the best of an image.
+
+B images   N boxes   K classes.  Boxes: XYXY.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detection.ops.boxes import iou
+from detection.ops.nms import can_survive, nms
+from detection.structures import IGNORE
+
+
+@torch.library.custom_op("rcnn::select_detections", mutates_args=())
+def select_detections(
+    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int, soft_sigma: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the best ``num`` boxes of each image after NMS within each class.
+
+    Args:
+        boxes: (B, N, K, 4), or (B, N, 1, 4) where all classes share a box.
+        scores: (B, N, K). Every one above ``score_threshold`` takes part; none that is not finite or whose box is not.
+        soft_sigma: above 0, :func:`soft_nms` instead of NMS; what falls below ``score_threshold`` is dropped.
+
+    Returns:
+        boxes: (B, num, 4) by falling score (of equal ones the first); zero on padding.
+        scores: (B, num); zero on padding.
+        labels: (B, num) int64; IGNORE on padding.
+        index: (B, num) int64 into N; zero on padding.
+    """
+    batch, _, classes = scores.shape
+    image, index, label = (scores > score_threshold).nonzero(as_tuple=True)
+    score = scores[image, index, label]
+    box = boxes[image, index, label if boxes.shape[2] > 1 else 0]  # (candidates, 4)
+    order = score.argsort(descending=True, stable=True)
+    order = order[(image * classes + label)[order].argsort(stable=True)]  # by image, class, falling score
+    image, index, label, score, box = (x[order] for x in (image, index, label, score, box))
+
+    _, lengths = (image * classes + label).unique_consecutive(return_counts=True)
+    row, column = _places(lengths, len(image))
+    shape = (len(lengths), int(F.pad(lengths, (0, 1)).amax()))
+    lists = box.new_zeros((*shape, 4)).index_put((row, column), box)
+    list_scores = score.new_full(shape, -torch.inf).index_put((row, column), score)
+    if soft_sigma > 0:
+        score = soft_nms(lists, list_scores, soft_sigma, num)[row, column]
+        keep = score > score_threshold
+    else:
+        keep = nms(lists, list_scores, iou_threshold)[row, column]
+    kept = keep.nonzero()[:, 0]  # once for all, as the host waits for each
+    image, index, label, score, box = (x[kept] for x in (image, index, label, score, box))
+
+    # Back to the order of the candidates first: it decides between equal scores.
+    order = (index * classes + label).argsort(stable=True)
+    order = order[score[order].argsort(descending=True, stable=True)]
+    order = order[image[order].argsort(stable=True)]
+    number = (image == torch.arange(batch, device=image.device)[:, None]).sum(dim=1)
+    row, column = _places(number, len(image))
+    best = (column < num).nonzero()[:, 0]
+    order, row, column = (x[best] for x in (order, row, column))
+    return (
+        box.new_zeros((batch, num, 4)).index_put((row, column), box[order]),
+        score.new_zeros((batch, num)).index_put((row, column), score[order]),
+        label.new_full((batch, num), IGNORE).index_put((row, column), label[order]),
+        index.new_zeros((batch, num)).index_put((row, column), index[order]),
+    )
+
+
+@select_detections.register_fake
+def _(
+    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int, soft_sigma: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch = len(scores)
+    whole = scores.new_empty((batch, num), dtype=torch.int64)
+    return boxes.new_empty((batch, num, 4)), scores.new_empty((batch, num)), whole, whole.clone()
+
+
+def soft_nms(boxes: Tensor, scores: Tensor, sigma: float, rounds: int) -> Tensor:
+    """Return scores after soft suppression (Bodla et al. 2017, section 3, the Gaussian).
+
+    Going down each list, the best box that is left keeps its score, and the score of every other one is multiplied by
+    exp(-IoU^2 / sigma).
+
+    Args:
+        boxes: (L, N, 4).
+        scores: (L, N); -inf on padding.
+        sigma: how soft: the larger, the less is lost.
+        rounds: take at most this many boxes of each list.
+
+    Returns:
+        (L, N) scores; -inf for those that were not taken, were padding, or are not finite.
+    """
+    valid = can_survive(boxes, scores)
+    left = scores.masked_fill(~valid, -torch.inf)
+    boxes = boxes.masked_fill(~valid[..., None], 0)
+    final = torch.full_like(left, -torch.inf)
+    for _ in range(min(rounds, left.shape[1])):
+        best, place = left.max(dim=1, keepdim=True)  # (L, 1)
+        final = final.scatter(1, place, torch.where(best > -torch.inf, best, final.gather(1, place)))
+        overlap = iou(boxes.gather(1, place[..., None].expand(-1, -1, 4)), boxes).squeeze(1)  # (L, N)
+        left = (left * torch.exp(-overlap.square() / sigma)).scatter(1, place, -torch.inf)
+    return final
+
+
+def _places(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each entry, when ``total`` entries fill rows of the given lengths one after the other."""
+    starts = lengths.cumsum(0) - lengths
+    row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
+    return row, torch.arange(total, device=lengths.device) - starts[row]
