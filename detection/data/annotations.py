@@ -7,20 +7,32 @@ n images   m objects of all images, ordered by image
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detection.data.checks import check_boxes, check_categories, check_crowd, check_images, collect_objects, corners
-from detection.data.coco_file import read_coco
+from detection.data.checks import (
+    check_boxes,
+    check_categories,
+    check_crowd,
+    check_form,
+    check_images,
+    collect_objects,
+    corners,
+)
+from detection.data.coco_file import identity, read_coco
 from detection.data.image import MAX_PIXELS
+from detection.data.meaning import FIELDS, IGNORED, count_fields
 from detection.data.report import Report
 from detection.data.segmentation import SegmentationBuilder, Segmentations
+from detection.data.twins import exact_twins, near_twins
 from detection.foreign import shown
 from detection.home import with_home
 from detection.structures import Categories, Segmentation
+
+TWICE = "objects that are annotated twice, with the same class, box and mask (kept: each is learned and scored twice)"
 
 
 class Annotations:
@@ -31,7 +43,9 @@ class Annotations:
         categories: the classes.
         image_ids: (n,) int64.
         sizes: (n, 2) int64 height, width.
-        report: what was mended or dropped, and the ids.
+        object_ids: (m,) int64, the file's id of each annotation; -1 where that is no number.
+        report: what was repaired or dropped, and the ids.
+        annotated: whether the file has annotations at all; False for one of images alone.
     """
 
     def __init__(
@@ -45,28 +59,35 @@ class Annotations:
         xywh: np.ndarray,
         object_labels: np.ndarray,
         object_crowd: np.ndarray,
+        object_ids: np.ndarray,
         area: np.ndarray,
         segmentations: Segmentations,
         report: Report,
+        annotated: bool = True,
     ) -> None:
-        self.path, self.categories, self.report = path, categories, report
+        self.path, self.categories, self.report, self.annotated = path, categories, report, annotated
         self.image_ids, self.sizes, self._names = image_ids, sizes, names
         self._starts, self._xywh = starts, xywh
         self._labels, self._crowd, self._area = object_labels, object_crowd, area
-        self._segmentations = segmentations
+        self.object_ids, self._segmentations = object_ids, segmentations
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     @property
     def num_objects(self) -> int:
-        """Objects of all images."""
+        """Objects of all images, crowds included."""
         return len(self._labels)
 
     @property
+    def num_crowds(self) -> int:
+        """Crowds of all images: neither learned nor scored."""
+        return int(self._crowd.sum())
+
+    @property
     def has_masks(self) -> bool:
-        """Whether an object has a segmentation."""
-        return self._segmentations.any
+        """Whether an object that is no crowd has a segmentation."""
+        return bool((self._segmentations.known & ~self._crowd).any())
 
     def file_name(self, i: int) -> str:
         """Where the ``i``-th image is, below the image folder."""
@@ -90,9 +111,28 @@ class Annotations:
         """Polygons or RLE of the ``j``-th object of the ``i``-th image; None if it has none."""
         return self._segmentations[int(self._starts[i]) + j]
 
-    def counts(self) -> np.ndarray:
-        """(n,) objects per image."""
-        return np.diff(self._starts)
+    def counts(self, crowd: bool | None = None) -> np.ndarray:
+        """(n,) objects per image: with ``crowd`` True crowds alone, with False all others."""
+        return np.bincount(self._owners[self._of(crowd)], minlength=len(self))
+
+    def crowds(self) -> np.ndarray:
+        """(m,) bool: which objects are crowds."""
+        return self._crowd
+
+    def class_counts(self, crowd: bool | None = None) -> np.ndarray:
+        """(K,) objects per class: with ``crowd`` True crowds alone, with False all others."""
+        return np.bincount(self._labels[self._of(crowd)], minlength=len(self.categories))
+
+    def near_twins(self) -> list[tuple[int, int]]:
+        """Ids of objects of one image and class that have nearly the same box, but are not the same annotation."""
+        exact = set(self.exact_twins())
+        boxes = corners(self._xywh)
+        pairs = (pair for pair in near_twins(self._owners, self._labels, boxes) if pair[1] not in exact)
+        return [(int(self.object_ids[first]), int(self.object_ids[second])) for first, second in pairs]
+
+    def exact_twins(self) -> list[int]:
+        """Numbers of the objects that an earlier one equals in all but the id."""
+        return exact_twins(self._owners, self._labels, self._crowd, self._xywh, self._segmentations.__getitem__)
 
     def to_coco(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """The checked ground truth as a COCO file's content: annotation ids from 1, original image and category ids.
@@ -126,6 +166,14 @@ class Annotations:
         categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
         return {"images": images, "annotations": objects, "categories": categories}
 
+    @property
+    def _owners(self) -> np.ndarray:
+        """(m,) the image of each object."""
+        return np.repeat(np.arange(len(self)), np.diff(self._starts))
+
+    def _of(self, crowd: bool | None) -> slice | np.ndarray:
+        return slice(None) if crowd is None else self._crowd == crowd
+
     def _objects(self, i: int) -> slice:
         return slice(int(self._starts[i]), int(self._starts[i + 1]))
 
@@ -143,30 +191,42 @@ class Names:
         return self._buffer[start : int(self._ends[i])].tobytes().decode()
 
 
-def load_annotations(path: str | Path, need_masks: bool = False, max_pixels: int = MAX_PIXELS) -> Annotations:
+def load_annotations(
+    path: str | Path,
+    need_masks: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    known: Callable[[], Categories] | None = None,
+) -> Annotations:
     """Read and check a COCO annotation file.
 
-    What can be mended without a guess is mended or dropped, counted in ``report`` with its ids; what cannot is an
+    What can be repaired without a guess is repaired or dropped, counted in ``report`` with its ids; what cannot is an
     error. Images without objects are kept.
 
     Args:
         need_masks: for a detector with masks: objects without one are counted.
-        max_pixels: images that claim more are refused.
+        max_pixels: images that claim more are rejected.
+        known: for prediction, which needs images alone: the file may have no annotations, and no categories, which
+            this then gives.
 
     Raises:
         ValueError: with the file, the id, and what to do.
     """
     path = Path(with_home(path))
-    content = read_coco(path)
-    report = Report(path)
-    categories, label_of = check_categories(content["categories"], report)
+    content = read_coco(path, optional=() if known is None else ("annotations", "categories"))
+    report, annotated = Report(path), "annotations" in content
+    if known is not None and "categories" not in content:
+        categories = known()
+        label_of: dict[int | str, int] = {one: label for label, one in enumerate(categories.ids)}
+    else:
+        categories, label_of = check_categories(content["categories"], report)
     image_ids, sizes, names, number_of = check_images(content["images"], report, max_pixels)
-    objects = collect_objects(content["annotations"], number_of, label_of, report)
+    objects = collect_objects(content.get("annotations", []), number_of, label_of, report)
     xywh, usable = check_boxes(objects, sizes, report)
+    check_form(objects, xywh, sizes, report)
     counts = np.zeros(len(image_ids) + 1, dtype=np.int64)
     builder = SegmentationBuilder(report, need_masks)
     sides: list[list[int]] = sizes.tolist()
-    labels, crowd, areas = array("i"), array("b"), array("d")
+    labels, crowd, areas, ids = array("i"), array("b"), array("d"), array("q")
     content.clear()  # from here on, each entry is freed when it is packed
     for k, (i, label, entry) in enumerate(objects):
         objects[k] = None  # type: ignore[call-overload]
@@ -177,9 +237,11 @@ def load_annotations(path: str | Path, need_masks: bool = False, max_pixels: int
         counts[i + 1] += 1
         labels.append(label)
         crowd.append(check_crowd(entry, report))
+        count_fields(entry, height, width, report)
+        ids.append(_number(entry.get("id")))
         areas.append(xywh[k, 2] * xywh[k, 3] if area is None else area)
     xywh = xywh[usable]
-    return Annotations(
+    annotations = Annotations(
         path,
         categories,
         image_ids,
@@ -189,10 +251,22 @@ def load_annotations(path: str | Path, need_masks: bool = False, max_pixels: int
         xywh,
         np.array(labels, dtype=np.int32),
         np.array(crowd, dtype=bool),
+        np.array(ids, dtype=np.int64),
         np.array(areas, dtype=np.float64),
         builder.build(xywh),
         report,
+        annotated,
     )
+    for k in annotations.exact_twins():
+        report.warn(TWICE, builder.ids[k])
+    report.totals |= dict.fromkeys((TWICE, IGNORED, *FIELDS.values()), len(usable))
+    return annotations
+
+
+def _number(value: object) -> int:
+    """An annotation's id as an int64; -1 for what is none."""
+    number = identity(value)
+    return number if isinstance(number, int) and abs(number) < 2**63 else -1
 
 
 def check_same_categories(first: Annotations, second: Annotations) -> None:

@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from detection.data.box_forms import likely_form
 from detection.data.coco_file import identity
 from detection.data.image import MAX_PIXELS
+from detection.data.meaning import IGNORED, is_ignored
 from detection.data.report import Report
 from detection.data.segmentation import FARTHEST, SegmentationBuilder
-from detection.structures import Categories
+from detection.structures import Categories, flag
 
 MIN_SIDE = 0.1
 """Objects whose box, cut at the image, has a shorter side (in pixels) are dropped: nothing could find them."""
+
+OVER = "boxes that reach over their image (cut)"
+
+LOOKED_AT = 1000
+"""Masks that the form of the boxes is compared with, evenly spread over the file."""
 
 Entry = dict[str, Any]
 
@@ -137,8 +144,8 @@ def check_boxes(
                 box = [0.0, 0.0, 0.0, 0.0]
         if type(box) is not list or len(box) != 4 or not all(_is_number(value) for value in box):
             raise ValueError(
-                f"{report.path}: annotation {entry.get('id')} has bbox {ascii(box)[:60]}; it must be four numbers: "
-                "left, top, width, height"
+                f"{report.path}: annotation {entry.get('id')} has bbox {ascii(box)[:60]}{_other_form(box)}; it must be "
+                "four numbers: left, top, width, height"
             )
         rows.append(box)
     xywh = np.array(rows, dtype=np.float64).reshape(-1, 4)
@@ -163,27 +170,57 @@ def check_boxes(
         ("boxes without area (dropped)", flat),
         ("boxes outside their image (dropped)", outside),
         (f"boxes with a side under {MIN_SIDE} pixels (dropped)", small),
-        ("boxes that reach over their image (cut)", partly),
+        (OVER, partly),
     ]:
+        report.totals[kind] = len(objects)
         for k in rows_of_kind.nonzero()[0].tolist():
             report.warn(kind, objects[k][2].get("id"))
     return xywh, finite & ~flat & ~outside & ~small
 
 
+def check_form(objects: list[tuple[int, int, Entry]], xywh: np.ndarray, sizes: np.ndarray, report: Report) -> None:
+    """Report the form that the boxes are likely in, if it is not COCO's.
+
+    Args:
+        xywh: (m, 4) from :func:`check_boxes`.
+    """
+    masks, areas = np.full((len(objects), 4), np.nan), np.full(len(objects), np.nan)
+    for k in range(0, len(objects), max(1, len(objects) // LOOKED_AT)):
+        masks[k] = _mask_corners(objects[k][2], sizes[objects[k][0]], report)
+    for k, (_, _, entry) in enumerate(objects):
+        if not entry.get("segmentation") and _is_number(entry.get("area")):
+            areas[k] = entry["area"]
+    numbers = np.array([i for i, _, _ in objects], dtype=np.int64)
+    hint = likely_form(xywh, sizes[numbers][:, ::-1].astype(np.float64), masks, areas)
+    if hint is not None:
+        report.hints.append(hint)
+
+
+def _mask_corners(entry: Entry, size: np.ndarray, report: Report) -> np.ndarray | float:
+    """(4,) left, top, right, bottom of a mask; NaN without a usable one."""
+    try:
+        box = SegmentationBuilder.box(report.path, entry, *size.tolist())
+    except ValueError:
+        return np.nan  # reported where it is read, if its box is used
+    return np.nan if box is None else corners(np.array([box]))[0]
+
+
 def check_crowd(entry: Entry, report: Report) -> bool:
-    """Whether an annotation is a crowd.
+    """Whether an annotation is a crowd, by ``iscrowd`` or by ``ignore``.
 
     Raises:
         ValueError: ``iscrowd`` is neither 0 nor 1.
     """
-    crowd = entry.get("iscrowd")
+    given = entry.get("iscrowd")
+    crowd = False if given is None else flag(given)
     if crowd is None:
-        return False
-    if not isinstance(crowd, int | float) or crowd not in (0, 1):
         raise ValueError(
-            f"{report.path}: annotation {entry.get('id')} has iscrowd {ascii(crowd)[:40]}; it must be 0 or 1"
+            f"{report.path}: annotation {entry.get('id')} has iscrowd {ascii(given)[:40]}; it must be 0 or 1"
         )
-    return bool(crowd)
+    if is_ignored(entry, report) and not crowd:
+        report.warn(IGNORED, entry.get("id"))
+        return True
+    return crowd
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:
@@ -215,6 +252,12 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _other_form(box: object) -> str:
+    """What a bbox that is not four numbers may be."""
+    count = len(box) if isinstance(box, list) else 0
+    return {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}.get(count, "")
 
 
 def _is_number(value: object) -> bool:

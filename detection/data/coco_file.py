@@ -5,6 +5,7 @@ soon as they are read, and the garbage collector does not search a million dicts
 """
 
 from array import array
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from detection.foreign import shown
 LISTS = ("images", "annotations", "categories")
 
 
-def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
+def read_coco(path: str | Path, optional: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
     """The lists ``images``, ``annotations`` and ``categories``, each of dicts.
 
     Polygons of numbers are ``array("d")``, others are as the file has them.
+
+    Args:
+        optional: names of lists that may be absent, as in COCO's ``image_info_test-dev2017.json``.
 
     Raises:
         ValueError: no file, not JSON, a key twice in one entry, or not in COCO's form; with the place.
@@ -32,12 +36,21 @@ def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
             f"{'list' if isinstance(content, list) else type(content).__name__}; wrap or convert it"
         )
     for key in LISTS:
+        if content.get(key) is None and key in optional:
+            content.pop(key, None)
+            continue
         if not isinstance(content.get(key), list):
-            raise ValueError(f"{path}: has no list {key!r}; a COCO file has images, annotations and categories")
+            raise ValueError(f"{path}: has no list {key!r}; {_remedy(content, key)}")
         for k, entry in enumerate(content[key]):
             if type(entry) is not dict:
                 raise ValueError(f"{path}: {key}[{k}] is {shown(entry)!r}, not an object; remove or correct it")
     return content
+
+
+def _remedy(content: dict[str, Any], key: str) -> str:
+    if key == "annotations" and content.get(key) is None and isinstance(content.get("images"), list):
+        return "a file of images alone has nothing to learn from or to score against: only predict takes it"
+    return "a COCO file has images, annotations and categories"
 
 
 def identity(value: object) -> int | str | None:

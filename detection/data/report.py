@@ -1,17 +1,43 @@
-"""What was found wrong in an annotation file and mended: how often, and where."""
+"""What was found wrong in an annotation file and repaired: how often, and where."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from detection.foreign import printable, shown
 
+WIDESPREAD = 0.1
+"""A kind that touches a larger share than this is never harmless."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What is likely wrong with a file as a whole."""
+
+    text: str
+    grave: bool = False
+    """It touches more than a tenth of the objects."""
+    unusable: bool = False
+    """Nothing can be learned from the file, or scored against it."""
+
 
 class Report:
-    """Counts by kind, with the first ids of each."""
+    """Counts by kind, with the first ids of each.
+
+    Attributes:
+        counts: how often each kind was found.
+        ids: the first ids of each kind.
+        totals: how many there are of what a kind counts, where that is known.
+        quiet: kinds that only the doctor reports, as they change nothing.
+        hints: what is likely wrong with the file as a whole.
+    """
 
     def __init__(self, path: Path, examples: int = 10) -> None:
         self.path = path
         self.counts: dict[str, int] = {}
         self.ids: dict[str, list[object]] = {}
+        self.totals: dict[str, int] = {}
+        self.quiet: set[str] = set()
+        self.hints: list[Hint] = []
         self._examples = examples
 
     def warn(self, kind: str, identity: object) -> None:
@@ -20,12 +46,29 @@ class Report:
         if self.counts[kind] <= self._examples:
             self.ids.setdefault(kind, []).append(identity)
 
+    def note(self, kind: str, identity: object) -> None:
+        """Count one more of a kind that changes nothing."""
+        self.quiet.add(kind)
+        self.warn(kind, identity)
+
+    def widespread(self, kind: str) -> bool:
+        """Whether a kind touches more than a tenth of all that there are."""
+        return self.counts[kind] > WIDESPREAD * self.totals.get(kind, self.counts[kind] * 100)
+
+    def line(self, kind: str) -> str:
+        """The count and the kind, with its share where that is large."""
+        count = self.counts[kind]
+        share = f", {count / self.totals[kind]:.0%} of {self.totals[kind]}" if self.widespread(kind) else ""
+        return f"{count} {kind}{share}"
+
     def __bool__(self) -> bool:
-        return bool(self.counts)
+        return bool(self.counts.keys() - self.quiet or self.hints)
 
     def __str__(self) -> str:
         lines = [f"{self.path}:"]
         for kind, count in self.counts.items():
-            ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if count > self._examples else "")
-            lines.append(f"  {count} {kind}: {ids}")
+            if kind not in self.quiet:
+                ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if count > self._examples else "")
+                lines.append(f"  {self.line(kind)}: {ids}")
+        lines += [f"  warning: {hint.text}" for hint in self.hints]
         return printable("\n".join(lines))

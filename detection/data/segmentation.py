@@ -41,9 +41,9 @@ class Segmentations:
         self._rle_ends, self._rle, self._sizes = rle_ends, rle, sizes
 
     @property
-    def any(self) -> bool:
-        """Whether an object has one."""
-        return bool(self._parts[-1] or self._rle_ends[-1])
+    def known(self) -> np.ndarray:
+        """(m,) bool: which objects have one."""
+        return (np.diff(self._parts) > 0) | (np.diff(self._rle_ends) > 0)
 
     def __getitem__(self, k: int) -> Segmentation:
         first, last = self._parts[k], self._parts[k + 1]
@@ -64,7 +64,7 @@ class SegmentationBuilder:
         self._report, self._need_masks = report, need_masks
         self._parts, self._points, self._coordinates = array("q", [0]), array("q", [0]), array("d")
         self._rle_ends, self._rle, self._sizes = array("q", [0]), bytearray(), array("q")
-        self._ids: list[object] = []
+        self.ids: list[object] = []
 
     def add(self, entry: dict[str, Any], height: int, width: int, area: object) -> float | None:
         """Take the segmentation of an annotation.
@@ -84,7 +84,7 @@ class SegmentationBuilder:
             self._rle += rle["counts"]
         self._rle_ends.append(len(self._rle))
         self._sizes.extend((height, width))
-        self._ids.append(entry.get("id"))
+        self.ids.append(entry.get("id"))
         if not polygons and rle is None and self._need_masks:
             self._report.warn("objects without a mask (the mask head does not learn from them)", entry.get("id"))
         if type(area) in (int, float) and 0 < area < 1e300:  # type: ignore[operator]  # an int may not fit a float
@@ -102,9 +102,9 @@ class SegmentationBuilder:
         parts, points = np.array(self._parts), np.array(self._points)
         coordinates = np.frombuffer(self._coordinates, dtype=np.float64)
         for k in _far_from_box(parts, points, coordinates, xywh):
-            self._report.warn("polygons far outside their box (kept; the box is what counts)", self._ids[k])
+            self._report.warn("polygons far outside their box (kept; the box is what counts)", self.ids[k])
         for k in _on_a_line(parts, points, coordinates):
-            self._report.warn("polygons whose points lie on one line (kept, as a line)", self._ids[k])
+            self._report.warn("polygons whose points lie on one line (kept, as a line)", self.ids[k])
         return Segmentations(
             parts,
             points,

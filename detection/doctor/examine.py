@@ -13,8 +13,8 @@ import torch
 from detection.data.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
 from detection.data.image import images_behind, orientation, read_bytes, read_image
-from detection.data.names import FOUND
 from detection.doctor.anchors import best_overlap, recall_table, suggest
+from detection.doctor.contents import contents, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
 from detection.engine.checks import frozen_at_random, is_own
@@ -26,9 +26,6 @@ from detection.foreign import shown
 from detection.models.anchors import AnchorConfig
 from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
-
-HARMLESS = ("boxes that reach over their image (cut)", "annotation ids that occur twice (numbered anew)", *FOUND)
-"""Mended without any loss."""
 
 
 def examine(
@@ -50,7 +47,7 @@ def examine(
         except (InputError, OSError, ValueError) as error:
             diagnosis.add("error", split, str(error))
     for split, dataset in opened.items():
-        _annotations(diagnosis, split, dataset.annotations)
+        contents(diagnosis, split, dataset.annotations)
         _turned(diagnosis, split, dataset)
         _behind(diagnosis, split, dataset)
         if decode:
@@ -58,10 +55,11 @@ def examine(
     if len(opened) == 2:
         _between(diagnosis, opened)
     _start(diagnosis, module)
-    _classes(diagnosis, {split: dataset.annotations for split, dataset in opened.items()})
-    if "train" in opened and opened["train"].annotations.num_objects:
-        _objects(diagnosis, module, data, opened["train"].annotations)
-        _memory(diagnosis, module, data, opened["train"].annotations)
+    objects_by_class(diagnosis, {split: dataset.annotations for split, dataset in opened.items()})
+    if "train" in opened and (annotations := opened["train"].annotations).num_objects:
+        if annotations.num_objects > annotations.num_crowds:
+            _objects(diagnosis, module, data, annotations)
+        _memory(diagnosis, module, data, annotations)
     return diagnosis, opened
 
 
@@ -88,23 +86,6 @@ def resized(annotations: Annotations, short_side: int, long_side: int) -> tuple[
     sizes = annotations.sizes.astype(np.float64)
     factor = np.minimum(short_side / sizes.min(axis=1), long_side / sizes.max(axis=1))
     return np.concatenate(boxes) * factor[owner, None], (sizes * factor[:, None]).round()[owner], owner
-
-
-def _annotations(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
-    for kind, count in annotations.report.counts.items():
-        severity: Any = "info" if kind in HARMLESS else "warning"
-        diagnosis.add(severity, split, f"{count} {kind}", "see the file", annotations.report.ids[kind], count)
-    counts = annotations.counts()
-    without = np.flatnonzero(counts == 0)
-    if len(without):
-        ids = annotations.image_ids[without].tolist()
-        diagnosis.add(
-            "info", split, f"{len(without)} images without objects, kept as background", "", ids, len(without)
-        )
-    if not annotations.num_objects:
-        diagnosis.add("error", split, "no usable object", "annotate some")
-    elif split == "train":
-        diagnosis.suspicious["most objects"] = np.argsort(-counts)[:4].tolist()
 
 
 def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
@@ -200,37 +181,12 @@ def _digests(dataset: CocoDataset) -> Iterator[tuple[int, str]]:
             continue  # told elsewhere
 
 
-def _classes(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
-    if not splits:
-        return
-    names = next(iter(splits.values())).categories.names
-    counts = {
-        split: np.bincount(
-            np.concatenate([a.labels(i) for i in range(len(a))]) if len(a) else np.zeros(0, int), minlength=len(names)
-        )
-        for split, a in splits.items()
-    }
-    first = next(iter(counts.values()))
-    order: list[int] = np.argsort(-first, kind="stable").tolist()
-    title = "Objects by class"
-    if len(order) > 30:
-        title, order = f"{title} (the 15 most and the 15 least of {len(order)})", order[:15] + order[-15:]
-    rows = [(names[k], *(int(count[k]) for count in counts.values())) for k in order]
-    diagnosis.tables.append(Table(title, ("class", *counts), rows))
-    for split, count in counts.items():
-        empty = [name for name, number in zip(names, count, strict=True) if number == 0]
-        if empty:
-            what = "nothing teaches them" if split == "train" else "their AP is not measured"
-            diagnosis.add("warning", split, f"{len(empty)} classes without objects: {', '.join(map(shown, empty[:5]))}"
-                          + (", ..." if len(empty) > 5 else ""), what, (), len(empty))  # fmt: skip
-
-
 def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
     boxes, sizes, owner = resized(annotations, *data.test_size)
     extent = boxes[:, 2:] - boxes[:, :2]
     sides = np.sqrt(extent.prod(axis=1))
     quantiles = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
-    per_image = annotations.counts()
+    per_image = annotations.counts(crowd=False)
     rows = [
         ("side in pixels, after resizing", *np.quantile(sides, quantiles).tolist()),
         ("height over width", *np.quantile(extent[:, 1] / extent[:, 0], quantiles).tolist()),

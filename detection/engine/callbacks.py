@@ -225,7 +225,8 @@ class RunRecord(Callback):
                     "annotations": str(annotations.path),
                     "sha256": checksum(annotations.path),
                     "images": len(annotations),
-                    "objects": annotations.num_objects,
+                    "objects": annotations.num_objects - annotations.num_crowds,
+                    "crowds": annotations.num_crowds,
                 }
                 for split, annotations in data.annotations.items()
             },

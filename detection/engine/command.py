@@ -246,6 +246,7 @@ class Command(LightningCLI):
         return kept or chosen.precision
 
     def _run_subcommand(self, subcommand: str) -> None:
+        self.datamodule.detector = self.config[subcommand].get("ckpt_path") or self._weights[0]
         try:
             try:
                 super()._run_subcommand(subcommand)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from detection.convert.pretrained import load_pretrained
 from detection.data.annotations import Annotations, check_same_categories, load_annotations
 from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset, Reading, Together
 from detection.data.image import MAX_PIXELS
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
@@ -121,6 +123,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         self.reading = Reading(max_pixels, allow_outside_root, bad_images, channels, depth)
         self.resize_on_device = resize_on_device
         self.annotations: dict[str, Annotations] = {}
+        self.detector: str | None = None  # a checkpoint or a name, whose classes count where a file to predict has none
         self._resume: dict[str, int] | None = None
         self._loaded_epoch: int | None = None
         self._datasets: dict[str, CocoDataset] = {}
@@ -196,12 +199,12 @@ class CocoDataModule(Restoring, LightningDataModule):
         with user_input():
             for name in needed[stage]:
                 if name not in self.annotations:
-                    self.annotations[name] = self._read(name)
+                    self.annotations[name] = self._read(name, self._detector_classes if stage == "predict" else None)
             first, *others = self.annotations.values()
             for other in others:
                 check_same_categories(first, other)
-            if stage == "fit" and not self.annotations["train"].num_objects:
-                raise ValueError(f"{self.annotations['train'].path}: has no usable object to learn from; annotate some")
+            if stage == "fit":
+                check_learnable(self.annotations["train"])
             if stage == "fit" and self.masks and not self.annotations["train"].has_masks:
                 raise ValueError(
                     f"{self.annotations['train'].path}: has no mask to learn from; without masks it is a Faster R-CNN: "
@@ -313,23 +316,25 @@ class CocoDataModule(Restoring, LightningDataModule):
             raise InputError(f"data.{name} is not set; give its images and annotations, as data.val has them")
         return split
 
-    def _read(self, name: str) -> Annotations:
+    def _detector_classes(self) -> Categories:
+        """Those of the detector that predicts, for a file that lists none."""
+        found = load_pretrained(self.detector).categories if self.detector else None
+        if found is None:
+            path = self.root / self._settings(self._predicted).annotations
+            raise ValueError(f"{path}: has no list 'categories', and the detector names no classes; add the list")
+        return found
+
+    def _read(self, name: str, known: Callable[[], Categories] | None = None) -> Annotations:
         split, trainer = self._settings(name), self.trainer
         path, folder = self.root / with_home(split.annotations), self.root / with_home(split.images)
         if not path.is_file():
             raise FileNotFoundError(f"no annotations {path}; set data.root or data.{name}.annotations")
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of images {folder}; set data.root or data.{name}.images")
-        annotations = load_annotations(path, need_masks=self.masks, max_pixels=self.reading.max_pixels)
+        annotations = load_annotations(path, self.masks, self.reading.max_pixels, known)
         check_images(CocoDataset(annotations, folder, reading=self.reading), self._allowed_bad(name))
         if trainer is not None and trainer.is_global_zero:
-            classes = len(annotations.categories)
-            print(f"{name}: {len(annotations)} images, {annotations.num_objects} objects, {classes} classes, {path}")
-            without = int((annotations.counts() == 0).sum())
-            if without:
-                print(f"{name}: {without} images without objects are kept, as examples of background")
-            if annotations.report:
-                print(annotations.report)
+            print("\n".join(described(name, annotations)))
         return annotations
 
     def _next_epoch(self) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from detection.coco.rle import run_lengths
 from detection.documents import read_json
+from detection.structures import flag
 
 IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
 """What is kept of an image; the last two are LVIS's."""
@@ -23,7 +24,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
 
     Annotations are renumbered from 1 (id 0 counts as "not matched" in pycocotools, and of two equal ids one is
     lost); ``iscrowd``, ``area`` and ``bbox`` that are missing or null are filled in; annotations of images that are not
-    listed are left out with a warning, and so are, with ``masks``, those without a segmentation.
+    listed are left out with a warning, and so are, with ``masks``, those without a segmentation. An annotation with
+    ``ignore`` counts as a crowd, as it does in training; pycocotools does not follow that key.
 
     Raises:
         ValueError: what cannot be repaired, by file and annotation id: double image ids, ids that are no integers,
@@ -36,6 +38,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         ground_truth = read_json(ground_truth, nonfinite=True)
     if not isinstance(ground_truth, Mapping) or not {"images", "categories"} <= ground_truth.keys():
         raise ValueError(f"{source}: expected a COCO dict with images, annotations and categories")
+    if "annotations" not in ground_truth:
+        raise ValueError(f"{source}: has no list 'annotations': a file of images alone has nothing to score against")
     listed, classes, objects = (_entries(ground_truth, key, source) for key in ("images", "categories", "annotations"))
     images = {_id(image, "id", f"{source}: images[{k}]"): image for k, image in enumerate(listed)}
     if len(images) < len(listed):
@@ -71,6 +75,12 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
             raise ValueError(f"{where}: {error}") from None
         clean |= {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
         annotations.append(clean)
+    ignored = sum(flag(a.get("ignore")) is True and not flag(a.get("iscrowd")) for a in objects)
+    if ignored:
+        warnings.warn(f"{source}: {ignored} objects have ignore 1 and count as crowds (as in training)", stacklevel=3)
+    if annotations and all(annotation["iscrowd"] for annotation in annotations):
+        what = f"all {len(annotations)} objects are crowds: nothing can be scored, AP is n/a (-1 in pycocotools)"
+        warnings.warn(f"{source}: {what}; set iscrowd to 0 where an annotation is one object", stacklevel=3)
     if homeless:
         warnings.warn(f"{source}: {homeless} annotations belong to no listed image and are not scored", stacklevel=3)
     if maskless:
@@ -138,11 +148,12 @@ def _clean_annotation(
     area = _floats([area], "area")[0]
     if not np.isfinite(area):
         raise ValueError(f"area is {area}; remove it to have it computed")
-    try:
-        crowd = int(annotation.get("iscrowd") or 0)
-    except (TypeError, ValueError):
-        raise ValueError(f"iscrowd is {annotation['iscrowd']!r}, but must be 0 or 1") from None
-    clean = {"bbox": box, "area": area, "iscrowd": crowd}
+    given = annotation.get("iscrowd")
+    crowd = False if given is None else flag(given)
+    if crowd is None:
+        raise ValueError(f"iscrowd is {str(given)[:50]!r}, but must be 0 or 1")
+    ignored = bool(flag(annotation.get("ignore")))
+    clean = {"bbox": box, "area": area, "iscrowd": int(crowd or ignored)}
     return clean | {"segmentation": segmentation} if masks else clean
 
 

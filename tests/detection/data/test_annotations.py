@@ -6,6 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from detection.data.annotations import load_annotations
+from detection.structures import Categories
 
 
 def test_labels_follow_the_category_ids_and_boxes_are_corners(small):
@@ -149,7 +150,7 @@ def test_sizes_may_be_whole_floats_or_digits(write_dataset, tmp_path):
 
 
 def test_ids_that_occur_twice_or_are_zero_are_numbered_anew(write_dataset, tmp_path):
-    twice = [*square(id=0), *square(id=0)]
+    twice = [*square(id=0), *square(id=0, bbox=[40, 20, 20, 10])]
     annotations = load_annotations(write_dataset(tmp_path, annotations=twice))
     assert [entry["id"] for entry in annotations.to_coco()["annotations"]] == [1, 2]
     assert sum(annotations.report.counts.values()) == 1
@@ -201,6 +202,44 @@ def test_files_that_are_no_coco_files_are_refused(tmp_path, content, message):
         load_annotations(path)
     with pytest.raises(ValueError, match="no such annotation file"):
         load_annotations(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("absent", [["annotations"], ["categories"], ["annotations", "categories"]])
+@pytest.mark.parametrize("null", [False, True])
+def test_a_file_to_predict_may_list_images_alone(small, tmp_path, absent, null):
+    content = json.loads(small.read_text())
+    for key in absent:
+        del content[key]
+        if null:
+            content[key] = None
+    path = tmp_path / "image_info.json"
+    path.write_text(json.dumps(content))
+    known = Categories(("square", "ring"), (3, 7))
+    annotations = load_annotations(path, known=lambda: known)
+    assert len(annotations) == 4
+    assert annotations.categories == known
+    assert annotations.annotated == ("annotations" not in absent)
+    assert annotations.num_objects == (0 if "annotations" in absent else 4)
+    with pytest.raises(ValueError, match=f"has no list {absent[0]!r}"):
+        load_annotations(path)
+
+
+def test_a_file_without_annotations_is_rejected_where_they_are_needed(small, tmp_path):
+    content = json.loads(small.read_text())
+    del content["annotations"]
+    path = tmp_path / "image_info.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="nothing to learn from or to score against: only predict takes it"):
+        load_annotations(path)
+    path.write_text(json.dumps(content | {"images": None}))
+    with pytest.raises(ValueError, match="has no list 'images'"):
+        load_annotations(path, known=lambda: Categories((), ()))
+
+
+@pytest.mark.parametrize("value", [2, -1, "no", [], 0.5])
+def test_an_iscrowd_that_is_neither_0_nor_1_is_rejected(write_dataset, tmp_path, value):
+    with pytest.raises(ValueError, match=r"annotation 9 has iscrowd .*; it must be 0 or 1"):
+        load_annotations(write_dataset(tmp_path, annotations=square(iscrowd=value)))
 
 
 def test_a_byte_order_mark_is_no_obstacle(small, tmp_path):

@@ -109,6 +109,21 @@ def test_test_and_predict_write_results(trained, run, shapes, tmp_path):
     assert "test/bbox/AP" in json.loads((tmp_path / "tested" / "metrics.json").read_text())
 
 
+@pytest.mark.parametrize("absent", [["annotations"], ["annotations", "categories"]])
+def test_a_file_of_images_alone_is_predicted_like_one_with_annotations(trained, run, shapes, tmp_path, capsys, absent):
+    content = json.loads((shapes / "annotations/instances_val.json").read_text())
+    (tmp_path / "info.json").write_text(json.dumps({key: content[key] for key in content if key not in absent}))
+    test = f"{{images: val, annotations: {tmp_path / 'info.json'}}}"
+    checkpoint = ("--ckpt_path", str(trained / "checkpoints" / "last.ckpt"))
+    assert run("predict", *checkpoint, "--run.folder", "whole") == 0
+    assert run("predict", *checkpoint, "--data.test", test, "--run.folder", "alone") == 0
+    for kind in ("bbox", "segm"):
+        whole, alone = ((tmp_path / f / f"results_{kind}.json").read_bytes() for f in ("whole", "alone"))
+        assert whole == alone
+    assert run("test", *checkpoint, "--data.test", test, "--run.folder", "scored") == 2
+    assert "has no list 'annotations'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
 from detection.engine.loading import begin_training_worker, few_canvases_for
 from detection.engine.module import DetectionModule
-from detection.structures import Unresized
+from detection.structures import Categories, Unresized
 
 TRAIN = Split("train", "annotations/instances_train.json")
 VAL = Split("val", "annotations/instances_val.json")
@@ -189,6 +190,59 @@ def test_unusable_annotations_are_told_in_a_line(copy):
     (copy / "annotations/instances_train.json").write_text("{")
     with pytest.raises(InputError, match=r"instances_train.json"):
         make(copy).setup("fit")
+
+
+def test_crowds_alone_are_rejected_like_no_objects(copy):
+    def crowds(content):
+        for entry in content["annotations"]:
+            entry["iscrowd"] = 1
+
+    change(copy / "annotations/instances_train.json", crowds)
+    with pytest.raises(InputError, match=r"no usable object to learn from; all \d+ are crowds; .*set iscrowd to 0"):
+        make(copy).setup("fit")
+    change(copy / "annotations/instances_train.json", lambda c: c["annotations"].clear())
+    with pytest.raises(InputError, match=r"no usable object to learn from; annotate some"):
+        make(copy).setup("fit")
+
+
+def test_a_run_prints_what_is_doubtful_about_its_data(copy, capsys):
+    def doubtful(content):
+        for entry in content["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry |= {"bbox": [x, y, x + w, y + h], "iscrowd": 0}
+        content["annotations"].append(content["annotations"][0] | {"id": 10**6})
+
+    change(copy / "annotations/instances_train.json", doubtful)
+    change(copy / "annotations/instances_val.json", lambda c: [a.update(iscrowd=1) for a in c["annotations"]])
+    make(copy, {"is_global_zero": True}).setup("fit")
+    out = capsys.readouterr().out
+    assert "warning: the boxes look like left, top, right, bottom in pixels" in out
+    assert "1 objects that are annotated twice, with the same class, box and mask" in out
+    assert re.search(r"val: warning: all \d+ objects are crowds: nothing can be scored, AP is n/a", out)
+
+
+@pytest.mark.parametrize("absent", [["annotations"], ["annotations", "categories"]])
+def test_images_alone_can_be_predicted_but_not_scored(copy, absent, monkeypatch):
+    change(copy / "annotations/instances_val.json", lambda c: [c.pop(key) for key in absent])
+    known = Categories(("a", "b"), (4, 9))
+    monkeypatch.setattr("detection.engine.datamodule.load_pretrained", lambda name: SimpleNamespace(categories=known))
+    data = make(copy)
+    data.detector = "a.ckpt"
+    data.setup("predict")
+    assert len(data.predict_dataloader()) == 4
+    assert data.ground_truth("predict")["annotations"] == []
+    assert (data.categories == known) == ("categories" in absent)
+    for stage in ("fit", "validate"):
+        with pytest.raises(
+            InputError, match=r"instances_val.json: has no list 'annotations'; .* only predict takes it"
+        ):
+            make(copy).setup(stage)
+
+
+def test_without_any_classes_there_is_nothing_to_predict(copy):
+    change(copy / "annotations/instances_val.json", lambda c: c.pop("categories"))
+    with pytest.raises(InputError, match=r"has no list 'categories', and the detector names no classes; add the list"):
+        make(copy).setup("predict")
 
 
 def test_no_test_split(shapes):

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -345,3 +347,26 @@ def test_masks_of_results_in_every_form() -> None:
         other = CocoEvaluator(truth({5: [[20, 10, 40, 40]]}), ("segm",))
         other.add_results([result | {"segmentation": {"size": [100, 200], "counts": form}}])
         assert other.results("segm") == [result]
+
+
+@pytest.mark.parametrize("mark", [{"iscrowd": 1}, {"ignore": 1}])
+@pytest.mark.parametrize("mask", ["polygon", "brush"])
+def test_finding_what_is_ignored_is_neither_right_nor_wrong(engine: Engine, mark: dict[str, int], mask: str) -> None:
+    content = truth({1: [[10, 10, 20, 20], [60, 10, 40, 40]]})
+    content["annotations"][1] |= mark
+    if mask == "brush":  # x from 60 to 100 and y from 10 to 50 of 100 x 200, column by column
+        content["annotations"][1]["segmentation"] = {"size": [100, 200], "counts": [6010, *[40, 60] * 39, 40, 10050]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluator = CocoEvaluator(content, engine=engine, image_ids="all")
+    # The crowd is found twice, once in part, with higher scores than the object.
+    boxes = [([60.0, 10, 40, 40], 0.9), ([62.0, 12, 10, 10], 0.8), ([10.0, 10, 20, 20], 0.7)]
+    found = []
+    for (x, y, w, h), score in boxes:
+        outline = coco_mask.merge(coco_mask.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], 100, 200))
+        rle = {**outline, "counts": outline["counts"].decode()}
+        found.append({"image_id": 1, "category_id": 18, "score": score, "bbox": [x, y, w, h], "segmentation": rle})
+    evaluator.add_results(found)
+    numbers = evaluator.evaluate()
+    assert numbers["bbox/AP"] == numbers["segm/AP"] == pytest.approx(1.0)
+    assert evaluator.per_class()[1]["count"] == 1

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,29 @@ def test_left_out_with_a_warning() -> None:
         assert clean_ground_truth(coco(image_id=5), masks=False)["annotations"] == []
 
 
+@pytest.mark.parametrize(("ignore", "crowd"), [(1, 1), (True, 1), ("1", 1), (0, 0), (False, 0), ("partly", 0)])
+def test_what_is_ignored_counts_as_a_crowd_as_in_training(ignore: Any, crowd: int) -> None:
+    truth = coco(ignore=ignore)
+    truth["annotations"].append(truth["annotations"][0] | {"ignore": 0, "id": 2})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clean = clean_ground_truth(truth, masks=False)
+    assert [a["iscrowd"] for a in clean["annotations"]] == [crowd, 0]
+    assert ["1 objects have ignore 1 and count as crowds" in str(one.message) for one in caught] == [True] * crowd
+
+
+def test_crowds_alone_cannot_be_scored() -> None:
+    with pytest.warns(UserWarning, match="all 1 objects are crowds: nothing can be scored, AP is n/a"):
+        clean_ground_truth(coco(iscrowd=1), masks=True)
+
+
+def test_images_alone_have_nothing_to_score_against() -> None:
+    truth = coco()
+    del truth["annotations"]
+    with pytest.raises(ValueError, match="has no list 'annotations': a file of images alone"):
+        clean_ground_truth(truth, masks=False)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -93,6 +117,7 @@ def test_left_out_with_a_warning() -> None:
         ({"category_id": 9.5}, "annotation 1: category_id is 9.5"),
         ({"category_id": None}, "annotation 1: category_id is None"),
         ({"iscrowd": "no"}, "annotation 1: iscrowd is 'no', but must be 0 or 1"),
+        ({"iscrowd": 2}, "annotation 1: iscrowd is '2', but must be 0 or 1"),
         ({"bbox": "wide"}, "annotation 1: bbox is wide, but must be numbers"),
         ({"area": "wide"}, r"annotation 1: area is \['wide'\], but must be numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1: box"),

@@ -226,14 +226,14 @@ def test_what_training_will_drop_or_mend_is_told(tmp_path, capsys):
     main(["voc2coco", str(tmp_path), str(tmp_path / "out" / "coco.json")])
     told = capsys.readouterr().out
     assert f"{tmp_path / 'out' / 'coco.json'}:\n" in told
-    assert "1 boxes without area (dropped): 1\n" in told
+    assert "1 boxes without area (dropped), 50% of 2: 1\n" in told
     assert "1 images named as their XML file, not as <filename> says\n" in told
     assert "1 difficult objects became crowds, which are neither learnt nor scored\n" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["coco.json"]
     image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("0 1.5 1.5 0.2 0.2\n")
     main(["yolo2coco", str(tmp_path), str(tmp_path / "out" / "coco.json"), "--images", str(tmp_path), "--names", "cat"])
-    assert "1 boxes outside their image (dropped): 1\n" in capsys.readouterr().out
+    assert "1 boxes outside their image (dropped), 100% of 1: 1\n" in capsys.readouterr().out
 
 
 def test_what_training_would_refuse_leaves_no_file_and_the_old_one(tmp_path, capsys):

@@ -1,0 +1,142 @@
+"""In which form are the boxes of a file written?  COCO's is left, top, width, height in pixels; others are common.
+
+Each other form is tried on the data: which one puts the boxes inside their images, makes them agree with their masks,
+and gives the areas that the file states?  Nothing is changed: the likely form is named with its numbers.
+
+m boxes
+"""
+
+from itertools import product
+
+import numpy as np
+import torch
+
+from detection.data.report import WIDESPREAD, Hint
+from detection.ops.boxes import iou
+
+LAYOUTS = {
+    "left, top, width, height": (lambda a, b, c, d: (a, b, a + c, b + d)),
+    "left, top, right, bottom": (lambda a, b, c, d: (a, b, c, d)),
+    "centre x, centre y, width, height": (lambda a, b, c, d: (a - c / 2, b - d / 2, a + c / 2, b + d / 2)),
+    "top, left, height, width": (lambda a, b, c, d: (b, a, b + d, a + c)),
+    "top, left, bottom, right": (lambda a, b, c, d: (b, a, d, c)),
+    "left, right, top, bottom": (lambda a, b, c, d: (a, c, b, d)),
+}
+"""From four numbers to left, top, right, bottom."""
+
+UNITS = {"pixels": 0.0, "fractions of the image": 1.0, "percent of the image": 100.0}
+"""What the whole image measures; 0 for pixels."""
+
+COCO = ("left, top, width, height", "pixels")
+
+TESTS = {
+    "inside": "lie inside their image",
+    "masks": "agree with their masks",
+    "areas": "have the stated area",
+}
+
+
+def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas: np.ndarray) -> Hint | None:
+    """The form that explains what COCO's does not; None where COCO's explains the boxes, or none does.
+
+    Args:
+        boxes: (m, 4) as the file has them.
+        limits: (m, 2) width, height of their images.
+        masks: (m, 4) left, top, right, bottom of their masks; NaN where not known.
+        areas: (m,) as the file states them, of objects without a mask; NaN where not known.
+    """
+    if not len(boxes):
+        return None
+    given = _evidence(COCO, boxes, limits, masks, areas)
+    fewest = 1 if _in_the_corner(boxes).any() else 2
+    doubts = {test for test in TESTS if _is_doubtful(given[test], fewest)}
+    if not doubts:
+        return None
+    best: list[tuple[str, str]] = []
+    reason, top = "", 0.0
+    for unit, layout in product(UNITS, LAYOUTS):
+        form = layout, unit
+        found = _evidence(form, boxes, limits, masks, areas)
+        asked = doubts - {"inside"} if unit == "percent of the image" else doubts  # all small boxes are inside
+        explained = [test for test in TESTS if test in asked and _explains(found[test], given[test])]
+        if form == COCO or not explained or not _is_sound(found, given):
+            continue
+        rank = sum(_share(found[test]) for test in TESTS if len(found[test]))
+        if rank > top + 0.02:
+            best, reason, top = [], explained[0], rank
+        if rank > top - 0.02 and unit == (best[0][1] if best else unit):
+            best.append(form)
+    if not best:
+        return None
+    return _described(best, reason, given, boxes, limits, masks, areas)
+
+
+def _evidence(
+    form: tuple[str, str], boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas: np.ndarray
+) -> dict[str, np.ndarray]:
+    """By test, whether each box passes it: those that it can be asked of."""
+    layout, unit = form
+    whole = UNITS[unit]
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        xyxy = np.stack(LAYOUTS[layout](*boxes.T), axis=1)
+        if whole:
+            xyxy = xyxy / whole * np.concatenate([limits, limits], axis=1)
+        extent = xyxy[:, 2:] - xyxy[:, :2]
+        slack = np.maximum(1.0, 0.01 * limits)
+        inside = (
+            (extent > 0).all(axis=1) & (xyxy[:, :2] >= -slack).all(axis=1) & (xyxy[:, 2:] <= limits + slack).all(axis=1)
+        )
+        if not whole:  # all of a box in the first pixel
+            inside &= ~_in_the_corner(boxes)
+        stated = ~np.isnan(areas)
+        measured = extent[stated].prod(axis=1)
+        with_mask = ~np.isnan(masks).any(axis=1)
+        read, drawn = (torch.from_numpy(box[with_mask])[:, None] for box in (xyxy, masks))
+        return {
+            "inside": inside,
+            "masks": iou(read, drawn).flatten().numpy() > 0.8,
+            "areas": np.abs(measured - areas[stated]) <= 0.02 * areas[stated] + 1,
+        }
+
+
+def _in_the_corner(boxes: np.ndarray) -> np.ndarray:
+    return (np.abs(boxes) <= 1).all(axis=1)
+
+
+def _is_doubtful(passed: np.ndarray, fewest: int) -> bool:
+    """Whether a form fails so many boxes that another one is worth a try."""
+    failed = int((~passed).sum())
+    return failed >= fewest and failed > (0.02 if failed >= 3 else 0.5) * len(passed)
+
+
+def _explains(found: np.ndarray, given: np.ndarray) -> bool:
+    """Whether a form passes nearly all boxes, and fails at most a tenth of those that COCO's fails."""
+    failed, before = (~found).sum(), (~given).sum()
+    return bool(failed <= 0.1 * len(found) and failed <= 0.1 * before)
+
+
+def _is_sound(found: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> bool:
+    """Whether a form puts nearly all boxes inside, and agrees with no fewer masks than COCO's."""
+    return _share(found["inside"]) >= 0.95 and _share(found["masks"]) >= _share(given["masks"]) - 0.02
+
+
+def _share(passed: np.ndarray) -> float:
+    return float(passed.mean()) if len(passed) else 0.0
+
+
+def _described(forms: list[tuple[str, str]], reason: str, given: dict[str, np.ndarray], *data: np.ndarray) -> Hint:
+    """In words, with the numbers of every test."""
+    (layout, unit), *others = forms
+    found = _evidence(forms[0], *data)
+    numbers = [
+        f"{int(found[test].sum())} of {len(found[test])} {words} (as COCO's {int(given[test].sum())})"
+        for test, words in TESTS.items()
+        if len(found[test])
+    ]
+    also = f" (or {' or '.join(other for other, _ in others)})" if others else ""
+    text = (
+        f"the boxes look like {layout}{also} in {unit}, not {COCO[0]} in {COCO[1]}: read so, {', '.join(numbers)}; "
+        "convert them (nothing was changed)"
+    )
+    failed, corner = 1 - _share(given[reason]), float(_in_the_corner(data[0]).mean())
+    return Hint(text, grave=failed > WIDESPREAD, unusable=corner >= 0.9 and unit != "pixels")

@@ -1,0 +1,114 @@
+"""Fields that change what an annotation means: ``ignore`` is followed, the others are counted with the ids.
+
+Other tools write them beside COCO's own fields or in ``attributes`` (CVAT), in capitals or not (Open Images).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from detection.data.report import Report
+from detection.data.segmentation import SegmentationBuilder
+from detection.structures import flag
+
+IGNORED = "objects with ignore 1 (taken as crowds: neither learned nor scored)"
+ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around what is drawn)"
+
+FIELDS = {
+    "rotation": ROTATED,
+    "angle": ROTATED,
+    "rotation_angle": ROTATED,
+    "difficult": "objects marked difficult (learned and scored like all others; ignore 1 would leave them out)",
+    "isgroupof": "objects marked as a group (not followed: learned and scored as one object; set iscrowd to 1)",
+    "is_group_of": "objects marked as a group (not followed: learned and scored as one object; set iscrowd to 1)",
+    "outside": "objects marked as outside (not followed: learned and scored like all others; remove them)",
+    "occluded": "objects marked occluded (learned and scored like all others)",
+    "occlusion": "objects marked occluded (learned and scored like all others)",
+    "isoccluded": "objects marked occluded (learned and scored like all others)",
+    "truncated": "objects marked truncated (learned and scored like all others)",
+    "truncation": "objects marked truncated (learned and scored like all others)",
+    "istruncated": "objects marked truncated (learned and scored like all others)",
+}
+"""What is counted, by the name of a field in small letters."""
+
+HARMLESS = {FIELDS["occluded"], FIELDS["truncated"]}
+"""Kinds that only the doctor reports: COCO's own objects are hidden and cut, too."""
+
+_OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
+
+
+def is_ignored(entry: Mapping[str, Any], report: Report) -> bool:
+    """Whether ``ignore`` says that an annotation is neither learned nor scored."""
+    given = entry.get("ignore")
+    if given is None:
+        return False
+    ignored = flag(given)
+    if ignored is None:
+        report.warn("objects whose ignore is neither 0 nor 1 (not followed)", entry.get("id"))
+    return bool(ignored)
+
+
+def count_fields(entry: Mapping[str, Any], height: int, width: int, report: Report) -> None:
+    """Count the fields of an annotation that change its meaning and are not followed.
+
+    Args:
+        height, width: of its image.
+    """
+    if entry.keys() <= _OWN:
+        return
+    attributes = entry.get("attributes")
+    found = set()
+    for fields in (entry, attributes if isinstance(attributes, Mapping) else {}):
+        for name, value in fields.items():
+            kind = FIELDS.get(name.lower() if isinstance(name, str) else "")
+            if kind is not None and _is_marked(value, kind):
+                found.add(kind)
+    if isinstance(attributes, Mapping) and flag(attributes.get("ignore")):
+        found.add("objects whose attributes have ignore (not followed; write it beside bbox, or set iscrowd to 1)")
+    if ROTATED in found and _is_upright(entry, height, width, report):
+        found.remove(ROTATED)
+    for kind in sorted(found):
+        (report.note if kind in HARMLESS else report.warn)(kind, entry.get("id"))
+
+
+def _is_marked(value: object, kind: str) -> bool:
+    """Whether a field is set: true, "1", or a number other than 0, of an angle other than half a turn."""
+    number = _number(value)
+    if kind is ROTATED:
+        return number is not None and min(number % 180, -number % 180) > 1e-3
+    return bool(flag(value)) or (number is not None and number != 0)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or the digits of one."""
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_upright(entry: Mapping[str, Any], height: int, width: int, report: Report) -> bool:
+    """Whether the box is the one around the drawn outline, as in data whose rotation is already in the polygon."""
+    box = entry.get("bbox")
+    if box is None:
+        return True  # taken from the mask
+    drawn = SegmentationBuilder.box(report.path, dict(entry), height, width)
+    if drawn is None or _is_rectangle(entry.get("segmentation"), drawn):
+        return False
+    return all(abs(a - b) < 2 for a, b in zip(_corners(box), _corners(drawn), strict=True))
+
+
+def _is_rectangle(segmentation: Any, box: list[float]) -> bool:
+    """Whether an outline is the box itself, as some tools write it, and so tells nothing about the rotation."""
+    if not isinstance(segmentation, list) or len(segmentation) != 1:
+        return False
+    x0, y0, x1, y1 = _corners(box)
+    xs, ys = list(segmentation[0])[0::2], list(segmentation[0])[1::2]
+    return all(x in (x0, x1) for x in xs) and all(y in (y0, y1) for y in ys)
+
+
+def _corners(box: list[float]) -> list[float]:
+    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]

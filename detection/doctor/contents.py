@@ -1,0 +1,90 @@
+"""What the annotations of a split hold: all that is odd about objects, crowds and classes."""
+
+from typing import Any
+
+import numpy as np
+
+from detection.data import meaning
+from detection.data.annotations import Annotations
+from detection.data.checks import OVER
+from detection.data.crowds import crowd_classes, crowd_findings, plural
+from detection.data.names import FOUND
+from detection.data.twins import NEAR
+from detection.doctor.findings import Diagnosis, Table
+from detection.foreign import shown
+
+HARMLESS = (OVER, "annotation ids that occur twice (numbered anew)", *FOUND, *meaning.HARMLESS)
+"""Repaired without any loss, where they are few; or without any effect."""
+
+IGNORED_CLASSES = ("ignore", "ignored", "ignored region", "ignored regions", "ignored-regions", "ignored_regions",
+                   "dontcare", "don't care", "dont care")  # fmt: skip
+"""Names that VisDrone, KITTI and others give to regions that are neither learned nor scored."""
+
+
+def contents(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
+    """What was found when the file was checked, crowds, twins, and images without objects."""
+    report = annotations.report
+    for hint in report.hints:
+        diagnosis.add("error" if hint.grave else "warning", split, hint.text)
+    for kind, count in report.counts.items():
+        harmless = kind in HARMLESS and (kind in meaning.HARMLESS or not report.widespread(kind))
+        severity: Any = "info" if harmless else "warning"
+        diagnosis.add(severity, split, report.line(kind), "see the file", report.ids[kind], count)
+    for found in crowd_findings(annotations, split == "train"):
+        diagnosis.add(found.severity, split, found.what, found.advice, found.ids, found.count)
+    _twins(diagnosis, split, annotations)
+    _ignored_classes(diagnosis, split, annotations)
+    counts = annotations.counts()
+    without = np.flatnonzero(counts == 0)
+    if len(without):
+        ids = annotations.image_ids[without].tolist()
+        diagnosis.add(
+            "info", split, f"{len(without)} images without objects, kept as background", "", ids, len(without)
+        )
+    if not annotations.num_objects:
+        diagnosis.add("error", split, "no usable object", "annotate some")
+    elif split == "train":
+        diagnosis.suspicious["most objects"] = np.argsort(-annotations.counts(crowd=False))[:4].tolist()
+
+
+def objects_by_class(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
+    """A table of objects and crowds for all splits of the same classes, and the classes that have none."""
+    for categories in dict.fromkeys(annotations.categories for annotations in splits.values()):
+        _table(diagnosis, {split: a for split, a in splits.items() if a.categories == categories})
+    for split, annotations in splits.items():
+        only = crowd_classes(annotations)  # reported elsewhere
+        names = map(shown, annotations.categories.names)
+        counted = zip(names, annotations.class_counts(crowd=False), strict=True)
+        empty = [name for name, number in counted if number == 0 and name not in only]
+        if empty:
+            what = "nothing teaches them" if split == "train" else "their AP is not measured"
+            some = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+            found = f"{plural(len(empty), 'class', 'classes')} without objects: {some}"
+            diagnosis.add("warning", split, found, what, (), len(empty))
+
+
+def _table(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
+    columns = {split: annotations.class_counts(crowd=False) for split, annotations in splits.items()}
+    order: list[int] = np.argsort(-next(iter(columns.values())), kind="stable").tolist()
+    columns |= {f"{split} crowds": a.class_counts(crowd=True) for split, a in splits.items() if a.num_crowds}
+    title = "Objects by class"
+    if len(order) > 30:
+        title, order = f"{title} (the 15 most and the 15 least of {len(order)})", order[:15] + order[-15:]
+    names = next(iter(splits.values())).categories.names
+    rows = [(shown(names[k]), *(int(column[k]) for column in columns.values())) for k in order]
+    diagnosis.tables.append(Table(title, ("class", *columns), rows))
+
+
+def _twins(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
+    near = annotations.near_twins()
+    if near:
+        what = f"{len(near)} objects have nearly the box of another one of their class (IoU above {NEAR})"
+        ids = [f"{second} as {first}" for first, second in near]
+        diagnosis.add("warning", split, what, "remove one of each two, if they are one object", ids, len(near))
+
+
+def _ignored_classes(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
+    ignored = [name for name in annotations.categories.names if name.strip().lower() in IGNORED_CLASSES]
+    if ignored:
+        advice = "it is learned like any other class; give its annotations a real class and iscrowd 1, or remove them"
+        diagnosis.add("warning", split, f"the class {shown(ignored[0])!r} stands for regions to ignore", advice)

@@ -1,0 +1,159 @@
+import json
+
+import numpy as np
+import pytest
+
+from detection.data.annotations import load_annotations
+from detection.data.box_forms import COCO, LAYOUTS, likely_form
+
+FROM_COCO = {
+    "left, top, width, height": lambda x, y, w, h: (x, y, w, h),
+    "left, top, right, bottom": lambda x, y, w, h: (x, y, x + w, y + h),
+    "centre x, centre y, width, height": lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),
+    "top, left, height, width": lambda x, y, w, h: (y, x, h, w),
+    "top, left, bottom, right": lambda x, y, w, h: (y, x, y + h, x + w),
+    "left, right, top, bottom": lambda x, y, w, h: (x, x + w, y, y + h),
+}
+
+
+def drawn(count=200, seed=0, size=(480, 640)):
+    """(m, 4) XYWH well inside images of one size, height and width; and (m, 2) width, height."""
+    generator = np.random.default_rng(seed)
+    height, width = size
+    extent = generator.uniform(5, min(size) / 2, (count, 2))
+    corner = generator.uniform(0, 1, (count, 2)) * (np.array([width, height]) - extent)
+    return np.concatenate([corner, extent], axis=1), np.tile([[float(width), float(height)]], (count, 1))
+
+
+def unknown(count):
+    return np.full((count, 4), np.nan), np.full(count, np.nan)
+
+
+def masks_of(xywh):
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def written(xywh, layout, scale=None):
+    """The boxes in another layout; as parts of (width, height) times a number where that is given."""
+    if scale is not None:
+        limits, whole = scale
+        xywh = xywh / np.tile(limits, 2) * whole
+    return np.stack(FROM_COCO[layout](*xywh.T), axis=1)
+
+
+def test_the_layouts_read_what_they_were_written_from():
+    xywh, _ = drawn(20)
+    for layout, read in LAYOUTS.items():
+        assert np.allclose(np.stack(read(*written(xywh, layout).T), axis=1), masks_of(xywh))
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != COCO[0]])
+def test_a_layout_in_pixels_is_named_by_what_lies_inside(layout):
+    xywh, limits = drawn()
+    hint = likely_form(written(xywh, layout), limits, *unknown(len(xywh)))
+    assert hint is not None
+    assert hint.text.startswith(f"the boxes look like {layout}")
+    assert "in pixels, not left, top, width, height" in hint.text
+    assert "200 of 200 lie inside" in hint.text
+    assert hint.grave
+    assert not hint.unusable
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize(("unit", "whole"), [("fractions", 1.0), ("percent", 100.0)])
+def test_parts_of_the_image_are_named_by_the_masks(layout, unit, whole):
+    xywh, limits = drawn()
+    hint = likely_form(written(xywh, layout, (limits, whole)), limits, masks_of(xywh), np.full(200, np.nan))
+    assert hint is not None
+    assert hint.text.startswith(f"the boxes look like {layout} in {unit} of the image")
+    assert "200 of 200 agree with their masks" in hint.text
+    assert hint.unusable == (unit == "fractions")
+
+
+def test_fractions_are_known_without_masks_even_if_there_is_one_box_alone():
+    xywh, limits = drawn(1)
+    hint = likely_form(written(xywh, COCO[0], (limits, 1.0)), limits, *unknown(1))
+    assert hint is not None
+    assert hint.unusable
+    assert "left, top, width, height (or " in hint.text  # several layouts fit, and all are named
+
+
+def test_corners_near_the_origin_are_known_by_the_stated_areas():
+    xywh, limits = drawn(size=(100, 100))
+    limits *= 10  # read as left, top, width, height all lie inside, too
+    hint = likely_form(
+        written(xywh, "left, top, right, bottom"), limits, np.full((200, 4), np.nan), xywh[:, 2] * xywh[:, 3]
+    )
+    assert hint is not None
+    assert "left, top, right, bottom" in hint.text
+    assert "200 of 200 have the stated area (as COCO's 0)" in hint.text
+
+
+def test_the_numbers_are_those_of_hand_arithmetic():
+    # As left, top, width, height the first reaches to 10 + 95 = 105 of 100, the second to 110, the third to 60.
+    boxes = np.array([[10.0, 10, 95, 95], [50, 50, 60, 60], [20, 20, 40, 40]])
+    hint = likely_form(boxes, np.full((3, 2), 100.0), *unknown(3))
+    assert hint is not None
+    assert "3 of 3 lie inside their image (as COCO's 1)" in hint.text
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["sound", "one edge", "all edges", "loose masks", "one bad box", "tiny"])
+def test_sound_boxes_are_suspected_of_nothing(seed, kind):
+    xywh, limits = drawn(seed=seed)
+    masks, areas = masks_of(xywh), np.full(200, np.nan)
+    if kind == "one edge":  # whole people of whom the image shows a part
+        xywh[::3, 3] *= 2.5
+        masks, areas = unknown(200)
+    elif kind == "all edges":  # tiles that were cut without cutting the boxes
+        xywh[:, :2] += np.random.default_rng(seed).uniform(-120, 120, (200, 2))
+        masks, areas = unknown(200)
+    elif kind == "loose masks":  # whole people, masks of what is seen
+        masks[:, 3] -= xywh[:, 3] * 0.5
+    elif kind == "one bad box":
+        xywh[0] = [600, 400, 90, 90]
+    elif kind == "tiny":
+        xywh[:, 2:] = np.random.default_rng(seed).uniform(2, 8, (200, 2))
+        masks, areas = masks_of(xywh), np.full(200, 1.0)  # a placeholder
+    assert likely_form(xywh, limits, masks, areas) is None
+
+
+def test_no_boxes_have_no_form():
+    assert likely_form(np.zeros((0, 4)), np.zeros((0, 2)), *unknown(0)) is None
+
+
+def test_boxes_that_are_not_finite_are_no_obstacle():
+    xywh, limits = drawn()
+    xywh[0], xywh[1] = np.nan, np.inf
+    assert likely_form(xywh, limits, *unknown(200)) is None
+
+
+def test_a_file_of_corners_is_loaded_as_it_is_and_reported(write_dataset, tmp_path):
+    corners = [[30, 25, 75, 55], [40, 30, 70, 50], [20, 30, 65, 58]]
+    annotations = [{"id": k, "image_id": 100, "category_id": 3, "bbox": box} for k, box in enumerate(corners)]
+    found = load_annotations(write_dataset(tmp_path, annotations=annotations))
+    assert found.to_coco()["annotations"][0]["bbox"] == [30, 25, 75, 55]  # nothing was changed by a guess
+    text = str(found.report)
+    assert "3 boxes that reach over their image (cut), 100% of 3" in text
+    assert "warning: the boxes look like left, top, right, bottom" in text
+
+
+@pytest.mark.parametrize(("numbers", "what"), [(5, "a rotated box?"), (8, "the corners of a rotated box?")])
+def test_a_rotated_box_is_rejected_as_one(write_dataset, tmp_path, numbers, what):
+    entry = {"id": 9, "image_id": 100, "category_id": 3, "bbox": list(range(numbers))}
+    with pytest.raises(ValueError, match=rf"annotation 9 has bbox .*{what[2:-1]}.*; it must be four numbers"):
+        load_annotations(write_dataset(tmp_path, annotations=[entry]))
+
+
+def test_real_boxes_are_recognised_in_every_form(shared_data, tmp_path):
+    content = json.loads((shared_data / "coco_mini/annotations/instances_val2017.json").read_text())
+    own = [entry["bbox"] for entry in content["annotations"]]
+    for layout, write in FROM_COCO.items():
+        for entry, box in zip(content["annotations"], own, strict=True):
+            entry["bbox"] = list(write(*box))
+        path = tmp_path / "coco.json"
+        path.write_text(json.dumps(content))
+        hints = load_annotations(path).report.hints
+        assert [hint.text.startswith(f"the boxes look like {layout} in pixels") for hint in hints] == (
+            [] if layout == COCO[0] else [True]
+        )
