@@ -5,7 +5,6 @@ Zagoruyko and Komodakis 2016 (Wide ResNet). Parameters are named as in torchvisi
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,17 +49,7 @@ VARIANTS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried (figure 5, left).
-
-    Args:
-        inputs: channels of the input.
-        width: channels of the 3x3 convolutions.
-        variant: groups, and whether the input is carried.
-        norm: as in :func:`~backbones.norms.make_norm`.
-        stride: of the block.
-        dilation: of its 3x3 convolutions.
-        stride_in_1x1: no effect here, as there is no 1x1 convolution.
-    """
+    """Two 3x3 convolutions around which the input is carried (figure 5, left); ``stride_in_1x1`` has no effect."""
 
     expansion = 1
 
@@ -96,9 +85,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1 to reduce, 3x3, 1x1 to restore, around which the input is carried (figure 5, right).
 
-    Args:
-        stride_in_1x1: the paper strides in the first 1x1; torchvision strides in the 3x3, which uses all of the input.
-            The other arguments are as in :class:`BasicBlock`.
+    The paper strides in the first 1x1, torchvision in the 3x3, which uses all of the input.
     """
 
     expansion = 4
@@ -247,10 +234,3 @@ def _add_input(y: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
     if not block.shortcut:
         return y
     return y + (x if block.downsample is None else block.downsample(x))
-
-
-resnet18 = partial(ResNet, VARIANTS["resnet18"])
-resnet34 = partial(ResNet, VARIANTS["resnet34"])
-resnet50 = partial(ResNet, VARIANTS["resnet50"])
-resnet101 = partial(ResNet, VARIANTS["resnet101"])
-resnet152 = partial(ResNet, VARIANTS["resnet152"])

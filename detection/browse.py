@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from detection.data.dataset import CocoDataset
+from detection.data.sample import Sample, Segmentation
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings
@@ -21,7 +22,6 @@ from detection.home import command_line
 from detection.predicting.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url
-from detection.structures import Sample, Segmentation
 from detection.visualize import draw
 
 

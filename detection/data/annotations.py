@@ -26,11 +26,12 @@ from detection.data.coco_file import identity, read_coco
 from detection.data.image import MAX_PIXELS
 from detection.data.meaning import FIELDS, IGNORED, count_fields
 from detection.data.report import Report
+from detection.data.sample import Segmentation
 from detection.data.segmentation import SegmentationBuilder, Segmentations
 from detection.data.twins import exact_twins, near_twins
 from detection.foreign import shown
 from detection.home import with_home
-from detection.structures import Categories, Segmentation
+from detection.structures import Categories
 
 TWICE = "objects that are annotated twice, with the same class, box and mask (kept: each is learned and scored twice)"
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from detection.data.sample import Sample, Unresized
 from detection.data.transforms import Resize
-from detection.structures import IGNORE, Batch, Sample, Targets, Unresized
+from detection.structures import IGNORE, Batch, Targets
 
 MIN_OBJECTS = 16
 """Room for objects per image at least; then powers of two, so that there are few shapes."""

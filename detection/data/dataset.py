@@ -20,10 +20,11 @@ from detection.data.errors import DataError
 from detection.data.handover import tell_the_training
 from detection.data.image import MAX_PIXELS, read_image
 from detection.data.names import advice, find_file, leads_out
+from detection.data.sample import Sample
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
 from detection.home import with_home
 from detection.memory import keep_freed_pieces
-from detection.structures import Depth, Sample
+from detection.structures import Depth
 
 __all__ = ["CocoDataset", "Together", "begin_worker", "read_image"]
 

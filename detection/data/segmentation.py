@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from detection.coco.rle import run_lengths
 from detection.data.report import Report
-from detection.structures import Segmentation
+from detection.data.sample import Segmentation
 
 FARTHEST = 100_000.0
 """Polygon coordinates beyond are refused; larger ones make pycocotools crash."""

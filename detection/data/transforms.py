@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from detection.coco.rle import rle_to_bitmap
+from detection.data.sample import Segmentation
 from detection.ops.masks import UNKNOWN
 from detection.ops.polygons import polygons_to_bitmaps
 from detection.ops.resize import averages
-from detection.structures import ResizeMethod, Segmentation
+from detection.structures import ResizeMethod
 
 MIN_VISIBLE = 1.0
 """Objects of which a crop leaves less, in pixels of either side, are gone."""

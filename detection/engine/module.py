@@ -24,6 +24,7 @@ from backbones import BackboneConfig
 from detection import fast as faster
 from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights, plain
 from detection.convert.pretrained import initialise
+from detection.data.sample import Unresized
 from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.clock import Clock
 from detection.engine.errors import user_input
@@ -45,7 +46,7 @@ from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
-from detection.structures import Batch, Detections, Unresized
+from detection.structures import Batch, Detections
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Of the table that an evaluation prints; all twelve numbers are logged."""

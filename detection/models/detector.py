@@ -16,8 +16,7 @@ from detection.structures import Batch, Categories, Depth, Detections, ResizeMet
 class Detector(nn.Module):
     """A network that finds objects in images.
 
-    Training and inference are two methods, :meth:`losses` and :meth:`forward`. Both accept a pyramid that was computed
-    before, so that validation has losses and detections for the price of one pass through the backbone.
+    :meth:`losses` and :meth:`forward` accept a pyramid that was computed before: validation needs one pass for both.
     """
 
     stride = 32

@@ -39,13 +39,7 @@ class MaskHeadConfig:
 
 
 class MaskHead(nn.Module):
-    """Mask logits of RoIs; their loss in training, probabilities at test time.
-
-    Args:
-        channels: of the pyramid.
-        num_classes: K.
-        strides: of the levels that RoIs are pooled from.
-    """
+    """Mask logits of RoIs; their loss in training, probabilities at test time. Arguments as for the box head."""
 
     needs = ("masks",)
     """The fields of the targets that this head learns from."""

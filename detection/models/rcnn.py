@@ -22,10 +22,8 @@ class TwoStage(Detector):
     """Proposals from the pyramid, then a class and a box for each, then what further heads make of the boxes.
 
     A region head has ``losses(features, samples, targets)``, ``detect(features, detections)``, which fills in its
-    field of the detections, and ``needs``, the fields of the targets that it learns from.
-
-    Args:
-        region_heads: the further heads, by the names of their parameters.
+    field of the detections, and ``needs``, the fields of the targets that it learns from. Its name is that of its
+    parameters in state dicts.
     """
 
     def __init__(
@@ -96,11 +94,7 @@ class TwoStage(Detector):
 
 
 class FasterRCNN(TwoStage):
-    """Two stages, and boxes alone.
-
-    Args:
-        backbone, fpn, rpn, box_head: the parts.
-    """
+    """Two stages, and boxes alone."""
 
     def __init__(self, backbone: Backbone, fpn: FPN, rpn: RPN, box_head: BoxHead) -> None:
         super().__init__(backbone, fpn, rpn, box_head)

@@ -56,11 +56,7 @@ class RPNConfig:
 
 
 class RPN(nn.Module):
-    """Objectness and deltas at every anchor; proposals and losses from them.
-
-    Args:
-        channels: of the pyramid.
-        strides: of its levels.
+    """Objectness and deltas at every anchor of a pyramid of these channels and strides; proposals and losses from them.
 
     Raises:
         ValueError: a ``score_threshold`` that no probability, or every one, is under.
@@ -104,13 +100,7 @@ class RPN(nn.Module):
         return losses, self.select(logits, deltas, anchors, batch.sizes, train=True)
 
     def propose(self, features: list[Tensor], canvas: tuple[int, int], sizes: Tensor) -> Proposals:
-        """Return the proposals at test time.
-
-        Args:
-            features: P2...
-            canvas: height, width in pixels.
-            sizes: (B, 2) height, width of the images.
-        """
+        """Return the proposals at test time; ``canvas`` is height, width, ``sizes`` are (B, 2) those of the images."""
         logits, deltas = self(features)
         return self.select(logits, deltas, self.canvas_anchors(features, canvas), sizes)
 

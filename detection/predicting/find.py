@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from detection.data.collate import canvas_of, collate
+from detection.data.sample import Sample
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops import boxes as box_ops
 from detection.ops.nms import nms
-from detection.structures import Batch, Sample
+from detection.structures import Batch
 
 
 class Found(NamedTuple):

@@ -13,12 +13,12 @@ from detection.models.rpn import RPNConfig
 from detection.structures import IGNORE, Batch, Targets
 
 
-def make_tiny() -> FasterRCNN:
+def make_tiny(norm: str = "group") -> FasterRCNN:
     """Return a Mask R-CNN of three classes that a test may change."""
     torch.manual_seed(0)
     return build_detector(
         3,
-        BackboneConfig("resnet18", norm="group"),
+        BackboneConfig("resnet18", norm=norm),
         FPNConfig(channels=16),
         RPNConfig(AnchorConfig(sizes=(8, 16, 32, 64, 128)), proposals_train=60, proposals_test=40, samples=64),
         BoxHeadConfig(hidden=32, samples=32, score_threshold=0.0, detections=10),

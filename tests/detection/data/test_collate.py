@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.sample import Sample
 from detection.data.transforms import Resize
-from detection.structures import IGNORE, Sample
+from detection.structures import IGNORE
 
 
 def sample(height: int, width: int, objects: int = 1, masks: bool = True, image_id: int = 5) -> Sample:

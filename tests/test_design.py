@@ -1,0 +1,94 @@
+"""The training path of Mask R-CNN stays short, and plain: measured by running a step and by reading the source.
+
+``python tests/test_design.py`` prints the figures.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # when it runs as a program
+
+from tests.support import detectors  # noqa: E402
+
+QUESTIONS = r"is_plain\(|usable\(|pays\(|is_compiling\(|\.device\.type|is_cuda|environ|get_cpu_capability"
+OWN_VARIABLE = r"\bRCNN_[A-Z]+\b"
+
+MOST = {
+    "files": 16,
+    "lines": 2000,
+    "questions": 0,
+    "autograd functions in models": 0,
+    "arguments of a model's constructor": 10,
+    "environment variables of our own": 1,
+}
+"""The limits."""
+
+
+@cache
+def path_files() -> frozenset[Path]:
+    """Files of which a function runs in a training step of a plain Mask R-CNN, from the losses to the gradients."""
+    model, batch = detectors.make_tiny("frozen"), detectors.make_batch([[([10.0, 10, 60, 60], 1, False)], []])
+    found = {ROOT / "detection/structures.py"}  # types without functions
+
+    def profile(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES:
+            found.add(path)
+
+    sys.setprofile(profile)
+    try:
+        sum(model.train().losses(batch).values()).backward()
+    finally:
+        sys.setprofile(None)
+    return frozenset(found)
+
+
+PACKAGES = ("detection", "backbones")
+
+
+def plain_files() -> list[Path]:
+    folders = ("backbones", "detection/models", "detection/ops")
+    return [p for folder in folders for p in (ROOT / folder).rglob("*.py") if "fast" not in p.parts]
+
+
+def constructors(paths: list[Path]) -> Iterator[tuple[int, str]]:
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                count = len(node.args.args) + len(node.args.kwonlyargs) - 1  # without self
+                yield count, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def figures() -> dict[str, int]:
+    texts = [path.read_text(encoding="utf-8") for path in plain_files()]
+    models = [p.read_text(encoding="utf-8") for p in (ROOT / "detection/models").rglob("*.py")]
+    everything = [p.read_text(encoding="utf-8") for folder in PACKAGES for p in (ROOT / folder).rglob("*.py")]
+    return {
+        "files": len(path_files()),
+        "lines": sum(len(path.read_text(encoding="utf-8").splitlines()) for path in path_files()),
+        "questions": sum(len(re.findall(QUESTIONS, text)) for text in texts),
+        "autograd functions in models": sum(text.count("autograd.Function") for text in models),
+        "arguments of a model's constructor": max(constructors(plain_files()))[0],
+        "environment variables of our own": len(
+            {name for text in everything for name in re.findall(OWN_VARIABLE, text)}
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", MOST)
+def test_the_design_keeps_its_limits(what):
+    assert figures()[what] <= MOST[what], sorted(str(p.relative_to(ROOT)) for p in path_files())
+
+
+if __name__ == "__main__":
+    for path in sorted(path_files()):
+        print(path.relative_to(ROOT))
+    for name, number in figures().items():
+        print(f"{number:6d}  {name} (at most {MOST[name]})")
