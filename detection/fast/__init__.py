@@ -25,7 +25,7 @@ from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPN
-from detection.ops.nms import nms
+from detection.ops.nms import nms as nms_operator
 
 FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     **backbones.fast.FASTER,
@@ -44,8 +44,8 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
 M = TypeVar("M", bound=nn.Module)
 
 if not backbones.fast.switch.is_off():
-    nms.register_kernel("cpu", nms_by_threads)
-    nms.register_kernel("cuda", nms_on_gpu)
+    nms_operator.register_kernel("cpu", nms_by_threads)
+    nms_operator.register_kernel("cuda", nms_on_gpu)
 
 
 def convert(model: M) -> M:

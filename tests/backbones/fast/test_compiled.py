@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.fast import compiled
+from backbones.fast import compiled, switch
 from backbones.fast.winograd import native
 
 SOURCE = "#include <stdint.h>\nint64_t twice(int64_t x) { return 2 * x; }\n"
@@ -218,7 +218,7 @@ ELSEWHERE = {
     "x86-64": lambda patch: patch.setattr(platform, "machine", lambda: "aarch64"),
     "AVX2": lambda patch: patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT"),
     "PyTorch's OpenMP": lambda patch: patch.setattr(compiled, "_shares_openmp", lambda: False),
-    "the wish": lambda patch: patch.setattr(compiled, "chosen", "0"),
+    "the wish": lambda patch: patch.setattr(switch, "words", lambda: frozenset({"no-c"})),
 }
 
 

@@ -97,15 +97,20 @@ MODULES = [kind for kind in fast.FASTER if kind not in (FasterRCNN, MaskRCNN)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
 def test_a_faster_module_is_its_plain_twin(kind, dtype, batch, odd):
-    torch.manual_seed(0)
-    given = twin(kind, batch, odd)
-    plain, faster = (step(form, given, dtype) for form in (fast.revert, fast.convert))
-    exact = step(fast.revert, given, torch.float32)
-    if dtype == torch.float32:
-        for mine, reference in zip(faster, exact, strict=True):
-            assert (mine - reference).norm() <= 1e-5 * reference.norm() + 1e-6
-    else:  # the two round at other places; over all tensors the faster one is as near to float32 as the plain one
-        assert error(faster, exact) <= 1.5 * error(plain, exact) + 2e-3
+    errors = []
+    for seed in range(1 if dtype == torch.float32 else 5):
+        torch.manual_seed(seed)
+        given = twin(kind, batch, odd)
+        plain, faster = (step(form, given, dtype) for form in (fast.revert, fast.convert))
+        exact = step(fast.revert, given, torch.float32)
+        errors.append((error(plain, exact), error(faster, exact)))
+        if dtype == torch.float32:
+            for mine, reference in zip(faster, exact, strict=True):
+                assert (mine - reference).norm() <= 1e-5 * reference.norm() + 1e-6
+    # In bfloat16 the two round at other places, and a ReLU may open for one of them alone; on average over some draws
+    # the faster one is as near to float32 as the plain one.
+    of_plain, of_faster = torch.tensor(errors).mean(dim=0).tolist()
+    assert of_faster <= 1.5 * of_plain + 2e-3
 
 
 def error(found: list[Tensor], exact: list[Tensor]) -> float:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from detection.fast import roi_align as module
 from detection.fast.levels import as_levels
-from detection.ops import roi_align as plain
 from tests.support.kernels import DEVICE, kernels
 
 kernel = kernels("detection.fast.kernels.roi_align")
@@ -26,9 +26,9 @@ def test_values_and_gradients_are_those_of_the_sparse_product(monkeypatch, chann
     levels = as_levels([x.to(DEVICE, memory_format=torch.channels_last) for x in features])
     found = []
     for used in (False, True):
-        monkeypatch.setattr(plain, "samples_in_place", lambda rows, used=used: used)
+        monkeypatch.setattr(module, "samples_in_place", lambda rows, used=used: used)
         rows = levels.vectors.clone().requires_grad_()
-        pooled = plain.roi_align(levels._replace(vectors=rows), (4, 8), boxes().to(DEVICE), bins, samples, aligned)
+        pooled = module.roi_align(levels._replace(vectors=rows), (4, 8), boxes().to(DEVICE), bins, samples, aligned)
         slope = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         found.append((pooled, *torch.autograd.grad(pooled, rows, slope)))
     (expected, to_rows), (pooled, gradient) = found
