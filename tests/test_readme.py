@@ -40,6 +40,7 @@ MADE_BY_THE_READER = (
     "path/to",
     "...",
     "config.yaml",
+    "data.yaml",
 )
 """Names that the documents speak of and a checkout does not have."""
 

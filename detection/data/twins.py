@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from detection.data.sample import Segmentation
 from detection.ops.boxes import iou
-from detection.structures import Segmentation
 
 NEAR = 0.98
 """IoU from which two boxes of one class and image are near twins."""
