@@ -42,6 +42,8 @@ def examine(
     diagnosis = Diagnosis()
     opened: dict[str, CocoDataset] = {}
     for split in ("train", "val"):
+        if data.splits[split] is None:  # a training without validation
+            continue
         try:
             opened[split] = data.open(split)
         except (InputError, OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from detection.checkpoint import sweep
 from detection.documents import read_json
 from detection.engine.errors import InputError, lost_rank
+from detection.engine.saving import checked_lines, restore_lines
 from detection.foreign import printable
 from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
@@ -198,7 +199,17 @@ class TellPlace(Callback):
 
 
 class StopEarly(EarlyStopping):
-    """Lightning's, which says that it stops, and why."""
+    """Lightning's, which says that it stops, and why; a resumed run counts on from the run that was stopped.
+
+    It counts right after an evaluation, so that the checkpoints which follow have the count.
+    """
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__(monitor, patience=patience, mode="max", check_finite=False, check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The count, but not the patience: that of this run's settings counts."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
         if current.isnan():  # a validation set without objects; Lightning would count it as no better
@@ -241,7 +252,29 @@ class RunRecord(Callback):
 
 
 class MetricsFile(Callback):
-    """Appends a line to ``metrics.json`` in the run's folder at every evaluation, for other programs to read."""
+    """Appends a line to ``metrics.json`` in the run's folder at every evaluation, for other programs to read.
+
+    Checkpoints hold the lines of all evaluations before them, so that a resumed run has those of one that was never
+    stopped.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[dict[str, Any]] = []
+        self._resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines": list(self._lines)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._lines, self._resumed = checked_lines(state_dict["lines"]), True
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        folder = trainer.log_dir  # asks all ranks
+        known = self._resumed or trainer.ckpt_path is None  # older checkpoints hold no lines
+        if not known or folder is None or not trainer.is_global_zero:
+            return
+        if kept := restore_lines(Path(folder) / "metrics.json", self._lines):
+            module.print(f"metrics.json had evaluations that this checkpoint does not know: they are in {kept}")
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -256,6 +289,8 @@ class MetricsFile(Callback):
         if trainer.is_global_zero and folder is not None:
             line: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
             line |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            if trainer.state.fn == "fit":
+                self._lines.append(line)
             Path(folder).mkdir(parents=True, exist_ok=True)
             with open(Path(folder) / "metrics.json", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -10,9 +10,10 @@ import warnings
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import lightning.pytorch
 import torch
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -27,7 +28,9 @@ from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
+from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
 from detection.engine.module import DetectionModule
+from detection.engine.naming import settle_names
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.quiet import quieten
 from detection.engine.ranks import watch_ranks
@@ -35,15 +38,15 @@ from detection.engine.resuming import broken
 from detection.engine.run import (
     RunConfig,
     callbacks,
-    folder,
     hold,
     keep_metrics,
-    loggers,
     put_back,
     refuse_another_run,
 )
 from detection.engine.schedule import limits
 from detection.engine.sharding import chosen, refuse_with_sharding
+from detection.engine.trainer import Trainer
+from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
 from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
 
@@ -128,10 +131,10 @@ class Parser(LightningArgumentParser):
 class SavedConfig(SaveConfigCallback):
     """``config.yaml`` of a training, written once the checkpoint that it goes on from has been found to fit."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule, stage: str) -> None:
         pass
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule) -> None:
         super().setup(trainer, pl_module, "fit")
 
 
@@ -151,6 +154,7 @@ class Command(LightningCLI):
         super().__init__(
             DetectionModule,
             CocoDataModule,
+            trainer_class=Trainer,
             parser_class=Parser,
             parser_kwargs=dict.fromkeys(self.subcommands(), STRICT | {"epilog": SHORT})
             | STRICT
@@ -259,18 +263,18 @@ class Command(LightningCLI):
                 raise line from error
             raise
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.pytorch.Trainer:
         """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""
         config = self.config_init[self.subcommand]
         given = config.trainer
-        root = given.default_root_dir or "runs"
+        place = run_folder(config.run.folder, given.default_root_dir or "runs", config.run.name)
+        kwargs["default_root_dir"] = place
         if self.subcommand == "fit":
             if given.max_epochs is None and given.max_steps == -1:
                 kwargs |= limits(config.model.schedule_config, config.data.batch_size)
-            if given.logger in (None, True):
-                kwargs["logger"] = loggers(config.run, root)
+            kwargs["logger"] = loggers(given.logger, place, config.run.tensorboard)
         else:
-            kwargs |= {"logger": given.logger or False, "default_root_dir": folder(config.run, root)}
+            kwargs["logger"] = given.logger or False
         if given.enable_model_summary is None:
             kwargs["enable_model_summary"] = False  # the module prints a line
         kwargs["strategy"] = chosen(given.strategy)
@@ -283,19 +287,26 @@ class Command(LightningCLI):
         with user_input():
             ours = callbacks(config.run, users, given.enable_progress_bar is not False, save)
         if self.subcommand == "fit":
+            settle_names(users, masks=self.config["fit"].model.mask_head is not None)
+            if why := why_unvalidated(self.config["fit"]):
+                check_unvalidated(why, config.run.early_stopping, users)
+                kwargs["limit_val_batches"] = 0
+                ours.append(Unvalidated(why))
             ours.append(FirstStep(_finest_map(self.config["fit"])))
         kwargs["callbacks"] = [*users, *ours]
+        keep_checkpoints_in(place, kwargs["callbacks"])
         plugins = given.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             ours_io: CheckpointIO = AtomicCheckpointIO()
             kwargs["plugins"] = [*plugins, AsyncCheckpointIO(ours_io) if config.run.save_in_background else ours_io]
         try:
-            trainer: Trainer = super().instantiate_trainer(**kwargs)
+            trainer: Trainer = super().instantiate_trainer(**kwargs)  # type: ignore[assignment]  # of trainer_class
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {error}") from error
+        trainer.run_folder = place
         # Only a trainer knows its rank. Its loggers open their files when it begins.
-        if self.subcommand == "fit" and given.logger in (None, True) and trainer.is_global_zero:
+        if self.subcommand == "fit" and trainer.is_global_zero:
             if config.run.folder is not None:
                 self._lock = hold(config.run.folder)
             self._kept_metrics = keep_metrics(config.run)

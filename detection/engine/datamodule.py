@@ -60,7 +60,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         self,
         root: str = "datasets/coco",
         train: Split = Split("train2017", "annotations/instances_train2017.json"),
-        val: Split = Split("val2017", "annotations/instances_val2017.json"),
+        val: Split | None = Split("val2017", "annotations/instances_val2017.json"),
         test: Split | None = None,
         short_side: int | list[int] = 800,
         long_side: int = 1333,
@@ -86,7 +86,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         Args:
             root: Folder that the paths of the splits begin at.
             train: Images to learn from.
-            val: Images to validate on.
+            val: Images to validate on; null trains without validation, so that last.ckpt is the result.
             test: Images of `rcnn test` and `rcnn predict`; predict takes those of val if there are none.
             short_side: Images are resized until their shorter side has so many pixels; of several, training draws one
                 for each image and evaluation takes the largest.
@@ -195,7 +195,8 @@ class CocoDataModule(Restoring, LightningDataModule):
             InputError: a folder or file that is not there, annotations that cannot be used, or splits whose classes
                 differ; with the remedy.
         """
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}
+        fitted = ("train", "val") if self._validates else ("train",)
+        needed = {"fit": fitted, "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}
         with user_input():
             for name in needed[stage]:
                 if name not in self.annotations:
@@ -292,6 +293,11 @@ class CocoDataModule(Restoring, LightningDataModule):
         """Go on at the next image that was not seen."""
         self._resume = dict(state_dict)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Go on at the first image of an epoch, whatever has been seen of it."""
+        if self._resume is not None:
+            self._resume |= {"epoch": epoch, "images": 0, "grouped": self.batch_size}
+
     def batches_done(self, sampler: TrainBatchSampler | None = None) -> int:
         """Batches of the epoch that goes on that count as done, in batches of this run."""
         sampler = sampler or self._train_sampler()
@@ -308,12 +314,17 @@ class CocoDataModule(Restoring, LightningDataModule):
 
     @property
     def _predicted(self) -> str:
-        return "val" if self.splits["test"] is None else "test"
+        return "val" if self.splits["test"] is None and self.splits["val"] is not None else "test"
+
+    @property
+    def _validates(self) -> bool:
+        return self.splits["val"] is not None and (self.trainer is None or self.trainer.limit_val_batches != 0)
 
     def _settings(self, name: str) -> Split:
         split = self.splits[name]
         if split is None:
-            raise InputError(f"data.{name} is not set; give its images and annotations, as data.val has them")
+            given = "'{images: FOLDER, annotations: FILE}'"
+            raise InputError(f"data.{name} is not set; give its images and annotations: --data.{name} {given}")
         return split
 
     def _detector_classes(self) -> Categories:

@@ -27,6 +27,7 @@ from detection.convert.pretrained import initialise
 from detection.data.sample import Unresized
 from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.clock import Clock
+from detection.engine.due import is_due
 from detection.engine.errors import user_input
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
@@ -109,6 +110,8 @@ class DetectionModule(Restoring, LightningModule):
         self._common_shapes: set[tuple[int, ...]] = set()  # of evaluation, if those are compiled
         self._resumed: tuple[dict[str, Any], str] | None = None  # a checkpoint and its path, until fit has begun
         self._folded: list[FasterRCNN] = []  # no part of this module, hence the list
+        self._scored: int | None = None  # the batch, counted over epochs, after which the last evaluation finished
+        self.evaluation_due = False  # in the run that is resumed, after its last step
         with user_input():
             check_configs(self.configs)
             optimizer.check()
@@ -263,6 +266,8 @@ class DetectionModule(Restoring, LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
+        if not self.trainer.sanity_checking:
+            self._scored = self.trainer.fit_loop.total_batch_idx
 
     def on_test_epoch_end(self) -> None:
         self._score("test")
@@ -280,6 +285,7 @@ class DetectionModule(Restoring, LightningModule):
             checkpoint["precision"] = str(self.trainer.precision)
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             mend(checkpoint, data.epoch_is_over)
+            checkpoint["evaluation_due"] = not data.epoch_is_over and is_due(self.trainer, self._scored)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what was trained for other classes or with other settings, by name; count on in images."""
@@ -300,14 +306,13 @@ class DetectionModule(Restoring, LightningModule):
         saved = checkpoint.get(type(self.trainer.datamodule).__name__)  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit" and saved:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            before = saved["step_images"], saved["accumulated"]
-            now = data.batch_size, self.trainer.accumulate_grad_batches
-            if before != now:
-                rescale(checkpoint, before, now, data.batches_done())
-                self.print(
-                    f"Goes on with {now[0]} images per step instead of {before[0]}; the schedule is kept in images"
-                )
+            old = saved["step_images"], saved["accumulated"]
+            new = data.batch_size, self.trainer.accumulate_grad_batches
+            if old != new:
+                rescale(checkpoint, old, new, data.batches_done())
+                self.print(f"Goes on with {new[0]} images per step instead of {old[0]}; the schedule is kept in images")
             validated(checkpoint)
+            self.evaluation_due = bool(checkpoint.get("evaluation_due"))
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         model = self._evaluated

@@ -64,6 +64,22 @@ def mend(checkpoint: dict[str, Any], over: bool) -> None:
         loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
+def begin_epoch(checkpoint: dict[str, Any]) -> int:
+    """Begin the epoch of a checkpoint again, in place, or the next one if it has ended; which one that is.
+
+    For images of which nobody can say which ones of the epoch the run has seen.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    batches, epoch = loop["epoch_loop.batch_progress"], int(loop["epoch_progress"]["current"]["processed"])
+    if batches["is_last_batch"]:
+        return epoch + 1
+    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for counts in (batches, optimizer["step"], optimizer["zero_grad"], loop["epoch_loop.scheduler_progress"]):
+        counts["current"] = dict.fromkeys(counts["current"], 0)
+    batches["total"] = dict.fromkeys(batches["total"], batches["total"]["ready"])
+    return epoch
+
+
 def validated(checkpoint: dict[str, Any]) -> None:
     """Count the validation at the end of an epoch as done, in place, in a checkpoint that was saved after it.
 

@@ -32,6 +32,8 @@ KINDS: dict[str, Any] = {
     "MixedPrecision": dict,
     "CocoDataModule": dict,
     "precision": str,
+    "evaluation_due": bool,
+    "made_of": dict,
 }
 """Entries that Lightning and this toolkit write, if they are there; users' callbacks may add others."""
 TENSORS = {SGD: {"momentum_buffer"}, AdamW: {"step", "exp_avg", "exp_avg_sq"}}

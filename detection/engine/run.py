@@ -9,11 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 
 from detection.engine.average import Average, AverageConfig
 from detection.engine.callbacks import (
@@ -25,11 +24,13 @@ from detection.engine.callbacks import (
     Throughput,
     ValidateAtEnd,
 )
+from detection.engine.changes import Changes
 from detection.engine.divergence import WatchLoss
 from detection.engine.errors import InputError, user_input
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.opening import FrozenParts, Opening
 from detection.engine.pictures import Pictures
+from detection.engine.saving import BestCheckpoint, KnownScores, StayStopped
 from detection.engine.shares import Shares
 from detection.engine.signals import SaveAndStop, StopEvaluation
 from detection.engine.summary import Summary
@@ -64,25 +65,10 @@ class RunConfig:
     """Save last.ckpt so often between validations, which save it anyway."""
     save_in_background: bool = False
     """Write checkpoints in a thread while training goes on; takes the memory of one more copy."""
+    allow_changed_data: bool = False
+    """Resume with other training images, or in another order; the epoch that was running begins again."""
     average: AverageConfig | None = None
     """Keep an average of the weights, and evaluate and save it."""
-
-
-def loggers(config: RunConfig, root: str | Path) -> list[Logger]:
-    """CSV and, by choice, TensorBoard, both writing into the run's folder."""
-    if config.folder is None:
-        csv = CSVLogger(root, name=config.name)
-    else:
-        folder = Path(config.folder)
-        csv = CSVLogger(folder.parent, name="", version=folder.name)
-    if not config.tensorboard:
-        return [csv]
-    return [csv, TensorBoardLogger(csv.save_dir, name=csv.name, version=Path(csv.log_dir).name)]
-
-
-def folder(config: RunConfig, root: str | Path) -> str:
-    """The folder of a run that trains nothing."""
-    return config.folder or CSVLogger(root, name=config.name).log_dir
 
 
 def checkpoint_in(folder: str | Path) -> Path | None:
@@ -168,9 +154,13 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
     ours: list[Callback] = [TellPlace(), guard, WatchLoss()]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
+    for callback in given:
+        if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
+            callback._check_on_train_epoch_end = False  # counts before the checkpoints of the evaluation are written
     ours += [
         Opening(),
         FrozenParts(),
+        StayStopped(),
         Summary(BEST),
         ValidateAtEnd(),
         Throughput(),
@@ -179,17 +169,14 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
         RunRecord(),
     ]
     if save:
-        # One name, one file: another run has another folder.
-        options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-        ours.append(ModelCheckpoint(filename="best", monitor=BEST, mode="max", **options))
         last = LastCheckpoint(config.save_minutes)
-        ours += [last, SaveAndStop(last)]
+        ours += [BestCheckpoint(BEST), last, KnownScores(), Changes(config.allow_changed_data), SaveAndStop(last)]
     else:
         ours.append(StopEvaluation())
     if config.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
-        ours.append(StopEarly(BEST, patience=config.early_stopping, mode="max", check_finite=False))
+        ours.append(StopEarly(BEST, config.early_stopping))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() else Lines())
     return ours

@@ -72,6 +72,9 @@ class SaveAndStop(Callback):
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._ask.begin(trainer, module.device, trainer.num_val_batches)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # one that is made up comes before the first step
+            raise_if_signalled()
+            self._listener.begin()
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
@@ -85,6 +88,9 @@ class SaveAndStop(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._listener.end()
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._listener.end()  # of a run that had only its last evaluation to make up
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._listener.end(leaving=isinstance(exception, StoppedError))

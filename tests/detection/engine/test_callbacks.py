@@ -35,7 +35,7 @@ def outputs(**terms):
 
 
 def test_an_ap_that_is_no_number_is_no_reason_to_stop_and_stopping_is_told(caplog):
-    stop = StopEarly("val/AP", patience=2, mode="max", check_finite=False)
+    stop = StopEarly("val/AP", patience=2)
     stops = [stop._evaluate_stopping_criteria(torch.tensor(ap))[0] for ap in (0.2, math.nan, math.nan, math.nan, 0.1)]
     assert stops == [False] * 5
     with caplog.at_level("INFO"):
@@ -92,6 +92,7 @@ def test_metrics_file_has_a_line_per_evaluation(tmp_path):
     trainer = make_trainer(
         callback_metrics=values, log_dir=str(tmp_path / "run"), is_global_zero=True, sanity_checking=False
     )
+    trainer.state = SimpleNamespace(fn="fit")
     MetricsFile().on_validation_end(trainer, CPU)
     trainer.sanity_checking = True
     MetricsFile().on_validation_end(trainer, CPU)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from detection.cli import complete
 from detection.engine.errors import InputError
@@ -14,10 +13,8 @@ from detection.engine.run import (
     RunConfig,
     callbacks,
     checkpoint_in,
-    folder,
     hold,
     keep_metrics,
-    loggers,
     refuse_another_run,
 )
 from detection.engine.terminal import Lines
@@ -27,26 +24,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def of(kind, found):
     return [callback for callback in found if isinstance(callback, kind)]
-
-
-def test_each_run_has_the_next_folder(tmp_path):
-    config = RunConfig(name="mine")
-    assert folder(config, tmp_path) == str(tmp_path / "mine" / "version_0")
-    (tmp_path / "mine" / "version_4").mkdir(parents=True)
-    assert folder(config, tmp_path) == loggers(config, tmp_path)[0].log_dir == str(tmp_path / "mine" / "version_5")
-
-
-def test_a_folder_of_ones_own(tmp_path):
-    config = RunConfig(folder=str(tmp_path / "here"))
-    assert folder(config, "runs") == config.folder
-    assert loggers(config, "runs")[0].log_dir == config.folder
-
-
-def test_tensorboard_writes_beside(tmp_path):
-    pytest.importorskip("tensorboard")
-    csv, tensorboard = loggers(RunConfig(name="mine", tensorboard=True), tmp_path)
-    assert isinstance(tensorboard, TensorBoardLogger)
-    assert Path(tensorboard.log_dir) == Path(csv.log_dir)
 
 
 def test_going_on_in_a_folder_keeps_the_old_curve(tmp_path):

@@ -1,0 +1,128 @@
+"""What differs between a resumed run and the run that wrote its checkpoint: images, annotations, augmentation, model.
+
+A line reports each change. Other images, or another order of them, are an error unless the user allows them: the run
+could not continue with the next image that it has not seen.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from detection.checkpoint import plain
+from detection.data.annotations import Annotations
+from detection.engine.errors import InputError
+from detection.engine.progress import begin_epoch
+from detection.foreign import shown
+from detection.provenance import checksum
+
+ORDER = ("data.train.images", "data.train.list", "seed_everything")
+"""What decides which image comes next; batch and accumulation do not, since a resumed run counts in images."""
+NO_CHANGE = ("model.backbone.weights",)
+"""Settings that only a new run uses."""
+
+
+class Changes(Callback):
+    """Stores in each checkpoint what the run is made of, and compares it when the run is resumed.
+
+    Args:
+        allowed: continue with other images, at the start of the epoch.
+    """
+
+    def __init__(self, allowed: bool = False) -> None:
+        self._allowed, self._known = allowed, dict[str, Any]()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "fit":
+            self._known = self._known or ingredients(trainer.datamodule, module)  # type: ignore[attr-defined]
+            checkpoint["made_of"] = self._known
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        before = checkpoint.get("made_of")
+        if trainer.state.fn != "fit" or not isinstance(before, Mapping):
+            return
+        self._known = ingredients(trainer.datamodule, module)  # type: ignore[attr-defined]
+        found = changes(before, self._known)
+        broken = [change for key, change in found.items() if key in ORDER]
+        if broken and not self._allowed:
+            raise InputError(
+                f"{'; '.join(broken)}: which image comes next is not known. Take the images and the seed of before, "
+                "begin a new run with --init-from, or let the epoch begin again with --run.allow_changed_data true"
+            )
+        for change in found.values():
+            module.print(f"Changed since the checkpoint: {change}")
+        if broken:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data.begin_epoch(begin_epoch(checkpoint))
+
+
+def ingredients(data: Any, module: Any) -> dict[str, Any]:
+    """What a run is made of, in plain values, by the names of its settings."""
+    found: dict[str, Any] = {"seed_everything": data.seed}
+    for split in ("train", "val"):
+        if split in data.annotations:
+            found |= {f"data.{split}.{key}": value for key, value in images_of(data.annotations[split]).items()}
+    settings = {
+        "short_side": data.short_sides,
+        "long_side": data.long_side,
+        "resize": data.resize,
+        "flip": data.flip,
+        "crop": data.crop,
+        "augment": [_described(transform) for transform in data.augment],
+        "bad_images": data.reading.bad_images,
+        "depth": data.reading.depth,
+    }
+    found |= {f"data.{key}": value for key, value in settings.items()}
+    configs = {name: config and asdict(config) for name, config in module.configs.items()}
+    found |= _flat({**configs, "schedule": asdict(module.schedule_config)}, "model")
+    return {key: plain(value, key) for key, value in found.items()}
+
+
+def images_of(annotations: Annotations) -> dict[str, Any]:
+    """How many images, which ones in which order, and the content of the annotation file."""
+    listed = hashlib.sha256(annotations.sizes.tobytes())
+    for i in range(len(annotations)):
+        listed.update(annotations.file_name(i).encode(errors="surrogatepass") + b"\0")
+    return {"images": len(annotations), "list": listed.hexdigest(), "annotations": checksum(annotations.path)}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs, by the setting's name; nothing where one of the two does not say."""
+    differing = [key for key in now if key in before and not _same(before[key], now[key]) and key not in NO_CHANGE]
+    found = {key: f"{key} is {shown(now[key])}, and was {shown(before[key])}" for key in differing}
+    for split in ("train", "val"):
+        count, listed, file = (f"data.{split}.{key}" for key in ("images", "list", "annotations"))
+        if count in found:
+            found[count] = f"data.{split} has {now[count]} images, and had {shown(before[count])}"
+            found.pop(listed, None)
+        elif listed in found:
+            found[listed] = f"data.{split} has other images, or the same ones in another order or of other sizes"
+        if {count, listed} & found.keys():
+            found.pop(file, None)
+        elif file in found:
+            found[file] = f"data.{split}.annotations has other content, for the same images"
+        if split == "val" and {count, listed, file} & found.keys():
+            key = next(key for key in (count, listed, file) if key in found)
+            found[key] += "; AP from now on, and which checkpoint is best, do not compare with before"
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal; a value out of a file may be anything."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def _flat(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """``{"model.rpn.samples": 256, ...}`` out of nested settings."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return found
+
+
+def _described(transform: object) -> str:
+    """A transform with its arguments, without what differs between two processes."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))

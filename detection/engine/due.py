@@ -1,0 +1,55 @@
+"""Evaluations that a stopped run did not finish: a checkpoint records them, and the resumed run makes them up.
+
+Lightning (2.6) skips an evaluation that was due at the step of a checkpoint. The resumed run would not know its AP, so
+that a worse ``best.ckpt`` could replace a better one, and early stopping would count one evaluation less.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+def is_due(trainer: Trainer, evaluated: int | None) -> bool:
+    """Whether an evaluation belongs after the last batch and has not finished.
+
+    Args:
+        evaluated: the number of the batch, counted over epochs, after which the last evaluation finished.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    if evaluated == loop.total_batch_idx or loop.total_batch_idx < 0:
+        return False
+    return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+
+
+def make_up(trainer: Trainer) -> None:
+    """Run the evaluation that the checkpoint records as due, before the first step.
+
+    Callbacks, metrics and checkpoints see what they would have seen in the run that was stopped.
+    """
+    module: Any = trainer.lightning_module
+    if not getattr(module, "evaluation_due", False) or not trainer.enable_validation:
+        return
+    module.evaluation_due = False
+    module.print(f"The stopped run did not finish its evaluation after step {trainer.global_step}: it runs now")
+    loop: Any = trainer.fit_loop.epoch_loop
+    with _after_its_step(loop.batch_progress):
+        loop.val_loop.restarting = False
+        loop.val_loop.batch_progress.reset()
+        trainer.validating = True
+        loop.val_loop.run()
+        trainer.training = True
+
+
+@contextmanager
+def _after_its_step(batches: Any) -> Iterator[None]:
+    """Count the last batch as completed, as it is when Lightning evaluates; later as before, so that it resumes."""
+    counts = [count for count in (batches.total, batches.current) if count.completed < count.processed]
+    for count in counts:
+        count.completed += 1
+    try:
+        yield
+    finally:
+        for count in counts:
+            count.completed -= 1

@@ -1,0 +1,85 @@
+"""Names of metrics that a user's callbacks ask for, and the file names that Lightning makes of them.
+
+Metric names hold slashes (``val/bbox/AP``), which a file name must not: each would begin another folder.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from detection.engine.errors import InputError
+from detection.evaluation.engines import STATISTICS
+
+LOSSES = ("loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask")
+FIELD = re.compile(r"\{([^{}:]*)(:[^{}]*)?\}")
+"""``{name}`` or ``{name:format}``."""
+EXAMPLE = "{epoch}-{val/AP:.3f}"
+
+
+def metric_names(masks: bool) -> list[str]:
+    """The metrics of a training that callbacks can ask for.
+
+    Args:
+        masks: whether the detector has a mask head.
+    """
+    losses = LOSSES if masks else LOSSES[:-1]
+    kinds = ("bbox", "segm") if masks else ("bbox",)
+    train = [*losses, "lr", "images_per_second", "data_wait"]
+    val = [*losses, "AP", *(f"{kind}/{name}" for kind in kinds for name in STATISTICS)]
+    return [f"train/{name}" for name in train] + [f"val/{name}" for name in val]
+
+
+def settle_names(callbacks: Sequence[Callback], masks: bool) -> None:
+    """Keep metric names with slashes from making folders, and find misspelt ones before the training begins.
+
+    ``{epoch}-{val/bbox/AP:.3f}`` becomes ``epoch=3-val_bbox_AP=0.412.ckpt``.
+
+    Args:
+        callbacks: the user's own.
+
+    Raises:
+        InputError: with what to write instead.
+    """
+    # A callback that is not Lightning's may log a metric of its own.
+    known = metric_names(masks) if all(type(one).__module__.startswith("lightning.") for one in callbacks) else []
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor is not None:
+            _check_name(f"{type(callback).__name__}: monitor", callback.monitor, known)
+        if isinstance(callback, ModelCheckpoint) and callback.filename:
+            _settle_file_name(callback, str(callback.filename), known)
+
+
+def _settle_file_name(callback: ModelCheckpoint, pattern: str, known: Sequence[str]) -> None:
+    rest = FIELD.sub("", pattern)
+    if "{" in rest or "}" in rest:
+        raise InputError(f"ModelCheckpoint: filename {pattern} has a brace without its other; write {EXAMPLE}")
+    if "/" in rest:
+        written = FIELD.sub(lambda field: field[0].replace("/", "\0"), pattern).replace("/", "_").replace("\0", "/")
+        raise InputError(
+            f"ModelCheckpoint: filename {pattern} has a slash outside of braces, which would make folders; write "
+            f"{written}, and give a folder as dirpath"
+        )
+    for field in FIELD.finditer(pattern):
+        if field[1] not in ("epoch", "step"):
+            _check_name(f"ModelCheckpoint: filename {pattern}: ", field[1], known)
+    if callback.auto_insert_metric_name:
+        callback.filename = FIELD.sub(lambda field: f"{field[1].replace('/', '_')}={field[0]}", pattern)
+        callback.auto_insert_metric_name = False
+    numbers = {field[1]: torch.tensor(0.5) for field in FIELD.finditer(pattern)}
+    try:
+        callback.format_checkpoint_name(numbers | {"epoch": torch.tensor(1), "step": torch.tensor(1)})
+    except (ValueError, LookupError) as error:
+        raise InputError(f"ModelCheckpoint: filename {pattern}: {error}; write {EXAMPLE}") from error
+
+
+def _check_name(where: str, name: str, known: Sequence[str]) -> None:
+    if not known or name in known:
+        return
+    alike = {re.sub(r"\W|_", "", one).lower(): one for one in reversed(known)}
+    near = difflib.get_close_matches(re.sub(r"\W|_", "", name).lower(), list(alike), n=1, cutoff=0.5)
+    hint = f"write {alike[near[0]]}" if near else f"there are {', '.join(known)}"
+    raise InputError(f"{where} {name} is no metric of this training; {hint}")

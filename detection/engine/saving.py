@@ -1,0 +1,195 @@
+"""What a run has saved, when it is resumed: the best checkpoint and its score, and the lines of its evaluations."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+
+from detection.checkpoint import read_checkpoint, replacing
+from detection.engine.errors import user_input
+
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+"""Entries of the state of a ``ModelCheckpoint`` that are paths of files, or empty."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``checkpoints/best.ckpt``: the weights with the highest value of a metric, over all starts of a run."""
+
+    def __init__(self, monitor: str) -> None:
+        # One name, one file: another run has another folder.
+        super().__init__(
+            filename="best", monitor=monitor, mode="max", enable_version_counter=False, save_on_train_epoch_end=False
+        )
+
+    @property
+    def older_key(self) -> str:
+        """The key of its state in checkpoints of versions that used Lightning's class."""
+        return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # Lightning saves it and does not load it
+
+
+class KnownScores(Callback):
+    """Lets a resumed run know the scores of the checkpoints in its folder, whatever path the folder has now.
+
+    Lightning forgets them where the path has changed: in a run that was moved, that is started from another working
+    directory, or that continues in a new folder, a worse checkpoint would replace the best one. ``best.ckpt`` is copied
+    to a new folder. A score whose file is gone is dropped, so that the next checkpoint is written.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.checkpoint_callbacks if trainer.state.fn == "fit" else ():
+            if not isinstance(callback, ModelCheckpoint):
+                continue
+            state = states.get(callback.state_key)
+            if state is None and isinstance(callback, BestCheckpoint):
+                state = states.get(callback.older_key)
+            if state is not None:
+                states[callback.state_key] = self._as_here(trainer, module, callback, state)
+
+    def _as_here(
+        self, trainer: Trainer, module: LightningModule, callback: ModelCheckpoint, state: dict[str, Any]
+    ) -> dict[str, Any]:
+        folder = Path(str(callback.dirpath))
+        names = {Path(path).name for path in (*state["best_k_models"], *(state[key] for key in PATHS)) if path}
+        if trainer.is_global_zero and isinstance(callback, BestCheckpoint) and state["best_model_score"] is not None:
+            beside = Path(str(trainer.ckpt_path)).with_name("best.ckpt")
+            _copy_best(folder, state, [Path(state["best_model_path"]), beside])
+        there = trainer.strategy.broadcast({name for name in names if (folder / name).is_file()})
+        found = known_here(state, str(callback.dirpath), there, callback.mode)
+        if isinstance(callback, BestCheckpoint) and found["best_model_score"] is None and state["best_k_models"]:
+            score = float(state["best_model_score"])
+            module.print(
+                f"{folder} has no best.ckpt of this run ({callback.monitor} was {score:.3f}): the next one is new"
+            )
+        return found
+
+
+class StayStopped(Callback):
+    """Stops a resumed run that early stopping had already ended."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        kept_on = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
+        for callback in trainer.early_stopping_callbacks:
+            if callback.wait_count >= callback.patience or callback.stopping_reason not in kept_on:
+                trainer.should_stop = True
+                module.print(
+                    f"Stopped early before: {callback.monitor} was not better in {callback.wait_count} validations"
+                )
+
+
+def known_here(state: dict[str, Any], folder: str, there: set[str], mode: str) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` whose files are now in ``folder``.
+
+    Args:
+        there: the names of its files that the folder has.
+        mode: min or max, whichever score is best.
+    """
+
+    def moved(path: str) -> str:
+        return os.path.join(folder, Path(path).name) if path and Path(path).name in there else ""
+
+    scores = {moved(path): score for path, score in state["best_k_models"].items() if moved(path)}
+    best, worst = (min, max) if mode == "min" else (max, min)
+    found = state | {"dirpath": folder, "best_k_models": scores} | {key: moved(state[key]) for key in PATHS}
+    if state["best_k_models"]:
+        found["best_model_path"] = best(scores, key=scores.__getitem__, default="")
+        found["best_model_score"] = scores.get(found["best_model_path"])
+        if not found["kth_best_model_path"]:
+            found["kth_best_model_path"] = worst(scores, key=scores.__getitem__, default="")
+    return found
+
+
+def _copy_best(folder: Path, state: dict[str, Any], sources: Sequence[Path]) -> None:
+    """Copy the best checkpoint of a run to its new folder, if one of the sources has its score."""
+    path = folder / "best.ckpt"
+    source = next((source for source in sources if source.is_file() and _has_score(source, state)), None)
+    if source is None or path.exists():
+        return
+    with user_input():
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(source, "rb") as old, replacing(path) as new:
+            shutil.copyfileobj(old, new)
+
+
+def _has_score(path: Path, state: dict[str, Any]) -> bool:
+    try:
+        states = read_checkpoint(path).get("callbacks", {})
+    except ValueError:
+        return False
+    return any(
+        isinstance(other, dict) and other.get("best_model_score") == state["best_model_score"]
+        for key, other in states.items()
+        if key.partition("{")[0] in (BestCheckpoint.__qualname__, ModelCheckpoint.__qualname__)
+    )
+
+
+def restore_lines(path: Path, lines: Sequence[dict[str, Any]]) -> Path | None:
+    """Make ``metrics.json`` hold the evaluations of a run up to its checkpoint; where the old file is if it had others.
+
+    A run that was killed after an evaluation and before it saved has a line for it, and the resumed run writes another.
+    What ``rcnn validate`` and ``test`` appended stays.
+
+    Args:
+        lines: of the evaluations that the checkpoint knows.
+    """
+    found = _read(path)
+    others = [line for line in found if line is None or (line not in lines and _is_of_training(line))]
+    known = [line for line in found if line is not None and line not in others]
+    missing = [line for line in lines if line not in known]
+    if not others and not missing:
+        return None
+    kept = None
+    if others:
+        kept = path.with_name(f"metrics_{len(list(path.parent.glob('metrics_*.json')))}.json")
+        os.replace(path, kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    ordered = [*lines, *(line for line in known if line not in lines)] if missing else known
+    partial.write_text("".join(json.dumps(line) + "\n" for line in ordered), encoding="utf-8")
+    os.replace(partial, path)
+    return kept
+
+
+def checked_lines(lines: Any) -> list[dict[str, Any]]:
+    """The lines of evaluations out of a checkpoint.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and _is_plain(line) for line in lines):
+        raise ValueError("its evaluations are no list of names and numbers")
+    return list(lines)
+
+
+def _is_plain(line: dict[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(value, int | float | None) for name, value in line.items())
+
+
+def _read(path: Path) -> list[dict[str, Any] | None]:
+    """The file's lines; None for one that was cut off."""
+    if not path.is_file():
+        return []
+    return [_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_of_training(line: dict[str, Any]) -> bool:
+    """Whether a training wrote it; ``rcnn validate`` and ``test`` count no steps."""
+    return bool(line.get("step"))
