@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import stat
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -209,6 +210,62 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch, 
         write_checkpoint({"state_dict": {}}, saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
+def test_the_file_and_then_its_new_name_reach_the_disk(tmp_path, monkeypatch):
+    """Content, name, folder, in this order: a power cut in between leaves the old file or the new one."""
+    done, fsync, move = [], os.fsync, os.replace
+
+    def fsynced(descriptor):
+        found = os.fstat(descriptor)
+        place = "folder" if os.path.samestat(found, os.stat(tmp_path / "new")) else f"file of {found.st_size} bytes"
+        done.append(f"fsync of the {place}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsynced)
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("move"), move(old, new)))
+    path = tmp_path / "new" / "a.ckpt"
+    before = open_descriptors()
+    write_checkpoint({"state_dict": {"weight": torch.zeros(1000)}}, path)
+    assert done == [f"fsync of the file of {path.stat().st_size} bytes", "move", "fsync of the folder"]
+    assert open_descriptors() == before
+
+
+def open_descriptors():
+    folder = "/proc/self/fd"
+    return len(os.listdir(folder)) if os.path.isdir(folder) else 0
+
+
+def test_the_folder_is_closed_when_it_cannot_reach_the_disk(saved, monkeypatch):
+    fsync, before = os.fsync, open_descriptors()
+
+    def fail_on_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError("no such call")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    with pytest.raises(OSError, match="no such call"):
+        write_checkpoint({"state_dict": {}}, saved)
+    assert open_descriptors() == before
+
+
+def test_a_save_removes_what_killed_saves_of_the_same_file_left(saved):
+    left = [saved.with_name(f".model.ckpt.{pid}.partial") for pid in (1, 999_999)]
+    others = [saved.with_name(name) for name in (".other.ckpt.1.partial", "model.ckpt.1.partial", ".model.ckpt.1")]
+    for path in [*left, *others]:
+        path.write_bytes(b"half")
+    write_checkpoint({"state_dict": {}}, saved)
+    assert sorted(saved.parent.iterdir()) == sorted([saved, *others])
+
+
+def test_a_sweep_of_the_folder_removes_every_half_file_and_nothing_else(tmp_path):
+    kept = [tmp_path / name for name in ("last.ckpt", "a.partial", ".last.ckpt.1")]
+    for path in [*kept, tmp_path / ".last.ckpt.1.partial", tmp_path / ".best.ckpt.22.partial"]:
+        path.touch()
+    module.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import inspect
 import os
 import struct
 import zlib
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.image import read_image
+from detection.data.annotations import load_annotations
+from detection.data.dataset import Reading
+from detection.data.image import check_whole, read_image
+from detection.engine.datamodule import CocoDataModule
 
 RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
 
@@ -96,9 +100,9 @@ def test_a_cut_file_is_refused_not_filled_with_grey(tmp_path, suffix, part):
         read_image(path)
 
 
-def bomb() -> bytes:
-    """A PNG of 33 bytes of header that claims 60000 x 60000 pixels."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A PNG of 33 bytes of header that claims so many pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
@@ -113,6 +117,41 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
+
+
+LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Pixels from which on Pillow raises a DecompressionBombError."""
+
+
+@pytest.mark.parametrize("factor", [1, 3, 7])
+def test_the_limit_of_pixels_is_pillows_to_the_pixel(tmp_path, factor):
+    path = tmp_path / "image.png"
+    height = -(-(LIMIT + 1) // factor)
+    path.write_bytes(bomb(factor, height))
+    with pytest.raises(ValueError, match=f"claims {factor} x {height} pixels, more than {LIMIT};"):
+        read_image(path)
+    path.write_bytes(bomb(factor, LIMIT // factor))
+    with pytest.raises(ValueError, match="cut short"):  # the size is allowed; only the pixels are missing
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".npy"])
+def test_a_limit_of_ones_own_counts_pixels_in_every_format(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    if suffix == ".npy":
+        np.save(path, RAMP)
+    else:
+        Image.fromarray(RAMP).convert("RGB").save(path)
+    channels = 1 if suffix == ".npy" else 3
+    assert read_image(path, max_pixels=48 * 64, channels=channels).shape[:2] == (48, 64)
+    with pytest.raises(ValueError, match=f"claims 64 x 48 pixels, more than {48 * 64 - 1};"):
+        read_image(path, max_pixels=48 * 64 - 1, channels=channels)
+
+
+def test_every_reader_starts_with_the_same_limit():
+    for function in (read_image, check_whole, load_annotations, CocoDataModule):
+        assert inspect.signature(function).parameters["max_pixels"].default == LIMIT, function
+    assert Reading().max_pixels == LIMIT
 
 
 def test_only_files_are_read(tmp_path):

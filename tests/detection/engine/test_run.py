@@ -1,6 +1,9 @@
+import errno
+import gc
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,9 @@ from detection.engine.run import (
     refuse_another_run,
 )
 from detection.engine.terminal import Lines
+
+if os.name == "posix":
+    import fcntl
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -73,6 +79,32 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path):
             hold(tmp_path)
         other.kill()
     assert hold(tmp_path) is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EAGAIN])
+def test_a_lock_that_another_process_has_stops_the_run_whatever_the_system_calls_it(tmp_path, monkeypatch, number):
+    """POSIX lets a system answer EACCES or EAGAIN; the first is a PermissionError, the second a BlockingIOError."""
+    monkeypatch.setattr(fcntl, "lockf", raises(number))
+    with pytest.raises(InputError, match="another run is training into it; take another folder"):
+        hold(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_trained_into(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "lockf", raises(number))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)  # the file is closed
+        assert hold(tmp_path) is None
+        gc.collect()
+
+
+def raises(number):
+    def lockf(*_):
+        raise OSError(number, os.strerror(number))
+
+    return lockf
 
 
 def test_a_folder_that_cannot_be_one_is_told(tmp_path):

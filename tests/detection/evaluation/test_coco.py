@@ -241,6 +241,32 @@ def test_what_was_not_matched_by_all_is_matched_at_the_end() -> None:
     np.testing.assert_equal(whole.evaluate(), reference.evaluate())
 
 
+def test_of_an_image_that_several_have_the_first_one_counts(engine: Engine) -> None:
+    coco = truth({5: [[20, 10, 40, 40]], 6: []})
+    right, wrong = [[10.0, 5.0, 30.0, 25.0]], [[60.0, 20.0, 70.0, 30.0]]
+
+    def evaluator_of(boxes: list[list[float]], score: float = 0.9) -> CocoEvaluator:
+        evaluator = CocoEvaluator(coco, ("bbox",), engine)
+        evaluator.add(batch([5]), detections([[*boxes, *boxes]], [[score, math.nan]]))
+        return evaluator
+
+    good, bad = evaluator_of(right), evaluator_of(wrong, 0.8)
+    bad.add(batch([6]), detections([[[math.nan] * 4] * 2]))  # two more that are dropped
+    for states, score, box in (([good, bad], 1, [20, 10, 40, 40]), ([bad, good], 0, [120, 40, 20, 20])):
+        merged = CocoEvaluator(coco, ("bbox",), engine)
+        merged.merge([evaluator.state() for evaluator in states])
+        assert [result["bbox"] for result in merged.results("bbox")] == [box]
+        assert merged.evaluate()["bbox/AP"] == pytest.approx(score)
+        assert merged.dropped == 3
+    for own, other, score in ((evaluator_of(right), bad, 1), (evaluator_of(wrong), good, 0)):
+        own.merge([other.state()])
+        assert own.evaluate()["bbox/AP"] == pytest.approx(score)  # its own, before all that come later
+    none = CocoEvaluator(coco, ("bbox",), engine)
+    none.add(batch([5]), detections([[]]))
+    none.merge([good.state()])
+    assert (none.results("bbox"), none.dropped) == ([], 0)  # nothing found is an answer, too
+
+
 def test_a_forked_process_takes_the_reference() -> None:
     pytest.importorskip("hotcoco")
     evaluator = CocoEvaluator(crowded())
