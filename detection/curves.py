@@ -12,7 +12,7 @@ from detection.home import command_line
 
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
-    ("AP", (), ("val/bbox/AP", "val/segm/AP")),
+    ("AP in percent", (), ("val/bbox/AP", "val/segm/AP")),
     (
         "parts of the loss",
         ("train/loss_rpn_cls", "train/loss_rpn_loc", "train/loss_cls", "train/loss_box_reg", "train/loss_mask"),
@@ -111,6 +111,7 @@ def _panel(
             if name not in curves:
                 continue
             drawn = curves[name] if name in dotted else smooth(curves[name], window)
+            drawn = [(step, 100 * value) for step, value in drawn] if name.endswith("/AP") else drawn
             label = " ".join(part for part in (run if len(runs) > 1 else "", _short(name)) if part)
             # One run: colours for columns; several: colours for runs.
             color = f"C{(k if len(runs) > 1 else n) % 10}"

@@ -13,7 +13,7 @@ from detection.data.image import MAX_PIXELS
 from detection.data.meaning import IGNORED, is_ignored
 from detection.data.report import Report
 from detection.data.segmentation import FARTHEST, SegmentationBuilder
-from detection.structures import Categories, flag
+from detection.structures import IGNORE, Categories, flag
 
 MIN_SIDE = 0.1
 """Objects whose box, cut at the image, has a shorter side (in pixels) are dropped: nothing could find them."""
@@ -43,7 +43,9 @@ def check_categories(entries: list[Entry], report: Report) -> tuple[Categories, 
     if len(set(ids)) < len(ids):
         twice = sorted({i for i in ids if ids.count(i) > 1}, key=str)
         raise ValueError(f"{report.path}: category ids {twice[:5]} occur twice; give each class its own")
-    numbers = _numbered(ids, "category ids that are words (numbered from 1 in the file's order)", report)
+    numbers = _numbered(
+        ids, "category ids that are words, -1 or beyond 64 bits (numbered from 1 in the file's order)", report
+    )
     named = [{"id": number, "name": entry["name"]} for number, entry in zip(numbers, entries, strict=True)]
     categories = Categories.from_coco(named)
     for name in sorted({n for n in categories.names if categories.names.count(n) > 1}):
@@ -84,7 +86,7 @@ def check_images(
                 "or raise data.max_pixels"
             )
         sizes[k] = height, width
-    kind = "image ids that are words, negative or over 2**63 (all numbered from 1 in the file's order)"
+    kind = "image ids that are words, -1 or beyond 64 bits (all numbered from 1 in the file's order)"
     ids = np.array(_numbered(list(number_of), kind, report), dtype=np.int64)
     return ids, sizes, [entry["file_name"] for entry in entries], number_of
 
@@ -230,7 +232,7 @@ def corners(xywh: np.ndarray) -> np.ndarray:
 
 def _numbered(ids: list[int | str], kind: str, report: Report) -> list[int]:
     """The ids if all can be kept: what is padded has the id -1, and tensors hold 64 bits. Else 1, 2, ..."""
-    bad = [one for one in ids if not isinstance(one, int) or not 0 <= one < 2**63]
+    bad = [one for one in ids if not isinstance(one, int) or one == IGNORE or not -(2**63) <= one < 2**63]
     for one in bad:
         report.warn(kind, one)
     return list(range(1, len(ids) + 1)) if bad else ids  # type: ignore[return-value]

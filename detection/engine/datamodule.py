@@ -18,6 +18,7 @@ from detection.data.collate import collate, collate_unresized, own_canvases
 from detection.data.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset, Reading, Together
 from detection.data.image import MAX_PIXELS
+from detection.data.presence import check_images
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.engine.errors import InputError, user_input
@@ -26,13 +27,13 @@ from detection.engine.loading import (
     allow_open_files,
     batch_bytes,
     begin_training_worker,
-    check_images,
     explain_worker,
     few_canvases_for,
     largest_canvas,
     workers_that_fit,
 )
 from detection.engine.resuming import Restoring
+from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.home import with_home
 from detection.structures import Categories, Depth, ResizeMethod
 
@@ -80,6 +81,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         channels: int = 3,
         depth: Depth = 8,
         resize_on_device: bool = False,
+        max_detections: int = COCO_LIMITS[-1],
     ) -> None:
         """Take the settings; files are read in :meth:`setup`.
 
@@ -111,6 +113,8 @@ class CocoDataModule(Restoring, LightningDataModule):
             depth: Bits per channel that the model sees, 8 or 16.
             resize_on_device: Leave the resizing and mirroring of training images to the device, where the workers are
                 the limit.
+            max_detections: Detections of a class in an image that evaluation scores, 100 as COCO. Recall is named after
+                it, as AR300. What the detector finds at all is model.box_head.detections.
         """
         super().__init__()
         self.root, self.splits = Path(with_home(root)), {"train": train, "val": val, "test": test}
@@ -122,6 +126,8 @@ class CocoDataModule(Restoring, LightningDataModule):
         self.canvases = few_canvases_for(max(sides, default=0), long_side) if few_canvases else None
         self.reading = Reading(max_pixels, allow_outside_root, bad_images, channels, depth)
         self.resize_on_device = resize_on_device
+        with user_input():
+            self.max_detections = limits_up_to(max_detections)
         self.annotations: dict[str, Annotations] = {}
         self.detector: str | None = None  # a checkpoint or a name, whose classes count where a file to predict has none
         self._resume: dict[str, int] | None = None
@@ -343,7 +349,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of images {folder}; set data.root or data.{name}.images")
         annotations = load_annotations(path, self.masks, self.reading.max_pixels, known)
-        check_images(CocoDataset(annotations, folder, reading=self.reading), self._allowed_bad(name))
+        check_images(CocoDataset(annotations, folder, reading=self.reading), allowed=self._allowed_bad(name))
         if trainer is not None and trainer.is_global_zero:
             print("\n".join(described(name, annotations)))
         return annotations

@@ -1,11 +1,10 @@
-"""Loading: where an epoch begins, which canvases, are all images there, how much memory, why a worker died."""
+"""Loading: where an epoch begins, which canvases, how much memory, why a worker died."""
 
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from detection.data.collate import MIN_OBJECTS
 from detection.data.dataset import CocoDataset, begin_worker
-from detection.data.names import advice, find_file, forget
 from detection.data.samplers import TrainBatchSampler
 from detection.engine.errors import lost_worker
 from detection.engine.signals import outlive_signals
@@ -128,58 +126,6 @@ def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list
     middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
     longer = sorted({min(side, long) for side in (*middle, long)})
     return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
-
-
-def check_images(dataset: CocoDataset, allowed: int = 0) -> None:
-    """Reject annotations whose images are not there, before training meets them: all are looked for, none is opened.
-
-    Names that fit a file only in another spelling are counted in the annotations' report.
-
-    Args:
-        allowed: at most so many may be missing.
-
-    Raises:
-        FileNotFoundError: with the number of missing ones, the first and what may help; or two names for one file.
-    """
-    forget()
-    # A listing of each folder costs far less than a question for each file.
-    names: dict[Path, set[str]] = {}
-    missing: list[tuple[Path, str]] = []
-    spelled: dict[Path, int] = {}
-    exact: set[Path] = set()
-    for i in range(len(dataset)):
-        path = dataset.named_path(i)
-        if path is not None:
-            if path.parent not in names:
-                names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-            if path.name in names[path.parent] or os.path.exists(path):
-                exact.add(path)
-                continue
-        path, name = dataset.path(i), dataset.annotations.file_name(i)
-        if not os.path.exists(path):
-            missing.append((path, name))
-            continue
-        if path in spelled:
-            raise _two_names(dataset, spelled[path], i, path)
-        spelled[path] = i
-        dataset.annotations.report.warn(find_file(dataset.image_root, name)[1], int(dataset.annotations.image_ids[i]))
-    if len(missing) > allowed:
-        path, name = missing[0]
-        raise FileNotFoundError(
-            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
-            f"{path}; {advice(dataset.image_root, name)}; correct the names, or set the split's images folder"
-        )
-    for path in exact & spelled.keys():
-        first = next(i for i in range(len(dataset)) if dataset.named_path(i) == path)
-        raise _two_names(dataset, first, spelled[path], path)
-
-
-def _two_names(dataset: CocoDataset, first: int, second: int, path: Path) -> FileNotFoundError:
-    one, other = (dataset.annotations.file_name(i) for i in (first, second))
-    return FileNotFoundError(
-        f"{dataset.annotations.path}: file_name {one!a:.80} and {other!a:.80} both fit {path}; give each its own file, "
-        "or set the split's images folder to the one that the names begin at"
-    )
 
 
 class EpochLoader(DataLoader[Any]):

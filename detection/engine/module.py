@@ -5,6 +5,7 @@ Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``va
 """
 
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,7 @@ from detection.engine.checks import check_categories, check_configs, check_same_
 from detection.engine.clock import Clock
 from detection.engine.due import is_due
 from detection.engine.errors import user_input
+from detection.engine.opening import PRECISIONS
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.progress import mend, rescale, validated
 from detection.engine.resuming import Restoring, check_optimizers, check_progress
@@ -36,6 +38,7 @@ from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.engine.sharding import Sharded, gather, release, shard
 from detection.engine.transfer import SideStream
 from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.percent import percent
 from detection.evaluation.results import write_results
 from detection.fast.folding import folded
 from detection.fast.rcnn import compile_model
@@ -49,7 +52,9 @@ from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
 from detection.structures import Batch, Detections
 
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""Of the table of an evaluation, and recall at the largest limit."""
+RAISE_LIMIT = "--data.max_detections {most}, with a model.box_head.detections that finds as many"
 """Of the table that an evaluation prints; all twelve numbers are logged."""
 
 
@@ -104,6 +109,7 @@ class DetectionModule(Restoring, LightningModule):
         self._graphs = compile == "graphs"
         self.clock: Clock | None = None  # set for a step whose parts are timed
         self.evaluators: dict[str, CocoEvaluator] = {}
+        self._limits_told: set[str] = set()  # splits
         self._losses: list[tuple[int, Tensor]] = []  # of each evaluated batch: its images, and its losses
         self._loss_names: list[str] = []
         self._side_stream: SideStream | None = None  # on CUDA
@@ -350,7 +356,9 @@ class DetectionModule(Restoring, LightningModule):
             iou_types = ("bbox", "segm") if self.configs["mask_head"] is not None else ("bbox",)
             with user_input():
                 rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.config.rounded_frames
-                self.evaluators[split] = CocoEvaluator(data.ground_truth(split), iou_types, rounded_frames=rounded)
+                self.evaluators[split] = CocoEvaluator(
+                    data.ground_truth(split), iou_types, rounded_frames=rounded, max_detections=data.max_detections
+                )
         self.evaluators[split].reset()
         if self._is_sharded:
             gather(self)
@@ -388,9 +396,20 @@ class DetectionModule(Restoring, LightningModule):
         metrics = self.trainer.strategy.broadcast(metrics)
         self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
         if not self.trainer.sanity_checking:
-            self.print(table(metrics, split))
+            self.print(table(metrics, split, PRECISIONS.get(str(self.trainer.precision), str(self.trainer.precision))))
+            self._tell_limits(split)
             if self.evaluators[split].dropped:
                 self.print(f"{self.evaluators[split].dropped} detections were not finite and are not scored")
+
+    def _tell_limits(self, split: str) -> None:
+        """Tell once which images have more than is scored."""
+        evaluator = self.evaluators[split]
+        if split in self._limits_told or not self.trainer.is_global_zero:
+            return
+        self._limits_told.add(split)
+        for iou_type in evaluator.iou_types:
+            for line in evaluator.beyond_limit(iou_type, RAISE_LIMIT):
+                self.print(line)
 
     def _write_results(self, split: str) -> None:
         folder = self.trainer.log_dir  # asks all ranks
@@ -401,12 +420,15 @@ class DetectionModule(Restoring, LightningModule):
                 self.print(f"Results: {path}")
 
 
-def table(metrics: Mapping[str, float], split: str) -> str:
-    """The important numbers of an evaluation, in percent."""
-    rows = [f"{split:8s}" + "".join(f"{name:>7s}" for name in COLUMNS)]
+def table(metrics: Mapping[str, float], split: str, precision: str) -> str:
+    """The important numbers of an evaluation, in percent, and the precision it was computed in."""
+    recall = [name.partition("/")[2] for name in metrics if re.fullmatch(r"\w+/AR\d+", name)]
+    columns = (*COLUMNS, *sorted(recall, key=lambda name: int(name[2:]))[-1:])
+    rows = [f"{split}: COCO numbers in percent, computed in {precision}"]
+    rows.append(" " * 8 + "".join(f"{name:>7s}" for name in columns))
     for iou_type in ("bbox", "segm"):
         if f"{iou_type}/AP" in metrics:
-            numbers = (metrics[f"{iou_type}/{name}"] for name in COLUMNS)
-            rows.append(f"{iou_type:8s}" + "".join(f"{100 * v:7.1f}" if v == v else f"{'n/a':>7s}" for v in numbers))
+            numbers = (percent(metrics[f"{iou_type}/{name}"], "n/a") for name in columns)
+            rows.append(f"{iou_type:8s}" + "".join(f"{number:>7s}" for number in numbers))
     losses = [f"{name} {value:.3f}" for name, value in metrics.items() if name.startswith("loss")]
     return "\n".join([*rows, *([" ".join(losses)] if losses else [])])

@@ -3,6 +3,7 @@
 Detections arrive in canvas pixels and are kept, and written, in pixels of the file with the original ids.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch.distributed as dist
 from pycocotools import mask as coco_mask
 
 from detection.coco.rle import mask_areas, run_lengths, sound_counts
-from detection.evaluation.engines import STATISTICS, choose, is_fast, mean, score, summarize
+from detection.evaluation.engines import choose, is_fast, mean, score, statistics, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
+from detection.evaluation.limits import COCO_LIMITS, beyond_limit, beyond_limit_of, checked_limits, limit_lines
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import check_results
 from detection.fast.pasting import encode_masks, rounded_frames
@@ -58,6 +60,8 @@ class CocoEvaluator:
         engine: "auto" takes hotcoco where it is installed, else pycocotools; their numbers are the same.
         image_ids: which images to score.
         rounded_frames: paste masks as :func:`~detection.ops.masks.rounded_frames` does.
+        max_detections: how many detections of a class in an image count, as three rising limits. The largest is that of
+            all AP numbers. Recall is given at each, and named after it: AR300 at 300.
 
     Raises:
         ValueError: ground truth that cannot be scored.
@@ -76,6 +80,7 @@ class CocoEvaluator:
         engine: Literal["auto", "hotcoco", "pycocotools"] = "auto",
         image_ids: Literal["seen", "all"] = "seen",
         rounded_frames: bool = False,
+        max_detections: Sequence[int] = COCO_LIMITS,
     ) -> None:
         if not iou_types or not set(iou_types) <= {"bbox", "segm"}:
             raise ValueError(f"iou_types is {iou_types!r}, but must hold bbox, segm or both")
@@ -83,6 +88,7 @@ class CocoEvaluator:
             raise ValueError(f"image_ids is {image_ids!r}, but must be seen or all")
         self.iou_types = tuple(iou_types)
         self.engine = choose(engine)
+        self.max_detections = checked_limits(max_detections)
         self.image_ids, self.rounded_frames = image_ids, rounded_frames
         self._truth = {t: clean_ground_truth(ground_truth, masks=t == "segm") for t in self.iou_types}
         truth = self._truth[self.iou_types[0]]
@@ -96,7 +102,9 @@ class CocoEvaluator:
         self._dropped: dict[int, int] = {}
         self._precision: dict[str, np.ndarray] = {}
         fast = self.iou_types if is_fast(self.engine) else ()
-        self._matching = {t: Matching(self._truth[t], t, partial(self._rows, iou_type=t)) for t in fast}
+        self._matching = {
+            t: Matching(self._truth[t], t, partial(self._rows, iou_type=t), self.max_detections) for t in fast
+        }
 
     @property
     def dropped(self) -> int:
@@ -226,19 +234,19 @@ class CocoEvaluator:
             return [result for image_id in sorted(self._found[iou_type]) for result in self._image(image_id, iou_type)]
 
     def evaluate(self) -> dict[str, float]:
-        """The twelve COCO numbers of each IoU type: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
+        """The twelve COCO numbers of each IoU type, as fractions: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
 
         NaN where there is nothing to find (no object of that size, or no object at all); 0 where nothing was found.
         """
         numbers: dict[str, float] = {}
         for iou_type in self.iou_types:
-            statistics = dict.fromkeys(STATISTICS, float("nan"))
+            values = dict.fromkeys(statistics(self.max_detections), float("nan"))
             truth = self.truth(iou_type)
             if truth["images"]:
                 precision, recall = self._score(truth, iou_type)
-                statistics = summarize(precision, recall)
+                values = summarize(precision, recall, self.max_detections)
                 self._precision[iou_type] = precision
-            numbers |= {f"{iou_type}/{name}": value for name, value in statistics.items()}
+            numbers |= {f"{iou_type}/{name}": value for name, value in values.items()}
         return numbers
 
     def per_class(self, iou_type: str = "bbox") -> list[dict[str, Any]]:
@@ -247,7 +255,7 @@ class CocoEvaluator:
         for annotation in self.truth(iou_type)["annotations"]:
             count[annotation["category_id"]] += not annotation["iscrowd"]
         precision = self._precision.get(iou_type, np.full((1, 1, len(self.categories), 1, 1), -1.0))
-        precision = precision[:, :, :, 0, -1]  # all areas, 100 detections: (T, R, K)
+        precision = precision[:, :, :, 0, -1]  # all areas, most detections: (T, R, K)
         rows = []
         for k, (name, id) in enumerate(zip(self.categories.names, self.categories.ids, strict=True)):
             AP, AP50 = mean(precision[:, :, k]), mean(precision[0, :, k])
@@ -265,9 +273,25 @@ class CocoEvaluator:
             "annotations": [a for a in truth["annotations"] if a["image_id"] in seen],
         }
 
+    def beyond_limit(self, iou_type: str, remedy: str) -> list[str]:
+        """A line if images have more objects of one class than are scored, and one if they have more detections.
+
+        Args:
+            remedy: how to raise the limit, with ``{most}`` for the number that is needed.
+        """
+        limit = self.max_detections[-1]
+        found = {
+            (image_id, category): count
+            for image_id, one in self._found[iou_type].items()
+            if len(one.scores) > limit
+            for category, count in Counter(one.categories.tolist()).items()
+        }
+        objects = beyond_limit(self.truth(iou_type)["annotations"], limit)
+        return limit_lines(iou_type, objects, beyond_limit_of(found, limit), limit, remedy)
+
     def _score(self, truth: dict[str, Any], iou_type: str) -> tuple[np.ndarray, np.ndarray]:
         if iou_type not in self._matching or not is_fast(self.engine):
-            return score(self.engine, truth, self.results(iou_type), iou_type)
+            return score(self.engine, truth, self.results(iou_type), iou_type, self.max_detections)
         matching = self._matching[iou_type]
         return matching.scores(image["id"] for image in truth["images"] if image["id"] not in matching.image_ids)
 
@@ -284,9 +308,9 @@ class CocoEvaluator:
             boxes = boxes_of_areas(areas)
         else:
             boxes = np.concatenate([one.values for one in found])
-        ids = np.repeat(image_ids, [len(one.scores) for one in found])
+        ids = np.repeat(np.array(image_ids, dtype=np.int64), [len(one.scores) for one in found])
         scores, categories = (np.concatenate([one[k] for one in found]) for k in (0, 1))
-        return np.column_stack([ids, boxes, scores, categories]), masks
+        return np.column_stack([ids, categories]), np.column_stack([boxes, scores]), masks
 
     def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
         found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]

@@ -1,13 +1,15 @@
 """The engines that match detections to ground truth and integrate precision over recall.
 
-pycocotools is the reference; hotcoco gives the same bits many times faster. Both see only checked input.
+pycocotools is the reference; hotcoco gives the same bits many times faster. Both see only checked input, and numbers
+instead of ids (:mod:`~detection.evaluation.numbering`).
 T IoU thresholds   R recall thresholds   K categories   A area ranges (all, small, medium, large)
-D detection limits (1, 10, 100)
+D detection limits, 1, 10 and 100 by default
 """
 
 import io
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any
@@ -15,9 +17,17 @@ from typing import Any
 import numpy as np
 
 from detection.coco.rle import mask_areas
+from detection.evaluation.limits import COCO_LIMITS, Limits
+from detection.evaluation.numbering import Numbering
 
-STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The twelve numbers, in the order of pycocotools."""
+
+def statistics(limits: Limits = COCO_LIMITS) -> tuple[str, ...]:
+    """The names of the twelve numbers, in the order of pycocotools: AR1, AR10 and AR100 have those of their limits."""
+    return ("AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{limit}" for limit in limits), "ARs", "ARm", "ARl")
+
+
+STATISTICS = statistics()
+"""The names at COCO's limits."""
 
 
 _hotcoco_process: int | None = None
@@ -61,33 +71,38 @@ def choose(engine: str) -> str:
 
 
 def score(
-    engine: str, ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+    engine: str,
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    iou_type: str,
+    limits: Limits = COCO_LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score results against a clean ground truth, on all its images.
 
     Args:
         engine: from :func:`choose`; see :func:`is_fast`.
         ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; not modified.
-        results: COCO result dicts, finite; may be empty; modified.
+        results: COCO result dicts, finite; may be empty; not modified.
         iou_type: "bbox" or "segm".
+        limits: detections of a class in an image that count.
 
     Returns:
         precision: (T, R, K, A, D); -1 where there is nothing to find. The categories are by rising id.
         recall: (T, K, A, D); -1 likewise.
     """
     if is_fast(engine):
-        evaluation = hotcoco_evaluation(ground_truth, results, iou_type)
-        return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
-    return _pycocotools(ground_truth, results, iou_type)
+        evaluation = hotcoco_evaluation(ground_truth, results, iou_type, limits)
+        return evaluation.precision, evaluation.recall
+    return _pycocotools(ground_truth, results, iou_type, limits)
 
 
-def summarize(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    """The twelve numbers, by the names of STATISTICS, as pycocotools computes them; NaN where it says -1."""
+def summarize(precision: np.ndarray, recall: np.ndarray, limits: Limits = COCO_LIMITS) -> dict[str, float]:
+    """The twelve numbers, by their :func:`statistics` names, as pycocotools computes them; NaN where it says -1."""
     values = [precision[..., 0, 2], precision[0, ..., 0, 2], precision[5, ..., 0, 2]]  # IoU 0.5 and 0.75
     values += [precision[..., area, 2] for area in (1, 2, 3)]
     values += [recall[..., 0, limit] for limit in (0, 1, 2)]
     values += [recall[..., area, 2] for area in (1, 2, 3)]
-    return {name: mean(value) for name, value in zip(STATISTICS, values, strict=True)}
+    return {name: mean(value) for name, value in zip(statistics(limits), values, strict=True)}
 
 
 def mean(values: np.ndarray) -> float:
@@ -97,40 +112,91 @@ def mean(values: np.ndarray) -> float:
 
 
 def _pycocotools(
-    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str, limits: Limits
 ) -> tuple[np.ndarray, np.ndarray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with redirect_stdout(io.StringIO()):
-        truth = COCO()
-        # Copies, because pycocotools writes into the annotations.
-        truth.dataset = ground_truth | {"annotations": [dict(a) for a in ground_truth["annotations"]]}
+        truth, numbers = COCO(), Numbering(ground_truth)
+        truth.dataset = numbers.truth(ground_truth)  # copies, because pycocotools writes into the annotations
         truth.createIndex()
         if results:
-            found = truth.loadRes(results)
+            found = truth.loadRes(numbers.entries(results))
         else:  # loadRes fails on an empty list
             found = COCO()
-            found.dataset = ground_truth | {"annotations": []}
+            found.dataset = truth.dataset | {"annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth, found, iou_type)
+        evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def hotcoco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> Any:
+def hotcoco_evaluation(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str, limits: Limits = COCO_LIMITS
+) -> "Evaluation":
     """hotcoco's evaluation, matched and accumulated: what it can tell beyond the twelve numbers is asked of it.
+
+    Args:
+        ground_truth: as for :func:`score`.
+        results: likewise; hotcoco numbers them from 1, in their order.
 
     Raises:
         ValueError: hotcoco is not installed.
     """
-    library = hotcoco("this analysis")
-    truth = library.COCO(ground_truth)
-    evaluation = library.COCOeval(truth, truth.load_res(results), iou_type)
+    library, numbers = hotcoco("this analysis"), Numbering(ground_truth)
+    truth = library.COCO(numbers.truth(ground_truth))
+    evaluation = library.COCOeval(truth, truth.load_res(numbers.entries(results)), iou_type)
+    evaluation.params.max_dets = list(limits)
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation
+    return Evaluation(evaluation, numbers, limits)
+
+
+class Evaluation:
+    """An evaluation of hotcoco that speaks of original ids.
+
+    Attributes:
+        engine: hotcoco's own, which knows numbers only.
+        limits: detections of a class in an image that count.
+        precision: (T, R, K, A, D).
+        recall: (T, K, A, D).
+    """
+
+    def __init__(self, engine: Any, numbers: Numbering, limits: Limits) -> None:
+        self.engine, self.limits, self._numbers = engine, limits, numbers
+        self.precision, self.recall = (np.asarray(engine.eval[key]) for key in ("precision", "recall"))
+
+    def image_diagnostics(self, score: float = 0.5) -> dict[str, Any]:
+        """What hotcoco tells of detections and images, at IoU 0.5.
+
+        Args:
+            score: the least of a detection that may contradict the annotations.
+        """
+        told, ids = self.engine.image_diagnostics(iou_thr=0.5, score_thr=score), self._numbers.image_ids
+        return {
+            **told,
+            "img_summary": {ids[number - 1]: summary for number, summary in told["img_summary"].items()},
+            "label_errors": [{**one, "image_id": ids[one["image_id"] - 1]} for one in told["label_errors"]],
+        }
+
+    def tide_errors(self) -> dict[str, Any]:
+        """AP50 lost to each kind of error, and their counts."""
+        told: dict[str, Any] = self.engine.tide_errors()
+        return told
+
+    def confusion(self) -> np.ndarray:
+        """(K + 1, K + 1) counts at IoU 0.5, by rising category id; the last is background."""
+        told = self.engine.confusion_matrix(iou_thr=0.5)
+        order = [*np.argsort(told["cat_ids"]).tolist(), len(told["cat_ids"])]
+        return np.asarray(told["matrix"]).astype(int)[np.ix_(order, order)]
+
+    def of_images(self, image_ids: Iterable[int]) -> dict[str, float]:
+        """AP, AP50 and AR at the largest limit, of some images; -1 where there is nothing to find."""
+        told = self.engine.slice_by({"some": self._numbers.images(image_ids)})["some"]
+        return {"AP": told["AP"], "AP50": told["AP50"], "AR": told["AR100"]}  # the names are those of COCO's limits
 
 
 def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
@@ -145,10 +211,11 @@ def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], io
     """
     if not all("frequency" in category for category in ground_truth["categories"]):
         raise ValueError("protocol lvis: the categories have no 'frequency'; is this an LVIS annotation file?")
-    library = hotcoco("protocol lvis")
+    library, numbers = hotcoco("protocol lvis"), Numbering(ground_truth)
     objects = [annotation for annotation in ground_truth["annotations"] if annotation["area"] > 0]
-    truth = library.COCO(ground_truth | {"annotations": objects})
-    evaluation = library.LVISEval(truth, truth.load_res(_with_area(results, iou_type)), iou_type)
+    truth = library.COCO(numbers.truth(ground_truth | {"annotations": objects}))
+    found = truth.load_res(numbers.entries(_with_area(results, iou_type)))
+    evaluation = library.LVISEval(truth, found, iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summary_lines()  # computes what get_results() returns

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from detection.coco.rle import run_lengths
 from detection.documents import read_json
+from detection.foreign import shown
 from detection.structures import flag
 
 IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
@@ -111,11 +112,16 @@ def _id(entry: Mapping[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
     try:
         number = int(value)  # type: ignore[arg-type]
-        if isinstance(value, str) or number == value:
-            return number
+        whole = isinstance(value, str) or number == value
     except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{where}: {key} is {value!r}, but must be an integer")
+        whole = False
+    if not whole:
+        raise ValueError(f"{where}: {key} is {shown(repr(value))}, but must be an integer")
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{where}: {key} is {shown(repr(value))}, but must fit into 64 bits; give it a smaller number")
+    if isinstance(value, float) and abs(value) >= 2**53:
+        raise ValueError(f"{where}: {key} is {value!r}, which is not exact; write it as an integer")
+    return number
 
 
 def _clean_category(category: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from detection.evaluation.engines import hotcoco
+from detection.evaluation.limits import COCO_LIMITS, Limits
+from detection.evaluation.numbering import Numbering
 from detection.memory import no_garbage_collection
 
-Rows = tuple[np.ndarray, list[dict[str, Any]]]
-"""What was found in some images, one after the other: an array (n, 7) float64 of image id, x, y, width, height, score
-and category id; and for "segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
+Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""What was found in some images, one after the other: an array (n, 2) int64 of image id and category id; one (n, 5)
+float64 of x, y, width, height and score; and for "segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
 
 _CHUNK = 256
 """Images matched at a time: enough for all threads, and few calls; too few for their dicts to need much memory."""
@@ -29,9 +31,16 @@ class Matching:
         truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
         iou_type: "bbox" or "segm".
         rows: of image ids; asked for when they are matched, so that no dict lives longer than that.
+        limits: detections of a class in an image that count.
     """
 
-    def __init__(self, truth: Mapping[str, Any], iou_type: str, rows: Callable[[list[int]], Rows]) -> None:
+    def __init__(
+        self,
+        truth: Mapping[str, Any],
+        iou_type: str,
+        rows: Callable[[list[int]], Rows],
+        limits: Limits = COCO_LIMITS,
+    ) -> None:
         self.image_ids: set[int] = set()
         self._rows = rows
         self._masks = iou_type == "segm"
@@ -39,7 +48,12 @@ class Matching:
         self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
-        self._stream = hotcoco("matching").StreamingEval(truth["categories"], iou_type)
+        self._numbers = Numbering(truth)
+        library = hotcoco("matching")
+        parameters = library.Params(iou_type)
+        parameters.max_dets = list(limits)
+        categories = self._numbers.category_entries(truth["categories"])
+        self._stream = library.StreamingEval(categories, iou_type, params=parameters)
         self._waiting: list[int] = []
 
     def add(self, image_ids: Iterable[int]) -> None:
@@ -82,10 +96,12 @@ class Matching:
         with no_garbage_collection():
             for start in range(0, len(image_ids), _CHUNK):
                 part = image_ids[start : start + _CHUNK]
-                annotations = [*chain.from_iterable(self._annotations[id] for id in part)]
-                rows, masks = self._rows(part)
+                annotations = self._numbers.entries(chain.from_iterable(self._annotations[id] for id in part))
+                images = self._numbers.image_entries(self._images[id] for id in part)
+                ids, rows, masks = self._rows(part)
+                of_images, of_categories = self._numbers.columns(ids[:, 0], ids[:, 1])
                 found = {"segmentation": masks} if self._masks else {}
-                stream.update([self._images[id] for id in part], annotations, rows, **found)
+                stream.update(images, annotations, np.column_stack([of_images, rows, of_categories]), **found)
 
 
 def boxes_of_areas(areas: np.ndarray) -> np.ndarray:

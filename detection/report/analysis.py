@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detection.evaluation.coco import CocoEvaluator
-from detection.evaluation.engines import STATISTICS, hotcoco_evaluation, mean, summarize
+from detection.evaluation.engines import Evaluation, hotcoco_evaluation, mean, statistics, summarize
 from detection.report.resampling import changes
 
 RECALLS = np.linspace(0, 1, 101)
@@ -96,7 +96,9 @@ class Analysis:
     objects: int
     detections: int
     numbers: dict[str, Measure]
-    """The twelve, by the names of STATISTICS; NaN where there is nothing to find."""
+    """The twelve, by their names; NaN where there is nothing to find."""
+    max_detections: int
+    """Detections of a class in an image that count."""
     classes: list[ClassRow]
     curves: dict[str, list[float]]
     """Precision at each of RECALLS, averaged over classes, by IoU."""
@@ -137,13 +139,14 @@ def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 100, see
     counted = (statuses >= 0).tolist()
     shown = [r for r, counts in zip(results, counted, strict=True) if counts and r["score"] >= threshold]
     del results
-    at_point = hotcoco_evaluation(truth, shown, iou_type)
-    diagnostics = at_point.image_diagnostics(iou_thr=0.5, score_thr=0.8)
+    at_point = hotcoco_evaluation(truth, shown, iou_type, evaluator.max_detections)
+    diagnostics = at_point.image_diagnostics(score=0.8)
     return Analysis(
         iou_type=iou_type,
         images=len(truth["images"]),
         objects=sum(not a["iscrowd"] for a in truth["annotations"]),
-        confusion=_confusion(at_point, evaluator.categories.ids),
+        max_detections=evaluator.max_detections[-1],
+        confusion=at_point.confusion().tolist(),
         by_image=_by_image(diagnostics["img_summary"], truth),
         suspects=_suspects(diagnostics["label_errors"], truth, shown),
         **from_all,
@@ -159,8 +162,8 @@ def _of_all(
     seed: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The fields that come from all detections, however low they score; and (n,) :func:`_statuses`."""
-    evaluation = hotcoco_evaluation(truth, results, iou_type)
-    precision, recall = (np.asarray(evaluation.eval[key]) for key in ("precision", "recall"))
+    evaluation = hotcoco_evaluation(truth, results, iou_type, evaluator.max_detections)
+    precision, recall = evaluation.precision, evaluation.recall
     statuses = _statuses(evaluation, results)
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     labels = np.array([result["category_id"] for result in results], dtype=np.int64)
@@ -169,7 +172,7 @@ def _of_all(
     tide = evaluation.tide_errors()
     fields = {
         "detections": len(results),
-        "numbers": _numbers(evaluation, truth, iou_type, summarize(precision, recall), resamplings, seed),
+        "numbers": _numbers(evaluation, truth, iou_type, resamplings, seed),
         "classes": _classes(evaluator, objects, precision, recall, cuts),
         "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
         "class_curves": _class_curves(evaluator, precision),
@@ -183,13 +186,15 @@ def _of_all(
 
 
 def _numbers(
-    evaluation: Any, truth: dict[str, Any], iou_type: str, values: dict[str, float], resamplings: int, seed: int
+    evaluation: Evaluation, truth: dict[str, Any], iou_type: str, resamplings: int, seed: int
 ) -> dict[str, Measure]:
-    errors = dict.fromkeys(STATISTICS, float("nan"))
+    limits = evaluation.limits
+    errors = dict.fromkeys(statistics(limits), float("nan"))
     if resamplings and truth["annotations"]:
         # The difference from an evaluation without detections, which is 0 throughout, is the number itself.
-        nothing = hotcoco_evaluation(truth, [], iou_type)
+        nothing = hotcoco_evaluation(truth, [], iou_type, limits)
         errors = {name: c.error for name, c in changes(truth, nothing, evaluation, resamplings, seed).items()}
+    values = summarize(evaluation.precision, evaluation.recall, limits)
     return {name: Measure(value, errors[name]) for name, value in values.items()}
 
 
@@ -222,9 +227,9 @@ def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, 
     return {name: curves[:, k].round(5).tolist() for k, name in enumerate(names) if curves[:, k].max() > -1}
 
 
-def _statuses(evaluation: Any, results: list[dict[str, Any]]) -> np.ndarray:
+def _statuses(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarray:
     """(n,) int64 whether each detection is right at IoU 0.5: 1 or 0; -1 if ignored."""
-    diagnostics = evaluation.image_diagnostics(iou_thr=0.5)
+    diagnostics = evaluation.image_diagnostics()
     values = {"tp": 1, "fp": 0}
     # hotcoco numbers the detections from 1, in their order.
     return np.array([values.get(diagnostics["dt_status"].get(k + 1), -1) for k in range(len(results))], dtype=np.int64)
@@ -262,24 +267,16 @@ def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: in
     return {"error": error if len(scores) else float("nan"), "bins": bins}
 
 
-def _by_crowding(evaluation: Any, truth: dict[str, Any]) -> list[dict[str, Any]]:
+def _by_crowding(evaluation: Evaluation, truth: dict[str, Any]) -> list[dict[str, Any]]:
     objects = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
     rows = []
     for low, high in CROWDS:
         ids = [image["id"] for image in truth["images"] if low <= objects[image["id"]] <= high]
         if ids:
             label = str(low) if low == high else f"{low} or more" if high >= 10**9 else f"{low} to {high}"
-            numbers = evaluation.slice_by({label: ids})[label]
-            AP, AP50, AR = (_number(numbers[name]) for name in ("AP", "AP50", "AR100"))
-            rows.append({"objects": label, "images": len(ids), "AP": AP, "AP50": AP50, "AR": AR})
+            numbers = {name: _number(value) for name, value in evaluation.of_images(ids).items()}
+            rows.append({"objects": label, "images": len(ids), **numbers})
     return rows
-
-
-def _confusion(at_point: Any, ids: tuple[int, ...]) -> list[list[int]]:
-    found = at_point.confusion_matrix(iou_thr=0.5)
-    place = {id: k for k, id in enumerate(found["cat_ids"])}
-    order = [place[id] for id in ids] + [len(place)]
-    return np.asarray(found["matrix"]).astype(int)[np.ix_(order, order)].tolist()
 
 
 def _by_image(summary: dict[int, dict[str, Any]], truth: dict[str, Any]) -> list[ImageRow]:

@@ -8,14 +8,17 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 46, 38, 12, 12
 Points = Sequence[tuple[float, float]]
 
 
-def lines(series: Mapping[str, Points], x_label: str, y_label: str, diagonal: bool = False) -> str:
+def lines(
+    series: Mapping[str, Points], x_label: str, y_label: str, diagonal: bool = False, percent: bool = False
+) -> str:
     """Lines over the unit square, with a legend below.
 
     Args:
         series: points of each line, x and y in 0..1, by name.
         diagonal: draw where x equals y.
+        percent: label the axes in percent.
     """
-    parts = [_axes(x_label, y_label)]
+    parts = [_axes(x_label, y_label, 100 if percent else 1)]
     if diagonal:
         parts.append(f'<path class="guide" d="M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"/>')
     for k, (name, points) in enumerate(series.items()):
@@ -35,12 +38,12 @@ def bar(share: float, tone: str = "c0") -> str:
     return f'<span class="bar"><i class="fill {tone}" style="width:{100 * share:.1f}%"></i></span>'
 
 
-def _axes(x_label: str, y_label: str) -> str:
+def _axes(x_label: str, y_label: str, scale: int) -> str:
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
         parts.append(f'<path class="grid" d="M{_x(0)} {_y(tick)}H{_x(1)}M{_x(tick)} {_y(0)}V{_y(1)}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{_y(tick) + 4}" text-anchor="end">{tick:g}</text>')
-        parts.append(f'<text x="{_x(tick)}" y="{_y(0) + 15}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{_y(tick) + 4}" text-anchor="end">{scale * tick:g}</text>')
+        parts.append(f'<text x="{_x(tick)}" y="{_y(0) + 15}" text-anchor="middle">{scale * tick:g}</text>')
     parts.append(f'<text x="{_x(0.5)}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     middle = _y(0.5)
     parts.append(

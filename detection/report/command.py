@@ -10,13 +10,15 @@ from typing import Any
 from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
+from detection.evaluation.limits import COCO_LIMITS, limits_up_to
+from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
 from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.predicting.options import LEAST, check_apart, check_least
 from detection.provenance import about
-from detection.report.analysis import analyse
+from detection.report.analysis import Analysis, analyse
 from detection.report.compare import open_truth
 from detection.report.files import write
 from detection.report.processes import processes
@@ -45,6 +47,11 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     """Everything that was found."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
     check_apart(vars(options), "--")
+    if options.max_dets != COCO_LIMITS[-1] and options.protocol != "coco":
+        raise ValueError(f"--max-dets is for --protocol coco; {options.protocol} has its own limit, leave it out")
+    limits_up_to(options.max_dets)
+    if options.images is not None and not options.images.is_dir():
+        raise ValueError(f"{options.images}: no such folder of images; give it with --images")
     if options.protocol == "voc" and "bbox" not in (options.iou_types or ["bbox"]):
         raise ValueError("--iou-types segm: --protocol voc scores boxes alone; leave one of them out")
     if not options.annotations.is_file():
@@ -73,7 +80,8 @@ def _read(options: argparse.Namespace) -> CocoEvaluator:
         types = [kind for kind in KEYS if kind in held] or ["bbox"]
         if options.protocol == "voc" and "bbox" not in types:
             types = ["bbox"]
-    evaluator = CocoEvaluator(options.annotations, types, options.engine, "all")
+    limits = limits_up_to(options.max_dets)
+    evaluator = CocoEvaluator(options.annotations, types, options.engine, "all", max_detections=limits)
     empty, absent = True, set(types)
     sources: dict[tuple[str, int], str] = {}
     for source in options.what:  # one after the other, as half a million masks take a gigabyte
@@ -160,12 +168,16 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     _clear(folder, [Path(source) for source in options.what])
     if evaluator.dropped:
         print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
+    _print_head(options, from_model)
     # A model's images are matched, and only adding up is left; result files are matched for the report alone.
     at_once = options.protocol == "coco" and (from_model or evaluator.engine != "hotcoco")
     if at_once:
         numbers = evaluator.evaluate()
         for kind in evaluator.iou_types:
             _print(kind, {name.split("/")[1]: v for name, v in numbers.items() if name.startswith(kind)})
+    for kind in evaluator.iou_types if options.protocol == "coco" else ():
+        for line in evaluator.beyond_limit(kind, "--max-dets {most}"):
+            print(line)
     for kind in evaluator.iou_types:
         write_results(folder / f"results_{kind}.json", evaluator.results(kind))
     if lvis:
@@ -181,7 +193,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     if evaluator.engine != "hotcoco":
         print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
         return
-    analyses = []
+    analyses: list[Analysis] = []
     for kind in evaluator.iou_types:
         analyses.append(analyse(evaluator, kind, options.resamplings))
         if not at_once:
@@ -190,7 +202,8 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
     made_of = {"model" if from_model else "results": ", ".join(options.what)}
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
-    made_of |= {"ground_truth": _ground_truth(options)}
+    made_of |= {"ground_truth": _ground_truth(options), "max_detections": options.max_dets}
+    made_of |= {"precision": "unknown, as the detections are from result files"}
     if from_model:
         made_of |= {way: getattr(options, way) for way in OF_MODELS if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
@@ -218,8 +231,15 @@ def _ground_truth(options: argparse.Namespace) -> str:
     return "file" if options.protocol == "lvis" or options.what[0].endswith(".json") else "checked"
 
 
+def _print_head(options: argparse.Namespace, from_model: bool) -> None:
+    """What the numbers below are."""
+    limit = f", at most {options.max_dets} detections of a class in an image" if options.protocol == "coco" else ""
+    found = f"found in {options.precision}" if from_model else "of result files"
+    print(f"{options.protocol.upper()} numbers in percent, detections {found}{limit}")
+
+
 def _print(kind: str, numbers: dict[str, float]) -> None:
-    print(f"{kind}:  " + "  ".join(f"{shown(name)} {value:.3f}" for name, value in numbers.items()))
+    print(f"{kind}:  " + "  ".join(f"{shown(name)} {percent(value)}" for name, value in numbers.items()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,6 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for the report")
     parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help="all that there are if not given")
     parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default="coco")
+    limit = "detections of a class in an image that are scored; AR is named after it"
+    parser.add_argument("--max-dets", type=int, default=COCO_LIMITS[-1], help=f"{limit}; {COCO_LIMITS[-1]} as COCO")
     parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default="auto")
     parser.add_argument("--resamplings", type=int, default=100, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=12, help="worst images to show")

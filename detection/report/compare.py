@@ -12,6 +12,8 @@ from typing import Any
 from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
+from detection.evaluation.limits import COCO_LIMITS, limits_up_to
+from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
 from detection.foreign import printable, shown
 from detection.home import command_line
@@ -19,7 +21,7 @@ from detection.predicting.options import check_least
 from detection.provenance import checksum
 from detection.report.files import plain
 from detection.report.frame import frame
-from detection.report.page import KINDS, number, table
+from detection.report.page import KINDS, table
 from detection.report.resampling import Change, changes
 
 SAME = {
@@ -79,7 +81,8 @@ def compare(
     for kind in kinds:
         evaluators = []
         for folder in (first, second):
-            evaluator = CocoEvaluator(open_truth(path, abouts[0]["ground_truth"]), [kind], image_ids="all")
+            truth, limits = open_truth(path, abouts[0]["ground_truth"]), limits_up_to(most_detections(abouts[0]))
+            evaluator = CocoEvaluator(truth, [kind], image_ids="all", max_detections=limits)
             evaluator.add_results(read_results(folder / f"results_{kind}.json"))
             evaluators.append(evaluator)
         found |= _compare(kind, evaluators, resamplings, seed)
@@ -97,8 +100,19 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
     """
     reasons = [f"{what}: {first.get(key)} and {second.get(key)}" for key, what in SAME.items()
                if first.get(key) != second.get(key)]  # fmt: skip
+    limits = [most_detections(one) for one in (first, second)]
+    if limits[0] != limits[1]:
+        reasons.append(f"other limits of detections (--max-dets): {limits[0]} and {limits[1]}")
     if reasons:
         raise ValueError("these evaluations cannot be compared, they have\n  " + "\n  ".join(reasons))
+
+
+def most_detections(about: Mapping[str, Any]) -> int:
+    """The limit of an evaluation; reports of older versions have COCO's and do not say it."""
+    limit = about.get("max_detections", COCO_LIMITS[-1])
+    if type(limit) is not int:
+        raise ValueError(f"report.json: max_detections is {shown(limit)}, but must be a number")
+    return limit
 
 
 def open_truth(path: Path, ground_truth: str) -> Any:
@@ -115,13 +129,15 @@ def _compare(
 ) -> dict[str, list[Difference]]:
     truth = evaluators[0].truth(kind)
     results = [evaluator.results(kind) for evaluator in evaluators]
-    a, b = (hotcoco_evaluation(truth, list(rows), kind) for rows in results)
+    limits = evaluators[0].max_detections
+    a, b = (hotcoco_evaluation(truth, list(rows), kind, limits) for rows in results)
     numbers = [_difference(name, change) for name, change in changes(truth, a, b, resamplings, seed).items()]
     classes = []
     for id, name in zip(evaluators[0].categories.ids, evaluators[0].categories.names, strict=True):
         if any(o["category_id"] == id and not o["iscrowd"] for o in truth["annotations"]):
             part = _of_class(truth, id)
-            a, b = (hotcoco_evaluation(part, [r for r in rows if r["category_id"] == id], kind) for rows in results)
+            parts = ([r for r in rows if r["category_id"] == id] for rows in results)
+            a, b = (hotcoco_evaluation(part, rows, kind, limits) for rows in parts)
             classes.append(_difference(name, changes(part, a, b, resamplings, seed)["AP"]))
     return {f"{kind}/numbers": numbers, f"{kind}/classes": classes}
 
@@ -158,20 +174,21 @@ def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> 
             heads[0] = "AP of class"
             differences = sorted(differences, key=lambda d: d.difference)
         rows = [
-            [escape(shown(d.name)), number(d.first), number(d.second), _signed(d.difference), _interval(d), _mark(d)]
+            [escape(shown(d.name)), percent(d.first), percent(d.second), _signed(d.difference), _interval(d), _mark(d)]
             for d in differences
         ]
         parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
     parts.append(
-        '<p class="note">Intervals of B - A over images drawn again with replacement, the same ones for both. '
+        '<p class="note">Numbers in percent. Intervals of B - A over images drawn again with replacement, '
+        "the same ones for both. "
         "Better and worse are said where 0 lies outside. – where the objects are in too few images.</p>"
     )
     return frame("Comparison", "".join(parts), f"<p>A: {escape(first)}<br>B: {escape(second)}</p>")
 
 
 def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
-    """For a terminal: all numbers, and the classes that changed most."""
-    lines = []
+    """For a terminal: all numbers in percent, and the classes that changed most."""
+    lines = ["AP and AR in percent; 95% intervals in brackets"]
     for key, differences in found.items():
         kind, what = key.split("/")
         if what == "classes":
@@ -181,7 +198,7 @@ def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
             lines.append(kind)
         for d in differences:
             lines.append(
-                f"  {shown(d.name):<18}{number(d.first)} -> {number(d.second)}  {_signed(d.difference)}  "
+                f"  {shown(d.name):<18}{percent(d.first):>5} -> {percent(d.second):>5}  {_signed(d.difference)}  "
                 f"({_interval(d)})  {d.verdict}".rstrip()
             )
     return "\n".join(lines)
@@ -212,11 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.3f}"
+    return "–" if math.isnan(value) else f"{100 * value:+.1f}"
 
 
 def _interval(d: Difference) -> str:
-    return "–" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}"
+    return "–" if math.isnan(d.low) else f"{_signed(d.low)} to {_signed(d.high)}"
 
 
 def _mark(d: Difference) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.evaluation.percent import percent
 from detection.foreign import shown
 from detection.report.analysis import ERRORS, RECALLS, Analysis, ImageRow, Suspect
 from detection.report.charts import bar, lines
@@ -21,9 +22,6 @@ WORDS = {
     "APs": "objects under 32² pixels",
     "APm": "32² to 96² pixels",
     "APl": "over 96² pixels",
-    "AR1": "recall, 1 detection per image",
-    "AR10": "recall, 10 detections",
-    "AR100": "recall, 100 detections",
     "ARs": "recall, small",
     "ARm": "recall, medium",
     "ARl": "recall, large",
@@ -64,7 +62,10 @@ def page(
 def _subtitle(analysis: Analysis, about: Mapping[str, Any]) -> str:
     return (
         f"on {escape(str(about.get('annotations', '')))}: {analysis.images} images, {analysis.objects} objects, "
-        f"classes: {len(analysis.classes)}; {escape(str(about.get('date', '')))}"
+        f"classes: {len(analysis.classes)}; {escape(str(about.get('date', '')))}. "
+        f"Precision of the detections: {escape(str(about.get('precision', 'unknown')))}. "
+        "AP, AR, precision, recall and F1 are in percent, scores from 0 to 1. "
+        f"At most {analysis.max_detections} detections of a class in an image count."
     )
 
 
@@ -81,12 +82,12 @@ def _section(analysis: Analysis) -> str:
 <p class="note">With 95% intervals from images drawn again with replacement, unless the objects are in too few images.
 – means that there is nothing to find.</p>
 <h3>What is lost to which error</h3>{_errors(analysis)}
-<div class="pair"><div><h3>Precision over recall</h3>{lines(curves, "recall", "precision")}</div>
+<div class="pair"><div><h3>Precision over recall</h3>{lines(curves, "recall", "precision", percent=True)}</div>
 <div><h3>How far scores can be trusted</h3>{_calibration(analysis)}</div></div>
 <h3>Where to cut</h3>
-<p>Over all classes the best F1 is <b>{point["F1"]:.3f}</b>, at a score of <b>{point["threshold"]:.3f}</b>: precision
-{point["precision"]:.3f}, recall {point["recall"]:.3f}, at IoU 0.5. The matrix and the pictures below are made there;
-the best threshold of each class is in the table.</p>
+<p>Over all classes the best F1 is <b>{percent(point["F1"])}</b>, at a score of <b>{point["threshold"]:.3f}</b>:
+precision {percent(point["precision"])}, recall {percent(point["recall"])}, at IoU 0.5.
+The matrix and the pictures below are made there; the best threshold of each class is in the table.</p>
 <h3>Classes</h3>{_classes(analysis)}
 <h3>Confusions</h3>{_confusion(analysis)}
 <h3>Images with few and with many objects</h3>{_crowding(analysis)}
@@ -97,18 +98,23 @@ def _cards(analysis: Analysis) -> str:
     cards = []
     for name, measure in analysis.numbers.items():
         low, high = measure.interval
-        spread = "" if math.isnan(measure.error) else f"<small>{low:.3f} to {high:.3f}</small>"
+        spread = "" if math.isnan(measure.error) else f"<small>{percent(low)} to {percent(high)}</small>"
         cards.append(
-            f'<div class="card{" first" if name == "AP" else ""}"><span>{name}</span><b>{number(measure.value)}</b>'
-            f"{spread}<em>{WORDS[name]}</em></div>"
+            f'<div class="card{" first" if name == "AP" else ""}"><span>{name}</span><b>{percent(measure.value)}</b>'
+            f"{spread}<em>{_words(name)}</em></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _words(name: str) -> str:
+    """What a number is."""
+    return WORDS.get(name) or f"recall, {name.removeprefix('AR')} of a class per image"
 
 
 def _errors(analysis: Analysis) -> str:
     most = max([*analysis.errors.values(), 1e-9])
     rows = [
-        [escape(ERRORS[kind]), kind, f"{lost:.3f}", bar(lost / most), str(analysis.error_counts[kind])]
+        [escape(ERRORS[kind]), kind, percent(lost), bar(lost / most), str(analysis.error_counts[kind])]
         for kind, lost in sorted(analysis.errors.items(), key=lambda pair: -pair[1])
     ]
     return table(["error", "TIDE", "AP50 to be won", "", "detections or objects"], rows, numeric=(2, 4))
@@ -128,11 +134,11 @@ def _classes(analysis: Analysis) -> str:
         [
             _text(row.name),
             str(row.objects),
-            number(row.AP),
+            percent(row.AP),
             bar(0 if math.isnan(row.AP) else row.AP),
-            number(row.AP50),
-            number(row.AR),
-            number(row.F1),
+            percent(row.AP50),
+            percent(row.AR),
+            percent(row.F1),
             number(row.threshold),
         ]
         for row in analysis.classes
@@ -174,7 +180,7 @@ def _confusion(analysis: Analysis) -> str:
 
 def _crowding(analysis: Analysis) -> str:
     rows = [
-        [r["objects"], str(r["images"]), number(r["AP"]), number(r["AP50"]), number(r["AR"])]
+        [r["objects"], str(r["images"]), percent(r["AP"]), percent(r["AP50"]), percent(r["AR"])]
         for r in analysis.by_crowding
     ]
     return table(["objects in the image", "images", "AP", "AP50", "AR"], rows, numeric=(1, 2, 3, 4))
@@ -185,7 +191,7 @@ def _worst(worst: Sequence[tuple[ImageRow, str | None]]) -> str:
     for row, picture in worst:
         text = (
             f"<b>{_text(row.file_name)}</b> (id {row.image_id}): {row.found} of {row.objects} found, "
-            f"{row.wrong} wrong, F1 {row.F1:.2f}"
+            f"{row.wrong} wrong, F1 {percent(row.F1)}"
         )
         items.append(f'<figure class="wide">{_image(picture, row.file_name)}<figcaption>{text}</figcaption></figure>')
     return f'<section id="worst"><h2>Worst images</h2>{"".join(items)}</section>'

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.evaluation.engines import STATISTICS, hotcoco
+from detection.evaluation.engines import STATISTICS, Evaluation, hotcoco, statistics
 
 AREAS = {"s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
 """From and to, by the last letter of a number's name, as pycocotools takes them; others are about ``ALL``."""
@@ -33,8 +33,10 @@ class Change:
     """95% interval."""
 
 
-def changes(truth: Mapping[str, Any], first: Any, second: Any, resamplings: int, seed: int) -> dict[str, Change]:
-    """Compare two evaluations, by the names of STATISTICS.
+def changes(
+    truth: Mapping[str, Any], first: Evaluation, second: Evaluation, resamplings: int, seed: int
+) -> dict[str, Change]:
+    """Compare two evaluations at the same limits, by the names of the twelve numbers.
 
     hotcoco.compare (1.3.0) draws images with replacement, but counts an image that was drawn twice only once. Its
     deviations are widened by :func:`widening` to those of draws in which it counts twice.
@@ -44,12 +46,13 @@ def changes(truth: Mapping[str, Any], first: Any, second: Any, resamplings: int,
         first: of :func:`~detection.evaluation.engines.hotcoco_evaluation`.
         resamplings: how often all images are drawn; 0 for no spread.
     """
-    told = hotcoco("an interval").compare(first, second, n_bootstrap=resamplings, seed=seed)
+    told = hotcoco("an interval").compare(first.engine, second.engine, n_bootstrap=resamplings, seed=seed)
     images = len(truth["images"])
     factor = widening(images)
     seen = {area: _images_with(truth, *area) for area in (ALL, *AREAS.values())}
     found = {}
-    for name in STATISTICS:
+    # hotcoco names its numbers by COCO's limits, whatever the limits are.
+    for own, name in zip(statistics(first.limits), STATISTICS, strict=True):
         values = [float(told[side][name]) for side in ("metrics_a", "metrics_b")]
         values = [math.nan if value == -1 else value for value in values]
         spread = [math.nan] * 3
@@ -58,7 +61,7 @@ def changes(truth: Mapping[str, Any], first: Any, second: Any, resamplings: int,
             drawn, difference = told["ci"][name], values[1] - values[0]
             low, high = (difference + factor * (drawn[end] - difference) for end in ("lower", "upper"))
             spread = [factor * drawn["std_err"], low, high]
-        found[name] = Change(*values, *spread)
+        found[own] = Change(*values, *spread)
     return found
 
 

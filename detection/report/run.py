@@ -18,10 +18,12 @@ from tqdm import tqdm
 from detection.data.annotations import Annotations, load_annotations
 from detection.data.collate import collate, own_canvases
 from detection.data.dataset import CocoDataset, Reading, begin_worker
+from detection.data.presence import check_images
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
 from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.limits import limits_up_to
 from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference import load_model
@@ -43,6 +45,8 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
         ValueError: the model, the annotations or an image cannot be used.
     """
     device = inference_device(options.device)
+    annotations = load_annotations(options.annotations)
+    check_images(CocoDataset(annotations, options.images), "give their folder with --images")
     model = load_model(options.what[0], options.trust_code)
     if options.size:
         model.test_size = tuple(options.size)
@@ -50,12 +54,14 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     changes = {name: value for name, value in given.items() if value is not None}
     model.box_head.config = replace(model.box_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
-    annotations = load_annotations(options.annotations, need_masks=has_masks)
+    if has_masks:  # objects without one are counted
+        annotations = load_annotations(options.annotations, need_masks=True)
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
     types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
     rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames
-    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded)
+    limits = limits_up_to(options.max_dets)
+    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded, limits)
     model = model.to(device)
     look = _look(model, options)
     if look is not None:

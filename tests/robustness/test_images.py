@@ -17,8 +17,8 @@ from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.errors import DataError
 from detection.data.image import read_image
+from detection.data.presence import check_images
 from detection.data.transforms import Resize
-from detection.engine.loading import check_images
 
 ROOT = Path(__file__).resolve().parents[2]
 

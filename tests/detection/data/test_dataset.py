@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 from detection.data import dataset as dataset_module
 from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset, begin_worker
+from detection.data.presence import check_images
 from detection.data.samplers import TrainBatchSampler
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
-from detection.engine.loading import check_images
 from detection.ops.masks import UNKNOWN
 
 

@@ -14,7 +14,7 @@ from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.errors import DataError
 from detection.data.names import CAPITALS, ENDS, FORM, SLASHES, _paths, find_file, forget, image_path
-from detection.engine.loading import check_images
+from detection.data.presence import check_images
 
 
 def dataset(folder: Path, names: list[str], **reading) -> CocoDataset:

@@ -31,8 +31,9 @@ class Results:
         results = [result for image_id in image_ids for result in self._by_image[image_id]]
         masks = [r["segmentation"] for r in results] if self._iou_type == "segm" else []
         boxes = boxes_of_areas(mask_areas(masks)) if masks else [r.get("bbox") for r in results]
-        rows = [[r["image_id"], *box, r["score"], r["category_id"]] for box, r in zip(boxes, results, strict=True)]
-        return np.array(rows).reshape(-1, 7), masks
+        ids = [[r["image_id"], r["category_id"]] for r in results]
+        rows = [[*box, r["score"]] for box, r in zip(boxes, results, strict=True)]
+        return np.array(ids, dtype=np.int64).reshape(-1, 2), np.array(rows).reshape(-1, 5), masks
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -193,3 +194,29 @@ def test_what_is_sure_and_contradicts_the_annotations_is_suspect(truth, results)
     assert suspects[0].box == pytest.approx(first["bbox"])
     assert suspects[1].kind == "nothing is annotated"
     assert (suspects[1].image_id, suspects[1].detected) == (5, "<bird>")
+
+
+def test_ids_of_63_bits_change_the_ids_alone(truth, results, evaluator):
+    """hotcoco holds image ids as float64: an analysis by them would find nothing."""
+    images = {image["id"]: 2**62 + 2 * image["id"] for image in truth["images"]}
+    categories = {category["id"]: category["id"] - 2**60 for category in truth["categories"]}
+
+    def other(entries):
+        return [e | {"image_id": images[e["image_id"]], "category_id": categories[e["category_id"]]} for e in entries]
+
+    renamed = truth | {
+        "images": [image | {"id": images[image["id"]]} for image in truth["images"]],
+        "categories": [category | {"id": categories[category["id"]]} for category in truth["categories"]],
+        "annotations": other(truth["annotations"]),
+    }
+    large = CocoEvaluator(renamed, ["bbox"], image_ids="all")
+    large.add_results(other(results))
+    ours, theirs = (asdict(analyse(one, "bbox", resamplings=10)) for one in (large, evaluator))
+    for rows, ids, key in (
+        ("by_image", images, "image_id"),
+        ("suspects", images, "image_id"),
+        ("classes", categories, "id"),
+    ):
+        theirs[rows] = [row | {key: ids[row[key]]} for row in theirs[rows]]
+    assert theirs["by_image"]
+    np.testing.assert_equal(ours, theirs)

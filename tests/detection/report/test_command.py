@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
 from detection.report.command import main
+from detection.report.compare import compare
 from detection.report.run import matching_labels
 from detection.structures import IGNORE, Categories
 
@@ -53,7 +55,7 @@ def whole(folder: Path) -> dict:
 
 def test_result_files(folder, tmp_path, capsys):
     main([str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--output", str(tmp_path)])
-    assert "bbox:  AP 0." in capsys.readouterr().out
+    assert re.search(r"\nbbox:  AP [1-9]\d\.\d  AP50", capsys.readouterr().out)
     report = whole(tmp_path)
     assert report["about"]["images_scored"] == 24
     assert len(report["about"]["annotations_sha256"]) == 64
@@ -67,11 +69,11 @@ def test_result_files(folder, tmp_path, capsys):
 def test_both_engines_and_voc(folder, tmp_path, capsys):
     base = [str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--output", str(tmp_path)]
     main([*base, "--engine", "pycocotools"])
-    slow = capsys.readouterr().out.splitlines()[0]
+    slow = capsys.readouterr().out.splitlines()[:2]
     main([*base, "--engine", "hotcoco", "--resamplings", "0"])
-    assert capsys.readouterr().out.splitlines()[0] == slow
+    assert capsys.readouterr().out.splitlines()[:2] == slow
     main([*base, "--protocol", "voc"])
-    assert "AP50 0." in capsys.readouterr().out
+    assert re.search(r"AP50 [1-9]\d\.\d", capsys.readouterr().out)
 
 
 def test_voc_scores_the_boxes_of_masks(shared_data, tmp_path, capsys):
@@ -83,7 +85,7 @@ def test_voc_scores_the_boxes_of_masks(shared_data, tmp_path, capsys):
     (tmp_path / "boxes.json").write_text(json.dumps(with_boxes(read_results(masks), masks)))
     main([str(tmp_path / "boxes.json"), "--annotations", annotations, "--output", str(tmp_path), "--protocol", "voc"])
     assert capsys.readouterr().out == told
-    assert "AP50 0." in told
+    assert re.search(r"AP50 [1-9]\d\.\d", told)
 
 
 def test_published_numbers(shared_data, tmp_path, capsys):
@@ -92,8 +94,8 @@ def test_published_numbers(shared_data, tmp_path, capsys):
     annotations = str(data / "instances_val2014_100.json")
     main([*files, "--annotations", annotations, "--output", str(tmp_path), "--resamplings", "0"])
     out = capsys.readouterr().out
-    assert "bbox:  AP 0.505  AP50 0.697  AP75 0.573  APs 0.586  APm 0.519  APl 0.501  AR1 0.387" in out
-    assert "segm:  AP 0.320  AP50 0.562  AP75 0.299  APs 0.387  APm 0.310  APl 0.327  AR1 0.268" in out
+    assert "bbox:  AP 50.5  AP50 69.7  AP75 57.3  APs 58.6  APm 51.9  APl 50.1  AR1 38.7" in out
+    assert "segm:  AP 32.0  AP50 56.2  AP75 29.9  APs 38.7  APm 31.0  APl 32.7  AR1 26.8" in out
 
 
 def numbered(truth: dict, results: list[dict], folder: Path) -> str:
@@ -259,6 +261,13 @@ def test_labels_are_matched_by_name(capsys):
         (["results.json", "--annotations", "truth.json", "--batch", "0"], "--batch 0: must be at least 1"),
         (["model.ckpt", "--annotations", "truth.json", "--tile", "64", "--flip"], "--tile and --flip do not go"),
         (["results.json", "--annotations", "truth.json", "--soft-nms", "0.5"], "--soft-nms is for a model"),
+        (["results.json", "--annotations", "truth.json", "--max-dets", "5"], "5 must be above 10"),
+        (
+            ["results.json", "--annotations", "truth.json", "--protocol", "voc", "--max-dets", "300"],
+            "--max-dets is for",
+        ),
+        (["none.ckpt", "--annotations", "truth.json", "--images", "nowhere"], "nowhere: no such folder of images"),
+        (["results.json", "--annotations", "truth.json", "--images", "nowhere"], "nowhere: no such folder of images"),
     ],
 )
 def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
@@ -271,3 +280,38 @@ def test_mistakes_are_told_in_a_line(folder, tmp_path, monkeypatch, capsys, argu
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("names", [["7.png"], [f"{i}.png" for i in range(1, 25)]])
+def test_missing_images_are_counted_before_the_model_is_loaded(folder, tmp_path, capsys, names):
+    shutil.copytree(folder / "images", tmp_path / "images")
+    for name in names:
+        (tmp_path / "images" / name).unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(["none.ckpt", "--annotations", str(folder / "truth.json"), "--images", str(tmp_path / "images")])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert f"{len(names)} of 24 images are missing, the first is {tmp_path / 'images' / names[0]}" in told
+    assert "--images" in told
+    assert told.count("\n") == 1
+
+
+def test_the_limit_of_detections_is_said_and_kept(folder, results, tmp_path, capsys):
+    many = [results[0] | {"score": k / 1000} for k in range(150)]
+    (tmp_path / "many.json").write_text(json.dumps(many))
+    base = [str(tmp_path / "many.json"), "--annotations", str(folder / "truth.json"), "--resamplings", "0", "--output"]
+    main([*base, str(tmp_path / "a")])
+    told = capsys.readouterr().out
+    assert "percent, detections of result files, at most 100 detections of a class in an image" in told
+    assert "1 image has more than 100 detections of one class (at most 150)" in told
+    main([*base, str(tmp_path / "b"), "--max-dets", "150"])
+    told = capsys.readouterr().out
+    assert "AR150" in told
+    assert "more than" not in told
+    report = whole(tmp_path / "b")
+    assert report["about"]["max_detections"] == report["bbox"]["max_detections"] == 150
+    assert "AR150" in report["bbox"]["numbers"]
+    with pytest.raises(ValueError, match=r"other limits of detections .*: 100 and 150"):
+        compare(tmp_path / "a", tmp_path / "b")
+    names = [d.name for d in compare(tmp_path / "b", tmp_path / "b", resamplings=0)["bbox/numbers"]]
+    assert names[6:9] == ["AR1", "AR10", "AR150"]

@@ -39,7 +39,7 @@ def test_hotcoco_counts_an_image_that_is_drawn_twice_once():
     recall = [
         np.mean([image == 0 for image in {*draw}]) for draw in itertools.product(range(3), repeat=3)
     ]  # of all 27 draws, each image once
-    told = hotcoco.compare(first, second, n_bootstrap=5_000, seed=0)["ci"]["AR100"]["std_err"]
+    told = hotcoco.compare(first.engine, second.engine, n_bootstrap=5_000, seed=0)["ci"]["AR100"]["std_err"]
     assert told == pytest.approx(np.std(recall), rel=0.04)
     assert np.std(recall) == pytest.approx(0.2485, abs=1e-4)
 

@@ -1,0 +1,60 @@
+"""Whether all images of an annotation file are there."""
+
+import os
+from pathlib import Path
+
+from detection.data.dataset import CocoDataset
+from detection.data.names import advice, find_file, forget
+
+
+def check_images(dataset: CocoDataset, remedy: str = "set the split's images folder", allowed: int = 0) -> None:
+    """Reject annotations whose images are not there, before a run meets them: all are looked for, none is opened.
+
+    Names that fit a file only in another spelling are counted in the annotations' report.
+
+    Args:
+        remedy: how to name another folder.
+        allowed: at most so many may be missing.
+
+    Raises:
+        FileNotFoundError: with the number of missing ones, the first and what may help; or two names for one file.
+    """
+    forget()
+    # A listing of each folder costs far less than a question for each file.
+    names: dict[Path, set[str]] = {}
+    missing: list[tuple[Path, str]] = []
+    spelled: dict[Path, int] = {}
+    exact: set[Path] = set()
+    for i in range(len(dataset)):
+        path = dataset.named_path(i)
+        if path is not None:
+            if path.parent not in names:
+                names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+            if path.name in names[path.parent] or os.path.exists(path):
+                exact.add(path)
+                continue
+        path, name = dataset.path(i), dataset.annotations.file_name(i)
+        if not os.path.exists(path):
+            missing.append((path, name))
+            continue
+        if path in spelled:
+            raise _two_names(dataset, spelled[path], i, path)
+        spelled[path] = i
+        dataset.annotations.report.warn(find_file(dataset.image_root, name)[1], int(dataset.annotations.image_ids[i]))
+    if len(missing) > allowed:
+        path, name = missing[0]
+        raise FileNotFoundError(
+            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
+            f"{path}; {advice(dataset.image_root, name)}; correct the names, or {remedy}"
+        )
+    for path in exact & spelled.keys():
+        first = next(i for i in range(len(dataset)) if dataset.named_path(i) == path)
+        raise _two_names(dataset, first, spelled[path], path)
+
+
+def _two_names(dataset: CocoDataset, first: int, second: int, path: Path) -> FileNotFoundError:
+    one, other = (dataset.annotations.file_name(i) for i in (first, second))
+    return FileNotFoundError(
+        f"{dataset.annotations.path}: file_name {one!a:.80} and {other!a:.80} both fit {path}; give each its own file, "
+        "or set the split's images folder to the one that the names begin at"
+    )
