@@ -23,14 +23,10 @@ class FastRPN(RPN):
     No gradient flows through proposals, and the loss asks for a few hundred anchors of an image.
     """
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:  # type: ignore[override]
-        logits, deltas = [], []
-        for x in features:
-            for conv in self.convs:
-                x = conv_relu(x, conv)  # type: ignore[arg-type]
-            logits.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
-        return logits, deltas
+    def hidden(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = conv_relu(x, conv)  # type: ignore[arg-type]
+        return x
 
     def losses(
         self, features: list[Tensor], batch: Batch, generator: torch.Generator | None = None

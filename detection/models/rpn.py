@@ -80,12 +80,16 @@ class RPN(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return objectness logits (B, N_l) and deltas (B, N_l, 4) per level, both float32."""
         logits, deltas = [], []
-        for x in features:
-            for conv in self.convs:
-                x = conv(x).relu()
+        for x in map(self.hidden, features):
             logits.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4).float())
         return logits, deltas
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return what the shared convolutions make of a level, (B, C, H_l, W_l)."""
+        for conv in self.convs:
+            x = conv(x).relu()
+        return x
 
     def losses(
         self, features: list[Tensor], batch: Batch, generator: torch.Generator | None = None
