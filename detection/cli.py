@@ -20,11 +20,15 @@ from detection.memory import begin_without_crumbs
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
+_failed = False
+
+
 def command() -> int:
     """The program ``rcnn``, and ``tools/train.py``: :func:`main` in a process that is made for it."""
     with ending_at_signals():
         try:
             begin_without_crumbs()
+            sys.unraisablehook = _unraisable
             return main()
         except KeyboardInterrupt:  # before main, or after it
             return _stopped()
@@ -250,7 +254,15 @@ def _stopped() -> int:
     return _fail(message, code) if is_first_rank() else code
 
 
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """What fails as objects go is no news after the error that ended the command."""
+    if not _failed:
+        sys.__unraisablehook__(unraisable)
+
+
 def _fail(message: str, code: int) -> int:
+    global _failed
+    _failed = True
     from detection.foreign import printable
 
     print(f"error: {printable(message)}", file=sys.stderr)

@@ -43,6 +43,7 @@ def user_input() -> Iterator[None]:
 
 def told(error: BaseException) -> tuple[str, int | None]:
     """What a user is told instead of a traceback, and the exit code; None for what only a traceback explains."""
+    error = _before_the_end(error)
     if isinstance(error, DataError):
         return error.told(), 2
     if isinstance(error, InputError):
@@ -64,6 +65,12 @@ def told(error: BaseException) -> tuple[str, int | None]:
             what = f"DataLoader worker is gone ({what})."
         return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1
     return str(error), None
+
+
+def _before_the_end(error: BaseException) -> BaseException:
+    """The error that ended a run; Lightning (2.6) hides one of a loader's start behind its own."""
+    hidden = error.__context__ if "iter(combined_loader)" in str(error) else None
+    return error if hidden is None else hidden
 
 
 def exhausted(error: BaseException) -> str | None:

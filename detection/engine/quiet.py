@@ -1,6 +1,8 @@
 """What Lightning and PyTorch say that no user can act on; :mod:`.opening` says the rest in one line."""
 
 import logging
+import warnings
+from typing import Any
 
 NOISE = (
     "Tip:",
@@ -34,9 +36,14 @@ LOGGERS = (
 
 
 def quieten() -> None:
-    """Drop these lines, however often it is called."""
+    """Drop these lines, however often it is called, and write a warning in one line."""
+    warnings.formatwarning = _one_line
     for name in LOGGERS:
         logging.getLogger(name).addFilter(is_news)
+
+
+def _one_line(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    return f"warning: {message}\n"
 
 
 def is_news(record: logging.LogRecord) -> bool:

@@ -47,7 +47,8 @@ class Screen:
         """Take the line away."""
         with self._lock:
             if self._shown:
-                self._put(f"\r{' ' * len(self._shown)}\r")
+                echoed = min(len(self._shown) + 2, self.width())  # ^C
+                self._put(f"\r{' ' * echoed}\r")
             self._shown = ""
 
     def above(self, stream: TextIO, text: str) -> None:

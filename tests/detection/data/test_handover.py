@@ -1,5 +1,6 @@
 """Batches that a worker cannot hand over."""
 
+import threading
 import time
 
 import pytest
@@ -31,3 +32,19 @@ def test_a_batch_without_room_is_an_error_at_once():
         found.extend(iter(loader))
     assert found == [0, 1, 2]  # the batches before it
     assert time.monotonic() - start < 60
+
+
+def without_threads(number: int) -> None:
+    begin_worker(number)
+
+    def fail(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = fail
+
+
+def test_a_worker_without_threads_says_so(capfd):
+    loader = DataLoader(range(8), batch_size=None, num_workers=1, timeout=100, worker_init_fn=without_threads)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(iter(loader))
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,10 +1,11 @@
 """Lines that are dropped, and lines that are not."""
 
 import logging
+import warnings
 
 import pytest
 
-from detection.engine.quiet import is_news
+from detection.engine.quiet import is_news, quieten
 
 
 def said(text: str) -> bool:
@@ -32,3 +33,9 @@ def test_noise_is_dropped(text):
 )
 def test_news_is_not(text):
     assert said(text)
+
+
+def test_a_warning_is_one_plain_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    quieten()
+    assert warnings.formatwarning("no compiler", UserWarning, "native.py", 26, "code") == "warning: no compiler\n"

@@ -107,6 +107,14 @@ def test_what_the_machine_ran_out_of_is_one_line_with_a_remedy(what, error):
     assert "try" in message or "use" in message
 
 
+def test_an_error_that_lightning_hides_behind_its_own_is_told():
+    hidden = RuntimeError("Please call `iter(combined_loader)` first.")
+    hidden.__context__ = RuntimeError("can't start new thread")
+    assert "threads or processes" in told(hidden)[0]
+    hidden.__context__ = None
+    assert told(hidden)[1] is None
+
+
 def test_a_disk_that_is_full_is_no_shared_memory():
     assert told(OSError(errno.ENOSPC, "No space left on device", "runs/a/last.ckpt"))[1] is None
 
