@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from detection.checkpoint import read_checkpoint, replacing
+from detection.documents import parse_json
 from detection.engine.errors import user_input
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -184,7 +185,7 @@ def _read(path: Path) -> list[dict[str, Any] | None]:
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        found = parse_json(line.encode(), "metrics.json")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
+from detection import fast
 from detection.checkpoint import save_model
 from detection.convert.export import save_safetensors
 from detection.inference import load_model
@@ -64,7 +65,7 @@ def test_a_training_step_is_finite_and_reaches_every_parameter(name):
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EXPORTED])
 @torch.no_grad()
 def test_a_file_gives_the_detector_back(name, tmp_path):
-    model = detector(name).eval()
+    model = fast.convert(detector(name)).eval()
     model.categories, model.test_size = Categories(("cat", "dog", "bird"), (2, 5, 90)), (96, 128)
     save_model(model, tmp_path / "m.ckpt")
     save_safetensors(model, tmp_path / "m.safetensors")

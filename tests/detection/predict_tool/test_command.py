@@ -14,7 +14,7 @@ from detection.predict_tool.command import main
 @pytest.fixture
 def folder(tmp_path, pixels, monkeypatch, tiny_model):
     own = copy.deepcopy(tiny_model)  # a GPU, where there is one, takes it
-    monkeypatch.setattr(command, "load_model", lambda source: own)
+    monkeypatch.setattr(command, "load_model", lambda source, trust_code=False: own)
     images = tmp_path / "images"
     images.mkdir()
     for k in range(3):

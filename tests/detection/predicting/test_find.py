@@ -43,7 +43,7 @@ def test_views_hold_what_each_of_them_saw_best(tiny_model, pixels):
     plain = find(tiny_model, [pixels])[0]
     views = find_in_views(tiny_model, [pixels], [48, 64], flip=True)[0]
     assert views.scores[0] >= plain.scores[0]
-    assert len(views.scores) <= tiny_model.box_head.detections
+    assert len(views.scores) <= tiny_model.box_head.config.detections
     assert torch.equal(find_in_views(tiny_model, [pixels])[0].boxes, plain.boxes)
     assert (views.scores.diff() <= 0).all()
 
