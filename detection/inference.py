@@ -3,7 +3,7 @@
 Boxes XYXY in pixels of the image given, whatever size the model saw.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
 from detection.predicting.find import Found, encoded, find, find_in_views
 from detection.predicting.options import check_apart
+from detection.predicting.thresholds import LEAST_SCORE, class_names, per_class
 from detection.predicting.tiles import find_in_tiles
 from detection.structures import Categories
 
@@ -121,7 +122,7 @@ def load_model(source: str | Path, trust_code: bool = False) -> FasterRCNN:
 def predict(
     model: FasterRCNN,
     image: Image,
-    score_threshold: float = 0.5,
+    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -133,7 +134,7 @@ def predict(
 def predict(
     model: FasterRCNN,
     image: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor],
-    score_threshold: float = 0.5,
+    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -144,7 +145,7 @@ def predict(
 def predict(
     model: FasterRCNN,
     image: Image | Sequence[Image],
-    score_threshold: float = 0.5,
+    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -156,7 +157,8 @@ def predict(
         model: used in evaluation mode and left in the mode it was in.
         image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
             the model's images. Or a list of these, for which a list comes back (:func:`predict_batch` is faster).
-        score_threshold: detections scored below are left out. The model itself leaves out those below its own
+        score_threshold: detections scored below are left out. By class names, as ``{"person": 0.6}``: of their classes;
+            the others keep 0.5. The model itself leaves out those below its own
             ``model.box_head.config.score_threshold`` (0.05 if nothing else was chosen), whatever is asked for here.
         size: shortest and longest side to resize to; the model's own ``test_size`` if None.
         tile: look at squares of so many pixels, for images much larger than those of the training; 32 at least.
@@ -165,7 +167,8 @@ def predict(
 
     Raises:
         ValueError: not an image, with the file's name; an array or tensor of another shape or type; a size that is
-            none; or ways to look at the image that do not go together.
+            none; a threshold for a class that the model does not know; or ways to look at the image that do not go
+            together.
 
     Example:
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
@@ -174,21 +177,25 @@ def predict(
     if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
         return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
     _check_model(model)
+    thresholds = per_class(score_threshold, class_names(model))
     size = None if size is None else _size(size)
     sides = _sides("short_sides", short_sides, "a list of sides") if np.size(short_sides) else ()
     check_apart({"size": size, "tile": tile is not None, "short_sides": sides, "flip": flip})
     pixels = _pixels(image, model)  # type: ignore[arg-type]  # no list any more
     if tile is not None:
-        found = find_in_tiles(model, pixels, tile, size=size, threshold=model.box_head.config.nms_threshold)
+        head = model.box_head.config
+        found = find_in_tiles(
+            model, pixels, tile, size=size, threshold=head.nms_threshold, across_classes=head.nms_across_classes
+        )
     else:
         found = find_in_views(model, [pixels], sides, flip, size)[0]
-    return _prediction(model, found, pixels, score_threshold)
+    return _prediction(model, found, pixels, thresholds)
 
 
 def predict_batch(
     model: FasterRCNN,
     images: Sequence[str | Path | np.ndarray | Tensor],
-    score_threshold: float = 0.5,
+    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
 ) -> list[Prediction]:
     """Detect the objects in several images at once; faster where they have about one shape.
@@ -202,15 +209,16 @@ def predict_batch(
     _check_model(model)
     if isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
         raise ValueError("images: expected a list of images, got one; give [image], or use predict")
+    thresholds = per_class(score_threshold, class_names(model))
     size = None if size is None else _size(size)
     pixels = [_pixels(image, model) for image in images]
     found = find(model, pixels, size) if pixels else []
-    return [_prediction(model, one, image, score_threshold) for one, image in zip(found, pixels, strict=True)]
+    return [_prediction(model, one, image, thresholds) for one, image in zip(found, pixels, strict=True)]
 
 
-def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, score_threshold: float) -> Prediction:
+def _prediction(model: FasterRCNN, found: Found, image: np.ndarray, thresholds: Tensor) -> Prediction:
     height, width = image.shape[:2]
-    found = found.take(found.scores >= score_threshold)
+    found = found.take(found.scores >= thresholds[found.labels])
     rles = encoded(model, found, height, width)
     boxes = box_ops.clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
     return Prediction(

@@ -55,6 +55,8 @@ class BoxHeadConfig:
     """Detections scored below are dropped (0.05 is the COCO habit)."""
     nms_threshold: float = 0.5
     """Of two detections of one class that overlap more, the better one stays."""
+    nms_across_classes: bool = False
+    """Of two detections of any classes that overlap more, the better one stays: one object has one class."""
     soft_sigma: float = 0.0
     """Above 0, overlapping detections lose score instead of being dropped (soft-NMS; 0.5 in its paper)."""
     refinements: int = 0
@@ -161,7 +163,13 @@ class BoxHead(nn.Module):
         padding = proposals.logits.isneginf()[..., None]
         scores = scores.masked_fill(self.is_small(boxes) | padding, 0)
         found = select_detections(
-            boxes, scores, config.score_threshold, config.nms_threshold, config.detections, config.soft_sigma
+            boxes,
+            scores,
+            config.score_threshold,
+            config.nms_threshold,
+            config.detections,
+            config.soft_sigma,
+            config.nms_across_classes,
         )
         return self.refine(features, Detections(*found[:3]), sizes)
 

@@ -14,14 +14,21 @@ from detection.structures import IGNORE
 
 @torch.library.custom_op("rcnn::select_detections", mutates_args=())
 def select_detections(
-    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int, soft_sigma: float = 0.0
+    boxes: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    iou_threshold: float,
+    num: int,
+    soft_sigma: float = 0.0,
+    across_classes: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the best ``num`` boxes of each image after NMS within each class.
+    """Return the best ``num`` boxes of each image after NMS within each class, or across classes.
 
     Args:
         boxes: (B, N, K, 4), or (B, N, 1, 4) where all classes share a box.
         scores: (B, N, K). Every one above ``score_threshold`` takes part; none that is not finite or whose box is not.
         soft_sigma: above 0, :func:`soft_nms` instead of NMS; what falls below ``score_threshold`` is dropped.
+        across_classes: a box suppresses boxes of all classes, not those of its own class only.
 
     Returns:
         boxes: (B, num, 4) by falling score (of equal ones the first); zero on padding.
@@ -34,10 +41,11 @@ def select_detections(
     score = scores[image, index, label]
     box = boxes[image, index, label if boxes.shape[2] > 1 else 0]  # (candidates, 4)
     order = score.argsort(descending=True, stable=True)
-    order = order[(image * classes + label)[order].argsort(stable=True)]  # by image, class, falling score
+    own_list = image if across_classes else image * classes + label
+    order = order[own_list[order].argsort(stable=True)]  # by image, class, falling score
     image, index, label, score, box = (x[order] for x in (image, index, label, score, box))
 
-    _, lengths = (image * classes + label).unique_consecutive(return_counts=True)
+    _, lengths = own_list[order].unique_consecutive(return_counts=True)
     row, column = _places(lengths, len(image))
     shape = (len(lengths), int(F.pad(lengths, (0, 1)).amax()))
     lists = box.new_zeros((*shape, 4)).index_put((row, column), box)
@@ -68,7 +76,13 @@ def select_detections(
 
 @select_detections.register_fake
 def _(
-    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int, soft_sigma: float = 0.0
+    boxes: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    iou_threshold: float,
+    num: int,
+    soft_sigma: float = 0.0,
+    across_classes: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch = len(scores)
     whole = scores.new_empty((batch, num), dtype=torch.int64)

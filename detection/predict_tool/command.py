@@ -1,7 +1,8 @@
 """``tools/predict.py``: what a detector finds in images and videos, as pictures and as data."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,54 +12,78 @@ from detection.device import inference_device
 from detection.foreign import printable, shown
 from detection.home import command_line
 from detection.inference import Prediction, load_model, predict, predict_batch
-from detection.models.rcnn import FasterRCNN
+from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.predict_tool.outputs import Writer
-from detection.predict_tool.sources import Source, batches, frames, sources, video_writer
+from detection.predict_tool.sources import Source, VideoError, batches, frames, sources, video_writer
+from detection.predict_tool.tally import Tally
 from detection.predicting.options import LEAST, check_apart, check_least
+from detection.predicting.thresholds import check_known, class_names, read_thresholds, spread
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Predict, and leave pictures and files; exit code 1 if some images could not be read."""
+    """Predict, and leave pictures and files.
+
+    The exit code is 2 for a wrong option, before any work; 3 if a video ended before the end that its header claims; 1
+    if other images or videos could not be read; else 0.
+    """
     parser = _parser()
-    options = parser.parse_args(command_line(arguments))
+    options = parser.parse_args(spread(command_line(arguments)))
     failed: list[str] = []
+    cut_off: list[str] = []
     left_out: list[Path] = []
     try:
         check_least(options, LEAST | {"frames": 1})
         check_apart(vars(options), "--")
-        if not 0 <= options.score <= 1:
-            raise ValueError(f"--score {options.score:g}: must be from 0 to 1")
         device = inference_device(options.device)
         model = load_model(options.checkpoint, options.trust_code)
         model.to(device)
         found = sources(options.images, left_out)
-        names = model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
+        names = class_names(model)
+        options.score = read_thresholds(options.score or (), names)
+        if "masks" in options.save and not isinstance(model, MaskRCNN):
+            raise ValueError(
+                f"--save masks: {options.checkpoint} has no mask head and finds boxes only; leave masks out"
+            )
+        if options.across_classes:
+            model.box_head.config = replace(model.box_head.config, nms_across_classes=True)
         ids = model.categories.ids if model.categories else tuple(range(model.num_classes))
         wanted = _wanted(options.classes, names)
-        writer = Writer(options.output, options.save, names, ids)
+        writer, tally = Writer(options.output, options.save, names, ids), Tally(names)
         images = [source for source in found if source.kind == "image"]
         with tqdm(total=len(images), unit="image", disable=len(images) < 2) as bar:
             for some in batches(images, options.batch, failed, len(model.pixel_mean), model.depth):
                 for (source, image), one in zip(some, _predict(model, some, options), strict=True):
                     one = one.only(np.isin(one.labels, wanted))
                     writer.add(source.name, image, one)
+                    tally.add(one)
                     if options.verbose:
                         bar.write(f"{shown(source.path, None)}: {len(one)} found")
                 bar.update(len(some))
+        unread = len(failed)
         videos = [source for source in found if source.kind != "image"]
-        seen = sum(_video(model, source, writer, options, wanted) for source in videos)
+        seen = 0
+        for source in videos:
+            try:
+                for one in _video(model, source, writer, options, wanted, cut_off):
+                    tally.add(one)
+                    seen += 1
+            except VideoError as error:
+                failed.append(str(error))
         written = writer.close()
     except (OSError, ValueError) as error:
         parser.exit(2, f"predict: {printable(error)}\n")
-    told = [f"{len(images) - len(failed)} images"] if images else []
+    told = [f"{len(images) - unread} images"] if images else []
     told += [f"{seen} frames"] if videos else []
     print(f"{', '.join(told)}: {options.output}" + "".join(f", {path}" for path in written))
+    unit = "images" if not seen else "images and frames" if images else "frames"
+    print("\n".join(tally.lines(unit)))
     if left_out:
         print(f"{len(left_out)} other files were left out, as {shown(left_out[0], None)}")
-    if failed:
-        parser.exit(
-            1, f"predict: {len(failed)} images could not be read:\n  " + "\n  ".join(map(printable, failed)) + "\n"
-        )
+    what = "images" if unread == len(failed) else "files"
+    told = [f"{len(failed)} {what} could not be read:\n  " + "\n  ".join(map(printable, failed))] if failed else []
+    told += map(printable, cut_off)
+    if told:
+        parser.exit(3 if cut_off else 1, "".join(f"predict: {line}\n" for line in told))
 
 
 def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
@@ -70,30 +95,33 @@ def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: 
 
 
 def _video(
-    model: FasterRCNN, source: Source, writer: Writer, options: argparse.Namespace, wanted: list[int]
-) -> int:  # fmt: skip
-    """How many frames were looked at."""
-    video, seen = None, 0
-    for number, frame in tqdm(frames(source), desc=shown(source.name), unit="frame"):
+    model: FasterRCNN,
+    source: Source,
+    writer: Writer,
+    options: argparse.Namespace,
+    wanted: list[int],
+    cut_off: list[str],
+) -> Iterator[Prediction]:
+    """What was found in each frame."""
+    video = None
+    for number, frame in tqdm(frames(source, cut_off), desc=shown(source.name), unit="frame"):
         if options.frames and number >= options.frames:
             break
         one = _predict(model, [(source, frame)], options)[0]
-        picture = writer.add(source.name, frame, one.only(np.isin(one.labels, wanted)), number)
+        one = one.only(np.isin(one.labels, wanted))
+        picture = writer.add(source.name, frame, one, number)
         if picture is not None:
             if video is None:
                 path = writer.path(source.name, ".mp4")
                 video = video_writer(path, source, *picture.shape[:2])
             video.write(np.ascontiguousarray(picture[..., ::-1]))
-        seen += 1
+        yield one
     if video is not None:
         video.release()
-    return seen
 
 
 def _wanted(classes: Sequence[str] | None, names: Sequence[str]) -> list[int]:
-    unknown = [name for name in classes or () if name not in names]
-    if unknown:
-        raise ValueError(f"--classes {', '.join(unknown)}: the model knows {', '.join(map(shown, names))}")
+    check_known(classes or (), names, "--classes")
     return [k for k, name in enumerate(names) if not classes or name in classes]
 
 
@@ -105,7 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save", nargs="+", default=["pictures"], choices=["pictures", "json", "csv", "masks"], help="what to write"
     )
-    parser.add_argument("--score", type=float, default=0.5, help="leave out detections scored below")
+    parser.add_argument(
+        "--score",
+        action="append",
+        metavar="SCORE",
+        help="leave out detections scored below: 0.5, or by class, as person=0.6 car=0.3, or a number and then classes",
+    )
+    parser.add_argument(
+        "--across-classes", action="store_true", help="of boxes that overlap, keep the best, whatever their classes"
+    )
     parser.add_argument("--classes", nargs="+", help="only these")
     parser.add_argument("--batch", type=int, default=4, help="images at a time")
     parser.add_argument("--size", type=int, nargs=2, metavar=("SHORT", "LONG"), help="sides to resize to")

@@ -59,8 +59,9 @@ class Writer:
             if "csv" in self._kinds:
                 place = [cell(name, None), "" if frame is None else frame]
                 self._rows.append([*place, cell(found.name(i)), label, score, x0, y0, x1, y1, pixels])
-        if "masks" in self._kinds and found.rles is not None and frame is None:
-            self._write_masks(name, found.size, found.rles)
+        if "masks" in self._kinds and found.rles is not None:
+            target = self.path(name, ".masks.png" if frame is None else f".masks/{frame:06d}.png")
+            self._write_masks(target, found.size, found.rles)
         if "pictures" not in self._kinds:
             return None
         picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
@@ -70,7 +71,7 @@ class Writer:
 
     def path(self, name: str, suffix: str) -> Path:
         """Where a result goes; its folder is made."""
-        path = (self._folder / name).with_suffix(suffix)
+        path = Path(f"{(self._folder / name).with_suffix('')}{suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -94,18 +95,18 @@ class Writer:
         """Which image id is which file: a COCO file without annotations."""
         return {"images": self._images, "categories": categories, "annotations": []}
 
-    def _write_masks(self, name: str, size: tuple[int, int], rles: Sequence[dict[str, Any]]) -> None:
+    def _write_masks(self, path: Path, size: tuple[int, int], rles: Sequence[dict[str, Any]]) -> None:
         """One 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
         if len(rles) > MOST_MASKS:
             raise ValueError(
-                f"{name}: a PNG of masks has numbers for {MOST_MASKS} objects, not for {len(rles)}; raise --score, or "
+                f"{path}: a PNG of masks has numbers for {MOST_MASKS} objects, not for {len(rles)}; raise --score, or "
                 "take --save json"
             )
         numbered = np.zeros(size, dtype=np.uint16)
         for i in reversed(range(len(rles))):
             patch = rle_to_patch(rles[i])
             numbered[patch.place][patch.pixels] = i + 1
-        _write(self.path(name, ".masks.png"), numbered)
+        _write(path, numbered)
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

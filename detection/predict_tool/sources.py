@@ -17,7 +17,13 @@ IMAGES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".b
 IMAGES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
 """What :func:`~detection.data.image.read_image` reads: Pillow the header, and OpenCV the pixels."""
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+COUNTED = {".mp4", ".avi", ".mov", ".m4v"}
+"""Videos whose header counts the frames."""
 CAMERA = "camera:"
+
+
+class VideoError(ValueError):
+    """A video or camera that cannot be opened."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,45 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
     return found
 
 
-def frames(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+def frames(source: Source, cut_off: list[str] | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(number, (H, W, 3) uint8 RGB) of each frame of a video or camera.
 
+    Args:
+        cut_off: takes a line about a video that ends before its header says so.
+
     Raises:
-        ValueError: it cannot be opened.
+        VideoError: it cannot be opened.
     """
     capture = cv2.VideoCapture(int(str(source.path)) if source.kind == "camera" else str(source.path))
     try:
         if not capture.isOpened():
-            raise ValueError(f"{source.path}: cannot be opened as a {source.kind}")
+            raise VideoError(f"{source.path}: cannot be opened as a {source.kind}")
         number = 0
         while True:
             good, frame = capture.read()
             if not good:
+                if source.kind == "video" and cut_off is not None and (missing := _missing(capture, source, number)):
+                    cut_off.append(missing)
                 return
             yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             number += 1
     finally:
         capture.release()
+
+
+def _missing(capture: Any, source: Source, read: int) -> str:
+    """A line about frames that a video's header claims and that cannot be read; empty if there are none.
+
+    AVI and MP4 count their frames. In other containers the number is an estimate, of length times frame rate: there the
+    end must be missing, by more than 3 frames and 2 % of the length.
+    """
+    claimed, speed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+    if read and claimed > read and source.path.suffix.lower() not in COUNTED:
+        end = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 * speed + 1  # in frames
+        claimed = claimed if claimed - end > max(3, 0.02 * claimed) else read
+    if claimed > read:
+        return f"{source.path}: {read} of {claimed} frames could be read; the file is damaged or cut off"
+    return "" if read else f"{source.path}: no frame could be read; the file is damaged or empty"
 
 
 def batches(

@@ -113,17 +113,21 @@ def find_in_views(
     if len(views) == 1:
         return views[0]
     config = model.box_head.config
-    return [merge(seen, config.nms_threshold, config.detections) for seen in zip(*views, strict=True)]
+    return [
+        merge(seen, config.nms_threshold, config.detections, config.nms_across_classes)
+        for seen in zip(*views, strict=True)
+    ]
 
 
-def merge(views: Sequence[Found], threshold: float, most: int) -> Found:
-    """Several detections of one image as one: non-maximum suppression within each class."""
+def merge(views: Sequence[Found], threshold: float, most: int, across_classes: bool = False) -> Found:
+    """Several detections of one image as one: non-maximum suppression within each class, or across classes."""
     together = concatenate(views)
     order = together.scores.argsort(descending=True, stable=True)
     together = together.take(order)
     keep = torch.zeros(len(order), dtype=torch.bool)
-    for label in together.labels.unique():
-        rows = (together.labels == label).nonzero().squeeze(1)
+    lists = torch.zeros_like(together.labels) if across_classes else together.labels
+    for one in lists.unique():
+        rows = (lists == one).nonzero().squeeze(1)
         keep[rows] = nms(together.boxes[None, rows], together.scores[None, rows].double(), threshold)[0]
     return together.take(keep.nonzero().squeeze(1)[:most])
 

@@ -1,5 +1,7 @@
 """NMS against torchvision and a loop; every way of computing it against the others."""
 
+import math
+
 import pytest
 import torch
 import torchvision
@@ -120,6 +122,38 @@ def select_slowly(
             n = int(index[i])
             found.append((box[i].tolist(), scores[n, label].item(), label, n))
     return sorted(found, key=lambda entry: (-entry[1], entry[3], entry[2]))[:num]
+
+
+def select_across_slowly(
+    boxes: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float, num: int
+) -> list[tuple[list[float], float, int, int]]:
+    """One image, all classes in one list: box, score, label, index; of equal scores the first candidate."""
+    n, label = (scores > score_threshold).nonzero(as_tuple=True)
+    box, score = boxes[n, label if boxes.shape[1] > 1 else 0], scores[n, label]
+    kept: list[int] = []
+    for i in score.argsort(descending=True, stable=True).tolist():
+        if not (torchvision.ops.box_iou(box[i, None], box[kept]).double() > iou_threshold).any():
+            kept.append(i)
+    return [(box[i].tolist(), score[i].item(), int(label[i]), int(n[i])) for i in kept[:num]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**16), shared=st.booleans(), num=st.integers(1, 40))
+def test_selection_across_classes_is_the_loop(seed: int, shared: bool, num: int) -> None:
+    boxes, _ = lists(seed, 2, 12, 1 if shared else 3)
+    scores = lists(seed + 1, 2, 12, 3)[1].flip(1)
+    result = select_detections(boxes, scores, 0.0, 0.4, num, across_classes=True)
+    for image in range(2):
+        expected = select_across_slowly(boxes[image], scores[image], 0.0, 0.4, num)
+        padding = [([0.0] * 4, 0.0, IGNORE, 0)] * (num - len(expected))
+        assert list(zip(*(x[image].tolist() for x in result), strict=True)) == expected + padding
+
+
+def test_soft_suppression_across_classes_lowers_scores_of_other_classes() -> None:
+    boxes, scores = torch.tensor([[[[0.0, 0, 10, 10]]]]), torch.tensor([[[0.9, 0.8]]])
+    within, across = (select_detections(boxes, scores, 0.05, 0.5, 2, 0.5, across) for across in (False, True))
+    assert within[1][0].tolist() == pytest.approx([0.9, 0.8])
+    assert across[1][0].tolist() == pytest.approx([0.9, 0.8 * math.exp(-1 / 0.5)])
 
 
 @settings(deadline=None, max_examples=50)

@@ -95,8 +95,10 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--score", "50"], "--score 50: must be from 0 to 1"),
-        (["--score", "nan"], "--score nan: must be from 0 to 1"),
+        (["--score", "50"], "--score 50: must be from 0 to 1, alone or behind a class and =, as person=0.6"),
+        (["--score", "dog=nan"], "--score dog=nan: must be from 0 to 1, alone or behind a class and =, as person=0.6"),
+        (["--score", "0.5", "dgo=0.3"], "--score: the model has no class dgo; did you mean dog?"),
+        (["--classes", "horse", "cat"], "--classes: the model has no class horse; it knows cat, dog"),
         (["--size", "0", "0"], "--size 0 0: must be at least 1"),
         (["--short-sides", "64", "0"], "--short-sides 64 0: must be at least 1"),
         (["--tile", "0"], "--tile 0: must be at least 32"),
@@ -156,3 +158,101 @@ def test_a_camera(folder, monkeypatch):
     run(folder, "camera:2", "--save", "json", "--frames", "2")
     assert len(json.loads((out / "images.json").read_text())["images"]) == 2
     assert Camera.opened[2:] == [2, "released"]
+
+
+def cut_off(path, kind, claimed=30, share=0.5):
+    """A video whose header claims more frames than can be read; returns how many OpenCV reads."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*kind), 10, (80, 50))
+    noise = np.random.default_rng(0)
+    for _ in range(claimed):
+        writer.write(noise.integers(0, 255, (50, 80, 3), np.uint8))
+    writer.release()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    capture = cv2.VideoCapture(str(path))
+    read = 0
+    while capture.read()[0]:
+        read += 1
+    return read
+
+
+def test_a_video_that_ends_early_is_told_with_its_own_exit_code(folder, capsys):
+    read = cut_off(folder / "cut.avi", "MJPG")
+    assert 5 < read < 25
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images", folder / "cut.avi", folder / "film.avi", "--save", "json")
+    assert stop.value.code == 3
+    told = capsys.readouterr()
+    assert f"3 images, {read + 3} frames" in told.out
+    line = f"predict: {folder / 'cut.avi'}: {read} of 30 frames could be read; the file is damaged or cut off\n"
+    assert told.err.endswith(line)
+    assert len(json.loads((folder / "out" / "images.json").read_text())["images"]) == 3 + read + 3
+
+
+def test_a_video_that_is_looked_at_in_part_is_no_damaged_one(folder, capsys):
+    read = cut_off(folder / "cut.avi", "MJPG")
+    run(folder, folder / "cut.avi", "--save", "json", "--frames", str(read - 1))
+    assert "could be read" not in capsys.readouterr().err
+
+
+def test_a_video_that_cannot_be_opened_loses_no_results_of_others(folder, capsys):
+    (folder / "broken.mp4").write_bytes(b"no film")
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images", folder / "broken.mp4", folder / "film.avi", "--save", "json")
+    assert stop.value.code == 1
+    assert "broken.mp4: cannot be opened as a video" in capsys.readouterr().err
+    assert len(json.loads((folder / "out" / "images.json").read_text())["images"]) == 6
+
+
+def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, capsys, monkeypatch):
+    import torch
+
+    from detection.models.rcnn import build_detector
+    from tests.detection.conftest import BackboneConfig, BoxHeadConfig, FPNConfig
+
+    torch.manual_seed(0)
+    boxes_only = build_detector(2, BackboneConfig("resnet10"), FPNConfig(channels=16), None, BoxHeadConfig(hidden=16))
+    monkeypatch.setattr(command, "load_model", lambda source, trust_code=False: boxes_only)
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images", "--save", "pictures", "masks")
+    assert stop.value.code == 2
+    line = "predict: --save masks: any.ckpt has no mask head and finds boxes only; leave masks out\n"
+    assert capsys.readouterr().err == line
+    assert not (folder / "out").exists()
+
+
+def test_masks_of_frames_are_written_one_by_one(folder):
+    out = run(folder, folder / "film.avi", "--save", "masks")
+    assert sorted(path.name for path in (out / "film.masks").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_objects_are_counted_by_class_and_image(folder, capsys):
+    out = run(folder, folder / "images", "--save", "csv")
+    with open(out / "results.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines[0] == f"found {len(rows)} objects in 3 of 3 images:"
+    counts = {name: sum(row["class"] == name for row in rows) for name in ("cat", "dog")}
+    images = {name: len({row["file"] for row in rows if row["class"] == name}) for name in counts}
+    shown = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    assert [line.split() for line in lines[1:]] == [
+        [str(counts[name]), name, "in", str(images[name]), "images"] for name in shown
+    ]
+    main(["any.ckpt", str(folder / "images"), "--output", str(out), "--score", "1"])
+    assert "found no objects in 3 images; a lower --score shows less certain ones" in capsys.readouterr().out
+
+
+def test_thresholds_by_class(folder):
+    out = run(folder, folder / "images", "--save", "json")
+    results = json.loads((out / "results.json").read_text())
+    cats = [r["score"] for r in results if r["category_id"] == 3]
+    middle = sorted(cats)[len(cats) // 2] + 1e-6
+    main(["--score", "0", f"cat={middle}", "any.ckpt", str(folder / "images"), "--output", str(out), "--save", "json"])
+    kept = json.loads((out / "results.json").read_text())
+    assert kept == [r for r in results if r["category_id"] != 3 or r["score"] > middle]
+    assert len(kept) < len(results)
+
+
+def test_across_classes_reaches_the_model(folder):
+    run(folder, folder / "images", "--save", "json", "--across-classes")
+    assert command.load_model("").box_head.config.nms_across_classes

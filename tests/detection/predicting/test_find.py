@@ -30,6 +30,16 @@ def test_merging_is_suppression_within_each_class():
         assert len(merge(views, 0.5, 3).scores) == 3
 
 
+def test_merging_across_classes_is_suppression_in_one_list():
+    generator = torch.Generator().manual_seed(0)
+    views = [make(generator, 12), make(generator, 9)]
+    together = concatenate(views)
+    plain = batched_nms(together.boxes, together.scores.double(), torch.zeros_like(together.labels), 0.5)
+    merged = merge(views, 0.5, 100, across_classes=True)
+    assert torch.equal(merged.scores, together.scores[plain])
+    assert len(merged.scores) < len(merge(views, 0.5, 100).scores)
+
+
 def test_a_mirror_shows_the_same_place(tiny_model, pixels):
     # What is seen in the mirror of a mirrored image is what is seen without any.
     plain = find(tiny_model, [pixels])[0]

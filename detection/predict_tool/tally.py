@@ -1,0 +1,41 @@
+"""How many objects of which class were found in how many images."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from detection.foreign import shown
+from detection.inference import Prediction
+
+MOST_LINES = 20
+"""Classes with a line of their own; the rarest of more are summed up."""
+
+
+class Tally:
+    """Counts objects, and the images or frames that show them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._objects: Counter[int] = Counter()
+        self._images: Counter[int] = Counter()
+        self._looked_at = self._empty = 0
+
+    def add(self, found: Prediction) -> None:
+        """Count what was found in one image or frame."""
+        labels = found.labels.tolist()
+        self._objects.update(labels)
+        self._images.update(set(labels))
+        self._looked_at += 1
+        self._empty += not labels
+
+    def lines(self, unit: str = "images") -> list[str]:
+        """The sum, then a line per class, the most frequent first."""
+        total = self._objects.total()
+        if not total:
+            return [f"found no objects in {self._looked_at} {unit}; a lower --score shows less certain ones"]
+        ordered = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
+        width = len(str(ordered[0][1]))
+        lines = [f"found {total} objects in {self._looked_at - self._empty} of {self._looked_at} {unit}:"]
+        lines += [f"  {n:{width}} {shown(self._names[k])} in {self._images[k]} {unit}" for k, n in ordered[:MOST_LINES]]
+        if rest := ordered[MOST_LINES:]:
+            lines.append(f"  {sum(n for _, n in rest):{width}} of {len(rest)} other classes")
+        return lines
