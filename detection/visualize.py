@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from detection.coco.patches import Patch, bitmap_to_patch, rle_to_patch
+from detection.text import fit, readable, write
 
-FONT = cv2.FONT_HERSHEY_DUPLEX
 SHORTEST = 640
 """Pictures whose longer side is shorter are enlarged, as labels would hide what they name."""
 
@@ -87,7 +87,7 @@ def draw(
     taken: list[tuple[int, int, int, int]] = []
     for i in paint:
         label = int(labels[i])
-        words = [] if len(names) == 1 else [names[label] if label < len(names) else str(label)]
+        words = [] if len(names) == 1 else [readable(names[label], label) if label < len(names) else str(label)]
         words += [] if scores is None else [f"{scores[i]:.2f}"]
         if words:
             _draw_label(picture, " ".join(words), corners[i], paint[i], line, taken)
@@ -104,9 +104,8 @@ def side_by_side(
     for picture, caption in ((truth, captions[0]), (prediction, captions[1])):
         panel = np.full((height + 2 * size, picture.shape[1], 3), 255, dtype=np.uint8)
         panel[2 * size : 2 * size + picture.shape[0]] = picture
-        scale, text_width = _text_size(caption, size, panel.shape[1] - size)
-        place = ((panel.shape[1] - text_width) // 2, round(1.5 * size))
-        cv2.putText(panel, caption, place, FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
+        text = fit(caption, size, panel.shape[1] - size)
+        write(panel, text, ((panel.shape[1] - text.width) // 2, round(1.5 * size)), (30, 30, 30))
         panels += [panel, np.full((len(panel), max(2, size // 3), 3), 255, dtype=np.uint8)]
     return np.concatenate(panels[:-1], axis=1)
 
@@ -174,7 +173,7 @@ def _draw_mask(picture: np.ndarray, mask: Patch, color: Color, enlarge: int, lin
 
 def _draw_label(
     picture: np.ndarray,
-    text: str,
+    words: str,
     box: tuple[int, int, int, int],
     color: Color,
     line: int,
@@ -183,9 +182,9 @@ def _draw_label(
     """Write on a ground of the box's colour: above the box, inside it, or below, where no other label is yet."""
     height, width = picture.shape[:2]
     size = max(12, round(max(height, width) / 50))
-    scale, text_width = _text_size(text, size, width)
+    text = fit(words, size, width)
     pad = max(2, size // 3)
-    w, h = text_width + 2 * pad, size + 2 * pad
+    w, h = text.width + 2 * pad, size + 2 * pad
     left = min(max(box[0] - line // 2, 0), max(width - w, 0))
     right = min(max(box[2] + line // 2 - w, 0), max(width - w, 0))
     above, below = box[1] - h, box[3]
@@ -197,16 +196,5 @@ def _draw_label(
         # Rec. 601 luma: what is brighter than this reads better in black.
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 130
         ink = (0, 0, 0) if bright else (255, 255, 255)
-        cv2.putText(picture, text, (x + pad, y + h - pad), FONT, scale, ink, 1, cv2.LINE_AA)
+        write(picture, text, (x + pad, y + h - pad), ink)
         return
-
-
-def _text_size(text: str, size: int, limit: int) -> tuple[float, int]:
-    """Font scale for capitals of ``size`` pixels, smaller if the text would be wider than ``limit``; and its width."""
-    (_, capital), _ = cv2.getTextSize("H", FONT, 1.0, 1)
-    scale = size / capital
-    (text_width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
-    if text_width > limit:
-        scale *= limit / text_width
-        text_width = limit
-    return scale, text_width
