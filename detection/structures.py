@@ -110,16 +110,6 @@ class Categories:
         return cls(tuple(str(c["name"]) for c in ordered), tuple(int(c["id"]) for c in ordered))
 
 
-def flag(value: object) -> bool | None:
-    """Yes or no as annotation files write it: 0, 1, true, false, or these as a word; None for anything else."""
-    word = value.strip().lower() if isinstance(value, str) else value
-    if word in ("1", "true"):
-        return True
-    if word in ("0", "false"):
-        return False
-    return bool(word) if isinstance(word, int | float) and word in (0, 1) else None
-
-
 ResizeMethod = Literal["opencv", "bilinear", "pillow", "tensor"]
 """opencv: bilinear, or the mean over areas where an image shrinks by more than half.  bilinear: OpenCV's, always
 (mmdetection).  pillow: bilinear with a filter as wide as the reduction (detectron2).  tensor: bilinear without rounding

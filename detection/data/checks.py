@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from detection.coco.flags import flag
 from detection.data.box_forms import likely_form
 from detection.data.coco_file import identity
 from detection.data.image import MAX_PIXELS
 from detection.data.meaning import IGNORED, is_ignored
 from detection.data.report import Report
 from detection.data.segmentation import FARTHEST, SegmentationBuilder
-from detection.structures import IGNORE, Categories, flag
+from detection.structures import IGNORE, Categories
 
 MIN_SIDE = 0.1
 """Objects whose box, cut at the image, has a shorter side (in pixels) are dropped: nothing could find them."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from detection.coco.flags import flag
 from detection.data.report import Report
 from detection.data.segmentation import SegmentationBuilder
-from detection.structures import flag
 
 IGNORED = "objects with ignore 1 (taken as crowds: neither learned nor scored)"
 ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around what is drawn)"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.coco.flags import flag
 from detection.coco.rle import run_lengths
 from detection.documents import read_json
 from detection.foreign import shown
-from detection.structures import flag
 
 IMAGE_KEYS = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")
 """What is kept of an image; the last two are LVIS's."""

@@ -22,8 +22,7 @@ class TwoStage(Detector):
     """Proposals from the pyramid, then a class and a box for each, then what further heads make of the boxes.
 
     A region head has ``losses(features, samples, targets)``, ``detect(features, detections)``, which fills in its
-    field of the detections, and ``needs``, the fields of the targets that it learns from. Its name is that of its
-    parameters in state dicts.
+    field of the detections, and ``needs``, the fields of the targets that it learns from.
     """
 
     def __init__(

@@ -207,7 +207,7 @@ def test_a_video_that_cannot_be_opened_loses_no_results_of_others(folder, capsys
 def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, capsys, monkeypatch):
     import torch
 
-    from detection.models.rcnn import build_detector
+    from detection.models.build import build_detector
     from tests.detection.conftest import BackboneConfig, BoxHeadConfig, FPNConfig
 
     torch.manual_seed(0)

@@ -1,0 +1,11 @@
+"""Yes and no in annotation files."""
+
+
+def flag(value: object) -> bool | None:
+    """Yes or no as annotation files write it: 0, 1, true, false, or these as a word; None for anything else."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("1", "true"):
+        return True
+    if word in ("0", "false"):
+        return False
+    return bool(word) if isinstance(word, int | float) and word in (0, 1) else None
