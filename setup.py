@@ -36,8 +36,8 @@ setup(
         # 2.0.8 is the last release under MIT; the later ones are another, AGPL-licensed package.
         "albumentations>=2.0.8,<2.1",
         "opencv-python-headless>=4.13",
-        # 2.6.2 and 2.6.3 on PyPI were malware (GHSA-w37p-236h-pfx3).
-        "lightning>=2.6.4,<3,!=2.6.2,!=2.6.3",
+        # Before 2.6.6, load_from_checkpoint could run code of a file; 2.6.2 and 2.6.3 on PyPI were malware.
+        "lightning>=2.6.6,<3",
         "jsonargparse[signatures]>=4.39,<5",
         "orjson>=3.10",
         "safetensors>=0.4",

@@ -42,10 +42,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch_files.read(path)
     except torch_files.DamagedError as error:
-        raise ValueError(f"weights: {path}: {error}") from error
+        raise ValueError(f"weights: {path}: {error}") from None
     except Exception as error:  # safetensors raises many kinds for a broken file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ValueError(f"weights: {path} cannot be read as tensors alone: {reason}") from error
+        raise ValueError(f"weights: {path} cannot be read as tensors alone: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -79,9 +79,11 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         return dict(chosen.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
         cache = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(chosen.url))
+        reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
         raise ValueError(
-            f"weights: {chosen.url} could not be fetched ({error}); fetch it elsewhere and put it at {cache}"
-        ) from error
+            f"weights: {chosen.url} could not be fetched ({reason}); fetch it elsewhere and put it at {cache}, or give "
+            "weights None (null in a config) to begin without"
+        ) from None
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, needed: Set[str] | None = None) -> None:

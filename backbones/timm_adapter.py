@@ -189,7 +189,7 @@ def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None, 
         raise ValueError(
             f"weights: {weights} for timm/{name} could not be had ({_short(error)}); give a file, or fetch "
             f"timm/{name} elsewhere into the cache of the Hugging Face hub"
-        ) from error
+        ) from None
 
 
 def _plain_name(name: str) -> str:

@@ -281,9 +281,9 @@ def read_checkpoint(
     try:
         content: dict[str, Any] = torch_files.load(path, map_location)
     except torch_files.DamagedError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from None
     except (torch_files.FileError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error) from None
     return content
 
 
@@ -303,7 +303,7 @@ def outline_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch_files.outline(path)
     except (torch_files.FileError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     return content

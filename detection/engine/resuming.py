@@ -38,6 +38,8 @@ KINDS: dict[str, Any] = {
 """Entries that Lightning and this toolkit write, if they are there; users' callbacks may add others."""
 TENSORS = {SGD: {"momentum_buffer"}, AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """What an optimizer keeps of each parameter."""
+PLACE = {"epoch": 0, "images": 0, "grouped": 1, "step_images": 1, "accumulated": 1}
+"""Where training is in its data, and the least of each number."""
 LARGEST = 2**53
 
 
@@ -75,6 +77,9 @@ def check_layout(content: dict[str, Any], source: str) -> None:
         raise ValueError(f"{source}: written by Lightning {shown(version)}, which this toolkit does not read")
     for key in ("hyper_parameters", "native_amp_scaling_state"):
         content.pop(key, None)  # Lightning would use them; this toolkit writes none
+    place = content.get("CocoDataModule")
+    if place and not all(_is(place.get(key), int) and place[key] >= least for key, least in PLACE.items()):
+        raise ValueError(f"{source}: its CocoDataModule must have whole numbers for {', '.join(PLACE)}")
     for name in ("CocoDataModule", "MixedPrecision"):
         for key, value in content.get(name, {}).items():
             _check_plain(value, f"{name}.{shown(key)}", source)
