@@ -23,6 +23,19 @@ def is_due(trainer: Trainer, evaluated: int | None) -> bool:
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
+def evaluates_after(trainer: Trainer, epoch: int, batches: int) -> bool:
+    """Whether an evaluation belongs at the end of an epoch, by the trainer's settings.
+
+    Args:
+        batches: of an epoch.
+    """
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    if every is None or (epoch + 1) % every or not isinstance(interval, int | float):
+        return False
+    between = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    return batches % between == 0
+
+
 def make_up(trainer: Trainer) -> None:
     """Run the evaluation that the checkpoint records as due, before the first step.
 

@@ -28,7 +28,7 @@ from detection.convert.pretrained import initialise
 from detection.data.sample import Unresized
 from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.clock import Clock
-from detection.engine.due import is_due
+from detection.engine.due import evaluates_after, is_due
 from detection.engine.errors import user_input
 from detection.engine.opening import PRECISIONS
 from detection.engine.optim import OptimizerConfig, build_optimizer
@@ -314,11 +314,14 @@ class DetectionModule(Restoring, LightningModule):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             old = saved["step_images"], saved["accumulated"]
             new = data.batch_size, self.trainer.accumulate_grad_batches
+            ends = False
             if old != new:
-                rescale(checkpoint, old, new, data.batches_done())
+                data.load_state_dict(saved)  # Lightning does so after the module
+                ends = rescale(checkpoint, old, new, data.batches_done(), data.batches_per_epoch)
                 self.print(f"Goes on with {new[0]} images per step instead of {old[0]}; the schedule is kept in images")
             validated(checkpoint)
             self.evaluation_due = bool(checkpoint.get("evaluation_due"))
+            self.evaluation_due |= ends and evaluates_after(self.trainer, saved["epoch"], data.batches_per_epoch)
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         model = self._evaluated

@@ -3,8 +3,12 @@
 from typing import Any
 
 
-def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int, int], in_epoch: int) -> None:
+def rescale(
+    checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int, int], in_epoch: int, epoch: int
+) -> bool:
     """Change a checkpoint of Lightning in place, so that its run goes on with another batch size or accumulation.
+
+    Whether the running epoch is over by that: the images that are left of it fill no step of this run.
 
     The schedule keeps its place in images seen; the learning rate follows the batch (Goyal et al. 2017, section 2.1).
 
@@ -12,21 +16,25 @@ def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int,
         before: images per optimizer step, and batches accumulated for it, when it was saved.
         now: the same in this run.
         in_epoch: batches of the running epoch that count as done, in this run's batches.
+        epoch: batches of an epoch, in this run's batches.
     """
     (images, accumulated), (images_now, accumulated_now) = before, now
     steps = images / images_now
     batches = steps * accumulated_now / accumulated
     loop = checkpoint["loops"]["fit_loop"]
-    progress = loop["epoch_loop.batch_progress"]
-    progress["total"] = _times(progress["total"], batches)
+    progress, state = loop["epoch_loop.batch_progress"], loop["epoch_loop.state_dict"]
+    if "_batches_that_stepped" in state:
+        # Lightning counts a step after its checkpoint; here the last step counts as over.
+        last = progress["total"]["completed"] < progress["total"]["processed"]
+        state["_batches_that_stepped"] = round((state["_batches_that_stepped"] + last) * steps)
+    progress["total"] = dict.fromkeys(progress["total"], round(progress["total"]["processed"] * batches))
     progress["current"] = dict.fromkeys(progress["current"], in_epoch)
+    ends = in_epoch >= epoch and not progress["is_last_batch"]
+    progress["is_last_batch"] = progress["is_last_batch"] or ends
     optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
     for count in (optimizer["step"], optimizer["zero_grad"], loop["epoch_loop.scheduler_progress"]):
         count["total"] = _times(count["total"], steps)
         count["current"] = dict.fromkeys(count["current"], in_epoch // accumulated_now)
-    state = loop["epoch_loop.state_dict"]
-    if "_batches_that_stepped" in state:
-        state["_batches_that_stepped"] = round(state["_batches_that_stepped"] * steps)
     checkpoint["global_step"] = optimizer["step"]["total"]["completed"]
     for state in checkpoint.get("callbacks", {}).values():
         if "latest_update_step" in state:  # of the average, which takes in later steps only
@@ -40,6 +48,7 @@ def rescale(checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int,
     for one in checkpoint["optimizer_states"]:
         for group in one["param_groups"]:
             group |= {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
+    return ends
 
 
 def mend(checkpoint: dict[str, Any], over: bool) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from detection.shapes import write_shapes
 from tests.end_to_end.ranks import Launch
+from tests.outcomes import content, different, outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,16 @@ class Agent(Callback):
             if self.signal is None:
                 raise RuntimeError("broken on purpose")
             os.kill(os.getpid(), self.signal)
+
+class DiesEvaluating(Callback):
+    '''On one rank, in the evaluation after a step: ends the process.'''
+
+    def __init__(self, rank: int, step: int):
+        self.rank, self.step = rank, step
+
+    def on_validation_batch_end(self, trainer, module, *_):
+        if trainer.global_rank == self.rank and trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -104,6 +115,19 @@ def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tm
     torchrun(config, 2, *options, "--resume", "auto")
     assert last(tmp_path)["global_step"] == 12
     assert same_weights(whole, tmp_path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_evaluation_in_which_a_rank_died_is_made_up_by_all(config, tmp_path, rank):
+    """The first of two epochs; best.ckpt, early stopping and metrics are those of a run that was left alone."""
+    options = ("--model.schedule.length", "2", "--run.early_stopping", "9")
+    torchrun(config, 2, *options, "--run.folder", tmp_path / "whole")
+    dies = {"class_path": "agent.DiesEvaluating", "init_args": {"rank": rank, "step": 3}}
+    parts = (*options, "--run.folder", tmp_path / "parts")
+    torchrun(config, 2, *parts, "--trainer.callbacks", json.dumps(dies), code=1)
+    assert content(tmp_path / "parts")["evaluation_due"]
+    torchrun(config, 2, *parts, "--resume", "auto")
+    assert different(outcome(tmp_path / "parts"), outcome(tmp_path / "whole")) == []
 
 
 def test_two_ranks_go_on_as_one(config, tmp_path):

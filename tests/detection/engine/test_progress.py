@@ -1,8 +1,13 @@
 """Where a run is, when what it goes on with differs from what it was."""
 
 import csv
+import json
+import signal
 
+import pytest
 import torch
+
+from detection.engine.module import DetectionModule
 
 
 def seen(folder):
@@ -40,3 +45,46 @@ def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
         )
         assert whole["global_step"] == second["global_step"] == 2 * steps
         assert all(torch.equal(whole["state_dict"][name], second["state_dict"][name]) for name in whole["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "after", "steps"),
+    [
+        (1, 3, 2, [(0, 2), (0, 3)]),  # of the five images that are left, four
+        (2, 1, 1, [(0, number) for number in range(2, 8)]),
+        (1, 1, 4, [(0, 1)]),
+        (2, 3, 4, []),  # two are left, which fill no step: the epoch is over
+    ],
+)
+def test_an_epoch_that_continues_with_another_batch_ends_with_its_evaluation(
+    run, interrupted, tmp_path, monkeypatch, before, seen, after, steps
+):
+    """Eight images; the run is stopped after ``seen`` steps of ``before`` images, and continues with ``after``."""
+    found = []
+    step = DetectionModule.training_step
+
+    def spy(self, batch, batch_idx):
+        found.append((self.trainer.current_epoch, batch_idx, batch.image_ids.tolist()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", spy)
+    options = (
+        "--model.schedule.length",
+        "2",
+        "--run.folder",
+        "run",
+        "--model.mask_head",
+        "null",
+        "--run.pictures",
+        "0",
+    )
+    assert interrupted(signal.SIGTERM, seen - 1, *options, "--data.batch_size", str(before)) == 143
+    assert run("fit", *options, "--resume", "auto", "--data.batch_size", str(after)) == 0
+    assert [place[:2] for place in found[seen:]] == steps + [(1, number) for number in range(8 // after)]
+    for epoch in (0, 1):
+        images = [image for place in found if place[0] == epoch for image in place[2]]
+        assert len(images) == len(set(images))
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert lines[1]["step"] == last["global_step"] == lines[0]["step"] + 8 // after
