@@ -46,7 +46,8 @@ class Listener:
         os.set_blocking(self._pipe[1], False)
         self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._answer, args=[self._pipe[0]], name="signals", daemon=True).start()
+        self._thread = threading.Thread(target=self._answer, args=[self._pipe[0]], name="signals", daemon=True)
+        self._thread.start()
 
     def end(self, leaving: bool = False) -> None:
         """Give the signals back, or ignore them from now on where the run is leaving."""
@@ -56,6 +57,7 @@ class Listener:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if leaving else handler)
         os.write(self._pipe[1], b"\0")  # ends the thread, which closes the other end
+        self._thread.join(1)  # what it says comes before what the end says
         os.close(self._pipe[1])
         self._before, self._pipe = {}, None
 

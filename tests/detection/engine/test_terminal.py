@@ -149,7 +149,7 @@ def test_a_run_on_a_terminal(columns, tiny_config, tmp_path):
         "Backbone ",
         "Training is over",
         "  Best: ",
-        "val  ",
+        "bbox ",
     ):
         assert sum(line.startswith(word) for line in lines) == 1
     for noise in ("TPU", "GPU available", "Tip", "Seed set", "`Trainer.fit`"):
