@@ -8,23 +8,35 @@ from typing import Any
 import torch
 
 from detection.checkpoint import read_checkpoint
+from detection.engine.module import DetectionModule
 from detection.evaluation.coco import CocoEvaluator
 
 PATHS = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
 
 
-def varied_ap() -> Callable[[CocoEvaluator], dict[str, float]]:
-    """An evaluation whose AP of boxes depends on the scores of the detections, and goes up and down.
+def vary_ap(replace: Callable[[type, str, Any], None]) -> None:
+    """Let the AP of boxes depend on the scores of the detections, and rise and fall every four steps.
 
     The true AP of so short a training is 0: its best checkpoint would always be the first.
+
+    Args:
+        replace: sets an attribute of a class, as ``setattr`` or the one of pytest's ``monkeypatch``.
     """
-    evaluate = CocoEvaluator.evaluate
+    begin, evaluate = DetectionModule.on_validation_epoch_start, CocoEvaluator.evaluate
+    step = 0
+
+    def noted(self: DetectionModule) -> None:
+        nonlocal step
+        step = self.trainer.global_step
+        begin(self)
 
     def varied(self: CocoEvaluator) -> dict[str, float]:
         scores = sum(found["score"] for found in self.results("bbox"))
-        return evaluate(self) | {"bbox/AP": 3e3 * scores % 1}
+        high = step // 4 % 2 == 0
+        return evaluate(self) | {"bbox/AP": 0.5 * high + 0.4 * (3e3 * scores % 1)}
 
-    return varied
+    replace(DetectionModule, "on_validation_epoch_start", noted)
+    replace(CocoEvaluator, "evaluate", varied)
 
 
 def outcome(folder: Path) -> dict[str, Any]:

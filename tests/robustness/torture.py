@@ -25,9 +25,8 @@ from detection.cli import main as command_line
 from detection.engine.callbacks import LastCheckpoint
 from detection.engine.module import DetectionModule
 from detection.engine.saving import BestCheckpoint
-from detection.evaluation.coco import CocoEvaluator
 from detection.shapes import write_shapes
-from tests.outcomes import different, outcome, varied_ap
+from tests.outcomes import different, outcome, vary_ap
 
 SETTINGS = [
     "--model.backbone.name", "resnet10", "--model.backbone.norm", "group", "--model.fpn.channels", "16",
@@ -158,7 +157,7 @@ def start(root: Path, folder: Path, epochs: int, prepare: Callable[[], None] = l
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     torch.set_num_threads(1)
-    CocoEvaluator.evaluate = varied_ap()
+    vary_ap(setattr)
     remember_saves()
     prepare()
     arguments = ["fit", "--data.root", str(root), "--run.folder", str(folder), "--resume", "auto", *SETTINGS]
