@@ -11,11 +11,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LOCK = ROOT / "requirements" / "ci.txt"
+RELEASE = ROOT / "requirements" / "release.txt"
 
 
-def locked():
+def locked(path=LOCK):
     """Versions and hashes by package, of those for any Python."""
-    entries = re.split(r"\n(?=[a-z])", LOCK.read_text())
+    entries = re.split(r"\n(?=[a-z])", path.read_text())
     return [entry for entry in entries if re.match(r"[a-z0-9-]+==", entry)]
 
 
@@ -40,7 +41,9 @@ def test_workflows_may_only_read_unless_a_job_says_more(path):
 
 
 @pytest.mark.parametrize(
-    "path", [*WORKFLOWS, LOCK, *sorted((ROOT / ".ci").iterdir()), ROOT / "Makefile"], ids=lambda path: path.name
+    "path",
+    [*WORKFLOWS, LOCK, RELEASE, *sorted((ROOT / ".ci").iterdir()), ROOT / "Makefile"],
+    ids=lambda path: path.name,
 )
 def test_pip_has_one_index(path):
     text = path.read_text().lower()
@@ -48,9 +51,10 @@ def test_pip_has_one_index(path):
         assert word not in text, word
 
 
-def test_every_locked_package_has_hashes():
-    assert len(locked()) > 50
-    for entry in locked():
+@pytest.mark.parametrize(("path", "least"), [(LOCK, 50), (RELEASE, 10)], ids=["ci", "release"])
+def test_every_locked_package_has_hashes(path, least):
+    assert len(locked(path)) > least
+    for entry in locked(path):
         assert "--hash=sha256:" in entry, entry
 
 
@@ -81,3 +85,17 @@ def test_the_build_asks_for_nothing_that_is_not_locked():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text()).get("build-system", {"requires": ["setuptools"]})
     names = {Requirement(one).name for one in build["requires"]}
     assert names <= {re.match(r"[a-z0-9-]+", entry)[0] for entry in locked()}
+
+
+def test_only_the_job_that_publishes_may_sign():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    assert {name for name, job in jobs.items() if job.get("permissions", {}).get("id-token") == "write"} == {"publish"}
+    assert jobs["publish"]["environment"] == "release"
+    assert not [step for step in jobs["publish"]["steps"] if "run" in step]  # no code of a dependency beside the right
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version = re.search(r'version="([\d.]+)"', (ROOT / "setup.py").read_text())[1]
+    assert citation["version"] == version
+    assert citation["license"] == "Apache-2.0"

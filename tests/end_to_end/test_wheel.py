@@ -1,0 +1,73 @@
+"""The packages that a release publishes: built from a copy of the sources, installed alone, and used."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = ("detection", "backbones", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+
+
+def run(*command: object, folder: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The folder with the wheel and the sdist."""
+    sources = tmp_path_factory.mktemp("sources")
+    for name in BUILT:
+        place = sources / name
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place)
+    run(sys.executable, "setup.py", "-q", "sdist", folder=sources)
+    run(sys.executable, "setup.py", "-q", "bdist_wheel", folder=sources)
+    return sources / "dist"
+
+
+@pytest.fixture(scope="module")
+def python(dist, tmp_path_factory):
+    """An interpreter with the wheel and the packages of this environment, but without the checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    site = next(folder.glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "others.pth").write_text("\n".join(others) + "\n")
+    return folder / "bin" / "python"
+
+
+def test_the_wheel_and_the_sdist_hold_the_same_sources(dist):
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+        in_wheel = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
+        in_sdist = {name.partition("/")[2] for name in sdist.getnames()}
+    moved = {name.removeprefix("detection/") if name.startswith("detection/configs/") else name for name in in_wheel}
+    assert moved <= in_sdist
+    assert {"LICENSE", "README.md", "setup.py", "pyproject.toml"} <= in_sdist
+    for ending in (".c", ".css", ".js", ".yaml", "py.typed"):
+        assert any(name.endswith(ending) for name in in_wheel), ending
+    for path in (*ROOT.glob("detection/**/*.py"), *ROOT.glob("backbones/**/*.py")):
+        assert path.relative_to(ROOT).as_posix() in in_wheel
+
+
+def test_the_installed_package_works_without_the_checkout(python, tmp_path):
+    where = run(python, "-c", "import detection; print(detection.__file__)", folder=tmp_path)
+    assert Path(where.strip()).is_relative_to(python.parents[1])
+    assert "fit" in run(python, "-m", "detection", "--help", folder=tmp_path)
+    config = run(
+        python, "-m", "detection", "fit", "--config", "mask_rcnn_r50_fpn_1x_coco", "--print_config", folder=tmp_path
+    )
+    assert "resnet50" in config
