@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
-    from detection.inference import load_model, predict, predict_batch
+    from detection.inference import Prediction, load_model, predict, predict_batch
     from detection.models.build import build_detector, faster_rcnn, mask_rcnn
     from detection.models.rcnn import FasterRCNN, MaskRCNN
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
+    "Prediction": "detection.inference",
     "build_detector": "detection.models.build",
     "faster_rcnn": "detection.models.build",
     "mask_rcnn": "detection.models.build",
@@ -30,6 +31,7 @@ _HOMES = {
 __all__ = [
     "FasterRCNN",
     "MaskRCNN",
+    "Prediction",
     "__version__",
     "build_detector",
     "faster_rcnn",

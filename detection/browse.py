@@ -19,7 +19,7 @@ from detection.engine.settings import read_settings
 from detection.fast.pasting import encode_masks
 from detection.foreign import printable, shown
 from detection.home import command_line
-from detection.predicting.options import check_least
+from detection.inference.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url
 from detection.visualize import draw

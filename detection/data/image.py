@@ -19,6 +19,10 @@ from detection.structures import Depth
 MAX_PIXELS = 178_956_970
 """Images that claim more pixels are refused before they are decoded (Pillow's limit, too)."""
 
+SUFFIXES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
+SUFFIXES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
+"""Endings of the files that :func:`read_image` reads: Pillow reads their headers, and OpenCV their pixels."""
+
 # What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

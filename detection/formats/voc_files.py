@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
+from detection.data.image import SUFFIXES
 from detection.documents import read_bytes, read_text
 from detection.foreign import shown
 from detection.formats.account import Account
 from detection.formats.places import shown_size, slashed
-from detection.predict_tool.sources import IMAGES
 
 LARGEST = 16 << 20
 """Bytes of an XML file: fifty thousand objects."""
@@ -81,7 +81,7 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
     """
     given = PurePosixPath(slashed(filename)).name
     suffix = PurePosixPath(given).suffix
-    suffix = suffix if suffix.lower() in IMAGES else ".jpg"
+    suffix = suffix if suffix.lower() in SUFFIXES else ".jpg"
     place = _among_images(one.place)
     own = [place.with_name(place.name + ending) for ending in dict.fromkeys((suffix, ".jpg", ".png", ".jpeg"))]
     whole = PurePosixPath(slashed(filename))
@@ -161,7 +161,7 @@ def _split(lists: Path, split: str) -> list[str]:
         if not words or words[1:] == ["-1"]:
             continue
         name = PurePosixPath(slashed(words[0] if words[1:] in (["0"], ["1"]) else line.strip()))
-        if name.suffix.lower() in IMAGES or name.suffix == ".xml":
+        if name.suffix.lower() in SUFFIXES or name.suffix == ".xml":
             name = name.with_suffix("")
         if name.is_absolute() or ".." in name.parts or "\0" in str(name):
             raise ValueError(f"{path}, line {k}: {shown(line)!r} is not the name of an image")

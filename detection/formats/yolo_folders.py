@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detection.data.image import SUFFIXES
 from detection.documents import read_text
 from detection.foreign import shown
 from detection.formats.account import Account
 from detection.formats.places import check_apart, slashed
 from detection.formats.yolo_settings import YoloSettings, is_list_of_names
-from detection.predict_tool.sources import IMAGES
 
 SPLITS = ("train", "val", "test")
 LARGEST_LIST = 256 << 20
@@ -168,7 +168,7 @@ def _resolved(entry: str, root: Path, beside: Path) -> Path | None:
 def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
     if place.is_dir():
         yield from _images_below(place)
-    elif place.suffix.lower() in IMAGES:
+    elif place.suffix.lower() in SUFFIXES:
         yield place
     else:
         for line in read_text(place, LARGEST_LIST).splitlines():
@@ -184,7 +184,7 @@ def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _mirrored(image: Path) -> Path:

@@ -16,7 +16,7 @@ from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
 from detection.foreign import printable, shown
 from detection.home import command_line
-from detection.predicting.options import LEAST, check_apart, check_least
+from detection.inference.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import Analysis, analyse
 from detection.report.compare import open_truth

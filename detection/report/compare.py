@@ -17,7 +17,7 @@ from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
 from detection.foreign import printable, shown
 from detection.home import command_line
-from detection.predicting.options import check_least
+from detection.inference.options import check_least
 from detection.provenance import checksum
 from detection.report.files import plain
 from detection.report.frame import frame

@@ -26,12 +26,13 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.limits import limits_up_to
 from detection.fast.folding import folded
 from detection.foreign import printable, shown
-from detection.inference import load_model
+from detection.inference.api import load_model
+from detection.inference.detect import encoded, take
+from detection.inference.tiles import detect_in_tiles
+from detection.inference.views import detect_in_views
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
-from detection.predicting.find import Found, encoded, find_in_views
-from detection.predicting.tiles import find_in_tiles
-from detection.structures import IGNORE, Categories
+from detection.structures import IGNORE, Categories, Detections
 
 
 def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
@@ -71,12 +72,12 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     return evaluator
 
 
-def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Found] | None:
+def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Detections] | None:
     """The way of looking at an image, if it is not the plain one."""
     if options.tile:
-        return partial(find_in_tiles, model, side=options.tile, batch=options.batch)
+        return partial(detect_in_tiles, model, side=options.tile, batch=options.batch)
     if options.flip or options.short_sides:
-        return lambda image: find_in_views(model, [image], options.short_sides or (), options.flip)[0]
+        return lambda image: detect_in_views(model, [image], options.short_sides or (), options.flip)[0]
     return None
 
 
@@ -128,7 +129,7 @@ def detect_looking(
     annotations: Annotations,
     images: Path,
     evaluator: CocoEvaluator,
-    look: Callable[[np.ndarray], Found],
+    look: Callable[[np.ndarray], Detections],
     precision: str = "fp32",
 ) -> None:
     """As :func:`detect`, but image by image, in any way of looking: several views, or tiles.
@@ -146,7 +147,7 @@ def detect_looking(
         sample = dataset[i]
         with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = look(sample.image)
-        found = found.take(labels[found.labels] != IGNORE)
+        found = take(found, labels[found.labels] != IGNORE)
         height, width = sample.original_size
         boxes = clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
         boxes[:, 2:] -= boxes[:, :2]

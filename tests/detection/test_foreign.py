@@ -81,7 +81,7 @@ def test_pages_hold_nothing_that_hides_or_turns_text():
 
 
 def test_csv_files_hold_no_formulas(tmp_path):
-    from detection.predict_tool.outputs import Writer
+    from detection.inference.outputs import Writer
     from detection.report.analysis import ImageRow
     from detection.report.files import _write_rows
 

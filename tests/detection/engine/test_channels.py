@@ -8,7 +8,7 @@ import pytest
 
 from detection.cli import main
 from detection.inference import load_model, predict, predict_batch
-from detection.predict_tool.command import main as predict_tool
+from detection.inference.command import main as predict_tool
 from detection.report.command import main as evaluate_tool
 
 

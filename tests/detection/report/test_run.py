@@ -6,10 +6,10 @@ import torch
 from backbones import BackboneConfig
 from detection.data.annotations import load_annotations
 from detection.evaluation.coco import CocoEvaluator
+from detection.inference.detect import detect as detect_images
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.predicting.find import find
 from detection.report.run import detect, detect_looking
 from detection.shapes import write_shapes
 
@@ -23,7 +23,7 @@ def test_looking_longer_is_in_the_precision_that_the_report_tells(tmp_path):
 
     def look(image):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return find(model, [image])[0]
+        return detect_images(model, [image])[0]
 
     for precision in ("fp32", "bf16"):
         evaluator = CocoEvaluator(annotations.to_coco(), ("bbox",))

@@ -1,13 +1,13 @@
-"""How many objects of which class were found in how many images."""
+"""Count the objects of each class, and the images that show them."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from detection.foreign import shown
-from detection.inference import Prediction
+from detection.inference.prediction import Prediction
 
 MOST_LINES = 20
-"""Classes with a line of their own; the rarest of more are summed up."""
+"""Classes with a line of their own; one line sums up the others, which are the rarest."""
 
 
 class Tally:
@@ -20,7 +20,7 @@ class Tally:
         self._looked_at = self._empty = 0
 
     def add(self, found: Prediction) -> None:
-        """Count what was found in one image or frame."""
+        """Count the detections of one image or frame."""
         labels = found.labels.tolist()
         self._objects.update(labels)
         self._images.update(set(labels))
@@ -28,7 +28,7 @@ class Tally:
         self._empty += not labels
 
     def lines(self, unit: str = "images") -> list[str]:
-        """The sum, then a line per class, the most frequent first."""
+        """Return the sum, then a line per class, the most frequent first."""
         total = self._objects.total()
         if not total:
             return [f"found no objects in {self._looked_at} {unit}; a lower --score shows less certain ones"]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detection.predicting import tiles
-from detection.predicting.find import Found
-from detection.predicting.tiles import at_inner_border, find_in_tiles, merge_tiles, starts
+from detection.inference import tiles
+from detection.inference.tiles import at_inner_border, detect_in_tiles, merge_tiles, starts
+from detection.structures import Detections
 
 COCO = Path(__file__).parents[4] / "shared/data/coco_mini"
 
@@ -28,7 +28,7 @@ def test_tiles_cover_the_image_and_overlap(length, side, overlap):
 
 def as_found(boxes, scores, labels=None):
     boxes = torch.tensor(boxes, dtype=torch.float64)
-    return Found(boxes, torch.tensor(scores), torch.tensor(labels or [0] * len(scores)), None)
+    return Detections(boxes, torch.tensor(scores), torch.tensor(labels or [0] * len(scores)), None)
 
 
 def test_a_whole_object_wins_over_its_surer_part():
@@ -38,6 +38,22 @@ def test_a_whole_object_wins_over_its_surer_part():
     )
     assert found.boxes.tolist() == [[0, 0, 50, 20], [0, 0, 100, 20]]
     assert found.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("part", [[0, 0, 50, 20], [0, 0, 90, 20]])  # in it, and a duplicate of it
+def test_a_whole_object_takes_the_score_of_its_surer_part(part):
+    found = merge_tiles(
+        as_found([part, [0, 0, 100, 20], [200, 0, 220, 20]], [0.95, 0.06, 0.5]), torch.tensor([True, False, False])
+    )
+    assert found.boxes.tolist() == [[0, 0, 100, 20], [200, 0, 220, 20]]
+    assert found.scores.tolist() == pytest.approx([0.95, 0.5])
+
+
+def test_a_score_goes_to_one_object_and_a_lower_one_changes_nothing():
+    boxes = [[0, 0, 100, 20], [0, 0, 104, 40], [0, 0, 50, 20], [60, 0, 90, 20]]
+    found = merge_tiles(as_found(boxes, [0.6, 0.3, 0.9, 0.2]), torch.tensor([False, False, True, True]))
+    assert found.boxes.tolist() == boxes[:2]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.3])
 
 
 def test_neighbours_stay():
@@ -72,10 +88,10 @@ def test_small_objects_of_a_large_image(monkeypatch):
                         boxes.append([x, y, x + w, y + h])
                         labels.append(label)
             answers.append(as_found(boxes or torch.zeros(0, 4).tolist(), [0.9] * len(boxes), labels))
-        return [a if len(a.scores) else Found(torch.zeros(0, 4).double(), *a[1:3], None) for a in answers]
+        return [a if len(a.scores) else Detections(torch.zeros(0, 4).double(), *a[1:3], None) for a in answers]
 
-    monkeypatch.setattr(tiles, "find", look)
-    found = find_in_tiles(None, image, side=64, overlap=0.25)  # type: ignore[arg-type]
+    monkeypatch.setattr(tiles, "detect", look)
+    found = detect_in_tiles(None, image, side=64, overlap=0.25)  # type: ignore[arg-type]
     squares = found.boxes[found.labels == 0]
     assert sorted(squares[:, :2].int().tolist()) == sorted([x, y] for y, x in places)
     assert (squares[:, 2:] - squares[:, :2] == 12).all()
@@ -91,12 +107,12 @@ def components(mask):
 
 def test_a_small_image_is_looked_at_once(tiny_model, pixels, monkeypatch):
     calls = []
-    real = tiles.find
-    monkeypatch.setattr(tiles, "find", lambda model, images, size: calls.append(len(images)) or real(model, images))
-    find_in_tiles(tiny_model, pixels, side=96)
+    real = tiles.detect
+    monkeypatch.setattr(tiles, "detect", lambda model, images, size: calls.append(len(images)) or real(model, images))
+    detect_in_tiles(tiny_model, pixels, side=96)
     assert calls == [1]
     with pytest.raises(ValueError, match="overlap"):
-        find_in_tiles(tiny_model, pixels, side=64, overlap=1.0)
+        detect_in_tiles(tiny_model, pixels, side=64, overlap=1.0)
 
 
 def find_perfectly(monkeypatch, boxes, labels, size, side, scores=None, **options):
@@ -120,10 +136,10 @@ def find_perfectly(monkeypatch, boxes, labels, size, side, scores=None, **option
             seen = every.clamp(low, high) - low
             index = (seen[:, 2:] - seen[:, :2]).amin(dim=1).gt(0).nonzero().squeeze(1)
             masks = (index / 1000).float()[:, None, None].expand(-1, 2, 2)
-            yield Found(seen[index], scores[index], torch.as_tensor(labels)[index], masks)
+            yield Detections(seen[index], scores[index], torch.as_tensor(labels)[index], masks)
 
-    monkeypatch.setattr(tiles, "find", lambda *arguments: list(look(*arguments)))
-    return find_in_tiles(None, image, side, **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(tiles, "detect", lambda *arguments: list(look(*arguments)))
+    return detect_in_tiles(None, image, side, **options)  # type: ignore[arg-type]
 
 
 def assert_each_once(found, boxes, labels):
@@ -198,6 +214,9 @@ def test_duplicates_across_classes_are_one_where_asked():
     whole = torch.zeros(2, dtype=torch.bool)
     assert len(merge_tiles(found, whole).scores) == 2
     assert merge_tiles(found, whole, across_classes=True).labels.tolist() == [1]
+    surer_part = merge_tiles(found, torch.tensor([False, True]), across_classes=True)
+    assert (surer_part.boxes.tolist(), surer_part.labels.tolist()) == ([[0, 0, 20, 20]], [1])
+    assert surer_part.scores.tolist() == pytest.approx([0.9])
 
 
 MADE = {

@@ -1,8 +1,7 @@
 """Images much larger than a detector was trained on, tile by tile.
 
-A tile cuts objects. A part of an object is known by where it ends: at an inner border of its tile. Tiles
-overlap: an object that is no larger than the overlap is whole in one of them; a look at the whole image finds larger
-ones.
+A tile cuts objects. A detection that ends at an inner border of its tile may be a part of an object. Tiles overlap: an
+object that is no larger than the overlap is whole in one of them. A look at the whole image finds larger objects.
 """
 
 from collections.abc import Sequence
@@ -11,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detection.inference.detect import concatenate, detect, take
 from detection.models.rcnn import FasterRCNN
 from detection.ops import boxes as box_ops
-from detection.predicting.find import Found, concatenate, find
+from detection.structures import Detections
 
 BORDER = 3.0
-"""Boxes that end so near an inner border, in pixels, may be parts."""
+"""Boxes that end this near to an inner border, in pixels, may be parts."""
 INSIDE = 0.6
 """A part is dropped if more than this share of its area lies in a detection of its class from another view."""
 
 
-def find_in_tiles(
+def detect_in_tiles(
     model: FasterRCNN,
     image: np.ndarray,
     side: int,
@@ -30,8 +30,8 @@ def find_in_tiles(
     size: tuple[int, int] | None = None,
     threshold: float = 0.5,
     across_classes: bool = False,
-) -> Found:
-    """Detections of an image from overlapping tiles and from the whole.
+) -> Detections:
+    """Detect the objects of an image in overlapping tiles and in the whole.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -41,21 +41,24 @@ def find_in_tiles(
         size: shortest and longest side that tiles, and the whole, are resized to; the model's ``test_size`` if None.
         threshold, across_classes: as :func:`merge_tiles` takes them.
 
+    Returns:
+        As :func:`~detection.inference.detect.detect` for one image.
+
     Raises:
-        ValueError: a side that is no whole number from 32 on, or an overlap outside [0, 0.9].
+        ValueError: a side that is not a whole number from 32 on, or an overlap outside [0, 0.9].
     """
     if not isinstance(side, int | np.integer) or side < 32 or not 0 <= overlap <= 0.9:
         raise ValueError(f"tiles of {side!r} pixels with an overlap of {overlap}; take 32 or more, and 0 to 0.9")
     height, width = image.shape[:2]
     if max(height, width) <= side:
-        return find(model, [image], size)[0]
+        return detect(model, [image], size)[0]
     places = [(top, left) for top in starts(height, side, overlap) for left in starts(width, side, overlap)]
-    parts = find(model, [image], size)
+    parts = detect(model, [image], size)
     cut = [torch.zeros(len(parts[0].scores), dtype=torch.bool)]
     for k in range(0, len(places), batch):
         some = places[k : k + batch]
         tiles = [image[top : top + side, left : left + side] for top, left in some]
-        for (top, left), tile, found in zip(some, tiles, find(model, tiles, size), strict=True):
+        for (top, left), tile, found in zip(some, tiles, detect(model, tiles, size), strict=True):
             cut.append(at_inner_border(found.boxes, (top, left), tile.shape[:2], (height, width)))
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             parts.append(found._replace(boxes=found.boxes + offset))
@@ -64,7 +67,7 @@ def find_in_tiles(
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:
-    """Where tiles begin, so that they cover the length and overlap evenly by at least that much."""
+    """Return where tiles begin, so that they cover the length and overlap evenly by at least that much."""
     if length <= side:
         return [0]
     number = -(-(length - side) // max(1, int(side * (1 - overlap)))) + 1
@@ -72,7 +75,7 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int], image: tuple[int, int]) -> Tensor:
-    """(n,) bool: boxes of a tile that end at a border behind which the image goes on."""
+    """Tell which boxes of a tile, (n,) bool, end at a border behind which the image goes on."""
     (top, left), (height, width) = corner, tile
     ends = torch.zeros(len(boxes), dtype=torch.bool)
     if left > 0:
@@ -87,9 +90,9 @@ def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int],
 
 
 def merge_tiles(
-    found: Found, cut: Tensor, views: Tensor | None = None, threshold: float = 0.5, across_classes: bool = False
-) -> Found:
-    """Detections of several views of one image as one, where a view is a tile or the whole image.
+    found: Detections, cut: Tensor, views: Tensor | None = None, threshold: float = 0.5, across_classes: bool = False
+) -> Detections:
+    """Merge the detections of several views of one image, where a view is a tile or the whole image.
 
     Whole objects come first, by falling score, then parts, the largest first. A detection that stays drops later ones
     of its class, and of other views only, as the model's own suppression has compared those of one view:
@@ -100,19 +103,23 @@ def merge_tiles(
     So a whole object in a larger one stays. Two objects of one view that overlap above the threshold stay, too: of the
     two only the one that is more like a detection elsewhere is its duplicate.
 
+    A whole object may be less sure than a part that it drops. It keeps its box, which is the better one, and takes the
+    score of the surest detection that it drops; across classes the label, too.
+
     Args:
         cut: (n,) bool: parts, which end at an inner border of their tile.
-        views: (n,) int64: in which view each detection was found; each in its own if None.
+        views: (n,) int64: the view of each detection; each has its own if None.
         threshold: IoU.
         across_classes: duplicates may have different classes.
 
     Returns:
-        What stays, by falling score.
+        The detections that stay, by falling score.
     """
     order = _wholes_then_parts(found, cut)
-    found, cut = found.take(order), cut[order]
+    found, cut = take(found, order), cut[order]
     views = order if views is None else views[order]
     keep = torch.ones(len(order), dtype=torch.bool)
+    scores, labels = found.scores.clone(), found.labels.clone()
     for k in range(len(order)):
         if not keep[k]:
             continue
@@ -122,20 +129,25 @@ def merge_tiles(
         other = views != views[k]
         alike = other & (overlap > threshold) & (own_class | across_classes)
         dropped = _most_alike(alike, overlap, found.boxes, views, threshold) | (other & own_class & cut & inside)
-        keep[k + 1 :] &= ~dropped[k + 1 :]
-    found = found.take(keep)
-    return found.take(torch.argsort(found.scores, descending=True, stable=True))
+        dropped &= keep
+        dropped[: k + 1] = False
+        keep &= ~dropped
+        surest = torch.where(dropped, found.scores, -torch.inf).argmax()
+        if dropped[surest] and found.scores[surest] > scores[k]:
+            scores[k], labels[k] = found.scores[surest], found.labels[surest]
+    found = take(found._replace(scores=scores, labels=labels), keep)
+    return take(found, torch.argsort(found.scores, descending=True, stable=True))
 
 
-def _wholes_then_parts(found: Found, cut: Tensor) -> Tensor:
-    """(n,) int64: the order in which :func:`merge_tiles` goes through the detections."""
+def _wholes_then_parts(found: Detections, cut: Tensor) -> Tensor:
+    """Return the order, (n,) int64, in which :func:`merge_tiles` goes through the detections."""
     order = torch.argsort(found.scores, descending=True, stable=True)
     size = torch.where(cut, box_ops.area(found.boxes), torch.inf)
     return order[torch.argsort(size[order], descending=True, stable=True)]
 
 
 def _most_alike(alike: Tensor, overlap: Tensor, boxes: Tensor, views: Tensor, threshold: float) -> Tensor:
-    """Without the neighbours of duplicates: where two of one view overlap, the more similar one is the duplicate.
+    """Keep one duplicate per view: where two of one view overlap, the more similar one.
 
     Args:
         alike: (n,) bool.

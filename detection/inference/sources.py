@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, patterns, videos, a camera."""
+"""Find and read the images of files, folders, patterns, videos and cameras."""
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.data.image import read_image
+from detection.data.image import SUFFIXES, read_image
 from detection.structures import Depth
 
-IMAGES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
-IMAGES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
-"""What :func:`~detection.data.image.read_image` reads: Pillow the header, and OpenCV the pixels."""
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 COUNTED = {".mp4", ".avi", ".mov", ".m4v"}
-"""Videos whose header counts the frames."""
+"""Videos with a header that counts the frames."""
 CAMERA = "camera:"
 
 
@@ -31,21 +28,21 @@ class Source:
     """An image file, a video file, or a camera (``camera:0``)."""
 
     name: str
-    """Where its results go below the output folder: its path in the folder that was named or that a pattern begins
-    with, or its own name."""
+    """The place of its results below the output folder: its path in the named folder, or in the folder that a pattern
+    begins with; else its own name."""
     path: Path
     kind: str
     """``image``, ``video`` or ``camera``."""
 
 
 def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[Source]:
-    """What files, folders (with all below), patterns and ``camera:0`` stand for.
+    """List the images, videos and cameras that files, folders (with all below), patterns and ``camera:0`` stand for.
 
     Args:
-        left_out: takes the other files of the folders and patterns, which are neither images nor videos by their names.
+        left_out: gets the other files of the folders and patterns, named neither as images nor as videos.
 
     Raises:
-        ValueError: nothing there, a camera without a number, or two files that would write one result.
+        ValueError: nothing is there, a camera has no number, or two files would write one result.
     """
     found: list[Source] = []
     for text in named:
@@ -76,10 +73,10 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
 
 
 def frames(source: Source, cut_off: list[str] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, (H, W, 3) uint8 RGB) of each frame of a video or camera.
+    """Yield the frames of a video or camera: (number, (H, W, 3) uint8 RGB).
 
     Args:
-        cut_off: takes a line about a video that ends before its header says so.
+        cut_off: gets a line about a video that ends earlier than its header says.
 
     Raises:
         VideoError: it cannot be opened.
@@ -102,10 +99,10 @@ def frames(source: Source, cut_off: list[str] | None = None) -> Iterator[tuple[i
 
 
 def _missing(capture: Any, source: Source, read: int) -> str:
-    """A line about frames that a video's header claims and that cannot be read; empty if there are none.
+    """Return a line about frames that a video's header claims and that cannot be read; empty if there are none.
 
-    AVI and MP4 count their frames. In other containers the number is an estimate, of length times frame rate: there the
-    end must be missing, by more than 3 frames and 2 % of the length.
+    AVI and MP4 count their frames. In other containers the number is an estimate, length times frame rate: a video is
+    reported only if its last frame comes more than 3 frames and 2 % of the length too early.
     """
     claimed, speed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
     if read and claimed > read and source.path.suffix.lower() not in COUNTED:
@@ -119,7 +116,7 @@ def _missing(capture: Any, source: Source, read: int) -> str:
 def batches(
     found: Sequence[Source], size: int, failed: list[str], channels: int = 3, depth: Depth = 8
 ) -> Iterator[list[tuple[Source, np.ndarray]]]:
-    """Images that can be read, so many at a time; of one that cannot, the reason is put into ``failed``."""
+    """Yield ``size`` readable images at a time; the reason why another cannot be read goes into ``failed``."""
     waiting: list[tuple[Source, np.ndarray]] = []
     for source in found:
         try:
@@ -134,17 +131,17 @@ def batches(
 
 
 def video_writer(path: Path, like: Source, height: int, width: int) -> Any:
-    """An MP4 of the same speed."""
+    """Open an MP4 of the same speed for writing."""
     capture = cv2.VideoCapture(str(like.path)) if like.kind == "video" else None
     speed = capture.get(cv2.CAP_PROP_FPS) if capture else 0
     return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), speed or 20.0, (width, height))
 
 
 def _known(paths: Iterable[Path], left_out: list[Path] | None) -> list[Path]:
-    """Images and videos, sorted; other files go into ``left_out``."""
+    """Return the images and videos, sorted; other files go into ``left_out``."""
     known = []
     for path in sorted(paths):
-        if path.suffix.lower() in IMAGES | VIDEOS:
+        if path.suffix.lower() in SUFFIXES | VIDEOS:
             known.append(path)
         elif left_out is not None and path.is_file():
             left_out.append(path)

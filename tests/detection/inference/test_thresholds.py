@@ -1,6 +1,6 @@
 import pytest
 
-from detection.predicting.thresholds import per_class, read_thresholds, spread
+from detection.inference.thresholds import per_class, read_thresholds, spread
 
 NAMES = ("person", "car", "traffic light")
 

@@ -1,6 +1,7 @@
 """Predictions as pictures, COCO JSON, CSV and masks."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detection.checkpoint import replacing
 from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.foreign import cell
-from detection.inference import Prediction
+from detection.inference.prediction import Prediction
 from detection.visualize import draw
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
@@ -31,20 +33,33 @@ class Writer:
 
     def __init__(self, folder: Path, kinds: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> None:
         self._folder, self._kinds, self._names, self._ids = folder, set(kinds), names, ids
-        self._images: list[dict[str, Any]] = []
-        self._results: list[dict[str, Any]] = []
-        self._rows: list[list[Any]] = []
+        self._images: list[tuple[dict[str, Any], list[dict[str, Any]], list[list[Any]]]] = []  # image, results, rows
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, image: np.ndarray, found: Prediction, frame: int | None = None) -> np.ndarray | None:
-        """Take what was found in an image or a frame.
+        """Take the detections of an image or a frame, and write its picture and its masks.
 
         Returns:
             The picture (kH, kW, 3) uint8 RGB, if pictures are wanted.
         """
+        picture = None
+        if "masks" in self._kinds and found.rles is not None:
+            target = self.path(name, ".masks.png" if frame is None else f".masks/{frame:06d}.png")
+            self._write_masks(target, found.size, found.rles)
+        if "pictures" in self._kinds:
+            picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
+            if frame is None:
+                _write(self.path(name, ".jpg"), picture)
+        self._collect(name, found, frame)
+        return picture
+
+    def _collect(self, name: str, found: Prediction, frame: int | None) -> None:
+        """Keep one image with its results for the JSON and its rows for the CSV."""
         image_id = len(self._images) + 1
         file = name if frame is None else f"{name}#{frame}"
-        self._images.append({"id": image_id, "file_name": file, "height": found.size[0], "width": found.size[1]})
+        image = {"id": image_id, "file_name": file, "height": found.size[0], "width": found.size[1]}
+        results: list[dict[str, Any]] = []
+        rows: list[list[Any]] = []
         for i in range(len(found)):
             x0, y0, x1, y1 = (round(float(value), 3) for value in found.boxes[i])
             label, score = int(found.labels[i]), round(float(found.scores[i]), 5)
@@ -55,48 +70,48 @@ class Writer:
                 result["segmentation"] = found.rles[i]
                 pixels = int(mask_areas(found.rles[i : i + 1])[0])
             if "json" in self._kinds:
-                self._results.append(result)
+                results.append(result)
             if "csv" in self._kinds:
                 place = [cell(name, None), "" if frame is None else frame]
-                self._rows.append([*place, cell(found.name(i)), label, score, x0, y0, x1, y1, pixels])
-        if "masks" in self._kinds and found.rles is not None:
-            target = self.path(name, ".masks.png" if frame is None else f".masks/{frame:06d}.png")
-            self._write_masks(target, found.size, found.rles)
-        if "pictures" not in self._kinds:
-            return None
-        picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
-        if frame is None:
-            _write(self.path(name, ".jpg"), picture)
-        return picture
+                rows.append([*place, cell(found.name(i)), label, score, x0, y0, x1, y1, pixels])
+        self._images.append((image, results, rows))  # at once: a signal leaves all of an image or nothing
 
     def path(self, name: str, suffix: str) -> Path:
-        """Where a result goes; its folder is made."""
+        """Return the path of a result, and make its folder."""
         path = Path(f"{(self._folder / name).with_suffix('')}{suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def __len__(self) -> int:
+        """The number of images and frames so far."""
+        return len(self._images)
+
     def close(self) -> list[Path]:
-        """Write the JSON and the CSV; returns where they are."""
+        """Write the JSON and the CSV of all images so far, and return their paths."""
         written = []
         if "json" in self._kinds:
+            results = [result for _, results, _ in self._images for result in results]
             categories = [{"id": id, "name": name} for id, name in zip(self._ids, self._names, strict=True)]
-            for file, content in (("results.json", self._results), ("images.json", self._whole(categories))):
-                (self._folder / file).write_text(json.dumps(content), encoding="utf-8")
-                written.append(self._folder / file)
+            images = {"images": [image for image, _, _ in self._images], "categories": categories, "annotations": []}
+            written.append(self._write_whole("results.json", json.dumps(results)))
+            written.append(self._write_whole("images.json", json.dumps(images)))
         if "csv" in self._kinds:
-            with open(self._folder / "results.csv", "w", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(COLUMNS)
-                writer.writerows(self._rows)
-            written.append(self._folder / "results.csv")
+            text = io.StringIO(newline="")
+            writer = csv.writer(text)
+            writer.writerow(COLUMNS)
+            for _, _, rows in self._images:
+                writer.writerows(rows)
+            written.append(self._write_whole("results.csv", text.getvalue()))
         return written
 
-    def _whole(self, categories: list[dict[str, Any]]) -> dict[str, Any]:
-        """Which image id is which file: a COCO file without annotations."""
-        return {"images": self._images, "categories": categories, "annotations": []}
+    def _write_whole(self, name: str, text: str) -> Path:
+        """Write a file of the folder, which is the old one or the new one, and never a part."""
+        with replacing(self._folder / name) as file:
+            file.write(text.encode("utf-8"))
+        return self._folder / name
 
     def _write_masks(self, path: Path, size: tuple[int, int], rles: Sequence[dict[str, Any]]) -> None:
-        """One 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
+        """Write one 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
         if len(rles) > MOST_MASKS:
             raise ValueError(
                 f"{path}: a PNG of masks has numbers for {MOST_MASKS} objects, not for {len(rles)}; raise --score, or "

@@ -1,14 +1,19 @@
 import copy
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
 import numpy as np
 import pytest
 
-from detection.predict_tool import command
-from detection.predict_tool.command import main
+from detection.inference import command
+from detection.inference.command import main
 
 
 @pytest.fixture
@@ -149,7 +154,7 @@ class Camera:
 
 
 def test_a_camera(folder, monkeypatch):
-    monkeypatch.setattr("detection.predict_tool.sources.cv2.VideoCapture", Camera)
+    monkeypatch.setattr("detection.inference.sources.cv2.VideoCapture", Camera)
     out = run(folder, "camera:2", "--save", "pictures", "json", "csv")
     assert Camera.opened == [2, "released"]
     images = json.loads((out / "images.json").read_text())["images"]
@@ -256,3 +261,69 @@ def test_thresholds_by_class(folder):
 def test_across_classes_reaches_the_model(folder):
     run(folder, folder / "images", "--save", "json", "--across-classes")
     assert command.load_model("").box_head.config.nms_across_classes
+
+
+def stopping(number, name):
+    """A prediction before which a signal comes, after ``number`` of them went well."""
+    plain, calls = getattr(command, name), []
+
+    def predict(*arguments):
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        calls.append(1)
+        return plain(*arguments)
+
+    return predict
+
+
+def test_after_ctrl_c_the_results_so_far_are_written(folder, capsys, monkeypatch):
+    monkeypatch.setattr(command, "predict_batch", stopping(2, "predict_batch"))
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / "images", "--batch", "1", "--save", "pictures", "json", "csv")
+    assert stop.value.code == 130
+    out = folder / "out"
+    line = f"predict: stopped by SIGINT; images done: 2, with their results in {out}"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    assert len(list(out.glob("*.jpg"))) == 2
+    results, images = (json.loads((out / name).read_text()) for name in ("results.json", "images.json"))
+    assert len(images["images"]) == 2
+    assert {r["image_id"] for r in results} == {1, 2}
+    with open(out / "results.csv", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(results)
+
+
+def test_after_ctrl_c_a_video_can_be_played(folder, monkeypatch):
+    monkeypatch.setattr(command, "predict_batch", stopping(2, "predict_batch"))
+    with pytest.raises(SystemExit):
+        run(folder, folder / "film.avi")
+    capture = cv2.VideoCapture(str(folder / "out" / "film.mp4"))
+    assert [capture.read()[0] for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["importing", "predicting"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_program_with_one_line(tmp_path, tiny_model, pixels, when, number, code):
+    from detection import save_model
+
+    save_model(tiny_model, tmp_path / "best.ckpt")
+    (tmp_path / "images").mkdir()
+    for k in range(400):
+        cv2.imwrite(str(tmp_path / "images" / f"{k}.png"), pixels)
+    tool, out = Path(__file__).parents[3] / "tools" / "predict.py", tmp_path / "out"
+    given = [tmp_path / "best.ckpt", tmp_path / "images", "--output", out, "--device", "cpu"]
+    program = [sys.executable, str(tool), *map(str, given)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if when == "importing":
+            time.sleep(1)
+        else:
+            while not list(out.glob("*.jpg")) and process.poll() is None:
+                time.sleep(0.01)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == code
+    bar = ("image/s", "?image")
+    lines = [line for line in told.splitlines() if line.strip() and not any(part in line for part in bar)]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"predict: stopped by {number.name}")
+    assert bool(list(out.glob("*.jpg"))) == (when == "predicting")

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.predict_tool.sources import IMAGES, batches, frames, sources
+from detection.data.image import SUFFIXES
+from detection.inference.sources import batches, frames, sources
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_other_files_are_told(folder):
 def test_every_ending_that_can_be_read_is_taken(tmp_path):
     pixels = np.full((8, 10, 3), 200, np.uint8)
     others = [".gif", ".jfif", ".pgm", ".ppm", ".jp2", ".avif"]
-    for ending in IMAGES.union(others) - {".npy"}:
+    for ending in SUFFIXES.union(others) - {".npy"}:
         path = tmp_path / f"{ending[1:]}{ending}"
         if ending in (".dib", ".ras"):  # Pillow's has no file header, or it has none
             assert cv2.imwrite(str(path), pixels)

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detection.inference import Prediction
-from detection.predict_tool.outputs import Writer
+from detection.inference.outputs import Writer
 from detection.structures import Categories
 
 
@@ -60,7 +60,7 @@ def test_windows_for_fiftyone_are_cut_from_the_masks():
 
 
 def test_more_masks_than_numbers_are_rejected(tmp_path, monkeypatch):
-    monkeypatch.setattr("detection.predict_tool.outputs.MOST_MASKS", 9)
+    monkeypatch.setattr("detection.inference.outputs.MOST_MASKS", 9)
     write(tmp_path, ["masks"], prediction(9, 200))
     with pytest.raises(
         ValueError, match=r"slide\.masks\.png: a PNG of masks has numbers for 9 objects, not for 10; raise --score"

@@ -2,7 +2,7 @@ from argparse import Namespace
 
 import pytest
 
-from detection.predicting.options import check_apart, check_least
+from detection.inference.options import check_apart, check_least
 
 
 def test_the_option_is_named_with_what_it_may_be():

@@ -11,16 +11,16 @@ from detection.foreign import shown
 from detection.models.rcnn import FasterRCNN
 
 LEAST_SCORE = 0.5
-"""The threshold of a class that none was given for."""
+"""The threshold of a class for which none was given."""
 
 
 def class_names(model: FasterRCNN) -> tuple[str, ...]:
-    """The names of a model's classes; their numbers if it knows no names."""
+    """Return the names of a model's classes; their numbers if it knows no names."""
     return model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
 
 
 def per_class(threshold: float | Mapping[str, float], names: Sequence[str]) -> Tensor:
-    """(K,) float32: the threshold of each class.
+    """Return the threshold of each class, (K,) float32.
 
     Raises:
         ValueError: a class that is not in ``names``, with the nearest ones.
@@ -32,13 +32,13 @@ def per_class(threshold: float | Mapping[str, float], names: Sequence[str]) -> T
 
 
 def read_thresholds(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """The threshold of each class from the words of a command line: ``0.5``, ``person=0.6``, or both.
+    """Read the threshold of each class from the words of a command line: ``0.5``, ``person=0.6``, or both.
 
     Args:
-        texts: a number is for the classes that are not named; of two for one class the last one counts.
+        texts: a number alone is for the classes that are not named; the last one for a class counts.
 
     Raises:
-        ValueError: no number from 0 to 1, or a class that is not in ``names``.
+        ValueError: a score that is not a number from 0 to 1, or a class that is not in ``names``.
     """
     rest, named = LEAST_SCORE, {}
     for text in texts:
@@ -53,9 +53,9 @@ def read_thresholds(texts: Sequence[str], names: Sequence[str]) -> dict[str, flo
 
 
 def spread(arguments: Sequence[str], option: str = "--score") -> list[str]:
-    """A command line in which each word of an option stands behind the option's name.
+    """Repeat the option's name before each of its words.
 
-    argparse would else take positional words after ``--score person=0.6 car=0.3`` for thresholds.
+    Otherwise argparse takes positional words after ``--score person=0.6 car=0.3`` for thresholds.
     """
     spread_out: list[str] = []
     for word in arguments:
@@ -66,7 +66,7 @@ def spread(arguments: Sequence[str], option: str = "--score") -> list[str]:
 
 
 def check_known(wanted: Iterable[str], names: Sequence[str], where: str) -> None:
-    """Reject names of classes that a model does not know.
+    """Refuse names of classes that a model does not know.
 
     Raises:
         ValueError: with the nearest names that it knows.

@@ -1,1 +1,0 @@
-"""``tools/predict.py``: what a detector finds in images and videos, as pictures and as data."""
