@@ -8,7 +8,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,7 @@ import torch
 from backbones import BackboneConfig, available
 from detection import fast
 from detection.backbone_tool.describe import costs
-from detection.benchmark.contestants import Ours
-from detection.benchmark.data import batches, open_data
+from detection.backbone_tool.steps import Steps, drawn_batch
 from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
 from detection.models.build import mask_rcnn
@@ -57,20 +55,20 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     """
     torch.manual_seed(0)
     device = best_device()
-    with tempfile.TemporaryDirectory() as folder:
-        data = batches(*open_data(None, None, Path(folder)), size, batch, 1)[0]
+    data = drawn_batch(size, batch)
     counted = costs(name, 800, 1333)
     before = resident()  # libraries and data
     model = fast.convert(mask_rcnn(BackboneConfig(name)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all steps: an untrained network evaluates without overflow
-    ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
-    train = _rate(lambda: ours.train(data), batch, rounds)
+    steps = Steps(model, device, precision)
+    train = _rate(lambda: steps.train(data), batch, rounds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else most_resident() - before
     # What an untrained network detects by chance would decide about the time: nothing, so that no masks are made.
     model.box_head.config = replace(model.box_head.config, score_threshold=1.0)
-    infer = _rate(lambda: ours.infer(data), batch, rounds)
+    evaluated = steps.evaluated()
+    infer = _rate(lambda: steps.infer(evaluated, data), batch, rounds)
     return {
         "parameters": counted.parameters,
         "multiply_adds": counted.multiply_adds,

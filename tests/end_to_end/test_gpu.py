@@ -6,7 +6,6 @@ import torch
 from backbones import BackboneConfig
 from backbones.fast import switch
 from detection import fast
-from detection.benchmark.contestants import move
 from detection.data.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
@@ -17,6 +16,7 @@ from detection.fast.rcnn import compile_model
 from detection.models.build import mask_rcnn
 from detection.shapes import write_shapes
 from detection.structures import Batch
+from tools.benchmark.contestants import move
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

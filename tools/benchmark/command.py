@@ -14,14 +14,14 @@ from typing import Any
 import torch
 import torchvision
 
-from detection.benchmark.data import batches, open_data
-from detection.benchmark.evaluation import evaluation_rows
-from detection.benchmark.memory import crowded_row, memory_rows, mixed_row
-from detection.benchmark.parts import THROUGH_WORKER, Shares, data_rows, model_rows, roi_align_rows
-from detection.benchmark.rest import rest_rows
 from detection.device import accelerator_name, best_device, processor_name
 from detection.engine.precision import best_precision
 from detection.home import command_line
+from tools.benchmark.data import batches, open_data
+from tools.benchmark.evaluation import evaluation_rows
+from tools.benchmark.memory import crowded_row, memory_rows, mixed_row
+from tools.benchmark.parts import THROUGH_WORKER, Shares, data_rows, model_rows, roi_align_rows
+from tools.benchmark.rest import rest_rows
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
 ON_DEMAND = ("rest", "mixed")

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch.utils._pytree import tree_map
 
-from detection.benchmark.apart import Apart
-from detection.benchmark.contestants import Ours, equalise, pair, pinned
-from detection.benchmark.data import batches, open_data
 from detection.device import best_device
 from detection.fast.rcnn import compile_model
 from detection.memory import begin_training, finest_map, go_on_training, keep_freed_memory, without_crumbs
 from detection.structures import Batch
+from tools.benchmark.apart import Apart
+from tools.benchmark.contestants import Ours, equalise, pair, pinned
+from tools.benchmark.data import batches, open_data
 
 What = Literal["train", "infer"]
 
@@ -31,7 +31,7 @@ class Alone:
         self.what, self.batch, device = what, own_batch(options, size), best_device()
         self.chosen: Any
         if who == "detectron2":
-            from detection.benchmark.detectron2 import detectron2
+            from tools.benchmark.detectron2 import detectron2
 
             self.chosen = detectron2(options.backbone, device, options.peer_precision, self.batch)
             return

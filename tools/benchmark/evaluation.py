@@ -14,13 +14,13 @@ import torch
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from detection.benchmark.timing import in_turn
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco
 from detection.evaluation.matching import Matching
 from detection.fast.pasting import encode_masks
 from detection.memory import no_garbage_collection
 from detection.structures import Batch, Detections
+from tools.benchmark.timing import in_turn
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 

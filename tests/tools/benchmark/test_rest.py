@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from backbones.fast.fused import conv_sum_relu
-from detection.benchmark.rest import Replaced
+from tools.benchmark.rest import Replaced
 
 
 def test_stand_ins_compute_the_same_and_go_again():

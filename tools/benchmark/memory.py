@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from detection.benchmark.alone import apart, own_batch, prepare
-from detection.benchmark.contestants import CLASSES, pair
 from detection.device import best_device
 from detection.memory import most_resident, resident
 from detection.structures import Batch, Targets
+from tools.benchmark.alone import apart, own_batch, prepare
+from tools.benchmark.contestants import CLASSES, pair
 
 CROWDED = 1000
 """Objects of the image that must train in little memory."""

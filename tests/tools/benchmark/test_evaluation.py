@@ -1,6 +1,6 @@
 import pytest
 
-from detection.benchmark.evaluation import evaluation_rows
+from tools.benchmark.evaluation import evaluation_rows
 
 
 def test_rows_have_what_the_table_shows():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from detection.benchmark.apart import Apart
+from tools.benchmark.apart import Apart
 
 
 class Counter:

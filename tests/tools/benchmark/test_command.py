@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 
-from detection.benchmark import memory
-from detection.benchmark.command import advice, main
-from detection.benchmark.memory import CROWDED, crowded
-from detection.benchmark.parts import THROUGH_WORKER
 from detection.engine.clock import BEGINS
+from tools.benchmark import memory
+from tools.benchmark.command import advice, main
+from tools.benchmark.memory import CROWDED, crowded
+from tools.benchmark.parts import THROUGH_WORKER
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detection.benchmark.contestants import Contestant, as_lists, spread_answers
 from detection.structures import Batch
+from tools.benchmark.contestants import Contestant, as_lists, spread_answers
 
 try:
     from detectron2 import model_zoo

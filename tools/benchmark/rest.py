@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detection.benchmark.contestants import equalise, pair
 from detection.structures import Batch
+from tools.benchmark.contestants import equalise, pair
 
 
 class Replaced:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detection.benchmark.command import main
-from detection.benchmark.data import batches, open_data
+from tools.benchmark.command import main
+from tools.benchmark.data import batches, open_data
 
 
 @pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed")
@@ -19,7 +19,7 @@ def test_it_is_asked_for_and_not_there(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_it_trains_and_finds_as_much_as_the_others(tmp_path: Path) -> None:
     pytest.importorskip("detectron2")
-    from detection.benchmark.detectron2 import detectron2
+    from tools.benchmark.detectron2 import detectron2
 
     batch = batches(*open_data(None, None, tmp_path), 96, 2, 1)[0]
     peer = detectron2("resnet50", torch.device("cpu"), "fp32", batch)

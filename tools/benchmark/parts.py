@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.benchmark.alone import Alone, What, apart
-from detection.benchmark.apart import Apart
-from detection.benchmark.loading import WAYS, Loading
-from detection.benchmark.timing import Comparison, Step, in_turn
 from detection.data.annotations import Annotations
 from detection.ops.roi_align import roi_align
+from tools.benchmark.alone import Alone, What, apart
+from tools.benchmark.apart import Apart
+from tools.benchmark.loading import WAYS, Loading
+from tools.benchmark.timing import Comparison, Step, in_turn
 
 Shares = dict[str, dict[str, float]]
 """Seconds by part, of each thing that was timed."""

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from detection.benchmark import loading
-from detection.benchmark.data import open_data
-from detection.benchmark.loading import LATER, OURS, PEER, SIDES, WAYS, Loading
+from tools.benchmark import loading
+from tools.benchmark.data import open_data
+from tools.benchmark.loading import LATER, OURS, PEER, SIDES, WAYS, Loading
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Scripts for a checkout; nothing here is installed."""
