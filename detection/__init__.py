@@ -9,34 +9,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
-    from detection.inference import Prediction, load_model, predict, predict_batch
+    from detection.convert.zoo import list_models
+    from detection.engine.configs import list_configs
+    from detection.inference import (
+        Detection,
+        Prediction,
+        Predictor,
+        load_model,
+        model_info,
+        predict,
+        predict_batch,
+    )
     from detection.models.build import build_detector, faster_rcnn, mask_rcnn
     from detection.models.rcnn import FasterRCNN, MaskRCNN
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Detection": "detection.inference",
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
     "Prediction": "detection.inference",
+    "Predictor": "detection.inference",
     "build_detector": "detection.models.build",
     "faster_rcnn": "detection.models.build",
+    "list_configs": "detection.engine.configs",
+    "list_models": "detection.convert.zoo",
+    "load_model": "detection.inference",
     "mask_rcnn": "detection.models.build",
+    "model_info": "detection.inference",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
-    "load_model": "detection.inference",
     "save_model": "detection.checkpoint",
 }
 
 __all__ = [
+    "Detection",
     "FasterRCNN",
     "MaskRCNN",
     "Prediction",
+    "Predictor",
     "__version__",
     "build_detector",
     "faster_rcnn",
+    "list_configs",
+    "list_models",
     "load_model",
     "mask_rcnn",
+    "model_info",
     "predict",
     "predict_batch",
     "save_model",

@@ -26,18 +26,30 @@ def processor_name() -> str:
     return next(names, None) or platform.processor() or platform.machine()
 
 
-def inference_device(asked: str | None) -> torch.device:
-    """The device that a user asked for, or the best; a processor's memory is made ready, so call it early.
+def find_device(asked: str | torch.device, option: str = "device") -> torch.device:
+    """Return a device by its name: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is the GPU if there is one.
+
+    Args:
+        option: the name of the argument, for the message.
 
     Raises:
         ValueError: there is no such device.
     """
-    wanted = asked or best_device().type
     try:
-        device = torch.device(wanted)
+        device = best_device() if asked == "auto" else torch.device(asked)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {wanted}: {str(error).splitlines()[0]}; take cpu, or leave it out") from error
+        raise ValueError(f"{option} {asked}: {str(error).splitlines()[0]}; take cpu, or leave it out") from error
+    return device
+
+
+def inference_device(asked: str | None) -> torch.device:
+    """Return the device that a user asked for, or the best; prepare the CPU's memory, so call it early.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = find_device(asked or "auto", "--device")
     if device.type == "cpu":
         keep_freed_memory()
     return device

@@ -5,6 +5,7 @@ Images: (H, W, 3) uint8 RGB.  n objects.  Boxes: XYXY in pixels of the image.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -41,6 +42,10 @@ def draw(
     scores: np.ndarray | None,
     masks: np.ndarray | Sequence[Mapping[str, Any]] | None,
     names: Sequence[str],
+    *,
+    with_boxes: bool = True,
+    with_names: bool = True,
+    with_scores: bool = True,
 ) -> np.ndarray:
     """Draw objects into a copy of an image.
 
@@ -55,6 +60,7 @@ def draw(
         scores: (n,), or None for ground truth.
         masks: n COCO RLEs of the image's size, each of which is decoded alone and in its box; or (n, H, W) bool; or
             None.
+        with_boxes, with_names, with_scores: draw the boxes, and write the names and the scores on them.
 
     Returns:
         (kH, kW, 3) uint8 with a whole k >= 1, above 1 for an image smaller than SHORTEST.
@@ -82,13 +88,16 @@ def draw(
     for i in reversed(paint):
         if masks is not None:
             _draw_mask(picture, _patch(masks[i], image.shape), paint[i], enlarge, line)
-    for i in reversed(paint):
+    for i in reversed(paint) if with_boxes else ():
         cv2.rectangle(picture, corners[i][:2], corners[i][2:], paint[i], line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
     for i in paint:
         label = int(labels[i])
-        words = [] if len(names) == 1 else [readable(names[label], label) if label < len(names) else str(label)]
-        words += [] if scores is None else [f"{scores[i]:.2f}"]
+        words = []
+        if with_names and len(names) != 1:
+            words.append(readable(names[label], label) if label < len(names) else str(label))
+        if with_scores and scores is not None:
+            words.append(f"{scores[i]:.2f}")
         if words:
             _draw_label(picture, " ".join(words), corners[i], paint[i], line, taken)
     return picture
@@ -108,6 +117,28 @@ def side_by_side(
         write(panel, text, ((panel.shape[1] - text.width) // 2, round(1.5 * size)), (30, 30, 30))
         panels += [panel, np.full((len(panel), max(2, size // 3), 3), 255, dtype=np.uint8)]
     return np.concatenate(panels[:-1], axis=1)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture in the format that the file's name says.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16.
+
+    Raises:
+        ValueError: a name of no format that OpenCV writes.
+        OSError: the file cannot be written.
+    """
+    if picture.ndim == 3:
+        picture = picture[..., ::-1]
+    # imencode and our own writing: OpenCV's imwrite returns False instead of an error, and fails on some names.
+    try:
+        good, data = cv2.imencode(path.suffix, picture)
+    except cv2.error:
+        good = False
+    if not good:
+        raise ValueError(f"{path}: {path.suffix or 'no ending'} is no format of pictures; take .jpg or .png")
+    path.write_bytes(data.tobytes())
 
 
 def palette(n: int) -> list[Color]:

@@ -3,13 +3,17 @@
 import ast
 import importlib
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
-from detection import load_model, predict
+from detection import Prediction, load_model, mask_rcnn, predict, save_model
+from detection.models.box_head import BoxHeadConfig
+from detection.models.fpn import FPNConfig
 from detection.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +24,7 @@ DOCUMENTS = [
     "SECURITY.md",
     "docs/architecture.md",
     "docs/pretrained.md",
+    "docs/python.md",
     "docs/performance.md",
     "docs/backbones.md",
     "docs/clusters.md",
@@ -100,7 +105,7 @@ def test_python_compiles_and_its_names_exist(block: str) -> None:
 
 
 def test_the_plain_training_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (loop,) = [block for block in blocks("python") if "mine.ckpt" in block]
+    (loop,) = [block for block in blocks("python") if "optimizer.step()" in block]
     write_shapes(tmp_path / "my_data", train=2, val=1)
     monkeypatch.chdir(tmp_path)
     # The same loop on small images, with a smaller network that begins from nothing.
@@ -117,6 +122,37 @@ def test_the_plain_training_loop_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     found = predict(model, next(Path("my_data/val").iterdir()), score_threshold=0.0)
     assert (model.test_size, model.categories) == ((96, 160), names["annotations"].categories)
     assert {found.name(i) for i in range(len(found))} <= set(model.categories.names)
+
+
+def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From top to bottom in one program, with a small detector instead of a published one."""
+    page = "\n".join(re.findall(r"```python\n(.*?)```", TEXTS["docs/python.md"], flags=re.S))
+    write_shapes(tmp_path / "my_data", train=1, val=3)
+    torch.manual_seed(0)
+    head = BoxHeadConfig(hidden=16, score_threshold=0.0, detections=5)
+    small = mask_rcnn("resnet10", fpn=FPNConfig(channels=16), box_head=head, categories=["person", "car"])
+    small.test_size = (64, 96)
+    save_model(small, tmp_path / "small.ckpt")
+    shutil.copy(next((tmp_path / "my_data" / "val").glob("*.jpg")), tmp_path / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+    for given, instead in (
+        ('"torchvision:maskrcnn_resnet50_fpn_v2", device="auto"', '"small.ckpt", device="cpu"'),
+        ("score_threshold=0.6", "score_threshold=0.0"),
+        ("batch_size=8", "batch_size=8, score_threshold=0.0"),
+    ):
+        assert given in page
+        page = page.replace(given, instead)
+    names: dict[str, Any] = {}
+    exec(page, names)
+    assert len(names["predictor"].predict("street.jpg", score_threshold=0.0)) == 5
+    assert set(names["predictor"].classes) == {"person", "car"}
+    assert (tmp_path / "found.jpg").stat().st_size > 0
+
+
+def test_the_methods_that_the_page_on_python_names_exist() -> None:
+    called = set(re.findall(r"`found\.(\w+)", TEXTS["docs/python.md"]))
+    assert {"to_coco", "crop", "boxes"} <= called
+    assert {name for name in called if not hasattr(Prediction, name)} <= set(Prediction.__annotations__)
 
 
 def test_readme_names_the_python_that_setup_requires() -> None:

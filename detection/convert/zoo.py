@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -148,6 +149,27 @@ TORCHVISION = {
 """torchvision's detectors, by its own enums of weights."""
 
 ZOO = {"torchvision": TORCHVISION, "detectron2": DETECTRON2, "mmdetection": MMDETECTION}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """List the published detectors that :func:`detection.load_model` downloads.
+
+    Args:
+        pattern: with ``*`` and ``?``; for the whole reference or for the name behind the colon.
+
+    Returns:
+        References, as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+
+    Example:
+        >>> list_models("maskrcnn_*_v2")
+        ['torchvision:maskrcnn_resnet50_fpn_v2']
+    """
+    return [
+        f"{origin}:{name}"
+        for origin, entries in ZOO.items()
+        for name in entries
+        if fnmatch(name, pattern) or fnmatch(f"{origin}:{name}", pattern)
+    ]
 
 
 def find(origin: str, name: str) -> Entry:

@@ -1,6 +1,7 @@
 """Config files: where they are found, how strictly they are read, and how mistakes in them are told."""
 
 import difflib
+import fnmatch
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -34,6 +35,19 @@ def shipped() -> dict[str, Path]:
         for folder in folders()
         for path in sorted(folder.rglob("*.yaml"))
     }
+
+
+def list_configs(pattern: str = "*") -> list[str]:
+    """List the names of the shipped configs, as ``--config`` takes them.
+
+    Args:
+        pattern: with ``*`` and ``?``.
+
+    Example:
+        >>> list_configs("mask_rcnn_r50_fpn_1x*")
+        ['mask_rcnn_r50_fpn_1x_coco']
+    """
+    return sorted(fnmatch.filter(shipped(), pattern))
 
 
 def find_config(name: str) -> str:

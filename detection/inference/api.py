@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from detection import fast
 from detection.convert.pretrained import load_pretrained
+from detection.device import find_device
+from detection.home import with_home
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
 from detection.inference.options import check_apart, sides, size_of
@@ -21,18 +24,21 @@ from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
 
-def load_model(source: str | Path, trust_code: bool = False) -> FasterRCNN:
-    """Load a trained detector, in evaluation mode on the CPU.
+def load_model(source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu") -> FasterRCNN:
+    """Load a trained detector, in evaluation mode.
 
     Args:
         source: a checkpoint of this toolkit; the folder of a run (its ``best.ckpt``, else ``last.ckpt``); or anything
             that :mod:`detection.convert.pretrained` reads, as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+            :func:`~detection.convert.zoo.list_models` lists the published ones.
         trust_code: import the custom backbone that a checkpoint names, which runs its code.
+        device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is the GPU if there is one.
 
     Raises:
-        ValueError: the source cannot be found or read, or holds no detector that is known here.
+        ValueError: the source cannot be found or read, or holds no detector that is known here; or no such device.
     """
-    return fast.convert(load_pretrained(str(source), trust_code).build())
+    place = find_device(device)
+    return fast.convert(load_pretrained(str(source), trust_code).build()).to(place)
 
 
 @overload
@@ -91,7 +97,7 @@ def predict(
 
     Example:
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
-        >>> [(found.name(i), found.scores[i]) for i in range(len(found))]  # doctest: +SKIP
+        >>> [(one.name, one.score) for one in found]  # doctest: +SKIP
     """
     if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
         return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
@@ -108,7 +114,7 @@ def predict(
         )
     else:
         found = detect_in_views(model, [pixels], short_sides, flip, size)[0]
-    return _prediction(model, found, pixels, thresholds)
+    return _prediction(model, found, image, pixels, thresholds)  # type: ignore[arg-type]
 
 
 def predict_batch(
@@ -132,17 +138,26 @@ def predict_batch(
     size = None if size is None else size_of(size)
     pixels = [pixels_of(image, model) for image in images]
     found = detect(model, pixels, size) if pixels else []
-    return [_prediction(model, one, image, thresholds) for one, image in zip(found, pixels, strict=True)]
+    return [_prediction(model, *one, thresholds) for one in zip(found, images, pixels, strict=True)]
 
 
-def _prediction(model: FasterRCNN, found: Detections, image: np.ndarray, thresholds: Tensor) -> Prediction:
+def _prediction(
+    model: FasterRCNN, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor
+) -> Prediction:
     """Drop low scores, encode the masks and clip the boxes."""
-    height, width = image.shape[:2]
+    height, width, channels = pixels.shape
     found = take(found, found.scores >= thresholds[found.labels])
     rles = encoded(model, found, height, width)
     boxes = box_ops.clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
     return Prediction(
-        boxes.float().numpy(), found.scores.numpy(), found.labels.numpy(), (height, width), rles, model.categories
+        boxes.float().numpy(),
+        found.scores.numpy(),
+        found.labels.numpy(),
+        (height, width),
+        rles,
+        model.categories,
+        Path(with_home(image)) if isinstance(image, str | Path) else pixels,
+        channels,
     )
 
 

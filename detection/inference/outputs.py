@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detection.checkpoint import replacing
@@ -15,7 +14,7 @@ from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.foreign import cell
 from detection.inference.prediction import Prediction
-from detection.visualize import draw
+from detection.visualize import draw, write_picture
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
 MOST_MASKS = 2**16 - 1
@@ -49,7 +48,7 @@ class Writer:
         if "pictures" in self._kinds:
             picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
             if frame is None:
-                _write(self.path(name, ".jpg"), picture)
+                write_picture(self.path(name, ".jpg"), picture)
         self._collect(name, found, frame)
         return picture
 
@@ -58,22 +57,17 @@ class Writer:
         image_id = len(self._images) + 1
         file = name if frame is None else f"{name}#{frame}"
         image = {"id": image_id, "file_name": file, "height": found.size[0], "width": found.size[1]}
-        results: list[dict[str, Any]] = []
+        results = found.to_coco(image_id)
         rows: list[list[Any]] = []
-        for i in range(len(found)):
-            x0, y0, x1, y1 = (round(float(value), 3) for value in found.boxes[i])
-            label, score = int(found.labels[i]), round(float(found.scores[i]), 5)
-            result: dict[str, Any] = {"image_id": image_id, "category_id": self._ids[label], "score": score}
-            result["bbox"] = [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
-            pixels: Any = ""
-            if found.rles is not None:
-                result["segmentation"] = found.rles[i]
-                pixels = int(mask_areas(found.rles[i : i + 1])[0])
-            if "json" in self._kinds:
-                results.append(result)
-            if "csv" in self._kinds:
+        if "csv" in self._kinds:
+            areas = None if found.rles is None else mask_areas(found.rles).tolist()
+            for i, result in enumerate(results):
+                corners = [round(float(value), 3) for value in found.boxes[i]]
                 place = [cell(name, None), "" if frame is None else frame]
-                rows.append([*place, cell(found.name(i)), label, score, x0, y0, x1, y1, pixels])
+                what = [cell(found.name(i)), int(found.labels[i]), result["score"]]
+                rows.append([*place, *what, *corners, "" if areas is None else int(areas[i])])
+        if "json" not in self._kinds:
+            results = []
         self._images.append((image, results, rows))  # at once: a signal leaves all of an image or nothing
 
     def path(self, name: str, suffix: str) -> Path:
@@ -121,13 +115,4 @@ class Writer:
         for i in reversed(range(len(rles))):
             patch = rle_to_patch(rles[i])
             numbered[patch.place][patch.pixels] = i + 1
-        _write(path, numbered)
-
-
-def _write(path: Path, picture: np.ndarray) -> None:
-    if picture.ndim == 3:
-        picture = picture[..., ::-1]
-    # imencode and our own writing: OpenCV's imwrite returns False instead of an error, and fails on some names.
-    good, data = cv2.imencode(path.suffix, picture)
-    assert good
-    path.write_bytes(data.tobytes())
+        write_picture(path, numbered)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detection import device
-from detection.device import best_device, inference_device
+from detection.device import best_device, find_device, inference_device
 
 
 def test_without_a_wish_it_is_the_best_and_memory_is_kept_on_a_processor_alone(monkeypatch):
@@ -21,6 +21,13 @@ def test_a_device_that_is_not_there_is_one_line(asked):
     with pytest.raises(ValueError, match=f"--device {asked}: .*; take cpu, or leave it out") as told:
         inference_device(asked)
     assert "\n" not in str(told.value)
+
+
+def test_auto_is_the_best_and_a_device_is_found_as_it_is():
+    assert find_device("auto") == best_device()
+    assert find_device(torch.device("meta")) == find_device("meta") == torch.device("meta")
+    with pytest.raises(ValueError, match=r"^device gpu: .*; take cpu, or leave it out$"):
+        find_device("gpu")
 
 
 @pytest.mark.parametrize(

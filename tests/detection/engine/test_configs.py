@@ -1,7 +1,7 @@
 import pytest
 
 from detection.documents import DocumentError
-from detection.engine.configs import explain, find_config, load_yaml, nearest, shipped, wrong_key
+from detection.engine.configs import explain, find_config, list_configs, load_yaml, nearest, shipped, wrong_key
 
 OPTIONS = ["model.backbone.name", "model.optimizer.lr", "trainer.max_epochs", "trainer.max_steps", "data.root"]
 
@@ -81,3 +81,9 @@ def test_a_file_here_comes_before_a_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("{}")
     assert find_config("mine.yaml") == "mine.yaml"
+
+
+def test_the_listed_configs_are_found():
+    assert list_configs("*mask_rcnn_r50_fpn_1x_coco") == ["mask_rcnn_r50_fpn_1x_coco"]
+    assert set(list_configs()) == set(shipped())
+    assert all(find_config(name) for name in list_configs("data/*"))

@@ -1,0 +1,92 @@
+"""What is known of a detector: kind, backbone, classes, parameters, operations."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import is_known
+from detection.foreign import shown
+from detection.inference.thresholds import class_names
+from detection.models.build import build_detector
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+
+MOST_NAMES = 10
+"""Classes that the text names."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A detector in numbers; ``print`` it for a table."""
+
+    kind: str
+    """``Faster R-CNN`` or ``Mask R-CNN``."""
+    backbone: str | None
+    """Its name; None for a detector that was assembled by hand."""
+    classes: tuple[str, ...]
+    """Names by label; the labels as text if the model knows no names."""
+    parameters: int
+    """All that learn or could learn."""
+    multiply_adds: int | None
+    """Of backbone and pyramid for one image of ``image_size``; None for a detector or a backbone of the user's
+    own."""
+    image_size: tuple[int, int]
+    """Height, width."""
+    test_size: tuple[int, int]
+    """Shortest and longest side that images are resized to."""
+    device: str
+
+    def __str__(self) -> str:
+        names = ", ".join(map(shown, self.classes[:MOST_NAMES]))
+        more = f" and {len(self.classes) - MOST_NAMES} more" if len(self.classes) > MOST_NAMES else ""
+        rows = {
+            "detector": self.kind,
+            "backbone": self.backbone and shown(self.backbone),
+            "classes": f"{len(self.classes)}: {names}{more}",
+            "parameters": f"{self.parameters / 1e6:.1f} million",
+            "operations": self.multiply_adds
+            and f"{self.multiply_adds / 1e9:.1f} billion multiply-adds of backbone and pyramid for an image of "
+            f"{self.image_size[0]} x {self.image_size[1]}",
+            "images": f"resized to {self.test_size[0]} pixels on the shortest side, {self.test_size[1]} at most",
+            "device": self.device,
+        }
+        return "\n".join(f"{name:11}{value}" for name, value in rows.items() if value)
+
+
+def model_info(model: FasterRCNN, image_size: tuple[int, int] = (800, 1344)) -> ModelInfo:
+    """Describe a detector.
+
+    Args:
+        image_size: height, width of the image whose operations are counted; multiples of 32.
+
+    Example:
+        >>> print(model_info(load_model("runs/mine")))  # doctest: +SKIP
+    """
+    return ModelInfo(
+        kind=kind_of(model),
+        backbone=model.configs and model.configs["backbone"].name,  # type: ignore[arg-type]
+        classes=class_names(model),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds=_multiply_adds(model, image_size),
+        image_size=image_size,
+        test_size=model.test_size,
+        device=str(model.pixel_mean.device),
+    )
+
+
+def kind_of(model: FasterRCNN) -> str:
+    """Return ``Faster R-CNN`` or ``Mask R-CNN``."""
+    return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
+
+
+def _multiply_adds(model: FasterRCNN, image_size: tuple[int, int]) -> int | None:
+    """Count on PyTorch's meta device, which computes shapes alone; None for a backbone of the user's own."""
+    if model.configs is None or not is_known(model.configs["backbone"].name):
+        return None
+    configs = model.configs | {"backbone": replace(model.configs["backbone"], weights=None)}
+    with warnings.catch_warnings(), torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        warnings.simplefilter("ignore")  # of a backbone without weights, which are not needed here
+        like = build_detector(model.num_classes, **configs).eval()
+        like.features(torch.empty(1, len(model.pixel_mean), *image_size), torch.empty(1, 2))
+    return int(counter.get_total_flops()) // 2

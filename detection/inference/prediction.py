@@ -1,0 +1,417 @@
+"""The objects found in one image: count, filter, draw, save and convert them.
+
+n detections  H x W image  C channels
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, overload
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from detection.coco.patches import rle_to_patch
+from detection.coco.rle import mask_areas
+from detection.data.image import read_image
+from detection.foreign import shown
+from detection.inference.thresholds import check_known
+from detection.structures import Categories
+from detection.visualize import draw, write_picture
+
+MOST_NAMES = 5
+"""Classes that the short text of a prediction names."""
+WIDEST = 1600
+"""Pixels of the longer side of a picture in a notebook."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detection:
+    """One object of a :class:`Prediction`."""
+
+    box: np.ndarray
+    """(4,) float32 XYXY in pixels of the image."""
+    score: float
+    label: int
+    """0..K-1."""
+    name: str
+    """Of the class; the label as text if the model knows no names."""
+    size: tuple[int, int]
+    """Height, width of the image."""
+    rle: dict[str, Any] | None = None
+    """The mask as COCO RLE; None without a mask head."""
+
+    @cached_property
+    def mask(self) -> np.ndarray | None:
+        """(H, W) bool; None without a mask head. Decoded when it is first asked for."""
+        return None if self.rle is None else np.asarray(coco_mask.decode(self.rle), dtype=bool)
+
+    def __repr__(self) -> str:
+        corners = " ".join(f"{value:.1f}" for value in self.box.tolist())
+        return f"Detection({shown(self.name)} {self.score:.2f}, box {corners})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """The objects found in one image, best first.
+
+    Example:
+        >>> found = predict(model, "street.jpg")  # doctest: +SKIP
+        >>> found  # doctest: +SKIP
+        Prediction(3 person, 1 bus; 1280 x 720)
+        >>> for one in found.filter(score=0.8, classes=["person"]):  # doctest: +SKIP
+        ...     print(one.name, one.score, one.box)
+    """
+
+    boxes: np.ndarray
+    """(n, 4) float32 XYXY in pixels of the image."""
+    scores: np.ndarray
+    """(n,) float32."""
+    labels: np.ndarray
+    """(n,) int64, 0..K-1."""
+    size: tuple[int, int]
+    """Height, width of the image."""
+    rles: list[dict[str, Any]] | None = None
+    """n masks as COCO RLE, ready for JSON; None without a mask head."""
+    categories: Categories | None = None
+    """Names of the labels and original category ids, if the model knows them."""
+    image: Path | np.ndarray | None = None
+    """The image given: the path of its file, or its pixels (H, W, C), which are not copied; None if unknown."""
+    channels: int = 3
+    """C, of the image's file."""
+
+    # One detection, or some of them.
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int | np.integer) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: "slice | np.ndarray | Sequence[int]") -> "Prediction": ...
+
+    def __getitem__(self, index: Any) -> "Detection | Prediction":
+        """Return one detection for a number; a prediction for a slice, places or a condition (n,) bool."""
+        if not isinstance(index, int | np.integer) or isinstance(index, bool | np.bool_):
+            return self.only(index)
+        i = range(len(self))[index]  # negative numbers, and an IndexError, as for a list
+        rle = None if self.rles is None else self.rles[i]
+        return Detection(self.boxes[i], float(self.scores[i]), int(self.labels[i]), self.name(i), self.size, rle)
+
+    def only(self, keep: Any) -> "Prediction":
+        """Return some of the detections: by a condition, (n,) bool, by places, (k,) int64, or by a slice."""
+        rles = None if self.rles is None else [self.rles[i] for i in np.arange(len(self))[keep]]
+        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep], rles=rles)
+
+    def filter(
+        self, score: float | None = None, classes: str | Sequence[str] | None = None, min_area: float | None = None
+    ) -> "Prediction":
+        """Return the detections that fulfil all conditions.
+
+        Args:
+            score: the least score.
+            classes: names of the classes to keep.
+            min_area: the least area in pixels: of the mask, or of the box without a mask head.
+
+        Raises:
+            ValueError: a class that the model does not know, with the nearest ones.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        if score is not None:
+            keep &= self.scores >= score
+        if classes is not None:
+            classes = [classes] if isinstance(classes, str) else list(classes)
+            if self.categories is not None:
+                check_known(classes, self.categories.names, "filter")
+            keep &= np.isin(self.names, classes)
+        if min_area is not None:
+            keep &= self._areas() >= min_area
+        return self.only(keep)
+
+    # What is known of each detection.
+
+    def name(self, i: int) -> str:
+        """Return the class name of the ``i``-th detection; its label as text if the model knows no names."""
+        label = int(self.labels[i])
+        return self.categories.names[label] if self.categories else str(label)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.name(i) for i in range(len(self))]
+
+    def mask(self, i: int) -> np.ndarray:
+        """Return the mask of the ``i``-th detection alone, (H, W) bool."""
+        assert self.rles is not None, "this model has no mask head"
+        return np.asarray(coco_mask.decode(self.rles[i]), dtype=bool)
+
+    @cached_property
+    def masks(self) -> np.ndarray | None:
+        """(n, H, W) bool; None without a mask head. Decoded when first asked for; ``rles`` takes far less memory."""
+        if self.rles is None:
+            return None
+        masks = np.zeros((len(self), *self.size), dtype=bool)
+        for k in range(len(self)):
+            masks[k] = self.mask(k)
+        return masks
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of detections of each class that was found, the most frequent first."""
+        return dict(Counter(self.names).most_common())
+
+    def __repr__(self) -> str:
+        found = [f"{number} {shown(name)}" for name, number in self.counts().items()]
+        if len(found) > MOST_NAMES:
+            rest = sum(list(self.counts().values())[MOST_NAMES:])
+            found[MOST_NAMES:] = [f"{rest} of {len(found) - MOST_NAMES} other classes"]
+        height, width = self.size
+        return f"Prediction({', '.join(found) or 'no objects'}; {width} x {height})"
+
+    # Pictures.
+
+    def plot(
+        self,
+        *,
+        boxes: bool = True,
+        masks: bool = True,
+        names: bool = True,
+        scores: bool = True,
+        image: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Draw the detections into a copy of the image.
+
+        Args:
+            boxes, masks, names, scores: what to draw.
+            image: (H, W, C) uint8 or uint16, instead of the image that was given to ``predict``.
+
+        Returns:
+            (kH, kW, 3) uint8 RGB with a whole k >= 1: small images are enlarged so that labels can be read.
+
+        Raises:
+            ValueError: the image is not known, or its file is gone or has another size now.
+        """
+        most = int(self.labels.max(initial=0)) + 1
+        known = self.categories.names if self.categories else tuple(map(str, range(most)))
+        return draw(
+            self._pixels(image, "plot"),
+            self.boxes,
+            self.labels,
+            self.scores,
+            self.rles if masks else None,
+            known,
+            with_boxes=boxes,
+            with_names=names,
+            with_scores=scores,
+        )
+
+    def show(self) -> None:
+        """Show the picture of :meth:`plot`: in the notebook, or in the system's viewer of images."""
+        from PIL import Image
+
+        picture = Image.fromarray(self.plot())
+        shell = sys.modules.get("IPython")
+        if shell is not None and hasattr(shell.get_ipython(), "kernel"):
+            import_module("IPython.display").display(picture)
+        else:
+            picture.show()
+
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write the picture of :meth:`plot` and return its path.
+
+        Args:
+            path: its ending says the format, as ``.jpg`` or ``.png``; its folder is made.
+            options: as :meth:`plot` takes them.
+
+        Raises:
+            ValueError: as :meth:`plot`; or an ending of no format.
+        """
+        path = Path(path)
+        picture = self.plot(**options)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, picture)
+        return path
+
+    def crop(self, margin: int = 0, image: np.ndarray | None = None) -> list[np.ndarray]:
+        """Cut each detection out of the image.
+
+        Args:
+            margin: pixels around each box.
+            image: (H, W, C) uint8 or uint16, instead of the image that was given to ``predict``.
+
+        Returns:
+            n arrays (h, w, C), of one pixel at least; the pixels are copies.
+
+        Raises:
+            ValueError: as :meth:`plot`.
+        """
+        pixels = self._pixels(image, "crop")
+        height, width = self.size
+        pieces = []
+        for x0, y0, x1, y1 in self.boxes.astype(float):
+            left, top = max(0, min(int(x0) - margin, width - 1)), max(0, min(int(y0) - margin, height - 1))
+            right, bottom = (
+                max(left + 1, min(int(np.ceil(x1)) + margin, width)),
+                max(top + 1, min(int(np.ceil(y1)) + margin, height)),
+            )
+            pieces.append(pixels[top:bottom, left:right].copy())
+        return pieces
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that a notebook shows; None, and so the text, if the image is not at hand."""
+        try:
+            picture = self.plot()
+        except ValueError:
+            return None
+        scale = WIDEST / max(picture.shape[:2])
+        if scale < 1:
+            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+
+    # Other formats.
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON.
+
+        ``image`` (the path, or None), ``height``, ``width`` and ``detections``, each with ``name``, ``label``,
+        ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). Boxes are rounded to a
+        thousandth of a pixel, scores to five digits.
+        """
+        detections = []
+        for i in range(len(self)):
+            one: dict[str, Any] = {"name": self.name(i), "label": int(self.labels[i]), "score": self._score(i)}
+            one["box"] = self._corners(i)
+            if self.rles is not None:
+                one["mask"] = self.rles[i]
+            detections.append(one)
+        path = str(self.image) if isinstance(self.image, Path) else None
+        return {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return :meth:`to_dict` as JSON, and write it to a file if a path is given."""
+        text = json.dumps(self.to_dict())
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Return COCO results: ``image_id``, ``category_id`` (the original one), ``score``, ``bbox`` (XYWH) and, with
+        a mask head, ``segmentation`` (RLE). Rounded as in :meth:`to_dict`.
+
+        Args:
+            image_id: of the image in the annotation file.
+        """
+        results = []
+        for i in range(len(self)):
+            label = int(self.labels[i])
+            category_id = self.categories.ids[label] if self.categories else label
+            x0, y0, x1, y1 = self._corners(i)
+            result: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": self._score(i)}
+            result["bbox"] = [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
+            if self.rles is not None:
+                result["segmentation"] = self.rles[i]
+            results.append(result)
+        return results
+
+    def to_dataframe(self) -> Any:
+        """Return a ``pandas.DataFrame`` with a row per detection: name, label, score, x0, y0, x1, y1, area.
+
+        The area is in pixels: of the mask, or of the box without a mask head.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        pandas = _optional("pandas", "to_dataframe")
+        x0, y0, x1, y1 = self.boxes.T
+        columns = {"name": self.names, "label": self.labels, "score": self.scores}
+        return pandas.DataFrame(columns | {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "area": self._areas()})
+
+    def to_supervision(self) -> Any:
+        """Return ``supervision.Detections``.
+
+        Raises:
+            ModuleNotFoundError: supervision is not installed.
+        """
+        return _optional("supervision", "to_supervision").Detections(**self.supervision())
+
+    def to_fiftyone(self) -> Any:
+        """Return ``fiftyone.Detections``.
+
+        Raises:
+            ModuleNotFoundError: fiftyone is not installed.
+        """
+        fiftyone = _optional("fiftyone", "to_fiftyone")
+        return fiftyone.Detections(detections=[fiftyone.Detection(**one) for one in self.fiftyone()])
+
+    def supervision(self) -> dict[str, Any]:
+        """Return the arguments of ``supervision.Detections``: ``sv.Detections(**found.supervision())``."""
+        return {
+            "xyxy": self.boxes,
+            "confidence": self.scores,
+            "class_id": self.labels,
+            "mask": self.masks,
+            "data": {"class_name": np.array(self.names)},
+        }
+
+    def fiftyone(self) -> list[dict[str, Any]]:
+        """Return the arguments of one ``fiftyone.Detection`` each: ``fo.Detection(**one)``; boxes from 0 to 1."""
+        height, width = self.size
+        found = []
+        for i, (x0, y0, x1, y1) in enumerate(self.boxes.astype(float)):
+            box = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            one: dict[str, Any] = {"label": self.name(i), "bounding_box": box, "confidence": float(self.scores[i])}
+            if self.rles is not None:
+                left, top, right, bottom = (int(v) for v in (np.floor(x0), np.floor(y0), np.ceil(x1), np.ceil(y1)))
+                one["mask"] = rle_to_patch(self.rles[i]).window(top, left, bottom - top, right - left)
+            found.append(one)
+        return found
+
+    def _score(self, i: int) -> float:
+        return round(float(self.scores[i]), 5)
+
+    def _corners(self, i: int) -> list[float]:
+        return [round(float(value), 3) for value in self.boxes[i]]
+
+    def _areas(self) -> np.ndarray:
+        """(n,) pixels of the masks, or of the boxes without a mask head."""
+        if self.rles is not None:
+            return mask_areas(self.rles).astype(np.float64)
+        sides = (self.boxes[:, 2:] - self.boxes[:, :2]).astype(np.float64)
+        return sides[:, 0] * sides[:, 1]
+
+    def _pixels(self, given: np.ndarray | None, method: str) -> np.ndarray:
+        """The image, of the size that the boxes speak of."""
+        image = self.image if given is None else given
+        if image is None:
+            raise ValueError(f"{method}: this prediction does not know its image; give it, as {method}(image=pixels)")
+        pixels = read_image(image, channels=self.channels) if isinstance(image, Path) else image
+        if pixels.shape[:2] != tuple(self.size):
+            where = image if isinstance(image, Path) else "the image"
+            raise ValueError(
+                f"{method}: {where} is {pixels.shape[0]} x {pixels.shape[1]} (height x width), but this prediction is "
+                f"of {self.size[0]} x {self.size[1]}"
+            )
+        return pixels
+
+
+def _optional(package: str, method: str) -> Any:
+    """Import a package that the toolkit does not need.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; in a line that says how to install it.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(f"{method} needs {package}: pip install {package}", name=package) from None

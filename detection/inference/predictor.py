@@ -1,0 +1,155 @@
+"""A trained detector with its ways of use as methods."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detection.checkpoint import save_model
+from detection.device import find_device
+from detection.inference.api import load_model, predict, predict_batch
+from detection.inference.images import Image
+from detection.inference.info import ModelInfo, kind_of, model_info
+from detection.inference.prediction import Prediction
+from detection.inference.thresholds import LEAST_SCORE, class_names
+from detection.models.rcnn import FasterRCNN
+
+
+class Predictor:
+    """A trained detector to predict with.
+
+    A detector alone is a network: it knows tensors, and no files, pictures or checkpoints. This class holds one and
+    adds what a user does with it; each method is also a function of its own.
+
+    Args:
+        model: a detector; or a checkpoint, a run's folder or a published name, as :func:`load_model` takes it.
+        device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is the GPU if there is one. None leaves a detector where it is,
+            and loads to the CPU.
+        trust_code: import the custom backbone that a checkpoint names, which runs its code.
+
+    Raises:
+        ValueError: as :func:`load_model`.
+
+    Example:
+        >>> predictor = Predictor("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
+        >>> predictor.predict("street.jpg").save("found.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: FasterRCNN | str | Path,
+        device: str | torch.device | None = None,
+        trust_code: bool = False,
+    ) -> None:
+        if isinstance(model, FasterRCNN):
+            self.model = model if device is None else model.to(find_device(device))
+        else:
+            self.model = load_model(model, trust_code, device or "cpu")
+
+    @overload
+    def predict(
+        self,
+        images: Image,
+        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        size: tuple[int, int] | None = None,
+        tile: int | None = None,
+        short_sides: Sequence[int] = (),
+        flip: bool = False,
+        batch_size: int = 4,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        images: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor] | tuple[Image, ...],
+        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        size: tuple[int, int] | None = None,
+        tile: int | None = None,
+        short_sides: Sequence[int] = (),
+        flip: bool = False,
+        batch_size: int = 4,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: Image | Sequence[Image],
+        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        size: tuple[int, int] | None = None,
+        tile: int | None = None,
+        short_sides: Sequence[int] = (),
+        flip: bool = False,
+        batch_size: int = 4,
+    ) -> Prediction | list[Prediction]:
+        """Detect the objects in an image, or in each image of a list.
+
+        Args:
+            images: as :func:`~detection.predict` takes them.
+            score_threshold, size, tile, short_sides, flip: as for :func:`~detection.predict`.
+            batch_size: images of a list that the model sees at a time.
+
+        Raises:
+            ValueError: as :func:`~detection.predict`.
+        """
+        if isinstance(images, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in images):
+            return list(self.stream(images, score_threshold, size, tile, short_sides, flip, batch_size))
+        return predict(self.model, images, score_threshold, size, tile, short_sides, flip)  # type: ignore[arg-type]
+
+    __call__ = predict
+
+    def stream(
+        self,
+        images: Iterable[Image],
+        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        size: tuple[int, int] | None = None,
+        tile: int | None = None,
+        short_sides: Sequence[int] = (),
+        flip: bool = False,
+        batch_size: int = 4,
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of each image, for more images than fit into memory.
+
+        Args:
+            images: each as for :func:`~detection.predict`; read when its turn comes.
+            score_threshold, size, tile, short_sides, flip, batch_size: as for :meth:`predict`.
+
+        Raises:
+            ValueError: as :func:`~detection.predict`.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: must be at least 1")
+        rest = iter(images)
+        while some := list(islice(rest, batch_size)):
+            if tile is not None or flip or np.size(short_sides):
+                yield from predict(self.model, some, score_threshold, size, tile, short_sides, flip)
+            else:
+                yield from predict_batch(self.model, some, score_threshold, size)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes by label; the labels as text if the model knows no names."""
+        return list(class_names(self.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.pixel_mean.device
+
+    def info(self) -> ModelInfo:
+        """Describe the model: kind, backbone, classes, parameters, operations; ``print`` it for a table."""
+        return model_info(self.model)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a checkpoint that :func:`load_model` reads, and return its path.
+
+        Raises:
+            ValueError, OSError: as :func:`~detection.save_model`.
+        """
+        save_model(self.model, path)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        return f"Predictor({kind_of(self.model)}, classes: {len(self.classes)}, device: {self.device})"
