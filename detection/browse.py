@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import torch
 
+from detection.coco.segmentation import Segmentation
 from detection.data.dataset import CocoDataset
-from detection.data.sample import Sample, Segmentation
+from detection.data.sample import Sample
 from detection.data.transforms import Scene
 from detection.engine.errors import InputError, user_input
 from detection.engine.settings import read_settings

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,10 +24,20 @@ from detection.yaml_values import DEEPEST, MOST_DIGITS, YamlValues
 LARGEST_YAML = 4 << 20
 """Bytes. The names of 21,000 classes take 1 MB."""
 
-Entry = Callable[[list[tuple[str, Any]]], Any]
+Entry = Callable[[dict[str, Any]], Any]
+
+_PIECE = 4 << 20
+"""Bytes of a long list that are read at a time."""
+_PLACE = "\0entries read before"
+"""Stands in a document for the entries of a long list that were read before it."""
+_BETWEEN_OBJECTS = re.compile(rb"\}\s*,\s*(?=\{)")
 
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
 """What text begins with in UTF-16, of either order of bytes, and now and then in UTF-8."""
+_DIGITS = bytes(48 if chr(code) in "0123456789" else 32 for code in range(256))
+_LONG_ROW = b"0" * 19
+_LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
+"""A whole number that 64 bits may not hold."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -35,20 +46,30 @@ class DocumentError(ValueError):
     """A file is not what it should be; the message is one line that names it."""
 
 
-def read_json(path: str | Path, entry: Entry | None = None, nonfinite: bool = False) -> Any:
+def read_json(
+    path: str | Path, entry: Entry | None = None, nonfinite: bool = False, long_list: str | None = None
+) -> Any:
     """Read a JSON file.
 
     Args:
-        entry: makes a value of each object's pairs of key and value; a dict without repeated keys if None.
+        entry: makes a value of each object; in the long list of each entry, but of no object in it.
         nonfinite: accept NaN, Infinity and numbers too large for a float, which JSON does not know.
+        long_list: the key, in the outermost object, of a list of very many objects: it is read in pieces, so that only
+            what ``entry`` keeps of them is in memory together.
 
     Raises:
         DocumentError: no regular file, larger than half of this computer's memory, or as for :func:`parse_json`.
     """
-    return parse_json(read_bytes(path, _half_of_memory()), path, entry, nonfinite)
+    return parse_json(read_bytes(path, _half_of_memory()), path, entry, nonfinite, long_list)
 
 
-def parse_json(data: bytes, where: str | Path, entry: Entry | None = None, nonfinite: bool = False) -> Any:
+def parse_json(
+    data: bytes,
+    where: str | Path,
+    entry: Entry | None = None,
+    nonfinite: bool = False,
+    long_list: str | None = None,
+) -> Any:
     """As :func:`read_json`, of bytes that were read already; ``where`` begins the messages.
 
     Raises:
@@ -57,30 +78,80 @@ def parse_json(data: bytes, where: str | Path, entry: Entry | None = None, nonfi
     """
     if data.startswith(_MARKS):
         data = decoded(data, where).encode()
+    with no_garbage_collection():
+        entries, rest = ([], data) if long_list is None else _pieces(data, long_list, entry)
+        if entries:
+            with suppress(DocumentError):  # the whole document then tells the place
+                content = _parse(rest, where, entry, nonfinite)
+                listed = content.get(long_list) if isinstance(content, dict) else None
+                if isinstance(listed, list) and listed[:1] == [_PLACE]:  # else it was another list of that name
+                    listed[:1] = entries
+                    return content
+        del entries, rest
+        return _parse(data, where, entry, nonfinite)
+
+
+def _parse(data: bytes, where: str | Path, entry: Entry | None, nonfinite: bool) -> Any:
     if _depth(data) > DEEPEST:
         raise DocumentError(f"{where}: not valid JSON (nested too deeply, over {DEEPEST}); is it the right file?")
-    with no_garbage_collection():
-        if entry is None:
-            found, content = _quick(data)
-            if found:
-                return content
-        text, whole = decoded(data, where), _whole if entry is None or _has_long_number(data) else None
-        del data  # half of what is held at most
-        try:
-            return json.loads(
-                text,
-                object_pairs_hook=entry or _unique,
-                parse_int=whole,
-                parse_float=None if nonfinite else _finite,
-                parse_constant=None if nonfinite else _constant,
-            )
-        except RecursionError as error:
-            raise DocumentError(f"{where}: not valid JSON (nested too deeply); is it the right file?") from error
-        except DocumentError as error:
-            raise DocumentError(f"{where}: {error}") from error
-        except ValueError as error:
-            reason = shown(error, 120)
-            raise DocumentError(f"{where}: not valid JSON ({reason}); is the file complete?") from error
+    if entry is None:
+        found, content = _quick(data)
+        if found:
+            return content
+    text, whole = decoded(data, where), _whole if entry is None or _has_long_number(data) else None
+    del data  # half of what is held at most
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique if entry is None else lambda pairs: entry(_unique(pairs)),
+            parse_int=whole,
+            parse_float=None if nonfinite else _finite,
+            parse_constant=None if nonfinite else _constant,
+        )
+    except RecursionError as error:
+        raise DocumentError(f"{where}: not valid JSON (nested too deeply); is it the right file?") from error
+    except DocumentError as error:
+        raise DocumentError(f"{where}: {error}") from error
+    except ValueError as error:
+        reason = shown(error, 120)
+        raise DocumentError(f"{where}: not valid JSON ({reason}); is the file complete?") from error
+
+
+def _pieces(data: bytes, key: str, entry: Entry | None) -> tuple[list[Any], bytes]:
+    """The first entries of a list of objects, and the document in which :data:`_PLACE` stands for them.
+
+    A piece begins where an entry can begin. If orjson reads it as a list of its own, it ends where an entry ends, so
+    that the next piece begins there. All that orjson cannot read remains in the document, from there on.
+    """
+    begin = _begin_of_list(data, key)
+    entries: list[Any] = []
+    start = begin
+    while begin and len(data) - start > _PIECE:
+        end = _BETWEEN_OBJECTS.search(data, start + _PIECE)
+        if end is None:
+            break
+        piece = b"[" + data[start : end.start() + 1] + b"]"
+        if _depth(piece) >= DEEPEST:
+            break
+        found, values = _quick(piece)
+        if not found:
+            break
+        entries += [entry(value) if entry and type(value) is dict else value for value in values]
+        start = end.end()
+    return entries, data[:begin] + json.dumps(_PLACE).encode() + b", " + data[start:] if entries else data
+
+
+def _begin_of_list(data: bytes, key: str) -> int:
+    """Where the first object of a list with a key stands; 0 if there is none."""
+    quoted = json.dumps(key).encode()
+    place = data.find(quoted)
+    while place >= 0:
+        before = data[max(0, place - 100) : place].rstrip()
+        after = re.compile(rb"\s*:\s*\[\s*(?=\{)").match(data, place + len(quoted))
+        if after and before.endswith((b"{", b",")):
+            return after.end()
+        place = data.find(quoted, place + 1)
+    return 0
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -154,13 +225,17 @@ def decoded(data: bytes, where: str | Path) -> str:
 def _quick(data: bytes) -> tuple[bool, Any]:
     """Whether orjson can be trusted, and what it reads: in a third of the time, but it keeps the last of equal keys.
 
-    It knows neither NaN nor whole numbers of more than 64 bits; those, and messages, are for :mod:`json`.
+    It does not know NaN, and makes decimals of whole numbers of more than 64 bits; those, and messages, are for
+    :mod:`json`.
     """
+    if _LONG_ROW in data.translate(_DIGITS) and _LONG_NUMBER.search(data):
+        return False, None
     try:
         content = orjson.loads(data)
     except orjson.JSONDecodeError:
         return False, None
-    return _keys(content) == len(re.findall(rb'"\s*:', data)), content
+    # Text may hold such signs, too; then there are too many, and never too few.
+    return _pairs(content) == data.count(b'":') + len(re.findall(rb'"\s+:', data)), content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -169,7 +244,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise DocumentError(f"the key {shown(twice)!r} occurs twice in one object; remove one")
+        which = f"the object with id {shown(entry['id'])}" if "id" in entry else "one object"
+        raise DocumentError(f"the key {shown(twice)!r} occurs twice in {which}; remove one")
     return entry
 
 
@@ -193,7 +269,9 @@ def _constant(name: str) -> NoReturn:
 def _depth(data: bytes) -> int:
     """How deep brackets are inside one another; those in text, such as an RLE, do not count."""
     # Escaped backslashes go first: one of two may stand before a quote that ends the text.
-    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_BRACKETS)
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    bare = data.translate(None, _NO_BRACKETS)
     code = np.frombuffer(bare, dtype=np.uint8)
     outside = np.bitwise_xor.accumulate(code == ord('"')) == 0
     opens = ((code == ord("[")) | (code == ord("{"))) & outside
@@ -201,16 +279,18 @@ def _depth(data: bytes) -> int:
     return int(np.cumsum(opens.astype(np.int8) - closes, dtype=np.int32).max(initial=0))
 
 
-def _keys(content: Any) -> int:
-    """How many pairs of key and value all objects have."""
-    count, waiting = 0, [content]
-    while waiting:
-        value = waiting.pop()
-        if type(value) is dict:
-            count += len(value)
-            waiting += [inner for inner in value.values() if type(inner) in (dict, list)]
-        elif type(value) is list:
-            waiting += [inner for inner in value if type(inner) in (dict, list)]
+def _pairs(content: Any) -> int:
+    """How many pairs of key and value all objects have; not those in a list that begins with no object or list."""
+    if type(content) is dict:
+        count = len(content)
+        inner: Iterable[Any] = content.values()
+    elif type(content) is list and content and type(content[0]) in (dict, list):
+        count, inner = 0, content
+    else:
+        return 0
+    for value in inner:
+        if type(value) is dict or (type(value) is list and value and type(value[0]) in (dict, list)):
+            count += _pairs(value)
     return count
 
 

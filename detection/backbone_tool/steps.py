@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from detection.data.annotations import Annotations
+from detection.coco.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.handover import tell_the_training
 from detection.data.image import MAX_PIXELS, read_image
@@ -49,7 +49,7 @@ class CocoDataset(Dataset[Sample]):
     """Annotated images as :class:`~detection.structures.Sample`.
 
     Args:
-        annotations: from :func:`~detection.data.annotations.load_annotations`.
+        annotations: from :func:`~detection.coco.annotations.load_annotations`.
         image_root: the folder that file names begin at.
         transforms: in this order.
         masks: make bitmaps for a mask head.

@@ -10,14 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from detection.coco.limits import MAX_PIXELS
 from detection.data.bands import has_bands, npy_size, read_bands
 from detection.data.errors import ImageError
 from detection.data.header import GIF, JPEG, PNG, jpeg_frame, safe_to_decode, stored_size
 from detection.data.tiff import is_tiff
 from detection.structures import Depth
-
-MAX_PIXELS = 178_956_970
-"""Images that claim more pixels are refused before they are decoded (Pillow's limit, too)."""
 
 SUFFIXES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
 SUFFIXES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}

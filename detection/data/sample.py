@@ -1,15 +1,12 @@
 """What a worker makes of one image, and batches that the device still has to resize."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from detection.structures import Batch
-
-Segmentation = list[np.ndarray] | dict[str, Any] | None
-"""Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
 
 
 class Unresized(NamedTuple):

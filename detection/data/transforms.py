@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from detection.coco.rle import rle_to_bitmap
-from detection.data.sample import Segmentation
+from detection.coco.segmentation import Segmentation
 from detection.ops.masks import UNKNOWN
 from detection.ops.polygons import polygons_to_bitmaps
 from detection.ops.resize import averages

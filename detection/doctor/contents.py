@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from detection.data import meaning
-from detection.data.annotations import Annotations
-from detection.data.checks import OVER
-from detection.data.crowds import crowd_classes, crowd_findings, plural
+from detection.coco import meaning
+from detection.coco.annotations import Annotations
+from detection.coco.checks import OVER
+from detection.coco.crowds import crowd_classes, crowd_findings, plural
+from detection.coco.twins import NEAR
 from detection.data.names import FOUND
-from detection.data.twins import NEAR
 from detection.doctor.findings import Diagnosis, Table
 from detection.foreign import shown
 

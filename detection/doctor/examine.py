@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detection.data.annotations import Annotations, check_same_categories
+from detection.coco.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
 from detection.data.image import images_behind, orientation, read_bytes, read_image
 from detection.doctor.anchors import best_overlap, recall_table, suggest

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detection.checkpoint import plain
-from detection.data.annotations import Annotations
+from detection.coco.annotations import Annotations
 from detection.engine.errors import InputError
 from detection.engine.progress import begin_epoch
 from detection.foreign import shown

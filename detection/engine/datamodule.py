@@ -12,10 +12,10 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from detection.coco.annotations import Annotations, check_same_categories, load_annotations
+from detection.coco.crowds import check_learnable, described
 from detection.convert.pretrained import load_pretrained
-from detection.data.annotations import Annotations, check_same_categories, load_annotations
 from detection.data.collate import collate, collate_unresized, own_canvases
-from detection.data.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset, Reading, Together
 from detection.data.image import MAX_PIXELS
 from detection.data.presence import check_images

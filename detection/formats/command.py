@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from detection.data.annotations import load_annotations
-from detection.data.coco_file import read_coco
+from detection.coco.annotations import load_annotations
+from detection.coco.read import read_coco
 from detection.documents import read_json
 from detection.foreign import printable, shown
 from detection.formats.account import Account

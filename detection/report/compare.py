@@ -119,7 +119,7 @@ def open_truth(path: Path, ground_truth: str) -> Any:
     """Ground truth for the evaluator: the checked annotations, as training sees them, or the file as it is."""
     if ground_truth == "file":
         return path
-    from detection.data.annotations import load_annotations
+    from detection.coco.annotations import load_annotations
 
     return load_annotations(path).to_coco()
 

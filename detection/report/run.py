@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from detection.data.annotations import Annotations, load_annotations
+from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate, own_canvases
 from detection.data.dataset import CocoDataset, Reading, begin_worker
 from detection.data.presence import check_images

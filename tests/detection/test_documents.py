@@ -1,5 +1,6 @@
 import ast
 import json
+import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +72,66 @@ def test_long_numbers_are_found_wherever_they_stand(before):
                 parse_json(data, "a.json", entry=dict)
         else:
             assert parse_json(data, "a.json", entry=dict) == [1.5, 9 * 10**255]
+
+
+def test_whole_numbers_of_more_than_64_bits_are_exact():
+    for number in (2**64 + 1, -(2**63) - 1, 10**200 + 7):
+        assert parse_json(json.dumps([{"a": number}]).encode(), "a.json") == [{"a": number}]
+
+
+LISTS = {
+    "plain": [{"id": k, "segmentation": [[k, 2.5]], "name": "x" * 20} for k in range(30)],
+    "nested": [{"a": [{"b": 1}, {"c": [{"d": 2}, {"e": 3}]}], "r": {"size": [1, 2]}}] * 20,
+    "text": [{"t": '}, {"id": 1}, {'}, {"t": '\\"}, {'}, {"t": '"list": [{'}] * 10,
+    "not finite": [*[{"id": k} for k in range(30)], {"x": math.inf}, *[{"id": k} for k in range(30)]],
+    "long": [*[{"id": k} for k in range(30)], {"id": 2**70}, {"id": 3}],
+    "odd": [{"a": 1}, 5, {"b": 2}, None, [{"c": 3}, {"d": 4}], "x"] * 9,
+    "empty": [],
+}
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t:\n")])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_long_list_in_pieces_is_what_it_is_as_a_whole(monkeypatch, name, separators):
+    monkeypatch.setattr(documents, "_PIECE", 64)
+    for content in (
+        {"list": LISTS[name], "after": [1, {"list": LISTS[name]}]},
+        {"before": '"list": [{', "inner": {"list": LISTS[name]}, "list": LISTS[name]},
+        {"inner": {"list": LISTS[name]}},
+        [{"list": LISTS[name]}],
+    ):
+        data = json.dumps(content, separators=separators).encode()
+        assert parse_json(data, "a.json", dict, nonfinite=True, long_list="list") == content
+
+
+def test_a_long_list_is_read_in_pieces_where_it_can_be(monkeypatch):
+    monkeypatch.setattr(documents, "_PIECE", 64)
+    data = json.dumps({"list": LISTS["plain"]}).encode()
+    entries, rest = documents._pieces(data, "list", None)
+    assert len(entries) > 25
+    assert len(rest) < 200
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ('{"id": 4, "id": 4}', "the key 'id' occurs twice in the object with id 4"),
+        ('{"a": {"b": 1, "b" : 1}}', "the key 'b' occurs twice in one object"),
+        ('{"id": 4', "not valid JSON"),
+        ('{"id": ' + "[" * 70 + "]" * 70 + "}", "nested too deeply"),
+        ('{"id": 1' + "0" * 300 + "}", "a number of 301 digits"),
+    ],
+)
+def test_what_is_wrong_in_a_long_list_is_told_as_in_a_short_one(monkeypatch, broken, message):
+    objects = [json.dumps(entry) for entry in LISTS["plain"]]
+    data = ('{"list": [' + ", ".join([*objects, broken, *objects]) + "]}").encode()
+    told = []
+    for piece in (64, 1 << 30):
+        monkeypatch.setattr(documents, "_PIECE", piece)
+        with pytest.raises(DocumentError, match=message) as raised:
+            parse_json(data, "a.json", dict, long_list="list")
+        told.append(str(raised.value))
+    assert told[0] == told[1]  # with the same place
 
 
 def test_numbers_that_are_not_finite_are_read_where_they_are_asked_for():

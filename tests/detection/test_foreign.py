@@ -65,9 +65,9 @@ NASTY = "\x1b[2J\u202e=HYPERLINK(1)" + "x" * 99
 
 
 def test_reports_of_annotations_are_safe_to_print(tmp_path):
-    from detection.data.report import Report
+    from detection.coco.problems import Problems
 
-    report = Report(tmp_path / "a.json")
+    report = Problems(tmp_path / "a.json")
     report.warn("boxes without area (dropped)", NASTY)
     assert all(line.isprintable() and len(line) < 300 for line in str(report).splitlines())
 

@@ -10,7 +10,7 @@ import yaml
 from backbones.pretrained import read_weights
 from detection.checkpoint import read_checkpoint
 from detection.cli import main
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.formats.command import main as convert

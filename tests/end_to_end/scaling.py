@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detection import fast
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

@@ -6,7 +6,7 @@ import torch
 from backbones import BackboneConfig
 from backbones.fast import switch
 from detection import fast
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from backbones import BackboneConfig
 from detection import mask_rcnn
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
-from detection.data.annotations import Annotations, load_annotations
+from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.image import read_image

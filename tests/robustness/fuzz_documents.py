@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.documents import read_json, read_yaml
 from detection.engine.configs import load_yaml
 from detection.evaluation.results import read_results

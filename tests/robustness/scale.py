@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.memory import most_resident
 
 POINTS = 25

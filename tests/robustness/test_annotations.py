@@ -10,7 +10,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from detection.data.annotations import check_same_categories, load_annotations
+from detection.coco.annotations import check_same_categories, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.evaluation.coco import CocoEvaluator

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.errors import DataError
 from detection.data.image import read_image

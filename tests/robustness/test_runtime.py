@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detection.cli import main
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.errors import DataError

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from detection.data.annotations import Annotations, load_annotations
+from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize

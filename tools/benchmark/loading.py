@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from detection.data.annotations import Annotations
+from detection.coco.annotations import Annotations
 from detection.data.collate import collate, collate_unresized
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.transforms import HorizontalFlip, Resize, Transform

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.data.annotations import Annotations
+from detection.coco.annotations import Annotations
 from detection.ops.roi_align import roi_align
 from tools.benchmark.alone import Alone, What, apart
 from tools.benchmark.apart import Apart

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
+from detection.coco.annotations import load_annotations
 from detection.data import transforms
-from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from detection.coco.annotations import load_annotations
 from detection.data import dataset as dataset_module
-from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.presence import check_images
 from detection.data.samplers import TrainBatchSampler

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.dataset import Reading
 from detection.data.image import check_whole, read_image
 from detection.engine.datamodule import CocoDataModule

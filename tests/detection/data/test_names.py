@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.data.dataset import CocoDataset, Reading
 from detection.data.errors import DataError
 from detection.data.names import CAPITALS, ENDS, FORM, SLASHES, _paths, find_file, forget, image_path

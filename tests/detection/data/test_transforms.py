@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detection.coco.annotations import load_annotations
 from detection.data import transforms
-from detection.data.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, cut
 from detection.structures import ResizeMethod

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.engine.changes import changes, images_of
 from detection.engine.module import DetectionModule
 from detection.foreign import shown

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detection.coco.annotations import load_annotations
 from detection.evaluation.ground_truth import clean_ground_truth
 
 POLYGON = [[2.0, 2.0, 12.0, 2.0, 12.0, 7.0, 2.0, 7.0]]  # 10 x 5 pixels
@@ -81,8 +82,9 @@ def test_an_empty_polygon_is_none() -> None:
 def test_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="1 objects have no mask"):
         assert clean_ground_truth(coco(segmentation=None), masks=True)["annotations"] == []
-    with pytest.warns(UserWarning, match="1 annotations belong to no listed image"):
-        assert clean_ground_truth(coco(image_id=5), masks=False)["annotations"] == []
+    for image_id in (5, "a", None):
+        with pytest.warns(UserWarning, match=r"1 annotations of images that are not listed \(dropped\): 1"):
+            assert clean_ground_truth(coco(image_id=image_id), masks=False)["annotations"] == []
 
 
 @pytest.mark.parametrize(("ignore", "crowd"), [(1, 1), (True, 1), ("1", 1), (0, 0), (False, 0), ("partly", 0)])
@@ -93,7 +95,9 @@ def test_what_is_ignored_counts_as_a_crowd_as_in_training(ignore: Any, crowd: in
         warnings.simplefilter("always")
         clean = clean_ground_truth(truth, masks=False)
     assert [a["iscrowd"] for a in clean["annotations"]] == [crowd, 0]
-    assert ["1 objects have ignore 1 and count as crowds" in str(one.message) for one in caught] == [True] * crowd
+    told = {0: [], 1: ["1 objects with ignore 1 (taken as crowds"]}[crowd]
+    told += ["1 objects whose ignore is neither 0 nor 1 (not followed)"] if ignore == "partly" else []
+    assert all(f"ground truth: {line}" in str(one.message) for one, line in zip(caught, told, strict=True))
 
 
 def test_crowds_alone_cannot_be_scored() -> None:
@@ -104,34 +108,34 @@ def test_crowds_alone_cannot_be_scored() -> None:
 def test_images_alone_have_nothing_to_score_against() -> None:
     truth = coco()
     del truth["annotations"]
-    with pytest.raises(ValueError, match="has no list 'annotations': a file of images alone"):
+    with pytest.raises(ValueError, match="has no list 'annotations'; a file of images alone"):
         clean_ground_truth(truth, masks=False)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"category_id": 3}, "annotation 1: category 3"),
-        ({"image_id": None}, "annotation 1: image_id is None"),
-        ({"image_id": "a"}, "annotation 1: image_id is 'a', but must be an integer"),
-        ({"category_id": 9.5}, "annotation 1: category_id is 9.5"),
-        ({"category_id": None}, "annotation 1: category_id is None"),
-        ({"iscrowd": "no"}, "annotation 1: iscrowd is 'no', but must be 0 or 1"),
-        ({"iscrowd": 2}, "annotation 1: iscrowd is '2', but must be 0 or 1"),
-        ({"bbox": "wide"}, "annotation 1: bbox is wide, but must be numbers"),
-        ({"area": "wide"}, r"annotation 1: area is \['wide'\], but must be numbers"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1: box"),
-        ({"bbox": [1, 2, -1, 4]}, "annotation 1: box"),
-        ({"bbox": [1, 2, 3]}, "annotation 1: box"),
-        ({"bbox": None, "segmentation": None}, "neither bbox nor segmentation"),
-        ({"area": float("inf")}, "area"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "polygon of 4 numbers"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "not finite"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "not finite"),
+        ({"category_id": 3}, r"category_id that is not in categories: 1 \(category 3\)"),
+        ({"category_id": 9.5}, r"category_id that is not in categories: 1 \(category 9.5\)"),
+        ({"category_id": None}, r"category_id that is not in categories: 1 \(category None\)"),
+        ({"iscrowd": "no"}, "annotation 1 has iscrowd 'no'; it must be 0 or 1"),
+        ({"iscrowd": 2}, "annotation 1 has iscrowd 2; it must be 0 or 1"),
+        ({"bbox": "wide"}, "annotation 1 has bbox 'wide'; it must be four numbers"),
+        ({"area": "wide"}, "annotation 1 has area 'wide'; give a number"),
+        ({"area": 10**400}, "annotation 1 has area 1000.*; give a number"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1 has boxes that are not finite; correct or remove them"),
+        ({"bbox": [1, 2, -1, 4]}, "annotation 1 has boxes of negative size; correct or remove them"),
+        ({"bbox": [1, 2, 3]}, "annotation 1 has bbox .1.0, 2.0, 3.0.; it must be four numbers"),
+        ({"bbox": [1, 2, 3, 10**400]}, "annotation 1 has bbox .*; it must be four numbers"),
+        ({"bbox": None, "segmentation": None}, "annotation 1 has neither bbox nor segmentation"),
+        ({"area": float("inf")}, "annotation 1 has area inf; give a number"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has polygons of under three points"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "polygons of under three points, odd or not finite;"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "not finite; correct or remove them"),
         ({"segmentation": {"size": [30, 20], "counts": [600]}}, r"RLE of size \[30, 20\]"),
         ({"segmentation": {"size": [20, 30], "counts": [40, 5]}}, "45 pixels"),
-        ({"segmentation": {"size": [20, 30], "counts": "1"}}, "annotation 1: RLE"),
-        ({"segmentation": {"size": [20, 30]}}, "annotation 1: 'counts'"),
+        ({"segmentation": {"size": [20, 30], "counts": "1"}}, "annotation 1 has a broken RLE"),
+        ({"segmentation": {"size": [20, 30]}}, "annotation 1 has a broken RLE"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -143,14 +147,14 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("annotations", None, "annotations is NoneType, but must be a list; .* if there are none"),
-        ("images", None, "images is NoneType, but must be a list"),
-        ("categories", {}, "categories is dict, but must be a list"),
-        ("annotations", [[1]], r"annotations\[0\] is '\[1\]', but must be a dict; mend or remove it"),
-        ("annotations", ["cat"], r"annotations\[0\] is 'cat', but must be a dict"),
-        ("images", [4], r"images\[0\] is '4', but must be a dict"),
-        ("categories", ["cat"], r"categories\[0\] is 'cat', but must be a dict"),
-        ("categories", [{"id": 9, "name": "cat"}, {"id": "9", "name": "dog"}], "1 category ids occur twice"),
+        ("annotations", None, "has no list 'annotations'; a file of images alone"),
+        ("images", None, "has no list 'images'; a COCO file has images, annotations and categories"),
+        ("categories", {}, "has no list 'categories'; categories is dict, but must be a list; .* if there are none"),
+        ("annotations", [[1]], r"annotations\[0\] is '\[1\]', not an object; remove or correct it"),
+        ("annotations", ["cat"], r"annotations\[0\] is 'cat', not an object"),
+        ("images", [4], r"images\[0\] is '4', not an object"),
+        ("categories", ["cat"], r"categories\[0\] is 'cat', not an object"),
+        ("categories", [{"id": 9, "name": "cat"}, {"id": "9", "name": "dog"}], "category id 9 occurs twice"),
     ],
 )
 def test_lists_and_entries_of_another_form_are_refused(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -168,19 +172,59 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"truth\.json"):
         clean_ground_truth(path, masks=True)
     path.write_text("[]")
-    with pytest.raises(ValueError, match="expected a COCO dict"):
+    with pytest.raises(ValueError, match="a COCO file holds an object with images"):
         clean_ground_truth(path, masks=True)
     truth = coco()
-    truth["images"][0]["id"] = "word"
+    truth["images"][0]["id"] = None
     path.write_text(json.dumps(truth))
-    with pytest.raises(ValueError, match=r"truth\.json: images\[0\]: id is 'word', but must be an integer"):
+    with pytest.raises(ValueError, match=r"truth\.json: image .* needs an integer id"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     del truth["categories"][0]["name"]
     path.write_text(json.dumps(truth))
-    with pytest.raises(ValueError, match=r"truth\.json: categories\[0\] has no name"):
+    with pytest.raises(ValueError, match=r"truth\.json: category .* needs a name"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     truth["images"] *= 2
-    with pytest.raises(ValueError, match="1 image ids occur twice"):
+    with pytest.raises(ValueError, match="image id 4 occurs twice; give each image its own"):
         clean_ground_truth(truth, masks=True)
+
+
+def test_ids_are_read_by_the_rule_of_training() -> None:
+    truth = coco(image_id="first")
+    truth["images"] = [truth["images"][0] | {"id": name} for name in ("second", "first")]
+    with pytest.warns(UserWarning, match=r"2 image ids that are words or beyond 64 bits \(all numbered from 1"):
+        clean = clean_ground_truth(truth, masks=False)
+    assert [image["id"] for image in clean["images"]] == [1, 2]
+    assert clean["annotations"][0]["image_id"] == 2
+    assert only(coco(image_id=np.int64(4)), masks=False)["image_id"] == 4
+    truth = coco(image_id=-1)
+    truth["images"][0]["id"] = -1  # padding in a batch, but an id like any other in a result file
+    assert only(truth)["image_id"] == -1
+
+
+def test_a_missing_box_is_the_one_of_training(tmp_path: Path) -> None:
+    truth = coco(bbox=None, segmentation=[[2.3, 2.6, 12.4, 2.6, 12.4, 7.1]])
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    assert only(truth)["bbox"] == load_annotations(path).to_coco()["annotations"][0]["bbox"]
+    assert only(truth)["bbox"] == pytest.approx([2.3, 2.6, 10.1, 4.5])
+
+
+@pytest.mark.parametrize("far", [999_999.0, -999_999.0])
+def test_one_limit_of_coordinates_for_training_and_evaluation(tmp_path: Path, far: float) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(coco(segmentation=[[2, 2, 12, 2, far, 7]])))
+    assert only(coco(segmentation=[[2, 2, 12, 2, far, 7]]))["segmentation"] == [[2, 2, 12, 2, far, 7]]
+    assert load_annotations(path).segmentation(0, 0)[0].max() == max(far, 12)
+    beyond = coco(segmentation=[[2, 2, 12, 2, far * 1.00001, 7]])
+    path.write_text(json.dumps(beyond))
+    assert load_annotations(path).segmentation(0, 0) is None
+    with pytest.raises(ValueError, match="annotation 1 has polygons"):
+        clean_ground_truth(beyond, masks=True)
+
+
+def test_an_outline_that_goes_to_and_fro_takes_no_memory() -> None:
+    polygon = [0.0, 0.0, 9e5, 0.0] * 1000  # pycocotools would walk along 1.8e9 pixels
+    with pytest.raises(ValueError, match="annotation 1 has polygons"):
+        clean_ground_truth(coco(segmentation=[polygon]), masks=True)

@@ -66,7 +66,7 @@ def test_a_mask_of_noise_keeps_its_largest_parts():
 
 
 def test_real_masks_lose_no_pixel(shared_data):
-    from detection.data.annotations import load_annotations
+    from detection.coco.annotations import load_annotations
 
     content = load_annotations(shared_data / "nuclei/annotations/instances_val.json").to_coco()
     for entry in content["annotations"][::20]:

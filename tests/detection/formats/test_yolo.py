@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.formats.command import main
 from detection.formats.yolo import read_yolo, write_yolo
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from backbones import BackboneConfig
-from detection.data.annotations import load_annotations
+from detection.coco.annotations import load_annotations
 from detection.evaluation.coco import CocoEvaluator
 from detection.inference.detect import detect as detect_images
 from detection.models.box_head import BoxHeadConfig

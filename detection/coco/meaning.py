@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from detection.coco.flags import flag
-from detection.data.report import Report
-from detection.data.segmentation import SegmentationBuilder
+from detection.coco.problems import Problems
+from detection.coco.segmentation import mask_box
 
 IGNORED = "objects with ignore 1 (taken as crowds: neither learned nor scored)"
 ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around what is drawn)"
@@ -37,18 +37,18 @@ HARMLESS = {FIELDS["occluded"], FIELDS["truncated"]}
 _OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
 
 
-def is_ignored(entry: Mapping[str, Any], report: Report) -> bool:
+def is_ignored(entry: Mapping[str, Any], problems: Problems) -> bool:
     """Whether ``ignore`` says that an annotation is neither learned nor scored."""
     given = entry.get("ignore")
     if given is None:
         return False
     ignored = flag(given)
     if ignored is None:
-        report.warn("objects whose ignore is neither 0 nor 1 (not followed)", entry.get("id"))
+        problems.warn("objects whose ignore is neither 0 nor 1 (not followed)", entry.get("id"))
     return bool(ignored)
 
 
-def count_fields(entry: Mapping[str, Any], height: int, width: int, report: Report) -> None:
+def count_fields(entry: Mapping[str, Any], height: int, width: int, problems: Problems) -> None:
     """Count the fields of an annotation that change its meaning and are not followed.
 
     Args:
@@ -65,10 +65,10 @@ def count_fields(entry: Mapping[str, Any], height: int, width: int, report: Repo
                 found.add(kind)
     if isinstance(attributes, Mapping) and flag(attributes.get("ignore")):
         found.add("objects whose attributes have ignore (not followed; write it beside bbox, or set iscrowd to 1)")
-    if ROTATED in found and _is_upright(entry, height, width, report):
+    if ROTATED in found and _is_upright(entry, height, width, problems):
         found.remove(ROTATED)
     for kind in sorted(found):
-        (report.note if kind in HARMLESS else report.warn)(kind, entry.get("id"))
+        (problems.note if kind in HARMLESS else problems.warn)(kind, entry.get("id"))
 
 
 def _is_marked(value: object, kind: str) -> bool:
@@ -90,12 +90,12 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _is_upright(entry: Mapping[str, Any], height: int, width: int, report: Report) -> bool:
+def _is_upright(entry: Mapping[str, Any], height: int, width: int, problems: Problems) -> bool:
     """Whether the box is the one around the drawn outline, as in data whose rotation is already in the polygon."""
     box = entry.get("bbox")
     if box is None:
         return True  # taken from the mask
-    drawn = SegmentationBuilder.box(report.path, dict(entry), height, width)
+    drawn = mask_box(entry, height, width, problems)
     if drawn is None or _is_rectangle(entry.get("segmentation"), drawn):
         return False
     return all(abs(a - b) < 2 for a, b in zip(_corners(box), _corners(drawn), strict=True))

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from detection.data.report import WIDESPREAD, Hint
+from detection.coco.problems import WIDESPREAD, Hint
 from detection.ops.boxes import iou
 
 LAYOUTS = {
@@ -28,6 +28,10 @@ UNITS = {"pixels": 0.0, "fractions of the image": 1.0, "percent of the image": 1
 """What the whole image measures; 0 for pixels."""
 
 COCO = ("left, top, width, height", "pixels")
+
+MOST, LEAST_SIDE, FEWEST = 101.0, 200.0, 20
+"""Boxes in percent hold no larger number. In pixels such boxes fill a corner of an image of at least so many pixels
+a side: of so many boxes that is no chance."""
 
 TESTS = {
     "inside": "lie inside their image",
@@ -51,7 +55,7 @@ def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas:
     fewest = 1 if _in_the_corner(boxes).any() else 2
     doubts = {test for test in TESTS if _is_doubtful(given[test], fewest)}
     if not doubts:
-        return None
+        return None if given["masks"].any() else _in_percent(boxes, limits)
     best: list[tuple[str, str]] = []
     reason, top = "", 0.0
     for unit, layout in product(UNITS, LAYOUTS):
@@ -69,6 +73,32 @@ def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas:
     if not best:
         return None
     return _described(best, reason, given, boxes, limits, masks, areas)
+
+
+def _in_percent(boxes: np.ndarray, limits: np.ndarray) -> Hint | None:
+    """Boxes that reach from 0 to 100 and never further, whatever the size of their image, are likely in percent."""
+    told = (limits >= LEAST_SIDE).all(axis=1)  # smaller images hide the difference
+    boxes = boxes[told]
+    if len(boxes) < FEWEST or len(boxes) < 0.5 * len(limits) or not ((boxes >= -1) & (boxes <= MOST)).all():
+        return None
+    fitting = []
+    for layout, read in LAYOUTS.items():
+        xyxy = np.stack(read(*boxes.T), axis=1)
+        low, high = xyxy[:, :2], xyxy[:, 2:]
+        inside = (high > low).all() and (xyxy >= -1).all() and (xyxy <= MOST).all()
+        centres = np.quantile((low + high) / 2, [0.1, 0.9], axis=0)
+        if inside and (low.min(0) <= 10).all() and (high.max(0) >= 90).all() and (np.diff(centres, axis=0) >= 30).all():
+            fitting.append(layout)
+    if not fitting:
+        return None
+    layout, *others = fitting
+    also = f" (or {' or '.join(others)})" if others else ""
+    return Hint(
+        f"the boxes look like {layout}{also} in percent of the image, not {COCO[0]} in {COCO[1]}: the numbers of all "
+        f"{len(boxes)} boxes of images of at least {LEAST_SIDE:g} pixels a side reach from {boxes.min():.3g} to "
+        f"{boxes.max():.3g}, and no further; convert them (nothing was changed)",
+        grave=True,
+    )
 
 
 def _evidence(

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from detection.data.annotations import TWICE, load_annotations
-from detection.data.twins import NEAR, near_twins
+from detection.coco.annotations import TWICE, load_annotations
+from detection.coco.twins import NEAR, near_twins
 
 
 def entries(*changes):
@@ -66,7 +66,7 @@ def test_near_twins_are_those_of_a_slow_loop(seed):
 
 
 def test_more_objects_than_are_compared_at_a_time(monkeypatch):
-    monkeypatch.setattr("detection.data.twins._ROWS", 3)
+    monkeypatch.setattr("detection.coco.twins._ROWS", 3)
     boxes = np.array([[k * 10.0, 0, k * 10 + 8, 8] for k in range(10)] + [[20.0, 0, 28, 8]])
     assert list(near_twins(np.zeros(11, int), np.zeros(11, int), boxes)) == [(2, 10)]
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from detection.data.annotations import load_annotations
-from detection.data.crowds import check_learnable, crowd_classes, crowd_findings, described, plural
+from detection.coco.annotations import load_annotations
+from detection.coco.crowds import check_learnable, crowd_classes, crowd_findings, described, plural
 
 RLE = {"size": [60, 80], "counts": [1220, 10, 50, 10, 3510]}
 POLYGON = [[10, 20, 30, 20, 30, 30, 10, 30]]

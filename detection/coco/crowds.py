@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from detection.data.annotations import Annotations
-from detection.data.meaning import IGNORED
-from detection.data.report import WIDESPREAD
+from detection.coco.annotations import Annotations
+from detection.coco.meaning import IGNORED
+from detection.coco.problems import WIDESPREAD
 from detection.foreign import shown
 
 BRUSH = "annotation tools write painted masks so (CVAT's brush): set iscrowd to 0 where an annotation is one object"

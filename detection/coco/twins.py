@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from detection.data.sample import Segmentation
+from detection.coco.segmentation import Segmentation
 from detection.ops.boxes import iou
 
 NEAR = 0.98

@@ -1,4 +1,4 @@
-"""What was found wrong in an annotation file and repaired: how often, and where."""
+"""What was found wrong in an annotation file: how often, and where."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,13 @@ class Hint:
     """Nothing can be learned from the file, or scored against it."""
 
 
-class Report:
+class Problems:
     """Counts by kind, with the first ids of each.
+
+    Args:
+        path: the annotation file, or a word for it.
+        examples: ids to keep of each kind.
+        strict: refuse a file of which something would be dropped, as a score of the rest would be another number.
 
     Attributes:
         counts: how often each kind was found.
@@ -31,8 +36,8 @@ class Report:
         hints: what is likely wrong with the file as a whole.
     """
 
-    def __init__(self, path: Path, examples: int = 10) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, examples: int = 10, strict: bool = False) -> None:
+        self.path, self.strict = path, strict
         self.counts: dict[str, int] = {}
         self.ids: dict[str, list[object]] = {}
         self.totals: dict[str, int] = {}
@@ -45,6 +50,17 @@ class Report:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self.counts[kind] <= self._examples:
             self.ids.setdefault(kind, []).append(identity)
+
+    def drop(self, kind: str, identity: object) -> None:
+        """Count one more of a kind that is dropped.
+
+        Raises:
+            ValueError: if ``strict``.
+        """
+        if self.strict:
+            what = kind.removesuffix(" (dropped)")
+            raise ValueError(f"{self.path}: annotation {shown(identity)} has {what}; correct or remove them")
+        self.warn(kind, identity)
 
     def note(self, kind: str, identity: object) -> None:
         """Count one more of a kind that changes nothing."""
@@ -61,14 +77,16 @@ class Report:
         share = f", {count / self.totals[kind]:.0%} of {self.totals[kind]}" if self.widespread(kind) else ""
         return f"{count} {kind}{share}"
 
+    def described(self, kind: str) -> str:
+        """The line of a kind with its first ids."""
+        ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if self.counts[kind] > self._examples else "")
+        return f"{self.line(kind)}: {ids}"
+
     def __bool__(self) -> bool:
         return bool(self.counts.keys() - self.quiet or self.hints)
 
     def __str__(self) -> str:
         lines = [f"{self.path}:"]
-        for kind, count in self.counts.items():
-            if kind not in self.quiet:
-                ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if count > self._examples else "")
-                lines.append(f"  {self.line(kind)}: {ids}")
+        lines += [f"  {self.described(kind)}" for kind in self.counts if kind not in self.quiet]
         lines += [f"  warning: {hint.text}" for hint in self.hints]
         return printable("\n".join(lines))

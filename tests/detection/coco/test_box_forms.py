@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from detection.data.annotations import load_annotations
-from detection.data.box_forms import COCO, LAYOUTS, likely_form
+from detection.coco.annotations import load_annotations
+from detection.coco.box_forms import COCO, LAYOUTS, likely_form
 
 FROM_COCO = {
     "left, top, width, height": lambda x, y, w, h: (x, y, w, h),
@@ -76,6 +76,44 @@ def test_fractions_are_known_without_masks_even_if_there_is_one_box_alone():
     assert hint is not None
     assert hint.unusable
     assert "left, top, width, height (or " in hint.text  # several layouts fit, and all are named
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("with_areas", [True, False])
+def test_percent_are_known_without_masks(layout, with_areas):
+    xywh, limits = drawn()
+    boxes = written(xywh, layout, (limits, 100.0))
+    areas = boxes[:, 2] * boxes[:, 3] if with_areas and layout == COCO[0] else np.full(200, np.nan)
+    hint = likely_form(boxes, limits, np.full((200, 4), np.nan), areas)
+    assert hint is not None
+    assert layout in hint.text.partition(" in percent of the image, not left, top, width, height in pixels")[0]
+    assert hint.grave
+    assert not hint.unusable
+
+
+@pytest.mark.parametrize("few", [slice(0, 19), slice(0, 200, 2)])
+def test_percent_are_suspected_from_twenty_boxes(few):
+    xywh, limits = drawn()
+    boxes = written(xywh, COCO[0], (limits, 100.0))[few]
+    found = likely_form(boxes, limits[few], *unknown(len(boxes)))
+    assert (found is not None) == (len(boxes) >= 20)
+
+
+@pytest.mark.parametrize("kind", ["sign in a corner", "small images", "one beyond", "masks agree", "thin strip"])
+def test_boxes_in_the_first_hundred_pixels_need_not_be_percent(kind):
+    xywh, limits = drawn(size=(100, 100))
+    masks = np.full((200, 4), np.nan)
+    if kind == "sign in a corner":
+        xywh = np.tile([[5.0, 8, 90, 30]], (200, 1))
+    elif kind == "one beyond":
+        xywh[7] = [300, 20, 30, 30]
+    elif kind == "masks agree":
+        masks = masks_of(xywh)
+    elif kind == "thin strip":
+        xywh[:, 1] *= 0.2
+    if kind != "small images":
+        limits = limits * 6
+    assert likely_form(xywh, limits, masks, np.full(200, np.nan)) is None
 
 
 def test_corners_near_the_origin_are_known_by_the_stated_areas():
@@ -157,3 +195,31 @@ def test_real_boxes_are_recognised_in_every_form(shared_data, tmp_path):
         assert [hint.text.startswith(f"the boxes look like {layout} in pixels") for hint in hints] == (
             [] if layout == COCO[0] else [True]
         )
+
+
+@pytest.mark.parametrize(("name", "whole"), [("fractions", 1.0), ("percent", 100.0)])
+def test_real_boxes_without_masks_are_recognised_as_parts_of_the_image(shared_data, tmp_path, name, whole):
+    content = json.loads((shared_data / "coco_mini/annotations/instances_val2017.json").read_text())
+    sizes = {image["id"]: np.array([image["width"], image["height"]] * 2) for image in content["images"]}
+    path = tmp_path / "coco.json"
+    for given in (False, True):
+        for entry in content["annotations"]:
+            entry.pop("segmentation", None)
+            entry.pop("area", None)
+            if given:
+                entry["bbox"] = (entry["bbox"] / sizes[entry["image_id"]] * whole).tolist()
+        path.write_text(json.dumps(content))
+        report = load_annotations(path).report
+        assert (f"in {name} of the image, not left, top, width, height in pixels" in str(report)) == given
+        assert report.hints == [] or given
+
+
+@pytest.mark.parametrize("name", ["nuclei/annotations/instances_train", "nuclei/annotations/instances_val"])
+def test_real_files_are_suspected_of_nothing_with_and_without_masks(shared_data, tmp_path, name):
+    source = shared_data / f"{name}.json"
+    content = json.loads(source.read_text())
+    for entry in content["annotations"]:
+        entry.pop("segmentation", None)
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    assert load_annotations(source).report.hints == load_annotations(path).report.hints == []

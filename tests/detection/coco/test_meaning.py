@@ -1,8 +1,8 @@
 import pytest
 
+from detection.coco.annotations import load_annotations
 from detection.coco.flags import flag
-from detection.data.annotations import load_annotations
-from detection.data.meaning import FIELDS, IGNORED, ROTATED
+from detection.coco.meaning import FIELDS, IGNORED, ROTATED
 
 BOX = [10, 20, 20, 10]
 

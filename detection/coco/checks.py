@@ -1,0 +1,277 @@
+"""What is checked in a COCO file: mended or dropped with a count, refused where a mending would be a guess.
+
+n images   m objects
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from detection.coco.box_forms import likely_form
+from detection.coco.flags import flag
+from detection.coco.ids import identity, numbers_of
+from detection.coco.limits import FARTHEST, MAX_PIXELS, MIN_SIDE
+from detection.coco.meaning import IGNORED, is_ignored
+from detection.coco.problems import Problems
+from detection.coco.segmentation import mask_box
+from detection.structures import IGNORE, Categories
+
+OVER = "boxes that reach over their image (cut)"
+UNLISTED = "annotations of images that are not listed (dropped)"
+
+LOOKED_AT = 1000
+"""Masks that the form of the boxes is compared with, evenly spread over the file."""
+
+Entry = Mapping[str, Any]
+Object = tuple[int, int, Entry]
+"""Number of its image, label, annotation."""
+
+
+def check_categories(entries: Sequence[Entry], problems: Problems) -> tuple[Categories, dict[int | str, int]]:
+    """The classes, and the label of each id in the file.
+
+    Raises:
+        ValueError: no classes, an id that is none or occurs twice, a name that is no text.
+    """
+    if not entries:
+        raise ValueError(f"{problems.path}: categories is empty; list the classes as {{'id': 1, 'name': 'cat'}}")
+    numbers = numbers_of(entries, "category", problems, IGNORE)
+    names = [category_name(entry, problems) for entry in entries]
+    categories = Categories.from_coco(
+        [{"id": number, "name": name} for number, name in zip(numbers.values(), names, strict=True)]
+    )
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        problems.warn("category names that occur twice", name)
+    label = {number: k for k, number in enumerate(categories.ids)}
+    return categories, {one: label[number] for one, number in numbers.items()}
+
+
+def category_name(entry: Entry, problems: Problems) -> str:
+    """The name of a class; a number counts as text.
+
+    Raises:
+        ValueError: no name.
+    """
+    name = entry.get("name")
+    if not isinstance(name, str | int | float) or not _is_text(str(name)):
+        raise ValueError(f"{problems.path}: category {ascii(entry)[:80]} needs a name")
+    return str(name)
+
+
+def check_images(
+    entries: Sequence[Entry], problems: Problems, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, np.ndarray, list[str], dict[int | str, int]]:
+    """(n,) int64 ids, (n, 2) int64 heights and widths, file names, and the number of each id in the file.
+
+    Raises:
+        ValueError: an image without id, name or size, an id twice, more than ``max_pixels``.
+    """
+    ids = numbers_of(entries, "image", problems, IGNORE)
+    names: set[str] = set()
+    sizes = np.zeros((len(entries), 2), dtype=np.int64)
+    for k, (one, entry) in enumerate(zip(ids, entries, strict=True)):
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{problems.path}: image {one} has no file_name; give its path below the image folder")
+        if "\0" in name or not _is_text(name):
+            raise ValueError(f"{problems.path}: image {one} has file_name {name!a}, which no file can have; correct it")
+        if name in names:
+            problems.warn("images whose file is listed before under another id", one)
+        names.add(name)
+        height, width = check_size(entry, problems)
+        if height * width > max_pixels:
+            raise ValueError(
+                f"{problems.path}: image {one} is {width} x {height}, more than {max_pixels} pixels; cut it into "
+                "tiles, or raise data.max_pixels"
+            )
+        sizes[k] = height, width
+    number_of = {one: k for k, one in enumerate(ids)}
+    return np.array([*ids.values()], dtype=np.int64), sizes, [entry["file_name"] for entry in entries], number_of
+
+
+def check_size(entry: Entry, problems: Problems) -> tuple[int, int]:
+    """Height and width of an image, which tools also write as 124.0 or "124".
+
+    Raises:
+        ValueError: one is no whole number above 0.
+    """
+    height, width = identity(entry.get("height")), identity(entry.get("width"))
+    for side, pixels in (("height", height), ("width", width)):
+        if not isinstance(pixels, int) or pixels < 1:
+            raise ValueError(f"{problems.path}: image {entry['id']} has {side} {entry.get(side)!r}; give it in pixels")
+    return height, width  # type: ignore[return-value]
+
+
+def collect_objects(
+    entries: Sequence[Entry], number_of: dict[int | str, int], label_of: dict[int | str, int], problems: Problems
+) -> list[Object]:
+    """Every object whose image exists, in the file's order.
+
+    Raises:
+        ValueError: objects of classes that are not listed, with their ids.
+    """
+    unknown = []
+    seen: set[Any] = set()
+    objects = []
+    for entry in entries:
+        one, category, image = entry.get("id"), entry.get("category_id"), entry.get("image_id")
+        if isinstance(one, int | str):
+            if one in seen:
+                problems.warn("annotation ids that occur twice (numbered anew)", one)
+            seen.add(one)
+        label = label_of.get(category if type(category) is int else identity(category))  # type: ignore[arg-type]
+        if label is None:
+            unknown.append((one, category))
+            continue
+        number = number_of.get(image if type(image) is int else identity(image))  # type: ignore[arg-type]
+        if number is None:
+            problems.warn(UNLISTED, one)
+        else:
+            objects.append((number, label, entry))
+    if unknown:
+        pairs = ", ".join(f"{one} (category {category!a})"[:80] for one, category in unknown[:5])
+        raise ValueError(
+            f"{problems.path}: {len(unknown)} annotations have a category_id that is not in categories: {pairs}; "
+            "add the category or remove the annotations"
+        )
+    return objects
+
+
+def check_boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+    """XYWH (m, 4) float64 as the file has them, and (m,) bool which are usable.
+
+    Raises:
+        ValueError: a box that is not four numbers.
+    """
+    numbers = np.array([i for i, _, _ in objects], dtype=np.int64)
+    xywh = _boxes(objects, sizes, problems)
+    limit = sizes[numbers][:, [1, 0, 1, 0]].astype(np.float64).reshape(-1, 4)  # width, height, twice
+    with np.errstate(invalid="ignore", over="ignore"):
+        xyxy = corners(xywh)
+        clipped = np.clip(xyxy, 0, limit)
+        finite = np.isfinite(xyxy).all(axis=1)
+        flat = finite & (xywh[:, 2:] <= 0).any(axis=1)
+        sides = clipped[:, 2:] - clipped[:, :2]
+        outside = finite & ~flat & (sides <= 0).any(axis=1)
+        small = finite & ~flat & ~outside & (sides < MIN_SIDE).any(axis=1)
+        # A thousandth of a pixel is rounding, not a box that reaches over the border.
+        partly = finite & ~flat & ~outside & ~small & (np.abs(clipped - xyxy) > 1e-3).any(axis=1)
+        far = partly & (np.abs(xyxy) > FARTHEST).any(axis=1)
+    # An area of such sides would overflow in the evaluation.
+    near = np.clip(xyxy[far], -FARTHEST, FARTHEST)
+    xywh[far] = np.concatenate([near[:, :2], near[:, 2:] - near[:, :2]], axis=1)
+    for kind, rows_of_kind in [
+        ("boxes that are not finite (dropped)", ~finite),
+        ("boxes without area (dropped)", flat),
+        ("boxes outside their image (dropped)", outside),
+        (f"boxes with a side under {MIN_SIDE} pixels (dropped)", small),
+        (OVER, partly),
+    ]:
+        problems.totals[kind] = len(objects)
+        for k in rows_of_kind.nonzero()[0].tolist():
+            problems.warn(kind, objects[k][2].get("id"))
+    return xywh, finite & ~flat & ~outside & ~small
+
+
+def check_form(objects: Sequence[Object], xywh: np.ndarray, sizes: np.ndarray, problems: Problems) -> None:
+    """Report the form that the boxes are likely in, if it is not COCO's.
+
+    Args:
+        xywh: (m, 4) from :func:`check_boxes`.
+    """
+    masks, areas = np.full((len(objects), 4), np.nan), np.full(len(objects), np.nan)
+    for k in range(0, len(objects), max(1, len(objects) // LOOKED_AT)):
+        masks[k] = _mask_corners(objects[k][2], sizes[objects[k][0]], problems)
+    for k, (_, _, entry) in enumerate(objects):
+        if not entry.get("segmentation") and _is_number(entry.get("area")):
+            areas[k] = entry["area"]
+    numbers = np.array([i for i, _, _ in objects], dtype=np.int64)
+    hint = likely_form(xywh, sizes[numbers][:, ::-1].astype(np.float64), masks, areas)
+    if hint is not None:
+        problems.hints.append(hint)
+
+
+def _mask_corners(entry: Entry, size: np.ndarray, problems: Problems) -> np.ndarray | float:
+    """(4,) left, top, right, bottom of a mask; NaN without a usable one."""
+    try:
+        height, width = size.tolist()
+        box = mask_box(entry, height, width, problems)
+    except ValueError:
+        return np.nan  # reported where it is read, if its box is used
+    return np.nan if box is None else corners(np.array([box]))[0]
+
+
+def check_crowd(entry: Entry, problems: Problems) -> bool:
+    """Whether an annotation is a crowd, by ``iscrowd`` or by ``ignore``.
+
+    Raises:
+        ValueError: ``iscrowd`` is neither 0 nor 1.
+    """
+    given = entry.get("iscrowd")
+    crowd = False if given is None else flag(given)
+    if crowd is None:
+        raise ValueError(
+            f"{problems.path}: annotation {entry.get('id')} has iscrowd {ascii(given)[:40]}; it must be 0 or 1"
+        )
+    if is_ignored(entry, problems) and not crowd:
+        problems.warn(IGNORED, entry.get("id"))
+        return True
+    return crowd
+
+
+def corners(xywh: np.ndarray) -> np.ndarray:
+    """XYWH to XYXY."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def _boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems) -> np.ndarray:
+    rows: list[Any] = [entry.get("bbox") for _, _, entry in objects]
+    if {*map(type, rows)} == {list} and {*map(len, rows)} == {4} and {*map(type, chain(*rows))} <= {int, float}:
+        try:
+            return np.fromiter(chain(*rows), dtype=np.float64, count=4 * len(rows)).reshape(-1, 4)
+        except OverflowError:  # an integer of more than 1023 bits
+            pass
+    for k, (i, _, entry) in enumerate(objects):
+        if rows[k] is None:
+            height, width = sizes[i].tolist()
+            rows[k] = mask_box(entry, height, width, problems)
+            if rows[k] is None and "bbox" not in entry:
+                problems.warn("annotations with neither a box nor a mask (dropped)", entry.get("id"))
+                rows[k] = [0.0, 0.0, 0.0, 0.0]
+        check_box(rows[k], entry, problems)
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def check_box(box: object, entry: Entry, problems: Problems) -> None:
+    """Refuse a box that is not four numbers.
+
+    Raises:
+        ValueError: with the annotation's id.
+    """
+    if type(box) is not list or len(box) != 4 or not all(_is_number(value) for value in box):
+        raise ValueError(
+            f"{problems.path}: annotation {entry.get('id')} has bbox {ascii(box)[:60]}{_other_form(box)}; it must be "
+            "four numbers: left, top, width, height"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written: JSON may hold halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _other_form(box: object) -> str:
+    """What a bbox that is not four numbers may be."""
+    count = len(box) if isinstance(box, list) else 0
+    return {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}.get(count, "")
+
+
+def _is_number(value: object) -> bool:
+    # An integer of more than 1023 bits is none that a float could hold.
+    return type(value) is float or (type(value) is int and abs(value) >> 1023 == 0)
