@@ -32,6 +32,7 @@ from detection.coco.segmentation import Segmentation, SegmentationBuilder, Segme
 from detection.coco.twins import exact_twins, near_twins
 from detection.foreign import shown
 from detection.home import with_home
+from detection.memory import no_garbage_collection
 from detection.structures import Categories
 
 TWICE = "objects that are annotated twice, with the same class, box and mask (kept: each is learned and scored twice)"
@@ -193,6 +194,7 @@ class Names:
         return self._buffer[start : int(self._ends[i])].tobytes().decode()
 
 
+@no_garbage_collection()  # it would look through a million entries again and again
 def load_annotations(
     path: str | Path,
     need_masks: bool = False,
@@ -268,7 +270,7 @@ def load_annotations(
 
 def _number(value: object) -> int:
     """An annotation's id as an int64; -1 for what is none."""
-    number = identity(value)
+    number = value if type(value) is int else identity(value)
     return number if isinstance(number, int) and abs(number) < 2**63 else -1
 
 
