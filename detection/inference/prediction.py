@@ -359,7 +359,7 @@ class Prediction:
             "confidence": self.scores,
             "class_id": self.labels,
             "mask": self.masks,
-            "data": {"class_name": np.array(self.names)},
+            "data": {"class_name": np.array(self.names, dtype=str)},
         }
 
     def fiftyone(self) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
         left_out: gets the other files of the folders and patterns, named neither as images nor as videos.
 
     Raises:
-        ValueError: nothing is there, a camera has no number, or two files would write one result.
+        ValueError: nothing is there, a URL, a camera without a number, or two files that would write one result.
     """
     found: list[Source] = []
     for text in named:
@@ -54,8 +54,12 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
         elif path.is_dir():
             inside = _known(path.rglob("*"), left_out)
             found += [_source(p, str(p.relative_to(path))) for p in inside]
-        elif path.exists() or not glob.has_magic(text):
+        elif "://" in text:
+            raise ValueError(f"{text}: is a URL; download the file, and give its path")
+        elif path.exists():
             found.append(_source(path, path.name))
+        elif not glob.has_magic(text):
+            raise ValueError(f"{text}: no such file or folder")
         else:
             matches = [Path(match) for match in glob.glob(text, recursive=True)]
             if not matches:

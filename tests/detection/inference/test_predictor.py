@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection import Predictor, fast, load_model, model_info, predict
-from detection.models.build import faster_rcnn
+from detection import Predictor, fast, load_model, predict
 
 
 @pytest.fixture
@@ -76,26 +75,3 @@ def test_a_device_that_is_not_there_is_told_in_a_line(load, tmp_path):
 
 def test_its_text_names_the_kind(predictor):
     assert repr(predictor) == "Predictor(Mask R-CNN, classes: 2, device: cpu)"
-
-
-def test_info_counts_the_detector():
-    model = faster_rcnn("resnet50", num_classes=80)
-    info = model_info(model)
-    assert info.kind == "Faster R-CNN"
-    assert info.backbone == "resnet50"
-    assert info.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert len(info.classes) == 80
-    # ResNet-50 takes 4.1 billion multiply-adds for 224 x 224, which is 87 billion here; the pyramid is as large again.
-    assert 130e9 < info.multiply_adds < 200e9
-    text = str(info)
-    assert "and 70 more" in text
-    assert f"{info.multiply_adds / 1e9:.1f} billion multiply-adds" in text
-    assert model_info(model, (128, 128)).multiply_adds < info.multiply_adds / 50
-
-
-def test_info_of_a_detector_made_by_hand_leaves_out_what_is_not_known(predictor):
-    predictor.model.configs = None
-    info = predictor.info()
-    assert (info.kind, info.backbone, info.multiply_adds) == ("Mask R-CNN", None, None)
-    assert "backbone" not in str(info)
-    assert info.classes == ("cat", "dog")

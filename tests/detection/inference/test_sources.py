@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -42,6 +44,18 @@ def test_results_of_a_pattern_keep_the_folders_below_its_fixed_part(folder, monk
 def test_a_camera_without_a_number_is_refused(number):
     with pytest.raises(ValueError, match=f"^camera:{number}: a camera is told by its number, as camera:0$"):
         sources([f"camera:{number}"])
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ("nofolder", "nofolder: no such file or folder"),
+        ("https://x.org/a.jpg", "https://x.org/a.jpg: is a URL; download the file, and give its path"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_any_work(folder, named, reason):
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        sources([str(folder), named])
 
 
 def test_other_files_are_told(folder):

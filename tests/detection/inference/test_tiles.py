@@ -36,8 +36,8 @@ def test_a_whole_object_wins_over_its_surer_part():
         as_found([[0, 0, 50, 20], [0, 0, 100, 20], [0, 0, 50, 20]], [0.9, 0.6, 0.8], [0, 0, 1]),
         torch.tensor([True, False, True]),
     )
-    assert found.boxes.tolist() == [[0, 0, 50, 20], [0, 0, 100, 20]]
-    assert found.labels.tolist() == [1, 0]
+    assert found.boxes.tolist() == [[0, 0, 100, 20], [0, 0, 50, 20]]
+    assert found.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("part", [[0, 0, 50, 20], [0, 0, 90, 20]])  # in it, and a duplicate of it
