@@ -99,7 +99,7 @@ def check_size(entry: Entry, problems: Problems) -> tuple[int, int]:
     """
     height, width = identity(entry.get("height")), identity(entry.get("width"))
     for side, pixels in (("height", height), ("width", width)):
-        if not isinstance(pixels, int) or pixels < 1:
+        if not isinstance(pixels, int) or pixels < 1 or isinstance(entry[side], bool):
             raise ValueError(f"{problems.path}: image {entry['id']} has {side} {entry.get(side)!r}; give it in pixels")
     return height, width  # type: ignore[return-value]
 
@@ -121,13 +121,13 @@ def collect_objects(
             if one in seen:
                 problems.warn("annotation ids that occur twice (numbered anew)", one)
             seen.add(one)
-        label = label_of.get(category if type(category) is int else identity(category))  # type: ignore[arg-type]
-        if label is None:
-            unknown.append((one, category))
-            continue
         number = number_of.get(image if type(image) is int else identity(image))  # type: ignore[arg-type]
         if number is None:
             problems.warn(UNLISTED, one)
+            continue
+        label = label_of.get(category if type(category) is int else identity(category))  # type: ignore[arg-type]
+        if label is None:
+            unknown.append((one, category))
         else:
             objects.append((number, label, entry))
     if unknown:

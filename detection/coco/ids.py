@@ -21,7 +21,7 @@ def identity(value: object) -> int | str | None:
     if isinstance(value, str) and value:
         digits = value.removeprefix("-")
         return int(value) if digits.isascii() and digits.isdigit() and len(digits) < 20 else value
-    return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None  # NumPy's
+    return index(value) if hasattr(value, "__index__") else None  # NumPy's
 
 
 def numbers_of(

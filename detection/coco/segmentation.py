@@ -7,6 +7,7 @@ never written for an RLE that is too short.
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -93,7 +94,7 @@ def read_segmentation(
     if all(isinstance(value, int | float) for value in given):
         problems.warn(BARE, entry.get("id"))
         given = [given]
-    polygons = [polygon for polygon in map(_flat, given) if _is_polygon(polygon)]
+    polygons = [polygon for polygon in map(_row, given) if _is_polygon(polygon)]
     rles = sum(isinstance(value, dict) for value in given)
     for _ in range(rles):
         problems.drop(SHARED, entry.get("id"))
@@ -219,6 +220,15 @@ def _flat(polygon: Any) -> Any:
     """Pairs of x and y as one row of numbers; anything else as it is."""
     if isinstance(polygon, list) and all(isinstance(point, list | array) and len(point) == 2 for point in polygon):
         return [value for point in polygon for value in point]
+    return polygon
+
+
+def _row(polygon: Any) -> Any:
+    """One row of numbers of pairs, or of numbers written as text; anything else as it is."""
+    polygon = _flat(polygon)
+    if isinstance(polygon, list) and any(isinstance(value, str) for value in polygon):
+        with suppress(TypeError, ValueError, OverflowError):
+            return [float(value) for value in polygon]
     return polygon
 
 

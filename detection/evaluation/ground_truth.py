@@ -75,7 +75,10 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
             for number, entry in zip(images, content["images"], strict=True)
         ],
         "categories": [
-            {"id": number, "name": category_name(entry, problems)}
+            {
+                "id": number,
+                "name": str(entry["name"]) if entry.get("name") is not None else category_name(entry, problems),
+            }
             | ({"frequency": entry["frequency"]} if "frequency" in entry else {})
             for number, entry in zip(categories, content["categories"], strict=True)
         ],
@@ -147,7 +150,7 @@ def _clean_image(entry: Mapping[str, Any], number: int, category_numbers: Mappin
     """With whole numbers for its sides, if the file tells them so, and LVIS's lists by the numbers of categories."""
     image = {"id": number} | {key: entry[key] for key in IMAGE_KEYS if key in entry}
     for side in ("height", "width"):
-        if isinstance(pixels := identity(entry.get(side)), int):
+        if isinstance(pixels := identity(entry.get(side)), int) and 0 < pixels < 2**63:
             image[side] = pixels
     for key in LVIS_KEYS:
         if isinstance(entry.get(key), list):

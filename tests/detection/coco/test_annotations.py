@@ -124,6 +124,14 @@ def test_other_ways_to_write_a_mask_are_read(write_dataset, tmp_path, given):
     assert told == f"{annotations.path}:" or (given is PAIRS and "not in a list (taken as one)" in told)
 
 
+def test_numbers_of_a_polygon_may_be_text(write_dataset, tmp_path):
+    text = square(segmentation=[["10", 20, "30.5", 20, 30, 30]])
+    annotations = load_annotations(write_dataset(tmp_path, annotations=text))
+    assert annotations.segmentation(0, 0)[0].tolist() == [[10, 20], [30.5, 20], [30, 30]]
+    words = load_annotations(write_dataset(tmp_path, annotations=square(segmentation=[["a", 20, 30, 20, 30, 30]])))
+    assert words.segmentation(0, 0) is None
+
+
 def test_an_empty_segmentation_is_none(write_dataset, tmp_path):
     entry = {"id": 1, "image_id": 100, "category_id": 3, "bbox": [10, 20, 20, 10], "segmentation": {}}
     annotations = load_annotations(write_dataset(tmp_path, annotations=[entry]), need_masks=True)
