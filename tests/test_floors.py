@@ -15,6 +15,7 @@ FLOORS = {
     "detection.home": 1,
     "detection.memory": 1,
     "detection.structures": 1,
+    "detection.wording": 1,
     "detection.yaml_values": 1,
     "detection.ops": 2,
     "detection.coco": 2,

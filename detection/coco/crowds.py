@@ -14,6 +14,7 @@ from detection.coco.annotations import Annotations
 from detection.coco.meaning import IGNORED
 from detection.coco.problems import WIDESPREAD
 from detection.foreign import shown
+from detection.wording import plural
 
 BRUSH = "annotation tools write painted masks so (CVAT's brush): set iscrowd to 0 where an annotation is one object"
 FLAG = "the key ignore says so: remove it where an annotation is an object to learn and to score"
@@ -45,9 +46,10 @@ def crowd_findings(annotations: Annotations, train: bool) -> list[CrowdFinding]:
     remedy = FLAG if ignored == crowds else f"{BRUSH}; {FLAG}" if ignored else BRUSH
     lost = "nothing can be learned" if train else "nothing can be scored, AP is n/a (-1 in pycocotools)"
     if crowds == objects:
-        return [CrowdFinding("error", f"all {objects} objects are crowds: {lost}", remedy, ids, crowds)]
+        return [CrowdFinding("error", f"{_all(crowds)}: {lost}", remedy, ids, crowds)]
     wide = crowds > WIDESPREAD * objects
-    what = f"{crowds} of {objects} objects ({crowds / objects:.1%}) are crowds, neither learned nor scored"
+    are = "is a crowd" if crowds == 1 else "are crowds"
+    what = f"{crowds} of {plural(objects, 'object')} ({crowds / objects:.1%}) {are}, neither learned nor scored"
     found = [CrowdFinding("warning" if wide else "info", what, remedy if wide else "", ids, crowds)]
     names = crowd_classes(annotations)
     if names:
@@ -70,7 +72,7 @@ def described(split: str, annotations: Annotations) -> list[str]:
         return [f"{split}: {images}, without annotations, {annotations.path}"]
     crowds = annotations.num_crowds
     objects = plural(annotations.num_objects - crowds, "object") + (f" and {plural(crowds, 'crowd')}" if crowds else "")
-    classes = plural(len(annotations.categories), "class", "classes")
+    classes = plural(len(annotations.categories), "class")
     lines = [f"{split}: {images}, {objects}, {classes}, {annotations.path}"]
     without = int((annotations.counts() == 0).sum())
     if without:
@@ -93,13 +95,12 @@ def check_learnable(annotations: Annotations) -> None:
         raise ValueError(f"{annotations.path}: {hint.text}")
     if annotations.num_objects == annotations.num_crowds:
         crowds = next(iter(crowd_findings(annotations, train=True)), None)
-        why = f"all {crowds.count} are crowds; {crowds.advice}" if crowds else "annotate some"
+        why = f"{_all(crowds.count)}; {crowds.advice}" if crowds else "annotate some"
         raise ValueError(f"{annotations.path}: has no usable object to learn from; {why}")
 
 
-def plural(count: int, one: str, more: str | None = None) -> str:
-    """``1 image`` or ``2 images``."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
+def _all(objects: int) -> str:
+    return "the only object is a crowd" if objects == 1 else f"all {objects} objects are crowds"
 
 
 def crowd_classes(annotations: Annotations) -> list[str]:

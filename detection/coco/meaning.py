@@ -11,17 +11,17 @@ from detection.coco.flags import flag
 from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
 
-IGNORED = "objects with ignore 1 (taken as crowds: neither learned nor scored)"
+IGNORED = "objects with ignore 1 (taken as a crowd: neither learned nor scored)"
 ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around what is drawn)"
 
 FIELDS = {
     "rotation": ROTATED,
     "angle": ROTATED,
     "rotation_angle": ROTATED,
-    "difficult": "objects marked difficult (learned and scored like all others; ignore 1 would leave them out)",
+    "difficult": "objects marked difficult (learned and scored like all others, unless ignore is 1)",
     "isgroupof": "objects marked as a group (not followed: learned and scored as one object; set iscrowd to 1)",
     "is_group_of": "objects marked as a group (not followed: learned and scored as one object; set iscrowd to 1)",
-    "outside": "objects marked as outside (not followed: learned and scored like all others; remove them)",
+    "outside": "objects marked as outside (not followed: learned and scored like all others; remove such objects)",
     "occluded": "objects marked occluded (learned and scored like all others)",
     "occlusion": "objects marked occluded (learned and scored like all others)",
     "isoccluded": "objects marked occluded (learned and scored like all others)",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detection.foreign import printable, shown
+from detection.wording import of_kind
 
 WIDESPREAD = 0.1
 """A kind that touches a larger share than this is never harmless."""
@@ -75,7 +76,7 @@ class Problems:
         """The count and the kind, with its share where that is large."""
         count = self.counts[kind]
         share = f", {count / self.totals[kind]:.0%} of {self.totals[kind]}" if self.widespread(kind) else ""
-        return f"{count} {kind}{share}"
+        return f"{of_kind(count, kind)}{share}"
 
     def described(self, kind: str) -> str:
         """The line of a kind with its first ids."""

@@ -11,6 +11,7 @@ from detection.data.errors import ImageError
 from detection.data.header import NPY
 from detection.data.tiff import first_page, is_tiff
 from detection.data.tiff_pixels import tiff_colours, tiff_samples
+from detection.wording import plural
 
 _DEEPEST = 8
 """Channels per pixel that :func:`read_bands` may find without being asked for a number, as bytes of ``max_pixels``."""
@@ -103,6 +104,8 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _check_channels(found: int, channels: int | None, pixels: int, max_pixels: int) -> None:
     if channels is not None and found != channels:
-        raise ImageError(f"has {found} channels, but model.backbone.in_channels is {channels}; correct one of them")
+        raise ImageError(
+            f"has {plural(found, 'channel')}, but model.backbone.in_channels is {channels}; correct one of them"
+        )
     if channels is None and found * pixels > _DEEPEST * max_pixels:
-        raise ImageError(f"has {found} channels, too many for its size; raise data.max_pixels")
+        raise ImageError(f"has {plural(found, 'channel')}, too many for its size; raise data.max_pixels")

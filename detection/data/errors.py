@@ -8,6 +8,10 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+class DamageWarning(UserWarning):
+    """An image is damaged, but its decoder goes on; the message names the file."""
+
+
 class ImageError(ValueError):
     """An image must not or cannot be decoded; the message does not name the file, which the caller does."""
 

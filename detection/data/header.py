@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from detection.data.avif import avif_frames
 from detection.data.errors import ImageError
 from detection.data.tiff import is_tiff, tiff_size
+from detection.wording import plural
 
 PNG, JPEG, GIF, NPY = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"GIF87a", b"GIF89a"), b"\x93NUMPY"
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
@@ -22,6 +24,8 @@ _PNM = re.compile(rb"P[1-6]" + _SEPARATOR + rb"(\d{1,9})" + _SEPARATOR + rb"(\d{
 _NEEDLESS = {b"zTXt", b"iTXt", b"tEXt", b"iCCP", b"sPLT"}
 """Chunks of a PNG that no pixel depends on; a thousand of them may unpack to eight megabytes each."""
 _MOST_CHUNKS, _MOST_SCANS, _MOST_TILES = 1_000_000, 100, 1024
+_MOST_FRAMES = 4
+"""Pixels of all frames of an AVIF for each of the image."""
 
 Size = tuple[int, int]
 """Height and width, as stored."""
@@ -136,12 +140,16 @@ def _webp_size(data: bytes) -> Size | None:
 
 
 def _avif_size(data: bytes) -> Size | None:
-    """By the library that decodes it, which compares the size with that of the frame."""
+    """By the library that decodes it; None if the frames in the file are larger, as it would decode these first."""
     try:
         with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
-            return image.height, image.width
+            height, width = image.height, image.width
     except Exception:  # Pillow's readers raise anything on a broken header
         return None
+    frames = avif_frames(data)
+    small = all(frame.largest <= 4 * frame.width * frame.height for frame in frames)  # no more bits than it needs
+    pixels = sum(frame.width * frame.height for frame in frames)  # of colors, opacity, tiles, thumbnails
+    return (height, width) if small and pixels <= _MOST_FRAMES * height * width else None
 
 
 def _safe_png(data: bytes) -> bytes:
@@ -241,10 +249,16 @@ def _check_jpeg2000(data: bytes) -> None:
     place = _codestream(data)
     right, bottom, left, top, tile_w, tile_h, _, _, components = struct.unpack_from(">8IH", data, place + 8)
     if components > 4 or min(tile_w, tile_h) < 1:
-        raise ImageError(f"has {components} components, or empty tiles; save it as PNG")
+        raise ImageError(f"has {plural(components, 'component')}, or empty tiles; save it as PNG")
     pixels = (right - left) * (bottom - top)
     if -(-right // tile_w) * -(-bottom // tile_h) > _MOST_TILES + pixels // 4096:
         raise ImageError("has far more tiles than pixels need; save it as PNG")
+    # A palette makes a channel of each of its columns, up to 255 for each pixel.
+    at = data.find(b"pclr", 0, place)
+    while at >= 0:
+        if data[at + 6] > 4:
+            raise ImageError(f"has a palette of {data[at + 6]} channels; save it as PNG")
+        at = data.find(b"pclr", at + 1, place)
 
 
 def _animated() -> ImageError:

@@ -12,10 +12,13 @@ from PIL import Image
 
 from detection.coco.limits import MAX_PIXELS
 from detection.data.bands import has_bands, npy_size, read_bands
-from detection.data.errors import ImageError
+from detection.data.decoder_lines import decoded
+from detection.data.errors import DamageWarning, ImageError
 from detection.data.header import GIF, JPEG, PNG, jpeg_frame, safe_to_decode, stored_size
 from detection.data.tiff import is_tiff
+from detection.foreign import shown
 from detection.structures import Depth
+from detection.wording import plural
 
 SUFFIXES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
 SUFFIXES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
@@ -75,24 +78,23 @@ def read_image(
         sides = -(-size[0] // reduce), -(-size[1] // reduce)
         # Sides that differ, but not when reduced, would not tell whether OpenCV has followed EXIF.
         told = size[0] == size[1] or sides[0] != sides[1]
-        draft = cv2.imdecode(buffer, _REDUCED[reduce]) if told else None
+        draft = _decode(path, buffer, _REDUCED[reduce]) if told else None
         if draft is not None and draft.shape[:2] == sides:
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
     colours = _RGB if data.startswith((JPEG, PNG)) else _BGR
     flags = {1: _GRAY, 3: colours}.get(channels, cv2.IMREAD_UNCHANGED)
     image = _decode(path, buffer, flags)
-    if image is None:
-        raise ValueError(f"{path}: is not an image that OpenCV can decode; replace the file or remove its entry")
     if size is not None and image.shape[:2] != tuple(size):
         stored = _decode(path, buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        if stored is None or stored.shape[:2] != tuple(size):
+        if stored.shape[:2] != tuple(size):
             raise _other_size(path, image, size)
         image = stored
     if image.ndim == 2:
         image = image[..., None]
     if image.shape[2] != channels:
         raise ValueError(
-            f"{path}: has {image.shape[2]} channels, but model.backbone.in_channels is {channels}; correct one of them"
+            f"{path}: has {plural(image.shape[2], 'channel')}, but model.backbone.in_channels is {channels}; "
+            "correct one of them"
         )
     image = to_depth(image, depth, path)
     if flags == _BGR:
@@ -127,8 +129,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     start = read_bytes(path, most=1 << 20)
-    # The header of a TIFF may be at its end.
-    return _header_size(path, read_bytes(path) if is_tiff(start) else start)
+    # The header of a TIFF may be at its end, and the frames of an AVIF, too.
+    whole = is_tiff(start) or start[4:8] == b"ftyp"
+    return _header_size(path, read_bytes(path) if whole else start)
 
 
 def orientation(path: Path) -> int:
@@ -210,11 +213,20 @@ def _other_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> ValueEr
     )
 
 
-def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray | None:
+def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray:
+    """The image, or an error with the path; warns of damage that the decoder passes over."""
     try:
-        return cv2.imdecode(buffer, flags)
+        image, lines = decoded(lambda: cv2.imdecode(buffer, flags))
     except cv2.error as error:
         raise ValueError(f"{path}: cannot be decoded ({error.err}); replace the file") from error
+    why = f" ({shown(lines[0], 80)})" if lines else ""
+    if image is None:
+        raise ValueError(f"{path}: is not an image that OpenCV can decode{why}; replace the file or remove its entry")
+    if lines:
+        warnings.warn(
+            f"{path}: is damaged{why}, so that some pixels may be wrong; replace the file", DamageWarning, stacklevel=3
+        )
+    return image
 
 
 def _header_size(path: Path, data: bytes) -> tuple[int, int]:

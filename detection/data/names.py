@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 FORM = "file names in another Unicode form than on the disk (found)"
 CAPITALS = "file names with other capitals than on the disk (found)"
 SLASHES = "file names with backslashes (found)"
-ENDS = "file names that are URLs, upload paths or of another folder (found by their end)"
+ENDS = "file names with a URL, an upload path or another folder (found by the end)"
 FOUND = (FORM, CAPITALS, SLASHES, ENDS)
 """What a report counts, by how the names differ."""
 

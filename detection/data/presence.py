@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detection.data.dataset import CocoDataset
 from detection.data.names import advice, find_file, forget
+from detection.wording import plural
 
 
 def check_images(dataset: CocoDataset, remedy: str = "set the split's images folder", allowed: int = 0) -> None:
@@ -44,8 +45,8 @@ def check_images(dataset: CocoDataset, remedy: str = "set the split's images fol
     if len(missing) > allowed:
         path, name = missing[0]
         raise FileNotFoundError(
-            f"{dataset.annotations.path}: {len(missing)} of {len(dataset)} images are missing, the first is "
-            f"{path}; {advice(dataset.image_root, name)}; correct the names, or {remedy}"
+            f"{dataset.annotations.path}: {len(missing)} of {plural(len(dataset), 'image is', 'images are')} missing, "
+            f"the first is {path}; {advice(dataset.image_root, name)}; correct the names, or {remedy}"
         )
     for path in exact & spelled.keys():
         first = next(i for i in range(len(dataset)) if dataset.named_path(i) == path)

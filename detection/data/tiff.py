@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from detection.data.errors import ImageError
+from detection.wording import plural
 
 _BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -154,7 +155,7 @@ def _page(fields: "_Fields", height: int, width: int) -> Page:
 def _check_segments(page: Page, size: int, max_pixels: int) -> None:
     """Check the strips or tiles: as many as the image needs, inside the file, and not much larger than the image."""
     if not 1 <= page.samples <= 65535 or not 1 <= page.bits <= 64:
-        raise ImageError(f"its header is broken ({page.samples} samples of {page.bits} bits); replace the file")
+        raise ImageError(f"its header is broken (samples: {page.samples}, bits: {page.bits}); replace the file")
     if min(page.segment) < 1:
         raise ImageError("its header is broken (a tile or strip without pixels); replace the file")
     down, across = -(-page.height // page.segment[0]), -(-page.width // page.segment[1])
@@ -170,8 +171,8 @@ def _check_segments(page: Page, size: int, max_pixels: int) -> None:
         return  # TIFF 6.0 lets a single strip go without
     if len(offsets) != needed or len(counts) != needed:
         raise ImageError(
-            f"its header is broken ({len(offsets)} strips or tiles with {len(counts)} lengths, but {needed} are "
-            "needed); replace the file"
+            f"its header is broken (the number of strips or tiles is {len(offsets)}, that of lengths "
+            f"{len(counts)}, but must be {needed}); replace the file"
         )
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("is cut short; copy it again")
@@ -242,7 +243,7 @@ class _Fields:
         try:
             count, position = struct.unpack_from(number, data, start)[0], start + struct.calcsize(number)
             if count > _MOST_FIELDS:
-                raise ImageError(f"its header is broken ({count} fields); replace the file")
+                raise ImageError(f"its header is broken ({plural(count, 'field')}); replace the file")
             for _ in range(count):
                 tag, kind, length = struct.unpack_from(entry, data, position)
                 position += struct.calcsize(entry)
@@ -261,7 +262,7 @@ class _Fields:
         if not values and default is not None and tag not in self.places:
             return default
         if len(values) != 1:
-            raise ImageError(f"its header is broken ({len(values)} values for {_name(tag)}); replace the file")
+            raise ImageError(f"its header is broken ({_name(tag)} with {len(values)} instead of 1); replace the file")
         return values[0]
 
     def same(self, tag: int, default: int) -> int:

@@ -12,8 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
+from detection.data.decoder_lines import decoded
 from detection.data.errors import ImageError
 from detection.data.tiff import FILL_ORDER, Page
+from detection.foreign import shown
+from detection.wording import plural
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -51,7 +54,9 @@ def tiff_colours(data: bytes, page: Page) -> np.ndarray | None:
     number = _COLOURS[page.photometric]
     more = page.samples - number
     if more < 0:
-        raise ImageError(f"its header is broken ({page.samples} samples make no color); replace the file")
+        raise ImageError(
+            f"its header is broken ({plural(page.samples, 'sample makes', 'samples make')} no color); replace the file"
+        )
     if more > 1 or (number == 1 and more and page.extra[:1] not in ((1,), (2,))):
         return None
     if page.compression == _JPEG or page.photometric == _YCBCR:
@@ -73,7 +78,9 @@ def tiff_colours(data: bytes, page: Page) -> np.ndarray | None:
 def _check(page: Page) -> None:
     if page.floats != 1 or page.bits not in (1, 2, 4, 8, 16):
         kind = {2: "signed integers", 3: "floats"}.get(page.floats, "numbers")
-        raise ImageError(f"has pixels that are {kind} of {page.bits} bits; save it with 8 or 16 bits per channel")
+        raise ImageError(
+            f"has pixels that are {kind} of {plural(page.bits, 'bit')}; save it with 8 or 16 bits per channel"
+        )
     fax = page.compression in _FAX and (page.bits, page.samples) == (1, 1)
     jpeg = page.compression == _JPEG and page.bits == 8 and page.photometric in _COLOURS
     if not (page.compression == _PLAIN or page.compression in _PACKED or fax or jpeg):
@@ -155,7 +162,9 @@ def _numbers(packed: np.ndarray, page: Page) -> np.ndarray:
 def _from_palette(image: np.ndarray, page: Page) -> np.ndarray:
     size = 2**page.bits
     if page.bits > 8 or len(page.colours) != 3 * size:
-        raise ImageError(f"has a palette of {len(page.colours) // 3} colors for {page.bits} bits; save it as RGB")
+        raise ImageError(
+            f"has a palette of {plural(len(page.colours) // 3, 'color')} for {plural(page.bits, 'bit')}; save it as RGB"
+        )
     return (np.array(page.colours).reshape(3, size).T >> 8).astype(np.uint8)[image[..., 0]]
 
 
@@ -193,7 +202,9 @@ def _loaded(data: bytes) -> TiffImageFile:
     """An image that Pillow has decoded; its size is checked already."""
     try:
         image = TiffImageFile(io.BytesIO(data))
-        image.load()
+        _, lines = decoded(image.load)
+        if lines:
+            raise ImageError(shown(lines[0], 80))
     except Exception as error:  # Pillow's readers raise anything on damage
         raise ImageError(
             f"cannot be decoded ({str(error)[:80] or type(error).__name__}); replace it, or save it as PNG"

@@ -1,6 +1,7 @@
 """The examination: files, annotations, classes, sizes, anchors, memory."""
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,13 @@ import torch
 
 from detection.coco.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
+from detection.data.errors import DamageWarning
 from detection.data.image import images_behind, orientation, read_bytes, read_image
 from detection.doctor.anchors import best_overlap, recall_table, suggest
 from detection.doctor.contents import contents, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
-from detection.engine.checks import frozen_at_random, is_own
+from detection.engine.checks import is_own, random_start
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError
 from detection.engine.loading import batch_bytes, largest_canvas, loader_bytes
@@ -26,6 +28,10 @@ from detection.foreign import shown
 from detection.models.anchors import AnchorConfig
 from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
+from detection.wording import plural
+
+MOST_ERRORS = 20
+"""Broken files of a split that are named; the others are counted."""
 
 
 def examine(
@@ -68,7 +74,7 @@ def examine(
 def _start(diagnosis: Diagnosis, module: DetectionModule) -> None:
     """Frozen parts of the backbone that would stay random."""
     configs: dict[str, Any] = dict(module.configs)
-    problem = None if module.weights is not None else frozen_at_random(configs["backbone"])
+    problem = None if module.weights is not None else random_start(configs["backbone"])
     if problem is not None:
         what, _, advice = problem.partition("; ")
         diagnosis.add("warning" if is_own(configs["backbone"]) else "error", "model", what, advice)
@@ -100,17 +106,28 @@ def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
         except ValueError as error:
             return str(error)
 
-    with ThreadPoolExecutor(4) as pool:  # OpenCV lets other threads run while it decodes
-        found = list(pool.map(look, range(len(dataset))))
+    with warnings.catch_warnings(record=True) as warned, ThreadPoolExecutor(4) as pool:
+        warnings.simplefilter("always")
+        found = list(pool.map(look, range(len(dataset))))  # OpenCV lets other threads run while it decodes
+    damaged: dict[str, None] = {}
+    for one in warned:
+        if issubclass(one.category, DamageWarning):
+            damaged[str(one.message)] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    for message in [*damaged][:MOST_ERRORS]:
+        diagnosis.add("warning", split, message)
+    if (more := len(damaged) - MOST_ERRORS) > 0:
+        diagnosis.add("warning", split, plural(more, "more image is", "more images are") + " damaged", count=more)
     errors = [error for error in found if isinstance(error, str)]
-    for error in errors[:20]:
+    for error in errors[:MOST_ERRORS]:
         diagnosis.add("error", split, error)
-    if len(errors) > 20:
-        diagnosis.add("error", split, f"{len(errors) - 20} more images that cannot be read", count=len(errors) - 20)
+    if (more := len(errors) - MOST_ERRORS) > 0:
+        diagnosis.add("error", split, plural(more, "more image") + " cannot be read", count=more)
     low = {i: level for i, level in enumerate(found) if isinstance(level, int)}
     if low:
         highest = max(low.values())
-        what = f"{len(low)} images of 16 bits use {highest} of 65535 levels at most"
+        what = f"{plural(len(low), 'image of 16 bits uses', 'images of 16 bits use')} {highest} of 65535 levels at most"
         advice = f"they stay dark; multiply their pixels by {2 ** (16 - highest.bit_length())} and save them again"
         ids = dataset.annotations.image_ids[list(low)].tolist()
         diagnosis.add("warning", split, what, advice, ids, len(low))
@@ -137,8 +154,8 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
             found.append(i)
     if found:
         first = shown(annotations.file_name(found[0]))
-        what = f"{len(found)} images are turned or mirrored by EXIF, the first is {first}; "
-        what += "their size does not say whether the annotations are, too"
+        what = f"{plural(len(found), 'image is', 'images are')} turned or mirrored by EXIF, the first is {first}; "
+        what += "the size does not say whether the annotations are, too"
         advice = "look at some (--html, tools/browse.py); if boxes are off, remove EXIF from the files"
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
         if split == "train":
@@ -149,7 +166,8 @@ def _behind(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
     """Photos of cameras that store more images in the file."""
     found = [i for i in range(len(dataset)) if images_behind(dataset.path(i))]
     if found:
-        what = f"{len(found)} files hold more images than the photo (MPO); the photo, which comes first, is read"
+        what = plural(len(found), "file holds", "files hold")
+        what += " more images than the photo (MPO); the photo, which comes first, is read"
         diagnosis.add("info", split, what, "", dataset.annotations.image_ids[found].tolist(), len(found))
 
 
@@ -166,13 +184,16 @@ def _between(diagnosis: Diagnosis, opened: dict[str, CocoDataset]) -> None:
         ) < len(found) else []  # fmt: skip
         if several:
             ids = [int(opened[split].annotations.image_ids[i]) for i in several]
-            diagnosis.add("warning", split, f"{len(several)} images with the same bytes as another", "", ids, len(ids))
+            what = plural(len(several), "image") + " with the same bytes as another"
+            diagnosis.add("warning", split, what, "", ids, len(ids))
     seen = set(digests["train"].values())
     both = [i for i, digest in digests["val"].items() if digest in seen]
     if both:
         ids = [int(val.annotations.image_ids[i]) for i in both]
         advice = "the evaluation would be too good; remove them from one"
-        diagnosis.add("error", "train and val", f"{len(both)} images are in both", advice, ids, len(both))
+        diagnosis.add(
+            "error", "train and val", plural(len(both), "image is", "images are") + " in both", advice, ids, len(both)
+        )
 
 
 def _digests(dataset: CocoDataset) -> Iterator[tuple[int, str]]:
@@ -210,17 +231,20 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
     if len(tiny):
         images = owner[tiny]
         share = len(tiny) / len(boxes)
+        narrow = plural(len(tiny), f"object ({share:.1%}) is narrower", f"objects ({share:.1%}) are narrower")
         advice = "they vanish in the features; a larger data.short_side, data.crop, or tiles would help"
         diagnosis.add(
             "warning" if share > 0.01 else "info", "train",
-            f"{len(tiny)} objects ({share:.1%}) are narrower than one cell of the finest features ({strides[0]} px)",
+            f"{narrow} than one cell of the finest features ({strides[0]} px)",
             advice, annotations.image_ids[np.unique(images)].tolist(), len(tiny),
         )  # fmt: skip
         diagnosis.suspicious["objects smaller than a cell"] = [i for i, _ in Counter(images.tolist()).most_common(4)]
     limit = configs["box_head"].detections
     crowded = np.flatnonzero(per_image > limit)
     if len(crowded):
-        what = f"{len(crowded)} images have more objects than model.box_head.detections, {limit}"
+        what = (
+            f"{plural(len(crowded), 'image has', 'images have')} more objects than model.box_head.detections, {limit}"
+        )
         ids = annotations.image_ids[crowded].tolist()
         diagnosis.add("warning", "train", what, "raise it, or they cannot all be found", ids, len(crowded))
     _anchors(diagnosis, boxes, sizes, owner, strides, config)
@@ -271,7 +295,7 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
         adam = module.optimizer_config.name == "adamw"
         needed = training_bytes(model, configs["backbone"], canvas, data.batch_size, configs, adam)
         rows.append(("a training step in float32", f"{needed / 1e9:.1f} GB"))
-    note = f"a forecast for one device with all {data.batch_size} images of a step"
+    note = f"a forecast for one device with all images of a step ({data.batch_size})"
     diagnosis.tables.append(Table("Memory", ("", ""), rows, note))
 
 

@@ -9,7 +9,7 @@ import torch
 import backbones
 from backbones import BackboneConfig
 from detection.foreign import shown
-from detection.models.build import build_detector
+from detection.models.build import build_detector, frozen_at_random, learning_norm
 from detection.structures import Categories
 
 
@@ -59,20 +59,15 @@ def check_combinations(config: Any) -> None:
         )
 
 
-def frozen_at_random(backbone: BackboneConfig) -> str | None:
-    """What would stay random for the whole training, and how to change that; None if nothing would.
-
-    A frozen norm of a network without weights normalises nothing, and frozen stages of one see nothing.
-    """
-    frozen = [f"norm {backbone.norm}"] if backbone.norm == "frozen" else []
-    frozen += [f"freeze {backbone.freeze}"] if backbone.freeze else []
-    if backbone.weights is not None or not frozen:
+def random_start(backbone: BackboneConfig) -> str | None:
+    """What would stay random for the whole training, and how to change that; None if nothing would."""
+    frozen = frozen_at_random(backbone)
+    if not frozen:
         return None
-    norm = "group" if backbone.name in backbones.VARIANTS else "batch"  # others may have no norms to make groups of
     return (
         f"model.backbone.weights is null, and {' and '.join(frozen)} would keep random values for the whole training; "
-        f"give weights (imagenet, or a file), or train all of it with --model.backbone.norm {norm} "
-        "--model.backbone.freeze 0"
+        "give weights (imagenet, or a file), or train all of it with --model.backbone.norm "
+        f"{learning_norm(backbone)} --model.backbone.freeze 0"
     )
 
 
@@ -90,7 +85,7 @@ def check_random_start(config: Any) -> str | None:
     """
     if config.get("ckpt_path") or config.model.weights is not None:
         return None
-    problem = frozen_at_random(config.model.backbone)
+    problem = random_start(config.model.backbone)
     if problem is None or is_own(config.model.backbone):
         return problem and f"{problem}; fine if {config.model.backbone.name} comes with weights"
     raise ValueError(problem)

@@ -1,5 +1,6 @@
 """Detectors from configs, or by the name of their backbone."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,11 +35,14 @@ def faster_rcnn(
     Raises:
         ValueError: as :func:`build_detector`; or another number of classes than of categories.
 
+    Warns:
+        UserWarning: frozen parts of a backbone without weights, which stay random unless weights are loaded into them.
+
     Example:
         >>> model = faster_rcnn("resnet18", num_classes=3)
     """
     categories = _categories(categories)
-    model = build_detector(_count(num_classes, categories), backbone, fpn, rpn, box_head, None)
+    model = build_detector(_count(num_classes, categories), _warned_of(backbone), fpn, rpn, box_head, None)
     model.categories = categories
     return model
 
@@ -55,7 +59,7 @@ def mask_rcnn(
     """Mask R-CNN by the name of its backbone; as :func:`faster_rcnn`."""
     categories = _categories(categories)
     count = _count(num_classes, categories)
-    model = build_detector(count, backbone, fpn, rpn, box_head, mask_head or MaskHeadConfig())
+    model = build_detector(count, _warned_of(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
     assert isinstance(model, MaskRCNN)
     model.categories = categories
     return model
@@ -97,6 +101,34 @@ def build_detector(
     return model
 
 
+def frozen_at_random(backbone: BackboneConfig) -> list[str]:
+    """Settings that keep parts of a backbone without weights at random values for the whole training.
+
+    A frozen norm of a network without weights normalises nothing, and frozen stages of one see nothing.
+    """
+    if backbone.weights is not None:
+        return []
+    found = [f"norm {backbone.norm}"] if backbone.norm == "frozen" else []
+    return found + ([f"freeze {backbone.freeze}"] if backbone.freeze else [])
+
+
+def learning_norm(backbone: BackboneConfig) -> str:
+    """A norm that learns from the start; backbones other than ResNets may have none to make group norms of."""
+    return "group" if backbone.name in backbones.VARIANTS else "batch"
+
+
+def _warned_of(backbone: str | BackboneConfig) -> BackboneConfig:
+    config = _config(backbone)
+    if frozen := frozen_at_random(config):
+        warnings.warn(
+            f"backbone {config.name} has no weights, and {' and '.join(frozen)} would keep random values for the whole "
+            f"training; give weights='imagenet' or a file, or norm='{learning_norm(config)}' and freeze=0; fine if you "
+            "load weights into the detector",
+            stacklevel=3,
+        )
+    return config
+
+
 def _config(backbone: str | BackboneConfig) -> BackboneConfig:
     if isinstance(backbone, str):
         return BackboneConfig(name=backbone)
@@ -130,5 +162,7 @@ def _count(num_classes: int | None, categories: Categories | None) -> int:
     if num_classes is None:
         return 80 if categories is None else len(categories)
     if categories is not None and num_classes != len(categories):
-        raise ValueError(f"num_classes is {num_classes}, but there are {len(categories)} categories; leave one out")
+        raise ValueError(
+            f"num_classes is {num_classes}, but the number of categories is {len(categories)}; leave one out"
+        )
     return num_classes

@@ -136,7 +136,7 @@ def test_an_empty_segmentation_is_none(write_dataset, tmp_path):
     entry = {"id": 1, "image_id": 100, "category_id": 3, "bbox": [10, 20, 20, 10], "segmentation": {}}
     annotations = load_annotations(write_dataset(tmp_path, annotations=[entry]), need_masks=True)
     assert annotations.segmentation(0, 0) is None
-    assert "objects without a mask" in str(annotations.report)
+    assert "1 object without a mask" in str(annotations.report)
 
 
 def test_rles_that_share_a_list_are_told_as_such(write_dataset, tmp_path):

@@ -38,7 +38,9 @@ def test_crowds_are_counted_apart_per_class_and_image(load):
 @pytest.mark.parametrize("mask", [RLE, POLYGON, [RLE], []], ids=["brush", "polygon", "listed", "none"])
 def test_crowds_alone_teach_nothing_whatever_their_mask(load, mask):
     annotations = load(*(entry(k, segmentation=mask) for k in (1, 2, 3)))
-    with pytest.raises(ValueError, match=r"no usable object to learn from; all 3 are crowds; .*set iscrowd to 0"):
+    with pytest.raises(
+        ValueError, match=r"no usable object to learn from; all 3 objects are crowds; .*set iscrowd to 0"
+    ):
         check_learnable(annotations)
     assert texts(annotations, True, "error") == ["all 3 objects are crowds: nothing can be learned"]
     assert "-1 in pycocotools" in texts(annotations, False, "error")[0]
@@ -46,9 +48,9 @@ def test_crowds_alone_teach_nothing_whatever_their_mask(load, mask):
 
 
 def test_what_the_key_ignore_made_a_crowd_gets_an_advice_about_it(load):
-    with pytest.raises(ValueError, match="all 1 are crowds; the key ignore says so: remove it"):
+    with pytest.raises(ValueError, match="the only object is a crowd; the key ignore says so: remove it"):
         check_learnable(load(entry(1, 0, ignore=1)))
-    with pytest.raises(ValueError, match=r"all 2 are crowds; annotation tools .*; the key ignore says so"):
+    with pytest.raises(ValueError, match=r"all 2 objects are crowds; annotation tools .*; the key ignore says so"):
         check_learnable(load(entry(1, 0, ignore=1), entry(2)))
 
 
@@ -79,7 +81,8 @@ def test_more_than_a_tenth_of_crowds_is_a_warning(load, crowds, severity):
     annotations = load(*(entry(k, int(k < crowds)) for k in range(10)))
     (found,) = crowd_findings(annotations, True)
     assert found.severity == severity
-    assert found.what == f"{crowds} of 10 objects ({crowds}0.0%) are crowds, neither learned nor scored"
+    are = "is a crowd" if crowds == 1 else "are crowds"
+    assert found.what == f"{crowds} of 10 objects ({crowds}0.0%) {are}, neither learned nor scored"
     assert list(found.ids) == list(range(crowds))
 
 
@@ -103,9 +106,9 @@ def test_the_first_lines_of_a_run_count_crowds_apart(load):
     first, images, *others = described("train", annotations)
     assert first == f"train: 4 images, 1 object and 1 crowd, 2 classes, {annotations.path}"
     assert images == "train: 3 images without objects are kept, as background"
-    assert others[0].startswith("train: warning: 1 of 2 objects (50.0%) are crowds")
+    assert others[0].startswith("train: warning: 1 of 2 objects (50.0%) is a crowd")
     assert described("val", load(entry(1)))[2].startswith(
-        "val: warning: all 1 objects are crowds: nothing can be scored"
+        "val: warning: the only object is a crowd: nothing can be scored"
     )
     assert len(described("train", load(entry(1)))) == 2  # training is rejected in any case
 

@@ -48,7 +48,7 @@ def test_a_crowd_that_is_ignored_is_no_news(write_dataset, tmp_path):
 def test_an_ignore_that_is_neither_yes_nor_no_is_counted_and_not_followed(write_dataset, tmp_path):
     annotations = load(write_dataset, tmp_path, ignore="partly")
     assert annotations.crowd(0).tolist() == [False]
-    assert "1 objects whose ignore is neither 0 nor 1 (not followed): 9" in str(annotations.report)
+    assert "1 object whose ignore is neither 0 nor 1 (not followed): 9" in str(annotations.report)
 
 
 @pytest.mark.parametrize("name", ["rotation", "angle", "Rotation"])
@@ -88,7 +88,7 @@ def test_marks_that_are_not_followed_are_counted_with_their_ids(write_dataset, t
     ((kind, count),) = annotations.report.counts.items()
     assert kind in FIELDS.values()
     assert (count, annotations.report.ids[kind]) == (1, [9])
-    assert "objects marked" in str(annotations.report)
+    assert "1 object marked" in str(annotations.report)
 
 
 @pytest.mark.parametrize("fields", [{"occluded": 2}, {"attributes": {"truncated": True}}, {"truncation": 0.4}])

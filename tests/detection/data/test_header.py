@@ -127,6 +127,32 @@ def boxed(codestream: bytes) -> bytes:
     return data[: place - 4] + struct.pack(">I", 0) + b"jp2c" + codestream
 
 
+def jp2_palette(columns: int) -> bytes:
+    """A gray JPEG 2000 whose palette makes so many channels of it."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    file = io.BytesIO()
+    Image.fromarray(picture()[..., 0].copy()).save(file, "JPEG2000", no_jp2=True)
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, 1, 7, 7, 0, 0))
+    header += box(b"colr", bytes([1, 0, 0]) + struct.pack(">I", 16))
+    header += box(b"pclr", struct.pack(">HB", 256, columns) + bytes([7]) * columns + bytes(range(256)) * columns)
+    header += box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, k) for k in range(columns)))
+    start = KINDS["jp2"][:12] + box(b"ftyp", b"jp2 " + bytes(4) + b"jp2 ")
+    return start + box(b"jp2h", header) + box(b"jp2c", file.getvalue())
+
+
+def avif_of_two_sizes(height: int, width: int) -> bytes:
+    """An AVIF of large frames that says it is 64 x 48."""
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, "AVIF", speed=10)
+    data = bytearray(file.getvalue())
+    at = data.index(b"ispe") + 8
+    data[at : at + 8] = struct.pack(">II", 64, 48)
+    return bytes(data)
+
+
 def hidden_frame() -> bytes:
     """A JPEG of 60000 x 60000 with a smaller frame header that only a careless reader sees first."""
     data = KINDS["jpeg"]
@@ -177,6 +203,8 @@ ATTACKS = {
     "j2k": (jpeg2000(60_000, 60_000), "claims 60000 x 60000"),
     "jp2 that says two sizes": (boxed(jpeg2000(60_000, 60_000)), "claims 60000 x 60000"),
     "j2k components": (jpeg2000(50, 37, 16_384), "16384 components"),
+    "jp2 palette": (jp2_palette(255), "a palette of 255 channels"),
+    "avif of two sizes": (avif_of_two_sizes(2000, 2500), "not an image"),
     "j2k cut": (KINDS["j2k"][:40], "header is cut short"),
     "j2k tiles": (jpeg2000(12_000, 12_000, 3, 1), "far more tiles"),
     "jpeg with a hidden frame": (hidden_frame(), "not an image"),
@@ -233,6 +261,11 @@ def test_no_attack_takes_memory_or_time(tmp_path):
     megabytes, seconds = map(float, done.stdout.split())
     assert megabytes < 32
     assert seconds < 5
+
+
+def test_a_palette_of_colors_in_a_jpeg_2000_is_read(tmp_path):
+    (tmp_path / "palette.jp2").write_bytes(jp2_palette(3))
+    assert read_image(tmp_path / "palette.jp2").shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])

@@ -107,7 +107,7 @@ def test_the_nearest_spelling_and_the_longest_end_decide(images):
 
 def test_several_files_that_fit_are_told(images):
     folder = images("a/x.jpg", "b/x.jpg")
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 images are missing.*2 files fit it, 'a/x.jpg' and 'b/x.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 image is missing.*2 files fit it, 'a/x.jpg' and 'b/x.jpg'"):
         check_images(dataset(folder, ["x.jpg"]))
 
 

@@ -252,7 +252,7 @@ ATTACKS = {
     "any field twice": ({305: (SHORT, [1]), (305, "again"): (SHORT, [1])}, "field 305 twice"),
     "depth": ({32997: (LONG, [60_000])}, "volume"),
     "depth of tiles": ({32998: (LONG, [60_000])}, "volume"),
-    "two heights": ({257: (LONG, [HEIGHT, 60_000])}, "2 values for ImageLength"),
+    "two heights": ({257: (LONG, [HEIGHT, 60_000])}, "ImageLength with 2 instead of 1"),
     "height as a fraction": ({257: (5, [HEIGHT])}, "header"),
     "huge": ({256: (LONG, [60_000]), 257: (LONG, [60_000])}, "claims 60000 x 60000 pixels"),
     "samples": ({277: (SHORT, [65_535])}, "65535 channels|cut short|header"),
@@ -260,15 +260,15 @@ ATTACKS = {
     "bits differ": ({258: (SHORT, [8, 16, 8])}, "samples of different kinds"),
     "tile": ({322: (LONG, [1 << 20]), 323: (LONG, [1 << 20])}, "claims tiles of 1048576 x 1048576"),
     "flat tile": ({322: (LONG, [0]), 323: (LONG, [16])}, "without pixels"),
-    "strips": ({278: (LONG, [1])}, "1 strips or tiles with 1 lengths, but 37 are needed"),
+    "strips": ({278: (LONG, [1])}, "strips or tiles is 1, that of lengths 1, but must be 37"),
     "place": ({273: (LONG, [4_000_000_000])}, "cut short"),
     "length": ({279: (LONG, [4_000_000_000])}, "cut short"),
-    "no length": ({279: (LONG, []), 259: (SHORT, [5])}, "0 lengths"),
+    "no length": ({279: (LONG, []), 259: (SHORT, [5])}, "that of lengths 0, but must be 1"),
     "compression": ({259: (SHORT, [6])}, "compressed in a way"),
     "predictor": ({259: (SHORT, [8]), 317: (SHORT, [3])}, "predictor 3"),
     "lab": ({262: (SHORT, [8]), 277: (SHORT, [3])}, "photometric 8"),
-    "too few samples": ({262: (SHORT, [2])}, "1 samples make no color"),
-    "no photometric": ({262: (SHORT, [])}, "0 values for PhotometricInterpretation"),
+    "too few samples": ({262: (SHORT, [2])}, "1 sample makes no color"),
+    "no photometric": ({262: (SHORT, [])}, "PhotometricInterpretation with 0 instead of 1"),
 }
 
 

@@ -51,9 +51,9 @@ def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
     options = ("--data.root", broken, "--decode", "--html", tmp_path / "page.html", "--json", tmp_path / "all.json")
     assert call(*options) == 2
     out = capsys.readouterr().out
-    assert "boxes without area (dropped)" in out
+    assert "1 box without area (dropped)" in out
     assert "2 images with the same bytes as another" in out
-    assert "1 images are in both" in out
+    assert "1 image is in both" in out
     assert "is cut short" in out
     assert "narrower than one cell" in out
     page = (tmp_path / "page.html").read_text()
@@ -97,7 +97,7 @@ def test_what_exif_turns_and_no_size_settles_is_told(images, capsys):
         with Image.open(path) as image:
             image.copy().save(path, exif=exif)
     assert call("--data.root", root) == 0
-    told = f"2 images are turned or mirrored by EXIF, the first is {paths[1].name}; their size"
+    told = f"2 images are turned or mirrored by EXIF, the first is {paths[1].name}; the size"
     assert told in capsys.readouterr().out  # the size of the last settles it
 
 
@@ -109,7 +109,7 @@ def test_a_square_image_on_its_side_is_told(tmp_path, capsys):
     with Image.open(path) as image:
         image.copy().save(path, exif=exif)
     assert call("--data.root", root) == 0
-    assert f"1 images are turned or mirrored by EXIF, the first is {path.name}" in capsys.readouterr().out
+    assert f"1 image is turned or mirrored by EXIF, the first is {path.name}" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_used_is_a_finding_and_the_other_is_examined(broken, capsys):
@@ -156,5 +156,5 @@ def test_what_is_behind_a_photo_and_names_in_another_spelling_are_counted(images
     paths[1].rename(paths[1].with_name(paths[1].name.upper()))
     assert call("--data.root", root, "--decode", "--strict") in (0, 1)
     out = capsys.readouterr().out
-    assert "1 files hold more images than the photo (MPO); the photo, which comes first, is read" in out
-    assert "1 file names with other capitals than on the disk (found)" in out
+    assert "1 file holds more images than the photo (MPO); the photo, which comes first, is read" in out
+    assert "1 file name with other capitals than on the disk (found)" in out

@@ -90,7 +90,7 @@ def test_few_boxes_over_the_border_are_no_more_than_an_info(examined):
 
     code, lines, _ = examined(change, ["train"])
     assert code == 0
-    has(lines, "info    train: 1 boxes that reach over their image (cut) (1000000)")
+    has(lines, "info    train: 1 box that reaches over its image (cut) (1000000)")
 
 
 def test_what_is_ignored_and_what_is_marked_is_counted(examined):
@@ -102,11 +102,11 @@ def test_what_is_ignored_and_what_is_marked_is_counted(examined):
 
     code, lines, page = examined(change, ["train"])
     assert code == 0
-    has(lines, "warning train: 1 objects with ignore 1 (taken as crowds: neither learned nor scored)")
-    has(lines, "warning train: 1 rotated objects (not followed")
-    has(lines, "warning train: 1 objects marked difficult")
-    has(lines, "info    train: 1 objects marked occluded")
-    assert "rotated objects" in page
+    has(lines, "warning train: 1 object with ignore 1 (taken as a crowd: neither learned nor scored)")
+    has(lines, "warning train: 1 rotated object (not followed")
+    has(lines, "warning train: 1 object marked difficult")
+    has(lines, "info    train: 1 object marked occluded")
+    assert "rotated object" in page
 
 
 def test_twins_are_counted_exact_and_near_ones_apart(examined):
@@ -122,7 +122,7 @@ def test_twins_are_counted_exact_and_near_ones_apart(examined):
     code, lines, page = examined(change, ["train"])
     assert code == 0
     has(lines, "warning train: ", "objects that are annotated twice", "% of ", "1000000, 1000001")
-    has(lines, "warning train: 1 objects have nearly the box of another one", "7000000 as ")
+    has(lines, "warning train: 1 object has nearly the box of another one", "7000000 as ")
     assert "annotated twice" in page
 
 

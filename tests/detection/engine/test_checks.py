@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from backbones import BackboneConfig
-from detection.engine.checks import check_categories, check_random_start, frozen_at_random
+from detection.engine.checks import check_categories, check_random_start, random_start
 from detection.structures import Categories
 
 ANIMALS = Categories(("cat", "dog"), (1, 7))
@@ -37,13 +37,13 @@ def test_other_classes_are_named(names, ids, message):
 )
 def test_frozen_parts_without_weights_are_named(norm, freeze, named):
     with pytest.raises(AssertionError, match=f"{named}.*--model.backbone.norm group --model.backbone.freeze 0"):
-        raise AssertionError(frozen_at_random(BackboneConfig("resnet18", norm=norm, freeze=freeze)))
-    assert frozen_at_random(BackboneConfig("resnet18", "imagenet", norm, freeze=freeze)) is None
+        raise AssertionError(random_start(BackboneConfig("resnet18", norm=norm, freeze=freeze)))
+    assert random_start(BackboneConfig("resnet18", "imagenet", norm, freeze=freeze)) is None
 
 
 @pytest.mark.parametrize("norm", ["batch", "sync", "group"])
 def test_a_network_that_learns_all_of_it_needs_no_weights(norm):
-    assert frozen_at_random(BackboneConfig("resnet18", norm=norm)) is None
+    assert random_start(BackboneConfig("resnet18", norm=norm)) is None
 
 
 def start(backbone, weights=None, ckpt_path=None):

@@ -1,0 +1,156 @@
+"""Lines that libjpeg, libpng and libtiff print about a damaged image: caught, for a message that names the file.
+
+They write to the stderr of the process, past Python. While a decoder runs, stderr is a file in memory; what others
+write there meanwhile is passed on. Only Linux has such files; elsewhere the lines are printed as they always were.
+"""
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+if sys.platform != "win32":
+    import fcntl
+
+T = TypeVar("T")
+
+_OF_A_LIBRARY = re.compile(
+    rb"Corrupt JPEG data|Premature end of (?:JPEG|input) file|Invalid SOS parameters|Inconsistent progression sequence"
+    rb"|Warning: unknown JFIF revision|Unknown Adobe color transform|Application transferred|Unsupported marker type"
+    rb"|libpng (?:warning|error): |(?:TIFF|Fax|JPEG|ZIP|LZW|LZMA|ZSTD|PackBits|Thunder|OJPEG)\w*: "
+    rb"|(?:tempfile\.tif|filename): "
+)
+"""How their lines begin; Pillow gives each TIFF a name of its own making."""
+
+
+class Decoded(NamedTuple, Generic[T]):
+    """What :func:`decoded` gives."""
+
+    result: T
+    lines: list[str]
+    """As printed, without the newline."""
+
+
+def decoded(decode: Callable[[], T]) -> Decoded[T]:
+    """Run a decoder, and take the lines of image libraries from stderr.
+
+    Several threads may do so at once. If a line comes then, each of them decodes once more, alone, to learn whose line
+    it is. After an error of ``decode`` the lines are dropped.
+
+    Raises:
+        Exception: what ``decode`` raises.
+    """
+    found = _stderr.run(decode, alone=False)
+    return found[0] if found[1] else _stderr.run(decode, alone=True)[0]
+
+
+class _Stderr:
+    """The stderr of this process, and the threads that decode."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        """A thread that decodes alone holds it."""
+        self._change = threading.Condition()
+        self._decoding = self._begun = 0
+        """Threads that decode now; how many have begun since the start."""
+        self._memory = self._own = -1
+        """Files: in memory, and the stderr to go back to."""
+
+    def run(self, decode: Callable[[], T], alone: bool) -> tuple[Decoded[T], bool]:
+        """What was decoded, and whether its lines are known to be its own."""
+        if sys.platform != "linux":
+            return Decoded(decode(), []), True
+        if not alone:
+            with self._gate:
+                begin = self._begin()
+            return self._between(decode, begin)
+        with self._gate:
+            with self._change:
+                self._change.wait_for(lambda: self._decoding == 0)
+            return self._between(decode, self._begin())
+
+    def _between(self, decode: Callable[[], T], begin: tuple[int, int, bool]) -> tuple[Decoded[T], bool]:
+        lines: list[str] = []
+        others = False
+        try:
+            result = decode()
+        finally:
+            lines, others = self._end(*begin)
+        return Decoded(result, lines), not (lines and others)
+
+    def _begin(self) -> tuple[int, int, bool]:
+        """Where new lines begin, the number of this thread's begin, and whether others decode."""
+        with self._change:
+            if self._decoding == 0:
+                self._turn_to_memory()
+            self._decoding += 1
+            self._begun += 1
+            return self._length(), self._begun, self._decoding > 1
+
+    def _end(self, begin: int, number: int, others: bool) -> tuple[list[str], bool]:
+        """The lines since the begin, and whether another thread decoded meanwhile."""
+        with self._change:
+            length = self._length()
+            found = os.pread(self._memory, length - begin, begin) if length > begin else b""
+            self._decoding -= 1
+            if self._decoding == 0:
+                self._turn_back()
+            self._change.notify_all()
+            lines = [line.decode(errors="replace") for line in found.splitlines() if _OF_A_LIBRARY.match(line)]
+            return lines, others or self._begun > number
+
+    def _length(self) -> int:
+        return os.fstat(self._memory).st_size if self._own >= 0 else 0
+
+    def _turn_to_memory(self) -> None:
+        try:
+            self._own = os.dup(2)
+        except OSError:  # there is no stderr
+            return
+        if self._memory < 0:
+            self._memory = os.memfd_create("stderr")
+            fcntl.fcntl(self._memory, fcntl.F_SETFL, os.O_APPEND)
+        os.dup2(self._memory, 2)
+
+    def _turn_back(self) -> None:
+        if self._own < 0:
+            return
+        os.dup2(self._own, 2)
+        os.close(self._own)
+        self._own = -1
+        if length := os.fstat(self._memory).st_size:
+            written = os.pread(self._memory, length, 0)
+            os.ftruncate(self._memory, 0)
+            rest = b"".join(line for line in written.splitlines(keepends=True) if not _OF_A_LIBRARY.match(line))
+            if rest:
+                os.write(2, rest)
+
+    def before_fork(self) -> None:
+        """Give the new process the real stderr."""
+        self._change.acquire()
+        if self._own >= 0:
+            os.dup2(self._own, 2)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._own >= 0:
+            os.dup2(self._memory, 2)
+        self._change.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads of the other process, and the file that it writes to."""
+        for file in (self._own, self._memory):
+            if file >= 0:
+                os.close(file)
+        self.__init__()  # type: ignore[misc]
+
+
+_stderr = _Stderr()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_stderr.before_fork,
+        after_in_parent=_stderr.after_fork_in_parent,
+        after_in_child=_stderr.after_fork_in_child,
+    )

@@ -1,0 +1,57 @@
+"""Numbers before nouns: ``1 image``, ``2 images``."""
+
+import re
+
+NOUNS = {
+    **{"annotations": "annotation", "boxes": "box", "categories": "category", "crowds": "crowd", "files": "file"},
+    **{"ids": "id", "images": "image", "masks": "mask", "names": "name", "objects": "object", "outlines": "outline"},
+    **{"parts": "part", "polygons": "polygon", "rectangles": "rectangle", "splits": "split", "values": "value"},
+    **{"RLEs": "RLE"},
+}
+"""Nouns of the kinds that :func:`of_kind` takes, by their plural."""
+
+_NOUN = re.compile(rf"\b({'|'.join(NOUNS)})\b")
+_FOR_ONE = {
+    **{"that are": "that is", "that occur": "that occurs", "that reach": "that reaches", "that share": "that shares"},
+    **{"their": "its"},
+}
+
+
+def plural(count: int, one: str, more: str | None = None, form: str = "") -> str:
+    """A count and its noun, in the singular for 1.
+
+    Args:
+        one: the noun in the singular, with what must follow it, such as a verb.
+        more: the same in the plural; if None, ``one`` with the ending of a regular noun.
+        form: how to write the number: ``","`` separates thousands.
+
+    Example:
+        >>> plural(1, "class"), plural(2, "class"), plural(0, "image has", "images have")
+        ('1 class', '2 classes', '0 images have')
+    """
+    return f"{count:{form}} {one if count == 1 else more or _plural_of(one)}"
+
+
+def of_kind(count: int, kind: str) -> str:
+    """A count and what is counted: in the plural, as it is given, or for 1 in the singular.
+
+    Args:
+        kind: a phrase with one of :data:`NOUNS`; what is in brackets must suit any number.
+
+    Example:
+        >>> of_kind(1, "boxes that are outside their image (dropped)")
+        '1 box that is outside its image (dropped)'
+    """
+    if count != 1:
+        return f"{count} {kind}"
+    said, bracket, rest = kind.partition("(")
+    said = _NOUN.sub(lambda found: NOUNS[found[0]], said, count=1)
+    for several, one in _FOR_ONE.items():
+        said = re.sub(rf"\b{several}\b", one, said)
+    return f"1 {said}{bracket}{rest}"
+
+
+def _plural_of(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun + "es"
+    return noun[:-1] + "ies" if re.search("[^aeiou]y$", noun) else noun + "s"
