@@ -81,7 +81,7 @@ def build(config: BackboneConfig) -> Backbone:
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
     for key, values in (("mean", backbone.mean), ("std", backbone.std)):
         if len(values) != config.in_channels:
-            raise ValueError(f"{key} has {len(values)} values; images of {config.in_channels} channels need as many")
+            raise ValueError(f"the number of values of {key} is {len(values)}, but in_channels is {config.in_channels}")
     if config.norm_eps is not None:
         set_norm_eps(backbone, config.norm_eps)
     backbone.freeze(config.freeze)

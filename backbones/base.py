@@ -59,7 +59,7 @@ class Backbone(nn.Module):
         if isinstance(stages, int):
             every = self.stages()
             if not 0 <= stages <= len(every):
-                raise ValueError(f"freeze is {stages}; this backbone has {len(every)} stages, the stem counted as one")
+                raise ValueError(f"freeze is {stages}; give 0 to {len(every)}, the number of stages with the stem")
             for stage in every[:stages]:
                 self._frozen += [stage] if isinstance(stage, nn.Module) else list(stage)
         else:

@@ -158,7 +158,7 @@ class ResNet(Backbone):
         super().__init__()
         least = -(-64 // variant.group_width)
         if width < least:
-            raise ValueError(f"width is {width}; this network's first stage has at least {least} channels")
+            raise ValueError(f"width is {width}; this network needs at least {least}")
         block = Bottleneck if variant.bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, width)

@@ -148,7 +148,7 @@ def _archive(file: BinaryIO, size: int) -> tuple[Any, int]:
     def check(key: str, numbers: int) -> None:
         member = members.get(f"{top}data/{key}")
         if member is None or member.file_size != numbers:
-            raise FileError(f"tensor {key[:20]} has {numbers} bytes, its member {member and member.file_size}")
+            raise FileError(f"tensor {key[:20]} takes {numbers} B, its member {member.file_size if member else 0}")
 
     reader = _Outline(io.BytesIO(data), check)
     return reader.load(), reader.bytes
@@ -231,7 +231,7 @@ class _Outline(pickle._Unpickler):
         count = math.prod(size)
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         if count and (count > storage.numbers or last >= storage.numbers):
-            raise FileError(f"a tensor of {_shown(size)} has {storage.numbers} numbers in the file")
+            raise FileError(f"a tensor of {_shown(size)} has only {storage.numbers} of its numbers in the file")
         if math.prod(side for side in size if side) >= 2**48:  # without numbers, PyTorch still multiplies the sides
             raise FileError(f"a tensor of {_shown(size)} is none")
         self.bytes += count * storage.dtype.itemsize

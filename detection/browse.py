@@ -24,6 +24,7 @@ from detection.inference.options import check_least
 from detection.report.frame import frame
 from detection.report.pictures import data_url
 from detection.visualize import draw
+from detection.wording import plural
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def page(title: str, seen: Sequence[Seen]) -> str:
             f"<figcaption>{label}, {width} x {height}</figcaption></figure>"
             for (label, picture), (height, width) in zip(pictures, one.sizes, strict=True)
         )
-        head = f"{escape(shown(one.file_name))} (id {one.image_id}), {one.objects} objects"
+        head = f"{escape(shown(one.file_name))} (id {one.image_id}), {plural(one.objects, 'object')}"
         items.append(f'<h3>{head}</h3><div class="pair">{figures}</div>')
     return frame(title, "".join(items))
 
@@ -114,13 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with user_input():
             seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
             options.output.mkdir(parents=True, exist_ok=True)
-            title = f"{options.split}: {len(seen)} of {len(dataset)} images"
+            title = f"{options.split}: {len(seen)} of {plural(len(dataset), 'image')}"
             (options.output / "browse.html").write_text(page(title, seen), encoding="utf-8")
             for one in seen:
                 _write(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
     except InputError as error:
         parser.exit(2, f"browse: {printable(error)}\n")
-    print(f"{len(seen)} images: {options.output / 'browse.html'}")
+    print(f"{plural(len(seen), 'image')}: {options.output / 'browse.html'}")
 
 
 def _chosen(dataset: CocoDataset, options: argparse.Namespace) -> list[int]:

@@ -29,6 +29,7 @@ from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories
+from detection.wording import plural
 
 PREFIX = "model."
 COUNTER = "num_batches_tracked"
@@ -380,7 +381,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
     }
     if all(len(shape) == 1 for shape in shapes.get("box_head.logits.bias", [()])):
         theirs, ours = (shape[0] - 1 for shape in shapes["box_head.logits.bias"])  # the last is the background
-        raise ValueError(f"{source}: a detector of {theirs} classes, but the annotations have {ours}")
+        raise ValueError(f"{source}: a detector of {plural(theirs, 'class')}, but the annotations have {ours}")
     kinds = [
         name
         for name, value in weights.items()

@@ -17,6 +17,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
 from detection.structures import Depth, ResizeMethod
+from detection.wording import plural
 
 FORMAT = 1
 """Counts up when older versions could no longer read the file."""
@@ -82,7 +83,10 @@ def check_categories(info: Mapping[str, Any]) -> None:
     if not isinstance(ids, list) or not all(type(one) is str or _is_id(one) for one in ids):
         raise ValueError("rcnn.categories.ids must be a list of whole numbers")
     if not len(names) == len(ids) == count:
-        raise ValueError(f"categories have {len(names)} names and {len(ids)} ids, but the detector {count} classes")
+        raise ValueError(
+            f"categories have {plural(len(names), 'name')} and {plural(len(ids), 'id')}, but the detector "
+            f"{plural(count, 'class')}"
+        )
 
 
 def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: bool | str = False) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import yaml
 
 from detection.foreign import shown
 from detection.memory import no_garbage_collection
+from detection.wording import plural
 from detection.yaml_values import DEEPEST, MOST_DIGITS, YamlValues
 
 LARGEST_YAML = 4 << 20
@@ -203,7 +204,9 @@ def read_bytes(path: str | Path, most: int) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise DocumentError(f"{path}: is a folder, pipe or device; give a regular file")
             if status.st_size > most:
-                raise DocumentError(f"{path}: has {status.st_size} bytes, but at most {most} can be read here")
+                raise DocumentError(
+                    f"{path}: has {plural(status.st_size, 'byte')}, but at most {most} can be read here"
+                )
             return file.read()
     except OSError as error:
         raise DocumentError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
@@ -251,7 +254,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
-        raise DocumentError(f"has a number of {len(digits)} digits; at most {MOST_DIGITS} are allowed")
+        raise DocumentError(f"has a number of {plural(len(digits), 'digit')}; at most {MOST_DIGITS} are allowed")
     return int(digits)
 
 

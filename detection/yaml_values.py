@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import yaml
 
 from detection.foreign import shown
+from detection.wording import plural
 
 DEEPEST = 64
 """Brackets or lists inside one another; COCO files need 5, configs 6."""
@@ -86,7 +87,7 @@ class YamlValues:
     def _check_scalar(self, event: yaml.ScalarEvent) -> None:
         self._check_tag(event)
         if len(event.value) > MOST_DIGITS and not event.style and re.match(r"[-+]?\d[\da-fA-FxXoO_:]*\Z", event.value):
-            _reject(f"a number of {len(event.value)} digits; at most {MOST_DIGITS} are allowed", event)
+            _reject(f"a number of {plural(len(event.value), 'digit')}; at most {MOST_DIGITS} are allowed", event)
 
     @staticmethod
     def _check_tag(event: yaml.NodeEvent) -> None:

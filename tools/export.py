@@ -8,6 +8,7 @@ from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
 from detection.foreign import printable
 from detection.home import command_line
+from detection.wording import plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
             save_torchvision(model, options.output)
     except (OSError, ValueError) as error:
         parser.exit(2, f"export: {printable(error)}\n")
-    print(f"{options.output}: {found.num_classes} classes, {options.output.stat().st_size / 1e6:.0f} MB")
+    print(f"{options.output}: {plural(found.num_classes, 'class')}, {options.output.stat().st_size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

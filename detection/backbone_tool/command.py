@@ -14,6 +14,7 @@ import backbones
 from detection.backbone_tool import residual, speed
 from detection.backbone_tool.describe import describe
 from detection.home import command_line
+from detection.wording import plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,10 +60,10 @@ def _benchmark(options: argparse.Namespace) -> None:
     given = [word for word in options.given[1:] if word != "--resume"]
     asked = " ".join(["tools/backbone.py", "benchmark", *map(shlex.quote, given)])
     about = (
-        f"Mask R-CNN with FPN, {options.side} pixels on the shortest side, {options.batch} image(s) per step, "
-        f"{options.precision}, untrained; median of {options.rounds} steps; inference finds nothing, so that no masks "
-        "are made; peak memory of training, weights included; parameters and GFLOPs (a multiply-add is one, at "
-        "800 x 1333) of the backbone alone. "
+        f"Mask R-CNN with FPN, {options.side} pixels on the shortest side, {plural(options.batch, 'image')} per step, "
+        f"{options.precision}, untrained; median of {plural(options.rounds, 'step')}; inference finds nothing, so that "
+        "no masks are made; peak memory of training, weights included; parameters and GFLOPs (a multiply-add is one, "
+        "at 800 x 1333) of the backbone alone. "
         f"{speed.machine()}. Made by `{asked}`."
     )
     about = textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False)
@@ -99,7 +100,8 @@ def _gradients(options: argparse.Namespace) -> None:
                 f"{name}: training error {100 * curve.errors[0]:.1f}% at first, {100 * curve.errors[-1]:.1f}% at last"
             )
     residual.write_csv(curves, options.output.with_suffix(".csv"))
-    title = f"{options.pictures} drawn pictures of {options.side} px, {options.steps} steps, seed {options.seed}"
+    title = f"{plural(options.pictures, 'drawn picture')} of {options.side} px, {plural(options.steps, 'step')}, "
+    title += f"seed {options.seed}"
     residual.plot(curves, options.output.with_suffix(".png"), title)
     print(f"written: {options.output.with_suffix('.png')}, {options.output.with_suffix('.csv')}")
 

@@ -23,6 +23,7 @@ from detection.backbone_tool.steps import Steps, drawn_batch
 from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
 from detection.models.build import mask_rcnn
+from detection.wording import plural
 
 TIMM = (
     *("resnet50.a1_in1k", "resnet50d", "res2net50_26w_4s", "regnety_032", "cspdarknet53", "dla34", "hrnet_w18"),
@@ -165,7 +166,8 @@ def around(path: Path) -> tuple[str, str]:
 
 def machine() -> str:
     """Processor, threads and accelerator in a line."""
-    return f"{accelerator_name() or processor_name()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    threads = plural(torch.get_num_threads(), "thread")
+    return f"{accelerator_name() or processor_name()}, {threads}, PyTorch {torch.__version__}"
 
 
 def _rate(step: Callable[[], object], batch: int, rounds: int) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from detection.convert.names import listing
 from detection.foreign import shown
 from detection.structures import Categories
+from detection.wording import plural
 
 _ROWS = {
     f"{layer}.{kind}": width
@@ -28,7 +29,9 @@ class Carried:
     """Classes of the weights that the new list does not have."""
 
     def __str__(self) -> str:
-        parts = [f"{len(self.copied)} of {len(self.copied) + len(self.initialised)} classes carried over by name"]
+        parts = [
+            f"{len(self.copied)} of {plural(len(self.copied) + len(self.initialised), 'class')} carried over by name"
+        ]
         for verb, names in (("initialised", self.initialised), ("left out", self.left_out)):
             parts += [f"{verb}: {listing(names, 8)}"] if names else []
         return "; ".join(parts)

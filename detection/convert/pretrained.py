@@ -37,6 +37,7 @@ from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
+from detection.wording import plural
 
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
 
@@ -151,15 +152,15 @@ def initialise(model: FasterRCNN, reference: str) -> str:
     state, initial = dict(found.state), as_linear(model.state_dict())
     ours, theirs = model.categories, found.categories
     if ours is None or (theirs is not None and ours.names == theirs.names):
-        notes = [f"all {found.num_classes} classes"]
+        notes = ["all classes"] if found.num_classes > 1 else ["the class"]
     elif theirs is not None:
         state, report = carry(state, theirs, initial, ours)
         notes = [str(report)]
     elif found.num_classes == model.num_classes:
-        notes = [f"{model.num_classes} classes in the order of the annotations, as the weights name none"]
+        notes = [f"{plural(model.num_classes, 'class')} in the order of the annotations, as the weights name none"]
     else:
         raise ValueError(
-            f"weights: {reference} has {found.num_classes} classes without names, the annotations have "
+            f"weights: {reference} has {plural(found.num_classes, 'class')} without names, the annotations have "
             f"{model.num_classes}; only weights that name their classes can be carried over"
         )
     here, there = (any(key.startswith("mask_head.") for key in keys) for keys in (initial, state))
@@ -288,4 +289,4 @@ def backbone_name(state: Mapping[str, Tensor]) -> str:
             shape = (variant.blocks, variant.bottleneck, variant.groups, variant.group_width)
             if variant.shortcut and shape == (blocks, bottleneck, groups, kernel.shape[0] // groups):
                 return name
-    raise ValueError(f"weights: a backbone of {blocks} blocks per stage is no ResNet that is known here")
+    raise ValueError(f"weights: a backbone with stages of {blocks} blocks is no ResNet that is known here")

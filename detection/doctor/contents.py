@@ -7,11 +7,12 @@ import numpy as np
 from detection.coco import meaning
 from detection.coco.annotations import Annotations
 from detection.coco.checks import OVER
-from detection.coco.crowds import crowd_classes, crowd_findings, plural
+from detection.coco.crowds import crowd_classes, crowd_findings
 from detection.coco.twins import NEAR
 from detection.data.names import FOUND
 from detection.doctor.findings import Diagnosis, Table
 from detection.foreign import shown
+from detection.wording import plural
 
 HARMLESS = (OVER, "annotation ids that occur twice (numbered anew)", *FOUND, *meaning.HARMLESS)
 """Repaired without any loss, where they are few; or without any effect."""
@@ -38,9 +39,8 @@ def contents(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None
     without = np.flatnonzero(counts == 0)
     if len(without):
         ids = annotations.image_ids[without].tolist()
-        diagnosis.add(
-            "info", split, f"{len(without)} images without objects, kept as background", "", ids, len(without)
-        )
+        what = plural(len(without), "image without objects", "images without objects")
+        diagnosis.add("info", split, f"{what}, kept as background", "", ids, len(without))
     if not annotations.num_objects:
         diagnosis.add("error", split, "no usable object", "annotate some")
     elif split == "train":
@@ -59,7 +59,7 @@ def objects_by_class(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> No
         if empty:
             what = "nothing teaches them" if split == "train" else "their AP is not measured"
             some = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            found = f"{plural(len(empty), 'class', 'classes')} without objects: {some}"
+            found = f"{plural(len(empty), 'class')} without objects: {some}"
             diagnosis.add("warning", split, found, what, (), len(empty))
 
 
@@ -78,7 +78,10 @@ def _table(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
 def _twins(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
     near = annotations.near_twins()
     if near:
-        what = f"{len(near)} objects have nearly the box of another one of their class (IoU above {NEAR})"
+        what = (
+            plural(len(near), "object has", "objects have")
+            + f" nearly the box of another one of the same class (IoU above {NEAR})"
+        )
         ids = [f"{second} as {first}" for first, second in near]
         diagnosis.add("warning", split, what, "remove one of each two, if they are one object", ids, len(near))
 

@@ -24,6 +24,7 @@ from detection.foreign import printable
 from detection.memory import begin_training, go_on_training
 from detection.provenance import checksum, software
 from detection.structures import IGNORE, Batch
+from detection.wording import plural
 
 
 class ValidateAtEnd(Callback):
@@ -216,7 +217,9 @@ class StopEarly(EarlyStopping):
             return False, None
         stops, reason = super()._evaluate_stopping_criteria(current)
         if stops:
-            rank_zero_info(f"Stopped early: {self.monitor} has not been better in {self.patience} validations")
+            rank_zero_info(
+                f"Stopped early: {self.monitor} has not been better in {plural(self.patience, 'validation')}"
+            )
         return stops, reason
 
 

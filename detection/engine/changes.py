@@ -18,6 +18,7 @@ from detection.engine.errors import InputError
 from detection.engine.progress import begin_epoch
 from detection.foreign import shown
 from detection.provenance import checksum
+from detection.wording import plural
 
 ORDER = ("data.train.images", "data.train.list", "seed_everything")
 """What decides which image comes next; batch and accumulation do not, since a resumed run counts in images."""
@@ -96,7 +97,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
     for split in ("train", "val"):
         count, listed, file = (f"data.{split}.{key}" for key in ("images", "list", "annotations"))
         if count in found:
-            found[count] = f"data.{split} has {now[count]} images, and had {shown(before[count])}"
+            found[count] = f"data.{split} has {plural(now[count], 'image')}, and had {shown(before[count])}"
             found.pop(listed, None)
         elif listed in found:
             found[listed] = f"data.{split} has other images, or the same ones in another order or of other sizes"

@@ -36,6 +36,7 @@ from detection.engine.resuming import Restoring
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.home import with_home
 from detection.structures import Categories, Depth, ResizeMethod
+from detection.wording import plural
 
 WORKER_TIMEOUT = 600
 """Seconds after which a worker that delivers nothing counts as hung."""
@@ -170,8 +171,8 @@ class CocoDataModule(Restoring, LightningDataModule):
                 size for size in (self.batch_size // parts * parts, -(-self.batch_size // parts) * parts) if size
             ]
             raise InputError(
-                f"data.batch_size {self.batch_size} cannot be shared out over {trainer.world_size} devices x "
-                f"{trainer.accumulate_grad_batches} accumulated batches; try {' or '.join(map(str, fitting))}"
+                f"data.batch_size {self.batch_size} cannot be shared out over {plural(trainer.world_size, 'device')} x "
+                f"{plural(trainer.accumulate_grad_batches, 'accumulated batch')}; try {' or '.join(map(str, fitting))}"
             )
         return self.batch_size // parts
 
@@ -227,7 +228,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         within_an_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
         if within_an_epoch and isinstance(every, int) and every > batches:
             raise InputError(
-                f"trainer.val_check_interval {every} is more than the {batches} batches of an epoch; to count on over "
+                f"trainer.val_check_interval {every} is more than the batches of an epoch, {batches}; to count on over "
                 "epochs, set trainer.check_val_every_n_epoch null"
             )
 
@@ -261,7 +262,7 @@ class CocoDataModule(Restoring, LightningDataModule):
         data = self._datasets.get("train")
         if data is not None and stage == "fit" and (bad := data.bad_images()):
             some = ", ".join(str(data.path(i)) for i in bad[:5])
-            print(f"{len(bad)} images could not be read and were replaced by the next: {some}")
+            print(f"{plural(len(bad), 'image')} could not be read: replaced by the next: {some}")
 
     def on_exception(self, exception: BaseException) -> None:
         """Note what a worker that died or hung was reading."""

@@ -51,6 +51,7 @@ from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.ops.resize import resize_images
 from detection.structures import Batch, Detections
+from detection.wording import plural
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Of the table of an evaluation, and recall at the largest limit."""
@@ -318,7 +319,7 @@ class DetectionModule(Restoring, LightningModule):
             if old != new:
                 data.load_state_dict(saved)  # Lightning does so after the module
                 ends = rescale(checkpoint, old, new, data.batches_done(), data.batches_per_epoch)
-                self.print(f"Goes on with {new[0]} images per step instead of {old[0]}; the schedule is kept in images")
+                self.print(f"Goes on with batches of {new[0]} instead of {old[0]}; the schedule is kept in images")
             validated(checkpoint)
             self.evaluation_due = bool(checkpoint.get("evaluation_due"))
             self.evaluation_due |= ends and evaluates_after(self.trainer, saved["epoch"], data.batches_per_epoch)
@@ -402,7 +403,7 @@ class DetectionModule(Restoring, LightningModule):
             self.print(table(metrics, split, PRECISIONS.get(str(self.trainer.precision), str(self.trainer.precision))))
             self._tell_limits(split)
             if self.evaluators[split].dropped:
-                self.print(f"{self.evaluators[split].dropped} detections were not finite and are not scored")
+                self.print(f"Not scored, as not finite: {plural(self.evaluators[split].dropped, 'detection')}")
 
     def _tell_limits(self, split: str) -> None:
         """Tell once which images have more than is scored."""

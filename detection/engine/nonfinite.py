@@ -17,6 +17,7 @@ from detection.engine.errors import NonFiniteError
 from detection.engine.pictures import draw_batch
 from detection.engine.sharding import full
 from detection.structures import IGNORE, Batch
+from detection.wording import plural
 
 ADVICE = "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
 DRAWN = 16
@@ -118,7 +119,9 @@ class SkipNonFinite(Witness):
         self._write(trainer, module, step, batch.image_ids, terms, norms, batch)
         where = f"step {step}: {_listed(terms | norms)} on the images with id {listed_ids(batch.image_ids)}"
         if self._skipped > self._limit:
-            raise NonFiniteError(f"{where}, after {self._limit} such steps were left out; {ADVICE}")
+            raise NonFiniteError(
+                f"{where}, after {plural(self._limit, 'such step was', 'such steps were')} left out; {ADVICE}"
+            )
         module.print(f"{where}; left out ({self._skipped} of at most {self._limit})")
 
 

@@ -48,7 +48,7 @@ def frozen_table(backbone: Backbone) -> str:
     try:
         stages = backbone.stages()
     except NotImplementedError:
-        return f"Backbone: {learning:,} of {sum(p.numel() for p in backbone.parameters()):,} parameters learn"
+        return f"Backbone: {learning:,} trainable parameters of {sum(p.numel() for p in backbone.parameters()):,}"
     rows = [f"{'Backbone':10s}{'trainable':>14s}{'frozen':>14s}"]
     rest = {id(p): p for p in backbone.parameters()}
     named = [("stem" if i == 0 else f"layer{i}", parameters_of(stage)) for i, stage in enumerate(stages)]

@@ -20,6 +20,7 @@ from backbones.pretrained import is_state_dict
 from detection.data.errors import DataError, first_line
 from detection.engine.errors import InputError, NonFiniteError, StoppedError
 from detection.foreign import shown
+from detection.wording import plural
 
 KINDS: dict[str, Any] = {
     "epoch": int,
@@ -168,7 +169,7 @@ def _check_like(saved: Any, own: Any, name: str, source: str) -> None:
             _check_like(value, own[key], f"{name}.{key}", source)
     elif isinstance(own, list | tuple) and isinstance(saved, list | tuple):
         if len(saved) != len(own):
-            raise ValueError(f"{source}: its {name} has {len(saved)} entries instead of {len(own)}")
+            raise ValueError(f"{source}: its {name} has {plural(len(saved), 'entry')} instead of {len(own)}")
         for one, like in zip(saved, own, strict=True):
             _check_like(one, like, name, source)
     elif isinstance(own, int | float) and not isinstance(own, bool):
@@ -215,7 +216,7 @@ def _check_optimizer(saved: Any, optimizer: Optimizer, name: str, source: str) -
         raise ValueError(f"{source}: its {name} is no optimizer's state")
     groups = optimizer.state_dict()["param_groups"]
     if not isinstance(saved.get("param_groups"), list) or len(saved["param_groups"]) != len(groups):
-        raise ValueError(f"{source}: its {name} has not the {len(groups)} groups of parameters of this run")
+        raise ValueError(f"{source}: its {name} does not have the groups of parameters of this run ({len(groups)})")
     for group, own in zip(saved["param_groups"], groups, strict=True):
         if not isinstance(group, dict) or group.get("params") != own["params"]:
             raise ValueError(f"{source}: its {name} has other parameters than this run")

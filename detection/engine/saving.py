@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from detection.checkpoint import read_checkpoint, replacing
 from detection.documents import parse_json
 from detection.engine.errors import user_input
+from detection.wording import plural
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 """Entries of the state of a ``ModelCheckpoint`` that are paths of files, or empty."""
@@ -84,7 +85,8 @@ class StayStopped(Callback):
             if callback.wait_count >= callback.patience or callback.stopping_reason not in kept_on:
                 trainer.should_stop = True
                 module.print(
-                    f"Stopped early before: {callback.monitor} was not better in {callback.wait_count} validations"
+                    f"Stopped early before: {callback.monitor} was not better in "
+                    f"{plural(callback.wait_count, 'validation')}"
                 )
 
 

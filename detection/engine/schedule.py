@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from detection.wording import plural
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -99,6 +101,7 @@ def describe(schedule: Schedule, lr: float, batch_size: int, steps_per_epoch: in
         reached = [str(milestone) for milestone in schedule.milestones if milestone < schedule.total]
         shape = f"times {schedule.gamma:g} at {' and '.join(reached)}" if reached else "constant"
     return (
-        f"Schedule: {schedule.total} steps ({schedule.total / steps_per_epoch:.1f} epochs) of {batch_size} images, "
-        f"learning rate {lr:.4g} after {schedule.warmup} steps of warm-up, {shape}"
+        f"Schedule: {plural(schedule.total, 'step')} ({schedule.total / steps_per_epoch:.1f} epochs) of "
+        f"{plural(batch_size, 'image')}, learning rate {lr:.4g} after {plural(schedule.warmup, 'step')} of warm-up, "
+        f"{shape}"
     )

@@ -25,6 +25,7 @@ from detection.engine.callbacks import LastCheckpoint
 from detection.engine.errors import StoppedError
 from detection.engine.listener import SIGNALS, Listener, leave_at_once
 from detection.engine.startup import raise_if_signalled
+from detection.wording import plural
 
 ASK_EVERY = 10
 """Steps or batches between two questions to the other ranks: each waits for the device."""
@@ -160,7 +161,7 @@ class StopEvaluation(Callback):
 
     def _look(self, index: int, batches: Any) -> None:
         if number := self._ask(self._listener.received, index):
-            raise StoppedError(number, f"after {index + 1} of {_sum(batches)} batches; it wrote no results")
+            raise StoppedError(number, f"after {index + 1} of {plural(_sum(batches), 'batch')}; it wrote no results")
 
     def _promise(self) -> str:
         return "stopping after this batch; press Ctrl-C again to quit at once"

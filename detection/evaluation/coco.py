@@ -23,6 +23,7 @@ from detection.fast.pasting import encode_masks, rounded_frames
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
 from detection.structures import IGNORE, Batch, Categories, Detections
+from detection.wording import plural
 
 
 class _Found(NamedTuple):
@@ -133,7 +134,9 @@ class CocoEvaluator:
             self._check_size(image_id, height, width)
             scores, labels = detections.scores[i].double().numpy(), detections.labels[i].numpy()
             if labels.max(initial=0) >= len(ids):
-                raise ValueError(f"label {labels.max()} was detected, but the ground truth has {len(ids)} categories")
+                raise ValueError(
+                    f"label {labels.max()} was detected, but the ground truth has {plural(len(ids), 'category')}"
+                )
             real = labels != IGNORE
             sound = _sound(boxes[i].numpy(), scores)
             keep = real & sound

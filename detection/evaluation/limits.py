@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from detection.wording import plural
+
 Limits = tuple[int, int, int]
 
 COCO_LIMITS: Limits = (1, 10, 100)
@@ -62,16 +64,13 @@ def limit_lines(iou_type: str, objects: tuple[int, int], found: tuple[int, int],
     lines = []
     if objects[0]:
         lines.append(
-            f"{iou_type}: {_images(objects[0])} more than {limit} objects of one class (at most {objects[1]}), but "
-            f"only the best {limit} detections of a class are scored; to score more: {remedy.format(most=objects[1])}"
+            f"{iou_type}: {plural(objects[0], 'image has', 'images have')} more than {limit} objects of one class "
+            f"(at most {objects[1]}), but only the best {limit} detections of a class are scored; to score more: "
+            f"{remedy.format(most=objects[1])}"
         )
     if found[0]:
         lines.append(
-            f"{iou_type}: {_images(found[0])} more than {limit} detections of one class (at most {found[1]}); "
-            f"those after the best {limit} are not scored"
+            f"{iou_type}: {plural(found[0], 'image has', 'images have')} more than {limit} detections of one class "
+            f"(at most {found[1]}); those after the best {limit} are not scored"
         )
     return lines
-
-
-def _images(number: int) -> str:
-    return "1 image has" if number == 1 else f"{number} images have"

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from detection.foreign import shown
+from detection.wording import of_kind, plural
 
 MOST_CLASSES = 20
 """Classes that are listed; the others are added up."""
@@ -45,15 +46,18 @@ class Account:
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.images.items()))
-        lines = [f"carried over: {self.images.total()} images ({kinds or 'none'}), {self.objects} objects"]
+        lines = [
+            f"carried over: {plural(self.images.total(), 'image')} ({kinds or 'none'}), "
+            f"{plural(self.objects, 'object')}"
+        ]
         if self.forms:
-            lines.append("  as " + ", ".join(f"{count} {form}" for form, count in self.forms.most_common()))
+            lines.append("  as " + ", ".join(of_kind(count, form) for form, count in self.forms.most_common()))
         if self.classes:
             lines.append(f"  classes: {self._listed()}")
         lines += [f"  {note}" for note in self.notes]
         for title, counts in (("changed", self.changed), ("left out", self.lost)):
             lines.append(f"{title}:" if counts else f"{title}: nothing")
-            lines += [f"  {count} {kind}" for kind, count in counts.items()]
+            lines += [f"  {of_kind(count, kind)}" for kind, count in counts.items()]
         return "\n".join(lines)
 
     def _listed(self) -> str:

@@ -89,8 +89,8 @@ def _from_coco(source: Path, target: Path, yolo: bool, segments: bool) -> Accoun
     # A second reading: what the checked annotations no longer hold.
     others = Counter(key for entry in read_coco(source)["annotations"] for key in _others(entry))
     for key, count in others.most_common(20):
-        account.lose(f"objects' {shown(key)}", count)
-    account.lose("objects' entries of other kinds", sum(count for _, count in others.most_common()[20:]))
+        account.lose(f"values of {shown(key)}", count)
+    account.lose("values of other keys", sum(count for _, count in others.most_common()[20:]))
     return account
 
 
@@ -132,7 +132,7 @@ def lvis_to_coco(content: Any, source: Path) -> tuple[dict[str, Any], Account]:
     images = [{**image, "file_name": _lvis_name(image, source)} for image in lists["images"]]
     annotations = [{"iscrowd": 0, **annotation} for annotation in lists["annotations"]]
     keys = ("neg_category_ids", "not_exhaustive_category_ids")
-    kind = "images' lists of classes that were looked for (kept in the file; only --protocol lvis uses them)"
+    kind = "images with lists of the classes to look for (kept in the file; only --protocol lvis uses them)"
     account.lose(kind, sum(any(image.get(key) for key in keys) for image in images))
     _count(images, annotations, lists["categories"], account)
     return {**content, "images": images, "annotations": annotations}, account

@@ -39,7 +39,7 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Account:
     for annotation in coco["annotations"]:
         objects.setdefault(annotation["image_id"], []).append(annotation)
         account.lose("masks", bool(annotation.get("segmentation")))
-        account.change("crowds became difficult", int(annotation.get("iscrowd", 0)))
+        account.change("crowds marked as difficult", int(annotation.get("iscrowd", 0)))
         account.take(names[annotation["category_id"]], "boxes")
     written = [(targets[one["id"]], _document(one, objects.get(one["id"], []), names)) for one in coco["images"]]
     for (target, root), image in zip(written, coco["images"], strict=True):
@@ -82,7 +82,7 @@ def read_voc(
         entries.append({"id": number, "file_name": name, "width": width, "height": height})
         parts = root.findall("object")
         account.take_image(len(parts))
-        account.lose("images' masks (segmented)", _optional(root, "segmented") == "1")
+        account.lose("files of masks (segmented)", _optional(root, "segmented") == "1")
         for part in parts:
             found.append((number, *_object(part, one.path, one_based, classes, account)))
     if not found:
@@ -133,11 +133,11 @@ def _object(
     if one_based:
         corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
     for key in ("truncated", "pose", "occluded"):
-        account.lose(f"objects' {key}", part.findtext(key) not in UNSET)
-    account.lose("objects' parts", len(part.findall("part")))
-    account.lose("objects' polygons", len(part.findall("polygon")))
+        account.lose(f"values of {key}", part.findtext(key) not in UNSET)
+    account.lose("parts of objects", len(part.findall("part")))
+    account.lose("polygons of objects", len(part.findall("polygon")))
     difficult = _difficult(part, path)
-    account.change("difficult objects became crowds, which are neither learnt nor scored", difficult)
+    account.change("difficult objects (crowds now: neither learned nor scored)", difficult)
     return name, corners, difficult
 
 

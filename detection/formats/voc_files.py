@@ -13,6 +13,7 @@ from detection.documents import read_bytes, read_text
 from detection.foreign import shown
 from detection.formats.account import Account
 from detection.formats.places import shown_size, slashed
+from detection.wording import plural
 
 LARGEST = 16 << 20
 """Bytes of an XML file: fifty thousand objects."""
@@ -61,7 +62,7 @@ def find_files(folder: Path, images: Path | None, split: str | None, account: Ac
         absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
             raise ValueError(
-                f"{lists / split}.txt: lists {len(absent)} images without XML, as {shown(absent[0], None)}"
+                f"{lists / split}.txt: lists {plural(len(absent), 'image')} without XML, as {shown(absent[0], None)}"
             )
     else:
         paths = sorted(path for path in top.rglob("*") if path.suffix.lower() == ".xml" and path.is_file())
@@ -91,7 +92,7 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
     if one.images is not None:
         found = next((name for name in [*own, *named] if os.path.isfile(one.images / name)), found)
         if not os.path.isfile(one.images / found):
-            account.change(f"images that are not in {shown(one.images, None)} (named as their XML files)")
+            account.change(f"images that are not in {shown(one.images, None)} (named by the XML file)")
     if given != found.name:
         account.change("images named as their XML file, not as <filename> says")
     return found.as_posix()

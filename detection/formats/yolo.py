@@ -16,6 +16,7 @@ from detection.formats.places import places, shown_size
 from detection.formats.yolo_folders import Labelled, find_images, unused_labels
 from detection.formats.yolo_lines import annotation, parse_line
 from detection.formats.yolo_settings import find_settings
+from detection.wording import plural
 
 LARGEST_LABELS = 64 << 20
 """Bytes of a text file: a million boxes."""
@@ -40,7 +41,7 @@ def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) ->
     for entry in coco["annotations"]:
         image = images[entry["image_id"]]
         if entry.get("iscrowd"):
-            account.lose("crowds (YOLO would take them for objects)")
+            account.lose("crowds (YOLO has no crowds)")
             continue
         sides = np.array([image["width"], image["height"]], dtype=np.float64)
         if segments:
@@ -48,7 +49,7 @@ def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) ->
             values = (_within(points, sides, account, "polygons") / sides).ravel()
         else:
             form = "boxes"
-            account.lose("masks (give --segments to keep them)", bool(entry.get("segmentation")))
+            account.lose("masks (kept with --segments)", bool(entry.get("segmentation")))
             x, y, w, h = entry["bbox"]
             low, high = _within(np.array([[x, y], [x + w, y + h]]), sides, account, "boxes")
             values = np.concatenate([(low + high) / 2 / sides, (high - low) / sides])
@@ -117,16 +118,18 @@ def _polygon(entry: Mapping[str, Any], height: int, width: int, account: Account
     mask = entry.get("segmentation")
     if not mask:
         x, y, w, h = entry["bbox"]
-        account.change("objects without a mask became rectangles")
+        account.change("objects without a mask (rectangles now)")
         return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], dtype=np.float64), "rectangles"
     if isinstance(mask, dict):
-        parts, form = rle_outlines(mask), "outlines of RLEs"
+        parts, form = rle_outlines(mask), "RLE outlines"
     else:
         parts, form = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in mask], "polygons"
         if len(parts) > 1:
             parts = _apart(parts, height, width)
-    account.change("parts and holes joined to their object by a line of no width", min(len(parts), MOST_PARTS) - 1)
-    account.lose(f"parts and holes beyond the {MOST_PARTS} largest of their object", len(parts) - MOST_PARTS)
+    account.change(
+        "outlines of parts or holes joined to their object by a line of no width", min(len(parts), MOST_PARTS) - 1
+    )
+    account.lose(f"outlines of parts or holes beyond the {MOST_PARTS} largest of their object", len(parts) - MOST_PARTS)
     return joined(parts), form
 
 
@@ -160,8 +163,8 @@ def _lines(one: Labelled) -> list[tuple[str, str]]:
 def _why_none(listed: Sequence[Labelled]) -> str:
     there = sum(one.label.is_file() for one in listed)
     if there:
-        return f"no object: the text files of {there} images are all empty; are these the right labels?"
+        return f"no object: {plural(there, 'text file is', 'text files are')} empty; are these the right labels?"
     return (
-        f"no object: none of {len(listed)} images has a text file; that of {shown(listed[0].name)} would be "
+        f"no object: none of {plural(len(listed), 'image')} has a text file; that of {shown(listed[0].name)} would be "
         f"{shown(listed[0].label, None)}; give the folder of the labels, and --images"
     )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from detection.foreign import shown
+from detection.wording import plural
 
 FARTHEST = 2.0
 """Parts of the image; a coordinate of 2 or more, or below -1, is one in pixels, or no coordinate."""
@@ -35,7 +36,8 @@ def parse_line(line: str, where: str, classes: int, keypoints: tuple[int, int] |
         number, each = keypoints
         if len(values) != 4 + number * each:
             raise ValueError(
-                f"{where}: {len(values)} numbers; a box and kpt_shape [{number}, {each}] take {4 + number * each}"
+                f"{where}: {plural(len(values), 'number')}; a box and kpt_shape [{number}, {each}] take "
+                f"{4 + number * each}"
             )
         points = values[4:].reshape(number, each)
         if each == 3 and not np.isin(points[:, 2], (0, 1, 2)).all():
@@ -43,8 +45,8 @@ def parse_line(line: str, where: str, classes: int, keypoints: tuple[int, int] |
         places = np.concatenate([values[:4], points[:, :2].ravel()])
     elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(
-            f"{where}: {len(values)} numbers; a box has 4, a polygon x and y of 3 points at least; keypoints need "
-            "kpt_shape in data.yaml, and a prediction's score must go"
+            f"{where}: {plural(len(values), 'number')}; a box has 4, a polygon x and y of 3 points at least; keypoints "
+            "need kpt_shape in data.yaml, and a prediction's score must go"
         )
     if (places < 1 - FARTHEST).any() or (places >= FARTHEST).any():
         raise ValueError(

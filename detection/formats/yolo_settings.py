@@ -7,6 +7,7 @@ from typing import Any
 
 from detection.documents import read_json, read_text, read_yaml
 from detection.foreign import shown
+from detection.wording import plural
 
 LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 """Files with a name per line, of labelImg, Label Studio, darknet and others."""
@@ -154,7 +155,9 @@ def _numbered(names: Mapping[str, Any], path: Path) -> list[Any]:
         number[int(key)] = name
     missing = sorted(set(range(len(names))) - number.keys())
     if missing:
-        raise ValueError(f"{path}: names has {len(names)} classes but no number {missing[0]}; number them from 0")
+        raise ValueError(
+            f"{path}: names has {plural(len(names), 'class')} but no number {missing[0]}; number them from 0"
+        )
     return [number[k] for k in range(len(names))]
 
 
@@ -183,5 +186,7 @@ def _keypoint_names(content: Mapping[str, Any], path: Path, shape: tuple[int, in
     if not given:
         return [f"keypoint {k}" for k in range(shape[0])]
     if not isinstance(given, list) or len(given) != shape[0] or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"{path}: kpt_names has not the {shape[0]} names that kpt_shape asks for; correct one of them")
+        raise ValueError(
+            f"{path}: kpt_names must have as many names as kpt_shape says, {shape[0]}; correct one of them"
+        )
     return given

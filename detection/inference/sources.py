@@ -12,6 +12,7 @@ import numpy as np
 
 from detection.data.image import SUFFIXES, read_image
 from detection.structures import Depth
+from detection.wording import plural
 
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 COUNTED = {".mp4", ".avi", ".mov", ".m4v"}
@@ -113,7 +114,7 @@ def _missing(capture: Any, source: Source, read: int) -> str:
         end = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 * speed + 1  # in frames
         claimed = claimed if claimed - end > max(3, 0.02 * claimed) else read
     if claimed > read:
-        return f"{source.path}: {read} of {claimed} frames could be read; the file is damaged or cut off"
+        return f"{source.path}: {read} of {plural(claimed, 'frame')} could be read; the file is damaged or cut off"
     return "" if read else f"{source.path}: no frame could be read; the file is damaged or empty"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from detection.foreign import shown
 from detection.inference.prediction import Prediction
+from detection.wording import plural
 
 MOST_LINES = 20
 """Classes with a line of their own; one line sums up the others, which are the rarest."""
@@ -27,15 +28,22 @@ class Tally:
         self._looked_at += 1
         self._empty += not labels
 
-    def lines(self, unit: str = "images") -> list[str]:
-        """Return the sum, then a line per class, the most frequent first."""
-        total = self._objects.total()
+    def lines(self, one: str = "image", more: str = "images") -> list[str]:
+        """The sum, then a line per class, the most frequent first.
+
+        Args:
+            one, more: the word for what was looked at.
+        """
+        total, images = self._objects.total(), plural(self._looked_at, one, more)
         if not total:
-            return [f"found no objects in {self._looked_at} {unit}; a lower --score shows less certain ones"]
+            return [f"found no objects in {images}; a lower --score shows less certain ones"]
         ordered = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
         width = len(str(ordered[0][1]))
-        lines = [f"found {total} objects in {self._looked_at - self._empty} of {self._looked_at} {unit}:"]
-        lines += [f"  {n:{width}} {shown(self._names[k])} in {self._images[k]} {unit}" for k, n in ordered[:MOST_LINES]]
+        lines = [f"found {plural(total, 'object')} in {self._looked_at - self._empty} of {images}:"]
+        lines += [
+            f"  {n:{width}} {shown(self._names[k])} in {plural(self._images[k], one, more)}"
+            for k, n in ordered[:MOST_LINES]
+        ]
         if rest := ordered[MOST_LINES:]:
-            lines.append(f"  {sum(n for _, n in rest):{width}} of {len(rest)} other classes")
+            lines.append(f"  {sum(n for _, n in rest):{width}} of {plural(len(rest), 'other class')}")
         return lines

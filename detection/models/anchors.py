@@ -69,7 +69,7 @@ class Anchors:
         per_level = [tuple(size) if isinstance(size, Sequence) else (size,) for size in config.sizes]
         if len(per_level) != len(strides):
             raise ValueError(
-                f"anchors: {len(per_level)} sizes for {len(strides)} feature levels of strides {tuple(strides)}; "
+                f"anchors: the number of sizes is {len(per_level)}, that of strides {len(strides)} {tuple(strides)}; "
                 "give one size (or list of sizes) per level"
             )
         if len({len(level) for level in per_level}) != 1:

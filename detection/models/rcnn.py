@@ -88,8 +88,7 @@ class TwoStage(Detector):
     def check_labels(self, labels: Tensor) -> None:
         """Raise a ValueError for labels (B, G) that this detector does not have."""
         if (labels >= self.num_classes).any():
-            known = f"{self.num_classes} classes; they are 0 to {self.num_classes - 1}"
-            raise ValueError(f"label {int(labels.max())} for a detector of {known}")
+            raise ValueError(f"label {int(labels.max())}: this detector's labels are 0 to {self.num_classes - 1}")
 
 
 class FasterRCNN(TwoStage):

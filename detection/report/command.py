@@ -22,6 +22,7 @@ from detection.report.analysis import Analysis, analyse
 from detection.report.compare import open_truth
 from detection.report.files import write
 from detection.report.processes import processes
+from detection.wording import plural
 
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
 """What a result must hold to be scored."""
@@ -146,7 +147,7 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
         twice = sorted({names[id] for id in used if counts[names[id]] > 1})
         if twice:
             raise ValueError(
-                f"{file}: {len(twice)} file names stand there twice, as {twice[0]}, so that their image ids are not "
+                f"{file}: {plural(len(twice), 'file name')} occurring twice, as {twice[0]}, so that image ids are not "
                 f"known; remove {beside} if the image ids of {source} are those of {annotations}"
             )
     lost = sorted(names[id] for id in used if names[id] not in ids)
@@ -167,7 +168,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder, [Path(source) for source in options.what])
     if evaluator.dropped:
-        print(f"{evaluator.dropped} detections were not finite or of negative size: not scored")
+        print(f"{plural(evaluator.dropped, 'detection')} not finite or of negative size: not scored")
     _print_head(options, from_model)
     # A model's images are matched, and only adding up is left; result files are matched for the report alone.
     at_once = options.protocol == "coco" and (from_model or evaluator.engine != "hotcoco")

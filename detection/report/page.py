@@ -13,6 +13,7 @@ from detection.foreign import shown
 from detection.report.analysis import ERRORS, RECALLS, Analysis, ImageRow, Suspect
 from detection.report.charts import bar, lines
 from detection.report.frame import frame
+from detection.wording import plural
 
 KINDS = {"bbox": "Boxes", "segm": "Masks"}
 WORDS = {
@@ -61,7 +62,8 @@ def page(
 
 def _subtitle(analysis: Analysis, about: Mapping[str, Any]) -> str:
     return (
-        f"on {escape(str(about.get('annotations', '')))}: {analysis.images} images, {analysis.objects} objects, "
+        f"on {escape(str(about.get('annotations', '')))}: {plural(analysis.images, 'image')}, "
+        f"{plural(analysis.objects, 'object')}, "
         f"classes: {len(analysis.classes)}; {escape(str(about.get('date', '')))}. "
         f"Precision of the detections: {escape(str(about.get('precision', 'unknown')))}. "
         "AP, AR, precision, recall and F1 are in percent, scores from 0 to 1. "

@@ -144,7 +144,7 @@ def test_numbers_of_numpy_and_paths_are_written_as_plain_ones(tmp_path):
     ("change", "message"),
     [
         ({"test_size": (torch.tensor(64), 96)}, "preprocessing.short_side holds a Tensor; give plain numbers"),
-        ({"categories": Categories(("cat",), (2,))}, "categories have 1 names and 1 ids, but the detector 3 classes"),
+        ({"categories": Categories(("cat",), (2,))}, "categories have 1 name and 1 id, but the detector 3 classes"),
         ({"categories": ["cat", "dog", "bird"]}, "categories are a list; give detection.structures.Categories"),
     ],
 )

@@ -75,12 +75,12 @@ def test_ids_that_are_digits_or_floats_are_numbers() -> None:
 def test_an_empty_polygon_is_none() -> None:
     assert only(coco(segmentation=[[], *POLYGON]))["segmentation"] == POLYGON
     assert only(coco(segmentation=[[]], area=None), masks=False)["area"] == 50  # of the box
-    with pytest.warns(UserWarning, match="1 objects have no mask"):
+    with pytest.warns(UserWarning, match="1 object without a mask"):
         assert clean_ground_truth(coco(segmentation=[[]]), masks=True)["annotations"] == []
 
 
 def test_left_out_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match="1 objects have no mask"):
+    with pytest.warns(UserWarning, match="1 object without a mask"):
         assert clean_ground_truth(coco(segmentation=None), masks=True)["annotations"] == []
     for image_id in (5, "a", None):
         with pytest.warns(UserWarning, match=r"1 annotations of images that are not listed \(dropped\): 1"):
@@ -101,7 +101,7 @@ def test_what_is_ignored_counts_as_a_crowd_as_in_training(ignore: Any, crowd: in
 
 
 def test_crowds_alone_cannot_be_scored() -> None:
-    with pytest.warns(UserWarning, match="all 1 objects are crowds: nothing can be scored, AP is n/a"):
+    with pytest.warns(UserWarning, match="the only object is a crowd: nothing can be scored, AP is n/a"):
         clean_ground_truth(coco(iscrowd=1), masks=True)
 
 

@@ -72,14 +72,14 @@ def test_what_has_no_place_is_counted(tmp_path):
     polygon = [[1, 1, 9, 1, 9, 9], [20, 20, 25, 20, 25, 25, 20, 25]]
     given = coco([(1, 1, 24, 24)], segmentation=polygon)
     assert write_voc(given, tmp_path / "voc").lost == {"categories without objects": 1, "masks": 1}
-    assert write_yolo(given, tmp_path / "yolo").lost == {"masks (give --segments to keep them)": 1}
+    assert write_yolo(given, tmp_path / "yolo").lost == {"masks (kept with --segments)": 1}
     parts = write_yolo(given, tmp_path / "parts", segments=True)
     assert not parts.lost
-    assert parts.changed == {"parts and holes joined to their object by a line of no width": 1}
+    assert parts.changed == {"outlines of parts or holes joined to their object by a line of no width": 1}
     crowd = coco([(1, 1, 24, 24), (30, 30, 9, 9)])
     crowd["annotations"][0] |= {"iscrowd": 1, "segmentation": {"size": [60, 80], "counts": "x"}}
     account = write_yolo(crowd, tmp_path / "crowd")
-    assert account.lost == {"crowds (YOLO would take them for objects)": 1}
+    assert account.lost == {"crowds (YOLO has no crowds)": 1}
     assert account.objects == 1
     write_voc(crowd, tmp_path / "difficult")
     assert read_voc(tmp_path / "difficult")[0]["annotations"][0]["iscrowd"] == 1
@@ -226,14 +226,14 @@ def test_what_training_will_drop_or_mend_is_told(tmp_path, capsys):
     main(["voc2coco", str(tmp_path), str(tmp_path / "out" / "coco.json")])
     told = capsys.readouterr().out
     assert f"{tmp_path / 'out' / 'coco.json'}:\n" in told
-    assert "1 boxes without area (dropped), 50% of 2: 1\n" in told
-    assert "1 images named as their XML file, not as <filename> says\n" in told
-    assert "1 difficult objects became crowds, which are neither learnt nor scored\n" in told
+    assert "1 box without area (dropped), 50% of 2: 1\n" in told
+    assert "1 image named as its XML file, not as <filename> says\n" in told
+    assert "1 difficult object (crowds now: neither learned nor scored)\n" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["coco.json"]
     image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("0 1.5 1.5 0.2 0.2\n")
     main(["yolo2coco", str(tmp_path), str(tmp_path / "out" / "coco.json"), "--images", str(tmp_path), "--names", "cat"])
-    assert "1 boxes outside their image (dropped), 100% of 1: 1\n" in capsys.readouterr().out
+    assert "1 box outside its image (dropped), 100% of 1: 1\n" in capsys.readouterr().out
 
 
 def test_what_training_would_refuse_leaves_no_file_and_the_old_one(tmp_path, capsys):
@@ -283,7 +283,7 @@ def test_lvis():
     assert found["images"][0]["file_name"] == "val2017/000000000001.jpg"
     assert found["annotations"][0]["iscrowd"] == 0
     assert sum(account.lost.values()) == 2
-    assert str(account).startswith("carried over: 2 images (1 with objects, 1 without objects), 1 objects")
+    assert str(account).startswith("carried over: 2 images (1 with objects, 1 without objects), 1 object")
 
 
 def test_the_command_round_trips_real_annotations(shared_data, tmp_path, capsys):

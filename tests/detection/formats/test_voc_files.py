@@ -172,7 +172,7 @@ def test_a_split_is_the_list_of_that_name(tmp_path):
     [
         ("test", "has cat_train, long, train, twice, val"),
         ("../Main/train", "--split ../Main/train"),
-        ("long", r"long\.txt: lists 1 images without XML, as .*7\.xml"),
+        ("long", r"long\.txt: lists 1 image without XML, as .*7\.xml"),
         ("twice", r"twice\.txt: lists 0 twice"),
     ],
 )
@@ -190,16 +190,16 @@ def test_what_voc_says_beside_boxes_is_counted(tmp_path, capsys):
     main(["voc2coco", str(tmp_path), str(tmp_path / "out.json")])
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "carried over: 1 images (1 with objects), 1 objects",
-        "  as 1 boxes",
+        "carried over: 1 image (1 with objects), 1 object",
+        "  as 1 box",
         "  classes: cat 1",
         "changed:",
-        "  1 difficult objects became crowds, which are neither learnt nor scored",
+        "  1 difficult object (crowds now: neither learned nor scored)",
         "left out:",
-        "  1 images' masks (segmented)",
-        "  1 objects' truncated",
-        "  1 objects' pose",
-        "  2 objects' parts",
+        "  1 file of masks (segmented)",
+        "  1 value of truncated",
+        "  1 value of pose",
+        "  2 parts of objects",
     ]
 
 

@@ -87,7 +87,11 @@ def test_names_are_found_where_tools_write_them(tmp_path, file, text):
         ("data.yaml", "[cat]", "holds no mapping"),
         ("data.yaml", "names: [cat]\nkpt_shape: [4]", "kpt_shape is"),
         ("data.yaml", "names: [cat]\nkpt_shape: [4, 1" + "0" * 4000 + "]", "not valid YAML|kpt_shape is"),
-        ("data.yaml", "names: [cat]\nkpt_shape: [2, 3]\nkpt_names: {0: [nose]}", "kpt_names has not the 2 names"),
+        (
+            "data.yaml",
+            "names: [cat]\nkpt_shape: [2, 3]\nkpt_names: {0: [nose]}",
+            "kpt_names must have as many names as kpt_shape says, 2",
+        ),
     ],
 )
 def test_settings_that_are_wrong_are_rejected_by_file(tmp_path, file, text, message):
@@ -189,7 +193,7 @@ def test_no_object_at_all_is_an_error(tmp_path, capsys, labels):
     assert stop.value.code == 2
     told = capsys.readouterr().err
     assert f"{tmp_path}: no object: " in told
-    assert ("none of 1 images has a text file" if labels is None else "are all empty") in told
+    assert ("none of 1 image has a text file" if labels is None else "text file is empty") in told
     assert not (tmp_path / "out.json").exists()
 
 
@@ -277,8 +281,8 @@ def test_what_coco2yolo_writes_yolo2coco_reads_back(tmp_path, capsys):
     main(["coco2yolo", str(tmp_path / "in.json"), str(tmp_path / "yolo"), "--segments"])
     told = capsys.readouterr().out
     assert "2 images (2 with objects), 3 objects" in told
-    assert "1 outlines of RLEs, 1 polygons, 1 rectangles" in told
-    assert "1 objects' keypoints" in told
+    assert "1 RLE outline, 1 polygon, 1 rectangle" in told
+    assert "1 value of keypoints" in told
     for source in ("yolo", "yolo/labels"):
         main(["yolo2coco", str(tmp_path / source), str(tmp_path / "out.json"), "--images", str(tmp_path / "images")])
         before, after = load_annotations(tmp_path / "in.json"), load_annotations(tmp_path / "out.json")

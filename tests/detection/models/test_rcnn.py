@@ -36,7 +36,7 @@ def test_only_an_object_gives_box_and_mask_losses(tiny, make_batch):
 
 def test_what_a_detector_cannot_learn_from_is_told(tiny, make_batch):
     batch = make_batch([[([10.0, 10, 60, 60], 3, False)]])
-    with pytest.raises(ValueError, match="label 3 for a detector of 3 classes; they are 0 to 2"):
+    with pytest.raises(ValueError, match="label 3: this detector's labels are 0 to 2"):
         tiny.losses(batch)
     with pytest.raises(ValueError, match=r"learns from masks: .*masks=True"):
         tiny.losses(batch._replace(targets=batch.targets._replace(masks=None)))
@@ -149,7 +149,7 @@ def test_categories_tell_how_many_classes(make):
         model = make("resnet10", categories=categories)
         assert (model.num_classes, model.categories) == (2, categories)
         assert (make("resnet10").num_classes, make("resnet10", 3).num_classes) == (80, 3)
-    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 categories"):
+    with pytest.raises(ValueError, match="num_classes is 3, but the number of categories is 2"):
         make("resnet10", 3, categories=categories)
 
 

@@ -151,7 +151,7 @@ def test_a_file_name_that_stands_for_two_images_is_refused(truth, results, tmp_p
         main([found, "--annotations", str(tmp_path / "truth.json"), "--output", str(tmp_path / "out")])
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert f"{whose}: 1 file names stand there twice" in told
+    assert f"{whose}: 1 file name occurring twice" in told
 
 
 def test_two_files_of_one_image_are_refused(folder, results, tmp_path, capsys):

@@ -1,0 +1,177 @@
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detection import wording
+from detection.wording import of_kind, plural
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COUNTED = (
+    *("annotations", "batches", "bits", "boxes", "bytes", "categories", "channels", "classes", "colors", "components"),
+    *("crowds", "detections", "devices", "digits", "entries", "epochs", "fields", "files", "frames", "groups", "ids"),
+    *("images", "lengths", "levels", "lines", "masks", "names", "numbers", "objects", "outlines", "parts", "pictures"),
+    *("pixels", "polygons", "processes", "ranks", "samples", "sizes", "splits", "stages", "steps", "strips", "tensors"),
+    *("threads", "tiles", "validations", "values", "workers", "are", "have", "were"),
+)
+NO_ADJECTIVE = (
+    *(
+        "has",
+        "have",
+        "of",
+        "is",
+        "are",
+        "was",
+        "on",
+        "with",
+        "in",
+        "and",
+        "or",
+        "for",
+        "from",
+        "would",
+        "as",
+        "to",
+        "the",
+    ),
+    *("if", "without", "holds", "hides", "at", "than", "give", "takes", "by", "it", "no", "its", "lacks", "more"),
+)
+NUMBER_THEN_NOUN = re.compile(rf" (?:(?!(?:{'|'.join(NO_ADJECTIVE)}) )[a-z]+ ){{0,2}}({'|'.join(COUNTED)})\b")
+
+ABOVE_ONE = {
+    # what stands before the noun is never 1
+    "detection/data/crowds.py: objects": "the line has another sentence for one",
+    "detection/data/header.py: data[at + 6]": "more than 4",
+    "detection/data/names.py: len(fitting)": "one file that fits is taken",
+    "detection/data/tiff.py: others + 1": "one image is read",
+    "detection/evaluation/ground_truth.py: len(annotations)": "the line has another sentence for one",
+    "detection/report/page.py: len(shown)": "a part of the classes, the largest that fits",
+    "detection/backbone_tool/command.py: len(_timm_names())": "timm has hundreds",
+    "backbones/base.py: last": "a stride, 2 at least",
+    # a limit that is a large constant, or is above one
+    "detection/data/checks.py: max_pixels": "millions",
+    "detection/evaluation/limits.py: limit": "above 10",
+    "detection/report/command.py: options.max_dets": "above 10",
+    "detection/report/page.py: analysis.max_detections": "above 10",
+    # no whole number
+    "detection/backbone_tool/command.py: options.side": "a side of hundreds of pixels",
+    "detection/benchmark/command.py: rate": "a speed",
+    "detection/engine/status.py: speed": "a speed",
+    "detection/engine/schedule.py: schedule.total / steps_per_epoch": "with a decimal",
+}
+"""By file and expression: why no "1 images" can come of it."""
+
+
+def unguarded(source: str) -> Iterator[str]:
+    """Expressions in f-strings that stand before a noun in the plural, unless they are constants or no numbers."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for before, value, after in zip([None, *node.values], node.values, node.values[1:], strict=False):
+            if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                continue
+            expression = ast.unparse(value.value)
+            side = isinstance(before, ast.Constant) and str(before.value).endswith(" x ")  # 1 x 1 pixels
+            text = value.conversion != -1 or re.match(r"(shown|plural|of_kind|str|escape|tuple)\(", expression)
+            found = NUMBER_THEN_NOUN.match(str(after.value))
+            if found and not side and not text and not expression.isupper():
+                yield expression
+
+
+WORDS = {
+    # not numbers, though a noun follows
+    "detection/checkpoint.py: name",
+    "detection/data/annotations.py: second.path",
+    "detection/data/image.py: image.dtype",
+    "detection/engine/resuming.py: name",
+    "detection/report/command.py: options.protocol.upper()",
+    "detection/report/command.py: source",
+    "detection/doctor/contents.py: split",
+}
+
+
+def test_no_message_puts_a_number_before_a_plural_by_itself():
+    found = {
+        f"{path.relative_to(ROOT)}: {expression}"
+        for folder in ("detection", "backbones", "tools")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for expression in unguarded(path.read_text(encoding="utf-8"))
+    }
+    assert found == ABOVE_ONE.keys() | WORDS  # no more, and none that is no longer there
+
+
+def test_the_search_finds_what_it_looks_for():
+    source = (
+        'f"{len(a)} images, {b} of {c:,} trainable classes, {d} x {e} pixels, {MOST} images, {plural(f, g)} images"'
+    )
+    assert list(unguarded(source)) == ["len(a)", "c"]
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "expected"),
+    [
+        (1, ("image",), "1 image"),
+        (0, ("image",), "0 images"),
+        (2, ("class",), "2 classes"),
+        (2, ("batch",), "2 batches"),
+        (2, ("category",), "2 categories"),
+        (2, ("day",), "2 days"),
+        (1, ("image has", "images have"), "1 image has"),
+        (3, ("image has", "images have"), "3 images have"),
+        (1234, ("object", None, ","), "1,234 objects"),
+    ],
+)
+def test_a_noun_follows_its_number(count, words, expected):
+    assert plural(count, *words) == expected
+
+
+def kinds() -> set[str]:
+    """What reports and conversions count, as it stands in the source; expressions in it become ``X``."""
+    found = set()
+    for path in (*(ROOT / "detection/data").glob("*.py"), *(ROOT / "detection/formats").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                if node.func.attr in ("warn", "note", "change", "lose") and ast.unparse(node.func.value) != "warnings":
+                    found.add(phrase(node.args[0]))
+                elif node.func.attr == "take" and len(node.args) == 2:
+                    found.add(phrase(node.args[1]))
+    return found - {""}
+
+
+def phrase(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(one.value) if isinstance(one, ast.Constant) else "X" for one in node.values)
+    return str(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def named_kinds() -> set[str]:
+    """Those with a name, or out of a table."""
+    from detection.data import annotations, checks, meaning, names
+
+    return {annotations.TWICE, checks.OVER, meaning.IGNORED, *meaning.FIELDS.values(), *names.FOUND}
+
+
+@pytest.mark.parametrize("kind", sorted(kinds() | named_kinds()))
+def test_every_kind_that_is_counted_has_a_singular(kind):
+    said, _, bracket = of_kind(1, kind).partition("(")
+    assert of_kind(2, kind) == f"2 {kind}"
+    if kind.startswith("X "):  # a form, and what follows it
+        return
+    assert said != "1 " + kind.partition("(")[0]
+    assert not re.search(r"\b(that|which) (are|occur|reach|share|have)\b|\btheir\b", said)
+    assert not re.search(r"\b(they|them|their|all)\b", bracket.replace("like all others", "").replace("(all", ""))
+
+
+def test_the_first_noun_decides():
+    assert of_kind(1, "boxes outside their image (dropped)") == "1 box outside its image (dropped)"
+    assert (
+        of_kind(1, "annotation ids that occur twice (numbered anew)")
+        == "1 annotation id that occurs twice (numbered anew)"
+    )
+    assert (
+        of_kind(1, "RLEs that share a list with others (dropped)") == "1 RLE that shares a list with others (dropped)"
+    )
+    assert set(wording.NOUNS.values()).isdisjoint(wording.NOUNS)
