@@ -17,9 +17,10 @@ from detection.coco.meaning import IGNORED, is_ignored
 from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
 from detection.structures import IGNORE, Categories
+from detection.wording import plural
 
 OVER = "boxes that reach over their image (cut)"
-UNLISTED = "annotations of images that are not listed (dropped)"
+UNLISTED = "annotations of an image that is not listed (dropped)"
 
 LOOKED_AT = 1000
 """Masks that the form of the boxes is compared with, evenly spread over the file."""
@@ -133,8 +134,8 @@ def collect_objects(
     if unknown:
         pairs = ", ".join(f"{one} (category {category!a})"[:80] for one, category in unknown[:5])
         raise ValueError(
-            f"{problems.path}: {len(unknown)} annotations have a category_id that is not in categories: {pairs}; "
-            "add the category or remove the annotations"
+            f"{problems.path}: {plural(len(unknown), 'annotation has', 'annotations have')} a category_id that is not "
+            f"in categories: {pairs}; add the category or remove the annotations"
         )
     return objects
 

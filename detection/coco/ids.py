@@ -54,7 +54,7 @@ def numbers_of(
             problems.warn(INEXACT, one)
         ids[one] = one  # type: ignore[assignment]
     besides = f", {reserved}" if reserved is not None else ""
-    kind = f"{what} ids that are words{besides} or beyond 64 bits (all numbered from 1 in the file's order)"
+    kind = f"{what} ids that are text{besides} or beyond 64 bits (all numbered from 1 in the file's order)"
     for one in bad:
         problems.warn(kind, one)
     return dict(zip(ids, range(1, len(ids) + 1), strict=True)) if bad else ids  # type: ignore[return-value]

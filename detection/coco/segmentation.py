@@ -28,7 +28,7 @@ BARE = "polygons that are not in a list (taken as one)"
 SHARED = "RLEs that share a list with others (dropped)"
 BROKEN = "polygons of under three points, odd or not finite (dropped)"
 EMPTY = "masks without a pixel (dropped)"
-MASKLESS = "objects without a mask (the mask head does not learn from them)"
+MASKLESS = "objects without a mask (not learned by the mask head)"
 
 _CHUNK = 65536
 """Objects whose polygons are looked at together: bounds the memory."""

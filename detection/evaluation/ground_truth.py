@@ -16,6 +16,7 @@ from detection.coco.problems import Problems
 from detection.coco.read import lists_of, read_coco
 from detection.coco.segmentation import mask_area, mask_box, read_segmentation
 from detection.home import with_home
+from detection.wording import of_kind
 
 IMAGE_KEYS = ("height", "width", "file_name")
 """What is kept of an image besides its id."""
@@ -23,7 +24,7 @@ IMAGE_KEYS = ("height", "width", "file_name")
 LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 """Lists of categories that LVIS adds to an image."""
 
-MASKLESS = "objects have no mask and are left out of the segm scores"
+MASKLESS = "objects without a mask (not in the segm scores)"
 
 
 def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool) -> dict[str, Any]:
@@ -62,10 +63,11 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         annotations.append(clean)
     lines = [problems.described(kind) for kind in problems.counts]
     if annotations and all(annotation["iscrowd"] for annotation in annotations):
-        what = f"all {len(annotations)} objects are crowds: nothing can be scored, AP is n/a (-1 in pycocotools)"
+        every = f"all {len(annotations)} objects are crowds" if len(annotations) > 1 else "the only object is a crowd"
+        what = f"{every}: nothing can be scored, AP is n/a (-1 in pycocotools)"
         lines.append(f"{what}; set iscrowd to 0 where an annotation is one object")
     if maskless:
-        lines.append(f"{maskless} {MASKLESS}")
+        lines.append(of_kind(maskless, MASKLESS))
     for line in lines:
         warnings.warn(f"{problems.path}: {line}", stacklevel=3)
     return {

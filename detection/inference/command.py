@@ -21,6 +21,7 @@ from detection.inference.sources import Source, VideoError, batches, frames, sou
 from detection.inference.tally import Tally
 from detection.inference.thresholds import check_known, class_names, read_thresholds, spread
 from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.wording import plural
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +76,7 @@ def _run(options: argparse.Namespace, failed: list[str], cut_off: list[str]) -> 
     writer, tally = Writer(options.output, options.save, names, ids), Tally(names)
     images = [source for source in found if source.kind == "image"]
     videos = [source for source in found if source.kind != "image"]
-    unit = "frames" if not images else "images and frames" if videos else "images"
+    units = "frames" if not images else "images and frames" if videos else "images"
     unread: list[str] = []
     unopened: list[str] = []
     seen = 0
@@ -91,17 +92,19 @@ def _run(options: argparse.Namespace, failed: list[str], cut_off: list[str]) -> 
                 unopened.append(str(error))
     except KeyboardInterrupt:
         writer.close()
-        raise KeyboardInterrupt(f"; {unit} done: {len(writer)}, with their results in {options.output}") from None
+        raise KeyboardInterrupt(f"; {units} done: {len(writer)}, with their results in {options.output}") from None
     written = writer.close()
-    counts = [f"{len(images) - len(unread)} images"] if images else []
-    counts += [f"{seen} frames"] if videos else []
+    counts = [plural(len(images) - len(unread), "image")] if images else []
+    counts += [plural(seen, "frame")] if videos else []
     print(f"{', '.join(counts)}: {options.output}" + "".join(f", {path}" for path in written))
-    print("\n".join(tally.lines(unit if seen else "images" if images else "frames")))
+    unit = ("image or frame", units) if images and seen else ("image", "images") if images else ("frame", "frames")
+    print("\n".join(tally.lines(*unit)))
     if left_out:
-        print(f"{len(left_out)} other files were left out, as {shown(left_out[0], None)}")
+        print(f"{plural(len(left_out), 'other file was', 'other files were')} left out, as {shown(left_out[0], None)}")
     if unread or unopened:
         lines = "\n  ".join(map(printable, unread + unopened))
-        failed.append(f"{len(unread + unopened)} {'files' if unopened else 'images'} could not be read:\n  {lines}")
+        what = plural(len(unread + unopened), "file" if unopened else "image")
+        failed.append(f"{what} could not be read:\n  {lines}")
 
 
 def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:

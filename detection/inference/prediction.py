@@ -24,6 +24,7 @@ from detection.foreign import shown
 from detection.inference.thresholds import check_known
 from detection.structures import Categories
 from detection.visualize import draw, write_picture
+from detection.wording import plural
 
 MOST_NAMES = 5
 """Classes that the short text of a prediction names."""
@@ -173,7 +174,7 @@ class Prediction:
         found = [f"{number} {shown(name)}" for name, number in self.counts().items()]
         if len(found) > MOST_NAMES:
             rest = sum(list(self.counts().values())[MOST_NAMES:])
-            found[MOST_NAMES:] = [f"{rest} of {len(found) - MOST_NAMES} other classes"]
+            found[MOST_NAMES:] = [f"{rest} of {plural(len(found) - MOST_NAMES, 'other class')}"]
         height, width = self.size
         return f"Prediction({', '.join(found) or 'no objects'}; {width} x {height})"
 

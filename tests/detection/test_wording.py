@@ -43,7 +43,7 @@ NUMBER_THEN_NOUN = re.compile(rf" (?:(?!(?:{'|'.join(NO_ADJECTIVE)}) )[a-z]+ ){{
 
 ABOVE_ONE = {
     # what stands before the noun is never 1
-    "detection/data/crowds.py: objects": "the line has another sentence for one",
+    "detection/coco/crowds.py: objects": "the line has another sentence for one",
     "detection/data/header.py: data[at + 6]": "more than 4",
     "detection/data/names.py: len(fitting)": "one file that fits is taken",
     "detection/data/tiff.py: others + 1": "one image is read",
@@ -52,13 +52,15 @@ ABOVE_ONE = {
     "detection/backbone_tool/command.py: len(_timm_names())": "timm has hundreds",
     "backbones/base.py: last": "a stride, 2 at least",
     # a limit that is a large constant, or is above one
-    "detection/data/checks.py: max_pixels": "millions",
+    "detection/coco/checks.py: max_pixels": "millions",
+    "detection/coco/box_forms.py: len(boxes)": "FEWEST at least, which is above one",
+    "detection/inference/info.py: self.test_size[0]": "a side of hundreds of pixels",
     "detection/evaluation/limits.py: limit": "above 10",
     "detection/report/command.py: options.max_dets": "above 10",
     "detection/report/page.py: analysis.max_detections": "above 10",
     # no whole number
     "detection/backbone_tool/command.py: options.side": "a side of hundreds of pixels",
-    "detection/benchmark/command.py: rate": "a speed",
+    "tools/benchmark/command.py: rate": "a speed",
     "detection/engine/status.py: speed": "a speed",
     "detection/engine/schedule.py: schedule.total / steps_per_epoch": "with a decimal",
 }
@@ -84,7 +86,8 @@ def unguarded(source: str) -> Iterator[str]:
 WORDS = {
     # not numbers, though a noun follows
     "detection/checkpoint.py: name",
-    "detection/data/annotations.py: second.path",
+    "detection/coco/annotations.py: second.path",
+    "detection/coco/ids.py: what",
     "detection/data/image.py: image.dtype",
     "detection/engine/resuming.py: name",
     "detection/report/command.py: options.protocol.upper()",
@@ -128,16 +131,20 @@ def test_a_noun_follows_its_number(count, words, expected):
     assert plural(count, *words) == expected
 
 
+COUNTING = ("warn", "note", "drop", "change", "lose")
+
+
 def kinds() -> set[str]:
     """What reports and conversions count, as it stands in the source; expressions in it become ``X``."""
     found = set()
-    for path in (*(ROOT / "detection/data").glob("*.py"), *(ROOT / "detection/formats").glob("*.py")):
+    for path in (path for folder in ("coco", "data", "formats") for path in (ROOT / "detection" / folder).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-                if node.func.attr in ("warn", "note", "change", "lose") and ast.unparse(node.func.value) != "warnings":
-                    found.add(phrase(node.args[0]))
-                elif node.func.attr == "take" and len(node.args) == 2:
-                    found.add(phrase(node.args[1]))
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                continue
+            if node.func.attr in COUNTING and ast.unparse(node.func.value) != "warnings":
+                found.add(phrase(node.args[0]))
+            elif node.func.attr == "take" and len(node.args) == 2:
+                found.add(phrase(node.args[1]))
     return found - {""}
 
 
@@ -149,9 +156,12 @@ def phrase(node: ast.expr) -> str:
 
 def named_kinds() -> set[str]:
     """Those with a name, or out of a table."""
-    from detection.data import annotations, checks, meaning, names
+    from detection.coco import annotations, checks, meaning, segmentation
+    from detection.data import names
+    from detection.evaluation import ground_truth
 
-    return {annotations.TWICE, checks.OVER, meaning.IGNORED, *meaning.FIELDS.values(), *names.FOUND}
+    found = {annotations.TWICE, checks.OVER, checks.UNLISTED, meaning.IGNORED, segmentation.MASKLESS}
+    return found | {ground_truth.MASKLESS, *meaning.FIELDS.values(), *names.FOUND}
 
 
 @pytest.mark.parametrize("kind", sorted(kinds() | named_kinds()))

@@ -83,7 +83,7 @@ def test_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="1 object without a mask"):
         assert clean_ground_truth(coco(segmentation=None), masks=True)["annotations"] == []
     for image_id in (5, "a", None):
-        with pytest.warns(UserWarning, match=r"1 annotations of images that are not listed \(dropped\): 1"):
+        with pytest.warns(UserWarning, match=r"1 annotation of an image that is not listed \(dropped\): 1"):
             assert clean_ground_truth(coco(image_id=image_id), masks=False)["annotations"] == []
 
 
@@ -95,8 +95,8 @@ def test_what_is_ignored_counts_as_a_crowd_as_in_training(ignore: Any, crowd: in
         warnings.simplefilter("always")
         clean = clean_ground_truth(truth, masks=False)
     assert [a["iscrowd"] for a in clean["annotations"]] == [crowd, 0]
-    told = {0: [], 1: ["1 objects with ignore 1 (taken as crowds"]}[crowd]
-    told += ["1 objects whose ignore is neither 0 nor 1 (not followed)"] if ignore == "partly" else []
+    told = {0: [], 1: ["1 object with ignore 1 (taken as a crowd"]}[crowd]
+    told += ["1 object whose ignore is neither 0 nor 1 (not followed)"] if ignore == "partly" else []
     assert all(f"ground truth: {line}" in str(one.message) for one, line in zip(caught, told, strict=True))
 
 
@@ -193,7 +193,7 @@ def test_files(tmp_path: Path) -> None:
 def test_ids_are_read_by_the_rule_of_training() -> None:
     truth = coco(image_id="first")
     truth["images"] = [truth["images"][0] | {"id": name} for name in ("second", "first")]
-    with pytest.warns(UserWarning, match=r"2 image ids that are words or beyond 64 bits \(all numbered from 1"):
+    with pytest.warns(UserWarning, match=r"2 image ids that are text or beyond 64 bits \(all numbered from 1"):
         clean = clean_ground_truth(truth, masks=False)
     assert [image["id"] for image in clean["images"]] == [1, 2]
     assert clean["annotations"][0]["image_id"] == 2

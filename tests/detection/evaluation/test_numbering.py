@@ -137,7 +137,7 @@ def test_ids_that_no_result_file_can_hold_are_numbered_as_in_training(value: int
         "categories": [{"id": 5, "name": "b"}, {"id": value, "name": "a"}],
         "annotations": [annotation],
     }
-    with pytest.warns(UserWarning, match="ids that are words or beyond 64 bits .all numbered from 1 in"):
+    with pytest.warns(UserWarning, match="id that is text or beyond 64 bits .all numbered from 1 in"):
         clean = clean_ground_truth(truth, masks=False)
     assert [image["id"] for image in clean["images"]] == [1, 2]
     assert clean["images"][1]["neg_category_ids"] == [2]  # LVIS's lists follow
