@@ -108,10 +108,7 @@ def predict(
     check_apart({"size": size, "tile": tile is not None, "short_sides": short_sides, "flip": flip})
     pixels = pixels_of(image, model)  # type: ignore[arg-type]  # no list any more
     if tile is not None:
-        head = model.box_head.config
-        found = detect_in_tiles(
-            model, pixels, tile, size=size, threshold=head.nms_threshold, across_classes=head.nms_across_classes
-        )
+        found = detect_in_tiles(model, pixels, tile, size=size)
     else:
         found = detect_in_views(model, [pixels], short_sides, flip, size)[0]
     return _prediction(model, found, image, pixels, thresholds)  # type: ignore[arg-type]

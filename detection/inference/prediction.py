@@ -216,15 +216,19 @@ class Prediction:
         )
 
     def show(self) -> None:
-        """Show the picture of :meth:`plot`: in the notebook, or in the system's viewer of images."""
-        from PIL import Image
+        """Show the picture of :meth:`plot`: in the notebook, or in the system's viewer of images.
+
+        Raises:
+            ValueError: as :meth:`plot`; or there is no viewer.
+        """
+        from PIL import Image, ImageShow
 
         picture = Image.fromarray(self.plot())
         shell = sys.modules.get("IPython")
         if shell is not None and hasattr(shell.get_ipython(), "kernel"):
             import_module("IPython.display").display(picture)
-        else:
-            picture.show()
+        elif not ImageShow.show(picture):
+            raise ValueError("show: there is no viewer of images here; use save(path)")
 
     def save(self, path: str | Path, **options: Any) -> Path:
         """Write the picture of :meth:`plot` and return its path.
@@ -298,9 +302,10 @@ class Prediction:
         return {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return :meth:`to_dict` as JSON, and write it to a file if a path is given."""
+        """Return :meth:`to_dict` as JSON, and write it to a file if a path is given; its folder is made."""
         text = json.dumps(self.to_dict())
         if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(text, encoding="utf-8")
         return text
 

@@ -28,10 +28,10 @@ def detect_in_tiles(
     overlap: float = 0.2,
     batch: int = 4,
     size: tuple[int, int] | None = None,
-    threshold: float = 0.5,
-    across_classes: bool = False,
 ) -> Detections:
     """Detect the objects of an image in overlapping tiles and in the whole.
+
+    The model's own NMS threshold tells duplicates, across classes if the model suppresses across classes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -39,7 +39,6 @@ def detect_in_tiles(
         overlap: of neighbouring tiles, as a part of the side.
         batch: tiles at a time; bounds the memory.
         size: shortest and longest side that tiles, and the whole, are resized to; the model's ``test_size`` if None.
-        threshold, across_classes: as :func:`merge_tiles` takes them.
 
     Returns:
         As :func:`~detection.inference.detect.detect` for one image.
@@ -63,7 +62,8 @@ def detect_in_tiles(
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             parts.append(found._replace(boxes=found.boxes + offset))
     views = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.scores) for part in parts]))
-    return merge_tiles(concatenate(parts), torch.cat(cut), views, threshold, across_classes)
+    config = model.box_head.config
+    return merge_tiles(concatenate(parts), torch.cat(cut), views, config.nms_threshold, config.nms_across_classes)
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageShow
 from pycocotools import mask as coco_mask
 
 from detection.inference import Detection, Prediction
@@ -159,10 +159,16 @@ def test_it_is_shown_where_it_can_be_seen(image, monkeypatch, notebook):
     shell = SimpleNamespace(kernel=1) if notebook else None
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append("a window"))
+    monkeypatch.setattr(ImageShow, "show", lambda picture: shown.append("a window") or True)
     make(image).show()
     assert len(shown) == 1
     assert (shown[0] == "a window") != notebook
+
+
+def test_without_a_viewer_there_is_another_way(image, monkeypatch):
+    monkeypatch.setattr(ImageShow, "_viewers", [])
+    with pytest.raises(ValueError, match=r"^show: there is no viewer of images here; use save\(path\)$"):
+        make(image).show()
 
 
 def test_an_image_that_is_not_at_hand_is_told(image, tmp_path):
@@ -191,8 +197,8 @@ def test_a_box_without_size_is_a_pixel(image):
 
 
 def test_plain_values_survive_json(found, tmp_path):
-    values = json.loads(found.to_json(tmp_path / "found.json"))
-    assert values == found.to_dict() == json.loads((tmp_path / "found.json").read_text())
+    values = json.loads(found.to_json(tmp_path / "new" / "found.json"))
+    assert values == found.to_dict() == json.loads((tmp_path / "new" / "found.json").read_text())
     assert (values["height"], values["width"]) == (HEIGHT, WIDTH)
     assert values["image"] in (None, str(found.image))
     first = values["detections"][0]

@@ -1,6 +1,7 @@
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 
 from detection.inference import tiles
 from detection.inference.tiles import at_inner_border, detect_in_tiles, merge_tiles, starts
+from detection.models.box_head import BoxHeadConfig
 from detection.structures import Detections
 
+HEAD = SimpleNamespace(box_head=SimpleNamespace(config=BoxHeadConfig()))
+"""All that the merging of tiles asks of a detector."""
 COCO = Path(__file__).parents[4] / "shared/data/coco_mini"
 
 
@@ -91,7 +95,7 @@ def test_small_objects_of_a_large_image(monkeypatch):
         return [a if len(a.scores) else Detections(torch.zeros(0, 4).double(), *a[1:3], None) for a in answers]
 
     monkeypatch.setattr(tiles, "detect", look)
-    found = detect_in_tiles(None, image, side=64, overlap=0.25)  # type: ignore[arg-type]
+    found = detect_in_tiles(HEAD, image, side=64, overlap=0.25)
     squares = found.boxes[found.labels == 0]
     assert sorted(squares[:, :2].int().tolist()) == sorted([x, y] for y, x in places)
     assert (squares[:, 2:] - squares[:, :2] == 12).all()
@@ -139,7 +143,7 @@ def find_perfectly(monkeypatch, boxes, labels, size, side, scores=None, **option
             yield Detections(seen[index], scores[index], torch.as_tensor(labels)[index], masks)
 
     monkeypatch.setattr(tiles, "detect", lambda *arguments: list(look(*arguments)))
-    return detect_in_tiles(None, image, side, **options)  # type: ignore[arg-type]
+    return detect_in_tiles(HEAD, image, side, **options)
 
 
 def assert_each_once(found, boxes, labels):
@@ -217,6 +221,25 @@ def test_duplicates_across_classes_are_one_where_asked():
     surer_part = merge_tiles(found, torch.tensor([False, True]), across_classes=True)
     assert (surer_part.boxes.tolist(), surer_part.labels.tolist()) == ([[0, 0, 20, 20]], [1])
     assert surer_part.scores.tolist() == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [(BoxHeadConfig(), 1), (BoxHeadConfig(nms_threshold=0.95), 2)],
+)
+def test_duplicates_are_those_of_the_models_own_threshold(monkeypatch, config, number):
+    """Two views whose IoU is 0.9."""
+    seen = iter([[[0.0, 0, 20, 20]], [[0.0, 0, 18, 20]]])
+
+    def look(model, images, size=None):
+        return [
+            as_found(boxes, [0.9]) if (boxes := next(seen, None)) else as_found([[5, 5, 6, 6]], [0.1]) for _ in images
+        ]
+
+    monkeypatch.setattr(tiles, "detect", look)
+    model = SimpleNamespace(box_head=SimpleNamespace(config=config))
+    found = detect_in_tiles(model, np.zeros((64, 40, 3), np.uint8), side=40)
+    assert (found.scores > 0.5).sum() == number
 
 
 MADE = {
