@@ -129,12 +129,12 @@ def merge_tiles(
         other = views != views[k]
         alike = other & (overlap > threshold) & (own_class | across_classes)
         dropped = _most_alike(alike, overlap, found.boxes, views, threshold) | (other & own_class & cut & inside)
-        dropped &= keep
-        dropped[: k + 1] = False
-        keep &= ~dropped
-        surest = torch.where(dropped, found.scores, -torch.inf).argmax()
-        if dropped[surest] and found.scores[surest] > scores[k]:
-            scores[k], labels[k] = found.scores[surest], found.labels[surest]
+        later = (dropped[k + 1 :] & keep[k + 1 :]).nonzero().squeeze(1) + k + 1
+        if len(later):
+            keep[later] = False
+            surest = later[found.scores[later].argmax()]
+            if found.scores[surest] > scores[k]:
+                scores[k], labels[k] = found.scores[surest], found.labels[surest]
     found = take(found._replace(scores=scores, labels=labels), keep)
     return take(found, torch.argsort(found.scores, descending=True, stable=True))
 
