@@ -44,6 +44,18 @@ class Account:
         """Objects that were carried over."""
         return self.classes.total()
 
+    def summary(self) -> list[str]:
+        """Return what was carried over in one line, and a line each for what was changed and left out, if anything."""
+        empty = self.images["without objects"]
+        forms = ", ".join(of_kind(count, form) for form, count in self.forms.most_common())
+        lines = [
+            f"{plural(self.images.total(), 'image')} ({empty} without objects), {plural(self.objects, 'object')} of "
+            f"{plural(len(self.classes), 'class')}: {forms}"
+        ]
+        for title, counts in (("changed", self.changed), ("left out", self.lost)):
+            lines += [f"  {title}: {of_kind(count, kind)}" for kind, count in counts.items()]
+        return lines
+
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.images.items()))
         lines = [

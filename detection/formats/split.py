@@ -13,6 +13,7 @@ from typing import Any
 
 from detection.coco.ids import identity
 from detection.foreign import shown
+from detection.wording import plural
 
 EMPTY = "no object"
 """Stands for the class of images without objects, so that they are spread over the parts, too."""
@@ -66,8 +67,11 @@ def split(
         objects[identity(annotation.get("image_id"))].append(annotation)
     groups = _groups(coco["images"], objects, seed, together or {})
     if len(groups) < len(names):
-        kinds = "images" if len(groups) == len(coco["images"]) else "groups of images that stay together"
-        raise ValueError(f"{len(groups)} {kinds} cannot be split into {len(names)} parts ({', '.join(names)})")
+        apart = "" if len(groups) == len(coco["images"]) else " without a copy, version or frame in another part"
+        raise ValueError(
+            f"{plural(len(coco['images']), 'image')} cannot be split into {plural(len(names), 'part')} "
+            f"({', '.join(names)}){apart}"
+        )
     dealt = _deal(groups, [fractions[name] for name in names])
     largest = max(range(len(names)), key=lambda part: fractions[names[part]])
     parts = {}

@@ -15,7 +15,7 @@ from detection.formats.outlines import MOST_PARTS, joined, rle_outlines
 from detection.formats.places import places, shown_size
 from detection.formats.yolo_folders import Labelled, find_images, unused_labels
 from detection.formats.yolo_lines import annotation, parse_line
-from detection.formats.yolo_settings import find_settings
+from detection.formats.yolo_settings import YoloSettings, find_settings
 from detection.wording import plural
 
 LARGEST_LABELS = 64 << 20
@@ -87,6 +87,16 @@ def read_yolo(
     account = Account()
     settings = find_settings(labels, names)
     listed = find_images(labels, images, split, settings, account)
+    return coco_of(listed, settings, labels, account), account
+
+
+def coco_of(listed: Sequence[Labelled], settings: YoloSettings, labels: Path, account: Account) -> dict[str, Any]:
+    """Return a COCO dict of images that ``find_images`` listed, as :func:`read_yolo` does.
+
+    Args:
+        labels: begins the message if there is no object.
+        account: takes what was carried over.
+    """
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, one in enumerate(listed, start=1):
@@ -110,7 +120,7 @@ def read_yolo(
     if settings.keypoints:
         for category in categories:
             category |= {"keypoints": settings.keypoint_names, "skeleton": []}
-    return {"images": entries, "annotations": annotations, "categories": categories}, account
+    return {"images": entries, "annotations": annotations, "categories": categories}
 
 
 def _polygon(entry: Mapping[str, Any], height: int, width: int, account: Account) -> tuple[np.ndarray, str]:

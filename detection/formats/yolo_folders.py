@@ -69,6 +69,15 @@ def unused_labels(listed: Sequence[Labelled]) -> int:
     return sum(os.path.normpath(path) not in known and not is_list_of_names(path) for path in texts)
 
 
+def is_there(settings: YoloSettings, split: str) -> bool:
+    """Return whether an image that ``data.yaml`` names for a split is on the disk."""
+    assert settings.path is not None
+    root = _root(settings)
+    entries = _entries(settings.content[split], f"{settings.path}: {split}")
+    places = (_resolved(entry, root, settings.path.parent) for entry in entries)
+    return any(next(_images_of(place, root, Account()), None) for place in places if place is not None)
+
+
 def _of_folders(source: Path, images: Path | None) -> list[Labelled]:
     """Images of a folder, with the labels that are found for most of them."""
     folder = images or _images_beside(source)

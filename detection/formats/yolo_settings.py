@@ -107,7 +107,8 @@ def _listed(source: Path) -> tuple[list[str], str]:
         if path.is_file() and (found := _from_notes(path)):
             return found, shown(path, None)
     raise ValueError(
-        f"{source}: no data.yaml with names, classes.txt, obj.names or notes.json in, beside or above it; give --names"
+        f"{source}: no data.yaml with names, classes.txt, obj.names or notes.json in, beside or above it; "
+        "write the names into a classes.txt there, one per line, or convert with --names"
     )
 
 

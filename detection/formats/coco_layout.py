@@ -1,0 +1,177 @@
+"""Annotation files of COCO's format in a folder, and the image folder of each.
+
+Known are COCO as it is published, the exports of Roboflow, CVAT and Label Studio, and a file beside or above its
+images: a file's name, or that of its folder, says the split; the image folder is the one that has the images.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detection.coco.read import lists_of
+from detection.data.names import find_file, leads_out
+from detection.documents import read_json
+from detection.foreign import shown
+from detection.formats.layout import Found, Part, beside, files_in, folders_in, split_folders, split_of
+
+ANNOTATIONS = ("annotations", "annotation")
+"""Names of folders that annotation files may be in."""
+
+_HEAD = 1 << 20
+"""Bytes at the begin of a file that show whether it is COCO's, and some file names."""
+_MOST_FILES = 50
+"""Files of a folder that are looked into, the largest; a folder may have one for each image."""
+_MOST_NAMES = 20
+_OTHER_KINDS = ("captions_", "panoptic_", "image_info_")
+_SPECIAL_KINDS = ("person_keypoints_", "stuff_")
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """An annotation file."""
+
+    path: Path
+    split: str | None
+    """As its name or its folder says; None if neither does."""
+    rank: int
+    """Of several files of a split, the one with the lowest rank counts."""
+
+
+def coco_files(folder: Path) -> list[CocoFile]:
+    """Return the annotation files in a folder of data: in itself, in ``annotations``, and in a split's folder."""
+    found = [CocoFile(path, split_of(path.stem), _rank(path)) for path in _in_form(folder)]
+    for one in folders_in(folder):
+        if one.name.lower() in ANNOTATIONS:
+            found += [CocoFile(path, split_of(path.stem), _rank(path)) for path in _in_form(one)]
+    for split, one in split_folders(folder).items():
+        found += [CocoFile(path, split, _rank(path)) for path in _in_form(one)]
+    return found
+
+
+def coco_parts(folder: Path, files: Sequence[CocoFile]) -> Found:
+    """Return the parts of a data set in COCO's format.
+
+    A file of no split holds the training images, if there are no other files.
+
+    Raises:
+        ValueError: several files of one split.
+    """
+    chosen: dict[str, CocoFile] = {}
+    for split in ("train", "val", "test", None):
+        own = [one for one in files if one.split == split]
+        if not own or (split is None and chosen):
+            continue
+        best = [one for one in own if one.rank == min(other.rank for other in own)]
+        if len(best) > 1:
+            listed = " and ".join(shown(beside(one.path, folder), None) for one in best[:3])
+            kind = f"hold the {split} images" if split else "may hold the images, and no name says train or val"
+            raise ValueError(f"{folder}: {listed} both {kind}; keep one of them there, or give the file itself")
+        chosen[split or "train"] = best[0]
+    found = Found("COCO")
+    for split, one in chosen.items():
+        try:
+            part = Part(image_folder(one.path, split), one.path)
+        except ValueError as error:
+            found.failed[split] = str(error)
+            continue
+        found.parts[split] = part
+        place, images = (shown(beside(path, folder), None) for path in (part.annotations, part.images))
+        found.lines.append(f"{split}: {place}, images in {images}")
+    unread = [shown(beside(one.path, folder)) for one in files if one not in chosen.values()]
+    if unread:
+        more = f" and {len(unread) - 8} more" if len(unread) > 8 else ""
+        found.lines.append(f"not read: {', '.join(unread[:8])}{more}")
+    return found
+
+
+def image_folder(path: Path, split: str | None = None) -> Path:
+    """Return the folder that the file names of an annotation file begin at.
+
+    Args:
+        split: of the file, if it is known.
+
+    Raises:
+        ValueError: no COCO file, or no folder near it has its images.
+    """
+    names = _some_names(path)
+    if not names:
+        raise ValueError(f"{path}: lists no images")
+    candidates = list(dict.fromkeys(_candidates(path, split)))
+    found = {folder: sum(_exists(folder, name) for name in names) for folder in candidates}
+    best = max(candidates, key=lambda folder: found[folder])  # on equal terms, the first
+    if found[best]:
+        return best
+    for folder in candidates:  # names that are spelled in another way
+        if find_file(folder, names[0])[0] is not None:
+            return folder
+    if leads_out(names[0]) and Path(names[0]).is_file():
+        return path.parent  # the names lead elsewhere, which data.allow_outside_root allows
+    listed = ", ".join(shown(beside(folder, path.parent), None) for folder in candidates[:6])
+    raise ValueError(
+        f"{path}: image {shown(names[0])} is in none of the folders near it ({listed}); put the images beside the "
+        "file, or into a folder named images or as the split"
+    )
+
+
+def in_coco_form(path: Path) -> bool:
+    """Whether the begin of a file looks like COCO's format."""
+    head = _head(path)
+    return re.match(r"\s*\{", head) is not None and re.search(r'"(images|annotations)"\s*:\s*\[', head) is not None
+
+
+def _in_form(folder: Path) -> Iterator[Path]:
+    largest = sorted(files_in(folder, ".json"), key=lambda path: -path.stat().st_size)[:_MOST_FILES]
+    return (path for path in sorted(largest) if not path.name.startswith(_OTHER_KINDS) and in_coco_form(path))
+
+
+def _rank(path: Path) -> int:
+    if path.name.startswith("instances"):
+        return 0
+    return (2 if path.name.startswith(_SPECIAL_KINDS) else 1) + ("trainval" in path.name)
+
+
+def _candidates(path: Path, split: str | None) -> Iterator[Path]:
+    """Where the images of a file may be, the likeliest first."""
+    above = path.parent.parent if path.parent.name.lower() in ANNOTATIONS else path.parent
+    yield path.parent
+    tail = re.sub(r"^(instances|person_keypoints|stuff)_", "", path.stem)
+    for folder in (above, above / "images", above / "data"):
+        if folder.is_dir():
+            there = [folder / tail, *([split_folders(folder)[split]] if split in split_folders(folder) else [])]
+            yield from (one for one in there if one.is_dir())
+            yield from (one / "images" for one in there if (one / "images").is_dir())
+    for folder in (above / "images", above, *folders_in(above)):
+        if folder.is_dir():
+            yield folder
+            yield from folders_in(folder)[:100]
+
+
+def _exists(folder: Path, name: str) -> bool:
+    try:
+        return not leads_out(name) and (folder / name).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        return False
+
+
+def _head(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD).decode("utf-8-sig", "replace")
+    except OSError:
+        return ""
+
+
+def _some_names(path: Path) -> list[str]:
+    """Some file names: from the begin of the file if it has any, as reading all of a large file takes a minute."""
+    found = re.findall(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', _head(path))
+    if found:
+        spread = found[:: max(1, len(found) // _MOST_NAMES)][:_MOST_NAMES]
+        try:
+            return [str(json.loads(name)) for name in spread]
+        except ValueError:  # the whole file tells where it is broken
+            pass
+    images = lists_of(read_json(path, nonfinite=True), path)["images"]
+    spread_images = images[:: max(1, len(images) // _MOST_NAMES)][:_MOST_NAMES]
+    return [str(image.get("file_name")) for image in spread_images]

@@ -1,0 +1,214 @@
+"""Any common data set, opened as COCO: which format a folder is in, where its splits are, and what was converted.
+
+The originals are never changed. What is converted or split goes into a cache; see :mod:`detection.formats.kept`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detection.data.image import SUFFIXES
+from detection.foreign import shown
+from detection.formats.coco_layout import ANNOTATIONS, CocoFile, coco_files, coco_parts, in_coco_form
+from detection.formats.kept import default_cache, fingerprint, kept, write_json
+from detection.formats.layout import SPLITS, Found, Part, Unread, files_in, folders_in
+from detection.formats.set_aside import with_validation
+from detection.formats.split_folder import SPLIT_FILE, read_split
+from detection.formats.voc_layout import voc_sign, voc_splits
+from detection.formats.yolo_layout import yolo_sign, yolo_splits
+from detection.home import with_home
+from detection.wording import plural
+
+KNOWN = (
+    "COCO (annotations/instances_train.json and train/), YOLO (data.yaml, or images/, labels/ and classes.txt), or VOC "
+    "(Annotations/ and JPEGImages/)"
+)
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in COCO's format, as it is or converted."""
+
+    form: str
+    """Of the originals: ``COCO``, ``YOLO`` or ``VOC``."""
+    parts: dict[str, Part]
+    """Of ``train``, ``val`` and ``test`` those that there are."""
+    lines: list[str]
+    """What the user should know: what was found, converted, left out and split."""
+
+
+def open_data(
+    path: str | Path,
+    *,
+    need: Sequence[str] = ("train", "val"),
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> DataSet:
+    """Open a data set in the format of COCO, YOLO or VOC.
+
+    If validation images are needed and there are none, a part of the training images is set aside for them: always the
+    same images for the same data, fraction and seed.
+
+    Args:
+        path: a folder, a ``data.yaml``, or a COCO annotation file.
+        need: splits that must be there.
+        val_fraction: part of the training images to set aside.
+        seed: of their choice.
+        cache: folder of what is converted and split; :func:`detection.formats.kept.default_cache` if None.
+
+    Raises:
+        ValueError: an unknown or ambiguous form, a split that is needed but not there, or one that cannot be read.
+        OSError: the cache cannot be written.
+
+    Example:
+        >>> data = open_data("my_data")  # doctest: +SKIP
+        >>> print(*data.lines, sep="\\n")  # doctest: +SKIP
+        >>> data.parts["train"].annotations  # doctest: +SKIP
+    """
+    place = Path(with_home(path)).absolute()
+    cache = default_cache() if cache is None else Path(with_home(cache)).absolute()
+    found = _found(place, cache)
+    if "train" in found.failed and "val" in need and "val" not in found.parts:
+        raise ValueError(found.failed["train"])
+    if "val" in need and "train" in found.parts and "val" not in found.parts | found.failed:
+        with_validation(found, place, val_fraction, seed, cache)
+    if not found.parts and found.failed:
+        raise ValueError(next(iter(found.failed.values())))
+    for split in need:
+        if split in found.failed:
+            raise ValueError(found.failed[split])
+        if split not in found.parts:
+            there = " and ".join(found.parts)
+            raise ValueError(f"{place}: has no {split} images, only {there}; add them, or make them with rcnn split")
+    lines = [f"{found.form} data set: {shown(place, None)}", *(f"  {line}" for line in found.lines)]
+    lines += [f"  {split} is left out: {error}" for split, error in found.failed.items()]
+    return DataSet(found.form, {split: found.parts[split] for split in SPLITS if split in found.parts}, lines)
+
+
+def _found(path: Path, cache: Path) -> Found:
+    """The data set of a file or folder, converted if need be."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; give the folder of a data set")
+    if path.is_file():
+        return _of_file(path, cache)
+    if (path / SPLIT_FILE).is_file():
+        return read_split(path)
+    above = path.parent
+    if path.name.lower() in ANNOTATIONS and (files := coco_files(above)):
+        return coco_parts(above, files)
+    if path.name.lower() in ANNOTATIONS and voc_sign(above):
+        return _converted("VOC", *voc_splits(above), cache)
+    if path.name == "labels" and yolo_sign(above):
+        return _converted("YOLO", *yolo_splits(above), cache)
+    return _of_folder(path, cache)
+
+
+def _of_file(path: Path, cache: Path) -> Found:
+    suffix = path.suffix.lower()
+    if suffix in ARCHIVES:
+        raise ValueError(f"{path}: is an archive; unpack it, and give the folder")
+    if suffix in (".yaml", ".yml"):
+        return _converted("YOLO", *yolo_splits(path), cache)
+    if suffix != ".json":
+        raise ValueError(f"{path}: is no data set; give a folder, a data.yaml, or a COCO annotation file (.json)")
+    if not in_coco_form(path):
+        raise ValueError(f"{path}: is no COCO annotation file: it has no lists of images and annotations")
+    found = coco_parts(path.parent, [CocoFile(path, None, 0)])
+    others = [one.path for one in coco_files(path.parent) if one.path != path and one.split == "val"]
+    if others:
+        found.lines.append(f"{shown(others[0].name)} beside it is not used; give the folder to use both")
+    return found
+
+
+def _of_folder(folder: Path, cache: Path) -> Found:
+    """The data set in a folder, or in the only folder in it."""
+    for place in _inwards(folder):
+        files, yolo, voc = coco_files(place), yolo_sign(place), voc_sign(place)
+        signs = {
+            "COCO annotations": files[0].path.relative_to(place).as_posix() if files else None,
+            "YOLO labels": yolo,
+            "VOC annotations": voc,
+        }
+        several = [f"{kind} ({shown(sign)})" for kind, sign in signs.items() if sign is not None]
+        if len(several) > 1:
+            raise ValueError(
+                f"{place}: has {' and '.join(several)}; give one of them: the COCO file, the data.yaml or the folder "
+                "of the labels, or the folder Annotations"
+            )
+        if files:
+            return coco_parts(place, files)
+        if yolo is not None:
+            return _converted("YOLO", *yolo_splits(place), cache)
+        if voc is not None:
+            return _converted("VOC", *voc_splits(place), cache)
+    raise ValueError(f"{folder}: no data set found: {_contents(place)}; expected {KNOWN}")
+
+
+def _inwards(folder: Path) -> list[Path]:
+    """A folder, and those in it as long as there is but one, as archives are often unpacked."""
+    places = [folder]
+    while len(places) < 4 and len(inner := folders_in(places[-1])) == 1:
+        places.append(inner[0])
+    return places
+
+
+def _contents(folder: Path) -> str:
+    """What is in a folder, in a few words."""
+    kinds = {
+        "image file": SUFFIXES,
+        ".json file (not COCO)": (".json",),
+        ".xml file (not VOC)": (".xml",),
+        ".txt file": (".txt",),
+        "archive file": ARCHIVES,
+    }
+    counts = {kind: len(files_in(folder, *suffixes)) for kind, suffixes in kinds.items()}
+    some = [plural(count, kind, kind.replace("file", "files")) for kind, count in counts.items() if count]
+    names = [shown(one.name) for one in folders_in(folder)]
+    if names:
+        listed = ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+        some.append(f"{plural(len(names), 'folder')} ({listed})")
+    return f"{folder.name} has {', '.join(some) or 'nothing in it'}"
+
+
+def _converted(form: str, splits: dict[str, Unread], failed: dict[str, str], lines: list[str], cache: Path) -> Found:
+    """A data set in another format, converted into the cache."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        coco, told, wrong = {}, {}, {}
+        for split, unread in splits.items():
+            try:
+                coco[split], account = unread.read()
+            except ValueError as error:
+                wrong[split] = str(error)
+                continue
+            told[split] = account.summary()
+        for split, content in _same_categories(coco).items():
+            write_json(content, folder / f"{split}.json")
+        return {"files": [f"{split}.json" for split in coco], "lines": told, "failed": wrong}
+
+    keys = [[split, str(one.images), fingerprint(one.files), one.settings] for split, one in splits.items()]
+    folder, note, known = kept(cache, [form, keys], make)
+    found = Found(form, failed=failed | note["failed"])
+    for split in (one for one in splits if f"{one}.json" in note["files"]):
+        found.parts[split] = Part(splits[split].images, folder / f"{split}.json")
+        found.lines += [f"{split}: {note['lines'][split][0]}", *(f"  {line}" for line in note["lines"][split][1:])]
+    found.lines += [*lines, f"converted to COCO's format{' before' * known}, in {shown(folder, None)}"]
+    return found
+
+
+def _same_categories(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The parts with one list of categories, where each has those that occur in it."""
+    lists = [part["categories"] for part in parts.values()]
+    if all(one == lists[0] for one in lists):
+        return parts
+    names = sorted({one["name"] for categories in lists for one in categories})
+    number = {name: k for k, name in enumerate(names, start=1)}
+    for part in parts.values():
+        new = {one["id"]: number[one["name"]] for one in part["categories"]}
+        for annotation in part["annotations"]:
+            annotation["category_id"] = new[annotation["category_id"]]
+        part["categories"] = [{"id": k, "name": name} for name, k in number.items()]
+    return parts

@@ -1,0 +1,114 @@
+"""The splits of a VOC data set: those of ``ImageSets/Main``, or those that its folders are named after.
+
+Known are VOC as it is published, folders of XML files and images, and XML files beside the images, as LabelImg and
+Roboflow write them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from detection.documents import read_bytes
+from detection.formats.account import Account
+from detection.formats.layout import Unread, files_in, has_images, split_folders
+from detection.formats.voc import read_voc
+from detection.formats.voc_files import LARGEST, find_files
+
+IMAGES = ("JPEGImages", "images", "Images", "imgs")
+ANNOTATIONS = ("Annotations", "annotations", "xmls", "labels")
+
+_OWN = rb"<database>\s*The VOC\d{4} Database\s*</database>"
+
+
+def voc_sign(folder: Path) -> str | None:
+    """Return what shows that a folder holds a VOC data set, below that folder; None if nothing does."""
+    for one in (folder, *split_folders(folder).values()):
+        path = _first_xml(one)
+        if path is not None and re.search(rb"<annotation[>\s]", _head(path)):
+            return path.relative_to(folder).as_posix()
+    return None
+
+
+def voc_splits(folder: Path) -> tuple[dict[str, Unread], dict[str, str], list[str]]:
+    """Return the splits of a VOC data set, by split why others cannot be read, and lines about them.
+
+    Raises:
+        ValueError: no images.
+    """
+    found: dict[str, Unread] = {}
+    failed: dict[str, str] = {}
+    lines = ["classes: those that occur, in the order of their names"]
+    for split, xml, images, name in _places(folder):
+        try:
+            listed = find_files(xml, images, name, Account())
+        except ValueError as error:
+            failed[split] = str(error)
+            continue
+        one_based = re.search(_OWN, _head(listed[0].path)) is not None
+        if one_based:
+            lines.append(f"{split}: coordinates count pixels from 1, as VOC's own files do")
+        files = [*(one.path for one in listed), *(path for path in images.rglob("*") if path.is_file())]
+        # Names of classes are settled afterwards, when those of all splits are known.
+        read = partial(read_voc, xml, one_based, (), images, name)
+        found[split] = Unread(images, files, [one_based], read)
+    return found, failed, lines
+
+
+def _places(folder: Path) -> Iterator[tuple[str, Path, Path, str | None]]:
+    """By split: the folder of the XML files, that of the images, and the list of the split."""
+    xml = _xml_folder(folder)
+    if xml is None:
+        for split, one in split_folders(folder).items():
+            if (below := _xml_folder(one)) is not None:
+                yield split, below, _image_folder(below), None
+        return
+    images = _image_folder(xml)
+    lists = {path.stem for path in files_in(xml.parent / "ImageSets" / "Main", ".txt")}
+    given = {"train": "train" if "train" in lists else "trainval", "val": "val", "test": "test"}
+    known = {split: name for split, name in given.items() if name in lists}
+    several = {split: one for split, one in split_folders(xml).items() if _xml_below(one) is not None}
+    if known:
+        yield from ((split, xml, images, name) for split, name in known.items())
+    elif several and xml != folder:
+        parts = split_folders(images)
+        yield from ((split, one, parts.get(split, images), None) for split, one in several.items())
+    else:
+        yield "train", xml, images, None
+
+
+def _xml_folder(folder: Path) -> Path | None:
+    """The folder with the XML files of a data set: one named for them, or the folder itself."""
+    for one in (*(folder / name for name in ANNOTATIONS), folder / "annotations" / "xmls"):
+        if one.is_dir() and _xml_below(one) is not None:
+            return one
+    return folder if files_in(folder, ".xml") else None
+
+
+def _image_folder(xml: Path) -> Path:
+    candidates = [above / name for above in (xml.parent, xml.parent.parent) for name in IMAGES] + [xml, xml.parent]
+    for one in candidates:
+        if one.is_dir() and has_images(one):
+            return one
+    raise ValueError(
+        f"{xml}: has XML files, but no images are beside them or in {xml.parent / IMAGES[0]}; put the images there"
+    )
+
+
+def _first_xml(folder: Path) -> Path | None:
+    place = _xml_folder(folder)
+    return None if place is None else _xml_below(place)
+
+
+def _xml_below(folder: Path) -> Path | None:
+    """The first XML file in or below a folder."""
+    for place, folders, _ in os.walk(folder):
+        folders.sort()
+        if found := files_in(Path(place), ".xml"):
+            return found[0]
+    return None
+
+
+def _head(path: Path) -> bytes:
+    return read_bytes(path, LARGEST)[:4096]

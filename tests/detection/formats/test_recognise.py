@@ -1,0 +1,615 @@
+"""Every layout is written here, opened, and read as training reads it."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detection.engine.datamodule import CocoDataModule, Split
+from detection.formats import recognise
+from detection.formats.kept import default_cache, kept
+from detection.formats.recognise import open_data
+
+HEIGHT, WIDTH = 30, 40
+NAMES = ("cat", "dog")
+BOX = {"cat": [4.0, 6.0, 12.0, 8.0], "dog": [10.0, 3.0, 20.0, 15.0]}
+"""x, y, width, height of the one object of an image."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rcnn-toolkit" / "data"
+
+
+def picture(path: Path, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+
+
+def text(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def coco(path: Path, images: Path, count: int = 4, first: int = 0, prefix: str = "") -> None:
+    """An annotation file, and its images; cats and dogs by turns."""
+    content: dict = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+    }
+    for k in range(first, first + count):
+        picture(images / prefix / f"{k:03}.png", k)
+        size = {"height": HEIGHT, "width": WIDTH}
+        content["images"].append({"id": k, "file_name": f"{prefix}{k:03}.png", **size})
+        entry = {"id": k, "image_id": k, "category_id": (3, 8)[k % 2], "bbox": BOX[NAMES[k % 2]], "iscrowd": 0}
+        content["annotations"].append({**entry, "area": 9})
+    text(path, json.dumps(content))
+
+
+def yolo(images: Path, labels: Path, count: int = 4, first: int = 0) -> None:
+    for k in range(first, first + count):
+        picture(images / f"{k:03}.png", k)
+        x, y, w, h = BOX[NAMES[k % 2]]
+        text(labels / f"{k:03}.txt", f"{k % 2} {(x + w / 2) / WIDTH} {(y + h / 2) / HEIGHT} {w / WIDTH} {h / HEIGHT}\n")
+
+
+def voc(images: Path, xml: Path, count: int = 4, first: int = 0, shift: int = 0, source: str = "Unknown") -> None:
+    for k in range(first, first + count):
+        picture(images / f"{k:03}.jpg", k)
+        x, y, w, h = BOX[NAMES[k % 2]]
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), (x + shift, y + shift, x + w, y + h), strict=True)
+        box = "".join(f"<{key}>{value:g}</{key}>" for key, value in corners)
+        text(
+            xml / f"{k:03}.xml",
+            f"<annotation><filename>{k:03}.jpg</filename><source><database>{source}</database></source>"
+            f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+            f"<object><name>{NAMES[k % 2]}</name><bndbox>{box}</bndbox></object></annotation>",
+        )
+
+
+def coco_published(root: Path) -> None:
+    coco(root / "annotations/instances_train2017.json", root / "train2017")
+    coco(root / "annotations/instances_val2017.json", root / "val2017", 2, 4)
+    text(root / "annotations/captions_train2017.json", '{"images": [], "annotations": []}')
+    shutil.copy(root / "annotations/instances_train2017.json", root / "annotations/person_keypoints_train2017.json")
+
+
+def coco_own(root: Path) -> None:
+    coco(root / "annotations/instances_train.json", root / "train")
+    coco(root / "annotations/instances_val.json", root / "val", 2, 4)
+
+
+def coco_roboflow(root: Path) -> None:
+    coco(root / "train/_annotations.coco.json", root / "train")
+    coco(root / "valid/_annotations.coco.json", root / "valid", 2, 4)
+    text(root / "README.roboflow.txt", "exported")
+
+
+def coco_cvat_subsets(root: Path) -> None:
+    coco(root / "annotations/instances_Train.json", root / "images/Train")
+    coco(root / "annotations/instances_Validation.json", root / "images/Validation", 2, 4)
+
+
+def coco_yolov5_like(root: Path) -> None:
+    coco(root / "annotations/train.json", root / "images/train")
+    coco(root / "annotations/val.json", root / "images/val", 2, 4)
+
+
+def coco_same_names(root: Path) -> None:
+    """Frames of two videos have the same names in both splits."""
+    coco(root / "train.json", root / "train")
+    coco(root / "val.json", root / "val", 2)
+
+
+def coco_unpacked_twice(root: Path) -> None:
+    coco_own(root / "export/my data")
+    (root / "__MACOSX").mkdir()
+
+
+def yolo_ultralytics(root: Path) -> None:
+    yolo(root / "images/train", root / "labels/train")
+    yolo(root / "images/val", root / "labels/val", 2, 4)
+    text(root / "data.yaml", "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: dog\n")
+
+
+def yolo_roboflow(root: Path) -> None:
+    yolo(root / "train/images", root / "train/labels")
+    yolo(root / "valid/images", root / "valid/labels", 2, 4)
+    names = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['cat', 'dog']\n"
+    text(root / "data.yaml", names)
+
+
+def yolo_folders(root: Path) -> None:
+    yolo(root / "images/train", root / "labels/train")
+    yolo(root / "images/val", root / "labels/val", 2, 4)
+    text(root / "classes.txt", "cat\ndog\n")
+
+
+def yolo_lists(root: Path) -> None:
+    yolo(root / "images", root / "labels", 6)
+    text(root / "train.txt", "".join(f"./images/{k:03}.png\n" for k in range(4)))
+    text(root / "val.txt", "".join(f"./images/{k:03}.png\n" for k in range(4, 6)))
+    text(root / "mine.yaml", "train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+
+
+def yolo_darknet(root: Path) -> None:
+    """As CVAT writes it."""
+    yolo(root / "obj_train_data", root / "obj_train_data")
+    yolo(root / "obj_valid_data", root / "obj_valid_data", 2, 4)
+    text(root / "obj.names", "cat\ndog\n")
+
+
+def voc_published(root: Path) -> None:
+    top = root / "VOCdevkit/VOC2012"
+    voc(top / "JPEGImages", top / "Annotations", 6, shift=1, source="The VOC2007 Database")
+    text(top / "ImageSets/Main/train.txt", "000\n001\n002\n003\n")
+    text(top / "ImageSets/Main/val.txt", "004\n005\n")
+    text(top / "ImageSets/Main/trainval.txt", "".join(f"00{k}\n" for k in range(6)))
+    text(top / "ImageSets/Main/cat_train.txt", "000 1\n001 -1\n")
+
+
+def voc_roboflow(root: Path) -> None:
+    voc(root / "train", root / "train")
+    voc(root / "valid", root / "valid", 2, 4)
+
+
+def voc_folders(root: Path) -> None:
+    voc(root / "images/train", root / "annotations/train")
+    voc(root / "images/val", root / "annotations/val", 2, 4)
+
+
+WITH_VAL = [
+    coco_published, coco_own, coco_roboflow, coco_cvat_subsets, coco_yolov5_like, coco_same_names, coco_unpacked_twice,
+    yolo_ultralytics, yolo_roboflow, yolo_folders, yolo_lists, yolo_darknet, voc_published, voc_roboflow, voc_folders,
+]  # fmt: skip
+
+
+def coco_cvat(root: Path) -> None:
+    coco(root / "annotations/instances_default.json", root / "images/default", 10)
+
+
+def coco_cvat_flat(root: Path) -> None:
+    coco(root / "annotations/instances_default.json", root / "images", 10)
+
+
+def coco_label_studio(root: Path) -> None:
+    coco(root / "result.json", root, 10, prefix="images/")
+
+
+def coco_beside(root: Path) -> None:
+    coco(root / "labels.json", root, 10)
+
+
+def coco_above(root: Path) -> None:
+    coco(root / "mine.json", root / "photos of today", 10)
+
+
+def coco_annotations_first(root: Path) -> None:
+    """No file name is near the begin of the file."""
+    coco(root / "mine.json", root / "photos", 10)
+    content = json.loads((root / "mine.json").read_text())
+    padding = {"annotations": content["annotations"], "info": {"text": "x" * (1 << 20)}}
+    text(root / "mine.json", json.dumps(padding | {key: content[key] for key in ("categories", "images")}))
+
+
+def yolo_label_studio(root: Path) -> None:
+    yolo(root / "images", root / "labels", 10)
+    text(root / "classes.txt", "cat\ndog\n")
+    text(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}], "info": {}}')
+
+
+def yolo_side_by_side(root: Path) -> None:
+    yolo(root, root, 10)
+    text(root / "classes.txt", "cat\ndog\n")
+
+
+def yolo_without_valid(root: Path) -> None:
+    """As Roboflow exports it if all images are for training."""
+    yolo(root / "train/images", root / "train/labels", 10)
+    text(root / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames: ['cat', 'dog']\n")
+
+
+def voc_label_img(root: Path) -> None:
+    voc(root, root, 10)
+
+
+def voc_kaggle(root: Path) -> None:
+    voc(root / "images", root / "annotations", 10)
+
+
+def voc_without_lists(root: Path) -> None:
+    voc(root / "JPEGImages", root / "Annotations", 10)
+
+
+WITHOUT_VAL = [
+    coco_cvat, coco_cvat_flat, coco_label_studio, coco_beside, coco_above, coco_annotations_first, yolo_label_studio,
+    yolo_side_by_side, yolo_without_valid, voc_label_img, voc_kaggle, voc_without_lists,
+]  # fmt: skip
+
+
+def opened(data: recognise.DataSet, split: str) -> list[tuple[str, str, list[float]]]:
+    """Name of the file, class and box of each object, as training reads them."""
+    parts = {name: Split(str(part.images), str(part.annotations)) for name, part in data.parts.items()}
+    module = CocoDataModule("/", train=parts["train"], val=parts.get("val"), test=parts.get("test"), workers=0)
+    found = module.open(split)
+    classes = found.annotations.categories.names
+    objects = []
+    for k in range(len(found)):
+        scene = found.scene(k)  # decodes the image
+        assert scene.image.shape == (HEIGHT, WIDTH, 3)
+        for box, label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
+            objects.append((found.path(k).stem, classes[label], [box[0], box[1], box[2] - box[0], box[3] - box[1]]))
+    return objects
+
+
+def expected(*numbers: int) -> list[tuple[str, str, list[float]]]:
+    return [(f"{k:03}", NAMES[k % 2], pytest.approx(BOX[NAMES[k % 2]], abs=1e-4)) for k in numbers]
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("make", WITH_VAL, ids=lambda make: make.__name__)
+def test_a_data_set_with_validation_images(tmp_path, make):
+    root = tmp_path / "my data"
+    make(root)
+    before = snapshot(root)
+    data = open_data(root)
+    assert snapshot(root) == before
+    assert data.form == make.__name__.partition("_")[0].upper()
+    assert list(data.parts) == ["train", "val"]
+    assert opened(data, "train") == expected(0, 1, 2, 3)
+    assert opened(data, "val") == (expected(0, 1) if make is coco_same_names else expected(4, 5))
+    assert data.lines[0] == f"{data.form} data set: {root}"
+    assert open_data(root).parts == data.parts
+
+
+@pytest.mark.parametrize("make", WITHOUT_VAL, ids=lambda make: make.__name__)
+def test_a_data_set_without_validation_images_is_split(tmp_path, cache, make):
+    root = tmp_path / "my data"
+    make(root)
+    before = snapshot(root)
+    data = open_data(root)
+    assert snapshot(root) == before
+    train, val = opened(data, "train"), opened(data, "val")
+    assert sorted(train + val) == expected(*range(10))
+    assert Counter(name for _, name, _ in val) == {"cat": 1, "dog": 1}
+    told = "\n".join(data.lines)
+    assert "no validation images: 2 images of 10 for training set aside for validation (seed 0" in told
+    assert "--val-fraction" in told
+    assert "rcnn split" in told
+    assert data.parts["val"].annotations.is_relative_to(cache)
+    assert len(opened(open_data(root, need=("train",)), "train")) == 10
+    assert len(opened(open_data(root, val_fraction=0.5), "val")) == 5
+    others = {tuple(file for file, _, _ in opened(open_data(root, seed=seed), "val")) for seed in range(5)}
+    assert len(others) > 1
+    assert opened(open_data(root), "val") == val
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (coco_own, "annotations"),
+        (yolo_ultralytics, "data.yaml"),
+        (yolo_lists, "mine.yaml"),
+        (yolo_ultralytics, "labels"),
+        (voc_folders, "annotations"),
+        (voc_published, "VOCdevkit"),
+        (voc_published, "VOCdevkit/VOC2012"),
+        (voc_published, "VOCdevkit/VOC2012/Annotations"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_file_or_folder_of_a_data_set_stands_for_it(tmp_path, make, given):
+    make(tmp_path / "data")
+    data = open_data(str(tmp_path / "data" / given))
+    assert opened(data, "train") == expected(0, 1, 2, 3)
+    assert opened(data, "val") == expected(4, 5)
+
+
+def test_one_annotation_file_is_all_there_is(tmp_path):
+    coco(tmp_path / "annotations/instances_train.json", tmp_path / "train", 10)
+    coco(tmp_path / "annotations/instances_val.json", tmp_path / "val", 2, 10)
+    data = open_data(tmp_path / "annotations/instances_train.json")
+    assert sorted(opened(data, "train") + opened(data, "val")) == expected(*range(10))
+    assert any("instances_val.json beside it is not used" in line for line in data.lines)
+
+
+def test_test_images_do_not_become_validation_images(tmp_path):
+    coco(tmp_path / "annotations/instances_train.json", tmp_path / "train", 10)
+    coco(tmp_path / "annotations/instances_test.json", tmp_path / "test", 3, 10)
+    data = open_data(tmp_path)
+    assert list(data.parts) == ["train", "val", "test"]
+    assert opened(data, "test") == expected(10, 11, 12)
+    assert sorted(opened(data, "train") + opened(data, "val")) == expected(*range(10))
+    assert any("there are test images, but no validation images: 2 images of 10" in line for line in data.lines)
+
+
+def test_evaluation_needs_no_training_images(tmp_path):
+    coco_published(tmp_path)
+    shutil.rmtree(tmp_path / "train2017")
+    data = open_data(tmp_path, need=("val",))
+    assert list(data.parts) == ["val"]
+    assert any("train is left out" in line and "none of the folders near it" in line for line in data.lines)
+    with pytest.raises(
+        ValueError, match=r"instances_train2017\.json: image 000\.png is in none of the folders near it"
+    ):
+        open_data(tmp_path)
+
+
+def test_a_conversion_is_told_in_numbers_also_the_second_time(tmp_path):
+    voc_folders(tmp_path)
+    path = tmp_path / "annotations/train/000.xml"
+    path.write_text(path.read_text().replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
+    for _ in range(2):
+        told = "\n".join(open_data(tmp_path).lines)
+        assert "train: 4 images (0 without objects), 4 objects of 2 classes: 4 boxes" in told
+        assert "changed: 1 difficult object (crowds now" in told
+        assert "val: 2 images (0 without objects), 2 objects of 2 classes: 2 boxes" in told
+    assert "converted to COCO's format before, in" in told
+
+
+def test_classes_that_occur_in_one_split_only_have_one_number(tmp_path):
+    voc(tmp_path / "train", tmp_path / "train", 1, 0)  # a cat
+    voc(tmp_path / "valid", tmp_path / "valid", 1, 1)  # a dog
+    data = open_data(tmp_path)
+    assert opened(data, "train") == expected(0)
+    assert opened(data, "val") == expected(1)
+    lists = [json.loads(part.annotations.read_text())["categories"] for part in data.parts.values()]
+    assert lists == [[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]] * 2
+
+
+def change_label(root: Path) -> None:
+    (root / "labels/train/000.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+
+
+def remove_label(root: Path) -> None:
+    (root / "labels/train/000.txt").unlink()
+
+
+def add_image(root: Path) -> None:
+    yolo(root / "images/train", root / "labels/train", 1, 7)
+
+
+def rename_class(root: Path) -> None:
+    path = root / "data.yaml"
+    path.write_text(path.read_text().replace("dog", "wolf"))
+
+
+def touch_label(root: Path) -> None:
+    os.utime(root / "labels/train/000.txt", (1, 1))
+
+
+@pytest.mark.parametrize("change", [change_label, remove_label, add_image, rename_class, touch_label])
+def test_what_was_converted_is_kept_until_the_data_change(tmp_path, cache, change):
+    yolo_ultralytics(tmp_path)
+    first = open_data(tmp_path)
+    before = snapshot(cache)
+    assert open_data(tmp_path).parts == first.parts
+    assert snapshot(cache) == before
+    change(tmp_path)
+    second = open_data(tmp_path)
+    assert second.parts["train"].annotations != first.parts["train"].annotations
+    if change is not touch_label:
+        assert opened(second, "train") != opened(first, "train")
+
+
+def test_a_split_follows_the_annotations(tmp_path):
+    coco_beside(tmp_path)
+    first = open_data(tmp_path)
+    coco(tmp_path / "labels.json", tmp_path, 12)
+    second = open_data(tmp_path)
+    assert len(opened(second, "train")) + len(opened(second, "val")) == 12
+    assert len(opened(first, "train")) + len(opened(first, "val")) == 10
+
+
+def test_a_damaged_folder_of_the_cache_is_made_anew(tmp_path, cache):
+    yolo_ultralytics(tmp_path)
+    data = open_data(tmp_path)
+    data.parts["val"].annotations.unlink()
+    assert opened(open_data(tmp_path), "val") == expected(4, 5)
+    (data.parts["val"].annotations.parent / "made.json").write_text("{")
+    assert opened(open_data(tmp_path), "val") == expected(4, 5)
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+def test_of_two_that_convert_at_once_the_first_wins(tmp_path):
+    def make(folder: Path) -> dict:
+        (folder / "a.json").write_text("faster")
+        return {"files": ["a.json"]}
+
+    def make_slowly(folder: Path) -> dict:
+        kept(tmp_path, "key", make)
+        (folder / "a.json").write_text("slower")
+        return {"files": ["a.json"]}
+
+    folder, note, _ = kept(tmp_path, "key", make_slowly)
+    assert note == {"files": ["a.json"]}
+    assert (folder / "a.json").read_text() == "faster"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, cache):
+    yolo_ultralytics(tmp_path)
+    (tmp_path / "labels/train/000.txt").write_text("7 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(ValueError, match=r"000\.txt, line 1: class 7, but there are names for 0 to 1"):
+        open_data(tmp_path)
+    (tmp_path / "labels/train/000.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    open_data(tmp_path)
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
+    assert default_cache() == tmp_path / "cache/rcnn-toolkit/data"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
+    assert default_cache() == Path.home() / ".cache/rcnn-toolkit/data"
+    (tmp_path / "file").write_text("")
+    yolo_ultralytics(tmp_path / "data")
+    with pytest.raises(OSError, match=r"converted data sets cannot be kept there .*; set XDG_CACHE_HOME"):
+        open_data(tmp_path / "data", cache=tmp_path / "file/below")
+
+
+def test_copies_versions_and_frames_stay_together(tmp_path):
+    coco(tmp_path / "mine.json", tmp_path, 20)
+    content = json.loads((tmp_path / "mine.json").read_text())
+    for k, image in enumerate(content["images"]):
+        if k < 4:
+            image["video_id"] = 1
+        elif k < 8:
+            (tmp_path / image["file_name"]).rename(tmp_path / f"photo_jpg.rf.{k}.png")
+            image["file_name"] = f"photo_jpg.rf.{k}.png"
+        elif 8 < k < 11:
+            shutil.copy(tmp_path / "008.png", tmp_path / image["file_name"])
+    text(tmp_path / "mine.json", json.dumps(content))
+    for seed in range(4):
+        data = open_data(tmp_path, val_fraction=0.4, seed=seed)
+        ids = {i["id"] for i in json.loads(data.parts["val"].annotations.read_text())["images"]}
+        for group in (range(4), range(4, 8), range(8, 11)):
+            assert len({k in ids for k in group}) == 1
+        assert len(ids) == 8
+    assert any(line.strip().startswith("11 images stay together with their copies") for line in data.lines)
+
+
+def nothing(root: Path) -> None:
+    root.mkdir()
+
+
+def pictures_only(root: Path) -> None:
+    picture(root / "a.png")
+
+
+def two_formats(root: Path) -> None:
+    coco_own(root)
+    yolo_ultralytics(root)
+
+
+def two_training_files(root: Path) -> None:
+    coco_own(root)
+    shutil.copy(root / "annotations/instances_train.json", root / "annotations/instances_train2017.json")
+
+
+def two_unnamed_files(root: Path) -> None:
+    coco_beside(root)
+    shutil.copy(root / "labels.json", root / "others.json")
+
+
+def images_elsewhere(root: Path) -> None:
+    coco_own(root)
+    shutil.rmtree(root / "train")
+
+
+def yolo_without_names(root: Path) -> None:
+    yolo(root / "images", root / "labels")
+
+
+def voc_without_images(root: Path) -> None:
+    voc(root / "JPEGImages", root / "Annotations")
+    shutil.rmtree(root / "JPEGImages")
+
+
+def yolo_without_images(root: Path) -> None:
+    yolo_ultralytics(root)
+    shutil.rmtree(root / "images/train")
+
+
+def labelme(root: Path) -> None:
+    picture(root / "a.png")
+    text(root / "a.json", '{"shapes": [], "imagePath": "a.png"}')
+
+
+def archive(root: Path) -> None:
+    text(root / "my.zip", "PK")
+
+
+def one_image(root: Path) -> None:
+    coco(root / "labels.json", root, 1)
+
+
+def validation_only(root: Path) -> None:
+    coco(root / "annotations/instances_val.json", root / "val")
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "message"),
+    [
+        (nothing, "", "no data set found: data has nothing in it; expected COCO .*, YOLO .*, or VOC"),
+        (nothing, "absent", "absent: no such file or folder"),
+        (pictures_only, "", "no data set found: data has 1 image file; expected"),
+        (pictures_only, "a.png", r"a\.png: is no data set; give a folder, a data\.yaml, or a COCO annotation file"),
+        (labelme, "", r"data has 1 image file, 1 \.json file \(not COCO\)"),
+        (labelme, "a.json", "is no COCO annotation file: it has no lists of images and annotations"),
+        (archive, "my.zip", r"my\.zip: is an archive; unpack it, and give the folder"),
+        (archive, "", "data has 1 archive file;"),
+        (
+            two_formats,
+            "",
+            r"has COCO annotations \(annotations/instances_train\.json\) and YOLO labels \(data\.yaml\); ",
+        ),
+        (two_training_files, "", r"annotations/instances_train\.json and .*2017\.json both hold the train images"),
+        (
+            two_unnamed_files,
+            "",
+            r"labels\.json and others\.json both may hold the images, and no name says train or val",
+        ),
+        (images_elsewhere, "", r"instances_train\.json: image 000\.png is in none of the folders near it \("),
+        (yolo_without_names, "", r"no data\.yaml with names, classes\.txt, .*; write the names into a classes\.txt"),
+        (yolo_without_images, "", r"data\.yaml: train is images/train, where no images are; correct path or train"),
+        (voc_without_images, "", "Annotations: has XML files, but no images are beside them or in .*JPEGImages"),
+        (one_image, "", "data: no validation images, and 1 image cannot be split into 2 parts"),
+        (validation_only, "", "data: has no train images, only val"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_a_line(tmp_path, make, given, message):
+    make(tmp_path / "data")
+    with pytest.raises(ValueError, match=message) as caught:
+        open_data(tmp_path / "data" / given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_is_not_there_is_said(tmp_path):
+    coco_own(tmp_path)
+    with pytest.raises(
+        ValueError, match="has no test images, only train and val; add them, or make them with rcnn split"
+    ):
+        open_data(tmp_path, need=("test",))
+    with pytest.raises(ValueError, match=r"--val-fraction 1 must be between 0 and 1"):
+        open_data(tmp_path / "annotations/instances_train.json", val_fraction=1)
+
+
+@pytest.mark.parametrize("form", ["COCO", "YOLO", "VOC"])
+def test_real_images_in_each_format(tmp_path, shared_data, form):
+    from detection.coco.annotations import load_annotations
+    from detection.formats.voc import write_voc
+    from detection.formats.yolo import write_yolo
+
+    mini = shared_data / "coco_mini"
+    if form == "COCO":
+        data = open_data(mini)
+    else:
+        for split in ("train", "val"):
+            content = load_annotations(mini / f"annotations/instances_{split}2017.json").to_coco()
+            for one in mini.glob(f"{split}2017/*.jpg"):
+                target = tmp_path / ("images" if form == "YOLO" else "JPEGImages") / split / one.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(one)
+            folder = tmp_path / split
+            write_yolo(content, folder) if form == "YOLO" else write_voc(content, folder)
+            target = tmp_path / ("labels" if form == "YOLO" else "Annotations") / split
+            target.parent.mkdir(exist_ok=True)
+            (folder / "labels" if form == "YOLO" else folder).rename(target)
+            if form == "YOLO":
+                (folder / "data.yaml").rename(tmp_path / "data.yaml")
+                folder.rmdir()
+        data = open_data(tmp_path)
+    assert data.form == form
+    counts = [load_annotations(part.annotations).num_objects for part in data.parts.values()]
+    assert counts == {"COCO": [746, 712], "VOC": [746, 712], "YOLO": [740, 707]}[form]  # YOLO has no crowds
