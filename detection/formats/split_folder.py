@@ -103,8 +103,10 @@ def _check_free(folder: Path, parts: Mapping[str, Part], overwrite: bool) -> Non
     for path in there:
         if os.path.realpath(path) in inputs:
             raise ValueError(f"{path}: is part of the data that are split; give another --output")
-        if not overwrite or not (folder / SPLIT_FILE).exists():
-            raise ValueError(f"{path}: is there already; give another --output, or --overwrite to replace a split")
+        if not (folder / SPLIT_FILE).exists():
+            raise ValueError(f"{path}: is there already, and not from rcnn split; give another --output")
+        if not overwrite:
+            raise ValueError(f"{path}: is there already; give another --output, or --overwrite to replace that split")
 
 
 def _merged(parts: Mapping[str, Part]) -> tuple[dict[str, Any], Path]:
