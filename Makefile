@@ -1,6 +1,7 @@
 # make demo    train a small Mask R-CNN on drawn shapes and look at what it finds
 # make test    the quick tests         make test-all   the slow ones too
-# make check   style and types         make clean      remove what the above made, but not .venv
+# make check   style and types         make docs       the documentation as a site in site/
+# make clean   remove what the above made, but not .venv
 #
 # Everything stays in this folder; packages go into .venv once. Python 3.11 or newer: the first of PYTHON that is,
 # or name one: make demo PYTHON=/opt/python3.12/bin/python3
@@ -8,7 +9,7 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11
 RUN := .venv/bin/python
 
-.PHONY: help demo test test-all check clean
+.PHONY: help demo test test-all check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,8 +29,11 @@ check: .venv/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: .venv/.docs
+	$(RUN) -m mkdocs build --strict
+
 clean:
-	rm -rf demo build dist rcnn_toolkit.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo site build dist rcnn_toolkit.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # A stamp in .venv for each set of packages; a larger set stamps the smaller ones too. .unfinished stands there while
@@ -66,3 +70,6 @@ endef
 
 .venv/.dev: setup.py
 	$(call install,.[dev],.venv/.core .venv/.test .venv/.dev)
+
+.venv/.docs: setup.py
+	$(call install,.[docs],.venv/.core .venv/.docs)

@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TIFF = ["tifffile>=2024.1.30"]
 TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF]
 PLOT = ["matplotlib>=3.9"]
+DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
 FAST = ["hotcoco>=1.3,<2"]
 
 setup(
@@ -50,6 +51,7 @@ setup(
         "tensorboard": ["tensorboard"],
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "plot": PLOT,
+        "docs": DOCS,
         "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },
 )

@@ -1,4 +1,4 @@
-"""The table of docs/backbones.md: what Mask R-CNN costs with each backbone, on one machine.
+"""The table of docs/benchmarks/backbones.md: what Mask R-CNN costs with each backbone, on one machine.
 
 Each backbone is measured in a process of its own, whose peak memory is then its own, and which may fail.
 """

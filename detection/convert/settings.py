@@ -1,6 +1,6 @@
 """What makes another toolkit's weights give its answers here: settings by origin.
 
-docs/pretrained.md has them in one table.
+docs/how-to/pretrained.md has them in one table.
 """
 
 from dataclasses import dataclass

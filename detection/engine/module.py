@@ -92,7 +92,7 @@ class DetectionModule(Restoring, LightningModule):
             schedule: How long training lasts, and how the learning rate rises and falls.
             weights: A whole detector's weights to start from, whose settings are then taken, too:
                 torchvision:maskrcnn_resnet50_fpn_v2, detectron2:mask_rcnn_R_50_FPN_3x, mmdetection:NAME,
-                ORIGIN:FILE, or a file; see docs/pretrained.md. backbone.weights is then not used.
+                ORIGIN:FILE, or a file; see docs/how-to/pretrained.md. backbone.weights is then not used.
             compile: Compile backbone, pyramid and RPN head with torch.compile. Training images are then padded to a
                 few sizes, for each of which it takes a minute once; in evaluation, which pads each image as if it were
                 alone, the most common sizes are compiled. Needs a C++ compiler on a CPU. With graphs, a GPU also

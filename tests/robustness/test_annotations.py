@@ -1,4 +1,4 @@
-"""Broken annotations, cases 1 to 35 of docs/robustness.md: refused by name, mended or counted, or no matter."""
+"""Broken annotations, cases 1 to 35 of docs/reference/input-checks.md: rejected, repaired or counted, or no matter."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Broken images and paths, cases 36 to 51 of docs/robustness.md."""
+"""Broken images and paths, cases 36 to 51 of docs/reference/input-checks.md."""
 
 import json
 import os

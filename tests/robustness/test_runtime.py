@@ -1,4 +1,4 @@
-"""What goes wrong while a program runs: of cases 52 to 66 of docs/robustness.md those without a test elsewhere."""
+"""Cases 52 to 66 of docs/reference/input-checks.md, which occur while a program runs, if no other file tests them."""
 
 import contextlib
 import logging

@@ -1,0 +1,87 @@
+"""The documentation as a site: every page can be found, and the tables are made from the code."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "tools" / "docs" / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def listed(entry: object) -> list[str]:
+    """The pages of a part of the navigation."""
+    if isinstance(entry, str):
+        return [entry]
+    parts = entry.values() if isinstance(entry, dict) else entry
+    return [page for part in parts for page in listed(part)]  # type: ignore[attr-defined]
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    in_repository = [page for page in listed(settings["nav"]) if not page.startswith("project/")]
+    assert sorted(in_repository) == PAGES
+
+
+def test_llms_txt_has_every_page_once() -> None:
+    text = (ROOT / "llms.txt").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^- \[[^\]]+\]\(docs/([^)]+)\): .+$", text, flags=re.M)) == PAGES
+
+
+def test_every_table_that_a_page_asks_for_is_made(pages: ModuleType) -> None:
+    asked = {name for page in PAGES for name in pages.MARK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))}
+    assert asked == set(pages.TABLES)
+
+
+def test_the_tables_hold_what_the_code_has(pages: ModuleType) -> None:
+    from backbones import available
+    from detection import list_configs
+
+    assert all(f"`{name}`" in pages.configs() for name in list_configs())
+    assert all(f"`{name}`" in pages.backbones() for name in available())
+    settings = pages.settings()
+    for line in (
+        "| `model.backbone.name` | `resnet50` | `str` |",
+        "| `model.rpn.nms_threshold` | `0.7` | `float` |",
+        "| `data.batch_size` | `16` | `int` | Images per optimizer step",
+        "| `run.early_stopping` | `null` |",
+    ):
+        assert line in settings, line
+    assert "data.few_canvases" not in settings
+    assert not re.search(r"\|  \|$", settings, flags=re.M), "a setting without a meaning"
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "source", "expected"),
+    [
+        ("[a](../index.md#b)", "docs/how-to/x.md", "how-to/x.md", "[a](../index.md#b)"),
+        ("[a](../../SECURITY.md)", "docs/how-to/x.md", "how-to/x.md", "[a](../project/security.md)"),
+        ("[a](docs/index.md)", "CONTRIBUTING.md", "project/contributing.md", "[a](../index.md)"),
+        ("[`a`](../../setup.py)", "docs/how-to/x.md", "how-to/x.md", "`a`"),
+        ("[a](../../setup.py)", "docs/how-to/x.md", "how-to/x.md", "a (`setup.py`)"),
+        ("[a](nowhere.md)", "docs/how-to/x.md", "how-to/x.md", "[a](nowhere.md)"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(
+    pages: ModuleType, text: str, origin: str, source: str, expected: str
+) -> None:
+    assert pages.LINK.sub(lambda found: pages.site_link(found[1], found[2], found[3] or "", origin, source), text) == (
+        expected
+    )
+
+
+def test_links_to_other_sites_stay(pages: ModuleType) -> None:
+    assert not pages.LINK.search("[a](https://github.com/a/b) ![b](images/c.jpg) [c](#d)")

@@ -1,0 +1,229 @@
+"""Hooks of mkdocs: fill in tables from the code, and make links work in the site as well as in the repository.
+
+A page asks for a table with ``<!-- table: NAME -->`` on a line of its own; :data:`TABLES` has the names.
+"""
+
+import ast
+import inspect
+import posixpath
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
+"""Files at the top of the repository that are pages of the site: ``project/changelog.md``, ..."""
+MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
+TOOLS = ("predict", "evaluate", "compare", "doctor", "browse", "convert", "plot", "export", "backbone", "demo")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that stand at the top of the repository, and ``llms.txt``."""
+    from mkdocs.structure.files import File
+
+    for name in PROJECT:
+        files.append(File.generated(config, _project_page(name), content=(ROOT / name).read_text(encoding="utf-8")))
+    listed = (ROOT / "llms.txt").read_text(encoding="utf-8")
+    files.append(File.generated(config, "llms.txt", content=re.sub(r"\]\(docs/([\w/-]+)\.md\)", r"](\1/)", listed)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Put in the tables, and turn links of the repository into links of the site."""
+    markdown = MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
+    source = page.file.src_uri
+    origin = next((name for name in PROJECT if _project_page(name) == source), f"docs/{source}")
+    return LINK.sub(lambda link: site_link(link[1], link[2], link[3] or "", origin, source), markdown)
+
+
+def site_link(text: str, target: str, anchor: str, origin: str, source: str) -> str:
+    """Return a link of the site, or the text alone where the target is a file that is not on the site.
+
+    Args:
+        origin: path of the page in the repository, ``docs/index.md``.
+        source: its path in the site's sources, ``index.md``.
+    """
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
+    if path in PROJECT:
+        place = _project_page(path)
+    elif path.startswith("docs/"):
+        place = path.removeprefix("docs/")
+    elif path == "README.md":
+        place = "index.md"
+    elif (ROOT / path).exists():
+        return text if text.startswith("`") else f"{text} (`{path}`)"
+    else:
+        return f"[{text}]({target}{anchor})"  # mkdocs reports it
+    return f"[{text}]({posixpath.relpath(place, posixpath.dirname(source) or '.')}{anchor})"
+
+
+def _project_page(name: str) -> str:
+    return f"project/{name.removesuffix('.md').lower().replace('_', '-')}.md"
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def configs() -> str:
+    """Return the shipped configs, with what their first comment says."""
+    from detection.engine.configs import shipped
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, path in sorted(shipped().items()):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            comments = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+            yield f"`{name}`", " ".join(line for line in comments if not line.startswith(("rcnn ", "python ")))
+
+    return table(("`--config`", "what it is"), rows())
+
+
+def models(origin: str) -> Callable[[], str]:
+    """Return the function that makes the table of the published detectors of one origin."""
+
+    def make() -> str:
+        from detection.convert import zoo
+
+        def rows() -> Iterator[tuple[str, ...]]:
+            for name, entry in getattr(zoo, origin.upper()).items():
+                mask = "" if entry.mask_ap is None else f"{entry.mask_ap:.1f}"
+                yield f"`{origin}:{name}`", f"{entry.box_ap:.1f}", mask, f"[download]({entry.url})"
+
+        return table(("name", "box AP", "mask AP", "file"), rows())
+
+    return make
+
+
+def backbones() -> str:
+    """Return the names of all backbones by family."""
+    from backbones import available
+
+    families: dict[str, list[str]] = {}
+    for name in available():
+        families.setdefault(re.match(r"[a-z_]+?(?=_?v?\d|_[a-z]+$)|[a-z]+", name)[0], []).append(name)  # type: ignore[index]
+    rows = ((family, ", ".join(f"`{name}`" for name in names)) for family, names in families.items())
+    return table(("family", "`model.backbone.name`"), rows)
+
+
+def settings() -> str:
+    """Return a table for each group of settings: key, default, allowed values and meaning."""
+    from backbones import BackboneConfig
+    from detection.engine.average import AverageConfig
+    from detection.engine.datamodule import CocoDataModule, Split
+    from detection.engine.module import DetectionModule
+    from detection.engine.optim import OptimizerConfig
+    from detection.engine.run import RunConfig
+    from detection.engine.schedule import ScheduleConfig
+    from detection.models.anchors import AnchorConfig
+    from detection.models.box_head import BoxHeadConfig
+    from detection.models.fpn import FPNConfig
+    from detection.models.mask_head import MaskHeadConfig
+    from detection.models.rpn import RPNConfig
+
+    groups: tuple[tuple[str, str, type], ...] = (
+        ("Data", "data", CocoDataModule),
+        ("One split of the data", "data.train", Split),
+        ("Model", "model", DetectionModule),
+        ("Backbone", "model.backbone", BackboneConfig),
+        ("Feature pyramid", "model.fpn", FPNConfig),
+        ("Region proposal network", "model.rpn", RPNConfig),
+        ("Anchors", "model.rpn.anchors", AnchorConfig),
+        ("Box head", "model.box_head", BoxHeadConfig),
+        ("Mask head", "model.mask_head", MaskHeadConfig),
+        ("Optimizer", "model.optimizer", OptimizerConfig),
+        ("Schedule", "model.schedule", ScheduleConfig),
+        ("Run", "run", RunConfig),
+        ("Averaged weights", "run.average", AverageConfig),
+    )
+    known = {kind for _, _, kind in groups}
+    parts = []
+    for title, prefix, kind in groups:
+        rows = (row for row in _settings_of(kind, prefix, known))
+        parts.append(f"## {title}\n\n{table(('key', 'default', 'type', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+LINKED = ("data.masks", "data.seed", "data.few_canvases", "data.channels")
+"""Settings that follow from others; the command line does not take them."""
+
+
+def _settings_of(kind: type, prefix: str, groups: set[type]) -> Iterator[tuple[str, ...]]:
+    """Yield the settings of a dataclass, or of a class by its constructor."""
+    meanings = _meanings(kind)
+    for name, parameter in inspect.signature(kind).parameters.items():
+        key, annotation = f"{prefix}.{name}", str(parameter.annotation)
+        if key in LINKED or parameter.annotation in groups:
+            continue
+        if isinstance(parameter.annotation, type):
+            annotation = parameter.annotation.__name__
+        annotation = re.sub(r"\b(?:typing|collections\.abc|detection\.[\w.]+)\.", "", annotation)
+        yield f"`{key}`", f"`{_default(kind, name, parameter)}`", f"`{annotation}`", meanings.get(name, "")
+
+
+def _default(kind: type, name: str, parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    if hasattr(kind, "__dataclass_fields__"):
+        field = next(field for field in fields(kind) if field.name == name)
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+    if default is inspect.Parameter.empty:
+        return "required"
+    if default is None:
+        return "null"
+    if hasattr(default, "__dataclass_fields__"):
+        return "{" + ", ".join(f"{key}: {value}" for key, value in vars(default).items()) + "}"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """Return the docstring of each setting: below a field of a dataclass, or in ``Args`` of a constructor."""
+    from docstring_parser import parse
+
+    found = {
+        parameter.arg_name: " ".join((parameter.description or "").split())
+        for text in (kind.__doc__, kind.__init__.__doc__)  # type: ignore[misc]
+        for parameter in parse(text or "").params
+    }
+    (tree,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[getattr(field.target, "id", "")] = " ".join(str(text.value.value).split())
+    return found
+
+
+def commands() -> str:
+    """Return what ``--help`` of each command prints."""
+    asked = [("tools/train.py",), *((f"tools/{name}.py",) for name in TOOLS)]
+    asked += [("tools/backbone.py", word) for word in ("list", "show", "benchmark", "gradients")]
+    with ThreadPoolExecutor(2) as pool:
+        texts = list(pool.map(_help, asked))
+    titles = ["python " + " ".join(words) for words in asked]
+    return "\n\n".join(
+        f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in zip(titles, texts, strict=True)
+    )
+
+
+def _help(words: tuple[str, ...]) -> str:
+    command = [sys.executable, *words, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    return done.stdout
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "configs": configs,
+    "models-torchvision": models("torchvision"),
+    "models-detectron2": models("detectron2"),
+    "models-mmdetection": models("mmdetection"),
+    "backbones": backbones,
+    "settings": settings,
+    "commands": commands,
+}
