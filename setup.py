@@ -28,7 +28,7 @@ setup(
         "detection.fast.pasting": ["*.c"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
-    entry_points={"console_scripts": ["rcnn=detection.cli:command"]},
+    entry_points={"console_scripts": ["rcnn=detection.commands.main:command"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

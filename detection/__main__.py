@@ -1,8 +1,8 @@
-"""``python -m detection fit ...``: as ``rcnn fit ...``, and from a checkout without installing."""
+"""``python -m detection train ...``: as ``rcnn train ...``, and from a checkout without installing."""
 
 import sys
 
-from detection.cli import command
+from detection.commands.main import command
 
 if __name__ == "__main__":
     sys.exit(command())

@@ -1,6 +1,5 @@
-"""``tools/browse.py``: a data set as its files have it, and as the detector will see it."""
+"""Pictures of a data set: as its files have it, and as the detector will see it."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,12 +14,8 @@ from detection.coco.segmentation import Segmentation
 from detection.data.dataset import CocoDataset
 from detection.data.sample import Sample
 from detection.data.transforms import Scene
-from detection.engine.errors import InputError, user_input
-from detection.engine.settings import read_settings
 from detection.fast.pasting import encode_masks
-from detection.foreign import printable, shown
-from detection.home import command_line
-from detection.inference.options import check_least
+from detection.foreign import shown
 from detection.report.frame import frame
 from detection.report.pictures import data_url
 from detection.visualize import draw
@@ -94,44 +89,17 @@ def page(title: str, seen: Sequence[Seen]) -> str:
     return frame(title, "".join(items))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Show some images before and after augmentation."""
-    parser = argparse.ArgumentParser(
-        prog="browse",
-        description="Show images of a data set before and after augmentation.",
-        epilog="All other options are those of `rcnn fit`: --config NAME --data.root FOLDER ...",
-    )
-    parser.add_argument("--output", type=Path, default=Path("browse"), help="folder for the pictures")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
-    parser.add_argument("--number", type=int, default=8, help="of images, spread over the data set")
-    parser.add_argument("--ids", type=int, nargs="+", help="these images instead")
-    parser.add_argument("--views", type=int, default=3, help="epochs to show")
-    options, rest = parser.parse_known_args(command_line(arguments))
-    try:
-        with user_input():
-            check_least(options, {"number": 1, "views": 0})
-        _, data = read_settings(rest)
-        dataset = data.open(options.split)
-        with user_input():
-            seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
-            options.output.mkdir(parents=True, exist_ok=True)
-            title = f"{options.split}: {len(seen)} of {plural(len(dataset), 'image')}"
-            (options.output / "browse.html").write_text(page(title, seen), encoding="utf-8")
-            for one in seen:
-                _write(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
-    except InputError as error:
-        parser.exit(2, f"browse: {printable(error)}\n")
-    print(f"{plural(len(seen), 'image')}: {options.output / 'browse.html'}")
-
-
-def _chosen(dataset: CocoDataset, options: argparse.Namespace) -> list[int]:
-    if options.ids is None:
-        return np.linspace(0, len(dataset) - 1, min(options.number, len(dataset))).round().astype(int).tolist()
-    number = {int(id): k for k, id in enumerate(dataset.annotations.image_ids)}
-    unknown = [id for id in options.ids if id not in number]
-    if unknown:
-        raise ValueError(f"{dataset.annotations.path}: has no images {unknown[:5]}; see --ids")
-    return [number[id] for id in options.ids]
+def write_row(path: Path, pictures: Sequence[np.ndarray]) -> None:
+    """All in a row, of one height."""
+    height = max(picture.shape[0] for picture in pictures)
+    row = [
+        cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
+        if p.shape[0] != height
+        else p
+        for p in pictures
+    ]
+    sheet = np.concatenate(row, axis=1)[..., ::-1]
+    path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(sheet))[1].tobytes())
 
 
 def _rle(segmentation: Segmentation, height: int, width: int) -> Mapping[str, Any]:
@@ -149,16 +117,3 @@ def _rle(segmentation: Segmentation, height: int, width: int) -> Mapping[str, An
     if not polygons:
         return {"size": [height, width], "counts": [height * width]}
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))  # type: ignore[no-any-return]
-
-
-def _write(path: Path, pictures: Sequence[np.ndarray]) -> None:
-    """All in a row, of one height."""
-    height = max(picture.shape[0] for picture in pictures)
-    row = [
-        cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
-        if p.shape[0] != height
-        else p
-        for p in pictures
-    ]
-    sheet = np.concatenate(row, axis=1)[..., ::-1]
-    path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(sheet))[1].tobytes())

@@ -1,14 +1,10 @@
-"""``tools/plot.py RUN...``: losses, AP, learning rate and throughput of one or more runs, from their CSV files."""
+"""Curves of one or more runs: losses, AP, learning rate and throughput, from their CSV files."""
 
-import argparse
 import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from detection.foreign import printable
-from detection.home import command_line
 
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
@@ -123,29 +119,6 @@ def _panel(
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[1]:
         axis.legend(fontsize=7, frameon=False)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw runs."""
-    parser = argparse.ArgumentParser(prog="plot", description="Draw the curves of one or more runs.")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--output", type=Path, default=Path("curves.png"), help="png, svg or pdf")
-    parser.add_argument("--smooth", type=int, default=1, help="average over so many values")
-    options = parser.parse_args(command_line(arguments))
-    try:
-        plot({name: read_run(path) for name, path in _named(options.runs)}, options.output, max(1, options.smooth))
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"plot: {printable(error)}\n")
-    print(options.output)
-
-
-def _named(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """By folder names, with as much of the path as tells them apart."""
-    for depth in range(1, 9):
-        names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return list(zip(names, paths, strict=True))
 
 
 def _short(name: str) -> str:

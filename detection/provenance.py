@@ -1,7 +1,9 @@
 """What a run or an evaluation was made of, so that it can be made again, and compared with nothing else by mistake."""
 
 import hashlib
+import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -43,10 +45,27 @@ def software() -> dict[str, str]:
     """When, by which command, and with which versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "rcnn_toolkit": detection.__version__ + commit(),
         **{package: installed(package) for package in PACKAGES},
         "python": platform.python_version(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return versions and hardware, for a bug report."""
+    from detection.device import accelerator_name, processor_name
+
+    versions = software()
+    del versions["date"], versions["command"]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return versions | {
+        "system": platform.platform(),
+        "cpu": f"{processor_name()}, {cpus} CPUs, {torch.backends.cpu.get_cpu_capability()}",
+        "gpu": accelerator_name() or "none",
+        "cuda": str(torch.version.cuda),
+        "threads": str(torch.get_num_threads()),
+        "rcnn_fast": os.environ.get("RCNN_FAST", "not set"),
     }
 
 

@@ -27,8 +27,9 @@ FLOORS = {
     "detection.fast": 4,
     "detection.engine": 5,
     "detection.cli": 6,
-    "detection.__main__": 6,
-    "tools": 7,
+    "detection.commands": 7,
+    "detection.__main__": 8,
+    "tools": 8,
 }
 """By the longest prefix. Any other module of ``detection`` is a command, on floor 5."""
 

@@ -1,6 +1,8 @@
-"""Look at backbones: ``tools/backbone.py list vgg``, ``show resnet50``, ``benchmark``, ``gradients``."""
+"""``rcnn backbones``, from a checkout that is not installed."""
 
-from detection.backbone_tool.command import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("backbones"))

@@ -1,6 +1,8 @@
-"""A data set before and after augmentation: ``tools/browse.py --config NAME --data.root FOLDER``."""
+"""``rcnn browse``, from a checkout that is not installed."""
 
-from detection.browse import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("browse"))

@@ -1,6 +1,8 @@
-"""Is one evaluation better than another: ``tools/compare.py evaluation_a evaluation_b``."""
+"""``rcnn compare``, from a checkout that is not installed."""
 
-from detection.report.compare import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("compare"))

@@ -1,6 +1,8 @@
-"""Annotations of other tools to COCO's format and back: ``tools/convert.py voc2coco ANNOTATIONS instances.json``."""
+"""``rcnn convert``, from a checkout that is not installed."""
 
-from detection.formats.command import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("convert"))

@@ -1,6 +1,8 @@
-"""What is wrong with a data set, and does a detector fit it: ``tools/doctor.py --config NAME --data.root FOLDER``."""
+"""``rcnn doctor``, from a checkout that is not installed."""
 
-from detection.doctor.command import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("doctor"))

@@ -1,9 +1,8 @@
-"""Score a detector or result files: ``tools/evaluate.py CHECKPOINT --annotations FILE --images FOLDER``."""
+"""``rcnn evaluate``, from a checkout that is not installed."""
 
-from detection.memory import begin_without_crumbs
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    begin_without_crumbs()
-    from detection.report.command import main
-
-    main()
+    sys.exit(command("evaluate"))

@@ -1,6 +1,8 @@
-"""Curves of runs: ``tools/plot.py runs/first runs/second --output curves.png``."""
+"""``rcnn plot``, from a checkout that is not installed."""
 
-from detection.curves import main
+import sys
+
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command("plot"))

@@ -1,8 +1,8 @@
-"""Train and evaluate, as the command ``rcnn`` does: ``tools/train.py fit --config mask_rcnn_r50_fpn_1x_coco``."""
+"""``rcnn train``, from a checkout that is not installed."""
 
 import sys
 
-from detection.cli import command
+from detection.commands.main import command
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(command("train"))

@@ -105,7 +105,7 @@ def table(
 
 def _cells(name: str, arguments: Sequence[str], seconds: float) -> str:
     """What stands behind a name in its row."""
-    command = [sys.executable, "-m", "detection.backbone_tool", "measure", name, *arguments]
+    command = [sys.executable, "-m", "detection", "backbones", "measure", name, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=seconds)

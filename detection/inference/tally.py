@@ -28,6 +28,10 @@ class Tally:
         self._looked_at += 1
         self._empty += not labels
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of objects by class name, the most frequent first."""
+        return {self._names[label]: number for label, number in self._objects.most_common()}
+
     def lines(self, one: str = "image", more: str = "images") -> list[str]:
         """The sum, then a line per class, the most frequent first.
 

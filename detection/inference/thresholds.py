@@ -52,19 +52,6 @@ def read_thresholds(texts: Sequence[str], names: Sequence[str]) -> dict[str, flo
     return {name: named.get(name, rest) for name in names}
 
 
-def spread(arguments: Sequence[str], option: str = "--score") -> list[str]:
-    """Repeat the option's name before each of its words.
-
-    Otherwise argparse takes positional words after ``--score person=0.6 car=0.3`` for thresholds.
-    """
-    spread_out: list[str] = []
-    for word in arguments:
-        name, _, number = word.rpartition("=")
-        follows = spread_out[-2:-1] == [option] or (spread_out and spread_out[-1].startswith(f"{option}="))
-        spread_out += [option, word] if follows and name and _is_number(number) else [word]
-    return spread_out
-
-
 def check_known(wanted: Iterable[str], names: Sequence[str], where: str) -> None:
     """Refuse names of classes that a model does not know.
 

@@ -1,10 +1,8 @@
-"""``tools/compare.py A B``: is B better than A, where, and is it more than chance?"""
+"""Two evaluations of the same images: is B better than A, where, and is it more than chance?"""
 
-import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,8 @@ from detection.evaluation.engines import hotcoco_evaluation
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
-from detection.foreign import printable, shown
-from detection.home import command_line
-from detection.inference.options import check_least
+from detection.foreign import shown
 from detection.provenance import checksum
-from detection.report.files import plain
 from detection.report.frame import frame
 from detection.report.page import KINDS, table
 from detection.report.resampling import Change, changes
@@ -202,30 +197,6 @@ def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
                 f"({_interval(d)})  {d.verdict}".rstrip()
             )
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare two evaluations."""
-    parser = argparse.ArgumentParser(prog="compare", description="Compare two evaluations on the same images.")
-    parser.add_argument("first", type=Path, help="folder that tools/evaluate.py wrote")
-    parser.add_argument("second", type=Path, help="another one")
-    parser.add_argument("--annotations", type=Path, help="the annotation file, if it was moved")
-    parser.add_argument("--resamplings", type=int, default=1000)
-    parser.add_argument("--output", type=Path, help="write comparison.html and comparison.json into this folder")
-    options = parser.parse_args(command_line(arguments))
-    try:
-        check_least(options, {"resamplings": 0})
-        found = compare(options.first, options.second, options.annotations, options.resamplings)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"compare: {printable(error)}\n")
-    print(text(found))
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        html = page(str(options.first), str(options.second), found)
-        (options.output / "comparison.html").write_text(html, encoding="utf-8")
-        rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
-        (options.output / "comparison.json").write_text(json.dumps(plain(rows), indent=1), encoding="utf-8")
-        print(f"comparison: {options.output / 'comparison.html'}")
 
 
 def _signed(value: float) -> str:

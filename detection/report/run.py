@@ -39,7 +39,7 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     """What a model finds in all images.
 
     Args:
-        options: of :mod:`detection.report.command`.
+        options: of ``rcnn evaluate``.
         truth: ground truth for the evaluator.
 
     Raises:

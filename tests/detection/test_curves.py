@@ -3,7 +3,8 @@ import math
 import cv2
 import pytest
 
-from detection.curves import main, read_run, smooth
+from detection.curves import read_run, smooth
+from tests.support.commands import plot as main
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_csv_files_hold_no_formulas(tmp_path):
 
 
 def test_errors_of_the_command_line_are_safe_to_print(tmp_path, capsys):
-    from detection.formats.command import main
+    from tests.support.commands import convert as main
 
     path = tmp_path / "labels"
     path.mkdir()

@@ -13,10 +13,10 @@ from detection.cli import main
 from detection.coco.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.engine.datamodule import CocoDataModule, Split
-from detection.formats.command import main as convert
 from detection.home import command_line, with_home
 from detection.shapes import write_shapes
 from tests.detection.engine.conftest import TINY
+from tests.support.commands import convert
 
 
 @pytest.fixture

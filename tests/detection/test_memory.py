@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from detection import cli, memory
+from detection import memory
+from detection.commands import main
 from detection.memory import LARGE, SMALL, no_garbage_collection, resident, without_crumbs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,14 +147,19 @@ def test_a_program_with_settings_of_the_users_own_goes_on(name, tmp_path):
 @pytest.mark.parametrize("tool", ["train", "evaluate", "predict"])
 def test_what_computes_begins_so(tool, monkeypatch, capsys):
     began: list[str] = []
-    for module in (memory, cli):
-        monkeypatch.setattr(module, "begin_without_crumbs", lambda: began.append(tool))
-    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--help"])
+    monkeypatch.setattr(main, "begin_without_crumbs", lambda: began.append(tool))
+    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--wrong-option"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
-    assert not end.value.code
-    assert "usage" in capsys.readouterr().out
+    assert end.value.code == 2
     assert began == [tool]
+
+
+def test_a_help_text_needs_no_second_start(monkeypatch, capsys):
+    monkeypatch.setattr(main, "begin_without_crumbs", lambda: pytest.fail("began again"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    assert main.command("train") == 0
+    assert "usage" in capsys.readouterr().out
 
 
 def begin(folder: Path, program: list[str], **settings: str) -> tuple[list[str], int]:

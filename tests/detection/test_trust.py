@@ -15,14 +15,14 @@ from detection import checkpoint as checkpoints
 from detection.cli import complete, main
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
-from detection.doctor.command import main as doctor
 from detection.engine.errors import InputError
-from detection.inference.command import main as predict_tool
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.report.command import main as evaluate_tool
 from detection.structures import Categories
-from tools.export import main as export_tool
+from tests.support.commands import doctor
+from tests.support.commands import evaluate as evaluate_tool
+from tests.support.commands import export as export_tool
+from tests.support.commands import predict as predict_tool
 
 MODULE = """
 import pathlib

@@ -49,18 +49,19 @@ ABOVE_ONE = {
     "detection/data/tiff.py: others + 1": "one image is read",
     "detection/evaluation/ground_truth.py: len(annotations)": "the line has another sentence for one",
     "detection/report/page.py: len(shown)": "a part of the classes, the largest that fits",
-    "detection/backbone_tool/command.py: len(_timm_names())": "timm has hundreds",
+    "detection/commands/backbones.py: len(_timm_names())": "timm has hundreds",
     "backbones/base.py: last": "a stride, 2 at least",
     # a limit that is a large constant, or is above one
     "detection/coco/checks.py: max_pixels": "millions",
     "detection/coco/box_forms.py: len(boxes)": "FEWEST at least, which is above one",
     "detection/inference/info.py: self.test_size[0]": "a side of hundreds of pixels",
     "detection/evaluation/limits.py: limit": "above 10",
-    "detection/report/command.py: options.max_dets": "above 10",
+    "detection/report/scoring.py: options.max_dets": "above 10",
     "detection/report/page.py: analysis.max_detections": "above 10",
     # no whole number
-    "detection/backbone_tool/command.py: options.side": "a side of hundreds of pixels",
+    "detection/commands/backbones.py: options.side": "a side of hundreds of pixels",
     "tools/benchmark/command.py: rate": "a speed",
+    "detection/commands/benchmark.py: row['images_per_second']": "a speed",
     "detection/engine/status.py: speed": "a speed",
     "detection/engine/schedule.py: schedule.total / steps_per_epoch": "with a decimal",
 }
@@ -90,8 +91,8 @@ WORDS = {
     "detection/coco/ids.py: what",
     "detection/data/image.py: image.dtype",
     "detection/engine/resuming.py: name",
-    "detection/report/command.py: options.protocol.upper()",
-    "detection/report/command.py: source",
+    "detection/report/scoring.py: options.protocol.upper()",
+    "detection/report/scoring.py: source",
     "detection/doctor/contents.py: split",
 }
 

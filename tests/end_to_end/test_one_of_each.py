@@ -7,14 +7,10 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from detection.browse import main as browse
 from detection.cli import main as rcnn
-from detection.doctor.command import main as doctor
-from detection.formats.command import main as convert
-from detection.inference.command import main as predict
-from detection.report.command import main as evaluate
 from detection.shapes import write_shapes
 from tests.robustness.fuzz_checkpoints import TINY
+from tests.support.commands import browse, convert, doctor, evaluate, predict
 
 WRONG = re.compile(
     r"(?<![\d.,/-])\b1 (?:(?!(?:of|with|without|in) )[a-z]+ )?(?:images|classes|objects|crowds|"

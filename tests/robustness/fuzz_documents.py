@@ -22,7 +22,7 @@ from detection.coco.annotations import load_annotations
 from detection.documents import read_json, read_yaml
 from detection.engine.configs import load_yaml
 from detection.evaluation.results import read_results
-from detection.formats.command import lvis_to_coco
+from detection.formats.convert import lvis_to_coco
 from detection.formats.voc import read_voc
 from detection.formats.yolo import read_yolo
 

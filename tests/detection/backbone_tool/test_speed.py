@@ -5,7 +5,7 @@ import pytest
 
 from backbones import available
 from detection.backbone_tool import speed
-from detection.backbone_tool.command import main
+from tests.support.commands import backbones as main
 
 COSTS = {"parameters": 11_200_000, "multiply_adds": 38_700_000_000, "train": 1.234, "infer": 4.0, "memory": 0.75}
 
@@ -32,8 +32,8 @@ def test_a_table_grows_row_by_row_and_goes_on_where_it_stopped(tmp_path, monkeyp
     }
 
     def run(command, **_options):
-        asked.append(command[4])
-        done = outcome.get(command[4], subprocess.CompletedProcess([], 0, json.dumps(COSTS), ""))
+        asked.append(command[5])
+        done = outcome.get(command[5], subprocess.CompletedProcess([], 0, json.dumps(COSTS), ""))
         if isinstance(done, BaseException):
             raise done
         return done
@@ -41,7 +41,7 @@ def test_a_table_grows_row_by_row_and_goes_on_where_it_stopped(tmp_path, monkeyp
     monkeypatch.setattr(subprocess, "run", run)
     names = ["resnet10", "resnet18", "resnet34", "plain18", "vgg11", "swin_t"]
     command = ["benchmark", "--names", *names, "--into", str(page)]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         main(command)
     rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
     assert rows == [

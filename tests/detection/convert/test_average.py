@@ -14,7 +14,7 @@ from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.structures import Categories
-from tools.export import main
+from tests.support.commands import export as main
 
 CONFIGS = {
     "backbone": BackboneConfig("resnet10", norm="batch"),

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from detection.doctor.command import main
+from detection.commands.main import main
 from detection.shapes import write_shapes
 
 
@@ -25,9 +25,8 @@ def examined(sound, tmp_path, capsys):
             change(content)
             path.write_text(json.dumps(content))
         page = tmp_path / "page.html"
-        with pytest.raises(SystemExit) as stop:
-            main(["--config", "demo", "--data.root", str(root), "--html", str(page), *options])
-        return int(stop.value.code or 0), capsys.readouterr().out.splitlines(), page.read_text()
+        code = main(["doctor", "--config", "demo", "--data.root", str(root), "--html", str(page), *options])
+        return code, capsys.readouterr().out.splitlines(), page.read_text()
 
     return run
 

@@ -8,8 +8,8 @@ import pytest
 
 from detection.cli import main
 from detection.inference import load_model, predict, predict_batch
-from detection.inference.command import main as predict_tool
-from detection.report.command import main as evaluate_tool
+from tests.support.commands import evaluate as evaluate_tool
+from tests.support.commands import predict as predict_tool
 
 
 @pytest.fixture(scope="module")

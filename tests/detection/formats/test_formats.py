@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.coco.annotations import check_same_categories, load_annotations
-from detection.formats.command import lvis_to_coco, main
+from detection.formats.convert import lvis_to_coco
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
+from tests.support.commands import convert as main
 
 
 def coco(boxes, **changes) -> dict:

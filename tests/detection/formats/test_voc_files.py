@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detection.formats.command import main
 from detection.formats.voc import read_voc, write_voc
+from tests.support.commands import convert as main
 
 OBJECT = (
     "<object><name>{name}</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>"

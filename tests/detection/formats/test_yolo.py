@@ -8,8 +8,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detection.coco.annotations import load_annotations
-from detection.formats.command import main
 from detection.formats.yolo import read_yolo, write_yolo
+from tests.support.commands import convert as main
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
 

@@ -1,6 +1,7 @@
 import pytest
 
-from detection.inference.thresholds import per_class, read_thresholds, spread
+from detection.commands.predict import prepare as spread
+from detection.inference.thresholds import per_class, read_thresholds
 
 NAMES = ("person", "car", "traffic light")
 

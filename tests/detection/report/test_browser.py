@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detection.report.command import main
-from detection.report.compare import main as compare
+from tests.support.commands import compare
+from tests.support.commands import evaluate as main
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from detection.report import command
-from detection.report.compare import check_comparable, compare, main, text
+from detection.report.compare import check_comparable, compare, text
+from tests.support import commands
+from tests.support.commands import compare as main
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def two(folder, worse_results, tmp_path_factory):
     worse = root / "worse.json"
     worse.write_text(json.dumps(worse_results))
     for name, results in (("good", folder / "results.json"), ("worse", worse)):
-        command.main(
+        commands.evaluate(
             [str(results), "--annotations", str(folder / "truth.json"), "--output", str(root / name)]
             + ["--resamplings", "0"]
         )
@@ -44,7 +45,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(two, folder, tmp_pat
     truth = json.loads((folder / "truth.json").read_text())
     truth["annotations"].pop()
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    command.main(
+    commands.evaluate(
         [str(folder / "results.json"), "--annotations", str(tmp_path / "truth.json"), "--output", str(other)]
         + ["--resamplings", "0"]
     )
@@ -81,7 +82,7 @@ def test_a_class_in_two_images_has_no_interval(truth, results, tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps({**truth, "annotations": changed}))
     for name, found in (("a", rare), ("b", [r for r in rare if r["category_id"] != 9])):
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
-        command.main(
+        commands.evaluate(
             [str(tmp_path / f"{name}.json"), "--annotations", str(tmp_path / "truth.json")]
             + ["--output", str(tmp_path / name), "--resamplings", "0"]
         )
@@ -99,7 +100,7 @@ def test_only_what_both_reports_have_is_compared(folder, results, tmp_path):
     masked = [r | {"segmentation": {"size": [120, 160], "counts": [0, 100, 120 * 160 - 100]}} for r in results]
     (tmp_path / "both.json").write_text(json.dumps(masked))
     rest = ["--annotations", str(folder / "truth.json"), "--resamplings", "0", "--output"]
-    command.main([str(tmp_path / "both.json"), *rest, str(tmp_path / "both")])
-    command.main([str(folder / "results.json"), *rest, str(boxes)])
+    commands.evaluate([str(tmp_path / "both.json"), *rest, str(tmp_path / "both")])
+    commands.evaluate([str(folder / "results.json"), *rest, str(boxes)])
     (boxes / "results_segm.json").write_bytes((tmp_path / "both" / "results_segm.json").read_bytes())  # of others
     assert {key.split("/")[0] for key in compare(tmp_path / "both", boxes, resamplings=0)} == {"bbox"}

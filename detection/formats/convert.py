@@ -1,4 +1,4 @@
-"""``tools/convert.py``: COCO, VOC, YOLO and LVIS, and in numbers what was carried over, changed and left out."""
+"""Convert COCO, VOC, YOLO and LVIS; say in numbers what was carried over, changed and left out."""
 
 import argparse
 import json
@@ -15,7 +15,6 @@ from detection.foreign import printable, shown
 from detection.formats.account import Account
 from detection.formats.voc import read_voc, write_voc
 from detection.formats.yolo import read_yolo, write_yolo
-from detection.home import command_line
 
 OPTIONS = {
     "images": ("yolo2coco", "voc2coco"),
@@ -30,38 +29,12 @@ CARRIED = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmenta
 """What other formats hold of an object, or what follows from it."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert, and report."""
-    parser = _parser()
-    options = parser.parse_args(command_line(arguments))
-    try:
-        print(printable(_convert(options)))
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"convert: {printable(error)}\n")
+def convert(options: argparse.Namespace) -> Account:
+    """Convert as the options of ``rcnn convert`` say; return what was carried over.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="convert", description="Convert annotations; reports what was carried over, changed and left out."
-    )
-    parser.add_argument("what", choices=["coco2voc", "voc2coco", "coco2yolo", "yolo2coco", "lvis2coco"])
-    source = "an annotation file, a folder of XML or text files, or that of a whole VOC or YOLO data set"
-    parser.add_argument("source", type=Path, help=source)
-    parser.add_argument("target", type=Path, help="the file or folder to write")
-    images = "the folder of the images: for yolo2coco where data.yaml or the folders do not say it; for voc2coco to "
-    parser.add_argument("--images", type=Path, help=images + "check names and to fill in sizes")
-    names = "the classes in the order of their ids; yolo2coco: instead of those in data.yaml or classes.txt; "
-    names += "voc2coco: those that occur if not given, so that a split without one of them would have other ids"
-    parser.add_argument("--names", nargs="+", default=[], help=names)
-    split = "yolo2coco: train, val or test of data.yaml; voc2coco: a list in ImageSets/Main"
-    parser.add_argument("--split", help=split + "; all images if not given")
-    parser.add_argument("--segments", action="store_true", help="coco2yolo: polygons instead of boxes")
-    parser.add_argument("--one-based", action="store_true", help="voc2coco: pixels count from 1, as in VOC's own")
-    return parser
-
-
-def _convert(options: argparse.Namespace) -> Account:
-    """Convert as the options say."""
+    Raises:
+        ValueError: an option that is not for this conversion, or a source that cannot be read.
+    """
     for name, kinds in OPTIONS.items():
         if getattr(options, name) and options.what not in kinds:
             raise ValueError(f"--{name.replace('_', '-')} is for {' and '.join(kinds)}, not for {options.what}")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from detection.backbone_tool.command import main
+from tests.support.commands import backbones as main
 
 
 def test_list_finds_names_by_a_part(capsys):

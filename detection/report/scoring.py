@@ -1,4 +1,4 @@
-"""``tools/evaluate.py``: a detector, or result files, against annotations."""
+"""Score a detector, or result files, against annotations: what ``rcnn evaluate`` does."""
 
 import argparse
 import math
@@ -14,8 +14,7 @@ from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results, with_boxes, write_results
 from detection.evaluation.voc import voc_ap50
-from detection.foreign import printable, shown
-from detection.home import command_line
+from detection.foreign import shown
 from detection.inference.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import Analysis, analyse
@@ -27,21 +26,22 @@ from detection.wording import plural
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
 """What a result must hold to be scored."""
 
-OF_MODELS = ("precision", "size", "flip", "short_sides", "tile", "soft_nms", "refine")
-"""Options that say how a model looks at images."""
+OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": None} | dict.fromkeys(
+    ("tile", "soft_nms", "refine")
+)
+"""Options that say how a model looks at images, and what they are if a user gives none."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate, print the numbers, and write a report."""
-    parser = _parser()
-    options = parser.parse_args(command_line(arguments))
-    try:
-        with processes() as rank:
-            evaluator = _collect(options)
-            if rank == 0:
-                _tell(options, evaluator)
-    except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"evaluate: {printable(error)}\n")
+def evaluate(options: argparse.Namespace) -> None:
+    """Evaluate, print the numbers, and write a report.
+
+    Args:
+        options: those of ``rcnn evaluate``.
+    """
+    with processes() as rank:
+        evaluator = _collect(options)
+        if rank == 0:
+            _tell(options, evaluator)
 
 
 def _collect(options: argparse.Namespace) -> CocoEvaluator:
@@ -58,9 +58,8 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if all(source.endswith(".json") for source in options.what):
-        parser = _parser()
-        for name in OF_MODELS:
-            if getattr(options, name) != parser.get_default(name):
+        for name, default in OF_MODELS.items():
+            if getattr(options, name) != default:
                 raise ValueError(f"--{name.replace('_', '-')} is for a model; result files hold what was found")
         return _read(options)
     if len(options.what) > 1:
@@ -241,34 +240,3 @@ def _print_head(options: argparse.Namespace, from_model: bool) -> None:
 
 def _print(kind: str, numbers: dict[str, float]) -> None:
     print(f"{kind}:  " + "  ".join(f"{shown(name)} {percent(value)}" for name, value in numbers.items()))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaluate",
-        description="Score a detector, or COCO result files, and write a report that opens in any browser.",
-        epilog="In several processes: torchrun --nproc-per-node 2 tools/evaluate.py ...",
-    )
-    parser.add_argument("what", nargs="+", help="a checkpoint, a name as torchvision:..., or result files (.json)")
-    parser.add_argument("--annotations", type=Path, required=True, help="a COCO annotation file")
-    parser.add_argument("--images", type=Path, help="the folder of its images; without, no pictures")
-    parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for the report")
-    parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help="all that there are if not given")
-    parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default="coco")
-    limit = "detections of a class in an image that are scored; AR is named after it"
-    parser.add_argument("--max-dets", type=int, default=COCO_LIMITS[-1], help=f"{limit}; {COCO_LIMITS[-1]} as COCO")
-    parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default="auto")
-    parser.add_argument("--resamplings", type=int, default=100, help="for the intervals; 0: none")
-    parser.add_argument("--pictures", type=int, default=12, help="worst images to show")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("SHORT", "LONG"), help="sides to resize to")
-    parser.add_argument("--flip", action="store_true", help="look at each image in a mirror, too")
-    parser.add_argument("--short-sides", type=int, nargs="+", help="look at each image at these sizes")
-    parser.add_argument("--tile", type=int, help="look at squares of so many pixels, for very large images")
-    parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
-    parser.add_argument("--refine", type=int, metavar="TIMES", help="move boxes once more, and make masks in them")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--device", help="cuda where there is one, else cpu")
-    parser.add_argument("--trust-code", action="store_true", help="import a custom backbone that the checkpoint names")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    return parser

@@ -23,10 +23,10 @@ from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
-from detection.report.command import main
 from detection.report.compare import compare
 from detection.report.run import matching_labels
 from detection.structures import IGNORE, Categories
+from tests.support.commands import evaluate as main
 
 pytest.importorskip("hotcoco", reason="the report is hotcoco's")
 

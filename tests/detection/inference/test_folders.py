@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from detection.inference import command
-from detection.inference.command import main
+from detection.inference import folders
+from tests.support.commands import predict as main
 
 
 @pytest.fixture
 def folder(tmp_path, pixels, monkeypatch, tiny_model):
     own = copy.deepcopy(tiny_model)  # a GPU, where there is one, takes it
-    monkeypatch.setattr(command, "load_model", lambda source, trust_code=False: own)
+    monkeypatch.setattr(folders, "load_model", lambda source, trust_code=False: own)
     images = tmp_path / "images"
     images.mkdir()
     for k in range(3):
@@ -92,7 +92,7 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
     (folder / "images" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images")
-    assert stop.value.code == 1
+    assert stop.value.code == 3
     assert "broken.jpg" in capsys.readouterr().err
     assert len(list((folder / "out").glob("*.jpg"))) == 3
 
@@ -116,7 +116,7 @@ def test_options_that_mean_nothing_are_refused(folder, capsys, option, message):
     with pytest.raises(SystemExit) as stop:
         main(["any.ckpt", str(folder / "images"), "--output", str(folder / "out"), *option])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == f"predict: {message}\n"
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_video_that_ends_early_is_told_with_its_own_exit_code(folder, capsys):
     assert stop.value.code == 3
     told = capsys.readouterr()
     assert f"3 images, {read + 3} frames" in told.out
-    line = f"predict: {folder / 'cut.avi'}: {read} of 30 frames could be read; the file is damaged or cut off\n"
+    line = f"error: {folder / 'cut.avi'}: {read} of 30 frames could be read; the file is damaged or cut off\n"
     assert told.err.endswith(line)
     assert len(json.loads((folder / "out" / "images.json").read_text())["images"]) == 3 + read + 3
 
@@ -204,7 +204,7 @@ def test_a_video_that_cannot_be_opened_loses_no_results_of_others(folder, capsys
     (folder / "broken.mp4").write_bytes(b"no film")
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", folder / "broken.mp4", folder / "film.avi", "--save", "json")
-    assert stop.value.code == 1
+    assert stop.value.code == 3
     assert "broken.mp4: cannot be opened as a video" in capsys.readouterr().err
     assert len(json.loads((folder / "out" / "images.json").read_text())["images"]) == 6
 
@@ -217,11 +217,11 @@ def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, ca
 
     torch.manual_seed(0)
     boxes_only = build_detector(2, BackboneConfig("resnet10"), FPNConfig(channels=16), None, BoxHeadConfig(hidden=16))
-    monkeypatch.setattr(command, "load_model", lambda source, trust_code=False: boxes_only)
+    monkeypatch.setattr(folders, "load_model", lambda source, trust_code=False: boxes_only)
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--save", "pictures", "masks")
     assert stop.value.code == 2
-    line = "predict: --save masks: any.ckpt has no mask head and finds boxes only; leave masks out\n"
+    line = "error: --save masks: any.ckpt has no mask head and finds boxes only; leave masks out\n"
     assert capsys.readouterr().err == line
     assert not (folder / "out").exists()
 
@@ -260,12 +260,12 @@ def test_thresholds_by_class(folder):
 
 def test_across_classes_reaches_the_model(folder):
     run(folder, folder / "images", "--save", "json", "--across-classes")
-    assert command.load_model("").box_head.config.nms_across_classes
+    assert folders.load_model("").box_head.config.nms_across_classes
 
 
 def stopping(number, name):
     """A prediction before which a signal comes, after ``number`` of them went well."""
-    plain, calls = getattr(command, name), []
+    plain, calls = getattr(folders, name), []
 
     def predict(*arguments):
         if len(calls) == number:
@@ -277,12 +277,12 @@ def stopping(number, name):
 
 
 def test_after_ctrl_c_the_results_so_far_are_written(folder, capsys, monkeypatch):
-    monkeypatch.setattr(command, "predict_batch", stopping(2, "predict_batch"))
+    monkeypatch.setattr(folders, "predict_batch", stopping(2, "predict_batch"))
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--batch", "1", "--save", "pictures", "json", "csv")
     assert stop.value.code == 130
     out = folder / "out"
-    line = f"predict: stopped by SIGINT; images done: 2, with their results in {out}"
+    line = f"error: stopped by SIGINT; images done: 2, with their results in {out}"
     assert capsys.readouterr().err.splitlines()[-1] == line
     assert len(list(out.glob("*.jpg"))) == 2
     results, images = (json.loads((out / name).read_text()) for name in ("results.json", "images.json"))
@@ -293,7 +293,7 @@ def test_after_ctrl_c_the_results_so_far_are_written(folder, capsys, monkeypatch
 
 
 def test_after_ctrl_c_a_video_can_be_played(folder, monkeypatch):
-    monkeypatch.setattr(command, "predict_batch", stopping(2, "predict_batch"))
+    monkeypatch.setattr(folders, "predict_batch", stopping(2, "predict_batch"))
     with pytest.raises(SystemExit):
         run(folder, folder / "film.avi")
     capture = cv2.VideoCapture(str(folder / "out" / "film.mp4"))
@@ -325,5 +325,5 @@ def test_a_signal_ends_the_program_with_one_line(tmp_path, tiny_model, pixels, w
     bar = ("image/s", "?image")
     lines = [line for line in told.splitlines() if line.strip() and not any(part in line for part in bar)]
     assert len(lines) == 1
-    assert lines[0].startswith(f"predict: stopped by {number.name}")
+    assert lines[0].startswith(f"error: stopped by {number.name}")
     assert bool(list(out.glob("*.jpg"))) == (when == "predicting")

@@ -1,0 +1,69 @@
+"""Show images of a data set, before and after augmentation, as training sees them.
+
+Settings of the configuration are options, too, as in `--data.flip 0`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.commands.options import DATA, add_shared
+from detection.commands.train import data_settings
+from detection.wording import plural
+
+if TYPE_CHECKING:
+    from detection.data.dataset import CocoDataset
+
+TAKES_SETTINGS = True
+EPILOG = """\
+example:
+  rcnn browse my_data --split val --number 20"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    output = {"default": Path("browse"), "help": "folder for the pictures"}
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA)
+    parser.add_argument("-c", "--config", action="append", metavar="CONFIG", help="configuration with the augmentation")
+    add_shared(parser, "output", output=output)
+    parser.add_argument(
+        "--split", choices=["train", "val", "test"], default="train", help="which images (default train)"
+    )
+    parser.add_argument(
+        "--number", type=int, default=8, metavar="N", help="images, spread over the data set (default 8)"
+    )
+    parser.add_argument("--ids", type=int, nargs="+", metavar="ID", help="images with these ids instead")
+    parser.add_argument("--views", type=int, default=3, metavar="N", help="augmented views of each image (default 3)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Show some images before and after augmentation."""
+    from detection.browse import look, page, write_row
+    from detection.engine.settings import read_settings
+    from detection.inference.options import check_least
+
+    check_least(options, {"number": 1, "views": 0})
+    settings = [part for name in options.config or () for part in ("--config", name)]
+    if options.data is not None:
+        settings += [part for pair in data_settings(options.data, need=()) for part in pair]
+    _, data = read_settings([*settings, *options.rest])
+    dataset = data.open(options.split)
+    seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
+    options.output.mkdir(parents=True, exist_ok=True)
+    title = f"{options.split}: {len(seen)} of {plural(len(dataset), 'image')}"
+    (options.output / "browse.html").write_text(page(title, seen), encoding="utf-8")
+    for one in seen:
+        write_row(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
+    print(f"{plural(len(seen), 'image')}: {options.output / 'browse.html'}")
+
+
+def _chosen(dataset: "CocoDataset", options: argparse.Namespace) -> list[int]:
+    """Return the indices of the images that the options name."""
+    if options.ids is None:
+        last, number = len(dataset) - 1, min(options.number, len(dataset))
+        return [round(k * last / max(1, number - 1)) for k in range(number)]
+    places = {int(id): k for k, id in enumerate(dataset.annotations.image_ids)}
+    unknown = [id for id in options.ids if id not in places]
+    if unknown:
+        raise ValueError(f"{dataset.annotations.path}: has no images {unknown[:5]}; see --ids")
+    return [places[id] for id in options.ids]

@@ -1,0 +1,55 @@
+"""Compare evaluations of the same images: differences of AP with confidence intervals.
+
+Each evaluation after the first is compared with the first.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from detection.commands.options import add_shared
+from detection.commands.printing import write_json
+
+EPILOG = """\
+example:
+  rcnn evaluate runs/first --data my_data --output old
+  rcnn evaluate runs/second --data my_data --output new
+  rcnn compare old new"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("first", type=Path, metavar="FIRST", help="folder that rcnn evaluate wrote")
+    parser.add_argument("others", type=Path, nargs="+", metavar="OTHER", help="one or more other such folders")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="the annotation file, if you moved it")
+    resamplings = "bootstrap samples for the intervals (default 1000)"
+    parser.add_argument("--resamplings", type=int, default=1000, metavar="N", help=resamplings)
+    add_shared(parser, "output", "json", output={"help": "folder for comparison.html and comparison.json"})
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, print, write."""
+    from detection.inference.options import check_least
+    from detection.report.compare import compare, page, text
+    from detection.report.files import plain
+
+    check_least(options, {"resamplings": 0})
+    summary = {}
+    for other in options.others:
+        found = compare(options.first, other, options.annotations, options.resamplings)
+        rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
+        summary[str(other)] = plain(rows)
+        if options.json != "-":
+            print(
+                f"{other} against {options.first}:" if len(options.others) > 1 else "",
+                end="\n" * (len(options.others) > 1),
+            )
+            print(text(found))
+        if options.output:
+            folder = options.output if len(options.others) == 1 else options.output / other.name
+            folder.mkdir(parents=True, exist_ok=True)
+            html = page(str(options.first), str(other), found)
+            (folder / "comparison.html").write_text(html, encoding="utf-8")
+            write_json(plain(rows), str(folder / "comparison.json"))
+            print(f"comparison: {folder / 'comparison.html'}")
+    write_json(summary, options.json)

@@ -1,0 +1,77 @@
+"""Convert annotations between COCO, YOLO, VOC and LVIS; report what was carried over, changed and left out.
+
+Training reads YOLO and VOC data sets without this command.
+"""
+
+import argparse
+from pathlib import Path
+
+from detection.foreign import printable
+
+FORMS = ("coco", "yolo", "voc", "lvis")
+CONVERSIONS = ("coco2voc", "voc2coco", "coco2yolo", "yolo2coco", "lvis2coco")
+"""What is possible; also former first words of the command."""
+
+EPILOG = """\
+example:
+  rcnn convert VOC2012 instances.json --from voc
+  rcnn convert instances.json yolo_labels --to yolo --segments"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "paths", nargs="+", metavar="SOURCE TARGET", help="what to read, and the file or folder to write"
+    )
+    parser.add_argument("--from", dest="form", choices=FORMS, help="form of SOURCE (guessed if not given)")
+    parser.add_argument("--to", choices=("coco", "yolo", "voc"), help="form of TARGET (default coco, from COCO none)")
+    images = "folder of the images: finds images that the labels do not name, and fills in sizes"
+    parser.add_argument("--images", type=Path, metavar="DIR", help=images)
+    names = "classes in the order of their ids, instead of those that the data set lists"
+    parser.add_argument("--classes", "--names", dest="names", nargs="+", default=[], metavar="NAME", help=names)
+    split = "read one part: train, val or test of data.yaml, or a list of VOC's ImageSets/Main"
+    parser.add_argument("--split", metavar="NAME", help=split)
+    parser.add_argument("--segments", action="store_true", help="to YOLO: polygons instead of boxes")
+    parser.add_argument("--one-based", action="store_true", help="from VOC: pixels count from 1, as in VOC's own")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Convert, and report."""
+    from detection.formats.convert import convert
+
+    what, paths = None, options.paths
+    if len(paths) == 3 and paths[0] in CONVERSIONS:  # the former form
+        what, paths = paths[0], paths[1:]
+    if len(paths) != 2:
+        raise ValueError("give what to read and what to write: rcnn convert SOURCE TARGET")
+    options.source, options.target = map(Path, paths)
+    options.what = what or _what(options)
+    print(printable(convert(options)))
+
+
+def _what(options: argparse.Namespace) -> str:
+    """Return the conversion that the options ask for."""
+    form = options.form or _form(options.source)
+    to = options.to or ("coco" if form != "coco" else None)
+    if to is None:
+        raise ValueError("say the form to write: --to yolo or --to voc")
+    what = f"{form}2{to}"
+    if what not in CONVERSIONS:
+        raise ValueError(f"no conversion from {form} to {to}; possible are {', '.join(CONVERSIONS)}")
+    return what
+
+
+def _form(source: Path) -> str:
+    """Guess the form of a data set by its files."""
+    if source.suffix == ".json":
+        return "coco"
+    if source.suffix in (".yaml", ".yml"):
+        return "yolo"
+    if source.is_dir():
+        if (source / "Annotations").is_dir() or next(source.glob("*.xml"), None):
+            return "voc"
+        if (source / "data.yaml").is_file() or (source / "labels").is_dir() or next(source.glob("*.txt"), None):
+            return "yolo"
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder")
+    raise ValueError(f"{source}: its form is not known; say it: --from {' or '.join(FORMS)}")

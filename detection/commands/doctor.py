@@ -1,0 +1,78 @@
+"""Check a data set, and whether a model's settings fit it.
+
+Finds objects that training would drop or repair, unreadable images, copies, sizes that no anchor fits, and more.
+Settings of the configuration are options, too, as in `--data.short_side 640`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.commands.options import DATA, add_shared
+from detection.commands.printing import note, write_json
+from detection.commands.train import data_settings
+from detection.foreign import printable, shown
+
+if TYPE_CHECKING:
+    from detection.data.dataset import CocoDataset
+    from detection.doctor.findings import Diagnosis
+
+TAKES_SETTINGS = True
+EPILOG = """\
+exit codes: 0 no errors; 1 warnings, with --strict; 2 errors
+
+example:
+  rcnn doctor my_data --decode --html doctor.html"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA)
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="CONFIG", help="configuration whose settings to check"
+    )
+    parser.add_argument("--decode", action="store_true", help="read every image, too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
+    add_shared(parser, "json")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 for warnings")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine, print, write; the exit code says how bad it is."""
+    from detection.doctor.examine import examine
+    from detection.doctor.page import page
+    from detection.engine.settings import read_settings
+    from detection.report.files import plain
+
+    settings = [part for name in options.config or () for part in ("--config", name)]
+    if options.data is not None:
+        settings += [part for pair in data_settings(options.data, need=()) for part in pair]
+    module, data = read_settings([*settings, *options.rest])
+    diagnosis, opened = examine(module, data, options.decode)
+    if options.json != "-":
+        print(printable(diagnosis.text()))
+    write_json(plain(diagnosis.plain()), options.json)
+    if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
+        pictures = _pictures(diagnosis, opened["train"]) if "train" in opened else []
+        options.html.write_text(page(f"Diagnosis of {data.root}", diagnosis, pictures), encoding="utf-8")
+        note(f"page: {options.html}")
+    return diagnosis.exit_code(options.strict)
+
+
+def _pictures(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str, str]]:
+    """Return suspicious images with their objects, as captions and data URLs."""
+    from detection.browse import draw_scene
+    from detection.report.pictures import data_url
+
+    found = []
+    for why, numbers in diagnosis.suspicious.items():
+        for i in numbers:
+            try:
+                scene = dataset.scene(i)
+            except ValueError:
+                continue  # told already, with --decode
+            picture = draw_scene(scene, dataset.annotations.categories.names)
+            name = dataset.annotations.file_name(i)
+            found.append((f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", data_url(picture, 640)))
+    return found

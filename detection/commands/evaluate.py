@@ -1,0 +1,71 @@
+"""Score a model, or COCO result files, and write a report that opens in any browser.
+
+The report shows AP with confidence intervals, per-class numbers, an error analysis and the worst images.
+"""
+
+import argparse
+from pathlib import Path
+
+from detection.commands.options import DATA, MODEL, add_shared
+
+EPILOG = """\
+example:
+  rcnn evaluate runs/first --data my_data --output evaluation
+  rcnn evaluate results.json --annotations instances_val.json --images val
+
+In several processes: torchrun --nproc-per-node 2 -m detection evaluate ..."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("what", nargs="+", metavar="MODEL", help=f"{MODEL}; or result files (.json)")
+    parser.add_argument("--data", metavar="PATH", help=DATA)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="of --data (default val)")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO annotation file, instead of --data")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the folder of its images")
+    add_shared(parser, "output", output={"default": Path("evaluation"), "help": "folder for the report"})
+    kinds = "score boxes, masks or both (default all that there are)"
+    parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help=kinds)
+    rules = "rules to score by (default coco)"
+    parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default="coco", help=rules)
+    limit = "detections of a class in an image that are scored (default 100, as COCO); AR is named after it"
+    parser.add_argument("--max-dets", type=int, default=100, metavar="N", help=limit)
+    engine = "program that matches detections (default auto)"
+    parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default="auto", help=engine)
+    resamplings = "bootstrap samples for the intervals (default 100); 0 for none"
+    parser.add_argument("--resamplings", type=int, default=100, metavar="N", help=resamplings)
+    parser.add_argument("--pictures", type=int, default=12, metavar="N", help="worst images to show (default 12)")
+    add_shared(parser, "size")
+    parser.add_argument("--flip", action="store_true", help="also run the horizontally flipped image")
+    parser.add_argument("--short-sides", type=int, nargs="+", metavar="N", help="run the image at each of these sizes")
+    parser.add_argument("--tile", type=int, metavar="N", help="run squares of N pixels, for very large images")
+    parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
+    parser.add_argument("--refine", type=int, metavar="N", help="run the box head N more times on its own boxes")
+    batch, workers = {"default": 4}, {"default": 2}
+    precision = {"choices": ("fp32", "bf16"), "default": "fp32"}
+    names = ("batch", "workers", "device", "trust_code", "precision")
+    add_shared(parser, *names, batch=batch, workers=workers, precision=precision)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate as the options say."""
+    if options.data is not None:
+        _take_data(options)
+    if options.annotations is None:
+        raise ValueError("say what to score against: --data PATH, or --annotations FILE --images DIR")
+    from detection.report.scoring import evaluate
+
+    evaluate(options)
+
+
+def _take_data(options: argparse.Namespace) -> None:
+    """Fill in annotations and images from ``--data``."""
+    if options.annotations is not None or options.images is not None:
+        raise ValueError("--data names annotations and images; leave --annotations and --images out")
+    from detection.formats.recognise import open_data
+
+    found = open_data(options.data, need=(options.split,))
+    for line in found.lines:
+        print(line)
+    part = found.parts[options.split]
+    options.annotations, options.images = part.annotations, part.images

@@ -1,0 +1,254 @@
+"""The program ``rcnn``: find the command by its name, read its options, run it.
+
+Imports only what is quick: ``rcnn --help`` needs no PyTorch.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from detection import __version__
+from detection.commands.options import add_shared, is_number
+from detection.commands.printing import fail, has_failed, json_alone, note
+from detection.engine.startup import ending_at_signals, is_first_rank, signalled
+from detection.home import command_line
+from detection.memory import begin_without_crumbs
+
+COMMANDS = {
+    "train": "train a detector on your data, or on COCO",
+    "validate": "compute the COCO metrics of a model on the validation images",
+    "test": "compute the COCO metrics of a model on the test images",
+    "predict": "find objects in images, folders and videos",
+    "evaluate": "score a model or result files, and write a report",
+    "compare": "compare two evaluations, with confidence intervals",
+    "doctor": "check a data set, and whether a model's settings fit it",
+    "browse": "show images of a data set, before and after augmentation",
+    "convert": "convert annotations between COCO, YOLO, VOC and LVIS",
+    "split": "split a data set into training, validation and test images",
+    "plot": "draw the curves of one or more runs",
+    "export": "write a model to a file for other programs",
+    "backbones": "list, describe and time backbones",
+    "models": "list the published weights that the toolkit can load",
+    "configs": "list and show the configurations that come with the toolkit",
+    "benchmark": "time a model on this machine",
+    "demo": "draw a small data set, train on it and look at the result",
+    "env": "print versions and hardware, for a bug report",
+}
+"""What each command does, in the order of the help text."""
+
+OLD = {"fit": "train", "backbone": "backbones"}
+"""Former names, which go on working."""
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+"""Words that ``tools/train.py`` takes as its first, for one of these instead of a training."""
+
+MANY_STEPS = {"train", "validate", "test", "predict", "evaluate"}
+"""Commands that need a process with less fragmented memory; see :func:`begin_without_crumbs`."""
+
+
+def command(name: str | None = None) -> int:
+    """Run the program ``rcnn`` in a process of its own; return the exit code.
+
+    Args:
+        name: the command, for a program of its own such as ``tools/train.py``; the first argument if None.
+    """
+    with ending_at_signals():
+        try:
+            given = sys.argv[1:]
+            if name is not None and not (name == "train" and given[:1] and given[0] in LIGHTNING):
+                given = [name, *given]
+            first = OLD.get(given[0], given[0]) if given else ""
+            if (first in MANY_STEPS or first.startswith("-")) and not {"-h", "--help"} & {*given}:
+                begin_without_crumbs()
+            sys.unraisablehook = _unraisable
+            return main(given)
+        except KeyboardInterrupt:  # before main, or after it
+            return _stopped()
+        finally:
+            _leave_the_group()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: of the command line, without the program's name; those of the process if None.
+
+    Returns:
+        The exit code: 0; 1 for a training that diverged or lost a worker; 2 for something that the user can correct;
+        3 for a result that is not complete; 128 plus its number for a signal.
+    """
+    given = command_line(arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if given[0] == "--version":
+        print(f"rcnn-toolkit {__version__}")
+        return 0
+    name, rest = (given[0], given[1:]) if not given[0].startswith("-") else ("train", given)
+    if name in OLD and is_first_rank():
+        note(f"note: rcnn {name} is rcnn {OLD[name]} now; both work")
+    name = OLD.get(name, name)
+    if name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in rest}:
+        return _predict_a_split(rest)
+    if name not in COMMANDS:
+        near = get_close_matches(name, [*COMMANDS, *OLD], 1)
+        return fail(f"{name}: no such command{f'; did you mean {near[0]}?' if near else ''} See rcnn --help")
+    if message := hidden_by_another():
+        return fail(message)
+    with ending_at_signals():
+        return _run(name, rest)
+
+
+def _predict_a_split(given: list[str]) -> int:
+    """Run the former ``rcnn predict``, which writes the detections of a data set's split."""
+    from detection import cli
+
+    note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
+    return cli.main(["predict", *given])
+
+
+def _run(name: str, given: list[str]) -> int:
+    debug = "--debug" in given
+    try:
+        module = import_module(f"detection.commands.{name}")
+        parser = parser_of(name, module)
+        given = getattr(module, "prepare", list)([word for word in given if word != "--debug"])
+        options = parse(parser, given, settings=getattr(module, "TAKES_SETTINGS", False))
+        options.given, options.debug = given, debug
+        with json_alone(getattr(options, "json", None)):
+            return int(module.run(options) or 0)
+    except KeyboardInterrupt as stop:
+        return _stopped(str(stop))
+    except SystemExit as stop:  # of a parser; Lightning's, too, after a KeyboardInterrupt
+        return _stopped() if signalled() else stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:  # the reader of the output has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if signalled() and not hasattr(error, "code"):  # some imports make another error of it
+            return _stopped()
+        from detection.engine.errors import told
+
+        message, code = told(error)
+        if code is None and isinstance(error, OSError | ValueError | ImportError):
+            code = 2
+        if debug or code is None:
+            raise
+        return fail(message, code)
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, and reports an error in one line with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            wrong = message.removeprefix("unrecognized arguments: ").split()[0]
+            known = [flag for action in self._actions for flag in action.option_strings]
+            near = get_close_matches(wrong.split("=")[0], known, 1)
+            message = f"{wrong}: no such option{f'; did you mean {near[0]}?' if near else ''}"
+        raise ValueError(f"{message[:1].lower()}{message[1:]}. See {self.prog} --help")
+
+
+def parser_of(name: str, module: ModuleType | None = None) -> Parser:
+    """Return the parser of a command.
+
+    Args:
+        module: the command's; imported if None.
+    """
+    module = module or import_module(f"detection.commands.{name}")
+    parser = Parser(
+        prog=f"rcnn {name}",
+        description=(module.__doc__ or "").strip(),
+        epilog=getattr(module, "EPILOG", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_options(parser)
+    add_shared(parser, "debug")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, given: Sequence[str], settings: bool = False) -> argparse.Namespace:
+    """Parse the options of a command.
+
+    Args:
+        settings: whether it takes the settings of a training, too, as ``--data.root``. Options that the parser does not
+            know, each with the words up to the next option, are then the attribute ``rest``.
+    """
+    if not settings:
+        return parser.parse_args(given)
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    ours: list[str] = []
+    rest: list[str] = []
+    into = ours
+    for word in given:
+        if word.startswith("-") and not is_number(word):
+            into = ours if word.split("=")[0] in known else rest
+        into.append(word)
+    options = parser.parse_args(ours)
+    options.rest = rest
+    return options
+
+
+def overview() -> str:
+    """Return the text of ``rcnn --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {does}" for name, does in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rcnn COMMAND ...",
+            "",
+            "Train, evaluate and use detectors: Faster R-CNN and Mask R-CNN with any backbone.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`rcnn COMMAND --help` explains a command; `rcnn --version` prints the version.",
+            "A first example, which needs no data: rcnn demo",
+        ]
+    )
+
+
+def _stopped(done: str = "") -> int:
+    """Report a signal in one line.
+
+    Args:
+        done: what the command has to say of its results so far, as ``; images done: 2``.
+    """
+    message, code = signalled() or ("stopped by SIGINT", 130)
+    if done.startswith("; "):
+        message = f"stopped by {signal.Signals(code - 128).name}{done}"
+    return fail(message, code) if is_first_rank() else code
+
+
+def _leave_the_group() -> None:
+    """Leave the process group of a training; Lightning does so with NCCL alone, and gloo's threads could abort."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Report an error of an object's end, unless an error has ended the command already."""
+    if not has_failed():
+        sys.__unraisablehook__(unraisable)
+
+
+def hidden_by_another() -> str | None:
+    """Return a message if a folder named ``detection`` or ``backbones`` stands before ours on the path."""
+    here = Path(__file__).resolve().parents[2]
+    for name in ("detection", "backbones"):
+        spec = find_spec(name)
+        origin = None if spec is None else spec.origin
+        if origin is None or Path(origin).resolve().parents[1] != here:
+            return f"the package {name} beside {here} is hidden by {origin}; rename that one, or run from elsewhere"
+    return None

@@ -1,0 +1,63 @@
+"""Options that many commands share: one name, one meaning. A command names those that it takes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+MODEL = "a run's folder, a checkpoint, a .safetensors file, or published weights (rcnn models list)"
+"""What a command that takes a model says of it."""
+
+DATA = "a data set: a folder in COCO, YOLO or VOC form, a data.yaml, or a COCO annotation file"
+"""What a command that takes data says of it."""
+
+EXAMPLE = "example:"
+"""How the epilog of a help text begins."""
+
+SHARED: dict[str, dict[str, Any]] = {
+    "output": {"flags": ("-o", "--output"), "type": Path, "metavar": "DIR", "help": "folder or file to write"},
+    "device": {"metavar": "NAME", "default": "auto", "help": "auto (GPU if there is one), cpu, cuda or cuda:1"},
+    "precision": {
+        "choices": ("auto", "fp32", "bf16", "fp16"),
+        "default": "auto",
+        "help": "number format to compute in",
+    },
+    "batch": {"type": int, "metavar": "N", "help": "images at a time"},
+    "workers": {"type": int, "metavar": "N", "help": "processes that load images"},
+    "size": {"type": int, "nargs": 2, "metavar": ("SHORT", "LONG"), "help": "sides to resize images to, in pixels"},
+    "score": {"type": float, "metavar": "S", "help": "drop detections with a lower score"},
+    "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of everything random"},
+    "quiet": {"flags": ("-q", "--quiet"), "action": "store_true", "help": "print errors and results only"},
+    "verbose": {"flags": ("-v", "--verbose"), "action": "store_true", "help": "print more"},
+    "json": {
+        "nargs": "?",
+        "const": "-",
+        "metavar": "FILE",
+        "help": "write a summary as JSON to FILE, or to stdout if no FILE is given",
+    },
+    "trust_code": {"action": "store_true", "help": "import the custom backbone that a checkpoint names"},
+    "debug": {"action": "store_true", "help": "show the traceback of an error"},
+}
+"""Keyword arguments of ``add_argument`` by option; ``flags`` where there is a short form."""
+
+
+def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:
+    """Add options of :data:`SHARED` to a parser.
+
+    Args:
+        changes: keyword arguments of ``add_argument`` that replace those of an option, such as its default.
+    """
+    for name in names:
+        given = SHARED[name] | changes.get(name, {})
+        flags = given.pop("flags", (f"--{name.replace('_', '-')}",))
+        if given.get("default") not in (None, False, "auto") and "default" not in given["help"]:
+            given["help"] += f" (default {given['default']})"
+        parser.add_argument(*flags, **given)
+
+
+def is_number(word: str) -> bool:
+    """Return whether a word of a command line is a number, as -1, and no option."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

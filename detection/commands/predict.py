@@ -1,0 +1,60 @@
+"""Find objects in images, folders and videos; write pictures with the objects drawn in, JSON, CSV or masks."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from detection.commands.options import MODEL, add_shared, is_number
+from detection.commands.printing import fail, write_json
+
+EPILOG = """\
+exit codes: 0 all done; 2 a wrong option; 3 some images or videos could not be read completely
+
+example:
+  rcnn predict runs/first street.jpg photos/ --save images json --score 0.5"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("images", nargs="+", metavar="SOURCE", help="images, folders, patterns, videos, or camera:0")
+    add_shared(parser, "output", output={"default": Path("predictions"), "help": "folder for the results"})
+    kinds = ("images", "json", "csv", "masks", "pictures")
+    what = "what to write: images with the objects drawn in (default), json (COCO results), csv, masks (16-bit PNG)"
+    parser.add_argument("--save", nargs="+", default=["images"], choices=kinds, metavar="KIND", help=what)
+    score = "drop detections with a lower score (default 0.5); by class, as person=0.6 car=0.3"
+    parser.add_argument("--score", action="append", metavar="S", help=score)
+    across = "keep the best of overlapping boxes, whatever their classes"
+    parser.add_argument("--across-classes", action="store_true", help=across)
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep only these classes")
+    add_shared(parser, "batch", "size", batch={"default": 4})
+    parser.add_argument("--tile", type=int, metavar="N", help="run squares of N pixels, for very large images")
+    parser.add_argument("--flip", action="store_true", help="also run the horizontally flipped image")
+    parser.add_argument("--short-sides", type=int, nargs="+", metavar="N", help="run the image at each of these sizes")
+    parser.add_argument("--frames", type=int, metavar="N", help="read at most N frames of a video or camera")
+    verbose = {"help": "print a line for each image"}
+    add_shared(parser, "device", "json", "trust_code", "verbose", verbose=verbose)
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Repeat ``--score`` before each of its words: argparse would take words after them for thresholds."""
+    spread: list[str] = []
+    for word in arguments:
+        name, _, number = word.rpartition("=")
+        follows = spread[-2:-1] == ["--score"] or (spread and spread[-1].startswith("--score="))
+        spread += ["--score", word] if follows and name and is_number(number) else [word]
+    return spread
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict as the options say."""
+    from detection.inference.folders import predict_files
+
+    options.save = ["pictures" if kind == "images" else kind for kind in options.save]
+    failed: list[str] = []
+    cut_off: list[str] = []
+    summary = predict_files(options, failed, cut_off)
+    write_json(summary, options.json)
+    for line in [*failed, *cut_off]:
+        fail(line)
+    return 3 if failed or cut_off else 0

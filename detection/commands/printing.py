@@ -1,0 +1,60 @@
+"""What commands print: notes and errors on stderr, summaries as JSON."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+_failed = False
+_results: TextIO | None = None
+"""Where JSON goes while everything else that is printed goes to stderr."""
+
+
+def write_json(summary: object, place: str | None) -> None:
+    """Write what ``--json`` asks for: to a file, or to stdout for ``-``; nothing for None."""
+    if place is None:
+        return
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    if place == "-":
+        print(text, file=_results)
+        return
+    os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+    with open(place, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+@contextmanager
+def json_alone(place: str | None) -> Iterator[None]:
+    """Keep stdout for the JSON of :func:`write_json` if it goes there: all other lines go to stderr."""
+    global _results
+    if place != "-":
+        yield
+        return
+    _results = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = None
+
+
+def note(message: str) -> None:
+    """Print a line beside the results, on stderr."""
+    from detection.foreign import printable
+
+    print(printable(message), file=sys.stderr)
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Print an error in one line; return its exit code."""
+    global _failed
+    _failed = True
+    note(f"error: {message}")
+    return code
+
+
+def has_failed() -> bool:
+    """Return whether an error has been reported."""
+    return _failed

@@ -1,0 +1,107 @@
+"""Time the inference of a detector on this machine."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from detection.device import inference_device
+from detection.inference.api import load_model, predict_batch
+from detection.inference.sources import batches, sources
+from detection.memory import most_resident
+from detection.models.rcnn import FasterRCNN
+from detection.shapes import draw_scene
+
+SIDES = (480, 640)
+"""Height, width of a drawn image."""
+
+
+def time_model(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time a model at the batch sizes asked for.
+
+    Args:
+        options: those of ``rcnn benchmark``.
+
+    Returns:
+        A row for each batch size: images per second, and milliseconds of a batch from images to detections, and of the
+        network alone.
+    """
+    device = inference_device(options.device)
+    model = load_model(options.model, options.trust_code).to(device)
+    if options.size is not None:
+        model.test_size = tuple(options.size)
+    images = _images(options, model, max(options.batch))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
+    rows = []
+    with autocast:
+        for batch in options.batch:
+            some = [images[k % len(images)] for k in range(batch)]
+            rows.append(_row(model, some, options.rounds))
+    return rows
+
+
+def _row(model: FasterRCNN, images: Sequence[np.ndarray], rounds: int) -> dict[str, Any]:
+    """Time one batch: the first run, which compiles and allocates, does not count."""
+    network: list[float] = []
+    forward = model.forward
+
+    def timed(*given: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        found = forward(*given, **named)
+        _wait(model)
+        network.append(time.perf_counter() - start)
+        return found
+
+    whole = []
+    model.forward = timed  # type: ignore[method-assign]
+    try:
+        for _ in range(rounds + 1):
+            network.append(0.0)
+            start = time.perf_counter()
+            predict_batch(model, list(images))
+            whole.append(time.perf_counter() - start)
+    finally:
+        del model.forward
+    shares = _per_round(network)[1:]
+    whole = whole[1:]
+    on_gpu = model.pixel_mean.is_cuda
+    return {
+        "batch": len(images),
+        "images_per_second": len(images) / statistics.median(whole),
+        "median_ms": 1e3 * statistics.median(whole),
+        "slowest_ms": 1e3 * max(whole),
+        "network_ms": 1e3 * statistics.median(shares),
+        "memory_gb": (torch.cuda.max_memory_allocated() if on_gpu else most_resident()) / 1e9,
+    }
+
+
+def _per_round(marked: Sequence[float]) -> list[float]:
+    """Add up the times between the zeros that mark the rounds; images of several shapes run one after the other."""
+    sums: list[float] = []
+    for value in marked:
+        if value == 0:
+            sums.append(0.0)
+        sums[-1] += value
+    return sums
+
+
+def _wait(model: FasterRCNN) -> None:
+    if model.pixel_mean.is_cuda:
+        torch.cuda.synchronize()
+
+
+def _images(options: argparse.Namespace, model: FasterRCNN, number: int) -> list[np.ndarray]:
+    """Read images of a folder, or draw some."""
+    if options.images is None:
+        rng = np.random.default_rng(0)
+        return [draw_scene(k, *SIDES, rng)[0] for k in range(number)]
+    unread: list[str] = []
+    found = sources([str(options.images)], [])[:number]
+    some = [image for part in batches(found, number, unread, len(model.pixel_mean), model.depth) for _, image in part]
+    if not some:
+        raise ValueError(f"{options.images}: has no image that can be read")
+    return some

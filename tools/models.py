@@ -1,0 +1,8 @@
+"""``rcnn models``, from a checkout that is not installed."""
+
+import sys
+
+from detection.commands.main import command
+
+if __name__ == "__main__":
+    sys.exit(command("models"))
