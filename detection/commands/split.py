@@ -17,7 +17,7 @@ example:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("data", metavar="DATA", help="a data set: a folder, a data.yaml, or a COCO annotation file")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write into")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="folder to write into")
     parser.add_argument("--val", type=float, default=0.2, metavar="F", help="part of the images for validation (0.2)")
     parser.add_argument("--test", type=float, default=0.0, metavar="F", help="part of the images for testing (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed chooses other images (0)")
@@ -30,10 +30,9 @@ def run(options: argparse.Namespace) -> None:
     from detection.foreign import printable
     from detection.formats.recognise import open_data
     from detection.formats.split_folder import write_split
-    from detection.home import with_home
 
     data = open_data(options.data, need=("train",))
-    folder = Path(with_home(options.output))
+    folder: Path = options.output
     fractions = {"val": options.val, "test": options.test}
     lines = write_split(data.parts, folder, fractions, options.seed, options.merge, options.overwrite)
     print(printable("\n".join([*data.lines, *lines, f"written to {folder}; use it with --data {folder}"])))

@@ -51,6 +51,7 @@ ABOVE_ONE = {
     "detection/report/page.py: len(shown)": "a part of the classes, the largest that fits",
     "detection/commands/backbones.py: len(_timm_names())": "timm has hundreds",
     "backbones/base.py: last": "a stride, 2 at least",
+    "detection/formats/set_aside.py: count": "a group has two images at least",
     # a limit that is a large constant, or is above one
     "detection/coco/checks.py: max_pixels": "millions",
     "detection/coco/box_forms.py: len(boxes)": "FEWEST at least, which is above one",
@@ -94,6 +95,10 @@ WORDS = {
     "detection/report/scoring.py: options.protocol.upper()",
     "detection/report/scoring.py: source",
     "detection/doctor/contents.py: split",
+    "detection/formats/coco_layout.py: split",
+    "detection/formats/recognise.py: split",
+    "detection/formats/split_folder.py: ' and '.join(twice)",
+    "detection/formats/split_folder.py: name",
 }
 
 
