@@ -6,15 +6,16 @@ images: a file's name, or that of its folder, says the split; the image folder i
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from detection.coco.read import lists_of
 from detection.data.names import find_file, leads_out
 from detection.documents import read_json
 from detection.foreign import shown
-from detection.formats.layout import Found, Part, beside, files_in, folders_in, split_folders, split_of
+from detection.formats.layout import Found, Part, beside, files_in, folder_split, folders_in, split_folders, split_of
 
 ANNOTATIONS = ("annotations", "annotation")
 """Names of folders that annotation files may be in."""
@@ -45,8 +46,8 @@ def coco_files(folder: Path) -> list[CocoFile]:
     for one in folders_in(folder):
         if one.name.lower() in ANNOTATIONS:
             found += [CocoFile(path, split_of(path.stem), _rank(path)) for path in _in_form(one)]
-    for split, one in split_folders(folder).items():
-        found += [CocoFile(path, split, _rank(path)) for path in _in_form(one)]
+        elif (split := folder_split(one)) is not None:
+            found += [CocoFile(path, split, _rank(path)) for path in _in_form(one)]
     return found
 
 
@@ -99,6 +100,8 @@ def image_folder(path: Path, split: str | None = None) -> Path:
     if not names:
         raise ValueError(f"{path}: lists no images")
     candidates = list(dict.fromkeys(_candidates(path, split)))
+    if split is not None:  # the images of another split may have the same names
+        candidates.sort(key=lambda folder: folder_split(folder) not in (None, split))
     found = {folder: sum(_exists(folder, name) for name in names) for folder in candidates}
     best = max(candidates, key=lambda folder: found[folder])  # on equal terms, the first
     if found[best]:
@@ -113,6 +116,16 @@ def image_folder(path: Path, split: str | None = None) -> Path:
         f"{path}: image {shown(names[0])} is in none of the folders near it ({listed}); put the images beside the "
         "file, or into a folder named images or as the split"
     )
+
+
+def shared_images(parts: Mapping[str, Part]) -> list[str]:
+    """Return a line for each two parts that share images, as far as the begins of their files show."""
+    paths = {split: {part.images / name for name in _names_in_head(part.annotations)} for split, part in parts.items()}
+    lines = []
+    for one, other in combinations(parts, 2):
+        if both := paths[one] & paths[other]:
+            lines.append(f"{one} and {other} share images, as {shown(min(both).name)}")
+    return lines
 
 
 def in_coco_form(path: Path) -> bool:
@@ -165,13 +178,17 @@ def _head(path: Path) -> str:
 
 def _some_names(path: Path) -> list[str]:
     """Some file names: from the begin of the file if it has any, as reading all of a large file takes a minute."""
+    names = _names_in_head(path)
+    if not names:
+        images = lists_of(read_json(path, nonfinite=True), path)["images"]
+        names = [str(image.get("file_name")) for image in images]
+    return names[:: max(1, len(names) // _MOST_NAMES)][:_MOST_NAMES]
+
+
+def _names_in_head(path: Path) -> list[str]:
+    """File names at the begin of a file; none if it is broken there."""
     found = re.findall(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', _head(path))
-    if found:
-        spread = found[:: max(1, len(found) // _MOST_NAMES)][:_MOST_NAMES]
-        try:
-            return [str(json.loads(name)) for name in spread]
-        except ValueError:  # the whole file tells where it is broken
-            pass
-    images = lists_of(read_json(path, nonfinite=True), path)["images"]
-    spread_images = images[:: max(1, len(images) // _MOST_NAMES)][:_MOST_NAMES]
-    return [str(image.get("file_name")) for image in spread_images]
+    try:
+        return [str(json.loads(name)) for name in found]
+    except ValueError:
+        return []

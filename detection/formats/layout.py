@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.data.image import SUFFIXES
+from detection.foreign import shown
 from detection.formats.account import Account
 
 SPLITS = ("train", "val", "test")
@@ -73,13 +74,47 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", name.lower())
 
 
+def folder_split(path: Path) -> str | None:
+    """Return the split that a folder is named after alone, as ``val`` for ``valid_images``; None if none."""
+    split = split_of(path.name)
+    return split if split is not None and set(_words(path.name)) <= {*_WORDS[split], *_BESIDES} else None
+
+
 def split_folders(folder: Path) -> dict[str, Path]:
-    """Return folders directly below one that are named after a split alone, by split; the first by name of each."""
+    """Return folders directly below one that are named after a split, by split; the first by name of each."""
     found: dict[str, Path] = {}
     for one in folders_in(folder):
-        split = split_of(one.name)
-        if split is not None and set(_words(one.name)) <= {*_WORDS[split], *_BESIDES}:
+        if (split := folder_split(one)) is not None:
             found.setdefault(split, one)
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def only_split_folders(folder: Path, holds: Callable[[Path], bool], lines: list[str]) -> dict[str, Path]:
+    """Return folders as :func:`split_folders`, of those that hold data; a line names the others.
+
+    Args:
+        holds: whether a folder holds data.
+        lines: takes the line.
+
+    Raises:
+        ValueError: two folders of one split.
+    """
+    there = [one for one in folders_in(folder) if holds(one)]
+    found: dict[str, Path] = {}
+    for one in there:
+        if (split := folder_split(one)) is None:
+            continue
+        if split in found:
+            raise ValueError(
+                f"{folder}: {shown(found[split].name)} and {shown(one.name)} both are named after the {split} images; "
+                "keep one of them there"
+            )
+        found[split] = one
+    others = [shown(one.name) for one in there if folder_split(one) is None]
+    if found and others:
+        lines.append(
+            f"not read, as they are named after no split: {', '.join(others[:8])}{', ...' * (len(others) > 8)}"
+        )
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -93,8 +128,19 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = [one.name for one in entries if one.name.lower().endswith(suffixes) and not one.name.startswith(".")]
-    return sorted(folder / name for name in names if (folder / name).is_file())
+        names = [
+            one.name
+            for one in entries
+            if one.name.lower().endswith(suffixes) and not one.name.startswith(".") and _is_file(one)
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def has_images(folder: Path) -> bool:

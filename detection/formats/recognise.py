@@ -10,7 +10,7 @@ from typing import Any
 
 from detection.data.image import SUFFIXES
 from detection.foreign import shown
-from detection.formats.coco_layout import ANNOTATIONS, CocoFile, coco_files, coco_parts, in_coco_form
+from detection.formats.coco_layout import ANNOTATIONS, CocoFile, coco_files, coco_parts, in_coco_form, shared_images
 from detection.formats.kept import default_cache, fingerprint, kept, write_json
 from detection.formats.layout import SPLITS, Found, Part, Unread, files_in, folders_in
 from detection.formats.set_aside import with_validation
@@ -83,6 +83,7 @@ def open_data(
         if split not in found.parts:
             there = " and ".join(found.parts)
             raise ValueError(f"{place}: has no {split} images, only {there}; add them, or make them with rcnn split")
+    found.lines += shared_images(found.parts)
     lines = [f"{found.form} data set: {shown(place, None)}", *(f"  {line}" for line in found.lines)]
     lines += [f"  {split} is left out: {error}" for split, error in found.failed.items()]
     return DataSet(found.form, {split: found.parts[split] for split in SPLITS if split in found.parts}, lines)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from detection.documents import read_bytes
 from detection.formats.account import Account
-from detection.formats.layout import Unread, files_in, has_images, split_folders
+from detection.formats.layout import Unread, files_in, has_images, only_split_folders, split_folders
 from detection.formats.voc import read_voc
 from detection.formats.voc_files import LARGEST, find_files
+from detection.wording import plural
 
 IMAGES = ("JPEGImages", "images", "Images", "imgs")
 ANNOTATIONS = ("Annotations", "annotations", "xmls", "labels")
@@ -40,35 +41,42 @@ def voc_splits(folder: Path) -> tuple[dict[str, Unread], dict[str, str], list[st
     found: dict[str, Unread] = {}
     failed: dict[str, str] = {}
     lines = ["classes: those that occur, in the order of their names"]
-    for split, xml, images, name in _places(folder):
+    listed: set[Path] = set()
+    everything: set[Path] = set()
+    for split, xml, images, name in _places(folder, lines):
         try:
-            listed = find_files(xml, images, name, Account())
+            own = [one.path for one in find_files(xml, images, name, Account())]
         except ValueError as error:
             failed[split] = str(error)
             continue
-        one_based = re.search(_OWN, _head(listed[0].path)) is not None
+        listed.update(own)
+        if name is not None:
+            everything.update(one.path for one in find_files(xml, images, None, Account()))
+        one_based = re.search(_OWN, _head(own[0])) is not None
         if one_based:
             lines.append(f"{split}: coordinates count pixels from 1, as VOC's own files do")
-        files = [*(one.path for one in listed), *(path for path in images.rglob("*") if path.is_file())]
+        files = [*own, *(path for path in images.rglob("*") if path.is_file())]
         # Names of classes are settled afterwards, when those of all splits are known.
         read = partial(read_voc, xml, one_based, (), images, name)
         found[split] = Unread(images, files, [one_based], read)
+    if unlisted := len(everything - listed):
+        lines.append(f"not read: {plural(unlisted, 'XML file')} of no list in ImageSets/Main")
     return found, failed, lines
 
 
-def _places(folder: Path) -> Iterator[tuple[str, Path, Path, str | None]]:
+def _places(folder: Path, lines: list[str]) -> Iterator[tuple[str, Path, Path, str | None]]:
     """By split: the folder of the XML files, that of the images, and the list of the split."""
     xml = _xml_folder(folder)
     if xml is None:
-        for split, one in split_folders(folder).items():
-            if (below := _xml_folder(one)) is not None:
-                yield split, below, _image_folder(below), None
+        for split, one in only_split_folders(folder, lambda one: _xml_folder(one) is not None, lines).items():
+            below = _xml_folder(one) or one
+            yield split, below, _image_folder(below), None
         return
     images = _image_folder(xml)
     lists = {path.stem for path in files_in(xml.parent / "ImageSets" / "Main", ".txt")}
     given = {"train": "train" if "train" in lists else "trainval", "val": "val", "test": "test"}
     known = {split: name for split, name in given.items() if name in lists}
-    several = {split: one for split, one in split_folders(xml).items() if _xml_below(one) is not None}
+    several = only_split_folders(xml, lambda one: _xml_below(one) is not None, [] if known else lines)
     if known:
         yield from ((split, xml, images, name) for split, name in known.items())
     elif several and xml != folder:

@@ -14,7 +14,16 @@ from detection.data.image import SUFFIXES
 from detection.documents import read_yaml
 from detection.foreign import shown
 from detection.formats.account import Account
-from detection.formats.layout import SPLITS, Unread, files_in, folders_in, has_images, split_folders, split_of
+from detection.formats.layout import (
+    SPLITS,
+    Unread,
+    files_in,
+    folders_in,
+    has_images,
+    only_split_folders,
+    split_folders,
+    split_of,
+)
 from detection.formats.yolo import coco_of
 from detection.formats.yolo_folders import Labelled, find_images, is_there
 from detection.formats.yolo_settings import YoloSettings, find_settings
@@ -66,7 +75,7 @@ def yolo_splits(path: Path) -> tuple[dict[str, Unread], dict[str, str], list[str
     else:
         sources = {
             split: (labels, images, None, settings if path.is_file() else find_settings(labels))
-            for split, (labels, images) in _folders(folder)
+            for split, (labels, images) in _folders(folder, lines)
         }
     for split, source in sources.items():
         try:
@@ -76,13 +85,12 @@ def yolo_splits(path: Path) -> tuple[dict[str, Unread], dict[str, str], list[str
     return found, failed, lines
 
 
-def _folders(folder: Path) -> Iterator[tuple[str, tuple[Path, Path | None]]]:
+def _folders(folder: Path, lines: list[str]) -> Iterator[tuple[str, tuple[Path, Path | None]]]:
     """By split: the folder of the labels and that of the images, for :func:`find_images`."""
-    below = split_folders(folder / "images") if (folder / "images").is_dir() else {}
-    if any(map(has_images, below.values())):
-        yield from ((split, (folder, images)) for split, images in below.items() if has_images(images))
+    if (folder / "images").is_dir() and (below := only_split_folders(folder / "images", has_images, lines)):
+        yield from ((split, (folder, images)) for split, images in below.items())
         return
-    several = {split: one for split, one in split_folders(folder).items() if has_images(one)} or _darknet(folder)
+    several = only_split_folders(folder, has_images, lines) or _darknet(folder)
     if several:
         yield from ((split, (one, None)) for split, one in several.items())
         return

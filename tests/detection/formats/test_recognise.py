@@ -521,6 +521,18 @@ def yolo_without_images(root: Path) -> None:
     shutil.rmtree(root / "images/train")
 
 
+def two_yolo_folders(root: Path) -> None:
+    yolo_roboflow(root)
+    (root / "data.yaml").unlink()
+    text(root / "classes.txt", "cat\ndog\n")
+    yolo(root / "val/images", root / "val/labels", 2, 8)
+
+
+def two_voc_folders(root: Path) -> None:
+    voc_roboflow(root)
+    voc(root / "training", root / "training", 2, 8)
+
+
 def labelme(root: Path) -> None:
     picture(root / "a.png")
     text(root / "a.json", '{"shapes": [], "imagePath": "a.png"}')
@@ -545,6 +557,8 @@ def validation_only(root: Path) -> None:
         (nothing, "absent", "absent: no such file or folder"),
         (pictures_only, "", "no data set found: data has 1 image file; expected"),
         (pictures_only, "a.png", r"a\.png: is no data set; give a folder, a data\.yaml, or a COCO annotation file"),
+        (two_yolo_folders, "", "val and valid both are named after the val images; keep one of them there"),
+        (two_voc_folders, "", "train and training both are named after the train images"),
         (labelme, "", r"data has 1 image file, 1 \.json file \(not COCO\)"),
         (labelme, "a.json", "is no COCO annotation file: it has no lists of images and annotations"),
         (archive, "my.zip", r"my\.zip: is an archive; unpack it, and give the folder"),
@@ -573,6 +587,29 @@ def test_what_cannot_be_opened_is_said_in_a_line(tmp_path, make, given, message)
     with pytest.raises(ValueError, match=message) as caught:
         open_data(tmp_path / "data" / given)
     assert "\n" not in str(caught.value)
+
+
+def test_folders_of_no_split_are_named(tmp_path):
+    yolo_folders(tmp_path / "yolo")
+    yolo(tmp_path / "yolo/images/extra", tmp_path / "yolo/labels/extra", 1)
+    assert "  not read, as they are named after no split: extra" in open_data(tmp_path / "yolo").lines
+    voc_published(tmp_path / "voc")
+    top = tmp_path / "voc/VOCdevkit/VOC2012"
+    voc(top / "JPEGImages", top / "Annotations", 2, 8)
+    assert "  not read: 2 XML files of no list in ImageSets/Main" in open_data(tmp_path / "voc").lines
+    coco_published(tmp_path / "coco")
+    assert "  not read: annotations/person_keypoints_train2017.json" in open_data(tmp_path / "coco").lines
+
+
+def test_splits_that_share_images_are_told(tmp_path):
+    coco_same_names(tmp_path / "data")
+    assert not [line for line in open_data(tmp_path / "data").lines if "share images," in line]
+    shutil.rmtree(tmp_path / "data/val")
+    assert "  train and val share images, as 000.png" in open_data(tmp_path / "data").lines
+    yolo_ultralytics(tmp_path / "yolo")
+    path = tmp_path / "yolo/data.yaml"
+    path.write_text(path.read_text().replace("images/val", "images/train"))
+    assert "  train and val share images, as 000.png" in open_data(tmp_path / "yolo").lines
 
 
 def test_a_split_that_is_not_there_is_said(tmp_path):
