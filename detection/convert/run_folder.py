@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from detection.wording import plural
+
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 
 
@@ -20,7 +22,7 @@ def checkpoint_of(folder: Path) -> Path:
     inside = sorted({path.parent.parent for name in CHECKPOINTS for path in folder.glob(f"*/checkpoints/{name}")})
     if inside:
         latest = max(inside, key=lambda run: run.stat().st_mtime)
-        raise ValueError(f"weights: {folder} has {len(inside)} run(s); give one of them, as {latest}")
+        raise ValueError(f"weights: {folder} has {plural(len(inside), 'run')}; give one of them, as {latest}")
     other = next(iter(sorted(folder.glob("*.ckpt"))), None)
     hint = f"; give a file, as {other}" if other else "; give a run's folder or a checkpoint"
     raise ValueError(f"weights: {folder} has no checkpoints/best.ckpt and no checkpoints/last.ckpt{hint}")

@@ -122,7 +122,10 @@ def check_optimizers(content: Mapping[str, Any], trainer: Trainer, source: str) 
     """
     states, schedules = content["optimizer_states"], content["lr_schedulers"]
     if len(states) != len(trainer.optimizers) or len(schedules) != len(trainer.lr_scheduler_configs):
-        raise ValueError(f"{source}: has {len(states)} optimizer(s) and {len(schedules)} schedule(s); this run has one")
+        optimizers = plural(len(states), "optimizer")
+        raise ValueError(
+            f"{source}: has {optimizers} and {plural(len(schedules), 'schedule')}; this run has one of each"
+        )
     for number, (state, optimizer) in enumerate(zip(states, trainer.optimizers, strict=True)):
         _check_optimizer(state, getattr(optimizer, "optimizer", optimizer), f"optimizer_states[{number}]", source)
     for number, (state, config) in enumerate(zip(schedules, trainer.lr_scheduler_configs, strict=True)):

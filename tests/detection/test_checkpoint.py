@@ -382,3 +382,15 @@ def test_weights_that_do_not_fit(saved, num_classes, changes, message):
     with pytest.raises(ValueError, match=message) as error:
         load_weights(build(num_classes, **changes), saved)
     assert len(str(error.value)) < 500
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    model = build_detector(2, BackboneConfig("resnet10", norm="group", width=16), FPNConfig(channels=16))
+    save_model(model, tmp_path / "a.ckpt")
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    loaded, _ = load_model(tmp_path / "a.ckpt")
+    assert torch.equal(torch.get_rng_state(), state)
+    own, again = dict(model.named_buffers()) | model.state_dict(), dict(loaded.named_buffers()) | loaded.state_dict()
+    assert own.keys() == again.keys()
+    assert all(torch.equal(own[name], again[name]) for name in own)
