@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TIFF = ["tifffile>=2024.1.30"]
-TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF]
+TIMM = ["timm>=1.0"]
+TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF, *TIMM]
 PLOT = ["matplotlib>=3.9"]
 DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
 FAST = ["hotcoco>=1.3,<2"]
@@ -47,7 +48,7 @@ setup(
     extras_require={
         "test": TEST,
         "fast": FAST,
-        "timm": ["timm>=1.0"],
+        "timm": TIMM,
         "tensorboard": ["tensorboard"],
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "plot": PLOT,

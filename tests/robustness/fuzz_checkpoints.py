@@ -6,17 +6,21 @@ unless told. A finding is printed with its seed and stops the run; ``1 SEED 0`` 
 
 import copy
 import io
+import os
 import random
 import resource
 import signal
 import struct
 import sys
 import tempfile
+import threading
 import warnings
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,14 +104,17 @@ def damaged(chance: random.Random, whole: bytes, content: dict[str, Any]) -> byt
 
 def _other_values(chance: random.Random, content: dict[str, Any]) -> bytes:
     """One to three values of the ``rcnn`` entry, the training state or the weights replaced, removed or moved."""
-    content = copy.deepcopy(content)
+    whole, content = content, copy.deepcopy(content)
     for _ in range(chance.choice((1, 1, 2, 3))):
-        top = chance.choice([*content, "rcnn", "rcnn", "rcnn", "loops", "optimizer_states"])
-        path = chance.choice(places({top: content[top]})) if top in content else (top,)
-        parent: Any = content
-        for key in path[:-1]:
-            parent = parent[key]
-        if isinstance(parent, tuple):
+        top = chance.choice([*whole, "rcnn", "rcnn", "rcnn", "loops", "optimizer_states"])
+        # Of the untouched one: a value that is put in may hold itself, or a billion places.
+        path = chance.choice(places({top: whole[top]}))
+        try:
+            parent = reduce(getitem, path[:-1], cast(Any, content))
+            parent[path[-1]]
+        except (KeyError, IndexError, TypeError, AttributeError):  # changed before
+            continue
+        if not isinstance(parent, dict | list):
             continue
         if chance.random() < 0.8:
             parent[path[-1]] = chance.choice(strange())
@@ -215,6 +222,11 @@ def check_resumed(folder: Path, data: bytes) -> str:
     return "refused"
 
 
+def _end(seed: int) -> None:
+    print(f"seed {seed}: no answer within {SECONDS} s", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def fuzz(folder: Path, files: int, seed: int, resumed: int) -> dict[str, int]:
     """How many were refused and how many were sound; each has a seed of its own.
 
@@ -230,7 +242,9 @@ def fuzz(folder: Path, files: int, seed: int, resumed: int) -> dict[str, int]:
     counts = {"sound": 0, "refused": 0, "resumed sound": 0, "resumed refused": 0}
     for own in range(seed, seed + files + resumed):
         chance = random.Random(own)
-        signal.alarm(SECONDS)  # ends the process: nothing else interrupts a library
+        signal.alarm(SECONDS + 20)  # ends the process: nothing else interrupts a library that holds Python's lock
+        hanging = threading.Timer(SECONDS, _end, [own])
+        hanging.start()
         try:
             if own < seed + files:
                 counts[check(folder / "damaged.ckpt", damaged(chance, whole, content))] += 1
@@ -239,6 +253,7 @@ def fuzz(folder: Path, files: int, seed: int, resumed: int) -> dict[str, int]:
         except BaseException as error:
             raise AssertionError(f"seed {own}: {type(error).__name__}: {error}") from error
         finally:
+            hanging.cancel()
             signal.alarm(0)
     counts["MB above a training"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000
     return counts

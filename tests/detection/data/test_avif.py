@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data import avif as reader
 from detection.data.avif import Frame, avif_frames
 from detection.data.errors import ImageError
 from detection.data.header import stored_size
@@ -81,3 +82,94 @@ def test_without_its_lists_an_image_has_no_size(kind):
     with pytest.raises(ImageError, match="its header is broken"):
         avif_frames(data)
     assert stored_size(data) is None
+
+
+def sequence_header(width: int, height: int, timing: bool, model: bool, delays: bool, levels: tuple[int, ...]) -> bytes:
+    """A sequence header of AV1 with the fields that a film has (section 5.5 of its specification)."""
+    text = "000" + "0" + "0"  # profile, no still picture, no reduced header
+    text += f"{timing:b}"
+    if timing:
+        text += f"{1:032b}{30:032b}" + "1" + "00101"  # a tick, the scale, equal intervals, 4 ticks
+        text += f"{model:b}"
+        if model:
+            text += f"{9:05b}{1:032b}{7:05b}{7:05b}"  # delays of 10 bits
+    text += f"{delays:b}{len(levels) - 1:05b}"
+    for level in levels:
+        text += f"{0:012b}{level:05b}" + ("1" if level > 7 else "")
+        if timing and model:
+            text += "1" + "01" * 10 + "1"
+        if delays:
+            text += "1" + "1010"
+    bits = max(width, height).bit_length()
+    text += f"{bits - 1:04b}" * 2 + f"{width - 1:0{bits}b}{height - 1:0{bits}b}"
+    text += "0" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+@pytest.mark.parametrize("levels", [(4,), (8,), (7, 9, 12)])
+@pytest.mark.parametrize(("timing", "model", "delays"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1), (1, 1, 1)])
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (1, 1), (65535, 3)])
+def test_every_form_of_header_gives_its_size(width, height, timing, model, delays, levels):
+    content = sequence_header(width, height, bool(timing), bool(model), bool(delays), levels)
+    stream = b"\x12\x00\x0a" + bytes([len(content)]) + content  # a delimiter first
+    (frame,) = reader._sequence_headers(stream)
+    bits = max(width, height).bit_length()
+    assert frame == Frame(width, height, 1 << 2 * bits)
+    cut = content[:-2]
+    with pytest.raises(IndexError):
+        list(reader._sequence_headers(b"\x0a" + bytes([len(cut)]) + cut))
+
+
+def test_the_last_part_of_a_stream_may_go_without_its_length():
+    content = sequence_header(640, 360, False, False, False, (4,))
+    assert [one.width for one in reader._sequence_headers(b"\x12\x00\x08" + content)] == [640]
+    assert [one.width for one in reader._sequence_headers(b"\x0e\x00" + bytes([len(content)]) + content)] == [640]
+
+
+def test_a_length_may_take_several_bytes():
+    content = sequence_header(640, 360, False, False, False, (4,)) + bytes(300)
+    length = bytes([0x80 | len(content) & 127, len(content) >> 7])
+    first = b"\x2a" + length + bytes(len(content))  # of another kind
+    assert [one.height for one in reader._sequence_headers(first + b"\x0a" + length + content)] == [360]
+    with pytest.raises(IndexError):
+        list(reader._sequence_headers(b"\x0a" + b"\xff" * 9))
+
+
+def test_items_may_lie_in_the_box_of_data_or_in_parts():
+    """Method 1 of the list counts from the box idat; an item in two parts is joined."""
+    whole = avif_bytes()
+    at, length = payload(whole)
+    content = whole[at : at + length]
+    frames = [Frame(WIDTH, HEIGHT, WIDTH * HEIGHT)]
+    for version, parts in ((0, [(at, 4), (at + 4, length - 4)]), (1, [(0, length)]), (2, [(0, 7), (7, length - 7)])):
+        data = rebuilt(whole, version, parts, b"" if version == 0 else content)
+        assert avif_frames(data) == frames
+
+
+def avif_bytes() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(file, "AVIF")
+    return file.getvalue()
+
+
+def payload(data: bytes) -> tuple[int, int]:
+    """Where the item's bytes are, by the box of media data."""
+    at = data.index(b"mdat")
+    return at + 4, struct.unpack_from(">I", data, at - 4)[0] - 8
+
+
+def rebuilt(data: bytes, version: int, parts: list[tuple[int, int]], inside: bytes) -> bytes:
+    """The file with other lists of items, behind all that it held."""
+    numbers = ">H" if version < 2 else ">I"
+    content = bytes([version, 0, 0, 0, 0x44, 0x40]) + struct.pack(numbers, 1) + struct.pack(numbers, 1)
+    content += (b"\0\1" if version else b"") + b"\0\0" + struct.pack(">I", 0) + struct.pack(">H", len(parts))
+    content += b"".join(struct.pack(">II", *part) for part in parts)
+
+    def box(kind: bytes, inner: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(inner)) + kind + inner
+
+    infe = box(b"infe", b"\2\0\0\0\0\1\0\0av01\0") if version < 2 else box(b"infe", b"\3\0\0\0\0\0\0\1\0\0av01\0")
+    iinf = box(b"iinf", b"\0\0\0\0\0\1" + infe)
+    lists = box(b"iloc", content) + iinf + (box(b"idat", inside) if inside else b"")
+    at = data.index(b"meta")  # becomes free space
+    return data[:at] + b"free" + data[at + 4 :] + box(b"meta", bytes(4) + lists)

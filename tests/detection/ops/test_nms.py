@@ -186,6 +186,13 @@ def test_selection_is_batched_nms() -> None:
     assert torch.equal(index, n[keep])
 
 
+def test_each_of_two_classes_takes_its_own_box() -> None:
+    boxes = torch.tensor([[[[0.0, 0, 10, 10], [20.0, 0, 30, 10]]]])
+    found, _, label, _ = select_detections(boxes, torch.tensor([[[0.8, 0.9]]]), 0.1, 0.5, 2)
+    assert label.tolist() == [[1, 0]]
+    assert torch.equal(found[0], boxes[0, 0].flip(0))
+
+
 def test_selection_of_nothing_is_padding() -> None:
     for shape in ((2, 5, 3), (2, 0, 3)):
         box, score, label, index = select_detections(torch.ones(*shape, 4), torch.zeros(shape), 0.05, 0.5, 4)
