@@ -70,23 +70,31 @@ def open_data(
     """
     place = Path(with_home(path)).absolute()
     cache = default_cache() if cache is None else Path(with_home(cache)).absolute()
-    found = _found(place, cache)
-    if "train" in found.failed and "val" in need and "val" not in found.parts:
-        raise ValueError(found.failed["train"])
-    if "val" in need and "train" in found.parts and "val" not in found.parts | found.failed:
-        with_validation(found, place, val_fraction, seed, cache)
+    try:
+        found = _found(place, cache)
+        _check_needed(found, place, need)
+        if "val" in need and "val" not in found.parts:
+            with_validation(found, place, val_fraction, seed, cache)
+    except ValueError as error:
+        raise ValueError(shown(error, None)) from error  # names of files and folders may hold anything
+    found.lines += shared_images(found.parts)
+    lines = [f"{found.form} data set: {place}", *(f"  {line}" for line in found.lines)]
+    lines += [f"  {split} is left out: {error}" for split, error in found.failed.items()]
+    parts = {split: found.parts[split] for split in SPLITS if split in found.parts}
+    return DataSet(found.form, parts, [shown(line, None) for line in lines])
+
+
+def _check_needed(found: Found, path: Path, need: Sequence[str]) -> None:
+    """Reject a data set without a split that is needed, but for ``val``, which training images can stand in for."""
     if not found.parts and found.failed:
         raise ValueError(next(iter(found.failed.values())))
     for split in need:
-        if split in found.failed:
-            raise ValueError(found.failed[split])
-        if split not in found.parts:
+        source = "train" if split == "val" and "val" not in found.parts | found.failed else split
+        if source in found.failed:
+            raise ValueError(found.failed[source])
+        if source not in found.parts:
             there = " and ".join(found.parts)
-            raise ValueError(f"{place}: has no {split} images, only {there}; add them, or make them with rcnn split")
-    found.lines += shared_images(found.parts)
-    lines = [f"{found.form} data set: {shown(place, None)}", *(f"  {line}" for line in found.lines)]
-    lines += [f"  {split} is left out: {error}" for split, error in found.failed.items()]
-    return DataSet(found.form, {split: found.parts[split] for split in SPLITS if split in found.parts}, lines)
+            raise ValueError(f"{path}: has no {split} images, only {there}; add them, or make them with rcnn split")
 
 
 def _found(path: Path, cache: Path) -> Found:

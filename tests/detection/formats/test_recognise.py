@@ -487,6 +487,10 @@ def pictures_only(root: Path) -> None:
     picture(root / "a.png")
 
 
+def strange_folder(root: Path) -> None:
+    picture(root / "a\n\x1b[2J/a.png")
+
+
 def two_formats(root: Path) -> None:
     coco_own(root)
     yolo_ultralytics(root)
@@ -563,6 +567,7 @@ def validation_only(root: Path) -> None:
         (labelme, "a.json", "is no COCO annotation file: it has no lists of images and annotations"),
         (archive, "my.zip", r"my\.zip: is an archive; unpack it, and give the folder"),
         (archive, "", "data has 1 archive file;"),
+        (strange_folder, "", r"no data set found: a\\n\\x1b\[2J has 1 image file; expected"),
         (
             two_formats,
             "",
