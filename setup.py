@@ -29,7 +29,7 @@ setup(
         "detection.fast.pasting": ["*.c"],
         "detection.configs": ["*.yaml", "*/*.yaml"],
     },
-    entry_points={"console_scripts": ["rcnn=detection.commands.main:command"]},
+    entry_points={"console_scripts": ["rcnn=detection.__main__:command"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

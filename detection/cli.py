@@ -1,21 +1,24 @@
 """The command line: ``rcnn fit|validate|test|predict --config NAME --model.backbone.name resnet101 ...``.
 
-Settings are checked before any data are read; a mistake is told in a few lines, and the exit code is 2. ``--debug``
+Settings are checked before any data are read; a mistake is reported in a few lines, and the exit code is 2. ``--debug``
 shows where it was noticed.
 Imports are late, so that a package that hides ours is noticed before it is imported.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from detection.engine.startup import ending_at_signals, is_first_rank, signalled
+from detection.engine.lightning_mends.processes import leave_process_group
+from detection.engine.startup import ending_at_signals, report_stop, signalled, signals_delayed
 from detection.home import command_line, with_home
-from detection.memory import begin_without_crumbs
+from detection.memory import restart_with_glibc_setting
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -24,16 +27,17 @@ _failed = False
 
 
 def command() -> int:
-    """The program ``rcnn``, and ``tools/train.py``: :func:`main` in a process that is made for it."""
-    with ending_at_signals():
-        try:
-            begin_without_crumbs()
+    """Run the command line of this process; see :mod:`detection.__main__`."""
+    try:
+        with ending_at_signals():
+            with signals_delayed():
+                restart_with_glibc_setting()
             sys.unraisablehook = _unraisable
             return main()
-        except KeyboardInterrupt:  # before main, or after it
-            return _stopped()
-        finally:
-            _leave_the_group()
+    except KeyboardInterrupt:  # before main, or after it
+        return _stopped()
+    finally:
+        leave_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,22 +73,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if signalled() and not hasattr(error, "code"):  # some imports make another error of it
             return _stopped()
-        from detection.engine.errors import told
+        from detection.engine.errors import user_message
 
-        message, code = told(error)
+        message, code = user_message(error)
         if debug or code is None:
             raise
         return _fail(message, code)
     finally:
         sys.argv = before
     return 0
-
-
-def _leave_the_group() -> None:
-    """Lightning does so with NCCL alone; of gloo, threads would be left, which can abort the interpreter's own end."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def hidden_by_another() -> str | None:
@@ -99,7 +96,7 @@ def hidden_by_another() -> str | None:
 
 
 def complete(arguments: list[str]) -> list[str]:
-    """Put in what goes without saying: the subcommand fit, and the settings that trained weights ask for.
+    """Add what a user may leave out: the subcommand fit, and the settings that trained weights need.
 
     Raises:
         InputError: the checkpoint or the weights cannot be read.
@@ -110,70 +107,64 @@ def complete(arguments: list[str]) -> list[str]:
         arguments = ["fit", *arguments[1:]]
     if not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
-    trust_code = "--trust-code" in arguments
-    arguments = _deterministic(_resume([argument for argument in arguments if argument != "--trust-code"]))
-    trusted = trust_code or _named_backbone(arguments) or False
-    path = _value_of("--ckpt_path", arguments)
-    reference = _value_of("--model.weights", arguments) or _in_configs(arguments, "model", "weights")
+    given = _early_options(arguments)
+    arguments = [argument for argument in arguments if argument != "--trust-code"]
+    if given.checkpoint == "auto":
+        given.checkpoint = _checkpoint_of_run(given)
+        arguments = _replace(arguments, "--resume", "auto", given.checkpoint)
+    trusted = given.trust_code or given.backbone or _in_configs(given.config, "model", "backbone", "name") or False
+    reference = given.weights or _in_configs(given.config, "model", "weights")
     started_from_weights = reference not in (None, "null", "")
-    if path not in (None, "best", "last", "hpc", "null"):
+    if given.checkpoint not in (None, "best", "last", "hpc", "null"):
         # A resumed run keeps its configs, unless weights had overridden them.
         taken = arguments[0] != "fit" or started_from_weights
-        settings = _settings_of_checkpoint(str(path), trusted or not taken)
-        return _with_settings(arguments, settings, trust_code) if taken else arguments
+        settings = _settings_of_checkpoint(given.checkpoint, trusted or not taken)
+        return _with_settings(arguments, settings, given) if taken else arguments
     if not started_from_weights:
         return arguments
-    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit", trusted), trust_code)
+    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit", trusted), given)
 
 
-def _named_backbone(arguments: Sequence[str]) -> str | None:
-    """The backbone that the user names on the command line or in a config file."""
-    return _value_of("--model.backbone.name", arguments) or _in_configs(arguments, "model", "backbone", "name")
+def _early_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options on which others depend; of an option that is given twice, the last counts."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--ckpt_path", "--resume", dest="checkpoint")
+    parser.add_argument("--model.weights", "--init-from", dest="weights")
+    parser.add_argument("--model.backbone.name", dest="backbone")
+    parser.add_argument("--run.folder", dest="folder")
+    parser.add_argument("--trust-code", action="store_true")
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # an option without its value, which the parser of all options reports
+        return parser.parse_args([])
 
 
-def _resume(arguments: list[str]) -> list[str]:
-    """``--resume PATH`` goes on with a run, ``--resume auto`` with the one in run.folder if there is one.
-
-    ``--init-from`` takes weights alone.
+def _checkpoint_of_run(given: argparse.Namespace) -> str | None:
+    """The checkpoint of ``--resume auto``; None where no run has begun.
 
     Raises:
-        InputError: auto without a folder to look in, or with one that cannot be looked into.
+        InputError: no folder to look in, or one that cannot be looked into.
     """
     from detection.engine.errors import InputError, user_input
     from detection.engine.run import checkpoint_in
 
-    renamed = {"--resume": "--ckpt_path", "--init-from": "--model.weights"}
-    split = [part for a in arguments for part in (a.split("=", 1) if a.split("=")[0] in renamed else [a])]
-    if "--resume" in split[:-1] and split[split.index("--resume") + 1] == "auto":
-        place, folder = split.index("--resume"), _value_of("--run.folder", split) or _in_configs(split, "run", "folder")
-        if folder is None:
-            raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
-        with user_input():
-            found = checkpoint_in(folder)
-        split[place : place + 2] = [] if found is None else ["--resume", str(found)]
-    return [renamed.get(part, part) for part in split]
+    folder = given.folder or _in_configs(given.config, "run", "folder")
+    if folder is None:
+        raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
+    with user_input():
+        found = checkpoint_in(folder)
+    return None if found is None else str(found)
 
 
-def _deterministic(arguments: list[str]) -> list[str]:
-    """``--deterministic seeded`` gives the same losses twice up to rounding, ``strict`` to the last bit.
-
-    Raises:
-        InputError: another word.
-    """
-    from detection.engine.errors import InputError
-
-    given = []
-    words = {"strict": "true", "seeded": "false"}
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.split("=")[0] != "--deterministic":
-            given.append(argument)
-            continue
-        word = argument.split("=", 1)[1] if "=" in argument else next(rest, "")
-        if word not in words:
-            raise InputError(f"--deterministic {word}: must be strict or seeded")
-        given.append(f"--trainer.deterministic={words[word]}")
-    return given
+def _replace(arguments: list[str], option: str, value: str, new: str | None) -> list[str]:
+    """The arguments with another value of an option; without the option for None."""
+    joined, replaced = f"{option}={value}", [] if new is None else [option, new]
+    parts = [part for argument in arguments for part in ([option, value] if argument == joined else [argument])]
+    while (option, value) in (pairs := list(pairwise(parts))):
+        place = pairs.index((option, value))
+        parts[place : place + 2] = replaced
+    return parts
 
 
 def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]:
@@ -204,13 +195,13 @@ def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> d
     return {"model": model} | ({} if fit else {"data": data})
 
 
-def _with_settings(arguments: list[str], settings: Mapping[str, Any], trust_code: bool) -> list[str]:
+def _with_settings(arguments: list[str], settings: Mapping[str, Any], given: argparse.Namespace) -> list[str]:
     """Settings come after the configs, which they override, and before single options, which override them.
 
     ``--trust-code`` becomes the name that it trusts, as other processes of the run get the completed line.
     """
     added = ["--config=" + json.dumps(settings)]
-    if trust_code and _value_of("--model.backbone.name", arguments) is None:
+    if given.trust_code and given.backbone is None:
         added.append(f"--model.backbone.name={settings['model']['backbone']['name']}")
     places = [i + 2 for i, argument in enumerate(arguments) if argument in ("-c", "--config")]
     places += [i + 1 for i, argument in enumerate(arguments) if argument.startswith("--config=")]
@@ -218,17 +209,13 @@ def _with_settings(arguments: list[str], settings: Mapping[str, Any], trust_code
     return arguments if added[0] in arguments else [*arguments[:place], *added, *arguments[place:]]
 
 
-def _in_configs(arguments: Sequence[str], *keys: str) -> str | None:
-    """What the last of the config files that sets a key sets it to; inline configs, which may be of a file, not."""
+def _in_configs(configs: Sequence[str], *keys: str) -> str | None:
+    """The value of a key in the last config file that sets it; inline configs, which may be of a file, do not count."""
     from detection.documents import LARGEST_YAML, read_text
     from detection.engine.configs import find_config, load_yaml
 
     found = None
-    for option, name in zip(arguments, [*arguments[1:], ""], strict=True):
-        if option.startswith("--config="):
-            name = option.removeprefix("--config=")
-        elif option not in ("-c", "--config"):
-            continue
+    for name in configs:
         try:
             content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
             for key in keys[:-1]:
@@ -239,23 +226,14 @@ def _in_configs(arguments: Sequence[str], *keys: str) -> str | None:
     return found
 
 
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    value = None
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            value = arguments[i + 1]
-        elif argument.startswith(option + "="):
-            value = argument.removeprefix(option + "=")
-    return value
-
-
 def _stopped() -> int:
-    message, code = signalled() or ("stopped by SIGINT", 130)
-    return _fail(message, code) if is_first_rank() else code
+    global _failed
+    _failed = True
+    return report_stop()
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """What fails as objects go is no news after the error that ended the command."""
+    """Hide errors that Python meets while it deletes objects, once the command has printed its own error."""
     if not _failed:
         sys.__unraisablehook__(unraisable)
 

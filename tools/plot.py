@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.commands.main import command
+from detection.__main__ import command
 
 if __name__ == "__main__":
     sys.exit(command("plot"))

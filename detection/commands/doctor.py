@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html:
         options.html.parent.mkdir(parents=True, exist_ok=True)
         pictures = _pictures(diagnosis, opened["train"]) if "train" in opened else []
-        options.html.write_text(page(f"Diagnosis of {data.root}", diagnosis, pictures), encoding="utf-8")
+        options.html.write_text(page(f"Diagnosis of {data.config.root}", diagnosis, pictures), encoding="utf-8")
         note(f"page: {options.html}")
     return diagnosis.exit_code(options.strict)
 

@@ -18,9 +18,10 @@ from typing import NoReturn
 from detection import __version__
 from detection.commands.options import add_shared, is_number
 from detection.commands.printing import fail, has_failed, json_alone, note
-from detection.engine.startup import ending_at_signals, is_first_rank, signalled
+from detection.engine.lightning_mends.processes import leave_process_group
+from detection.engine.startup import ending_at_signals, is_first_rank, signalled, signals_delayed
 from detection.home import command_line
-from detection.memory import begin_without_crumbs
+from detection.memory import restart_with_glibc_setting
 
 COMMANDS = {
     "train": "train a detector on your data, or on COCO",
@@ -51,7 +52,7 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 """Words that ``tools/train.py`` takes as its first, for one of these instead of a training."""
 
 MANY_STEPS = {"train", "validate", "test", "predict", "evaluate"}
-"""Commands that need a process with less fragmented memory; see :func:`begin_without_crumbs`."""
+"""Commands that need a process with less fragmented memory; see :func:`restart_with_glibc_setting`."""
 
 
 def command(name: str | None = None) -> int:
@@ -60,20 +61,21 @@ def command(name: str | None = None) -> int:
     Args:
         name: the command, for a program of its own such as ``tools/train.py``; the first argument if None.
     """
-    with ending_at_signals():
-        try:
+    try:
+        with ending_at_signals():
             given = sys.argv[1:]
             if name is not None and not (name == "train" and given[:1] and given[0] in LIGHTNING):
                 given = [name, *given]
             first = OLD.get(given[0], given[0]) if given else ""
             if (first in MANY_STEPS or first.startswith("-")) and not {"-h", "--help"} & {*given}:
-                begin_without_crumbs()
+                with signals_delayed():
+                    restart_with_glibc_setting()
             sys.unraisablehook = _unraisable
             return main(given)
-        except KeyboardInterrupt:  # before main, or after it
-            return _stopped()
-        finally:
-            _leave_the_group()
+    except KeyboardInterrupt:  # before main, or after it
+        return _stopped()
+    finally:
+        leave_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,9 +138,9 @@ def _run(name: str, given: list[str]) -> int:
     except Exception as error:
         if signalled() and not hasattr(error, "code"):  # some imports make another error of it
             return _stopped()
-        from detection.engine.errors import told
+        from detection.engine.errors import user_message
 
-        message, code = told(error)
+        message, code = user_message(error)
         if code is None and isinstance(error, OSError | ValueError | ImportError):
             code = 2
         if debug or code is None:
@@ -228,13 +230,6 @@ def _stopped(done: str = "") -> int:
     if done.startswith("; "):
         message = f"stopped by {signal.Signals(code - 128).name}{done}"
     return fail(message, code) if is_first_rank() else code
-
-
-def _leave_the_group() -> None:
-    """Leave the process group of a training; Lightning does so with NCCL alone, and gloo's threads could abort."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

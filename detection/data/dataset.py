@@ -34,15 +34,16 @@ class Reading:
     """What is opened, and what is done about images that cannot be read."""
 
     max_pixels: int = MAX_PIXELS
-    """Images that claim more are refused before they are decoded."""
+    """Images that claim more pixels are refused before they are decoded."""
     allow_outside_root: bool = False
     """Follow file names that lead out of the image folder."""
     bad_images: int = 0
-    """So many images may be unreadable: the next one takes the place of such a one. One more is an error."""
+    """So many training images may be unreadable: the next one takes the place of such a one. One more is an error."""
     channels: int = 3
-    """Of an image; one is gray, three are RGB, others must be what the file has."""
+    """Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what the files have
+    (PNG, .npy, TIFF)."""
     depth: Depth = 8
-    """Bits per channel."""
+    """Bits per channel that the model sees, 8 or 16."""
 
 
 class CocoDataset(Dataset[Sample]):

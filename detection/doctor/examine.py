@@ -48,7 +48,7 @@ def examine(
     diagnosis = Diagnosis()
     opened: dict[str, CocoDataset] = {}
     for split in ("train", "val"):
-        if data.splits[split] is None:  # a training without validation
+        if data.config.split(split) is None:  # a training without validation
             continue
         try:
             opened[split] = data.open(split)
@@ -205,7 +205,7 @@ def _digests(dataset: CocoDataset) -> Iterator[tuple[int, str]]:
 
 
 def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
-    boxes, sizes, owner = resized(annotations, *data.test_size)
+    boxes, sizes, owner = resized(annotations, *data.config.test_size)
     extent = boxes[:, 2:] - boxes[:, :2]
     sides = np.sqrt(extent.prod(axis=1))
     quantiles = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
@@ -279,12 +279,13 @@ def _anchors(
 
 
 def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
-    canvas = largest_canvas(annotations.sizes, *data.test_size)
-    batch = batch_bytes(data.batch_size, canvas, int(annotations.counts().max(initial=0)), data.masks)
+    config = data.config
+    canvas = largest_canvas(annotations.sizes, data.config.test_resize)
+    batch = batch_bytes(config.batch_size, canvas, int(annotations.counts().max(initial=0)), config.masks)
     rows = [
         ("largest canvas, height x width", f"{canvas[0]} x {canvas[1]}"),
         ("a batch", f"{batch / 1e6:.0f} MB"),
-        ("shared memory for the workers", f"{loader_bytes(batch, data.workers) / 1e6:.0f} MB"),
+        ("shared memory for the workers", f"{loader_bytes(batch, config.workers) / 1e6:.0f} MB"),
     ]
     configs: dict[str, Any] = dict(module.configs)
     try:
@@ -293,9 +294,9 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
         model = None  # told already
     if model is not None:
         adam = module.optimizer_config.name == "adamw"
-        needed = training_bytes(model, configs["backbone"], canvas, data.batch_size, configs, adam)
+        needed = training_bytes(model, configs["backbone"], canvas, config.batch_size, configs, adam)
         rows.append(("a training step in float32", f"{needed / 1e9:.1f} GB"))
-    note = f"a forecast for one device with all images of a step ({data.batch_size})"
+    note = f"a forecast for one device with all images of a step ({config.batch_size})"
     diagnosis.tables.append(Table("Memory", ("", ""), rows, note))
 
 

@@ -12,12 +12,12 @@ from torch.optim.swa_utils import AveragedModel
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """Which average of the weights is kept beside the training."""
+    """An average of the weights that is kept beside the training."""
 
     kind: Literal["ema", "mean"] = "ema"
     """ema: exponential moving average. mean: of all steps alike, as in stochastic weight averaging."""
     decay: float = 0.9998
-    """How much of the ema stays at each update."""
+    """Part of the ema that stays at each update."""
     start: float = 0.0
     """Begin after this part of the run; 0.75 is usual for the mean (Izmailov et al. 2018, section 3)."""
     every: int = 1
@@ -47,20 +47,20 @@ class Average(WeightAveraging):
         self._first = int(self._config.start * float(trainer.estimated_stepping_batches))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._follow(pl_module)
+        self._copy_until_started(pl_module)
         super().on_validation_epoch_start(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._follow(pl_module)
+        self._copy_until_started(pl_module)
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._follow(pl_module)
+        self._copy_until_started(pl_module)
         super().on_train_end(trainer, pl_module)
 
-    def _follow(self, module: LightningModule) -> None:
+    def _copy_until_started(self, module: LightningModule) -> None:
         if isinstance(self._average_model, Averaged):  # in training
-            self._average_model.follow(module)
+            self._average_model.copy_until_started(module)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self._first and (step_idx + 1) % self._config.every == 0
@@ -101,8 +101,8 @@ class Averaged(AveragedModel):
         self._updates = updates + 1
 
     @torch.no_grad()
-    def follow(self, model: nn.Module) -> None:
-        """Be the model itself as long as there is no average, not what the model began as."""
+    def copy_until_started(self, model: nn.Module) -> None:
+        """Copy the model as long as no update has been made; the average would otherwise hold its first weights."""
         if not self._count():
             for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
                 average.copy_(new)

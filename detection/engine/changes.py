@@ -1,4 +1,4 @@
-"""What differs between a resumed run and the run that wrote its checkpoint: images, annotations, augmentation, model.
+"""Differences between a resumed run and the run that wrote its checkpoint: images, annotations, augmentation, model.
 
 A line reports each change. Other images, or another order of them, are an error unless the user allows them: the run
 could not continue with the next image that it has not seen.
@@ -21,7 +21,7 @@ from detection.provenance import checksum
 from detection.wording import plural
 
 ORDER = ("data.train.images", "data.train.list", "seed_everything")
-"""What decides which image comes next; batch and accumulation do not, since a resumed run counts in images."""
+"""Settings that decide which image comes next. Batch and accumulation do not, since a resumed run counts images."""
 NO_CHANGE = ("model.backbone.weights",)
 """Settings that only a new run uses."""
 
@@ -57,24 +57,25 @@ class Changes(Callback):
             module.print(f"Changed since the checkpoint: {change}")
         if broken:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            data.begin_epoch(begin_epoch(checkpoint))
+            data.place.restart_epoch(begin_epoch(checkpoint))
 
 
 def ingredients(data: Any, module: Any) -> dict[str, Any]:
-    """What a run is made of, in plain values, by the names of its settings."""
-    found: dict[str, Any] = {"seed_everything": data.seed}
+    """The settings and images of a run, as plain values by the names of settings."""
+    config = data.config
+    found: dict[str, Any] = {"seed_everything": config.seed}
     for split in ("train", "val"):
         if split in data.annotations:
             found |= {f"data.{split}.{key}": value for key, value in images_of(data.annotations[split]).items()}
     settings = {
-        "short_side": data.short_sides,
-        "long_side": data.long_side,
-        "resize": data.resize,
-        "flip": data.flip,
-        "crop": data.crop,
-        "augment": [_described(transform) for transform in data.augment],
-        "bad_images": data.reading.bad_images,
-        "depth": data.reading.depth,
+        "short_side": config.short_sides,
+        "long_side": config.long_side,
+        "resize": config.resize,
+        "flip": config.flip,
+        "crop": config.crop,
+        "augment": [_described(transform) for transform in config.augment or []],
+        "bad_images": config.bad_images,
+        "depth": config.depth,
     }
     found |= {f"data.{key}": value for key, value in settings.items()}
     configs = {name: config and asdict(config) for name, config in module.configs.items()}
@@ -83,7 +84,7 @@ def ingredients(data: Any, module: Any) -> dict[str, Any]:
 
 
 def images_of(annotations: Annotations) -> dict[str, Any]:
-    """How many images, which ones in which order, and the content of the annotation file."""
+    """The number of images, a checksum of their order, and one of the annotation file."""
     listed = hashlib.sha256(annotations.sizes.tobytes())
     for i in range(len(annotations)):
         listed.update(annotations.file_name(i).encode(errors="surrogatepass") + b"\0")
@@ -91,7 +92,7 @@ def images_of(annotations: Annotations) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """What differs, by the setting's name; nothing where one of the two does not say."""
+    """The differences by the setting's name; settings that only one of the two has do not count."""
     differing = [key for key in now if key in before and not _same(before[key], now[key]) and key not in NO_CHANGE]
     found = {key: f"{key} is {shown(now[key])}, and was {shown(before[key])}" for key in differing}
     for split in ("train", "val"):

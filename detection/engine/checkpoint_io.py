@@ -1,4 +1,4 @@
-"""How Lightning reads and writes checkpoints here."""
+"""Reading and writing of checkpoints for Lightning."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from detection.checkpoint import read_checkpoint, write_checkpoint
+from detection.engine.checkpoint_checks import check_layout
 from detection.engine.errors import NonFiniteError, user_input
-from detection.engine.resuming import check_layout
 
 
 class AtomicCheckpointIO(CheckpointIO):

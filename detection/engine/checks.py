@@ -60,7 +60,7 @@ def check_combinations(config: Any) -> None:
 
 
 def random_start(backbone: BackboneConfig) -> str | None:
-    """What would stay random for the whole training, and how to change that; None if nothing would."""
+    """The parts that would stay random for the whole training, and the remedy; None if there are none."""
     frozen = frozen_at_random(backbone)
     if not frozen:
         return None

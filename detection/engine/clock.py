@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by the parts of the network; the network itself knows nothing of it."""
+"""The time of a step by the parts of the network, which itself knows nothing of it."""
 
 import time
 from collections.abc import Callable

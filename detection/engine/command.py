@@ -4,9 +4,7 @@ The toolkit's LightningCLI: which options there are, and what a run is put toget
 """
 
 import os
-import re
 import sys
-import warnings
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -21,30 +19,32 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint import outline_checkpoint
 from detection.documents import DocumentError, read_yaml
-from detection.engine.callbacks import FirstStep
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations, check_random_start
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
+from detection.engine.first_step import FirstStepMemory
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
+from detection.engine.lightning_mends.checkpoints import restoring_error
+from detection.engine.lightning_mends.noise import silence
+from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole_limits
 from detection.engine.module import DetectionModule
-from detection.engine.naming import settle_names
+from detection.engine.naming import prepare_metric_names
 from detection.engine.precision import best_precision, precision_of
-from detection.engine.quiet import quieten
 from detection.engine.ranks import watch_ranks
-from detection.engine.resuming import broken
 from detection.engine.run import (
     RunConfig,
     callbacks,
-    hold,
-    keep_metrics,
-    put_back,
+    lock_folder,
     refuse_another_run,
+    restore_metrics,
+    set_metrics_aside,
 )
 from detection.engine.schedule import limits
-from detection.engine.sharding import chosen, refuse_with_sharding
+from detection.engine.sharding import refuse_with_sharding, strategy_of
+from detection.engine.shortcuts import add_shortcuts
 from detection.engine.trainer import Trainer
 from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
 from detection.home import settle_home
@@ -58,43 +58,12 @@ set_parsing_settings(
 )
 set_loader("strict_yaml", load_yaml, exceptions=(DocumentError,))
 
-QUIET = (
-    "does not have many workers",  # the user's choice
-    "in eval mode at the start of training",  # frozen stages
-    "dataloader is not resumable",  # ours goes on where it was
-    "smaller than the logging interval",  # a small data set
-    "callbacks used to create the checkpoint",  # evaluation needs none of them
-    "does not round-trip",  # tuples in a transform's arguments, saved as lists
-    "overridden `transfer_batch_to_device`",  # and it is meant to be used
-    "LeafSpec",  # between Lightning and PyTorch
-    "The dirpath has changed",  # a run that goes on in a new folder
-    "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
-    "sync_dist=True)` when logging",  # the first rank has told the others
-    "exists and is not empty",  # the folder of a run that goes on; its curve and checkpoints are kept
-    "overrides the configure_model callback",  # that does nothing where weights are averaged
-)
-"""Warnings about what is as it should be."""
 CLIP = 100.0
 """Norm to which gradients are clipped; null switches that off. It is for steps that go wrong: trainings on cell nuclei
 stayed below 45, the first steps on 80 classes below 78."""
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
-SHORT = (
-    "Besides: --resume PATH goes on with a run, --resume auto with the one in run.folder if there is one; --init-from "
-    "takes the weights of a file or a zoo alone; --trust-code imports the custom backbone that a checkpoint names; "
-    "--deterministic seeded gives the same losses twice up to rounding, "
-    "strict to the last bit; --debug shows where an error was noticed."
-)
-"""What :mod:`detection.cli` makes of a command line before it is parsed."""
 
-# Python makes equal unions one, in the order that was written first anywhere; jsonargparse tries them in that order,
-# and ``trainer.limit_val_batches 1`` would be 1.0, which is all batches. A union made by ``|`` keeps its order.
-Trainer.__init__.__annotations__.update(
-    {
-        name: int | float | None
-        for name, hint in Trainer.__init__.__annotations__.items()
-        if name.startswith("limit_") and hint == int | float | None
-    }
-)
+keep_whole_limits()
 
 _config_files: list[str] = []
 """Given so far, for error messages: a parser does not know them where it fails."""
@@ -115,12 +84,8 @@ class ConfigFile(ActionConfigFile):
         super().__call__(parser, cfg, values, option_string)
 
 
-class Parser(LightningArgumentParser):
+class Parser(NoAbbreviations, LightningArgumentParser):
     """Takes no abbreviations, and is brief about mistakes."""
-
-    def _get_option_tuples(self, option_string: str) -> list[Any]:
-        # argparse has no other way to switch abbreviations off in subcommands.
-        return []
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -143,22 +108,20 @@ class Command(LightningCLI):
 
     def __init__(self) -> None:
         _config_files.clear()
-        for text in QUIET:
-            warnings.filterwarnings("ignore", message=f"(?s).*{re.escape(text)}")
         # Without this albumentations asks a server for its latest version when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None
-        self._kept_metrics: Path | None = None
-        quieten()
+        self._old_metrics: Path | None = None
+        silence()
         watch_ranks()
         super().__init__(
             DetectionModule,
             CocoDataModule,
             trainer_class=Trainer,
             parser_class=Parser,
-            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT | {"epilog": SHORT})
+            parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
             | STRICT
-            | {"description": str(__doc__).splitlines()[0], "epilog": SHORT},
+            | {"description": str(__doc__).splitlines()[0]},
             save_config_callback=self._saved_config,  # type: ignore[arg-type]  # made as one makes a class's
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
@@ -176,7 +139,7 @@ class Command(LightningCLI):
         """Take no settings out of a checkpoint; Lightning would put its ``hyper_parameters`` over the config."""
 
     def _saved_config(self, parser: LightningArgumentParser, config: Any, **options: Any) -> SavedConfig:
-        """What begins the run anew: with the weights it began from, not with the checkpoint it went on from."""
+        """A config that begins the run anew, with the weights it began from and without the checkpoint it continued."""
         config = config.clone()
         if self.subcommand == "fit":
             config.ckpt_path = None
@@ -197,7 +160,8 @@ class Command(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's own options, and what follows from others."""
+        """The run's own options, those that stand for others, and what follows from others."""
+        add_shortcuts(parser)
         parser.add_class_arguments(RunConfig, "run")
         parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
         parser.link_arguments("model.backbone.in_channels", "data.channels")
@@ -234,7 +198,7 @@ class Command(LightningCLI):
             raise InputError(f"{self.subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights")
 
     def _precision(self, accelerator: str) -> str:
-        """Of a run that is resumed the one it has; else what suits this machine."""
+        """The precision of the run that is resumed; for a new run the one that suits this machine."""
         chosen, kept = best_precision(accelerator), None
         path = self.config[self.subcommand].get("ckpt_path")
         if self.subcommand == "fit" and path and Path(path).is_file():
@@ -255,11 +219,11 @@ class Command(LightningCLI):
             try:
                 super()._run_subcommand(subcommand)
             finally:
-                if self._kept_metrics is not None:  # a run that was refused, or had ended, has written no others
-                    put_back(self._kept_metrics)
+                if self._old_metrics is not None:  # a run that was refused, or had ended, has written no others
+                    restore_metrics(self._old_metrics)
         except Exception as error:
             end_at_once(self.trainer, error)
-            if line := broken(error, str(self.config[subcommand].get("ckpt_path"))):
+            if line := restoring_error(error, str(self.config[subcommand].get("ckpt_path"))):
                 raise line from error
             raise
 
@@ -271,13 +235,13 @@ class Command(LightningCLI):
         kwargs["default_root_dir"] = place
         if self.subcommand == "fit":
             if given.max_epochs is None and given.max_steps == -1:
-                kwargs |= limits(config.model.schedule_config, config.data.batch_size)
+                kwargs |= limits(config.model.schedule_config, config.data.config.batch_size)
             kwargs["logger"] = loggers(given.logger, place, config.run.tensorboard)
         else:
             kwargs["logger"] = given.logger or False
         if given.enable_model_summary is None:
             kwargs["enable_model_summary"] = False  # the module prints a line
-        kwargs["strategy"] = chosen(given.strategy)
+        kwargs["strategy"] = strategy_of(given.strategy)
         refuse_with_sharding(kwargs["strategy"], self.config[self.subcommand])
         users = given.callbacks or []
         users = users if isinstance(users, list) else [users]
@@ -287,12 +251,12 @@ class Command(LightningCLI):
         with user_input():
             ours = callbacks(config.run, users, given.enable_progress_bar is not False, save)
         if self.subcommand == "fit":
-            settle_names(users, masks=self.config["fit"].model.mask_head is not None)
+            prepare_metric_names(users, masks=self.config["fit"].model.mask_head is not None)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0
                 ours.append(Unvalidated(why))
-            ours.append(FirstStep(_finest_map(self.config["fit"])))
+            ours.append(FirstStepMemory(_finest_map(self.config["fit"])))
         kwargs["callbacks"] = [*users, *ours]
         keep_checkpoints_in(place, kwargs["callbacks"])
         plugins = given.plugins or []
@@ -308,8 +272,8 @@ class Command(LightningCLI):
         # Only a trainer knows its rank. Its loggers open their files when it begins.
         if self.subcommand == "fit" and trainer.is_global_zero:
             if config.run.folder is not None:
-                self._lock = hold(config.run.folder)
-            self._kept_metrics = keep_metrics(config.run)
+                self._lock = lock_folder(config.run.folder)
+            self._old_metrics = set_metrics_aside(config.run)
         return trainer
 
 

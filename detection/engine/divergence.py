@@ -14,7 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from detection.engine.errors import NonFiniteError
-from detection.engine.nonfinite import Witness, listed_ids
+from detection.engine.nonfinite import StepRecorder, listed_ids
+from detection.engine.trainer import log_interval
 from detection.structures import Batch
 
 FACTOR = 10.0
@@ -84,10 +85,10 @@ class LossWatch:
         return loss > max(LEAST, FACTOR * self.usual)
 
 
-class WatchLoss(Witness):
+class WatchLoss(StepRecorder):
     """Report a loss that is far above its running median; end the run if it stays there.
 
-    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since, as
+    To ask a GPU costs a stall, so a GPU is asked every ``log_every_n_steps`` about all steps since, as
     :class:`~detection.engine.nonfinite.StopAtNonFinite` does.
     """
 
@@ -108,7 +109,7 @@ class WatchLoss(Witness):
     ) -> None:
         terms: dict[str, Tensor] = outputs["terms"]
         self._pending.append((trainer.global_step, torch.stack(list(terms.values())), batch.image_ids))
-        interval = max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+        interval = log_interval(trainer)
         if module.device.type != "cpu" and len(self._pending) < interval:
             return
         pending, self._pending = self._pending, []

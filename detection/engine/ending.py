@@ -1,4 +1,4 @@
-"""How one of several processes ends after an error of its own."""
+"""The end of one of several processes after an error of its own."""
 
 import os
 import signal
@@ -9,19 +9,19 @@ import traceback
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
-from detection.engine.errors import StoppedError, lost_rank, told
+from detection.engine.errors import StoppedError, lost_rank, user_message
 from detection.foreign import printable
 
 VERDICT = 3.0
-"""Seconds in which :mod:`.ranks` finds out which rank is gone, and ends this one."""
+"""Seconds in which :mod:`.ranks` finds the rank that is gone, and ends this one."""
 
 
 def end_at_once(trainer: Trainer, error: Exception) -> None:
-    """Where NCCL joins several processes, tell the error and end this one without the usual end.
+    """With NCCL and several processes, print the error and end this process without Python's usual end.
 
-    That waits until the other ranks come to it, and they wait for this one, in the step that it did not finish. Whoever
-    started the ranks (Lightning, torchrun, Slurm) ends the others once one is gone. Where another rank is gone, the
-    usual end waits for it with gloo, too.
+    The usual end waits for the other ranks, which wait for this one in the step that it did not finish. The launcher of
+    the ranks (Lightning, torchrun, Slurm) ends the others once one is gone. With gloo, the usual end waits for a rank
+    that is gone, too.
     """
     agreed = isinstance(error, StoppedError)  # all ranks stop
     if agreed or trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized():
@@ -31,7 +31,7 @@ def end_at_once(trainer: Trainer, error: Exception) -> None:
         return
     if lost:
         time.sleep(VERDICT)
-    message, code = told(error)
+    message, code = user_message(error)
     if code is None:
         traceback.print_exception(error)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detection.data.errors import DataError, first_line
+from detection.engine.lightning_mends.processes import hidden_error
 
 SHM = "the shared memory (/dev/shm) is full"
 SHM_REMEDY = "use --data.workers 0, or give a container more with docker run --shm-size 2g"
@@ -25,7 +26,7 @@ class NonFiniteError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A command was told to stop, at a moment at which it could."""
+    """A signal stopped a command between two steps or batches."""
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} {where}")
@@ -34,16 +35,16 @@ class StoppedError(RuntimeError):
 
 @contextmanager
 def user_input() -> Iterator[None]:
-    """Where files and settings are taken in: what goes wrong here is told in a line, without a traceback."""
+    """Turn errors about files and settings into :class:`InputError`, which a user sees as one line."""
     try:
         yield
     except (OSError, ValueError) as error:
         raise InputError(str(error)) from error
 
 
-def told(error: BaseException) -> tuple[str, int | None]:
-    """What a user is told instead of a traceback, and the exit code; None for what only a traceback explains."""
-    error = _before_the_end(error)
+def user_message(error: BaseException) -> tuple[str, int | None]:
+    """The message for a user, and the exit code; None as code where only a traceback explains the error."""
+    error = hidden_error(error)
     if isinstance(error, DataError):
         return error.told(), 2
     if isinstance(error, InputError):
@@ -67,14 +68,8 @@ def told(error: BaseException) -> tuple[str, int | None]:
     return str(error), None
 
 
-def _before_the_end(error: BaseException) -> BaseException:
-    """The error that ended a run; Lightning (2.6) hides one of a loader's start behind its own."""
-    hidden = error.__context__ if "iter(combined_loader)" in str(error) else None
-    return error if hidden is None else hidden
-
-
 def exhausted(error: BaseException) -> str | None:
-    """What the machine ran out of, and what to do; None if that is not what the error says."""
+    """A message about memory, threads or disk that ran out, with the remedy; None for other errors."""
     text = str(error)
     if "No space left on device" in text and ("torch_" in text or "shm" in text or "shared memory" in text):
         return f"{SHM}: {SHM_REMEDY}"
@@ -103,12 +98,12 @@ def _has_errno(error: BaseException, number: int, text: str) -> bool:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Whether another process of the run ended in the middle of an exchange: what gloo, NCCL and PyTorch call it."""
+    """Whether another process of the run ended in an exchange of data: messages of gloo, NCCL and PyTorch say so."""
     return isinstance(error, RuntimeError) and re.search(LOST, str(error)) is not None
 
 
 def lost_worker(error: BaseException) -> bool:
-    """Whether a worker was killed, crashed or hangs: PyTorch's word for it, or a connection that breaks before that."""
+    """Whether a worker was killed, crashed or hangs: a message of PyTorch, or a connection that broke before."""
     return isinstance(error, ConnectionError | EOFError) or (
         isinstance(error, RuntimeError) and str(error).startswith("DataLoader")
     )

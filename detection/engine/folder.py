@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 
 def run_folder(folder: str | None, root: str | Path, name: str | None) -> str:
-    """Where a run leaves its files: the folder that was asked for, or the next below root and name."""
+    """The folder of a run: the one that was asked for, or the next below root and name."""
     return folder or str(CSVLogger(root, name=name).log_dir)
 
 

@@ -1,4 +1,4 @@
-"""What a user may have meant: the one table of other tools' words, and the nearest of ours.
+"""The option that a user may have meant: a table of other tools' words, and the nearest of ours.
 
 A hint is the end of a message: ``; did you mean NAME?``, or nothing.
 """
@@ -6,6 +6,8 @@ A hint is the end of a message: ``; did you mean NAME?``, or nothing.
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+
+from detection.engine.shortcuts import SHORTCUTS
 
 EPOCHS = "model.schedule.length (in epochs while model.schedule.unit is epochs; trainer.max_epochs ends a run early)"
 OPTIONS = {
@@ -66,8 +68,7 @@ OPTIONS = {
     "max_det": "model.box_head.detections",
 }
 """Words of other tools for options, in small letters and with underscores."""
-BEFORE_PARSING = ("resume", "init-from", "deterministic", "debug", "trust-code")
-"""Options that :mod:`detection.cli` replaces before the parser sees them."""
+_SHORTCUTS = tuple(shortcut.name.removeprefix("--") for shortcut in SHORTCUTS)
 SUBCOMMANDS = {
     "eval": "validate",
     "evaluate": "validate",
@@ -82,7 +83,7 @@ NETWORKS = {
     r"resnext101(?:_32x8d)?": "x101_32x8d",
     r"wide_resnet50(?:_2)?": "wide_r50_2",
 }
-"""How other tools call the backbones in the names of configs."""
+"""Names of backbones in other tools, as patterns, and in our configs."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -108,7 +109,7 @@ def nearest_subcommand(word: str, known: Sequence[str]) -> str:
 
 
 def _meaning(word: str, known: Sequence[str]) -> str | None:
-    """What the table says of a word, if this parser has that option."""
+    """The entry of the table for a word, if this parser has that option."""
     tail, tails = word.rsplit(".", 1)[-1].lower().replace("-", "_"), _tails(known)
     meant = OPTIONS.get(tail) if "." not in word or tail not in tails else None
     if "." not in word and meant is None:
@@ -116,11 +117,11 @@ def _meaning(word: str, known: Sequence[str]) -> str | None:
     if meant is None and tail not in tails and (near := difflib.get_close_matches(tail, OPTIONS, 1, 0.85)):
         meant = OPTIONS[near[0]]
     name = meant and meant.split(" ")[0]
-    return meant if name in (*known, *BEFORE_PARSING) else None
+    return meant if name in (*known, *_SHORTCUTS) else None
 
 
 def _near(word: str, known: Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(word, [*known, *BEFORE_PARSING], n=1, cutoff=0.8)
+    near = difflib.get_close_matches(word, [*known, *_SHORTCUTS], n=1, cutoff=0.8)
     if not near:  # the last part alone, as in weight_decy for model.optimizer.weight_decay
         tails = _tails(known)
         near = [tails[tail] for tail in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(tails), 1, 0.75)]

@@ -26,13 +26,13 @@ class Listener:
     """Listens between :meth:`begin` and :meth:`end`.
 
     Args:
-        promise: what happens now, said once.
-        leave: ends the process at a second Ctrl-C.
+        announcement: what happens now, said once.
+        quit_now: ends the process at a second Ctrl-C.
     """
 
-    def __init__(self, promise: Callable[[], str], leave: Callable[[], None]) -> None:
+    def __init__(self, announcement: Callable[[], str], quit_now: Callable[[], None]) -> None:
         self.received = 0
-        self._promise, self._leave = promise, leave
+        self._announcement, self._quit = announcement, quit_now
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._interrupted, self._answered = 0.0, False
@@ -74,11 +74,11 @@ class Listener:
         """Answer the first signal; leave at a Ctrl-C that comes ``AGAIN`` seconds after another."""
         if number == signal.SIGINT:
             if self._interrupted and now > self._interrupted + AGAIN:
-                self._leave()
+                self._quit()
             self._interrupted = self._interrupted or now
         first, self._answered = not self._answered, True
         if first and is_first_rank():
-            print(f"{signal.Signals(number).name}: {self._promise()}", file=sys.stderr, flush=True)
+            print(f"{signal.Signals(number).name}: {self._announcement()}", file=sys.stderr, flush=True)
 
 
 def leave_at_once(message: str, code: int) -> None:
@@ -92,6 +92,16 @@ def leave_at_once(message: str, code: int) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def ignore_signals() -> None:
+    """In a worker of a loader: continue to deliver images whatever signals come, until the training ends the worker.
+
+    SLURM, systemd, ``timeout`` and terminals signal all processes of a run. PyTorch lets a worker die of a SIGTERM that
+    does not come from its training. The training would then fail for want of the worker instead of saving itself.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _listen_no_more() -> None:

@@ -1,21 +1,19 @@
-"""Loading: where an epoch begins, which canvases, how much memory, why a worker died."""
+"""Loading: the size of canvases, the memory and processes of workers, and why a worker died."""
 
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from lightning.fabric.utilities.seed import pl_worker_init_function
-from torch.utils.data import DataLoader
 
-from detection.data.collate import MIN_OBJECTS
+from detection.data.collate import MIN_OBJECTS, own_canvases
 from detection.data.dataset import CocoDataset, begin_worker
-from detection.data.samplers import TrainBatchSampler
+from detection.data.transforms import Resize
 from detection.engine.errors import lost_worker
-from detection.engine.signals import outlive_signals
+from detection.engine.lightning_mends.loaders import seed_worker
+from detection.engine.listener import ignore_signals
 
 PREFETCH = 2
 """Batches that each worker holds ready, PyTorch's default."""
@@ -44,12 +42,10 @@ def loader_bytes(batch: int, workers: int) -> int:
     return batch * PREFETCH * workers
 
 
-def largest_canvas(sizes: np.ndarray, short_side: int, long_side: int, divisor: int = 32) -> tuple[int, int]:
+def largest_canvas(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> tuple[int, int]:
     """Height and width of the canvas that holds all images of (n, 2) sizes after resizing: no batch needs more."""
-    if len(sizes) == 0:
-        return divisor, divisor
-    factor = np.minimum(short_side / sizes.min(axis=1), long_side / sizes.max(axis=1))
-    height, width = np.ceil((sizes * factor[:, None]).round() / divisor).astype(int).max(axis=0) * divisor
+    different = np.unique(sizes.reshape(-1, 2), axis=0)
+    height, width = own_canvases(different, resize, divisor).max(axis=0, initial=divisor)
     return int(height), int(width)
 
 
@@ -85,11 +81,10 @@ def shared_memory() -> int | None:
 
 
 def begin_training_worker(number: int, rank: int) -> None:
-    """As :func:`~detection.data.dataset.begin_worker`, with the seeds that Lightning gives workers that have none."""
-    if int(os.environ.get("PL_SEED_WORKERS", "0")):
-        pl_worker_init_function(number, rank)
+    """Prepare a worker's process: its seeds, its memory, and its signals."""
+    seed_worker(number, rank)
     begin_worker(number)
-    outlive_signals()
+    ignore_signals()
 
 
 def allow_open_files(needed: int = 4096) -> None:
@@ -105,16 +100,16 @@ def allow_open_files(needed: int = 4096) -> None:
 
 
 def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str | None:
-    """What a worker that died or hung was reading; None if the error is about no worker."""
+    """The files that a worker was reading when it died or hung; None if the error is about no worker."""
     if not lost_worker(error):
         return None
     pids = {int(number) for number in re.findall(r"\d+", str(error))}
-    told = []
+    found = []
     for dataset in datasets:
         busy = {worker: (pid, index) for worker, (pid, index) in dataset.reading_now().items() if index >= 0}
         dead = {worker: at for worker, at in busy.items() if at[0] in pids} or busy
-        told += [f"worker {worker} (pid {pid}) was reading {dataset.path(i)}" for worker, (pid, i) in dead.items()]
-    return "; ".join(told[:8]) or "no worker was reading an image"
+        found += [f"worker {worker} (pid {pid}) was reading {dataset.path(i)}" for worker, (pid, i) in dead.items()]
+    return "; ".join(found[:8]) or "no worker was reading an image"
 
 
 def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
@@ -126,23 +121,3 @@ def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list
     middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
     longer = sorted({min(side, long) for side in (*middle, long)})
     return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]
-
-
-class EpochLoader(DataLoader[Any]):
-    """A loader whose every iteration begins where it is told to.
-
-    Lightning tells samplers their epoch, but after it has started the workers of a run that goes on.
-
-    Args:
-        begin: gives the arguments of :meth:`TrainBatchSampler.start`.
-    """
-
-    def __init__(
-        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int, int]], **kwargs: Any
-    ) -> None:
-        super().__init__(dataset, batch_sampler=sampler, **kwargs)
-        self._begin, self._sampler = begin, sampler
-
-    def __iter__(self) -> Any:
-        self._sampler.start(*self._begin())
-        return super().__iter__()

@@ -33,8 +33,8 @@ def metric_names(masks: bool) -> list[str]:
     return [f"train/{name}" for name in train] + [f"val/{name}" for name in val]
 
 
-def settle_names(callbacks: Sequence[Callback], masks: bool) -> None:
-    """Keep metric names with slashes from making folders, and find misspelt ones before the training begins.
+def prepare_metric_names(callbacks: Sequence[Callback], masks: bool) -> None:
+    """Replace slashes of metric names in file names, and find misspelt metric names before the training begins.
 
     ``{epoch}-{val/bbox/AP:.3f}`` becomes ``epoch=3-val_bbox_AP=0.412.ckpt``.
 

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not numbers: told, written down, and by choice stepped over.
+"""Losses and gradients that are not finite: reported, recorded, and skipped where the user allows it.
 
 ``nonfinite/step_N_rank_R.json`` in the run's folder holds the images' ids, the loss terms and the gradient's norm by
 part of the detector; the ``.jpg`` beside it shows the images with their objects.
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from detection.engine.errors import NonFiniteError
 from detection.engine.pictures import draw_batch
 from detection.engine.sharding import full
+from detection.engine.trainer import log_interval
 from detection.structures import IGNORE, Batch
 from detection.wording import plural
 
@@ -24,11 +25,11 @@ DRAWN = 16
 """Images of a batch on the picture at most."""
 
 
-class Witness(Callback):
-    """Knows the run's folder, and writes down there what is known of a step, for somebody to look at."""
+class StepRecorder(Callback):
+    """Records a step that went wrong in the run's folder: a JSON file and a picture."""
 
     subfolder = "nonfinite"
-    """Of the run's folder."""
+    """The folder for its files, below the run's."""
     _folder: Path | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -56,11 +57,11 @@ class Witness(Callback):
             draw_batch(path.with_suffix(".jpg"), module, batch, DRAWN)
 
 
-class StopAtNonFinite(Witness):
+class StopAtNonFinite(StepRecorder):
     """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
 
-    Asking a GPU costs a stall, so there it is asked every ``log_every_n_steps`` about all steps since; images and
-    gradients are at hand for the last of them only.
+    To ask a GPU costs a stall, so a GPU is asked every ``log_every_n_steps`` about all steps since then. Images and
+    gradients are known for the last of these steps only.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class StopAtNonFinite(Witness):
     ) -> None:
         terms: dict[str, Tensor] = outputs["terms"]
         self._recent.append((trainer.global_step, torch.stack(list(terms.values())), batch.image_ids))
-        interval = max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+        interval = log_interval(trainer)
         if module.device.type != "cpu" and len(self._recent) < interval:
             return
         recent, self._recent = self._recent, []
@@ -87,11 +88,11 @@ class StopAtNonFinite(Witness):
                 raise NonFiniteError(f"step {step}: {broken} on the images with id {listed_ids(ids)}; {ADVICE}")
 
 
-class SkipNonFinite(Witness):
-    """Leave out steps whose gradient is not finite, at most ``limit`` of them, and write down what they were.
+class SkipNonFinite(StepRecorder):
+    """Skip steps whose gradient is not finite, at most ``limit`` of them, and record each.
 
     Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
-    gradient and skip together. Every step waits for the device to answer.
+    gradient and skip together. Every step waits for the device.
     """
 
     def __init__(self, limit: int) -> None:
@@ -135,7 +136,7 @@ def _norms(module: LightningModule) -> dict[str, float]:
 
 
 def _listed(values: dict[str, float]) -> str:
-    """Those that are not finite."""
+    """The values that are not finite, with their names."""
     return ", ".join(f"{name} {value:g}" for name, value in values.items() if not abs(value) < float("inf"))
 
 

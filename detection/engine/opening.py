@@ -1,4 +1,4 @@
-"""What a run says as it begins: device, precision, folder, and what of the backbone learns."""
+"""The first lines of a run: device, precision, folder, and the parts of the backbone that learn."""
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -34,12 +34,17 @@ class FrozenParts(Callback):
             module.print(frozen_table(backbone))
 
 
+def precision_name(precision: object) -> str:
+    """Lightning's name of a precision in words that people use: ``bf16 (mixed)`` for ``bf16-mixed``."""
+    return PRECISIONS.get(str(precision), str(precision))
+
+
 def opening(stage: str, device: torch.device, processes: int, precision: str, folder: str | None) -> str:
     """Such as ``Training on 2 x CPU in bf16 (mixed), into runs/mine``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     several = f"{processes} x " if processes > 1 else ""
     into = "" if folder is None or stage == "validate" else f", into {folder}"
-    return f"{DOING[stage]} on {several}{name} in {PRECISIONS.get(precision, precision)}{into}"
+    return f"{DOING[stage]} on {several}{name} in {precision_name(precision)}{into}"
 
 
 def frozen_table(backbone: Backbone) -> str:

@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from backbones import Backbone
 from backbones.base import parameters_of
+from detection.engine.lightning_mends.optimizers import allow_clipping
 
 NORMS = (
     nn.BatchNorm1d,
@@ -23,20 +24,20 @@ NORMS = (
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What turns gradients into steps."""
+    """The optimizer and its settings."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """Which one."""
+    """The kind of optimizer."""
     lr: float = 0.02
     """Learning rate at schedule.reference_batch images per step; scaled in proportion to data.batch_size."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     nesterov: bool = False
     """Nesterov's momentum, in SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW."""
+    """Decay of AdamW's two averages."""
     weight_decay: float = 1e-4
-    """Pull towards zero."""
+    """Pull of all weights towards zero."""
     decay_norms: bool = False
     """Pull the scales and shifts of norms, too."""
     decay_biases: bool = True
@@ -78,38 +79,37 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
         optimizer = SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)
     if fused:
-        # Lightning refuses to clip what this says, in bfloat16 too, where nothing is scaled.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        optimizer.register_step_pre_hook(_lay_out)
+        allow_clipping(optimizer)
+        optimizer.register_step_pre_hook(_match_layouts)
     return optimizer
 
 
 def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint says with which kernels it was made; another device, or shared-out weights, need their own."""
+    """Keep this run's choice of kernels: a checkpoint names those of its device, which may be another."""
     own = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
     groups = [saved | kernels for saved, kernels in zip(state["param_groups"], own, strict=False)]
     return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
 
 
-def _lay_out(optimizer: Optimizer, *_: Any) -> None:
-    """Give gradients and momentum the layout of their parameter.
+def _match_layouts(optimizer: Optimizer, *_: Any) -> None:
+    """Give gradients and momentum the memory layout of their parameter.
 
-    A fused kernel walks through memory and takes for granted that they have it. Autograd sees to that; a checkpoint
-    of a model that lay otherwise does not, nor does who sets a gradient in a loop of their own (Lightning computes
-    gradients after this hook, inside the step).
+    A fused kernel walks through memory and needs the same layout for all. Autograd gives it to gradients. The momentum
+    of a checkpoint whose model had another layout lacks it, and so may a gradient that a user's own loop sets.
+    (Lightning computes gradients after this hook, inside the step.)
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is not None and _differ(parameter.grad, parameter):
+            if parameter.grad is not None and _layouts_differ(parameter.grad, parameter):
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
             state = optimizer.state.get(parameter, {})
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape and _differ(value, parameter):
+                if isinstance(value, Tensor) and value.shape == parameter.shape and _layouts_differ(value, parameter):
                     state[name] = torch.empty_like(parameter).copy_(value)
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape lie differently; the stride of a single entry means nothing."""
+def _layouts_differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape have different strides; the stride of a single entry means nothing."""
     if one.stride() == other.stride():
         return False
     return any(

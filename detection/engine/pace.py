@@ -1,4 +1,4 @@
-"""How fast batches go, and how long the rest of a run takes."""
+"""The speed of batches, and the time that the rest of a run takes."""
 
 import math
 import time
@@ -31,7 +31,7 @@ class Pace:
         self._last = now
 
     def pause(self) -> None:
-        """What passes until the next batch is done is no batch's time."""
+        """Do not count the time until the next batch is done."""
         self._last = math.nan
 
     @property

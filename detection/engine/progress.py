@@ -1,4 +1,4 @@
-"""What Lightning writes down about where a run is: mended, and counted anew for another batch."""
+"""Lightning's counters in a checkpoint, changed for another batch size, or to begin an epoch again."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ from typing import Any
 def rescale(
     checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int, int], in_epoch: int, epoch: int
 ) -> bool:
-    """Change a checkpoint of Lightning in place, so that its run goes on with another batch size or accumulation.
-
-    Whether the running epoch is over by that: the images that are left of it fill no step of this run.
+    """Change a checkpoint of Lightning in place, so that its run continues with another batch size or accumulation.
 
     The schedule keeps its place in images seen; the learning rate follows the batch (Goyal et al. 2017, section 2.1).
+
+    Returns:
+        Whether the running epoch ends by that, because the images that are left of it fill no step of this run.
 
     Args:
         before: images per optimizer step, and batches accumulated for it, when it was saved.
@@ -51,32 +52,10 @@ def rescale(
     return ends
 
 
-def mend(checkpoint: dict[str, Any], over: bool) -> None:
-    """Say where a run is in the way that Lightning (2.6) goes on from rightly, in place.
-
-    A run that goes on from the last batch of an epoch does not count the next epoch as begun; a checkpoint from its
-    middle would then begin that epoch again. And what is saved when an epoch is over would be taken for the next one's
-    end, which would then be left out: it is saved as after the epoch's last batch.
-
-    Args:
-        over: the epoch of the last batch has ended, and no other has begun.
-    """
-    loop = checkpoint["loops"]["fit_loop"]
-    for counts in loop["epoch_progress"].values():
-        if over:
-            counts["ready"] = counts["started"] = counts["processed"]
-            counts["completed"] = counts["processed"] = counts["processed"] - 1
-        elif counts["ready"] <= counts["completed"]:
-            counts["ready"] = counts["started"] = counts["completed"] + 1
-    if over:
-        _before_its_end(loop["epoch_loop.batch_progress"])
-        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-
-
 def begin_epoch(checkpoint: dict[str, Any]) -> int:
-    """Begin the epoch of a checkpoint again, in place, or the next one if it has ended; which one that is.
+    """Begin the epoch of a checkpoint again, in place, or the next epoch if it has ended; returns its number.
 
-    For images of which nobody can say which ones of the epoch the run has seen.
+    For a run that has other images than before: nobody can say which of them it has seen.
     """
     loop = checkpoint["loops"]["fit_loop"]
     batches, epoch = loop["epoch_loop.batch_progress"], int(loop["epoch_progress"]["current"]["processed"])
@@ -87,24 +66,6 @@ def begin_epoch(checkpoint: dict[str, Any]) -> int:
         counts["current"] = dict.fromkeys(counts["current"], 0)
     batches["total"] = dict.fromkeys(batches["total"], batches["total"]["ready"])
     return epoch
-
-
-def validated(checkpoint: dict[str, Any]) -> None:
-    """Count the validation at the end of an epoch as done, in place, in a checkpoint that was saved after it.
-
-    Lightning (2.6) goes back to it, and trains one batch too many if the run that goes on does not validate there.
-    """
-    loop = checkpoint["loops"]["fit_loop"]
-    batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["total"]
-    if batches["is_last_batch"] and epochs["processed"] < epochs["started"]:
-        _before_its_end(batches)
-
-
-def _before_its_end(batches: dict[str, Any]) -> None:
-    """As at the end of the last batch, after which Lightning makes up for nothing."""
-    for counts in (batches["total"], batches["current"]):
-        if counts["completed"] == counts["processed"]:
-            counts["completed"] -= 1
 
 
 def _times(counts: dict[str, int], factor: float) -> dict[str, int]:

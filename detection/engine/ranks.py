@@ -1,7 +1,7 @@
 """Several processes of one run on a machine: when one is killed, the others end with one line that says which.
 
-Lightning looks every 5 s and kills all without a word, and a rank in an exchange writes pages of its library's
-traceback. Whoever else starts ranks (torchrun, Slurm) says itself which is gone.
+By itself Lightning ends all without a word, and a rank that exchanges data writes pages of its library's traceback.
+Other launchers (torchrun, Slurm) say themselves which rank is gone.
 """
 
 import os
@@ -12,26 +12,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.strategies.launchers import subprocess_script
-
+from detection.engine.lightning_mends.processes import observe_children_by
 from detection.engine.listener import leave_at_once
 
 EVERY = 0.2
 """Seconds between two looks."""
 GRACE = 10.0
-"""Seconds that are left to end by itself for a process whose rank has said its own error."""
+"""Seconds in which a process may end by itself after one of its ranks has printed an error."""
 
 
 def watch_ranks() -> None:
-    """Look after the ranks that Lightning will start from here, or after the process that started this one."""
-    if hasattr(subprocess_script, "_launch_process_observer"):
-        subprocess_script._launch_process_observer = _watch_children
+    """Watch the ranks that Lightning will start from here, or the process that started this one."""
+    observe_children_by(_watch_children)
     if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ and os.name == "posix":
         threading.Thread(target=_watch_parent, args=[os.getppid()], name="first-rank", daemon=True).start()
 
 
-def gone(codes: Sequence[int | None]) -> tuple[int, int] | None:
-    """The rank that ended first of all, and its code: killed by a signal (below 0) rather than by an error of its own.
+def first_ended(codes: Sequence[int | None]) -> tuple[int, int] | None:
+    """The rank that ended first, and its exit code: one that a signal killed (below 0) before one with an error.
 
     Args:
         codes: of ranks 1, 2, ...; None of those that run.
@@ -44,7 +42,7 @@ def gone(codes: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def reason(rank: int, code: int) -> str:
-    """Such as ``rank 1 is gone: it was killed by SIGKILL``, and what is usually the cause."""
+    """The message for a rank that was killed: ``rank 1 is gone: it was killed by SIGKILL``, with the usual cause."""
     try:
         name = signal.Signals(-code).name
     except ValueError:
@@ -58,13 +56,13 @@ def _watch_children(child_processes: list[subprocess.Popen[Any]]) -> None:
 
 
 def _wait_for(children: list[subprocess.Popen[Any]]) -> None:
-    while (found := gone([child.poll() for child in children])) is None:
+    while (found := first_ended([child.poll() for child in children])) is None:
         time.sleep(EVERY)
         if all(child.returncode == 0 for child in children):
             return
-    time.sleep(EVERY)  # the one that was killed may be noticed after one that failed for want of it
-    rank, code = gone([child.poll() for child in children]) or found
-    if code > 0:  # it has said why, and this process may be about to
+    time.sleep(EVERY)  # a rank that failed because another was killed may be noticed before that one
+    rank, code = first_ended([child.poll() for child in children]) or found
+    if code > 0:  # it has printed its error, and this process may be about to
         time.sleep(GRACE)
     for child in children:
         if child.poll() is None:

@@ -15,26 +15,24 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 
 from detection.engine.average import Average, AverageConfig
-from detection.engine.callbacks import (
-    LastCheckpoint,
-    MetricsFile,
-    RunRecord,
-    StopEarly,
-    TellPlace,
-    Throughput,
-    ValidateAtEnd,
-)
+from detection.engine.best_checkpoint import BestCheckpoint, KnownScores
 from detection.engine.changes import Changes
 from detection.engine.divergence import WatchLoss
+from detection.engine.early_stopping import StayStopped, StopEarly
+from detection.engine.error_place import ErrorPlace
 from detection.engine.errors import InputError, user_input
+from detection.engine.last_checkpoint import LastCheckpoint
+from detection.engine.lightning_mends.pending_evaluations import ValidateAtEnd
+from detection.engine.metrics_file import MetricsFile
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.opening import FrozenParts, Opening
 from detection.engine.pictures import Pictures
-from detection.engine.saving import BestCheckpoint, KnownScores, StayStopped
+from detection.engine.run_record import RunRecord
 from detection.engine.shares import Shares
 from detection.engine.signals import SaveAndStop, StopEvaluation
 from detection.engine.summary import Summary
 from detection.engine.terminal import Bar, Lines
+from detection.engine.throughput import Throughput
 
 try:
     import fcntl
@@ -42,12 +40,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 BEST = "val/AP"
-"""The metric that tells which checkpoint is best: AP of masks, or of boxes where there are none."""
+"""The metric by which a checkpoint is the best: AP of masks, or of boxes where there are no masks."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run leaves its files, and what it does beside training."""
+    """Where a run writes its files, and what it does beside training."""
 
     name: str | None = None
     """Folder of like runs below trainer.default_root_dir (runs); the name of the first config if not given."""
@@ -101,10 +99,11 @@ def refuse_another_run(folder: str | Path) -> None:
         raise InputError(f"run.folder {folder} has {found}: go on with --resume auto, or take another folder")
 
 
-def hold(folder: str | Path) -> IO[str] | None:
-    """Keep other processes from training into a folder, as long as the file that comes back is open.
+def lock_folder(folder: str | Path) -> IO[str] | None:
+    """Keep other processes from training into a folder.
 
-    None where the system or the file system knows no such locks.
+    Returns:
+        A file that holds the lock as long as it is open; None where the system or the file system has no such locks.
 
     Raises:
         InputError: another process holds it, or it cannot be written.
@@ -124,8 +123,8 @@ def hold(folder: str | Path) -> IO[str] | None:
     return file
 
 
-def keep_metrics(config: RunConfig) -> Path | None:
-    """Save the curve of a run that goes on in its old folder from being overwritten; where it is then."""
+def set_metrics_aside(config: RunConfig) -> Path | None:
+    """Rename ``metrics.csv`` of a run that continues in its old folder, so that it is not overwritten; its new path."""
     if config.folder is None:
         return None
     old = Path(config.folder) / "metrics.csv"
@@ -136,14 +135,14 @@ def keep_metrics(config: RunConfig) -> Path | None:
     return kept
 
 
-def put_back(kept: Path) -> None:
-    """Undo :func:`keep_metrics` if no new curve was written."""
+def restore_metrics(kept: Path) -> None:
+    """Undo :func:`set_metrics_aside` if the run wrote no new file."""
     if not kept.with_name("metrics.csv").exists():
         os.replace(kept, kept.with_name("metrics.csv"))
 
 
 def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = True, save: bool = True) -> list[Callback]:
-    """What every run has.
+    """The callbacks of every run.
 
     Args:
         given: the user's own; a progress bar among them replaces ours.
@@ -151,7 +150,7 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
         save: write checkpoints.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
-    ours: list[Callback] = [TellPlace(), guard, WatchLoss()]
+    ours: list[Callback] = [ErrorPlace(), guard, WatchLoss()]
     if config.average is not None:
         ours.append(Average(config.average))  # before what saves, which would miss the last step's update
     for callback in given:

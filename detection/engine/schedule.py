@@ -27,11 +27,11 @@ class ScheduleConfig:
     milestones: Sequence[float] = (8, 11)
     """Where multistep lowers the learning rate."""
     gamma: float = 0.1
-    """What it is multiplied with there."""
+    """The factor for the learning rate at each milestone."""
     warmup: int = 1000
     """Iterations at the reference batch over which the learning rate rises; at most a tenth of the run."""
     warmup_factor: float = 0.001
-    """Where the warm-up begins, as a part of the learning rate."""
+    """The learning rate at the start of the warm-up, as a part of the full one."""
     reference_batch: int = 16
     """Images per step that iterations and the optimizer's lr are given for."""
 
@@ -59,7 +59,7 @@ class Schedule:
     gamma: float
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at a step, counted from 0."""
+        """The factor for the learning rate at a step, counted from 0."""
         if self.kind == "cosine":
             decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.total))))
         else:

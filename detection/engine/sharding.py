@@ -81,11 +81,11 @@ class Sharded(ModelParallelStrategy):
             optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
 
 
-def chosen(strategy: Strategy | str) -> Strategy | str:
-    """What ``trainer.strategy`` stands for: ours for ``fsdp``.
+def strategy_of(strategy: Strategy | str) -> Strategy | str:
+    """The strategy for a value of ``trainer.strategy``: :class:`Sharded` for ``fsdp``.
 
     Raises:
-        InputError: a strategy that shares out weights in a way that is not ours.
+        InputError: another strategy that shards weights.
     """
     if strategy == "fsdp":
         return Sharded()

@@ -1,4 +1,4 @@
-"""What each part takes of the time of training, measured on one step of every log interval."""
+"""The share of each part in the time of a training, measured on one step of every log interval."""
 
 import time
 from typing import Any
@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from detection.engine.clock import Clock
+from detection.engine.trainer import log_interval
 from detection.structures import Batch
 
 
@@ -38,7 +39,7 @@ class Shares(Callback):
         if self._clock is not None and not self._measured:
             self._close(module)
             self._measured = True
-        if self._clock is not None and trainer.global_step % max(1, int(trainer.log_every_n_steps)) == 0:  # type: ignore[attr-defined]
+        if self._clock is not None and trainer.global_step % log_interval(trainer) == 0:
             self._log(module, self._clock.seconds())
             self._clock, self._measured = None, False
         completes = (index + 2) % trainer.accumulate_grad_batches == 0  # the next batch, its optimizer step

@@ -21,9 +21,10 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from detection.engine.callbacks import LastCheckpoint
 from detection.engine.errors import StoppedError
-from detection.engine.listener import SIGNALS, Listener, leave_at_once
+from detection.engine.last_checkpoint import LastCheckpoint
+from detection.engine.lightning_mends.processes import keep_signal_handlers_away
+from detection.engine.listener import Listener, leave_at_once
 from detection.engine.startup import raise_if_signalled
 from detection.wording import plural
 
@@ -42,12 +43,12 @@ class SaveAndStop(Callback):
 
     def __init__(self, last: LastCheckpoint) -> None:
         self._trainer: Trainer | None = None
-        self._last, self._ask = last, Asking()
-        self._listener = Listener(self._promise, self._leave)
+        self._last, self._ask = last, SignalAgreement()
+        self._listener = Listener(self._announcement, self._quit)
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        only_ours(trainer)
+        keep_signal_handlers_away(trainer)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         raise_if_signalled()
@@ -103,13 +104,13 @@ class SaveAndStop(Callback):
             requeue(number)
         raise StoppedError(number, where)
 
-    def _promise(self) -> str:
+    def _announcement(self) -> str:
         again = "press Ctrl-C again to quit without saving"
         if self._trainer is not None and self._trainer.validating:
             return f"stopping after this batch of the evaluation; {again}"
         return f"saving after this step; {again}"
 
-    def _leave(self) -> None:
+    def _quit(self) -> None:
         _kill_ranks(self._trainer)
         leave_at_once("stopped by a second SIGINT; this step was not saved", 128 + signal.SIGINT)
 
@@ -119,11 +120,11 @@ class StopEvaluation(Callback):
 
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
-        self._listener, self._ask = Listener(self._promise, self._leave), Asking()
+        self._listener, self._ask = Listener(self._announcement, self._quit), SignalAgreement()
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        only_ours(trainer)
+        keep_signal_handlers_away(trainer)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._begin(trainer, module, trainer.num_val_batches)
@@ -163,16 +164,16 @@ class StopEvaluation(Callback):
         if number := self._ask(self._listener.received, index):
             raise StoppedError(number, f"after {index + 1} of {plural(_sum(batches), 'batch')}; it wrote no results")
 
-    def _promise(self) -> str:
+    def _announcement(self) -> str:
         return "stopping after this batch; press Ctrl-C again to quit at once"
 
-    def _leave(self) -> None:
+    def _quit(self) -> None:
         _kill_ranks(self._trainer)
         leave_at_once("stopped by a second SIGINT; no results were written", 128 + signal.SIGINT)
 
 
-class Asking:
-    """The largest signal of all ranks between two batches of an evaluation; ranks may differ by a batch."""
+class SignalAgreement:
+    """Lets all ranks agree on a signal between two batches of an evaluation; ranks may differ by a batch."""
 
     def __init__(self) -> None:
         self._several, self._least, self._device = False, 0, torch.device("cpu")
@@ -184,22 +185,11 @@ class Asking:
             self._least = -_largest(-_sum(batches), device)
 
     def __call__(self, number: int, index: int) -> int:
-        """0 if no signal came, or if it is not the time to ask."""
+        """The largest signal of all ranks; 0 if none came, or if the ranks do not ask each other at this batch."""
         if not self._several:
             return number
         due = (index + 1) % ASK_EVERY == 0 and index < self._least
         return _largest(number, self._device) if due else 0
-
-
-def only_ours(trainer: Trainer) -> None:
-    """Keep Lightning's own handlers away: theirs wait for ranks that may be gone."""
-    connector: Any = getattr(trainer, "_signal_connector", None)
-    if connector is not None:
-        connector.register_signal_handlers = _nothing
-
-
-def _nothing() -> None:
-    pass
 
 
 def _kill_ranks(trainer: Trainer | None) -> None:
@@ -210,23 +200,13 @@ def _kill_ranks(trainer: Trainer | None) -> None:
 
 
 def _sum(batches: Any) -> int:
-    """Lightning has a number for each loader; ours is one."""
+    """Lightning has a number for each loader; this toolkit has one loader."""
     return int(sum(batches)) if isinstance(batches, list) else int(batches)
-
-
-def outlive_signals() -> None:
-    """For a loader's worker: deliver until the training ends it, whatever signals come.
-
-    SLURM, systemd, ``timeout`` and terminals signal all processes of a run. PyTorch lets a worker die of a SIGTERM that
-    is not from its training, which then fails for want of the worker instead of saving itself.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @atexit.register  # before Python's own end, which sends SIGTERM and waits
 def _kill_what_hangs() -> None:
-    """End the workers that are left: one that hangs would outlive the SIGTERM."""
+    """End the workers that are left: one that hangs would survive the SIGTERM."""
     left = [child for child in multiprocessing.active_children() if child.daemon]
     if left and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises for each worker that is killed
@@ -252,13 +232,13 @@ def requeue(number: int) -> None:
 
 
 def _is_preempted(job: str) -> bool:
-    told = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
-    when = re.search(r"\bPreemptTime=(\S+)", told)
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
+    when = re.search(r"\bPreemptTime=(\S+)", shown)
     return when is not None and when[1] not in ("None", "N/A")
 
 
 def _largest(number: int, device: torch.device) -> int:
-    """Over all ranks; every rank must ask."""
+    """The largest number of all ranks; every rank must ask."""
     flag = torch.tensor(number, device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return int(flag)

@@ -1,19 +1,20 @@
 """A signal outside of training ends the program with one line and the shell's exit code, without a traceback.
 
-Imports nothing that takes long: most of a start is the import of what :mod:`detection.cli` needs.
+This file imports nothing that takes long, so that a program can call :func:`ending_at_signals` before all else.
 """
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 ENDING = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 _received = 0
+_active = False
 
 
 class Signalled(KeyboardInterrupt):
@@ -24,24 +25,39 @@ class Signalled(KeyboardInterrupt):
 def ending_at_signals() -> Iterator[None]:
     """Let a signal raise :class:`Signalled`, and a second one end the process at once.
 
-    Signals that the user's shell ignores, and handlers of a program that calls this one, stay as they are.
+    Signals that the user's shell ignores, and handlers of a program that calls this one, stay as they are. Within
+    another ``with ending_at_signals()`` nothing changes.
     """
-    global _received
-    _received = 0
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-        ours = (signal.SIG_DFL, signal.default_int_handler)
-        before = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
-            if before[number] in ours:
-                signal.signal(number, _end)
+    global _active, _received
+    if _active or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _active, _received = True, 0
+    before = {number: signal.getsignal(number) for number in _numbers()}
+    for number, handler in before.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _end)
     try:
+        _set_mask("SIG_UNBLOCK")  # a program that signals_delayed() has replaced blocked them
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # one that C code has set
+            if handler is not None:  # None: C code installed the handler, and Python cannot set it again
                 signal.signal(number, handler)
+        _active = False
+
+
+@contextmanager
+def signals_delayed() -> Iterator[None]:
+    """Delay signals while this program replaces itself (``os.execve``).
+
+    The system keeps the blocked signals and the mask; the new program gets them in :func:`ending_at_signals`.
+    """
+    _set_mask("SIG_BLOCK")
+    try:
+        yield
+    finally:
+        _set_mask("SIG_UNBLOCK")
 
 
 def signalled() -> tuple[str, int] | None:
@@ -62,9 +78,26 @@ def raise_if_signalled() -> None:
         raise Signalled
 
 
+def report_stop() -> int:
+    """Print the line of a program that a signal stopped, on the first rank; returns its exit code."""
+    message, code = signalled() or ("stopped by SIGINT", 128 + signal.SIGINT)
+    if is_first_rank():
+        print(f"error: {message}", file=sys.stderr)
+    return code
+
+
 def is_first_rank() -> bool:
-    """Whether this process may tell what all processes of a run know."""
+    """Whether this process prints for all processes of a run on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+
+
+def _set_mask(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # POSIX
+        signal.pthread_sigmask(getattr(signal, how), _numbers())
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a training says at its end: how good it became, where everything is, and what to do next."""
+"""The last lines of a training: its best AP, its files, and the next commands."""
 
 import math
 import shlex

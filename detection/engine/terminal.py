@@ -1,4 +1,4 @@
-"""Where a run is: a line that stays at the bottom of a terminal, or a line now and then in a log file."""
+"""The progress of a run: a line that stays at the bottom of a terminal, or a line now and then in a log file."""
 
 import math
 import sys
@@ -171,7 +171,7 @@ def place(trainer: Trainer) -> Field:
 
 
 def steps(trainer: Trainer) -> float:
-    """Of the whole run; infinite where it has no end."""
+    """Optimizer steps of the whole run; infinite for a run without an end."""
     return max(1.0, float(trainer.estimated_stepping_batches))
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import lightning.pytorch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from detection.engine.due import make_up
+from detection.engine.lightning_mends.pending_evaluations import run_pending_evaluation
 
 
 class Trainer(lightning.pytorch.Trainer):
-    """Knows the folder of its run, and makes up an evaluation that a stopped run did not finish."""
+    """Knows the folder of its run, and runs an evaluation that a stopped run did not finish."""
 
     run_folder: str | None = None
-    """Where all files of the run go; on several ranks that of the first counts."""
+    """The folder of all files of the run; on several ranks that of the first counts."""
 
     @property
     def log_dir(self) -> str | None:
@@ -25,5 +25,10 @@ class Trainer(lightning.pytorch.Trainer):
 
     def _run_stage(self) -> Any:
         if self.state.fn == TrainerFn.FITTING:
-            make_up(self)
+            run_pending_evaluation(self)
         return super()._run_stage()
+
+
+def log_interval(trainer: lightning.pytorch.Trainer) -> int:
+    """Steps between two log lines, at least one."""
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]  # Lightning sets it elsewhere

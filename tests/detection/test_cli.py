@@ -56,7 +56,7 @@ def test_resuming_a_run_that_began_from_weights_keeps_their_settings(checkpoint)
     begun, resumed = complete(given), complete([*given, "--resume", checkpoint])
     for found in (begun, resumed):
         assert found[3].startswith('--config={"model": {"backbone": {"name": "resnet10"')
-    assert resumed[-2:] == ["--ckpt_path", checkpoint]
+    assert resumed[-2:] == ["--resume", checkpoint]
 
 
 def test_an_unreadable_checkpoint_is_told_at_once(tmp_path):
@@ -92,7 +92,7 @@ def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         return 143
 
-    monkeypatch.setattr(cli, "begin_without_crumbs", lambda: None)
+    monkeypatch.setattr(cli, "restart_with_glibc_setting", lambda: None)
     monkeypatch.setattr(cli, "main", joins)
     assert cli.command() == 143
     assert not dist.is_initialized()

@@ -12,7 +12,7 @@ import pytest
 
 from detection import memory
 from detection.commands import main
-from detection.memory import LARGE, SMALL, no_garbage_collection, resident, without_crumbs
+from detection.memory import LARGE, SMALL, glibc_setting, no_garbage_collection, resident
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
@@ -105,9 +105,9 @@ def test_pieces_are_kept_and_what_is_larger_is_given_back():
 
 BEGINS = """
 import os, sys
-from detection.memory import begin_without_crumbs
+from detection.memory import restart_with_glibc_setting
 print("begins", flush=True)
-begin_without_crumbs()
+restart_with_glibc_setting()
 print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:])
 """
 
@@ -116,7 +116,7 @@ print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:])
 def test_a_program_begins_again_once_as_it_was_begun(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(OWN)]:
         monkeypatch.delenv(name)
-    settings = without_crumbs().get("GLIBC_TUNABLES")  # none on a machine with a GPU
+    settings = glibc_setting().get("GLIBC_TUNABLES")  # none on a machine with a GPU
     lines, pid = begin(tmp_path, ["-u", str(tmp_path / "begins.py")])
     assert lines == [*["begins"] * (2 if settings else 1), f"{pid} {settings} ['--option', 'a b', '*']"]
 
@@ -147,7 +147,7 @@ def test_a_program_with_settings_of_the_users_own_goes_on(name, tmp_path):
 @pytest.mark.parametrize("tool", ["train", "evaluate", "predict"])
 def test_what_computes_begins_so(tool, monkeypatch, capsys):
     began: list[str] = []
-    monkeypatch.setattr(main, "begin_without_crumbs", lambda: began.append(tool))
+    monkeypatch.setattr(main, "restart_with_glibc_setting", lambda: began.append(tool))
     monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--wrong-option"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
@@ -156,7 +156,7 @@ def test_what_computes_begins_so(tool, monkeypatch, capsys):
 
 
 def test_a_help_text_needs_no_second_start(monkeypatch, capsys):
-    monkeypatch.setattr(main, "begin_without_crumbs", lambda: pytest.fail("began again"))
+    monkeypatch.setattr(main, "restart_with_glibc_setting", lambda: pytest.fail("began again"))
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     assert main.command("train") == 0
     assert "usage" in capsys.readouterr().out

@@ -20,7 +20,8 @@ from detection.coco.annotations import load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.errors import DataError
-from detection.engine.errors import told
+from detection.data.transforms import Resize
+from detection.engine.errors import user_message
 from detection.engine.loading import batch_bytes, explain_worker, largest_canvas, loader_bytes, workers_that_fit
 from detection.shapes import write_shapes
 
@@ -70,7 +71,7 @@ def read_all(shapes: Path, way: str) -> tuple[BaseException, CocoDataset]:
 
 def test_64_a_worker_that_raises_names_the_image(shapes):
     error, data = read_all(shapes, "raise")
-    message, code = told(error)
+    message, code = user_message(error)
     assert code == 2
     assert str(data.path(2)) in message
     assert len(message.splitlines()) == 1
@@ -83,7 +84,7 @@ def test_64_a_worker_that_dies_or_hangs_names_what_it_was_reading(shapes, way):
     place = explain_worker(error, [data])
     assert str(data.path(2)) in place
     error.add_note(place)
-    message, code = told(error)
+    message, code = user_message(error)
     assert code == 1
     assert str(data.path(2)) in message
     assert "try fewer data.workers" in message
@@ -92,7 +93,7 @@ def test_64_a_worker_that_dies_or_hangs_names_what_it_was_reading(shapes, way):
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
 def test_64_a_connection_that_breaks_off_is_a_lost_worker(error):
     error.add_note("worker 0 (pid 7) was reading a.jpg")
-    message, code = told(error)
+    message, code = user_message(error)
     assert code == 1
     assert "a.jpg" in message
     assert str(error) in message
@@ -107,7 +108,7 @@ def test_65_as_many_workers_as_the_shared_memory_holds(capsys):
     assert workers_that_fit(4, batch, free=loader_bytes(batch, 4) - 1) == 3
     assert "3 instead; give a container more with --shm-size" in capsys.readouterr().err
     assert workers_that_fit(4, batch, free=0) == 0
-    assert largest_canvas(np.array([[480, 640], [640, 480]]), 800, 1333) == (1088, 1088)
+    assert largest_canvas(np.array([[480, 640], [640, 480]]), Resize(800, 1333)) == (1088, 1088)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits open files")

@@ -22,9 +22,9 @@ import torch
 
 from detection.checkpoint import read_checkpoint
 from detection.cli import main as command_line
-from detection.engine.callbacks import LastCheckpoint
+from detection.engine.best_checkpoint import BestCheckpoint
+from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.module import DetectionModule
-from detection.engine.saving import BestCheckpoint
 from detection.shapes import write_shapes
 from tests.outcomes import different, outcome, vary_ap
 

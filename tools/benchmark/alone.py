@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from detection.device import best_device
 from detection.fast.rcnn import compile_model
-from detection.memory import begin_training, finest_map, go_on_training, keep_freed_memory, without_crumbs
+from detection.memory import begin_training, finest_map, glibc_setting, go_on_training, keep_freed_memory
 from detection.structures import Batch
 from tools.benchmark.apart import Apart
 from tools.benchmark.contestants import Ours, equalise, pair, pinned
@@ -61,7 +61,7 @@ class Alone:
 
 def apart(make: Callable[..., Any], options: Namespace, who: str, *more: Any) -> Apart:
     """``make(options, who, *more)`` in a process of its own; ours begins as our commands do."""
-    return Apart(make, options, who, *more, environment={} if who in PEERS else without_crumbs())
+    return Apart(make, options, who, *more, environment={} if who in PEERS else glibc_setting())
 
 
 def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> Callable[[], object]:

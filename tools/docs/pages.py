@@ -117,7 +117,7 @@ def settings() -> str:
     """Return a table for each group of settings: key, default, allowed values and meaning."""
     from backbones import BackboneConfig
     from detection.engine.average import AverageConfig
-    from detection.engine.datamodule import CocoDataModule, Split
+    from detection.engine.data_config import DataConfig, Split
     from detection.engine.module import DetectionModule
     from detection.engine.optim import OptimizerConfig
     from detection.engine.run import RunConfig
@@ -129,7 +129,7 @@ def settings() -> str:
     from detection.models.rpn import RPNConfig
 
     groups: tuple[tuple[str, str, type], ...] = (
-        ("Data", "data", CocoDataModule),
+        ("Data", "data", DataConfig),
         ("One split of the data", "data.train", Split),
         ("Model", "model", DetectionModule),
         ("Backbone", "model.backbone", BackboneConfig),
@@ -192,11 +192,12 @@ def _meanings(kind: type) -> dict[str, str]:
         for text in (kind.__doc__, kind.__init__.__doc__)  # type: ignore[misc]
         for parameter in parse(text or "").params
     }
-    (tree,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            found[getattr(field.target, "id", "")] = " ".join(str(text.value.value).split())
+    for base in (base for base in reversed(kind.__mro__) if hasattr(base, "__dataclass_fields__") or base is kind):
+        (tree,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[getattr(field.target, "id", "")] = " ".join(str(text.value.value).split())
     return found
 
 

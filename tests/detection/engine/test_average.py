@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
@@ -130,3 +131,29 @@ def test_an_average_is_resumed_to_the_same_weights(run, interrupted, tmp_path):
     last = (torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts"))
     whole, parts = (checkpoint["state_dict"] for checkpoint in last)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_lightning_sets_callbacks_up_before_the_module(tmp_path):
+    """So that its weight averaging would copy a module without a detector."""
+    order = []
+
+    class Module(LightningModule):
+        def setup(self, stage):
+            order.append("module")
+
+        def train_dataloader(self):
+            return []
+
+        def training_step(self, batch, batch_idx):
+            return None
+
+        def configure_optimizers(self):
+            return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+
+    class Watch(Callback):
+        def setup(self, trainer, pl_module, stage):
+            order.append("callback")
+
+    options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "max_epochs": 1}
+    Trainer(accelerator="cpu", callbacks=[Watch()], default_root_dir=tmp_path, **options).fit(Module())
+    assert order == ["callback", "module"]

@@ -44,7 +44,7 @@ def graphs(monkeypatch):
 
 
 def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, trained, mixed, graphs, monkeypatch, tmp_path):
-    monkeypatch.setattr(datamodule, "COMMON", 1)
+    monkeypatch.setattr(datamodule, "COMPILED_CANVASES", 1)
 
     def run(compiled: str) -> dict[str, float]:
         folder = tmp_path / compiled

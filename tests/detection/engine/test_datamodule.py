@@ -152,7 +152,7 @@ def test_where_training_is(shapes):
     other = make(shapes, {"current_epoch": 3, "fit_loop": SimpleNamespace(batch_idx=1)}, batch_size=4)
     other.setup("fit")
     other.load_state_dict({**state, "images": 4})
-    assert other.batches_done() == 1
+    assert other.batches_done == 1
     assert other.state_dict() == {"epoch": 3, "images": 8, "grouped": 2, "step_images": 4, "accumulated": 1}
 
 
@@ -276,7 +276,8 @@ def test_only_training_is_augmented(shapes):
     data = make(shapes, augment=[albumentations.InvertImg(p=1)], flip=0, batch_size=1)
     data.setup("fit")
     pictures = {int(b.image_ids): b.images for b in data.train_dataloader()}
-    data.augment = []
+    data = make(shapes, flip=0, batch_size=1)
+    data.setup("fit")
     for batch in data.train_dataloader():
         height, width = batch.sizes[0].tolist()
         inverted = 255 - batch.images[..., :height, :width]
@@ -301,7 +302,7 @@ def test_every_image_fits_one_of_few_canvases():
 def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
     kept = []
     monkeypatch.setattr(dataset, "keep_freed_pieces", lambda: kept.append("memory"))
-    monkeypatch.setattr(loading, "outlive_signals", lambda: kept.append("signals"))
+    monkeypatch.setattr(loading, "ignore_signals", lambda: kept.append("signals"))
 
     def drawn():
         return torch.rand(3).tolist(), random.random(), np.random.rand()

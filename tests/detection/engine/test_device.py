@@ -73,7 +73,7 @@ def train(run, monkeypatch):
             with monkeypatch.context() as patch, device:
                 patch.setattr(SingleDeviceStrategy, "root_device", there)
                 patch.setattr(CPUAccelerator, "setup_device", lambda self, device: None)
-                patch.setattr(command, "chosen", lambda name: strategy)
+                patch.setattr(command, "strategy_of", lambda name: strategy)
                 assert run("fit", *options) == 0
         metrics = json.loads(Path(folder, "metrics.json").read_text())
         return weights, {name: value for name, value in metrics.items() if value is not None}, waits

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
+from detection.engine.data_config import DataConfig
 from detection.engine.errors import InputError
-from detection.engine.module import DetectionModule, table
+from detection.engine.module import DetectionModule
 from detection.engine.optim import OptimizerConfig
 from detection.engine.schedule import ScheduleConfig
 from detection.models.anchors import AnchorConfig
@@ -41,17 +42,6 @@ def test_the_ids_of_images_stay_with_the_host():
     assert moved.image_ids.tolist() == [7]
 
 
-def test_table_of_a_split():
-    metrics = {f"bbox/{name}": 0.125 for name in ("AP", "AP50", "AP75", "APs", "APm", "AR100")}
-    text = table(metrics | {"bbox/APl": float("nan"), "loss": 1.0, "loss_cls": 0.25}, "val", "bfloat16")
-    assert text.splitlines() == [
-        "val: COCO numbers in percent, computed in bfloat16",
-        "             AP   AP50   AP75    APs    APm    APl  AR100",
-        "bbox       12.5   12.5   12.5   12.5   12.5    n/a   12.5",
-        "loss 1.000 loss_cls 0.250",
-    ]
-
-
 def test_the_same_images_draw_the_same_samples():
     module = DetectionModule()
     first, again, other = (torch.rand(3, generator=module._generator(key)) for key in ((1, 2), (1, 2), (2, 1)))
@@ -63,7 +53,8 @@ def test_the_learning_rate_finder_sets_what_the_schedule_multiplies():
     module = DetectionModule(optimizer=OptimizerConfig(lr=0.02), schedule=ScheduleConfig(reference_batch=16))
     scheduler = SimpleNamespace(base_lrs=[0.01, 0.005])
     module._trainer = SimpleNamespace(
-        datamodule=SimpleNamespace(batch_size=8), lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)]
+        datamodule=SimpleNamespace(config=DataConfig(batch_size=8)),
+        lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)],
     )
     assert module.lr == pytest.approx(0.01)
     module.lr = 0.002

@@ -9,13 +9,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from detection.engine.errors import InputError
-from detection.engine.naming import metric_names, settle_names
+from detection.engine.naming import metric_names, prepare_metric_names
 
 METRICS = {"epoch": torch.tensor(3), "step": torch.tensor(12), "val/bbox/AP": torch.tensor(0.4123)}
 
 
 def name_of(callback):
-    settle_names([callback], masks=True)
+    prepare_metric_names([callback], masks=True)
     return callback.format_checkpoint_name(dict(METRICS))
 
 
@@ -58,7 +58,7 @@ def test_names_without_slashes_are_lightnings(pattern):
 def test_a_pattern_that_cannot_work_is_rejected_with_what_to_write(pattern, inserted, text):
     callback = ModelCheckpoint(filename=pattern, auto_insert_metric_name=inserted)
     with pytest.raises(InputError) as error:
-        settle_names([callback], masks=True)
+        prepare_metric_names([callback], masks=True)
     assert text in str(error.value)
 
 
@@ -69,7 +69,7 @@ def test_a_pattern_that_cannot_work_is_rejected_with_what_to_write(pattern, inse
 )
 def test_a_monitor_that_nobody_measures_is_rejected(kind, monitor, text):
     with pytest.raises(InputError) as error:
-        settle_names([kind(monitor=monitor)], masks=False)
+        prepare_metric_names([kind(monitor=monitor)], masks=False)
     assert f"{kind.__name__}: monitor {monitor} is no metric of this training; {text}" in str(error.value)
 
 
@@ -77,7 +77,7 @@ def test_metrics_of_the_users_own_callbacks_are_left_alone():
     class Mine(Callback):
         """May log what it likes."""
 
-    settle_names([Mine(), EarlyStopping(monitor="val/mine"), ModelCheckpoint(monitor="val/mine")], masks=False)
+    prepare_metric_names([Mine(), EarlyStopping(monitor="val/mine"), ModelCheckpoint(monitor="val/mine")], masks=False)
 
 
 def test_the_metrics_that_are_known_are_those_of_a_run(trained):

@@ -1,12 +1,17 @@
 """Steps that are not finite, left out or not."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import cv2
 import pytest
 import torch
 
+from detection.engine.errors import NonFiniteError
 from detection.engine.module import DetectionModule
+from detection.engine.nonfinite import StopAtNonFinite
+from detection.structures import IGNORE, Batch
 
 
 @pytest.fixture
@@ -70,3 +75,38 @@ def test_what_stops_the_run_is_written_down_too(run, tmp_path, break_steps, caps
     assert len(content["image_ids"]) == 2
     assert content["gradient_norms"]["gradient of backbone"] != content["gradient_norms"]["gradient of backbone"]
     assert written.with_suffix(".jpg").is_file()
+
+
+def make_batch(*ids):
+    images = torch.zeros(len(ids), 3, 32, 32, dtype=torch.uint8)
+    sizes = torch.full((len(ids), 2), 32)
+    return Batch(images, sizes, sizes, torch.tensor(ids))
+
+
+def make_trainer(global_step=7):
+    return SimpleNamespace(global_step=global_step, log_every_n_steps=3, world_size=1)
+
+
+def outputs(**terms):
+    return {"terms": {name: torch.tensor(value) for name, value in terms.items()}}
+
+
+CPU = SimpleNamespace(device=torch.device("cpu"), named_parameters=list)
+GPU = SimpleNamespace(device=torch.device("cuda"), named_parameters=list)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_named_with_its_images(value):
+    with pytest.raises(NonFiniteError) as error:
+        StopAtNonFinite().on_train_batch_end(
+            make_trainer(), CPU, outputs(loss_cls=0.5, loss_mask=value), make_batch(42, IGNORE, 7), 0
+        )
+    assert str(error.value).startswith(f"step 7: loss_mask {value} on the images with id 42, 7;")
+
+
+def test_an_accelerator_is_asked_at_intervals_about_all_steps_since():
+    callback = StopAtNonFinite()
+    callback.on_train_batch_end(make_trainer(global_step=1), GPU, outputs(loss=0.5), make_batch(1), 0)
+    callback.on_train_batch_end(make_trainer(global_step=2), GPU, outputs(loss=math.nan), make_batch(2), 1)
+    with pytest.raises(NonFiniteError, match="step 2: loss nan on the images with id 2;"):
+        callback.on_train_batch_end(make_trainer(global_step=3), GPU, outputs(loss=0.5), make_batch(3), 2)

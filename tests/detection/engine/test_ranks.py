@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detection.engine import ranks
-from detection.engine.errors import lost_rank, told
+from detection.engine.errors import lost_rank, user_message
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
     ],
 )
 def test_the_rank_that_was_killed_is_named_and_not_those_that_followed(codes, found):
-    assert ranks.gone(codes) == found
+    assert ranks.first_ended(codes) == found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -67,7 +67,7 @@ def test_ranks_that_end_well_are_left_alone(monkeypatch):
     ],
 )
 def test_what_an_exchange_says_of_a_lost_rank_is_one_line(text):
-    message, code = told(RuntimeError(text))
+    message, code = user_message(RuntimeError(text))
     assert lost_rank(RuntimeError(text))
     assert message.startswith("another rank is gone")
     assert (code, "\n" in message) == (1, False)
@@ -101,7 +101,7 @@ OUT = {
 
 @pytest.mark.parametrize(("what", "error"), [(what, error) for what, errors in OUT.items() for error in errors])
 def test_what_the_machine_ran_out_of_is_one_line_with_a_remedy(what, error):
-    message, code = told(error)
+    message, code = user_message(error)
     assert what in message
     assert (code, "\n" in message) == (1, False)
     assert "try" in message or "use" in message
@@ -110,13 +110,13 @@ def test_what_the_machine_ran_out_of_is_one_line_with_a_remedy(what, error):
 def test_an_error_that_lightning_hides_behind_its_own_is_told():
     hidden = RuntimeError("Please call `iter(combined_loader)` first.")
     hidden.__context__ = RuntimeError("can't start new thread")
-    assert "threads or processes" in told(hidden)[0]
+    assert "threads or processes" in user_message(hidden)[0]
     hidden.__context__ = None
-    assert told(hidden)[1] is None
+    assert user_message(hidden)[1] is None
 
 
 def test_a_disk_that_is_full_is_no_shared_memory():
-    assert told(OSError(errno.ENOSPC, "No space left on device", "runs/a/last.ckpt"))[1] is None
+    assert user_message(OSError(errno.ENOSPC, "No space left on device", "runs/a/last.ckpt"))[1] is None
 
 
 def test_a_child_notices_that_the_first_rank_is_gone():

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from detection.cli import complete
-from detection.engine.errors import InputError, told
+from detection.engine.errors import user_message
 from detection.engine.module import DetectionModule
 
 
@@ -37,7 +36,7 @@ def test_mistakes_are_told_before_any_data_are_read(run, tmp_path, capsys, monke
     def read(*_):
         raise AssertionError("data were read")
 
-    monkeypatch.setattr("detection.engine.datamodule.load_annotations", read)
+    monkeypatch.setattr("detection.engine.splits.load_annotations", read)
     (tmp_path / "twice.yaml").write_text("model:\n  optimizer: {lr: 0.1}\n  optimizer: {lr: 0.2}\n")
     (tmp_path / "unknown.yaml").write_text("model:\n  optimiser: {lr: 0.1}\n")
     augment = "{class_path: albumentations.RandomResizedCrop, init_args: {height: 8}}"
@@ -86,13 +85,16 @@ def test_what_lightning_would_do_wrong_or_late_is_refused(run, capsys, options, 
 
 def test_what_cannot_be_strict_is_named():
     error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
-    assert told(error) == (
+    assert user_message(error) == (
         "--deterministic strict: scatter_cuda cannot be computed alike twice on this device; use seeded",
         2,
     )
-    with pytest.raises(InputError, match="must be strict or seeded"):
-        complete(["fit", "--deterministic", "very"])
-    assert complete(["fit", "--deterministic=seeded"]) == ["fit", "--trainer.deterministic=false"]
+
+
+@pytest.mark.parametrize("option", ["--deterministic very", "--deterministic=very"])
+def test_another_word_for_deterministic_is_refused(run, capsys, option):
+    assert run("fit", *option.split()) == 2
+    assert capsys.readouterr().err == "error: --deterministic very: must be strict or seeded\n"
 
 
 def test_a_run_does_not_write_over_another(trained, run, capsys):

@@ -16,9 +16,9 @@ from detection.engine.run import (
     RunConfig,
     callbacks,
     checkpoint_in,
-    hold,
-    keep_metrics,
+    lock_folder,
     refuse_another_run,
+    set_metrics_aside,
 )
 from detection.engine.terminal import Lines
 
@@ -34,8 +34,8 @@ def of(kind, found):
 
 def test_going_on_in_a_folder_keeps_the_old_curve(tmp_path):
     (tmp_path / "metrics.csv").write_text("old")
-    keep_metrics(RunConfig(folder=str(tmp_path)))
-    keep_metrics(RunConfig(folder=str(tmp_path)))
+    set_metrics_aside(RunConfig(folder=str(tmp_path)))
+    set_metrics_aside(RunConfig(folder=str(tmp_path)))
     assert (tmp_path / "metrics_0.csv").read_text() == "old"
     assert not (tmp_path / "metrics.csv").exists()
 
@@ -71,14 +71,17 @@ def test_a_checkpoint_that_cannot_be_reached_is_no_reason_to_begin_anew(tmp_path
 
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
 def test_two_processes_do_not_train_into_one_folder(tmp_path):
-    script = "import sys; from detection.engine.run import hold; kept = hold(sys.argv[1]); print('held'); input()"
+    script = (
+        "import sys; from detection.engine.run import lock_folder; lock = lock_folder(sys.argv[1])\n"
+        "print('held'); input()"
+    )
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], **options) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match="another run is training into it; take another folder"):
-            hold(tmp_path)
+            lock_folder(tmp_path)
         other.kill()
-    assert hold(tmp_path) is not None
+    assert lock_folder(tmp_path) is not None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
@@ -87,7 +90,7 @@ def test_a_lock_that_another_process_has_stops_the_run_whatever_the_system_calls
     """POSIX lets a system answer EACCES or EAGAIN; the first is a PermissionError, the second a BlockingIOError."""
     monkeypatch.setattr(fcntl, "lockf", raises(number))
     with pytest.raises(InputError, match="another run is training into it; take another folder"):
-        hold(tmp_path)
+        lock_folder(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
@@ -96,7 +99,7 @@ def test_a_file_system_without_locks_is_trained_into(tmp_path, monkeypatch, numb
     monkeypatch.setattr(fcntl, "lockf", raises(number))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)  # the file is closed
-        assert hold(tmp_path) is None
+        assert lock_folder(tmp_path) is None
         gc.collect()
 
 
@@ -110,7 +113,7 @@ def raises(number):
 def test_a_folder_that_cannot_be_one_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
-        hold(tmp_path / "file")
+        lock_folder(tmp_path / "file")
 
 
 def test_the_best_checkpoint_has_the_highest_ap():

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detection.cli import complete
-from detection.engine import checkpoint_io, signals
+from detection.engine import checkpoint_io, listener, signals
 from detection.engine.errors import InputError
 from detection.engine.module import DetectionModule
 
@@ -149,7 +149,7 @@ def test_a_job_is_requeued_when_it_is_warned_or_preempted(monkeypatch, number, t
 
 
 def begin_outliving(number: int) -> None:
-    signals.outlive_signals()
+    listener.ignore_signals()
 
 
 @pytest.mark.parametrize("begin", [None, begin_outliving])
@@ -159,7 +159,7 @@ def test_a_worker_outlives_what_other_processes_send(begin):
     told = ""
     try:
         next(batches)
-        for number in signals.SIGNALS if begin else [signal.SIGTERM]:
+        for number in listener.SIGNALS if begin else [signal.SIGTERM]:
             subprocess.run(["kill", f"-{number:d}", str(worker.pid)], check=True)
             time.sleep(0.1)
             for _ in range(10):  # more than lie ready
@@ -178,7 +178,7 @@ def test_a_worker_outlives_what_other_processes_send(begin):
 
 
 def hang(begun) -> None:
-    signals.outlive_signals()
+    listener.ignore_signals()
     begun.set()
     time.sleep(100)
 
@@ -296,7 +296,7 @@ def test_ranks_with_different_numbers_of_batches_ask_one_another_equally_often(m
         return max(number, -9) if number < 0 else number
 
     monkeypatch.setattr(signals, "_largest", largest)
-    ask = signals.Asking()
+    ask = signals.SignalAgreement()
     ask.begin(SimpleNamespace(world_size=3), torch.device("cpu"), [11])
     assert [ask(2, index) for index in range(11)] == [0] * 11  # batch 10 is not everybody's
     ask.begin(SimpleNamespace(world_size=1), torch.device("cpu"), [11])

@@ -11,6 +11,7 @@ import pytest
 
 from detection import cli
 from detection.engine import startup
+from detection.memory import glibc_setting
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,9 +62,53 @@ def test_a_second_signal_ends_even_what_swallows_the_first():
     assert (done.returncode, done.stderr) == (130, "")
 
 
+FIRST_IMPORT = """
+import importlib.abc, os, runpy, signal, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *rest):
+        if name == "detection.commands.main": os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_path("tools/train.py", run_name="__main__")
+"""
+RESTART = """
+import os, signal, sys
+replace = os.execve
+def interrupted(*arguments):
+    print("restarts", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    replace(*arguments)
+os.execve = interrupted
+from detection.__main__ import command
+sys.exit(command())
+"""
+
+
+@pytest.mark.parametrize("text", [FIRST_IMPORT, RESTART])
+def test_ctrl_c_is_one_line_from_the_first_import_on(text, tmp_path):
+    """Also while the program replaces itself, when no handler is there yet."""
+    path = tmp_path / "program.py"
+    path.write_text(text)
+    own = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, str(path), "validate", "--wrong"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=120,
+    )
+    restarts = text == RESTART and bool(glibc_setting())
+    assert done.stdout == "restarts\n" * restarts
+    if restarts or text == FIRST_IMPORT:
+        assert done.stderr == "error: stopped by SIGINT; no checkpoint was written at this point\n"
+        assert done.returncode == 130
+
+
 @pytest.mark.parametrize("where", ["data", "model"])
 def test_a_signal_while_data_are_read_or_the_model_is_built(run, monkeypatch, capsys, where):
-    target = {"data": "detection.engine.datamodule.load_annotations", "model": "detection.engine.module.build_detector"}
+    target = {"data": "detection.engine.splits.load_annotations", "model": "detection.engine.module.build_detector"}
     monkeypatch.setattr(target[where], lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     assert run("fit", "--run.folder", "out") == 130

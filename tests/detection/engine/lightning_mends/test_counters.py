@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from detection.engine import resuming
 from detection.engine.module import DetectionModule
 
 
@@ -88,3 +89,28 @@ def test_an_epoch_that_continues_with_another_batch_ends_with_its_evaluation(
     assert [line["epoch"] for line in lines] == [0, 1]
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert lines[1]["step"] == last["global_step"] == lines[0]["step"] + 8 // after
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_lightning_alone_begins_an_epoch_again_that_was_stopped_in_its_middle(
+    run, interrupted, tmp_path, monkeypatch, corrected
+):
+    """In a run that was resumed from the last batch of the epoch before."""
+    if not corrected:
+        monkeypatch.setattr(resuming, "correct_counters", lambda checkpoint, is_over: None)
+    options = ("--run.folder", "out", "--trainer.limit_val_batches", "0.0", "--run.pictures", "0")
+    assert interrupted(signal.SIGTERM, 3, *options) == 143
+    assert interrupted(signal.SIGTERM, 5, *options, "--resume", "auto") == 143
+    resumed = ("--resume", "auto", "--model.schedule.length", "2")
+    assert run("fit", *options, *resumed) == 0
+    assert (seen(tmp_path / "out") == [(1, 6), (1, 7)]) is corrected
+
+
+def test_lightning_alone_trains_a_batch_too_many_where_a_validation_is_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(resuming, "count_validation", lambda checkpoint: None)
+    options = ("--run.pictures", "0", "--model.mask_head", "null")
+    assert run("fit", *options, "--run.folder", "first") == 0
+    checkpoint = ("--ckpt_path", str(tmp_path / "first/checkpoints/last.ckpt"))
+    longer = ("--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0.0")
+    assert run("fit", *checkpoint, *longer, *options, "--run.folder", "second") == 0
+    assert seen(tmp_path / "second") != [(1, 4), (1, 5), (1, 6), (1, 7)]

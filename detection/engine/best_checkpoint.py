@@ -1,6 +1,5 @@
-"""What a run has saved, when it is resumed: the best checkpoint and its score, and the lines of its evaluations."""
+"""The best checkpoint of a run, and its score when the run is resumed."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,12 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from detection.checkpoint import read_checkpoint, replacing
-from detection.documents import parse_json
 from detection.engine.errors import user_input
-from detection.wording import plural
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 """Entries of the state of a ``ModelCheckpoint`` that are paths of files, or empty."""
@@ -76,20 +72,6 @@ class KnownScores(Callback):
         return found
 
 
-class StayStopped(Callback):
-    """Stops a resumed run that early stopping had already ended."""
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        kept_on = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
-        for callback in trainer.early_stopping_callbacks:
-            if callback.wait_count >= callback.patience or callback.stopping_reason not in kept_on:
-                trainer.should_stop = True
-                module.print(
-                    f"Stopped early before: {callback.monitor} was not better in "
-                    f"{plural(callback.wait_count, 'validation')}"
-                )
-
-
 def known_here(state: dict[str, Any], folder: str, there: set[str], mode: str) -> dict[str, Any]:
     """The state of a ``ModelCheckpoint`` whose files are now in ``folder``.
 
@@ -134,65 +116,3 @@ def _has_score(path: Path, state: dict[str, Any]) -> bool:
         for key, other in states.items()
         if key.partition("{")[0] in (BestCheckpoint.__qualname__, ModelCheckpoint.__qualname__)
     )
-
-
-def restore_lines(path: Path, lines: Sequence[dict[str, Any]]) -> Path | None:
-    """Make ``metrics.json`` hold the evaluations of a run up to its checkpoint; where the old file is if it had others.
-
-    A run that was killed after an evaluation and before it saved has a line for it, and the resumed run writes another.
-    What ``rcnn validate`` and ``test`` appended stays.
-
-    Args:
-        lines: of the evaluations that the checkpoint knows.
-    """
-    found = _read(path)
-    others = [line for line in found if line is None or (line not in lines and _is_of_training(line))]
-    known = [line for line in found if line is not None and line not in others]
-    missing = [line for line in lines if line not in known]
-    if not others and not missing:
-        return None
-    kept = None
-    if others:
-        kept = path.with_name(f"metrics_{len(list(path.parent.glob('metrics_*.json')))}.json")
-        os.replace(path, kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    ordered = [*lines, *(line for line in known if line not in lines)] if missing else known
-    partial.write_text("".join(json.dumps(line) + "\n" for line in ordered), encoding="utf-8")
-    os.replace(partial, path)
-    return kept
-
-
-def checked_lines(lines: Any) -> list[dict[str, Any]]:
-    """The lines of evaluations out of a checkpoint.
-
-    Raises:
-        ValueError: they are something else.
-    """
-    if not isinstance(lines, list) or not all(isinstance(line, dict) and _is_plain(line) for line in lines):
-        raise ValueError("its evaluations are no list of names and numbers")
-    return list(lines)
-
-
-def _is_plain(line: dict[Any, Any]) -> bool:
-    return all(isinstance(name, str) and isinstance(value, int | float | None) for name, value in line.items())
-
-
-def _read(path: Path) -> list[dict[str, Any] | None]:
-    """The file's lines; None for one that was cut off."""
-    if not path.is_file():
-        return []
-    return [_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        found = parse_json(line.encode(), "metrics.json")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_of_training(line: dict[str, Any]) -> bool:
-    """Whether a training wrote it; ``rcnn validate`` and ``test`` count no steps."""
-    return bool(line.get("step"))

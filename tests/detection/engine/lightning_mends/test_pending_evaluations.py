@@ -2,12 +2,15 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
-from detection.engine.callbacks import LastCheckpoint
+from detection.engine import trainer
+from detection.engine.best_checkpoint import BestCheckpoint
+from detection.engine.last_checkpoint import LastCheckpoint
+from detection.engine.lightning_mends.pending_evaluations import ValidateAtEnd
 from detection.engine.module import DetectionModule
-from detection.engine.saving import BestCheckpoint
 from tests.outcomes import content, different, outcome, vary_ap
 
 OPTIONS = (
@@ -58,6 +61,13 @@ def test_a_signal_in_the_last_step_of_an_epoch_loses_no_evaluation(run, interrup
     assert run("fit", "--run.folder", "parts", "--resume", "auto", *OPTIONS) == 0
     assert f"did not finish its evaluation after step {at + 1}: it runs now" in capsys.readouterr().out
     assert different(outcome(tmp_path / "parts"), whole()) == []
+
+
+def test_lightning_alone_skips_that_evaluation(run, interrupted, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "run_pending_evaluation", lambda trainer: None)
+    assert interrupted(signal.SIGTERM, 3, "--run.folder", "parts", *OPTIONS) == 143
+    assert run("fit", "--run.folder", "parts", "--resume", "auto", *OPTIONS) == 0
+    assert [line["step"] for line in outcome(tmp_path / "parts")["curve"]] == [8, 12]
 
 
 def test_a_signal_in_another_step_leaves_no_evaluation_to_make_up(run, interrupted, whole, tmp_path, capsys):
@@ -138,12 +148,12 @@ def test_a_signal_in_an_evaluation_that_is_made_up_leaves_it_due(run, interrupte
     assert interrupted(signal.SIGTERM, 11, *options) == 143
     evaluate = DetectionModule.validation_step
 
-    def told(self, batch, batch_idx):
+    def signalled(self, batch, batch_idx):
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DetectionModule, "validation_step", told)
+        patch.setattr(DetectionModule, "validation_step", signalled)
         assert run("fit", *options, "--resume", "auto") == 143
     assert content(tmp_path / "parts")["evaluation_due"]
     assert run("fit", *options, "--resume", "auto") == 0
@@ -157,3 +167,10 @@ def test_a_run_without_evaluations_makes_up_none(run, interrupted, tmp_path):
     assert run("fit", "--run.folder", "parts", "--resume", "auto", *OPTIONS, *options) == 0
     assert content(tmp_path / "parts")["global_step"] == 12
     assert len((tmp_path / "parts/metrics.json").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("max_steps", "stops"), [(-1, False), (7, True), (8, False), (6, True)])
+def test_the_last_step_asks_for_a_validation(max_steps, stops):
+    trainer = SimpleNamespace(global_step=7, should_stop=False, max_steps=max_steps)
+    ValidateAtEnd().on_train_batch_end(trainer, None, None, None, 0)
+    assert trainer.should_stop is stops

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detection.engine.errors import InputError
-from detection.engine.resuming import broken, check_layout, check_optimizers, check_progress
+from detection.engine.checkpoint_checks import check_layout, check_optimizers, check_progress
 
 
 class Loop:
@@ -179,23 +178,3 @@ def test_momentum_of_another_shape_or_without_numbers_is_one_line(kind, name, va
     saved["optimizer_states"][0]["state"][0][name] = value
     with pytest.raises(ValueError, match=rf"state\[0\]\.{name} does not fit a parameter of \(3, 2\)"):
         check_optimizers(saved, trainer, "a.ckpt")
-
-
-def test_only_errors_of_lightnings_restoring_are_taken_for_the_files():
-    from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
-
-    class Restored:
-        state = None
-        datamodule = None
-
-        @property
-        def precision_plugin(self):
-            raise KeyError("scale")
-
-    connector = _CheckpointConnector(Restored())
-    connector._loaded_checkpoint = {"a": 1}
-    with pytest.raises(KeyError) as error:
-        connector.restore_training_state()
-    assert str(broken(error.value, "a.ckpt")) == "a.ckpt: its training cannot be resumed (KeyError: 'scale')"
-    assert broken(KeyError("elsewhere"), "a.ckpt") is None
-    assert broken(InputError("told"), "a.ckpt") is None

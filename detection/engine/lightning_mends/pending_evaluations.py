@@ -1,17 +1,33 @@
-"""Evaluations that a stopped run did not finish: a checkpoint records them, and the resumed run makes them up.
+"""Evaluations that a stopped run did not finish: a checkpoint records them, and the resumed run runs them.
 
-Lightning (2.6) skips an evaluation that was due at the step of a checkpoint. The resumed run would not know its AP, so
-that a worse ``best.ckpt`` could replace a better one, and early stopping would count one evaluation less.
+Lightning (2.6) skips an evaluation that belongs to the step of a checkpoint. The resumed run would not know its AP:
+a worse ``best.ckpt`` could replace a better one, and early stopping would count one evaluation less.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-def is_due(trainer: Trainer, evaluated: int | None) -> bool:
+class ValidateAtEnd(Callback):
+    """Validate after the last step, which a schedule in iterations seldom puts at the end of an epoch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True  # asks Lightning for a validation before it leaves
+
+
+def evaluates_now(trainer: Trainer) -> bool:
+    """Whether an evaluation follows the batch that is done, by the trainer's settings."""
+    loop: Any = trainer.fit_loop.epoch_loop  # type: ignore[attr-defined]
+    return bool(trainer.enable_validation and loop._should_check_val_fx(trainer.fit_loop._data_fetcher))  # type: ignore[attr-defined]
+
+
+def is_pending(trainer: Trainer, evaluated: int | None) -> bool:
     """Whether an evaluation belongs after the last batch and has not finished.
 
     Args:
@@ -23,7 +39,7 @@ def is_due(trainer: Trainer, evaluated: int | None) -> bool:
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
-def evaluates_after(trainer: Trainer, epoch: int, batches: int) -> bool:
+def epoch_ends_with_evaluation(trainer: Trainer, epoch: int, batches: int) -> bool:
     """Whether an evaluation belongs at the end of an epoch, by the trainer's settings.
 
     Args:
@@ -36,8 +52,8 @@ def evaluates_after(trainer: Trainer, epoch: int, batches: int) -> bool:
     return batches % between == 0
 
 
-def make_up(trainer: Trainer) -> None:
-    """Run the evaluation that the checkpoint records as due, before the first step.
+def run_pending_evaluation(trainer: Trainer) -> None:
+    """Run the evaluation that the checkpoint records as not finished, before the first step.
 
     Callbacks, metrics and checkpoints see what they would have seen in the run that was stopped.
     """
@@ -47,7 +63,7 @@ def make_up(trainer: Trainer) -> None:
     module.evaluation_due = False
     module.print(f"The stopped run did not finish its evaluation after step {trainer.global_step}: it runs now")
     loop: Any = trainer.fit_loop.epoch_loop
-    with _after_its_step(loop.batch_progress):
+    with _counted_as_completed(loop.batch_progress):
         loop.val_loop.restarting = False
         loop.val_loop.batch_progress.reset()
         trainer.validating = True
@@ -56,7 +72,7 @@ def make_up(trainer: Trainer) -> None:
 
 
 @contextmanager
-def _after_its_step(batches: Any) -> Iterator[None]:
+def _counted_as_completed(batches: Any) -> Iterator[None]:
     """Count the last batch as completed, as it is when Lightning evaluates; later as before, so that it resumes."""
     counts = [count for count in (batches.total, batches.current) if count.completed < count.processed]
     for count in counts:

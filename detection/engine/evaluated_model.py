@@ -1,0 +1,55 @@
+"""The detector as an evaluation computes it: whole on each device, norms folded, its common sizes compiled."""
+
+from collections.abc import Set
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from detection.engine.sharding import Sharded, gather, release
+from detection.fast.folding import folded
+from detection.models.rcnn import FasterRCNN
+from detection.structures import Batch
+
+
+class EvaluatedModel:
+    """Prepares a detector for an evaluation, and gives it back to the training.
+
+    Args:
+        compiled: the detector computes with torch.compile.
+    """
+
+    def __init__(self, compiled: bool) -> None:
+        self._compiled = compiled
+        self._folded: FasterRCNN | None = None
+        self._common_shapes: Set[tuple[int, ...]] = frozenset()
+
+    def start(self, module: LightningModule, common_shapes: Set[tuple[int, ...]] = frozenset()) -> None:
+        """Prepare for an evaluation; all ranks must call it.
+
+        Args:
+            module: has the detector as ``model``.
+            common_shapes: B, H, W of the batches that are worth compiling.
+        """
+        self._common_shapes = common_shapes
+        if isinstance(module.trainer.strategy, Sharded):
+            gather(module)
+        elif module.trainer.precision == "bf16-mixed" and not self._compiled:
+            self._folded = folded(module.model)  # type: ignore[arg-type]
+
+    def end(self, module: LightningModule) -> None:
+        """Undo :meth:`start`."""
+        self._folded = None
+        if isinstance(module.trainer.strategy, Sharded):
+            release(module)
+
+    def of(self, model: FasterRCNN) -> FasterRCNN:
+        """The detector to compute with."""
+        return model if self._folded is None else self._folded
+
+    def eager_if_rare(self, batch: Batch) -> AbstractContextManager[Any]:
+        """Evaluation pads each image as if it were alone, to many sizes; the rare ones are not worth compiling."""
+        size, _, *canvas = batch.images.shape
+        rare = self._compiled and (size, *canvas) not in self._common_shapes
+        return torch.compiler.set_stance("force_eager") if rare else nullcontext()
