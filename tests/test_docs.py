@@ -52,6 +52,7 @@ def test_the_tables_hold_what_the_code_has(pages: ModuleType) -> None:
 
     assert all(f"`{name}`" in pages.configs() for name in list_configs())
     assert all(f"`{name}`" in pages.backbones() for name in available())
+    assert all(f"usage: rcnn {name} " in pages.commands() for name in ("train", "predict", "backbones show"))
     settings = pages.settings()
     for line in (
         "| `model.backbone.name` | `resnet50` | `str` |",

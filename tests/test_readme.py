@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shlex
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 from detection import Prediction, load_model, mask_rcnn, predict, save_model
+from detection.commands.main import COMMANDS, OLD, parse, parser_of
+from detection.commands.train import check_settings
+from detection.engine.configs import find_config
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.shapes import write_shapes
@@ -82,6 +86,32 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in found(r"\bmake ([a-z-]+)(?=\s{2,}|`|\n)"):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def command_lines() -> list[list[str]]:
+    """The words of each line that begins with ``rcnn`` in a block of commands; those of Lightning and Slurm not."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("rcnn ")]
+
+
+@pytest.mark.parametrize("words", command_lines(), ids=" ".join)
+def test_commands_take_their_options(words: list[str]) -> None:
+    name = OLD.get(words[1], words[1])
+    if name.startswith("-"):
+        return
+    assert name in COMMANDS, name
+    module = importlib.import_module(f"detection.commands.{name}")
+    takes_settings = getattr(module, "TAKES_SETTINGS", False)
+    options = parse(parser_of(name, module), getattr(module, "prepare", list)(words[2:]), settings=takes_settings)
+    if takes_settings:
+        check_settings(options.rest)
+    if name == "train" and options.config is not None:
+        assert find_config(options.config)
+
+
+def test_commands_in_sentences_exist() -> None:
+    for name in found(r"`rcnn ([a-z]+)[ `]"):
+        assert OLD.get(name, name) in COMMANDS, name
 
 
 def test_tools_exist() -> None:

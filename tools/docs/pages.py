@@ -3,14 +3,13 @@
 A page asks for a table with ``<!-- table: NAME -->`` on a line of its own; :data:`TABLES` has the names.
 """
 
+import argparse
 import ast
 import inspect
+import os
 import posixpath
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ PROJECT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md
 """Files at the top of the repository that are pages of the site: ``project/changelog.md``, ..."""
 MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
-TOOLS = ("predict", "evaluate", "compare", "doctor", "browse", "convert", "plot", "export", "backbone", "demo")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -202,21 +200,18 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def commands() -> str:
-    """Return what ``--help`` of each command prints."""
-    asked = [("tools/train.py",), *((f"tools/{name}.py",) for name in TOOLS)]
-    asked += [("tools/backbone.py", word) for word in ("list", "show", "benchmark", "gradients")]
-    with ThreadPoolExecutor(2) as pool:
-        texts = list(pool.map(_help, asked))
-    titles = ["python " + " ".join(words) for words in asked]
-    return "\n\n".join(
-        f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in zip(titles, texts, strict=True)
-    )
+    """Return the help text of each command, and of the commands below it."""
+    from detection.commands.main import COMMANDS, parser_of
 
-
-def _help(words: tuple[str, ...]) -> str:
-    command = [sys.executable, *words, "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
-    return done.stdout
+    os.environ["COLUMNS"] = "100"  # argparse folds lines at this width
+    parts = []
+    for name, does in COMMANDS.items():
+        parser = parser_of(name)
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = {name: parser} | {f"{name} {word}": one for action in below for word, one in action.choices.items()}
+        parts.append(f"## rcnn {name}\n\n{does[0].upper()}{does[1:]}.")
+        parts += [f"```text\n{one.format_help().rstrip()}\n```" for one in parsers.values()]
+    return "\n\n".join(parts)
 
 
 TABLES: dict[str, Callable[[], str]] = {
