@@ -166,6 +166,8 @@ def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Seq
     for name, part in found.parts.items():
         given = {"images": str(part.images.absolute()), "annotations": str(part.annotations.absolute())}
         pairs.append((f"--data.{name}", json.dumps(given)))
+    if "val" not in found.parts and "train" in found.parts:
+        pairs.append(("--data.val", "null"))
     return pairs
 
 
