@@ -6,14 +6,15 @@ B images, C channels, H x W canvas.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones import Backbone
 from detection.models.fpn import FPN
+from detection.models.usable import Usable
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod
 
 
-class Detector(nn.Module):
+class Detector(Usable):
     """A network that finds objects in images.
 
     :meth:`losses` and :meth:`forward` accept a pyramid that was computed before: validation needs one pass for both.

@@ -75,3 +75,15 @@ def test_a_device_that_is_not_there_is_told_in_a_line(load, tmp_path):
 
 def test_its_text_names_the_kind(predictor):
     assert repr(predictor) == "Predictor(Mask R-CNN, classes: 2, device: cpu)"
+
+
+def test_a_detector_has_the_methods_itself(predictor, pixels, tmp_path):
+    model = predictor.model
+    same(model.predict(pixels, score_threshold=0.0, flip=True), predict(model, pixels, 0.0, flip=True))
+    assert [len(one) for one in model.predict([pixels, pixels])] == [
+        len(one) for one in predictor.predict([pixels] * 2)
+    ]
+    same(next(model.stream([pixels], score_threshold=0.0)), predict(model, pixels, 0.0))
+    assert model.info() == predictor.info()
+    again = load_model(model.save(tmp_path / "mine.ckpt"))
+    same(again.predict(pixels, score_threshold=0.0), predict(model, pixels, 0.0))

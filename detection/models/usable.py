@@ -1,0 +1,53 @@
+"""What a user does with a detector: methods that lead to the packages above, imported when they are called."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from detection.inference import Image, ModelInfo, Prediction
+
+
+class Usable(nn.Module):
+    """Methods of :class:`detection.Predictor` for the detector itself, which computes where its weights are."""
+
+    def predict(self, images: Any, **options: Any) -> Any:
+        """Detect the objects in an image, or in each image of a list.
+
+        Args:
+            images: a file, an array, a tensor, or a list of these, as :func:`detection.predict` takes them.
+            options: as for :meth:`detection.Predictor.predict`: ``score_threshold``, ``size``, ``tile``, ``flip``, ...
+
+        Returns:
+            A :class:`detection.Prediction`; of a list, a list of them.
+
+        Raises:
+            ValueError: as :func:`detection.predict`.
+
+        Example:
+            >>> load_model("runs/first").predict("street.jpg").save("found.jpg")  # doctest: +SKIP
+        """
+        return self._predictor().predict(images, **options)
+
+    def stream(self, images: "Iterable[Image]", **options: Any) -> "Iterator[Prediction]":
+        """Yield the prediction of each image, for more images than fit into memory; as :meth:`predict`."""
+        return self._predictor().stream(images, **options)  # type: ignore[no-any-return]
+
+    def info(self) -> "ModelInfo":
+        """Describe the detector: classes, backbone, parameters, operations; ``print`` it for a table."""
+        return self._predictor().info()  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path) -> Path:
+        """Write a checkpoint that :func:`detection.load_model` reads, and return its path.
+
+        Raises:
+            ValueError, OSError: as :func:`detection.save_model`.
+        """
+        return self._predictor().save(path)  # type: ignore[no-any-return]
+
+    def _predictor(self) -> Any:
+        from detection.inference import Predictor
+
+        return Predictor(self)  # type: ignore[arg-type]  # every detector is one of these
