@@ -181,6 +181,9 @@ def _some_names(path: Path) -> list[str]:
     names = _names_in_head(path)
     if not names:
         images = lists_of(read_json(path, nonfinite=True), path)["images"]
+        if images and not any(image.get("file_name") for image in images):
+            lvis = " (an LVIS file?); convert it with rcnn convert --from lvis" if "coco_url" in images[0] else ""
+            raise ValueError(f"{path}: no image has a file_name{lvis}")
         names = [str(image.get("file_name")) for image in images]
     return names[:: max(1, len(names) // _MOST_NAMES)][:_MOST_NAMES]
 

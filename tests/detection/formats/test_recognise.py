@@ -515,6 +515,12 @@ def yolo_without_names(root: Path) -> None:
     yolo(root / "images", root / "labels")
 
 
+def lvis(root: Path) -> None:
+    coco(root / "lvis_v1_train.json", root / "train2017")
+    path = root / "lvis_v1_train.json"
+    path.write_text(path.read_text().replace("file_name", "coco_url"))
+
+
 def voc_without_images(root: Path) -> None:
     voc(root / "JPEGImages", root / "Annotations")
     shutil.rmtree(root / "JPEGImages")
@@ -583,6 +589,7 @@ def validation_only(root: Path) -> None:
         (yolo_without_names, "", r"no data\.yaml with names, classes\.txt, .*; write the names into a classes\.txt"),
         (yolo_without_images, "", r"data\.yaml: train is images/train, where no images are; correct path or train"),
         (voc_without_images, "", "Annotations: has XML files, but no images are beside them or in .*JPEGImages"),
+        (lvis, "", r"lvis_v1_train\.json: no image has a file_name \(an LVIS file\?\); convert it with rcnn convert"),
         (one_image, "", "data: no validation images, and 1 image cannot be split into 2 parts"),
         (validation_only, "", "data: has no train images, only val"),
     ],
