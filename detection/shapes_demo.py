@@ -9,7 +9,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detection.data.dataset import read_image
-from detection.inference import load_model, predict
+from detection.inference.api import load_model, predict
 from detection.shapes import write_shapes
 from detection.visualize import draw, side_by_side
 

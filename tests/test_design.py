@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # when it runs as a program
 
 from tests.support import detectors  # noqa: E402
+from tests.test_floors import MODULES, imports  # noqa: E402
 
 QUESTIONS = r"is_plain\(|usable\(|pays\(|is_compiling\(|\.device\.type|is_cuda|environ|get_cpu_capability"
 OWN_VARIABLE = r"\bRCNN_[A-Z]+\b"
@@ -29,8 +30,16 @@ MOST = {
     "autograd functions in models": 0,
     "arguments of a model's constructor": 10,
     "environment variables of our own": 1,
+    "longest chain of imports": 13,  # the aim is 11
 }
 """The limits."""
+
+OPTIONAL = {
+    ("backbones", "backbones.timm_adapter"),  # timm need not be installed
+    ("backbones.fast.winograd", "backbones.fast.winograd.native"),  # there need not be a compiler
+    ("backbones.fast.winograd", "backbones.fast.winograd.products"),  # what is taken where there is none
+}
+"""Imports inside functions that no chain counts; all others count wherever they stand."""
 
 
 @cache
@@ -68,6 +77,41 @@ def constructors(paths: list[Path]) -> Iterator[tuple[int, str]]:
                 yield count, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
+def chain() -> list[str]:
+    """The longest chain of modules of which each imports the next one; those in a circle count as one."""
+    every = {name: path for name, path in MODULES.items() if name.split(".")[0] in PACKAGES}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in every.items()}
+    imported = {name: loaded(name, text) & every.keys() - {name} for name, text in texts.items()}
+    below = {name: reachable(name, imported) for name in every}
+
+    @cache
+    def longest(name: str) -> list[str]:
+        circle = {one for one in below[name] if name in below[one]} | {name}
+        nexts = {one for member in circle for one in imported[member]} - circle
+        return [" = ".join(sorted(circle)), *max((longest(one) for one in sorted(nexts)), key=len, default=[])]
+
+    return max(map(longest, sorted(every)), key=len)
+
+
+def loaded(name: str, source: str) -> set[str]:
+    """Modules that a module imports when it runs, but for those that need not be there."""
+    tree = ast.parse(source)
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    for node in types:
+        node.body = [ast.Pass()]
+    return {one for one in imports(ast.unparse(tree), set(MODULES)) if (name, one) not in OPTIONAL}
+
+
+def reachable(start: str, imported: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = imported[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
 def figures() -> dict[str, int]:
     texts = [path.read_text(encoding="utf-8") for path in plain_files()]
     models = [p.read_text(encoding="utf-8") for p in (ROOT / "detection/models").rglob("*.py")]
@@ -81,6 +125,7 @@ def figures() -> dict[str, int]:
         "environment variables of our own": len(
             {name for text in everything for name in re.findall(OWN_VARIABLE, text)}
         ),
+        "longest chain of imports": len(chain()),
     }
 
 
@@ -99,8 +144,18 @@ def test_the_design_keeps_its_limits(printed, what):
     assert int(found[1]) <= MOST[what], printed
 
 
+def test_an_import_that_no_chain_counts_stands_in_a_function():
+    for module, optional in OPTIONAL:
+        tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        inside = {one for node in functions for one in imports(ast.unparse(node), set(MODULES))}
+        outside = imports("\n".join(map(ast.unparse, [n for n in tree.body if n not in functions])), set(MODULES))
+        assert optional in inside - outside
+
+
 if __name__ == "__main__":
     for path in sorted(path_files()):
         print(path.relative_to(ROOT))
+    print("longest chain of imports:", *chain(), sep="\n  ")
     for name, number in figures().items():
         print(f"{number:6d}  {name} (at most {MOST[name]})")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbones.fast.norms import conv_norm, fold_norm, maps_at_once
+from backbones.fast.fused import conv_norm, fold_norm, maps_at_once
 from backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 

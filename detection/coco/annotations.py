@@ -17,7 +17,6 @@ import numpy as np
 from detection.coco.checks import (
     check_boxes,
     check_categories,
-    check_crowd,
     check_form,
     check_images,
     collect_objects,
@@ -25,7 +24,7 @@ from detection.coco.checks import (
 )
 from detection.coco.ids import identity
 from detection.coco.limits import MAX_PIXELS
-from detection.coco.meaning import FIELDS, IGNORED, count_fields
+from detection.coco.meaning import FIELDS, IGNORED, check_crowd, count_fields
 from detection.coco.problems import Problems
 from detection.coco.read import read_coco
 from detection.coco.segmentation import Segmentation, SegmentationBuilder, Segmentations

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from detection.coco.box_forms import likely_form
-from detection.coco.flags import flag
 from detection.coco.ids import identity, numbers_of
 from detection.coco.limits import FARTHEST, MAX_PIXELS, MIN_SIDE
-from detection.coco.meaning import IGNORED, is_ignored
 from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
 from detection.structures import IGNORE, Categories
@@ -202,24 +200,6 @@ def _mask_corners(entry: Entry, size: np.ndarray, problems: Problems) -> np.ndar
     except ValueError:
         return np.nan  # reported where it is read, if its box is used
     return np.nan if box is None else corners(np.array([box]))[0]
-
-
-def check_crowd(entry: Entry, problems: Problems) -> bool:
-    """Whether an annotation is a crowd, by ``iscrowd`` or by ``ignore``.
-
-    Raises:
-        ValueError: ``iscrowd`` is neither 0 nor 1.
-    """
-    given = entry.get("iscrowd")
-    crowd = False if given is None else flag(given)
-    if crowd is None:
-        raise ValueError(
-            f"{problems.path}: annotation {entry.get('id')} has iscrowd {ascii(given)[:40]}; it must be 0 or 1"
-        )
-    if is_ignored(entry, problems) and not crowd:
-        problems.warn(IGNORED, entry.get("id"))
-        return True
-    return crowd
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:

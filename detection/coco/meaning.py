@@ -37,6 +37,24 @@ HARMLESS = {FIELDS["occluded"], FIELDS["truncated"]}
 _OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
 
 
+def check_crowd(entry: Mapping[str, Any], problems: Problems) -> bool:
+    """Whether an annotation is a crowd, by ``iscrowd`` or by ``ignore``.
+
+    Raises:
+        ValueError: ``iscrowd`` is neither 0 nor 1.
+    """
+    given = entry.get("iscrowd")
+    crowd = False if given is None else flag(given)
+    if crowd is None:
+        raise ValueError(
+            f"{problems.path}: annotation {entry.get('id')} has iscrowd {ascii(given)[:40]}; it must be 0 or 1"
+        )
+    if is_ignored(entry, problems) and not crowd:
+        problems.warn(IGNORED, entry.get("id"))
+        return True
+    return crowd
+
+
 def is_ignored(entry: Mapping[str, Any], problems: Problems) -> bool:
     """Whether ``ignore`` says that an annotation is neither learned nor scored."""
     given = entry.get("ignore")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, add_shared
-from detection.commands.train import data_settings
+from detection.commands.settings import data_settings
 from detection.wording import plural
 
 if TYPE_CHECKING:

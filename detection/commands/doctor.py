@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, add_shared
 from detection.commands.printing import note, write_json
-from detection.commands.train import data_settings
+from detection.commands.settings import data_settings
 from detection.foreign import printable, shown
 
 if TYPE_CHECKING:

@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         note(f"note: rcnn {name} is rcnn {OLD[name]} now; both work")
     name = OLD.get(name, name)
     if name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in rest}:
-        return _predict_a_split(rest)
+        note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
+        return int(import_module("detection.commands.predict").predict_split(rest))
     if name not in COMMANDS:
         near = get_close_matches(name, [*COMMANDS, *OLD], 1)
         return fail(f"{name}: no such command{f'; did you mean {near[0]}?' if near else ''} See rcnn --help")
@@ -108,14 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(message)
     with ending_at_signals():
         return _run(name, rest)
-
-
-def _predict_a_split(given: list[str]) -> int:
-    """Run the former ``rcnn predict``, which writes the detections of a data set's split."""
-    from detection import cli
-
-    note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
-    return cli.main(["predict", *given])
 
 
 def _run(name: str, given: list[str]) -> int:

@@ -58,3 +58,10 @@ def run(options: argparse.Namespace) -> int:
     for line in [*failed, *cut_off]:
         fail(line)
     return 3 if failed or cut_off else 0
+
+
+def predict_split(given: list[str]) -> int:
+    """Run the former ``rcnn predict``, which writes the detections of a data set's split."""
+    from detection import cli
+
+    return cli.main(["predict", *given])

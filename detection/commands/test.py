@@ -6,16 +6,19 @@ configuration is an option, too.
 
 import argparse
 
-from detection.commands import validate
+from detection.commands.settings import add_evaluation_options as add_options
+from detection.commands.settings import evaluation
+
+__all__ = ["EPILOG", "TAKES_SETTINGS", "add_options", "run"]
 
 TAKES_SETTINGS = True
 EPILOG = """\
 example:
   rcnn test runs/first --data my_data"""
 
-add_options = validate.add_options
-
 
 def run(options: argparse.Namespace) -> int:
     """Test as the options say."""
-    return validate.evaluate(options, "test", "test")
+    from detection import cli
+
+    return cli.main(evaluation("test", options, "test"))

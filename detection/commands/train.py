@@ -7,12 +7,11 @@ have no masks). Any setting of the configuration is an option, too, as in `--mod
 import argparse
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from detection.commands.options import DATA, add_shared, is_number
-from detection.engine.hints import OPTIONS
+from detection.commands.options import DATA, add_shared
+from detection.commands.settings import Pairs, check_settings, data_settings, simple_settings
 
 TAKES_SETTINGS = True
 EPILOG = """\
@@ -22,34 +21,8 @@ example:
 Ctrl-C saves a checkpoint and stops; the same line with --resume continues.
 `rcnn train --help-all` lists every setting."""
 
-PRECISIONS = {"auto": "null", "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """The config that is taken if the user names none, for data with and without masks."""
-
-
-SHORT = (
-    *("--data", "--val-fraction", "--output", "--epochs", "--batch", "--lr", "--size", "--weights", "--resume"),
-    *("--device", "--precision", "--workers", "--seed", "--deterministic", "--trust-code", "--help-all", "--debug"),
-)
-UNDOTTED = (
-    *("-c", "--config", "--seed_everything", "--ckpt_path", "--init-from", "--print_config", "--weights_only"),
-    *("--verbose", "--return_predictions", "--model", "--data", "--trainer", "--run", "--resume", "--deterministic"),
-)
-"""Options of the configuration without a dot."""
-OTHERS = {
-    **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "--lr"),
-    **dict.fromkeys(("epoch", "num_epochs", "max_epochs"), "--epochs"),
-    **dict.fromkeys(("batch_size", "bs", "ims_per_batch"), "--batch"),
-    **dict.fromkeys(("imgsz", "img_size", "image_size", "min_size"), "--size"),
-    **dict.fromkeys(("dataset", "data_path", "data_dir", "data_root"), "--data"),
-    **dict.fromkeys(("output_dir", "out_dir", "work_dir", "save_dir", "project", "name"), "--output"),
-    **dict.fromkeys(("pretrained", "checkpoint", "ckpt", "load_from", "model_path"), "--weights"),
-    **dict.fromkeys(("gpu", "gpus", "accelerator"), "--device"),
-    **dict.fromkeys(("amp", "fp16", "bf16", "half"), "--precision"),
-    **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "--resume"),
-    "num_workers": "--workers",
-}
-"""Words of other tools, and what they are called here."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -110,27 +83,6 @@ def settings(options: argparse.Namespace) -> list[str]:
     return [part for pair in pairs for part in pair] + flags + options.rest
 
 
-Pairs = list[tuple[str, str]]
-"""Settings with their values."""
-
-
-def check_settings(given: Sequence[str]) -> None:
-    """Refuse an option that is no setting before anything slow is imported; settings have a dot in their names.
-
-    Raises:
-        ValueError: with the nearest option.
-    """
-    for word in given:
-        name = word.split("=")[0].rstrip("+")
-        if not name.startswith("-") or "." in name or name in UNDOTTED or is_number(word):
-            continue
-        key = name.lstrip("-").replace("-", "_").lower()
-        near = OTHERS.get(key) or (f"--{OPTIONS[key]}" if key in OPTIONS else None)
-        near = near or next(iter(get_close_matches(name, [*SHORT, *UNDOTTED], 1)), None)
-        hint = f"did you mean {near}?" if near else "rcnn train --help-all lists all settings"
-        raise ValueError(f"{name}: no such option; {hint}")
-
-
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return the run's folder, and what ``--resume`` means to the training: ``auto`` or a checkpoint."""
     folder = None if options.output is None else str(options.output)
@@ -149,26 +101,6 @@ def _checkpoint(folder: str) -> Path:
     if found is None:
         raise ValueError(f"--resume {folder}: has no checkpoints/last.ckpt; give a run's folder or a checkpoint")
     return found
-
-
-def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Sequence[str] = ("train", "val")) -> Pairs:
-    """Return the settings of a data set, which may be of any known form.
-
-    Args:
-        need: splits that must be there.
-    """
-    from detection.formats.recognise import open_data
-
-    found = open_data(path, need=need, val_fraction=val_fraction, seed=seed)
-    for line in found.lines:
-        print(line)
-    pairs = [("--data.root", str(path))]
-    for name, part in found.parts.items():
-        given = {"images": str(part.images.absolute()), "annotations": str(part.annotations.absolute())}
-        pairs.append((f"--data.{name}", json.dumps(given)))
-    if "val" not in found.parts and "train" in found.parts:
-        pairs.append(("--data.val", "null"))
-    return pairs
 
 
 def _has_masks(data: Pairs) -> bool:
@@ -207,20 +139,3 @@ def _configured(configs: Sequence[str]) -> dict[str, Any]:
         schedule |= (content.get("model") or {}).get("schedule") or {}
         schedule["batch"] = (content.get("data") or {}).get("batch_size", schedule["batch"])
     return schedule
-
-
-def simple_settings(options: argparse.Namespace) -> Pairs:
-    """Return the settings of the options that training and validation share."""
-    pairs: Pairs = []
-    for setting, value in (
-        ("--data.workers", options.workers),
-        ("--trainer.precision", options.precision and PRECISIONS[options.precision]),
-    ):
-        pairs += [(setting, str(value))] if value is not None else []
-    if options.size is not None:
-        pairs += [("--data.short_side", str(options.size[0])), ("--data.long_side", str(options.size[1]))]
-    if options.device is not None:
-        kind, _, number = options.device.partition(":")
-        pairs += [("--trainer.accelerator", {"cuda": "gpu"}.get(kind, kind))]
-        pairs += [("--trainer.devices", f"[{number}]")] if number else []
-    return pairs

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from detection.checkpoint import description, replacing
+from detection.checkpoint import description
+from detection.checkpoint_files import replacing
 from detection.convert.torchvision import to_torchvision
 from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
@@ -25,7 +26,7 @@ def save_safetensors(model: FasterRCNN, path: str | Path, configs: Mapping[str, 
 
     Raises:
         ValueError: as :func:`~detection.checkpoint.description`.
-        OSError: as :func:`~detection.checkpoint.replacing`.
+        OSError: as :func:`~detection.checkpoint_files.replacing`.
     """
     info = description(model, path, configs)
     tensors = {name: value.contiguous() for name, value in as_linear(model.state_dict()).items()}
@@ -41,7 +42,7 @@ def save_torchvision(model: FasterRCNN, path: str | Path) -> None:
 
     Raises:
         ValueError: parts that torchvision's layout has no place for.
-        OSError: as :func:`~detection.checkpoint.replacing`.
+        OSError: as :func:`~detection.checkpoint_files.replacing`.
     """
     state = model.state_dict()
     converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)

@@ -107,3 +107,14 @@ def own_canvases(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> np.nda
 def _size(sample: Sample) -> tuple[int, int]:
     height, width = sample.image.shape[:2]
     return height, width
+
+
+def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
+    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
+
+    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
+    """
+    short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
+    middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
+    longer = sorted({min(side, long) for side in (*middle, long)})
+    return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]

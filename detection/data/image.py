@@ -265,3 +265,13 @@ def _by_pillow(path: Path, data: bytes, channels: int) -> np.ndarray:
     except Exception as error:  # Pillow's readers raise anything on damage
         raise ValueError(f"{path}: cannot be decoded ({str(error)[:80]}); replace the file") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def shown_size(path: Path) -> tuple[int, int]:
+    """Height, width of an image as EXIF turns it, which is how annotation tools show it.
+
+    Raises:
+        ValueError: no image, with the path.
+    """
+    height, width = image_size(path)
+    return (width, height) if orientation(path) > 4 else (height, width)

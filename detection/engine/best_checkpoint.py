@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from detection.checkpoint import read_checkpoint, replacing
+from detection.checkpoint_files import read_checkpoint, replacing
 from detection.engine.errors import user_input
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from detection.checkpoint import read_checkpoint, write_checkpoint
+from detection.checkpoint_files import read_checkpoint, write_checkpoint
 from detection.engine.checkpoint_checks import check_layout
 from detection.engine.errors import NonFiniteError, user_input
 
@@ -17,7 +17,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """Whole files or none, nothing that runs code, and never weights that are not numbers."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """As :func:`~detection.checkpoint.write_checkpoint`.
+        """As :func:`~detection.checkpoint_files.write_checkpoint`.
 
         Raises:
             NonFiniteError: a weight is NaN or infinite; the older checkpoint stays.
@@ -32,7 +32,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """As :func:`~detection.checkpoint.read_checkpoint`, whatever ``weights_only`` says, its layout checked."""
+        """As :func:`~detection.checkpoint_files.read_checkpoint`, whatever ``weights_only`` says, layout checked."""
         with user_input():
             content = read_checkpoint(path, map_location="cpu" if map_location is None else map_location)
             check_layout(content, str(path))

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from detection.checkpoint import outline_checkpoint
+from detection.checkpoint_files import outline_checkpoint
 from detection.documents import DocumentError, read_yaml
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations, check_random_start

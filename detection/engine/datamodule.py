@@ -210,9 +210,3 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
 
     def _train_sampler(self) -> TrainBatchSampler:
         return self.loaders.train_sampler(self._share)
-
-
-def data_of(trainer: Trainer) -> CocoDataModule:
-    """The data module that a trainer works on."""
-    data: CocoDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it and does not declare it
-    return data

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from detection.checkpoint import sweep
+from detection.checkpoint_files import sweep
 from detection.engine.errors import InputError
 from detection.engine.lightning_mends.pending_evaluations import evaluates_now
 from detection.engine.trainer import log_interval

@@ -1,6 +1,5 @@
 """Loading: the size of canvases, the memory and processes of workers, and why a worker died."""
 
-import math
 import os
 import re
 import sys
@@ -110,14 +109,3 @@ def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str
         dead = {worker: at for worker, at in busy.items() if at[0] in pids} or busy
         found += [f"worker {worker} (pid {pid}) was reading {dataset.path(i)}" for worker, (pid, i) in dead.items()]
     return "; ".join(found[:8]) or "no worker was reading an image"
-
-
-def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
-    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
-
-    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
-    """
-    short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
-    middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))
-    longer = sorted({min(side, long) for side in (*middle, long)})
-    return [(short, side) for side in longer] + [(side, short) for side in longer] + [(long, long)]

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,7 +22,7 @@ from detection.data.sample import Unresized
 from detection.engine.checkpoint_checks import check_optimizers
 from detection.engine.checks import check_configs
 from detection.engine.clock import Clock
-from detection.engine.datamodule import CocoDataModule, data_of
+from detection.engine.data_of import data_of
 from detection.engine.errors import user_input
 from detection.engine.evaluated_model import EvaluatedModel
 from detection.engine.evaluating import Evaluation
@@ -43,6 +43,9 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPNConfig
 from detection.structures import Batch, Detections
+
+if TYPE_CHECKING:
+    from detection.engine.datamodule import CocoDataModule
 
 
 class DetectionModule(NoClassLoading, LightningModule):
@@ -128,7 +131,7 @@ class DetectionModule(NoClassLoading, LightningModule):
             compile_model(self.model, graphs=self._graphs)
 
     @property
-    def data(self) -> CocoDataModule:
+    def data(self) -> "CocoDataModule":
         """The data module of this run."""
         return data_of(self.trainer)
 

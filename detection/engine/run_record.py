@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detection.documents import read_json
-from detection.engine.datamodule import data_of
+from detection.engine.data_of import data_of
 from detection.provenance import checksum, software
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from detection.coco.checks import category_name, check_box, check_crowd, check_size, collect_objects
+from detection.coco.checks import category_name, check_box, check_size, collect_objects
 from detection.coco.ids import identity, numbers_of
+from detection.coco.meaning import check_crowd
 from detection.coco.problems import Problems
 from detection.coco.read import lists_of, read_coco
 from detection.coco.segmentation import mask_area, mask_box, read_segmentation

@@ -19,7 +19,8 @@ from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
 from detection.fast.rcnn import FastFasterRCNN, FastMaskRCNN
 from detection.fast.rpn import FastRPN
-from detection.models.box_head import BoxHead, ConvStack, RoILinear
+from detection.models.box_head import BoxHead, RoILinear
+from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN
 from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN

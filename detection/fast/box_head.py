@@ -13,7 +13,8 @@ from backbones.fast.fused import conv_relu
 from detection.fast.levels import levels_of
 from detection.fast.matching import match_boxes
 from detection.fast.roi_align import roi_align
-from detection.models.box_head import BoxHead, ConvStack, RoILinear
+from detection.models.box_head import BoxHead, RoILinear
+from detection.models.conv_stack import ConvStack
 from detection.structures import Targets
 
 
@@ -38,7 +39,7 @@ class FastBoxHead(BoxHead):
 
 
 class FastConvStack(ConvStack):
-    """:class:`~detection.models.box_head.ConvStack`, each convolution with its ReLU in one operation."""
+    """:class:`~detection.models.conv_stack.ConvStack`, each convolution with its ReLU in one operation."""
 
     def forward(self, x: Tensor) -> Tensor:
         convs, relus = list(self)[::2], list(self)[1::2]

@@ -19,7 +19,7 @@ def folded(model: FasterRCNN, dtype: torch.dtype = torch.bfloat16) -> FasterRCNN
     """A copy of a detector for inference under autocast to ``dtype``: the same detections to the last bit, sooner.
 
     Autocast casts every weight at every batch, and fixed norms are folded into their convolutions each time
-    (:func:`backbones.fast.norms.conv_norm`). The copy holds the results. It follows no later change of the model.
+    (:func:`backbones.fast.fused.conv_norm`). The copy holds the results. It follows no later change of the model.
 
     Args:
         model: in evaluation mode.

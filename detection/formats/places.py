@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from detection.data.image import image_size, orientation
 from detection.foreign import shown
 
 
@@ -48,13 +47,3 @@ def check_apart(pairs: Iterable[tuple[str, Path]]) -> None:
         other = names.setdefault(os.path.normpath(path), name)
         if other != name:
             raise ValueError(f"images {shown(other)} and {shown(name)} would share {shown(path, None)}; rename one")
-
-
-def shown_size(path: Path) -> tuple[int, int]:
-    """Height, width of an image as EXIF turns it, which is how annotation tools show it.
-
-    Raises:
-        ValueError: no image, with the path.
-    """
-    height, width = image_size(path)
-    return (width, height) if orientation(path) > 4 else (height, width)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from detection.data.image import SUFFIXES
+from detection.data.image import SUFFIXES, shown_size
 from detection.documents import read_bytes, read_text
 from detection.foreign import shown
 from detection.formats.account import Account
-from detection.formats.places import shown_size, slashed
+from detection.formats.places import slashed
 from detection.wording import plural
 
 LARGEST = 16 << 20

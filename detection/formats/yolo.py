@@ -8,11 +8,12 @@ import numpy as np
 import yaml
 from pycocotools import mask as coco_mask
 
+from detection.data.image import shown_size
 from detection.documents import read_text
 from detection.foreign import shown
 from detection.formats.account import Account
 from detection.formats.outlines import MOST_PARTS, joined, rle_outlines
-from detection.formats.places import places, shown_size
+from detection.formats.places import places
 from detection.formats.yolo_folders import Labelled, find_images, unused_labels
 from detection.formats.yolo_lines import annotation, parse_line
 from detection.formats.yolo_settings import YoloSettings, find_settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.checkpoint import replacing
+from detection.checkpoint_files import replacing
 from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.foreign import cell

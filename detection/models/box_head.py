@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.norms import make_norm
+from detection.models.conv_stack import ConvStack
 from detection.models.roi_linear import as_roi_linear, channels_last
 from detection.ops import boxes as box_ops
 from detection.ops.matching import match, sample
@@ -229,18 +229,3 @@ class RoILinear(nn.Module):
     def extra_repr(self) -> str:
         outputs, cells, channels = self.weight.shape
         return f"{channels} x {cells}, {outputs}"
-
-
-class ConvStack(nn.Sequential):
-    """3x3 convolutions of the given widths, each with its norm and ReLU."""
-
-    def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
-        layers: list[nn.Module] = []
-        for width in widths:
-            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
-            layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
-            channels = width
-        super().__init__(*layers)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones import Backbone
+from backbones.base import Backbone
 from detection.models.fpn import FPN
 from detection.models.usable import Usable
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detection.models.box_head import ConvStack
+from detection.models.conv_stack import ConvStack
 from detection.ops.masks import crop_masks
 from detection.ops.roi_align import roi_align
 from detection.structures import IGNORE, Detections, RoISamples, Targets

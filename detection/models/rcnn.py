@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from backbones import Backbone
+from backbones.base import Backbone
 from detection.models.box_head import BoxHead
 from detection.models.detector import Detector
 from detection.models.fpn import FPN

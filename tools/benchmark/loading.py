@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from detection.coco.annotations import Annotations
-from detection.data.collate import collate, collate_unresized
+from detection.data.collate import collate, collate_unresized, few_canvases_for
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.transforms import HorizontalFlip, Resize, Transform
-from detection.engine.loading import few_canvases_for
 
 OURS, LATER, PEER = WAYS = ("ours", "ours, resized on the device", "torchvision's reference")
 BATCH = 16

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from backbones.fast import cpu, switch
 from backbones.fast.timing import best_seconds
-from backbones.fast.winograd import native, products
 from backbones.fast.winograd.tiles import PLAIN, filter_of, parts
 
 _HOW = ((1, 1), (1, 1), (1, 1), 1)
@@ -66,7 +65,7 @@ def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
         and len(x) * filter_of(x, len(weight)).numbers_of(x) >= numbers
         and (
             dtype == torch.float32
-            or (not torch.cpu.get_capabilities().get("amx_bf16") and native.usable(*weight.shape[:2]))
+            or (not torch.cpu.get_capabilities().get("amx_bf16") and _way(*weight.shape[:2]).IN_BFLOAT16)
         )
     )
 
@@ -158,6 +157,9 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _way(*channels: int) -> ModuleType:
+    # Imported where such a convolution comes up: one way needs a compiler, and a machine takes one of the two.
+    from backbones.fast.winograd import native, products
+
     return native if native.usable(*channels) else products
 
 

@@ -16,6 +16,8 @@ from backbones.fast import compiled
 from backbones.fast.winograd import tiles
 from backbones.fast.winograd.tiles import Filter, Piece, pieces, scratch, threads
 
+IN_BFLOAT16 = True
+"""Whether it is faster than PyTorch in bfloat16, too."""
 MULTIPLE, CHUNK, GAP = 32, 256, 16
 """Of ``winograd.c``: of what channels must be a multiple; how many there may be if numbers give way to products; how
 many numbers lie between matrices."""

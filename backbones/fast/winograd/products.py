@@ -9,6 +9,8 @@ from torch import Tensor
 from backbones.fast.winograd import tiles
 from backbones.fast.winograd.tiles import Filter, Piece, pieces, scratch, shaped, threads
 
+IN_BFLOAT16 = False
+"""Whether it is faster than PyTorch in bfloat16, too."""
 MULTIPLE = 1
 """Of which channels must be a multiple."""
 

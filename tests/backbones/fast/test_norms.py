@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.fast.norms import _KNOWN, _scale_and_shift, conv_norm, maps_at_once
+from backbones.fast.fused import _OWN_MAP, _scale_and_shift, conv_norm, maps_at_once
 from backbones.norms import FrozenBatchNorm2d, make_norm
 from tests.support.pretended_device import PretendedDevice
 
@@ -80,7 +80,7 @@ def test_on_a_device_the_maps_of_all_norms_come_at_once_and_are_forgotten():
         assert len(device.launches) == 5
         with pytest.raises(KeyError), maps_at_once(there):
             raise KeyError
-        assert all(_KNOWN not in vars(norm) for norm in there)
+        assert all(_OWN_MAP not in vars(norm) for norm in there)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
@@ -89,4 +89,4 @@ def test_on_a_device_the_maps_of_all_norms_come_at_once_and_are_forgotten():
 def test_a_cpu_computes_norm_by_norm():
     norm = nn.Sequential(FrozenBatchNorm2d(3))
     with maps_at_once(norm):
-        assert norm[0].__dict__.get(_KNOWN) is None
+        assert norm[0].__dict__.get(_OWN_MAP) is None

@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from detection.commands import train, validate
+from detection.commands import train
 from detection.commands.main import main, parse, parser_of
+from detection.commands.settings import evaluation_settings
 from detection.shapes import write_shapes
 
 
 def settings(*given, command="train"):
     """The settings that a line stands for, as pairs; of an option that comes twice, the last."""
     options = parse(parser_of(command), list(map(str, given)), settings=True)
-    words = train.settings(options) if command == "train" else validate.settings(options, "val")
+    words = train.settings(options) if command == "train" else evaluation_settings(options, "val")
     return dict(zip(words[::2], words[1::2], strict=True))
 
 

@@ -12,11 +12,12 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from detection.data import dataset
+from detection.data.collate import few_canvases_for
 from detection.data.sample import Unresized
 from detection.engine import loading
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
-from detection.engine.loading import begin_training_worker, few_canvases_for
+from detection.engine.loading import begin_training_worker
 from detection.engine.module import DetectionModule
 from detection.structures import Categories
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from backbones.resnet import VARIANTS, BasicBlock, Bottleneck, ResNet
 from detection import fast
 from detection.models.anchors import AnchorConfig
-from detection.models.box_head import BoxHead, BoxHeadConfig, ConvStack, RoILinear
+from detection.models.box_head import BoxHead, BoxHeadConfig, RoILinear
+from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import PAFPN

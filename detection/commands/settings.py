@@ -1,0 +1,142 @@
+"""What the short options of `rcnn train`, `validate` and `test` stand for: settings of the configuration."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from detection.commands.options import DATA, MODEL, add_shared, is_number
+from detection.engine.hints import OPTIONS
+
+PRECISIONS = {"auto": "null", "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+SHORT = (
+    *("--data", "--val-fraction", "--output", "--epochs", "--batch", "--lr", "--size", "--weights", "--resume"),
+    *("--device", "--precision", "--workers", "--seed", "--deterministic", "--trust-code", "--help-all", "--debug"),
+)
+UNDOTTED = (
+    *("-c", "--config", "--seed_everything", "--ckpt_path", "--init-from", "--print_config", "--weights_only"),
+    *("--verbose", "--return_predictions", "--model", "--data", "--trainer", "--run", "--resume", "--deterministic"),
+)
+"""Options of the configuration without a dot."""
+OTHERS = {
+    **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "--lr"),
+    **dict.fromkeys(("epoch", "num_epochs", "max_epochs"), "--epochs"),
+    **dict.fromkeys(("batch_size", "bs", "ims_per_batch"), "--batch"),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "min_size"), "--size"),
+    **dict.fromkeys(("dataset", "data_path", "data_dir", "data_root"), "--data"),
+    **dict.fromkeys(("output_dir", "out_dir", "work_dir", "save_dir", "project", "name"), "--output"),
+    **dict.fromkeys(("pretrained", "checkpoint", "ckpt", "load_from", "model_path"), "--weights"),
+    **dict.fromkeys(("gpu", "gpus", "accelerator"), "--device"),
+    **dict.fromkeys(("amp", "fp16", "bf16", "half"), "--precision"),
+    **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "--resume"),
+    "num_workers": "--workers",
+}
+"""Words of other tools, and what they are called here."""
+
+Pairs = list[tuple[str, str]]
+"""Settings with their values."""
+
+
+def check_settings(given: Sequence[str]) -> None:
+    """Refuse an option that is no setting before anything slow is imported; settings have a dot in their names.
+
+    Raises:
+        ValueError: with the nearest option.
+    """
+    for word in given:
+        name = word.split("=")[0].rstrip("+")
+        if not name.startswith("-") or "." in name or name in UNDOTTED or is_number(word):
+            continue
+        key = name.lstrip("-").replace("-", "_").lower()
+        near = OTHERS.get(key) or (f"--{OPTIONS[key]}" if key in OPTIONS else None)
+        near = near or next(iter(get_close_matches(name, [*SHORT, *UNDOTTED], 1)), None)
+        hint = f"did you mean {near}?" if near else "rcnn train --help-all lists all settings"
+        raise ValueError(f"{name}: no such option; {hint}")
+
+
+def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Sequence[str] = ("train", "val")) -> Pairs:
+    """Return the settings of a data set, which may be of any known form.
+
+    Args:
+        need: splits that must be there.
+    """
+    from detection.formats.recognise import open_data
+
+    found = open_data(path, need=need, val_fraction=val_fraction, seed=seed)
+    for line in found.lines:
+        print(line)
+    pairs = [("--data.root", str(path))]
+    for name, part in found.parts.items():
+        given = {"images": str(part.images.absolute()), "annotations": str(part.annotations.absolute())}
+        pairs.append((f"--data.{name}", json.dumps(given)))
+    if "val" not in found.parts and "train" in found.parts:
+        pairs.append(("--data.val", "null"))
+    return pairs
+
+
+def simple_settings(options: argparse.Namespace) -> Pairs:
+    """Return the settings of the options that training and validation share."""
+    pairs: Pairs = []
+    for setting, value in (
+        ("--data.workers", options.workers),
+        ("--trainer.precision", options.precision and PRECISIONS[options.precision]),
+    ):
+        pairs += [(setting, str(value))] if value is not None else []
+    if options.size is not None:
+        pairs += [("--data.short_side", str(options.size[0])), ("--data.long_side", str(options.size[1]))]
+    if options.device is not None:
+        kind, _, number = options.device.partition(":")
+        pairs += [("--trainer.accelerator", {"cuda": "gpu"}.get(kind, kind))]
+        pairs += [("--trainer.devices", f"[{number}]")] if number else []
+    return pairs
+
+
+def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `rcnn validate` and `rcnn test`."""
+    unset = {"default": None}
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL)
+    parser.add_argument("--data", metavar="PATH", help=DATA)
+    add_shared(parser, "output", output={"help": "folder for the results"})
+    add_shared(parser, "batch", "size", "device", "precision", "workers", "trust_code", device=unset, precision=unset)
+    parser.add_argument("--help-all", action="store_true", help="print every setting")
+
+
+def evaluation(subcommand: str, options: argparse.Namespace, split: str) -> list[str]:
+    """Return the command line for Lightning that evaluates a split."""
+    return [subcommand, "--help"] if options.help_all else [subcommand, *evaluation_settings(options, split)]
+
+
+def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
+    """Return the settings that the options stand for, then those of the user, which override them."""
+    check_settings(options.rest)
+    pairs: list[tuple[str, str]] = []
+    if options.model is not None:
+        config, weights = _model(options.model)
+        if config is not None and "--config" not in options.rest:
+            pairs.append(("--config", str(config)))
+        pairs.append(weights)
+    if options.data is not None:
+        pairs += data_settings(options.data, need=(split,))
+    if options.output is not None:
+        pairs.append(("--run.folder", str(options.output)))
+    if options.batch is not None:
+        pairs.append(("--data.eval_batch_size", str(options.batch)))
+    pairs += simple_settings(options)
+    flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
+    return [part for pair in pairs for part in pair] + flags + options.rest
+
+
+def _model(model: str) -> tuple[Path | None, tuple[str, str]]:
+    """Return the config of a model's run, if there is one, and the setting that names its weights."""
+    from detection.convert.pretrained import checkpoint_of
+
+    place = Path(model)
+    if not place.exists() or place.suffix == ".safetensors":
+        return None, ("--model.weights", model)
+    checkpoint = checkpoint_of(place) if place.is_dir() else place
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml", ("--ckpt_path", str(checkpoint))
+    return None, ("--ckpt_path", str(checkpoint))

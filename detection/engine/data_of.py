@@ -1,0 +1,14 @@
+"""The data module of a trainer, with its type, for modules that import neither."""
+
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Trainer
+
+if TYPE_CHECKING:
+    from detection.engine.datamodule import CocoDataModule
+
+
+def data_of(trainer: Trainer) -> "CocoDataModule":
+    """The data module that a trainer works on."""
+    data: CocoDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it and does not declare it
+    return data

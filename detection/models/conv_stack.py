@@ -1,0 +1,23 @@
+"""The convolutions at the beginning of a head."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from backbones.norms import make_norm
+
+
+class ConvStack(nn.Sequential):
+    """3x3 convolutions of the given widths, each with its norm and ReLU."""
+
+    def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
+        layers: list[nn.Module] = []
+        for width in widths:
+            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            layers += [conv, nn.ReLU(True)] if norm is None else [conv, make_norm(norm, width), nn.ReLU(True)]
+            channels = width
+        super().__init__(*layers)
