@@ -86,3 +86,10 @@ def test_links_of_the_repository_become_links_of_the_site(
 
 def test_links_to_other_sites_stay(pages: ModuleType) -> None:
     assert not pages.LINK.search("[a](https://github.com/a/b) ![b](images/c.jpg) [c](#d)")
+
+
+def test_examples_of_docstrings_are_code(pages: ModuleType) -> None:
+    quoted = "<blockquote>\n" * 3 + "<p>f(x)  # doctest: +SKIP\n3</p>" + "</blockquote>\n" * 3
+    assert pages.on_page_content(quoted, None, None, None) == "<pre><code>f(x)\n3</code></pre>"
+    roles = "as :func:<code>~detection.inference.predict</code> and <code>~/data</code>"
+    assert pages.on_page_content(roles, None, None, None) == "as <code>predict</code> and <code>~/data</code>"

@@ -53,7 +53,6 @@ SOURCES = sorted(
 )
 
 NOT_YET = (
-    "CONTRIBUTING.md",
     "docs/architecture.md",
     "backbones/fast/",
     "detection/backbone_tool/",

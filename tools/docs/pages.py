@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
 """Files at the top of the repository that are pages of the site: ``project/changelog.md``, ..."""
 MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
+EXAMPLE = r"<pre><code>\1</code></pre>"
+"""The lines of a doctest: Markdown takes ``>>>`` for three quotations."""
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -28,8 +30,18 @@ def on_files(files: Any, config: Any) -> Any:
     for name in PROJECT:
         files.append(File.generated(config, _project_page(name), content=(ROOT / name).read_text(encoding="utf-8")))
     listed = (ROOT / "llms.txt").read_text(encoding="utf-8")
-    files.append(File.generated(config, "llms.txt", content=re.sub(r"\]\(docs/([\w/-]+)\.md\)", r"](\1/)", listed)))
+    files.append(
+        File.generated(config, "llms.txt", content=re.sub(r"\]\(docs/(?:index|([\w/-]+))\.md\)", _address, listed))
+    )
     return files
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """Show examples of docstrings as code, and remove what only Sphinx and doctest read."""
+    content = re.sub(r"(?:<blockquote>\s*){3}<p>(.*?)</p>\s*(?:</blockquote>\s*){3}", EXAMPLE, content, flags=re.DOTALL)
+    content = re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", content)
+    content = re.sub(r"(?<=<code>)~[\w.]*?(\w+)(?=</code>)", r"\1", content)
+    return re.sub(r" *(?:<span[^>]*>)?# doctest: \+SKIP(?:</span>)?", "", content)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -61,6 +73,10 @@ def site_link(text: str, target: str, anchor: str, origin: str, source: str) -> 
     return f"[{text}]({posixpath.relpath(place, posixpath.dirname(source) or '.')}{anchor})"
 
 
+def _address(link: re.Match[str]) -> str:
+    return f"]({link[1]}/)" if link[1] else "](.)"
+
+
 def _project_page(name: str) -> str:
     return f"project/{name.removesuffix('.md').lower().replace('_', '-')}.md"
 
@@ -68,7 +84,8 @@ def _project_page(name: str) -> str:
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    escaped = ((cell if cell.startswith("`") else cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def configs() -> str:
@@ -106,7 +123,7 @@ def backbones() -> str:
 
     families: dict[str, list[str]] = {}
     for name in available():
-        families.setdefault(re.match(r"[a-z_]+?(?=_?v?\d|_[a-z]+$)|[a-z]+", name)[0], []).append(name)  # type: ignore[index]
+        families.setdefault(re.match(r"wide_resnet|[a-z]+", name)[0], []).append(name)  # type: ignore[index]
     rows = ((family, ", ".join(f"`{name}`" for name in names)) for family, names in families.items())
     return table(("family", "`model.backbone.name`"), rows)
 
