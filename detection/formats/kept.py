@@ -59,26 +59,25 @@ def kept(cache: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> tuple
     folder = cache / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     if (note := _note(folder)) is not None:
         return folder, note, True
+    made = None
     try:
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise OSError(
-            f"{cache}: converted data sets cannot be kept there ({error.strerror}); set XDG_CACHE_HOME to a folder "
-            "that can be written"
-        ) from error
-    try:
         note = make(made)
         write_json(note, made / NOTE)
         if folder.exists() and _note(folder) is None:  # damaged, as by somebody who tidied up
             shutil.rmtree(folder)
         made.rename(folder)
-    except OSError:
+    except OSError as error:
         if (other := _note(folder)) is None:
-            raise
+            raise OSError(
+                f"{cache}: the converted data set cannot be kept there ({error.strerror or error}); set XDG_CACHE_HOME "
+                "to a folder with free space that can be written"
+            ) from error
         note = other  # another process was faster
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
     return folder, note, False
 
 

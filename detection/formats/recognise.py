@@ -200,12 +200,22 @@ def _converted(form: str, splits: dict[str, Unread], failed: dict[str, str], lin
 
     keys = [[split, str(one.images), fingerprint(one.files), one.settings] for split, one in splits.items()]
     folder, note, known = kept(cache, [form, keys], make)
+    if known and (readable := [split for split in note["failed"] if _can_be_read(splits[split])]):
+        folder, note, known = kept(cache, [form, keys, readable], make)  # a disk may have been away for a moment
     found = Found(form, failed=failed | note["failed"])
     for split in (one for one in splits if f"{one}.json" in note["files"]):
         found.parts[split] = Part(splits[split].images, folder / f"{split}.json")
         found.lines += [f"{split}: {note['lines'][split][0]}", *(f"  {line}" for line in note["lines"][split][1:])]
     found.lines += [*lines, f"converted to COCO's format{' before' * known}, in {shown(folder, None)}"]
     return found
+
+
+def _can_be_read(unread: Unread) -> bool:
+    try:
+        unread.read()
+    except ValueError:
+        return False
+    return True
 
 
 def _same_categories(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from detection.engine.datamodule import CocoDataModule, Split
-from detection.formats import recognise
+from detection.formats import recognise, yolo_layout
 from detection.formats.kept import default_cache, kept
 from detection.formats.recognise import open_data
 
@@ -448,13 +448,49 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, cache):
     assert not [path for path in cache.iterdir() if path.name.startswith(".")]
 
 
+def test_a_fault_of_the_disk_is_not_kept(tmp_path, monkeypatch):
+    yolo_ultralytics(tmp_path)
+    convert = yolo_layout.coco_of
+
+    def fails_for_val(listed, settings, labels, account):
+        if len(listed) == 2:
+            raise ValueError("000.txt: cannot be read (Input/output error)")
+        return convert(listed, settings, labels, account)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yolo_layout, "coco_of", fails_for_val)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="cannot be read"):
+                open_data(tmp_path)
+            assert (
+                "  val is left out: 000.txt: cannot be read (Input/output error)" in open_data(tmp_path, need=()).lines
+            )
+    for _ in range(2):
+        assert opened(open_data(tmp_path), "val") == expected(4, 5)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
+    yolo_ultralytics(tmp_path)
+
+    def full(content, path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recognise, "write_json", full)
+        with pytest.raises(OSError, match=r"cannot be kept there \(No space left on device\); set XDG_CACHE_HOME to"):
+            open_data(tmp_path)
+    assert not list(cache.iterdir())
+    assert opened(open_data(tmp_path), "val") == expected(4, 5)
+
+
 def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     assert default_cache() == tmp_path / "cache/rcnn-toolkit/data"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
     assert default_cache() == Path.home() / ".cache/rcnn-toolkit/data"
     (tmp_path / "file").write_text("")
     yolo_ultralytics(tmp_path / "data")
-    with pytest.raises(OSError, match=r"converted data sets cannot be kept there .*; set XDG_CACHE_HOME"):
+    with pytest.raises(OSError, match=r"the converted data set cannot be kept there .*; set XDG_CACHE_HOME"):
         open_data(tmp_path / "data", cache=tmp_path / "file/below")
 
 
