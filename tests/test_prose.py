@@ -53,7 +53,6 @@ SOURCES = sorted(
 )
 
 NOT_YET = (
-    "docs/architecture.md",
     "backbones/fast/",
     "detection/backbone_tool/",
     "detection/coco/",
