@@ -190,7 +190,7 @@ def _converted(form: str, splits: dict[str, Unread], failed: dict[str, str], lin
         for split, unread in splits.items():
             try:
                 coco[split], account = unread.read()
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 wrong[split] = str(error)
                 continue
             told[split] = account.summary()
@@ -213,7 +213,7 @@ def _converted(form: str, splits: dict[str, Unread], failed: dict[str, str], lin
 def _can_be_read(unread: Unread) -> bool:
     try:
         unread.read()
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return True
 
