@@ -50,7 +50,7 @@ class ForeignError(FileError):
     """A file names a Python object that is no part of a tensor."""
 
     def __init__(self, name: str) -> None:
-        self.name = name[:60]
+        self.name = ascii(name[:60])[1:-1]  # of a stranger: a terminal must not follow it
         super().__init__(f"it holds more than tensors and plain values ({self.name})")
 
 

@@ -56,8 +56,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         kept = "; the older file is whole" if path.exists() else ""
         raise OSError(f"{path}: cannot be written ({reason.strerror or reason}){kept}") from reason
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is there only if writing has failed
+            partial.unlink()
 
 
 def sweep(folder: Path, name: str = "*") -> None:

@@ -15,6 +15,7 @@ from backbones import torch_files
 from backbones.pretrained import is_state_dict
 from detection.data.errors import first_line
 from detection.documents import parse_json
+from detection.foreign import shown
 from detection.home import with_home
 
 
@@ -89,7 +90,7 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             content = _ArraysOnly(file, path.stat().st_size).load()
     except _ForeignError as error:
         raise ValueError(
-            f"weights: {path} holds more than arrays ({error}); reading that runs code, so it is refused"
+            f"weights: {path} holds more than arrays ({shown(error)}); reading that runs code, so it is refused"
         ) from None
     except Exception as error:  # a broken pickle can raise anything
         raise ValueError(f"weights: {path} is cut off or no pickle of weights ({first_line(error)[:150]})") from None

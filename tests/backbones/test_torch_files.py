@@ -230,3 +230,13 @@ def test_a_storage_that_is_not_its_members_size_is_refused(path):
     with_pickle(path, text.replace(b"K\x10tq", b"J\x00\x00\x10\x00tq"))
     with pytest.raises(FileError, match="tensor 0 takes 4194304 B, its member 64"):
         outline(path)
+
+
+@pytest.mark.parametrize("sign", [b"\x1b[2J", b"\x1f", "\u202e".encode(), "é".encode()])
+def test_a_strange_name_in_a_pickle_is_shown_without_what_a_terminal_follows(tmp_path, sign):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02c" + sign + b"\nname\n.")
+    with pytest.raises(ForeignError) as caught:
+        outline(tmp_path / "a.pt")
+    assert str(caught.value).isprintable()
+    assert str(caught.value).isascii()

@@ -264,3 +264,9 @@ def test_real_data_loads_without_a_word(shared_data):
     assert len(annotations) == 100
     assert annotations.num_objects == 712
     assert not annotations.report
+
+
+def test_an_image_may_have_a_side_of_one_pixel(write_dataset, tmp_path):
+    image = {"id": 100, "file_name": "0.png", "height": 1, "width": "1"}
+    annotations = load_annotations(write_dataset(tmp_path, images=[image], annotations=[]))
+    assert annotations.sizes.tolist() == [[1, 1]]

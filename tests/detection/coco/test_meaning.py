@@ -61,7 +61,9 @@ def test_rotated_objects_are_counted_and_their_box_left_alone(write_dataset, tmp
     assert annotations.to_coco()["annotations"][0]["bbox"] == BOX
 
 
-@pytest.mark.parametrize("degrees", [0, 0.0, 180, 360.0, -180, "0", None, float("nan"), [90], "north"])
+@pytest.mark.parametrize(
+    "degrees", [0, 0.0, 180, 360.0, -180, 179.9999, 0.0005, -0.0005, "0", None, float("nan"), [90], "north"]
+)
 def test_half_a_turn_is_no_turn_and_what_is_no_angle_is_none(write_dataset, tmp_path, degrees):
     assert not load(write_dataset, tmp_path, attributes={"rotation": degrees}).report
 
@@ -107,3 +109,12 @@ def test_an_ignore_among_the_attributes_is_counted(write_dataset, tmp_path):
     annotations = load(write_dataset, tmp_path, attributes={"ignore": 1})
     assert annotations.crowd(0).tolist() == [False]
     assert "attributes have ignore (not followed" in str(annotations.report)
+
+
+def test_an_outline_of_another_width_does_not_confirm_the_box(write_dataset, tmp_path):
+    outline = [10, 35, 23, 30, 36, 35, 23, 40]  # its box is 10, 30, 26, 10
+    report = load(write_dataset, tmp_path, bbox=[10, 30, 20, 10], rotation=45, segmentation=[outline]).report
+    assert report.counts == {ROTATED: 1}
+    outline = [10, 37, 20, 31.5, 30, 37, 20, 43]  # and this one's 10, 31.5, 20, 11.5: its lower side is 3 away
+    report = load(write_dataset, tmp_path, bbox=[10, 30, 20, 10], rotation=45, segmentation=[outline]).report
+    assert report.counts == {ROTATED: 1}

@@ -161,9 +161,9 @@ def payload(data: bytes) -> tuple[int, int]:
 def rebuilt(data: bytes, version: int, parts: list[tuple[int, int]], inside: bytes) -> bytes:
     """The file with other lists of items, behind all that it held."""
     numbers = ">H" if version < 2 else ">I"
-    content = bytes([version, 0, 0, 0, 0x44, 0x40]) + struct.pack(numbers, 1) + struct.pack(numbers, 1)
+    content = bytes([version, 0, 0, 0, 0x48, 0x40]) + struct.pack(numbers, 1) + struct.pack(numbers, 1)
     content += (b"\0\1" if version else b"") + b"\0\0" + struct.pack(">I", 0) + struct.pack(">H", len(parts))
-    content += b"".join(struct.pack(">II", *part) for part in parts)
+    content += b"".join(struct.pack(">IQ", *part) for part in parts)
 
     def box(kind: bytes, inner: bytes) -> bytes:
         return struct.pack(">I", 8 + len(inner)) + kind + inner

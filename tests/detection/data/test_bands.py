@@ -221,3 +221,17 @@ def test_what_opencv_makes_of_five_channels():
     """The trap: no average over areas of more than four; when this fails, the library has mended it."""
     with pytest.raises(cv2.error):
         cv2.resize(pixels(5), (7, 4), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 3), (9, 1, 3), (9, 8, 1), (1, 1, 1)])
+def test_a_npy_may_have_a_side_of_one_pixel_and_an_axis_of_one_channel(tmp_path, shape):
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    np.save(tmp_path / "image.npy", image)
+    assert np.array_equal(read_image(tmp_path / "image.npy", channels=shape[2]), image)
+
+
+@pytest.mark.parametrize("shape", [(0, 9, 3), (9, 0, 3), (9, 8, 0)])
+def test_a_npy_without_pixels_is_rejected(tmp_path, shape):
+    np.save(tmp_path / "image.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=r"image\.npy: .*(is not an image|holds an array of shape)"):
+        read_image(tmp_path / "image.npy", channels=3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.header import stored_size
+from detection.data.header import _gif_images, stored_size
 from detection.data.image import image_size, images_behind, read_image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -280,3 +280,28 @@ def test_sixteen_bits_become_eight_in_pieces(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
     expected = np.floor(deep / 257 + 0.5).astype(np.uint8)
     assert np.array_equal(read_image(tmp_path / "deep.png"), expected)
+
+
+def gif_of(images: int) -> bytes:
+    """Images that share one palette, so that none has a palette of its own."""
+    first = Image.fromarray(picture()).convert("P", palette=Image.Palette.WEB)
+    others = [first.transpose(Image.Transpose(k)) for k in range(images - 1)]  # mirrored, upside down
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=50, optimize=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_images_of_a_gif_are_counted_with_a_shared_palette(images):
+    data = gif_of(images)
+    assert data[10] & 0x80
+    found = list(_gif_images(data))
+    assert len(found) == images
+    assert found[0] == (0, 0, WIDTH, HEIGHT)
+
+
+def test_an_image_of_a_gif_counts_from_its_first_byte_of_pixels():
+    data = KINDS["gif"]
+    at = data.index(b"\x2c" + struct.pack("<4H", 0, 0, WIDTH, HEIGHT))
+    assert len(list(_gif_images(data[: at + 11]))) == 1
+    assert list(_gif_images(data[: at + 10])) == []

@@ -6,11 +6,11 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detection.coco.annotations import load_annotations
 from detection.data.dataset import Reading
-from detection.data.image import check_whole, read_image
+from detection.data.image import check_whole, read_image, turned
 from detection.engine.datamodule import CocoDataModule
 
 RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
@@ -162,3 +162,14 @@ def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match="no regular file"):
         read_image(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_turn_of_exif_is_pillows(turn):
+    stored = np.random.default_rng(turn).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    image = Image.fromarray(stored)
+    image.getexif()[0x0112] = turn
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    found = turned(stored, turn)
+    assert np.array_equal(found, expected)
+    assert found.flags.c_contiguous

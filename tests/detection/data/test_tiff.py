@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data.errors import ImageError
 from detection.data.image import image_size, orientation, read_image, turned
+from detection.data.tiff import first_page
+from detection.data.tiff_pixels import _divided
 
 HEIGHT, WIDTH = 37, 50
 SHORT, LONG = 3, 4
@@ -304,3 +307,16 @@ def test_real_cases(shared_data, name):
         else:
             image = read_image(path)
             assert (int(image[0, 0, 0]), int(image[0, -1, 0])) == (0, 255)
+
+
+@pytest.mark.parametrize("side", [256, 257])
+def test_a_page_without_pixels_is_rejected_whoever_asks(tmp_path, side):
+    data = written(tmp_path / "image.tif", gray_fields() | {side: (LONG, [0])}, [picture(1).tobytes()]).read_bytes()
+    with pytest.raises(ImageError, match=r"its header is broken \(it claims .* pixels\)"):
+        first_page(data, 10_000)
+
+
+def test_colors_under_no_opacity_are_left_as_they_are():
+    pixels = np.array([[[10, 20, 30, 0], [10, 20, 30, 60]]], np.uint8)
+    with np.errstate(all="raise"):
+        assert _divided(pixels).tolist() == [[[10, 20, 30], [42, 85, 127]]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from detection.coco.annotations import load_annotations
 from detection.data import transforms
 from detection.data.dataset import CocoDataset
-from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, cut
+from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, _full_frames, cut
 from detection.structures import ResizeMethod
 
 
@@ -302,3 +302,11 @@ def test_two_coins_of_albumentations_are_independent(small):
     image = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
     outcomes = {compose(image=image)["image"][..., 0].tobytes() for _ in range(60)}
     assert len(outcomes) == 2
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.1, 0.1), (7.2, 3.1), (29.1, 19.2), (12.6, 15.7)])
+def test_an_object_between_the_centers_of_pixels_fills_its_own_pixel(x, y):
+    polygon = np.array([[x, y], [x + 0.2, y], [x + 0.2, y + 0.2], [x, y + 0.2]])
+    box = np.array([[x, y, x + 0.2, y + 0.2]])
+    scene = Scene(np.zeros((20, 30, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [[polygon]])
+    assert np.argwhere(_full_frames(scene)[0]).tolist() == [[int(y + 0.1), int(x + 0.1)]]

@@ -228,3 +228,23 @@ def test_an_outline_that_goes_to_and_fro_takes_no_memory() -> None:
     polygon = [0.0, 0.0, 9e5, 0.0] * 1000  # pycocotools would walk along 1.8e9 pixels
     with pytest.raises(ValueError, match="annotation 1 has polygons"):
         clean_ground_truth(coco(segmentation=[polygon]), masks=True)
+
+
+def test_two_crowds_are_counted_and_one_is_not() -> None:
+    truth = coco(iscrowd=1)
+    truth["annotations"].append(truth["annotations"][0] | {"id": 2})
+    with pytest.warns(UserWarning, match="all 2 objects are crowds: nothing can be scored"):
+        clean_ground_truth(truth, masks=True)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("20", 20), ("1", 1), ("0", "0"), (str(2**63 - 1), 2**63 - 1)])
+def test_sides_become_whole_numbers_where_they_are_some(given: str, kept: Any) -> None:
+    truth = coco()
+    truth["images"][0]["width"] = given
+    assert clean_ground_truth(truth, masks=False)["images"][0]["width"] == kept
+
+
+def test_a_side_beyond_64_bits_stays_as_it_is() -> None:
+    truth = coco()
+    truth["images"][0]["width"] = str(2**63)
+    assert clean_ground_truth(truth, masks=False)["images"][0]["width"] == str(2**63)

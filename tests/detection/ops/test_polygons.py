@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from detection.ops.polygons import polygons_to_bitmaps
+from detection.ops.polygons import _outline, polygons_to_bitmaps
 
 
 def inside_even_odd(x: float, y: float, polygon: np.ndarray) -> bool:
@@ -118,3 +118,11 @@ class TestPolygons:
         # pycocotools rounds outlines to fifths of a pixel and fills by its own rule: half a pixel around small objects.
         assert np.mean(agreement) > 0.975
         assert np.min(agreement) > 0.9
+
+
+def test_an_outline_that_leaves_the_window_marks_nothing_on_the_other_side():
+    points = np.array([[-0.6, -0.6], [2.5, -0.6], [2.5, 2.5], [-0.6, 2.5]])
+    bitmap = _outline(points, 8)
+    assert bitmap[:, 3:].sum() == bitmap[3:, :].sum() == 0
+    assert bitmap[2, :3].all()
+    assert bitmap[:3, 2].all()
