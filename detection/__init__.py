@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from detection.models.build import build_detector, faster_rcnn, mask_rcnn
     from detection.models.rcnn import FasterRCNN, MaskRCNN
+    from detection.training import TrainResult, train
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "MaskRCNN": "detection.models.rcnn",
     "Prediction": "detection.inference",
     "Predictor": "detection.inference",
+    "TrainResult": "detection.training",
     "build_detector": "detection.models.build",
     "faster_rcnn": "detection.models.build",
     "list_configs": "detection.engine.configs",
@@ -41,6 +43,7 @@ _HOMES = {
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
     "save_model": "detection.checkpoint",
+    "train": "detection.training",
 }
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "MaskRCNN",
     "Prediction",
     "Predictor",
+    "TrainResult",
     "__version__",
     "build_detector",
     "faster_rcnn",
@@ -60,6 +64,7 @@ __all__ = [
     "predict",
     "predict_batch",
     "save_model",
+    "train",
 ]
 
 

@@ -1,4 +1,6 @@
-"""The command line: ``rcnn fit|validate|test|predict --config NAME --model.backbone.name resnet101 ...``.
+"""Training and evaluation with every setting as an option: ``fit|validate|test|predict --config NAME ...``.
+
+``rcnn train``, ``validate`` and ``test`` lead here, with the settings that their short options stand for.
 
 Settings are checked before any data are read; a mistake is reported in a few lines, and the exit code is 2. ``--debug``
 shows where it was noticed.
@@ -10,34 +12,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detection.engine.lightning_mends.processes import leave_process_group
-from detection.engine.startup import ending_at_signals, report_stop, signalled, signals_delayed
+from detection.engine.startup import ending_at_signals, report_stop, signalled
 from detection.home import command_line, with_home
-from detection.memory import restart_with_glibc_setting
+from detection.shadowed import hidden_by_another
+
+if TYPE_CHECKING:
+    from detection.engine.command import Command
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-
-
-_failed = False
-
-
-def command() -> int:
-    """Run the command line of this process; see :mod:`detection.__main__`."""
-    try:
-        with ending_at_signals():
-            with signals_delayed():
-                restart_with_glibc_setting()
-            sys.unraisablehook = _unraisable
-            return main()
-    except KeyboardInterrupt:  # before main, or after it
-        return _stopped()
-    finally:
-        leave_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,16 +41,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main(arguments)
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def run(arguments: Sequence[str]) -> "Command":
+    """Run a command line as :func:`main`, and raise what goes wrong.
+
+    Returns:
+        Lightning's command line after its run, with the trainer.
+
+    Raises:
+        InputError: something that the user should correct, in one line.
+    """
     before = sys.argv
+    try:
+        # Lightning reads sys.argv, also to start the processes of other devices.
+        sys.argv = [before[0], *complete(list(arguments))]
+        from detection.engine.command import Command
+
+        return Command()
+    finally:
+        sys.argv = before
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = command_line(arguments)
     debug = "--debug" in given
     try:
-        # Lightning reads sys.argv, also to start the processes of other devices.
-        sys.argv = [before[0], *complete([argument for argument in given if argument != "--debug"])]
-        from detection.engine.command import Command
-
-        Command()
+        run([argument for argument in given if argument != "--debug"])
     except KeyboardInterrupt:
         return _stopped()
     except SystemExit as error:  # Lightning's, too, after a KeyboardInterrupt
@@ -79,20 +79,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         if debug or code is None:
             raise
         return _fail(message, code)
-    finally:
-        sys.argv = before
     return 0
-
-
-def hidden_by_another() -> str | None:
-    """Both packages have common names: a message if another one stands before ours on the path."""
-    here = Path(__file__).resolve().parents[1]
-    for name in ("detection", "backbones"):
-        spec = find_spec(name)
-        origin = None if spec is None else spec.origin
-        if origin is None or Path(origin).resolve().parents[1] != here:
-            return f"the package {name} beside {here} is hidden by {origin}; rename that one, or run from elsewhere"
-    return None
 
 
 def complete(arguments: list[str]) -> list[str]:
@@ -227,20 +214,10 @@ def _in_configs(configs: Sequence[str], *keys: str) -> str | None:
 
 
 def _stopped() -> int:
-    global _failed
-    _failed = True
     return report_stop()
 
 
-def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Hide errors that Python meets while it deletes objects, once the command has printed its own error."""
-    if not _failed:
-        sys.__unraisablehook__(unraisable)
-
-
 def _fail(message: str, code: int) -> int:
-    global _failed
-    _failed = True
     from detection.foreign import printable
 
     print(f"error: {printable(message)}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""``tools/backbone.py``: what backbones there are, what one of them costs, and why they are residual."""
+"""``rcnn backbones``: what backbones there are, what one of them costs, and why they are residual."""

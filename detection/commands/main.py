@@ -10,18 +10,17 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 from detection import __version__
 from detection.commands.options import add_shared, is_number
-from detection.commands.printing import fail, has_failed, json_alone, note
+from detection.commands.printing import fail, json_alone, note
 from detection.engine.lightning_mends.processes import leave_process_group
 from detection.engine.startup import ending_at_signals, is_first_rank, signalled, signals_delayed
 from detection.home import command_line
 from detection.memory import restart_with_glibc_setting
+from detection.shadowed import hidden_by_another
 
 COMMANDS = {
     "train": "train a detector on your data, or on COCO",
@@ -70,8 +69,10 @@ def command(name: str | None = None) -> int:
             if (first in MANY_STEPS or first.startswith("-")) and not {"-h", "--help"} & {*given}:
                 with signals_delayed():
                     restart_with_glibc_setting()
-            sys.unraisablehook = _unraisable
-            return main(given)
+            code = main(given)
+            if code:  # errors of objects that Python deletes at its end are no news after this one
+                sys.unraisablehook = lambda _: None
+            return code
     except KeyboardInterrupt:  # before main, or after it
         return _stopped()
     finally:
@@ -223,20 +224,3 @@ def _stopped(done: str = "") -> int:
     if done.startswith("; "):
         message = f"stopped by {signal.Signals(code - 128).name}{done}"
     return fail(message, code) if is_first_rank() else code
-
-
-def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Report an error of an object's end, unless an error has ended the command already."""
-    if not has_failed():
-        sys.__unraisablehook__(unraisable)
-
-
-def hidden_by_another() -> str | None:
-    """Return a message if a folder named ``detection`` or ``backbones`` stands before ours on the path."""
-    here = Path(__file__).resolve().parents[2]
-    for name in ("detection", "backbones"):
-        spec = find_spec(name)
-        origin = None if spec is None else spec.origin
-        if origin is None or Path(origin).resolve().parents[1] != here:
-            return f"the package {name} beside {here} is hidden by {origin}; rename that one, or run from elsewhere"
-    return None

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
-_failed = False
 _results: TextIO | None = None
 """Where JSON goes while everything else that is printed goes to stderr."""
 
@@ -49,12 +48,5 @@ def note(message: str) -> None:
 
 def fail(message: str, code: int = 2) -> int:
     """Print an error in one line; return its exit code."""
-    global _failed
-    _failed = True
     note(f"error: {message}")
     return code
-
-
-def has_failed() -> bool:
-    """Return whether an error has been reported."""
-    return _failed

@@ -5,13 +5,9 @@ have no masks). Any setting of the configuration is an option, too, as in `--mod
 """
 
 import argparse
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from detection.commands.options import DATA, add_shared
-from detection.commands.settings import Pairs, check_settings, data_settings, simple_settings
+from detection.commands.training_settings import settings
 
 TAKES_SETTINGS = True
 EPILOG = """\
@@ -20,9 +16,6 @@ example:
 
 Ctrl-C saves a checkpoint and stops; the same line with --resume continues.
 `rcnn train --help-all` lists every setting."""
-
-DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
-"""The config that is taken if the user names none, for data with and without masks."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,90 +45,3 @@ def run(options: argparse.Namespace) -> int:
     from detection import cli
 
     return cli.main(["fit", "--help"] if options.help_all else ["fit", *settings(options)])
-
-
-def settings(options: argparse.Namespace) -> list[str]:
-    """Return the settings that the short options stand for, then those of the user, which override them.
-
-    Raises:
-        ValueError: an option that neither this command nor the configuration can have, or a wrong value.
-    """
-    check_settings(options.rest)
-    folder, resumed = _resumed(options)
-    configs = [options.config] if options.config else []
-    if not configs and "--config" not in options.rest and folder and (Path(folder) / "config.yaml").is_file():
-        configs = [str(Path(folder) / "config.yaml")]
-    data = [] if options.data is None else data_settings(options.data, options.val_fraction, options.seed or 0)
-    if options.data is not None and not configs and "--config" not in options.rest:
-        configs = [DEFAULT_CONFIGS[_has_masks(data)]]
-    pairs = [("--config", name) for name in configs]
-    pairs += data
-    pairs += [("--run.folder", folder)] if folder else []
-    pairs += _schedule(options, configs)
-    pairs += [("--data.batch_size", str(options.batch))] if options.batch is not None else []
-    pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
-    pairs += [("--deterministic", options.deterministic)] if options.deterministic else []
-    pairs += [("--model.backbone.weights", "imagenet")] if options.weights == "imagenet" else []
-    pairs += [("--model.weights", options.weights)] if options.weights not in (None, "imagenet") else []
-    pairs += simple_settings(options)
-    pairs += [("--resume", resumed)] if resumed else []
-    flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
-    return [part for pair in pairs for part in pair] + flags + options.rest
-
-
-def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """Return the run's folder, and what ``--resume`` means to the training: ``auto`` or a checkpoint."""
-    folder = None if options.output is None else str(options.output)
-    if options.resume in (None, "auto"):
-        return folder, options.resume
-    if Path(options.resume).is_dir():
-        return folder or options.resume, "auto" if folder is None else str(_checkpoint(options.resume))
-    return folder, options.resume
-
-
-def _checkpoint(folder: str) -> Path:
-    """Return the checkpoint in a run's folder that training continues from."""
-    from detection.engine.run import checkpoint_in
-
-    found = checkpoint_in(folder)
-    if found is None:
-        raise ValueError(f"--resume {folder}: has no checkpoints/last.ckpt; give a run's folder or a checkpoint")
-    return found
-
-
-def _has_masks(data: Pairs) -> bool:
-    """Return whether any training object has a mask."""
-    from detection.documents import read_json
-
-    annotations = json.loads(dict(data)["--data.train"])["annotations"]
-    return any(one.get("segmentation") for one in read_json(Path(annotations))["annotations"])
-
-
-def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:
-    """Return the schedule for ``--epochs`` and ``--lr``: milestones move with the length."""
-    pairs: Pairs = []
-    if options.epochs is not None:
-        if options.epochs < 1:
-            raise ValueError(f"--epochs {options.epochs}: must be at least 1")
-        schedule = _configured(configs)
-        parts = [float(milestone) / float(schedule["length"]) for milestone in schedule["milestones"]]
-        pairs += [("--model.schedule.unit", "epochs"), ("--model.schedule.length", str(options.epochs))]
-        pairs += [("--model.schedule.milestones", json.dumps([round(part * options.epochs, 3) for part in parts]))]
-    if options.lr is not None:
-        pairs += [("--model.optimizer.lr", str(options.lr))]
-        batch = options.batch or _configured(configs)["batch"]
-        pairs += [("--model.schedule.reference_batch", str(batch))]
-    return pairs
-
-
-def _configured(configs: Sequence[str]) -> dict[str, Any]:
-    """Return length and milestones of the schedule, and the batch, as the configs have them."""
-    from detection.documents import read_yaml
-    from detection.engine.configs import find_config
-
-    schedule: dict[str, Any] = {"length": 12, "milestones": [8, 11], "batch": 16}  # of ScheduleConfig and the data
-    for name in configs:
-        content = read_yaml(Path(find_config(name))) or {}
-        schedule |= (content.get("model") or {}).get("schedule") or {}
-        schedule["batch"] = (content.get("data") or {}).get("batch_size", schedule["batch"])
-    return schedule

@@ -156,7 +156,7 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
         first = shown(annotations.file_name(found[0]))
         what = f"{plural(len(found), 'image is', 'images are')} turned or mirrored by EXIF, the first is {first}; "
         what += "the size does not say whether the annotations are, too"
-        advice = "look at some (--html, tools/browse.py); if boxes are off, remove EXIF from the files"
+        advice = "look at some (--html, rcnn browse); if boxes are off, remove EXIF from the files"
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
         if split == "train":
             diagnosis.suspicious["turned or mirrored by EXIF"] = found[:4]

@@ -8,13 +8,14 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.dataset import begin_worker
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.engine.errors import InputError
-from detection.engine.lightning_mends.loaders import EpochLoader, evaluation_loader
+from detection.engine.lightning_mends.loaders import EpochLoader, evaluation_loader, seed_worker
+from detection.engine.listener import ignore_signals
 from detection.engine.loading import (
     allow_open_files,
     batch_bytes,
-    begin_training_worker,
     largest_canvas,
     workers_that_fit,
 )
@@ -116,3 +117,10 @@ class Loaders:
         allow_open_files()
         batch = batch_bytes(images, canvas, objects, config.masks, pixel_bytes=pixel_bytes)
         return workers_that_fit(config.workers, batch)
+
+
+def begin_training_worker(number: int, rank: int) -> None:
+    """Prepare a worker's process: its seeds, its memory, and its signals."""
+    seed_worker(number, rank)
+    begin_worker(number)
+    ignore_signals()

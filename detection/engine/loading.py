@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from detection.data.collate import MIN_OBJECTS, own_canvases
-from detection.data.dataset import CocoDataset, begin_worker
+from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.engine.errors import lost_worker
-from detection.engine.lightning_mends.loaders import seed_worker
-from detection.engine.listener import ignore_signals
 
 PREFETCH = 2
 """Batches that each worker holds ready, PyTorch's default."""
@@ -77,13 +75,6 @@ def shared_memory() -> int | None:
     except (OSError, AttributeError):
         return None
     return found.f_bavail * found.f_frsize
-
-
-def begin_training_worker(number: int, rank: int) -> None:
-    """Prepare a worker's process: its seeds, its memory, and its signals."""
-    seed_worker(number, rank)
-    begin_worker(number)
-    ignore_signals()
 
 
 def allow_open_files(needed: int = 4096) -> None:

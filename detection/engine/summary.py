@@ -51,13 +51,12 @@ def summary(best: dict[str, Any], folder: Path, checkpoint: Path | None) -> list
     lines.append(f"  Folder:     {folder}")
     if checkpoint is None:
         return lines
-    place, config = shlex.quote(str(checkpoint)), shlex.quote(str(folder / "config.yaml"))
-    output = shlex.quote(str(folder / "predictions"))
+    place, output = shlex.quote(str(folder)), shlex.quote(str(folder / "predictions"))
     return [
         *lines,
         f"  Checkpoint: {checkpoint}",
-        f"  Evaluate:   rcnn validate --config {config} --ckpt_path {place}",
-        f"  Predict:    python tools/predict.py {place} IMAGES --output {output}",
+        f"  Evaluate:   rcnn validate {place}",
+        f"  Predict:    rcnn predict {place} IMAGES --output {output}",
     ]
 
 

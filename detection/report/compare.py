@@ -55,7 +55,7 @@ def compare(
     """Differences of the twelve numbers and of each class's AP, by IoU type and kind, as ``bbox/numbers``.
 
     Args:
-        first: folder that ``tools/evaluate.py`` wrote.
+        first: folder that ``rcnn evaluate`` wrote.
         annotations: where the annotation file is now, if it was moved.
 
     Raises:
@@ -71,7 +71,7 @@ def compare(
         raise ValueError(f"{path}: is not the file that was evaluated on (its SHA-256 differs)")
     kinds = [kind for kind in KINDS if all(kind in report for report in reports)]
     if not kinds:
-        raise ValueError(f"{first}, {second}: no results of one kind in both; run tools/evaluate.py again")
+        raise ValueError(f"{first}, {second}: no results of one kind in both; run rcnn evaluate again")
     found: dict[str, list[Difference]] = {}
     for kind in kinds:
         evaluators = []
@@ -156,7 +156,7 @@ def _report(folder: Path) -> dict[str, Any]:
         report = read_json(path)
         return {**report, "about": dict(report["about"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no report ({error}); give folders that tools/evaluate.py wrote") from error
+        raise ValueError(f"{path}: no report ({error}); give folders that rcnn evaluate wrote") from error
 
 
 def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> str:

@@ -126,10 +126,10 @@ def _check_shared(
 
 
 def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[dict[str, Any]]:
-    """A result file; by the ``images.json`` that tools/predict.py leaves beside it, with the annotations' image ids."""
+    """A result file; by the ``images.json`` that rcnn predict leaves beside it, with the annotations' image ids."""
     results = read_results(source)
     beside = source.with_name("images.json")
-    # tools/evaluate.py may have written its results into the same folder; they have the annotations' ids.
+    # rcnn evaluate may have written its results into the same folder; they have the annotations' ids.
     if not beside.is_file() or source.name in [f"results_{kind}.json" for kind in KEYS]:
         return results
     listed = read_json(beside)

@@ -4,9 +4,11 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
-from detection import cli
-from detection.cli import complete, hidden_by_another, main
+from detection import shadowed
+from detection.cli import complete, main
+from detection.commands import main as commands
 from detection.engine.errors import InputError
+from detection.shadowed import hidden_by_another
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_another_package_of_the_same_name_is_told(monkeypatch, capsys, name):
     def find(module):
         return ModuleSpec(module, None, origin=f"/elsewhere/{module}/__init__.py") if module == name else real(module)
 
-    real = cli.find_spec
-    monkeypatch.setattr(cli, "find_spec", find)
+    real = shadowed.find_spec
+    monkeypatch.setattr(shadowed, "find_spec", find)
     assert main(["fit"]) == 2
     assert f"hidden by /elsewhere/{name}/__init__.py" in capsys.readouterr().err
 
@@ -92,9 +94,9 @@ def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         return 143
 
-    monkeypatch.setattr(cli, "restart_with_glibc_setting", lambda: None)
-    monkeypatch.setattr(cli, "main", joins)
-    assert cli.command() == 143
+    monkeypatch.setattr(commands, "restart_with_glibc_setting", lambda: None)
+    monkeypatch.setattr(commands, "main", lambda given: joins())
+    assert commands.command("train") == 143
     assert not dist.is_initialized()
 
 

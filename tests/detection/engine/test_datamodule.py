@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from detection.data import dataset
 from detection.data.collate import few_canvases_for
 from detection.data.sample import Unresized
-from detection.engine import loading
+from detection.engine import loaders
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
-from detection.engine.loading import begin_training_worker
+from detection.engine.loaders import begin_training_worker
 from detection.engine.module import DetectionModule
 from detection.structures import Categories
 
@@ -303,7 +303,7 @@ def test_every_image_fits_one_of_few_canvases():
 def test_a_training_worker_has_the_seeds_that_lightning_gives(monkeypatch):
     kept = []
     monkeypatch.setattr(dataset, "keep_freed_pieces", lambda: kept.append("memory"))
-    monkeypatch.setattr(loading, "ignore_signals", lambda: kept.append("signals"))
+    monkeypatch.setattr(loaders, "ignore_signals", lambda: kept.append("signals"))
 
     def drawn():
         return torch.rand(3).tolist(), random.random(), np.random.rand()

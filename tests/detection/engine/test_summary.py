@@ -38,7 +38,6 @@ def test_the_next_commands_can_be_pasted():
     assert lines[1:] == [
         "  Folder:     my runs/a",
         "  Checkpoint: my runs/a/checkpoints/last.ckpt",
-        "  Evaluate:   rcnn validate --config 'my runs/a/config.yaml' --ckpt_path 'my runs/a/checkpoints/last.ckpt'",
-        "  Predict:    python tools/predict.py 'my runs/a/checkpoints/last.ckpt' IMAGES"
-        " --output 'my runs/a/predictions'",
+        "  Evaluate:   rcnn validate 'my runs/a'",
+        "  Predict:    rcnn predict 'my runs/a' IMAGES --output 'my runs/a/predictions'",
     ]
