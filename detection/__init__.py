@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     )
     from detection.models.build import build_detector, faster_rcnn, mask_rcnn
     from detection.models.rcnn import FasterRCNN, MaskRCNN
+    from detection.scoring import Evaluation, compare, evaluate
     from detection.training import TrainResult, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Detection": "detection.inference",
+    "Evaluation": "detection.scoring",
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
     "Prediction": "detection.inference",
     "Predictor": "detection.inference",
     "TrainResult": "detection.training",
     "build_detector": "detection.models.build",
+    "compare": "detection.scoring",
+    "evaluate": "detection.scoring",
     "faster_rcnn": "detection.models.build",
     "list_configs": "detection.engine.configs",
     "list_models": "detection.convert.zoo",
@@ -48,6 +52,7 @@ _HOMES = {
 
 __all__ = [
     "Detection",
+    "Evaluation",
     "FasterRCNN",
     "MaskRCNN",
     "Prediction",
@@ -55,6 +60,8 @@ __all__ = [
     "TrainResult",
     "__version__",
     "build_detector",
+    "compare",
+    "evaluate",
     "faster_rcnn",
     "list_configs",
     "list_models",

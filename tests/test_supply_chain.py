@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LOCK = ROOT / "requirements" / "ci.txt"
-RELEASE = ROOT / "requirements" / "release.txt"
+RELEASE, DOCS = (ROOT / "requirements" / f"{name}.txt" for name in ("release", "docs"))
 
 
 def locked(path=LOCK):
@@ -42,7 +42,7 @@ def test_workflows_may_only_read_unless_a_job_says_more(path):
 
 @pytest.mark.parametrize(
     "path",
-    [*WORKFLOWS, LOCK, RELEASE, *sorted((ROOT / ".ci").iterdir()), ROOT / "Makefile"],
+    [*WORKFLOWS, LOCK, RELEASE, DOCS, *sorted((ROOT / ".ci").iterdir()), ROOT / "Makefile"],
     ids=lambda path: path.name,
 )
 def test_pip_has_one_index(path):
@@ -51,7 +51,7 @@ def test_pip_has_one_index(path):
         assert word not in text, word
 
 
-@pytest.mark.parametrize(("path", "least"), [(LOCK, 50), (RELEASE, 10)], ids=["ci", "release"])
+@pytest.mark.parametrize(("path", "least"), [(LOCK, 50), (RELEASE, 10), (DOCS, 50)], ids=["ci", "release", "docs"])
 def test_every_locked_package_has_hashes(path, least):
     assert len(locked(path)) > least
     for entry in locked(path):

@@ -8,6 +8,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from detection.inference import Image, ModelInfo, Prediction
+    from detection.scoring import Evaluation
 
 
 class Usable(nn.Module):
@@ -38,6 +39,12 @@ class Usable(nn.Module):
     def info(self) -> "ModelInfo":
         """Describe the detector: classes, backbone, parameters, operations; ``print`` it for a table."""
         return self._predictor().info()  # type: ignore[no-any-return]
+
+    def evaluate(self, data: str | Path | None = None, **options: Any) -> "Evaluation":
+        """Score the detector on a data set and write a report; arguments as for :func:`detection.evaluate`."""
+        from detection.scoring import evaluate
+
+        return evaluate(self, data, **options)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> Path:
         """Write a checkpoint that :func:`detection.load_model` reads, and return its path.

@@ -87,4 +87,4 @@ def test_a_job_that_is_warned_saves_itself_is_requeued_and_goes_on(cluster, tmp_
 def test_a_run_without_a_place_is_refused():
     done = subprocess.run(["bash", str(SCRIPT), "--config", "any"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--run.folder" in done.stderr
+    assert "--output runs/NAME" in done.stderr

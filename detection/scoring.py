@@ -1,0 +1,114 @@
+"""Evaluate and compare from Python: ``evaluate("runs/first", "my_data").box["AP"]``."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from detection.documents import read_json
+
+if TYPE_CHECKING:
+    from detection.models.rcnn import FasterRCNN
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation, as its folder holds it."""
+
+    folder: Path
+    """With report.html, report.json, the results and the CSV files; :func:`compare` takes it."""
+    content: dict[str, Any]
+    """All of report.json: ``about``, and ``bbox`` and ``segm`` with numbers, classes, images and errors."""
+
+    @property
+    def box(self) -> dict[str, float]:
+        """AP, AP50 and the other numbers of boxes, as fractions; empty if boxes were not scored."""
+        return self._numbers("bbox")
+
+    @property
+    def mask(self) -> dict[str, float]:
+        """The same of masks."""
+        return self._numbers("segm")
+
+    @property
+    def per_class(self) -> list[dict[str, Any]]:
+        """A row for each class: of masks if they were scored, else of boxes."""
+        kind = "segm" if "segm" in self.content else "bbox"
+        rows: list[dict[str, Any]] = self.content[kind]["classes"]
+        return rows
+
+    @property
+    def report_path(self) -> Path:
+        """The page to open in a browser."""
+        return self.folder / "report.html"
+
+    def _numbers(self, kind: str) -> dict[str, float]:
+        found = self.content.get(kind, {}).get("numbers", {})
+        return {name: number["value"] for name, number in found.items()}
+
+
+def evaluate(
+    model: "FasterRCNN | str | Path",
+    data: str | Path | None = None,
+    *,
+    split: str = "val",
+    output: str | Path = "evaluation",
+    **options: Any,
+) -> Evaluation:
+    """Score a model, or result files, and write a report, as ``rcnn evaluate`` does.
+
+    Args:
+        model: a detector, a run's folder, a checkpoint, published weights, or a file of results (.json).
+        data: a data set of any known form; without it, give ``annotations`` and ``images``.
+        split: which images of the data set.
+        output: folder for the report.
+        options: others of ``rcnn evaluate`` with underscores, as ``batch=8`` or ``resamplings=0``.
+
+    Raises:
+        ValueError: the model, the data or an option cannot be used, in one line.
+
+    Example:
+        >>> found = evaluate("runs/first", "my_data")  # doctest: +SKIP
+        >>> found.box["AP"], found.report_path  # doctest: +SKIP
+    """
+    from detection.commands import evaluate as command
+    from detection.models.detector import Detector
+
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    given = parser.parse_args([str(model)])
+    unknown = sorted(options.keys() - vars(given).keys())
+    if unknown:
+        raise ValueError(f"evaluate: no option {unknown[0]}; `rcnn evaluate --help` lists them")
+    for name, value in options.items():
+        setattr(given, name, Path(value) if name in ("annotations", "images") else value)
+    given.data, given.split, given.output = None if data is None else str(data), split, Path(output)
+    with TemporaryDirectory() as folder:
+        if isinstance(model, Detector):
+            given.what = [str(model.save(Path(folder) / "model.ckpt"))]
+        command.run(given)
+    return Evaluation(given.output, read_json(given.output / "report.json"))
+
+
+def compare(
+    first: Evaluation | str | Path, second: Evaluation | str | Path, resamplings: int = 1000
+) -> dict[str, list[Any]]:
+    """Compare two evaluations of the same images, as ``rcnn compare`` does.
+
+    Args:
+        first: an evaluation, or the folder of one.
+        second: another one.
+        resamplings: bootstrap samples for the 95 % intervals.
+
+    Returns:
+        Differences of all numbers and of each class's AP, by kind, as ``bbox/numbers``; each has ``name``, ``first``,
+        ``second``, ``difference``, ``low``, ``high`` and ``verdict``.
+
+    Raises:
+        ValueError: they cannot be compared, and why.
+    """
+    from detection.report.compare import compare as differences
+
+    folders = [one.folder if isinstance(one, Evaluation) else Path(one) for one in (first, second)]
+    return differences(*folders, resamplings=resamplings)
