@@ -1,28 +1,14 @@
-"""Training and evaluation with every setting as an option: ``fit|validate|test|predict --config NAME ...``.
+"""The former entry: ``fit|validate|test|predict --config NAME ...``, with settings alone and no short options.
 
-``rcnn train``, ``validate`` and ``test`` lead here, with the settings that their short options stand for.
-
-Settings are checked before any data are read; a mistake is reported in a few lines, and the exit code is 2. ``--debug``
-shows where it was noticed.
-Imports are late, so that a package that hides ours is noticed before it is imported.
+A mistake is reported in one line, and the exit code is 2; ``--debug`` shows where it was noticed.
 """
 
-import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from detection.engine.startup import ending_at_signals, report_stop, signalled
-from detection.home import command_line, with_home
+from detection.home import command_line
 from detection.shadowed import hidden_by_another
-
-if TYPE_CHECKING:
-    from detection.engine.command import Command
-
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,30 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main(arguments)
 
 
-def run(arguments: Sequence[str]) -> "Command":
-    """Run a command line as :func:`main`, and raise what goes wrong.
-
-    Returns:
-        Lightning's command line after its run, with the trainer.
-
-    Raises:
-        InputError: something that the user should correct, in one line.
-    """
-    before = sys.argv
-    try:
-        # Lightning reads sys.argv, also to start the processes of other devices.
-        sys.argv = [before[0], *complete(list(arguments))]
-        from detection.engine.command import Command
-
-        return Command()
-    finally:
-        sys.argv = before
-
-
 def _main(arguments: Sequence[str] | None) -> int:
     given = command_line(arguments)
     debug = "--debug" in given
     try:
+        from detection.engine.command import run
+
         run([argument for argument in given if argument != "--debug"])
     except KeyboardInterrupt:
         return _stopped()
@@ -80,137 +48,6 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise
         return _fail(message, code)
     return 0
-
-
-def complete(arguments: list[str]) -> list[str]:
-    """Add what a user may leave out: the subcommand fit, and the settings that trained weights need.
-
-    Raises:
-        InputError: the checkpoint or the weights cannot be read.
-    """
-    if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
-        arguments = ["fit", *arguments]
-    if arguments and arguments[0] == "train":
-        arguments = ["fit", *arguments[1:]]
-    if not arguments or arguments[0] not in SUBCOMMANDS:
-        return arguments
-    given = _early_options(arguments)
-    arguments = [argument for argument in arguments if argument != "--trust-code"]
-    if given.checkpoint == "auto":
-        given.checkpoint = _checkpoint_of_run(given)
-        arguments = _replace(arguments, "--resume", "auto", given.checkpoint)
-    trusted = given.trust_code or given.backbone or _in_configs(given.config, "model", "backbone", "name") or False
-    reference = given.weights or _in_configs(given.config, "model", "weights")
-    started_from_weights = reference not in (None, "null", "")
-    if given.checkpoint not in (None, "best", "last", "hpc", "null"):
-        # A resumed run keeps its configs, unless weights had overridden them.
-        taken = arguments[0] != "fit" or started_from_weights
-        settings = _settings_of_checkpoint(given.checkpoint, trusted or not taken)
-        return _with_settings(arguments, settings, given) if taken else arguments
-    if not started_from_weights:
-        return arguments
-    return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit", trusted), given)
-
-
-def _early_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options on which others depend; of an option that is given twice, the last counts."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    parser.add_argument("--ckpt_path", "--resume", dest="checkpoint")
-    parser.add_argument("--model.weights", "--init-from", dest="weights")
-    parser.add_argument("--model.backbone.name", dest="backbone")
-    parser.add_argument("--run.folder", dest="folder")
-    parser.add_argument("--trust-code", action="store_true")
-    try:
-        return parser.parse_known_args(arguments)[0]
-    except argparse.ArgumentError:  # an option without its value, which the parser of all options reports
-        return parser.parse_args([])
-
-
-def _checkpoint_of_run(given: argparse.Namespace) -> str | None:
-    """The checkpoint of ``--resume auto``; None where no run has begun.
-
-    Raises:
-        InputError: no folder to look in, or one that cannot be looked into.
-    """
-    from detection.engine.errors import InputError, user_input
-    from detection.engine.run import checkpoint_in
-
-    folder = given.folder or _in_configs(given.config, "run", "folder")
-    if folder is None:
-        raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
-    with user_input():
-        found = checkpoint_in(folder)
-    return None if found is None else str(found)
-
-
-def _replace(arguments: list[str], option: str, value: str, new: str | None) -> list[str]:
-    """The arguments with another value of an option; without the option for None."""
-    joined, replaced = f"{option}={value}", [] if new is None else [option, new]
-    parts = [part for argument in arguments for part in ([option, value] if argument == joined else [argument])]
-    while (option, value) in (pairs := list(pairwise(parts))):
-        place = pairs.index((option, value))
-        parts[place : place + 2] = replaced
-    return parts
-
-
-def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]:
-    from detection.checkpoint import checked_info, outline_checkpoint, plain
-    from detection.checkpoint_schema import restore_configs
-    from detection.engine.errors import user_input
-
-    with user_input():
-        configs = restore_configs(checked_info(outline_checkpoint(path), path), path, trust_code)
-    model = {part: plain(asdict(value)) for part, value in configs.items()}
-    return {"model": {**model, "mask_head": model.get("mask_head"), "weights": None}}
-
-
-def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> dict[str, Any]:
-    """The model that the weights belong to; to evaluate them also how their images are resized."""
-    from detection.checkpoint import plain
-    from detection.convert.pretrained import load_pretrained
-    from detection.engine.errors import user_input
-
-    with user_input():
-        found = load_pretrained(reference, trust_code)
-    model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
-    if fit and model["mask_head"] is None:
-        del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
-    data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}
-    if found.depth != 8:
-        data["depth"] = found.depth
-    return {"model": model} | ({} if fit else {"data": data})
-
-
-def _with_settings(arguments: list[str], settings: Mapping[str, Any], given: argparse.Namespace) -> list[str]:
-    """Settings come after the configs, which they override, and before single options, which override them.
-
-    ``--trust-code`` becomes the name that it trusts, as other processes of the run get the completed line.
-    """
-    added = ["--config=" + json.dumps(settings)]
-    if given.trust_code and given.backbone is None:
-        added.append(f"--model.backbone.name={settings['model']['backbone']['name']}")
-    places = [i + 2 for i, argument in enumerate(arguments) if argument in ("-c", "--config")]
-    places += [i + 1 for i, argument in enumerate(arguments) if argument.startswith("--config=")]
-    place = max(places, default=1)
-    return arguments if added[0] in arguments else [*arguments[:place], *added, *arguments[place:]]
-
-
-def _in_configs(configs: Sequence[str], *keys: str) -> str | None:
-    """The value of a key in the last config file that sets it; inline configs, which may be of a file, do not count."""
-    from detection.documents import LARGEST_YAML, read_text
-    from detection.engine.configs import find_config, load_yaml
-
-    found = None
-    for name in configs:
-        try:
-            content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
-            for key in keys[:-1]:
-                content = content.get(key) or {}
-            found = with_home(content.get(keys[-1], found))
-        except (OSError, AttributeError, ValueError):
-            continue  # the parser reports it
-    return found
 
 
 def _stopped() -> int:

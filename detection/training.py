@@ -94,8 +94,8 @@ def train(
         >>> result = train("demo", data="demo/data", output="runs/shapes", epochs=1)  # doctest: +SKIP
         >>> result.load().predict("demo/data/val/1000.jpg")  # doctest: +SKIP
     """
-    from detection.cli import run
     from detection.commands.training_settings import settings as words_of
+    from detection.engine.command import run
 
     options = argparse.Namespace(
         config=None if config is None else str(config),

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from detection.coco.problems import WIDESPREAD, Hint
+from detection.coco.hint import WIDESPREAD, Hint
 from detection.ops.boxes import iou
 
 LAYOUTS = {

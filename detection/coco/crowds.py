@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from detection.coco.annotations import Annotations
+from detection.coco.hint import WIDESPREAD
 from detection.coco.meaning import IGNORED
-from detection.coco.problems import WIDESPREAD
 from detection.foreign import shown
 from detection.wording import plural
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detection.coco.problems import Problems
 from detection.foreign import shown
+
+if TYPE_CHECKING:
+    from detection.coco.problems import Problems
 
 INEXACT = "ids written as decimals beyond 2**53, which are not exact (write whole numbers)"
 
@@ -25,7 +27,7 @@ def identity(value: object) -> int | str | None:
 
 
 def numbers_of(
-    entries: Sequence[Mapping[str, Any]], what: str, problems: Problems, reserved: int | None = None
+    entries: Sequence[Mapping[str, Any]], what: str, problems: "Problems", reserved: int | None = None
 ) -> dict[int | str, int]:
     """By id, in the file's order, the number that stands for it: the id, or 1, 2, ... if one cannot be kept.
 

@@ -1,24 +1,10 @@
 """What was found wrong in an annotation file: how often, and where."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from detection.coco.hint import WIDESPREAD, Hint
 from detection.foreign import printable, shown
 from detection.wording import of_kind
-
-WIDESPREAD = 0.1
-"""A kind that touches a larger share than this is never harmless."""
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What is likely wrong with a file as a whole."""
-
-    text: str
-    grave: bool = False
-    """It touches more than a tenth of the objects."""
-    unusable: bool = False
-    """Nothing can be learned from the file, or scored against it."""
 
 
 class Problems:
@@ -45,6 +31,10 @@ class Problems:
         self.quiet: set[str] = set()
         self.hints: list[Hint] = []
         self._examples = examples
+
+    def empty(self) -> "Problems":
+        """Return an empty account of the same file, for a question whose answer must not be counted."""
+        return Problems(self.path, self._examples, self.strict)
 
     def warn(self, kind: str, identity: object) -> None:
         """Count one more of a kind."""

@@ -9,14 +9,16 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from detection.coco.limits import FARTHEST, LONGEST
-from detection.coco.problems import Problems
 from detection.coco.rle import run_lengths
+
+if TYPE_CHECKING:
+    from detection.coco.problems import Problems
 
 Segmentation = list[np.ndarray] | dict[str, Any] | None
 """Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
@@ -67,7 +69,7 @@ class Segmentations:
 
 
 def read_segmentation(
-    entry: Mapping[str, Any], height: int, width: int, problems: Problems
+    entry: Mapping[str, Any], height: int, width: int, problems: "Problems"
 ) -> tuple[Sequence[Polygon], dict[str, Any] | None]:
     """The sound polygons of an annotation, or its RLE, whose ``counts`` are text, bytes, or a list of runs.
 
@@ -103,13 +105,13 @@ def read_segmentation(
     return polygons, None
 
 
-def mask_box(entry: Mapping[str, Any], height: int, width: int, problems: Problems) -> list[float] | None:
+def mask_box(entry: Mapping[str, Any], height: int, width: int, problems: "Problems") -> list[float] | None:
     """XYWH around the mask of an annotation; None if it has no usable mask.
 
     Raises:
         ValueError: as :func:`read_segmentation`.
     """
-    silent = Problems(problems.path, strict=problems.strict)
+    silent = problems.empty()
     polygons, rle = read_segmentation(entry, height, width, silent)
     if polygons:
         points = np.concatenate([np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])
@@ -139,7 +141,7 @@ def compressed(rle: Mapping[str, Any]) -> dict[str, Any]:
 class SegmentationBuilder:
     """Checks the segmentations one by one and packs them."""
 
-    def __init__(self, problems: Problems, need_masks: bool) -> None:
+    def __init__(self, problems: "Problems", need_masks: bool) -> None:
         self._problems, self._need_masks = problems, need_masks
         self._parts, self._points, self._coordinates = array("q", [0]), array("q", [0]), array("d")
         self._rle_ends, self._rle, self._sizes = array("q", [0]), bytearray(), array("q")
@@ -201,7 +203,7 @@ class SegmentationBuilder:
 
 
 def _checked_rle(
-    rle: Mapping[str, Any], identity: object, height: int, width: int, problems: Problems
+    rle: Mapping[str, Any], identity: object, height: int, width: int, problems: "Problems"
 ) -> dict[str, Any]:
     where, size, counts = f"{problems.path}: annotation {identity}", rle.get("size"), rle.get("counts")
     if size != [height, width]:

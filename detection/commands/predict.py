@@ -62,6 +62,6 @@ def run(options: argparse.Namespace) -> int:
 
 def predict_split(given: list[str]) -> int:
     """Run the former ``rcnn predict``, which writes the detections of a data set's split."""
-    from detection import cli
+    from detection.engine.command import run as run_lightning
 
-    return cli.main(["predict", *given])
+    run_lightning(["predict", *given])

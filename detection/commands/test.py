@@ -19,6 +19,6 @@ example:
 
 def run(options: argparse.Namespace) -> int:
     """Test as the options say."""
-    from detection import cli
+    from detection.engine.command import run as run_lightning
 
-    return cli.main(evaluation("test", options, "test"))
+    run_lightning(evaluation("test", options, "test"))

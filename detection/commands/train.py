@@ -42,6 +42,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options say."""
-    from detection import cli
+    from detection.engine.command import run as run_lightning
 
-    return cli.main(["fit", "--help"] if options.help_all else ["fit", *settings(options)])
+    run_lightning(["fit", "--help"] if options.help_all else ["fit", *settings(options)])

@@ -20,6 +20,6 @@ example:
 
 def run(options: argparse.Namespace) -> int:
     """Validate as the options say."""
-    from detection import cli
+    from detection.engine.command import run as run_lightning
 
-    return cli.main(evaluation("validate", options, "val"))
+    run_lightning(evaluation("validate", options, "val"))

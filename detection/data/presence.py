@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detection.data.dataset import CocoDataset
 from detection.data.names import advice, find_file, forget
 from detection.wording import plural
 
+if TYPE_CHECKING:
+    from detection.data.dataset import CocoDataset
 
-def check_images(dataset: CocoDataset, remedy: str = "set the split's images folder", allowed: int = 0) -> None:
+
+def check_images(dataset: "CocoDataset", remedy: str = "set the split's images folder", allowed: int = 0) -> None:
     """Reject annotations whose images are not there, before a run meets them: all are looked for, none is opened.
 
     Names that fit a file only in another spelling are counted in the annotations' report.
@@ -53,7 +56,7 @@ def check_images(dataset: CocoDataset, remedy: str = "set the split's images fol
         raise _two_names(dataset, first, spelled[path], path)
 
 
-def _two_names(dataset: CocoDataset, first: int, second: int, path: Path) -> FileNotFoundError:
+def _two_names(dataset: "CocoDataset", first: int, second: int, path: Path) -> FileNotFoundError:
     one, other = (dataset.annotations.file_name(i) for i in (first, second))
     return FileNotFoundError(
         f"{dataset.annotations.path}: file_name {one!a:.80} and {other!a:.80} both fit {path}; give each its own file, "

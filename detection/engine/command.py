@@ -5,6 +5,7 @@ The toolkit's LightningCLI: which options there are, and what a run is put toget
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -23,6 +24,7 @@ from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations, check_random_start
 from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
+from detection.engine.early_options import complete
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.first_step import FirstStepMemory
@@ -283,3 +285,21 @@ def _finest_map(config: Any) -> float:
     short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
     data, channels = config.data, config.model.fpn.channels
     return finest_map(data.batch_size, short, data.long_side, channels, str(config.trainer.precision))
+
+
+def run(arguments: Sequence[str]) -> Command:
+    """Run a command line such as ``fit --config demo``.
+
+    Returns:
+        The command after its run, with the trainer.
+
+    Raises:
+        InputError: something that the user should correct, in one line.
+    """
+    before = sys.argv
+    try:
+        # Lightning reads sys.argv, also to start the processes of other devices.
+        sys.argv = [before[0], *complete(list(arguments))]
+        return Command()
+    finally:
+        sys.argv = before

@@ -5,8 +5,9 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from detection import shadowed
-from detection.cli import complete, main
+from detection.cli import main
 from detection.commands import main as commands
+from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.shadowed import hidden_by_another
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 import detection
 from backbones import BackboneConfig
 from detection import checkpoint as checkpoints
-from detection.cli import complete, main
+from detection.cli import main
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
+from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig

@@ -1,7 +1,8 @@
 import pytest
 
-from detection.cli import complete, main
+from detection.cli import main
 from detection.engine.configs import explain, find_config, shipped
+from detection.engine.early_options import complete
 from detection.engine.hints import OPTIONS, SUBCOMMANDS, nearest, nearest_config, nearest_subcommand
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
-from detection.cli import complete
+from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.engine.pictures import Pictures
 from detection.engine.run import (

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from detection.cli import complete
 from detection.engine import checkpoint_io, listener, signals
+from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.engine.module import DetectionModule
 
