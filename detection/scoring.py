@@ -111,4 +111,4 @@ def compare(
     from detection.report.compare import compare as differences
 
     folders = [one.folder if isinstance(one, Evaluation) else Path(one) for one in (first, second)]
-    return differences(*folders, resamplings=resamplings)
+    return differences(folders[0], folders[1], resamplings=resamplings)

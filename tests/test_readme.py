@@ -14,7 +14,7 @@ import torch
 
 from detection import Prediction, load_model, mask_rcnn, predict, save_model
 from detection.commands.main import COMMANDS, OLD, parse, parser_of
-from detection.commands.train import check_settings
+from detection.commands.settings import check_settings
 from detection.engine.configs import find_config
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig

@@ -100,9 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in OLD and is_first_rank():
         note(f"note: rcnn {name} is rcnn {OLD[name]} now; both work")
     name = OLD.get(name, name)
-    if name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in rest}:
-        note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
-        return int(import_module("detection.commands.predict").predict_split(rest))
     if name not in COMMANDS:
         near = get_close_matches(name, [*COMMANDS, *OLD], 1)
         return fail(f"{name}: no such command{f'; did you mean {near[0]}?' if near else ''} See rcnn --help")
@@ -115,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, given: list[str]) -> int:
     debug = "--debug" in given
     try:
+        if name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}:
+            note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
+            return int(import_module("detection.commands.predict").predict_split(given))
         module = import_module(f"detection.commands.{name}")
         parser = parser_of(name, module)
         given = getattr(module, "prepare", list)([word for word in given if word != "--debug"])

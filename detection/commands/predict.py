@@ -65,3 +65,4 @@ def predict_split(given: list[str]) -> int:
     from detection.engine.command import run as run_lightning
 
     run_lightning(["predict", *given])
+    return 0

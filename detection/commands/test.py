@@ -22,3 +22,4 @@ def run(options: argparse.Namespace) -> int:
     from detection.engine.command import run as run_lightning
 
     run_lightning(evaluation("test", options, "test"))
+    return 0

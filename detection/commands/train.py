@@ -45,3 +45,4 @@ def run(options: argparse.Namespace) -> int:
     from detection.engine.command import run as run_lightning
 
     run_lightning(["fit", "--help"] if options.help_all else ["fit", *settings(options)])
+    return 0

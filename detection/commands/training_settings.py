@@ -63,10 +63,10 @@ def _checkpoint(folder: str) -> Path:
 
 def _has_masks(data: Pairs) -> bool:
     """Return whether any training object has a mask."""
-    from detection.documents import read_json
+    from detection.documents import parse_json, read_json
 
-    annotations = json.loads(dict(data)["--data.train"])["annotations"]
-    return any(one.get("segmentation") for one in read_json(Path(annotations))["annotations"])
+    train = parse_json(dict(data)["--data.train"].encode(), "--data.train")
+    return any(one.get("segmentation") for one in read_json(Path(train["annotations"]))["annotations"])
 
 
 def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:

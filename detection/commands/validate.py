@@ -23,3 +23,4 @@ def run(options: argparse.Namespace) -> int:
     from detection.engine.command import run as run_lightning
 
     run_lightning(evaluation("validate", options, "val"))
+    return 0

@@ -4,7 +4,6 @@ Known are COCO as it is published, the exports of Roboflow, CVAT and Label Studi
 images: a file's name, or that of its folder, says the split; the image folder is the one that has the images.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from detection.coco.read import lists_of
 from detection.data.names import find_file, leads_out
-from detection.documents import read_json
+from detection.documents import parse_json, read_json
 from detection.foreign import shown
 from detection.formats.layout import Found, Part, beside, files_in, folder_split, folders_in, split_folders, split_of
 
@@ -192,6 +191,6 @@ def _names_in_head(path: Path) -> list[str]:
     """File names at the begin of a file; none if it is broken there."""
     found = re.findall(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', _head(path))
     try:
-        return [str(json.loads(name)) for name in found]
+        return [str(parse_json(name.encode(), path)) for name in found]
     except ValueError:
         return []

@@ -70,11 +70,12 @@ def test_weights_of_a_file_are_those_of_the_whole_classifier(tmp_path):
     assert torch.equal(backbone(images)[-1], whole.features(images))
 
 
+HEADLESS = ("densenet121", "mobilenet_v2", "regnet_y_400mf", "convnext_tiny", "swin_t")
 HEADS = ("fc.", "classifier.", "head.", "heads.")
 
 
 @pytest.mark.parametrize("head", ["missing", "of ten classes", "not finite"])
-@pytest.mark.parametrize("name", ["vgg11", "densenet121", "mobilenet_v2", "regnet_y_400mf", "convnext_tiny", "swin_t"])
+@pytest.mark.parametrize("name", [pytest.param("vgg11", marks=pytest.mark.slow), *HEADLESS])
 def test_a_backbone_needs_no_classifier_in_its_file(tmp_path, name, head):
     whole = models.get_model(name, weights=None).state_dict()
     last = {key: value for key, value in whole.items() if key.startswith(HEADS)}

@@ -105,7 +105,7 @@ def whole(config):
     return config.parent / "whole"
 
 
-@pytest.mark.parametrize(("step", "workers"), [(5, 0), (6, 2)])
+@pytest.mark.parametrize(("step", "workers"), [(5, 0), pytest.param(6, 2, marks=pytest.mark.slow)])
 def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tmp_path, step, workers):
     """The ranks agree to stop at step 10, after the first of the fourth epoch; how many load images does not matter."""
     options = (*FOUR_EPOCHS, "--data.workers", workers, "--run.folder", tmp_path)
@@ -117,7 +117,7 @@ def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tm
     assert same_weights(whole, tmp_path)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_evaluation_in_which_a_rank_died_is_made_up_by_all(config, tmp_path, rank):
     """The first of two epochs; best.ckpt, early stopping and metrics are those of a run that was left alone."""
     options = ("--model.schedule.length", "2", "--run.early_stopping", "9")
@@ -130,6 +130,7 @@ def test_an_evaluation_in_which_a_rank_died_is_made_up_by_all(config, tmp_path, 
     assert different(outcome(tmp_path / "parts"), outcome(tmp_path / "whole")) == []
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_as_one(config, tmp_path):
     """Another world size: the same images follow, and the run ends at the same step."""
     options = (*FOUR_EPOCHS, "--run.folder", tmp_path / "run")
@@ -165,6 +166,7 @@ def test_one_rank_raises_and_all_end(config, tmp_path, rank):
     assert f"rank {rank}, step 2, images with id" in done.output
 
 
+@pytest.mark.slow
 def test_more_ranks_than_images(config, tmp_path):
     root = write_shapes(tmp_path / "two", train=2, val=2, size=(64, 96))
     torchrun(config, 3, "--data.root", root, "--data.batch_size", "3", "--run.folder", tmp_path / "run")

@@ -27,6 +27,7 @@ def losses(folder):
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+@pytest.mark.slow
 def test_losses_weights_and_checkpoints_are_those_of_ddp(config, tmp_path):
     """Three steps, whose gradients are clipped: gathered weights lie otherwise in memory and round otherwise.
 
@@ -62,6 +63,7 @@ def test_stopped_by_a_signal_and_resumed_equals_one_that_was_not(config, whole, 
     assert same_weights(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_was_sharded_goes_on_without_and_is_evaluated_alike(config, whole, tmp_path):
     """One process goes on with it; two ranks with unequal numbers of images find what one finds."""
     load_model(whole / "checkpoints" / "last.ckpt")

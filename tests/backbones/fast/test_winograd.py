@@ -310,6 +310,7 @@ def in_bf16(conv: Conv2d, *maps: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.detach().bfloat16() for tensor in (conv.weight, *maps))
 
 
+@pytest.mark.slow  # convolutions in bf16 take seconds on a CPU without such instructions
 @pytest.mark.parametrize("shape", [(41, 14, 14), (2, 72, 76), (1, 90, 96)])
 def test_in_bf16_wide_maps_lose_less_than_in_the_plain_sum(shape, way, calls, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})

@@ -93,7 +93,7 @@ def files(folder):
     ("options", "others"),
     [
         (("--trainer.logger", "false"), set()),
-        (("--trainer.logger", "{class_path: my_logger.Console}"), set()),
+        pytest.param(("--trainer.logger", "{class_path: my_logger.Console}"), set(), marks=pytest.mark.slow),
         (("--trainer.logger", f"[{{class_path: my_logger.Console}}, {PLACE}]"), {"elsewhere"}),
         (("--trainer.logger", PLACE, "--trainer.default_root_dir", "root"), {"elsewhere"}),
     ],

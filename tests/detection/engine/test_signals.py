@@ -60,6 +60,7 @@ def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_at_the_end_of_an_epoch_and_again_in_the_next(interrupted, run, tmp_path):
     assert run("fit", "--model.schedule.length", "2", "--run.folder", "whole") == 0
     assert interrupted(signal.SIGTERM, 3, "--run.folder", "out") == 143
@@ -69,6 +70,7 @@ def test_a_run_that_was_stopped_at_the_end_of_an_epoch_and_again_in_the_next(int
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsys):
     assert run("fit", "--run.folder", "first", "--model.fpn.channels", "8") == 0
     begin = ("--init-from", str(tmp_path / "first/checkpoints/last.ckpt"), "--run.folder", "second")

@@ -36,9 +36,9 @@ IMPORTS = (
     "        if name == 'torch': send()\n"
     "sys.meta_path.insert(0, Finder())"
 )
-PARSING = "import detection.cli as c; c.complete = send"
+PARSING = "import detection.engine.early_options as c; c.complete = send"
 MADE_ANOTHER = (
-    "import detection.cli as c\n"
+    "import detection.engine.early_options as c\n"
     "def other(*a):\n"
     "    try: send()\n"
     "    except KeyboardInterrupt as error: raise ImportError('initialization failed') from error\n"
@@ -56,7 +56,8 @@ def test_a_signal_during_the_start_is_one_line_and_the_code_of_a_shell(where, nu
 
 def test_a_second_signal_ends_even_what_swallows_the_first():
     where = (
-        "import detection.cli as c\ndef swallow(*a):\n    try: send()\n    except KeyboardInterrupt: pass\n    send()"
+        "import detection.engine.early_options as c\n"
+        "def swallow(*a):\n    try: send()\n    except KeyboardInterrupt: pass\n    send()"
     )
     done = script(signal.SIGINT, where + "\nc.complete = swallow")
     assert (done.returncode, done.stderr) == (130, "")

@@ -61,6 +61,7 @@ def test_another_canvas_is_compiled_once(tiny, make_batch, counter):
     assert counter.graphs == 2
 
 
+@pytest.mark.slow
 def test_more_shapes_than_pytorch_compiles_of_itself(tiny, make_batch, counter):
     compile_model(tiny, counter)
     for i in range(5):  # in training and in evaluation: 10, where PyTorch alone stops at 8

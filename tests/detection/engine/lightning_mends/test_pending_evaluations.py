@@ -86,7 +86,7 @@ def test_the_last_evaluation_of_a_run_that_is_counted_in_steps_is_made_up(run, i
     assert different(outcome(tmp_path / "parts"), whole(*steps)) == []
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 5))])
 def test_evaluations_within_an_epoch_are_made_up(run, interrupted, whole, tmp_path, at):
     often = ("--trainer.val_check_interval", "2")
     assert interrupted(signal.SIGTERM, at, "--run.folder", "parts", *OPTIONS, *often) == 143
@@ -118,10 +118,10 @@ def killed(monkeypatch, run, owner, name, nth, *options, after=False):
     ("owner", "name", "after"),
     [
         (DetectionModule, "on_validation_epoch_start", False),
-        (DetectionModule, "on_validation_epoch_end", True),
-        (BestCheckpoint, "on_validation_end", False),
+        pytest.param(DetectionModule, "on_validation_epoch_end", True, marks=pytest.mark.slow),
+        pytest.param(BestCheckpoint, "on_validation_end", False, marks=pytest.mark.slow),
         (LastCheckpoint, "on_validation_end", False),  # between the two checkpoints
-        (LastCheckpoint, "on_validation_end", True),
+        pytest.param(LastCheckpoint, "on_validation_end", True, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_dies_around_an_evaluation_ends_as_one_that_was_left_alone(
