@@ -5,7 +5,6 @@ Imports only what is quick: ``rcnn --help`` needs no PyTorch.
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ from detection import __version__
 from detection.commands.options import add_shared, is_number
 from detection.commands.printing import fail, json_alone, note
 from detection.engine.lightning_mends.processes import leave_process_group
-from detection.engine.startup import ending_at_signals, is_first_rank, signalled, signals_delayed
+from detection.engine.startup import ending_at_signals, is_first_rank, report_stop, signalled, signals_delayed
 from detection.home import command_line
 from detection.memory import restart_with_glibc_setting
 from detection.shadowed import hidden_by_another
@@ -74,7 +73,7 @@ def command(name: str | None = None) -> int:
                 sys.unraisablehook = lambda _: None
             return code
     except KeyboardInterrupt:  # before main, or after it
-        return _stopped()
+        return report_stop()
     finally:
         leave_process_group()
 
@@ -111,8 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, given: list[str]) -> int:
     debug = "--debug" in given
+    splits = name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}
+    trains = splits or name in ("train", "validate", "test")  # errors that no user can correct keep their traceback
     try:
-        if name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}:
+        if splits:
             note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
             return int(import_module("detection.commands.predict").predict_split(given))
         module = import_module(f"detection.commands.{name}")
@@ -123,23 +124,32 @@ def _run(name: str, given: list[str]) -> int:
         with json_alone(getattr(options, "json", None)):
             return int(module.run(options) or 0)
     except KeyboardInterrupt as stop:
-        return _stopped(str(stop))
+        return report_stop(str(stop))
     except SystemExit as stop:  # of a parser; Lightning's, too, after a KeyboardInterrupt
-        return _stopped() if signalled() else stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BrokenPipeError:  # the reader of the output has gone, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return report_stop() if signalled() else stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         if signalled() and not hasattr(error, "code"):  # some imports make another error of it
-            return _stopped()
+            return report_stop()
         from detection.engine.errors import user_message
 
         message, code = user_message(error)
-        if code is None and isinstance(error, OSError | ValueError | ImportError):
+        if code is None and not trains and isinstance(error, OSError | ValueError | ImportError):
             code = 2
         if debug or code is None:
             raise
         return fail(message, code)
+
+
+def _output_is_closed() -> bool:
+    """Whether the reader of the output has gone, as ``head`` does; a training's worker may break a pipe, too."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 class Parser(argparse.ArgumentParser):
@@ -151,7 +161,9 @@ class Parser(argparse.ArgumentParser):
             known = [flag for action in self._actions for flag in action.option_strings]
             near = get_close_matches(wrong.split("=")[0], known, 1)
             message = f"{wrong}: no such option{f'; did you mean {near[0]}?' if near else ''}"
-        raise ValueError(f"{message[:1].lower()}{message[1:]}. See {self.prog} --help")
+        from detection.engine.errors import InputError
+
+        raise InputError(f"{message[:1].lower()}{message[1:]}. See {self.prog} --help")
 
 
 def parser_of(name: str, module: ModuleType | None = None) -> Parser:
@@ -212,15 +224,3 @@ def overview() -> str:
             "A first example, which needs no data: rcnn demo",
         ]
     )
-
-
-def _stopped(done: str = "") -> int:
-    """Report a signal in one line.
-
-    Args:
-        done: what the command has to say of its results so far, as ``; images done: 2``.
-    """
-    message, code = signalled() or ("stopped by SIGINT", 130)
-    if done.startswith("; "):
-        message = f"stopped by {signal.Signals(code - 128).name}{done}"
-    return fail(message, code) if is_first_rank() else code

@@ -19,7 +19,11 @@ example:
 
 def run(options: argparse.Namespace) -> int:
     """Test as the options say."""
+    from detection.engine.errors import user_input
+
+    with user_input():
+        words = evaluation("test", options, "test")
     from detection.engine.command import run as run_lightning
 
-    run_lightning(evaluation("test", options, "test"))
+    run_lightning(words)
     return 0

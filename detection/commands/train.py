@@ -42,7 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options say."""
+    from detection.engine.errors import user_input
+
+    with user_input():
+        words = ["--help"] if options.help_all else settings(options)
     from detection.engine.command import run as run_lightning
 
-    run_lightning(["fit", "--help"] if options.help_all else ["fit", *settings(options)])
+    run_lightning(["fit", *words])
     return 0

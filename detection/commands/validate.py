@@ -20,7 +20,11 @@ example:
 
 def run(options: argparse.Namespace) -> int:
     """Validate as the options say."""
+    from detection.engine.errors import user_input
+
+    with user_input():
+        words = evaluation("validate", options, "val")
     from detection.engine.command import run as run_lightning
 
-    run_lightning(evaluation("validate", options, "val"))
+    run_lightning(words)
     return 0

@@ -78,9 +78,17 @@ def raise_if_signalled() -> None:
         raise Signalled
 
 
-def report_stop() -> int:
-    """Print the line of a program that a signal stopped, on the first rank; returns its exit code."""
+def report_stop(done: str = "") -> int:
+    """Print the line of a program that a signal stopped, on the first rank; returns its exit code.
+
+    Args:
+        done: what the program has to say of its results so far, as ``; images done: 2``.
+    """
     message, code = signalled() or ("stopped by SIGINT", 128 + signal.SIGINT)
+    if done.startswith("; "):
+        from detection.foreign import printable
+
+        message = f"stopped by {signal.Signals(code - 128).name}{printable(done)}"
     if is_first_rank():
         print(f"error: {message}", file=sys.stderr)
     return code

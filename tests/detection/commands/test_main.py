@@ -184,3 +184,23 @@ def test_a_command_has_what_the_program_calls(name):
     assert module.__doc__
     assert callable(module.run)
     assert "rcnn" in module.EPILOG
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("a bug"), ImportError("a bug")])
+def test_an_error_of_a_training_that_no_user_can_correct_keeps_its_traceback(error, monkeypatch):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr("detection.engine.command.run", fails)
+    for given in (["train", "demo"], ["validate", "m"], ["test", "m"], ["predict", "--config", "demo"]):
+        with pytest.raises(type(error), match="a bug"):
+            main(given)
+
+
+def test_a_pipe_that_a_worker_broke_is_no_closed_output(monkeypatch, capsys):
+    def fails(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("detection.engine.command.run", fails)
+    assert main(["train", "demo"]) == 1
+    assert "gone" in capsys.readouterr().err
