@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detection.commands.options import DATA, add_shared
-from detection.commands.settings import data_settings
+from detection.commands.options import add_shared
+from detection.commands.settings import add_data_options, settings_of_data
 from detection.wording import plural
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ example:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     output = {"default": Path("browse"), "help": "folder for the pictures"}
-    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA)
-    parser.add_argument("-c", "--config", action="append", metavar="CONFIG", help="configuration with the augmentation")
+    add_data_options(parser, "configuration with the augmentation")
     add_shared(parser, "output", output=output)
     parser.add_argument(
         "--split", choices=["train", "val", "test"], default="train", help="which images (default train)"
@@ -43,10 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from detection.inference.options import check_least
 
     check_least(options, {"number": 1, "views": 0})
-    settings = [part for name in options.config or () for part in ("--config", name)]
-    if options.data is not None:
-        settings += [part for pair in data_settings(options.data, need=()) for part in pair]
-    _, data = read_settings([*settings, *options.rest])
+    _, data = read_settings(settings_of_data(options))
     dataset = data.open(options.split)
     seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
     options.output.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detection.commands.options import DATA, add_shared
+from detection.commands.options import add_shared
 from detection.commands.printing import note, write_json
-from detection.commands.settings import data_settings
+from detection.commands.settings import add_data_options, settings_of_data
 from detection.foreign import printable, shown
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA)
-    parser.add_argument(
-        "-c", "--config", action="append", metavar="CONFIG", help="configuration whose settings to check"
-    )
+    add_data_options(parser, "configuration whose settings to check")
     parser.add_argument("--decode", action="store_true", help="read every image, too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
     add_shared(parser, "json")
@@ -44,10 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from detection.engine.settings import read_settings
     from detection.report.files import plain
 
-    settings = [part for name in options.config or () for part in ("--config", name)]
-    if options.data is not None:
-        settings += [part for pair in data_settings(options.data, need=()) for part in pair]
-    module, data = read_settings([*settings, *options.rest])
+    module, data = read_settings(settings_of_data(options))
     diagnosis, opened = examine(module, data, options.decode)
     if options.json != "-":
         print(printable(diagnosis.text()))

@@ -10,9 +10,6 @@ MODEL = "a run's folder, a checkpoint, a .safetensors file, or published weights
 DATA = "a data set: a folder in COCO, YOLO or VOC form, a data.yaml, or a COCO annotation file"
 """What a command that takes data says of it."""
 
-EXAMPLE = "example:"
-"""How the epilog of a help text begins."""
-
 SHARED: dict[str, dict[str, Any]] = {
     "output": {"flags": ("-o", "--output"), "type": Path, "metavar": "DIR", "help": "folder or file to write"},
     "device": {"metavar": "NAME", "default": "auto", "help": "auto (GPU if there is one), cpu, cuda or cuda:1"},
@@ -26,7 +23,6 @@ SHARED: dict[str, dict[str, Any]] = {
     "size": {"type": int, "nargs": 2, "metavar": ("SHORT", "LONG"), "help": "sides to resize images to, in pixels"},
     "score": {"type": float, "metavar": "S", "help": "drop detections with a lower score"},
     "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of everything random"},
-    "quiet": {"flags": ("-q", "--quiet"), "action": "store_true", "help": "print errors and results only"},
     "verbose": {"flags": ("-v", "--verbose"), "action": "store_true", "help": "print more"},
     "json": {
         "nargs": "?",

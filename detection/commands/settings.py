@@ -76,6 +76,34 @@ def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Seq
     return pairs
 
 
+def add_data_options(parser: argparse.ArgumentParser, config: str) -> None:
+    """Add DATA and ``--config``, for commands that look at data and train nothing.
+
+    Args:
+        config: help text of ``--config``.
+    """
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA)
+    parser.add_argument("-c", "--config", action="append", metavar="CONFIG", help=config)
+
+
+def settings_of_data(options: argparse.Namespace) -> list[str]:
+    """Return the settings that DATA and ``--config`` stand for, then those of the user, which override them."""
+    pairs = [("--config", name) for name in options.config or ()]
+    pairs += [] if options.data is None else data_settings(options.data, need=())
+    return [*words_of(pairs), *options.rest]
+
+
+def words_of(pairs: Pairs) -> list[str]:
+    """Return settings as words of a command line."""
+    return [part for pair in pairs for part in pair]
+
+
+def words_for_lightning(pairs: Pairs, options: argparse.Namespace) -> list[str]:
+    """Return settings as words, with the switches of all commands and the settings of the user behind them."""
+    flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
+    return [*words_of(pairs), *flags, *options.rest]
+
+
 def simple_settings(options: argparse.Namespace) -> Pairs:
     """Return the settings of the options that training and validation share."""
     pairs: Pairs = []
@@ -111,7 +139,7 @@ def evaluation(subcommand: str, options: argparse.Namespace, split: str) -> list
 def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
     """Return the settings that the options stand for, then those of the user, which override them."""
     check_settings(options.rest)
-    pairs: list[tuple[str, str]] = []
+    pairs: Pairs = []
     if options.model is not None:
         config, weights = _model(options.model)
         if config is not None and "--config" not in options.rest:
@@ -124,8 +152,7 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
     if options.batch is not None:
         pairs.append(("--data.eval_batch_size", str(options.batch)))
     pairs += simple_settings(options)
-    flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
-    return [part for pair in pairs for part in pair] + flags + options.rest
+    return words_for_lightning(pairs, options)
 
 
 def _model(model: str) -> tuple[Path | None, tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detection.commands.settings import Pairs, check_settings, data_settings, simple_settings
+from detection.commands.settings import Pairs, check_settings, data_settings, simple_settings, words_for_lightning
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """The config that is taken if the user names none, for data with and without masks."""
@@ -37,8 +37,7 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--model.weights", options.weights)] if options.weights not in (None, "imagenet") else []
     pairs += simple_settings(options)
     pairs += [("--resume", resumed)] if resumed else []
-    flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
-    return [part for pair in pairs for part in pair] + flags + options.rest
+    return words_for_lightning(pairs, options)
 
 
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
