@@ -3,10 +3,11 @@
 A mistake is reported in one line, and the exit code is 2; ``--debug`` shows where it was noticed.
 """
 
-import sys
 from collections.abc import Sequence
 
-from detection.engine.startup import ending_at_signals, report_stop, signalled
+from detection.commands.main import exit_code
+from detection.commands.printing import fail
+from detection.engine.startup import ending_at_signals
 from detection.home import command_line
 from detection.shadowed import hidden_by_another
 
@@ -22,40 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worker; 128 plus its number for a signal that stopped the training.
     """
     if message := hidden_by_another():
-        return _fail(message, 2)
-    with ending_at_signals():
-        return _main(arguments)
-
-
-def _main(arguments: Sequence[str] | None) -> int:
+        return fail(message)
     given = command_line(arguments)
-    debug = "--debug" in given
-    try:
+
+    def act() -> int:
         from detection.engine.command import run
 
         run([argument for argument in given if argument != "--debug"])
-    except KeyboardInterrupt:
-        return _stopped()
-    except SystemExit as error:  # Lightning's, too, after a KeyboardInterrupt
-        return _stopped() if signalled() else error.code if isinstance(error.code, int) else int(error.code is not None)
-    except Exception as error:
-        if signalled() and not hasattr(error, "code"):  # some imports make another error of it
-            return _stopped()
-        from detection.engine.errors import user_message
+        return 0
 
-        message, code = user_message(error)
-        if debug or code is None:
-            raise
-        return _fail(message, code)
-    return 0
-
-
-def _stopped() -> int:
-    return report_stop()
-
-
-def _fail(message: str, code: int) -> int:
-    from detection.foreign import printable
-
-    print(f"error: {printable(message)}", file=sys.stderr)
-    return code
+    with ending_at_signals():
+        return exit_code(act, "--debug" in given, trains=True)

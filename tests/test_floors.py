@@ -27,7 +27,7 @@ FLOORS = {
     "detection.evaluation": 3,
     "detection.fast": 4,
     "detection.engine": 5,
-    "detection.cli": 6,
+    "detection.cli": 8,
     "detection.commands": 7,
     "detection.scoring": 8,
     "detection.training": 8,

@@ -6,7 +6,7 @@ Imports only what is quick: ``rcnn --help`` needs no PyTorch.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -109,20 +109,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, given: list[str]) -> int:
+    """Run a command."""
     debug = "--debug" in given
     splits = name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}
-    trains = splits or name in ("train", "validate", "test")  # errors that no user can correct keep their traceback
-    try:
+
+    def act() -> int:
         if splits:
             note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
             return int(import_module("detection.commands.predict").predict_split(given))
         module = import_module(f"detection.commands.{name}")
         parser = parser_of(name, module)
-        given = getattr(module, "prepare", list)([word for word in given if word != "--debug"])
-        options = parse(parser, given, settings=getattr(module, "TAKES_SETTINGS", False))
-        options.given, options.debug = given, debug
+        words = getattr(module, "prepare", list)([word for word in given if word != "--debug"])
+        options = parse(parser, words, settings=getattr(module, "TAKES_SETTINGS", False))
+        options.given, options.debug = words, debug
         with json_alone(getattr(options, "json", None)):
             return int(module.run(options) or 0)
+
+    return exit_code(act, debug, trains=bool(splits) or name in ("train", "validate", "test"))
+
+
+def exit_code(act: Callable[[], int], debug: bool, trains: bool) -> int:
+    """Do something and report what goes wrong in one line; return the exit code.
+
+    Args:
+        debug: raise instead.
+        trains: keep the traceback of errors that no user can correct.
+    """
+    try:
+        return act()
     except KeyboardInterrupt as stop:
         return report_stop(str(stop))
     except SystemExit as stop:  # of a parser; Lightning's, too, after a KeyboardInterrupt

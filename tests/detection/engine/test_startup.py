@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from detection import cli
 from detection.engine import startup
 from detection.memory import glibc_setting
 
@@ -146,5 +145,5 @@ def test_a_thread_leaves_signals_alone():
 
 def test_other_ranks_stay_silent(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert cli._stopped() == 130
+    assert startup.report_stop() == 130
     assert not capsys.readouterr().err
