@@ -1,10 +1,7 @@
-"""Images of more or fewer channels than red, green and blue, and of sides that a network does not take."""
-
-from collections.abc import Sequence
+"""Backbones for images with more or fewer channels than red, green and blue."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.base import Backbone
 
@@ -35,15 +32,3 @@ def widen_input(backbone: Backbone, channels: int) -> None:
     first.in_channels, first.weight = channels, nn.Parameter(kernel.contiguous())
     backbone.mean = tuple(sum(a * b for a, b in zip(row, backbone.mean, strict=True)) for row in share)
     backbone.std = tuple(sum(a * b for a, b in zip(row, backbone.std, strict=True)) for row in share)
-
-
-def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Images with zeros at the right and the bottom, so that sides are multiples."""
-    right, bottom = -images.shape[-1] % multiple, -images.shape[-2] % multiple
-    return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
-
-
-def cut_to(features: Sequence[Tensor], images: Tensor, strides: Sequence[int]) -> tuple[Tensor, ...]:
-    """Feature maps without the cells that lie on what :func:`pad_to` added."""
-    height, width = images.shape[-2:]
-    return tuple(x[..., : -(-height // s), : -(-width // s)] for x, s in zip(features, strides, strict=True))

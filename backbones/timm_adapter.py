@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
-from backbones.inputs import cut_to, pad_to
+from backbones.padding import cut_to, pad_to
 from backbones.pretrained import check_state, read_weights
 from backbones.vit import PATCH, SimplePyramid
 

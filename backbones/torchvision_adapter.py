@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
-from backbones.inputs import cut_to, pad_to
 from backbones.maxvit import take_any_size
+from backbones.padding import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 from backbones.replacing import replace_norms
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from backbones.base import Backbone
-from backbones.inputs import cut_to, pad_to
+from backbones.padding import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 
 PATCH = 16

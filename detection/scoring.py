@@ -1,7 +1,6 @@
 """Evaluate and compare from Python: ``evaluate("runs/first", "my_data").box["AP"]``."""
 
-import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -72,22 +71,21 @@ def evaluate(
         >>> found = evaluate("runs/first", "my_data")  # doctest: +SKIP
         >>> found.box["AP"], found.report_path  # doctest: +SKIP
     """
-    from detection.commands import evaluate as command
     from detection.models.detector import Detector
+    from detection.report.inputs import annotations_and_images
+    from detection.report.options import EvaluateOptions
+    from detection.report.scoring import evaluate as score
 
-    parser = argparse.ArgumentParser()
-    command.add_options(parser)
-    given = parser.parse_args([str(model)])
-    unknown = sorted(options.keys() - vars(given).keys())
+    unknown = sorted(options.keys() - {field.name for field in fields(EvaluateOptions)})
     if unknown:
         raise ValueError(f"evaluate: no option {unknown[0]}; `rcnn evaluate --help` lists them")
-    for name, value in options.items():
-        setattr(given, name, Path(value) if name in ("annotations", "images") else value)
-    given.data, given.split, given.output = None if data is None else str(data), split, Path(output)
+    places = (options.pop(name, None) for name in ("annotations", "images"))
+    annotations, images = annotations_and_images(data, split, *(None if one is None else Path(one) for one in places))
+    given = EvaluateOptions([str(model)], annotations, images, Path(output), **options)
     with TemporaryDirectory() as folder:
         if isinstance(model, Detector):
             given.what = [str(model.save(Path(folder) / "model.ckpt"))]
-        command.run(given)
+        score(given)
     return Evaluation(given.output, read_json(given.output / "report.json"))
 
 

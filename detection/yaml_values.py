@@ -5,9 +5,6 @@ from typing import Any, NoReturn
 
 import yaml
 
-from detection.foreign import shown
-from detection.wording import plural
-
 DEEPEST = 64
 """Brackets or lists inside one another; COCO files need 5, configs 6."""
 MOST_DIGITS = 256
@@ -39,7 +36,7 @@ class YamlValues:
                 _reject("it holds several documents", event)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                _reject(f"alias {shown(event.anchor)} is of nothing, or of what holds it", event)
+                _reject(f"alias {event.anchor[:60]} is of nothing, or of what holds it", event)
             value, nodes = self._anchors[event.anchor]
             self._add(value, nodes, event)
         elif isinstance(event, yaml.ScalarEvent):
@@ -80,19 +77,19 @@ class YamlValues:
         elif not isinstance(value, str):
             _reject("a key is a list or a mapping", event)
         elif value in container:
-            _reject(f"key {shown(value)} occurs twice", event)
+            _reject(f"key {str(value)[:60]} occurs twice", event)
         else:
             pending.append(value)
 
     def _check_scalar(self, event: yaml.ScalarEvent) -> None:
         self._check_tag(event)
         if len(event.value) > MOST_DIGITS and not event.style and re.match(r"[-+]?\d[\da-fA-FxXoO_:]*\Z", event.value):
-            _reject(f"a number of {plural(len(event.value), 'digit')}; at most {MOST_DIGITS} are allowed", event)
+            _reject(f"the number of digits is {len(event.value)}; at most {MOST_DIGITS} are allowed", event)
 
     @staticmethod
     def _check_tag(event: yaml.NodeEvent) -> None:
         if event.tag not in _TAGS:
-            _reject(f"the tag {shown(event.tag)} is not allowed", event)
+            _reject(f"the tag {event.tag[:60]} is not allowed", event)
 
 
 def _reject(problem: str, event: yaml.Event) -> NoReturn:

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.wording import plural
-
 _CHUNK_OF_COUNTS = 1024
 
 
@@ -61,7 +59,7 @@ def run_lengths(rle: Mapping[str, Any]) -> np.ndarray:
         raise ValueError("RLE counts must be text or a list of whole numbers")
     # No run may be longer than the image: otherwise the sum of absurd ones could wrap round to the right one.
     if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
-        raise ValueError(f"RLE has runs of {plural(runs.sum(), 'pixel')} in all, but its size is {height} x {width}")
+        raise ValueError(f"RLE has runs with a total length of {runs.sum()}, but its size is {height} x {width}")
     return runs
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from detection.data.errors import ImageError
-from detection.data.header import NPY
+from detection.data.signatures import NPY
 from detection.data.tiff import first_page, is_tiff
 from detection.data.tiff_pixels import tiff_colours, tiff_samples
 from detection.wording import plural

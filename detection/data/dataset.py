@@ -7,7 +7,6 @@ where training was resumed.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,32 +17,15 @@ from torch.utils.data import Dataset, get_worker_info
 from detection.coco.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.handover import tell_the_training
-from detection.data.image import MAX_PIXELS, read_image
+from detection.data.image import read_image
 from detection.data.names import advice, find_file, leads_out
+from detection.data.reading import Reading
 from detection.data.sample import Sample
 from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
 from detection.home import with_home
 from detection.memory import keep_freed_pieces
-from detection.structures import Depth
 
 __all__ = ["CocoDataset", "Together", "begin_worker", "read_image"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is opened, and what is done about images that cannot be read."""
-
-    max_pixels: int = MAX_PIXELS
-    """Images that claim more pixels are refused before they are decoded."""
-    allow_outside_root: bool = False
-    """Follow file names that lead out of the image folder."""
-    bad_images: int = 0
-    """So many training images may be unreadable: the next one takes the place of such a one. One more is an error."""
-    channels: int = 3
-    """Of an image; follows model.backbone.in_channels. One is gray, three are RGB; others must be what the files have
-    (PNG, .npy, TIFF)."""
-    depth: Depth = 8
-    """Bits per channel that the model sees, 8 or 16."""
 
 
 class CocoDataset(Dataset[Sample]):

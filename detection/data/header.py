@@ -13,10 +13,10 @@ from PIL import Image
 
 from detection.data.avif import avif_frames
 from detection.data.errors import ImageError
+from detection.data.signatures import GIF, JPEG, PNG
 from detection.data.tiff import is_tiff, tiff_size
 from detection.wording import plural
 
-PNG, JPEG, GIF, NPY = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"GIF87a", b"GIF89a"), b"\x93NUMPY"
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _SEPARATOR = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])+"
 _PNM = re.compile(rb"P[1-6]" + _SEPARATOR + rb"(\d{1,9})" + _SEPARATOR + rb"(\d{1,9})[ \t\n\v\f\r]")

@@ -14,14 +14,13 @@ from detection.coco.limits import MAX_PIXELS
 from detection.data.bands import has_bands, npy_size, read_bands
 from detection.data.decoder_lines import decoded
 from detection.data.errors import DamageWarning, ImageError
-from detection.data.header import GIF, JPEG, PNG, jpeg_frame, safe_to_decode, stored_size
+from detection.data.header import jpeg_frame, safe_to_decode, stored_size
+from detection.data.signatures import GIF, JPEG, PNG
 from detection.data.tiff import is_tiff
 from detection.foreign import shown
 from detection.structures import Depth
 from detection.wording import plural
 
-SUFFIXES = {".npy", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif"}
-SUFFIXES |= {".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".ras"}
 """Endings of the files that :func:`read_image` reads: Pillow reads their headers, and OpenCV their pixels."""
 
 # What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.

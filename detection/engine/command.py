@@ -7,11 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import lightning.pytorch
 import torch
-from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
@@ -19,10 +18,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint_files import outline_checkpoint
-from detection.documents import DocumentError, read_yaml
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations, check_random_start
-from detection.engine.configs import explain, find_config, load_yaml
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import complete
 from detection.engine.ending import end_at_once
@@ -31,9 +28,9 @@ from detection.engine.first_step import FirstStepMemory
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
 from detection.engine.lightning_mends.checkpoints import restoring_error
 from detection.engine.lightning_mends.noise import silence
-from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole_limits
 from detection.engine.module import DetectionModule
 from detection.engine.naming import prepare_metric_names
+from detection.engine.parser import STRICT, ConfigFile, Parser, config_files
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.ranks import watch_ranks
 from detection.engine.run import (
@@ -52,47 +49,9 @@ from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unv
 from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
 
-set_parsing_settings(
-    docstring_parse_attribute_docstrings=True,
-    config_read_mode_fsspec_enabled=False,  # a config is code: none from the network
-    validate_subclass_spec_in_any=True,  # data.augment: unknown transforms and arguments are errors
-    instantiate_subclass_spec_in_any=True,
-)
-set_loader("strict_yaml", load_yaml, exceptions=(DocumentError,))
-
 CLIP = 100.0
 """Norm to which gradients are clipped; null switches that off. It is for steps that go wrong: trainings on cell nuclei
 stayed below 45, the first steps on 80 classes below 78."""
-STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
-
-keep_whole_limits()
-
-_config_files: list[str] = []
-"""Given so far, for error messages: a parser does not know them where it fails."""
-
-
-class ConfigFile(ActionConfigFile):
-    """``--config``: a file, or the name of a shipped config."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        if not values.lstrip().startswith("{"):
-            try:
-                values = find_config(values)
-            except FileNotFoundError as error:
-                raise InputError(str(error)) from error
-            with user_input():
-                read_yaml(values)  # its errors name the file
-            _config_files.append(str(Path(values).absolute()))  # jsonargparse changes the folder as it reads
-        super().__call__(parser, cfg, values, option_string)
-
-
-class Parser(NoAbbreviations, LightningArgumentParser):
-    """Takes no abbreviations, and is brief about mistakes."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        options = [action.dest for action in parser._actions]
-        raise InputError(explain(message, options, _config_files))
 
 
 class SavedConfig(SaveConfigCallback):
@@ -109,7 +68,7 @@ class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
     def __init__(self) -> None:
-        _config_files.clear()
+        config_files.clear()
         # Without this albumentations asks a server for its latest version when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None

@@ -6,7 +6,7 @@ Each group checks its own settings. The texts under the fields are the help of t
 from dataclasses import dataclass, fields, replace
 
 from detection.data.collate import few_canvases_for
-from detection.data.dataset import Reading
+from detection.data.reading import Reading
 from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.structures import ResizeMethod

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from detection.engine.command import STRICT, ConfigFile, Parser
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.module import DetectionModule
+from detection.engine.parser import STRICT, ConfigFile, Parser
 from detection.engine.run import RunConfig
 from detection.home import settle_home, with_home
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detection.data.image import SUFFIXES
+from detection.data.signatures import SUFFIXES
 from detection.foreign import shown
 from detection.formats.account import Account
 

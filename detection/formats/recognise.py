@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detection.data.image import SUFFIXES
+from detection.data.signatures import SUFFIXES
 from detection.foreign import shown
 from detection.formats.coco_layout import ANNOTATIONS, CocoFile, coco_files, coco_parts, in_coco_form, shared_images
 from detection.formats.kept import default_cache, fingerprint, kept, write_json

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from detection.data.image import shown_size
 from detection.foreign import shown
 from detection.formats.account import Account
 from detection.formats.places import places, slashed
-from detection.formats.voc_files import Annotated, find_files, image_name, read_xml, size_of
+from detection.formats.voc_files import Annotated, find_files, image_name, read_xml
 
 UNSET = (None, "", "0", "Unspecified")
 """What stands where an object is not truncated, difficult or occluded, or its pose is not known."""
@@ -144,7 +145,7 @@ def _object(
 def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account) -> tuple[int, int]:
     """Height, width as the XML file says, or of the image where it says nothing or 0."""
     if all(re.fullmatch(r"0*\.?0*", _optional(root, f"size/{side}")) for side in ("width", "height")):
-        size = size_of(one, name)
+        size = _measured(one, name)
         if size is not None:
             account.change("images without <size> took that of their file")
             return size
@@ -155,6 +156,12 @@ def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account
             "folder of the images with --images"
         )
     return int(height), int(width)
+
+
+def _measured(one: Annotated, name: str) -> tuple[int, int] | None:
+    """Height, width of the image file; None if it is not known where that is."""
+    path = None if one.images is None else one.images / name
+    return shown_size(path) if path is not None and path.is_file() else None
 
 
 def _optional(element: ElementTree.Element, place: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from detection.data.image import SUFFIXES, shown_size
+from detection.data.signatures import SUFFIXES
 from detection.documents import read_bytes, read_text
 from detection.foreign import shown
 from detection.formats.account import Account
@@ -96,12 +96,6 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
     if given != found.name:
         account.change("images named as their XML file, not as <filename> says")
     return found.as_posix()
-
-
-def size_of(one: Annotated, name: str) -> tuple[int, int] | None:
-    """Height, width of the image file; None if it is not known where that is."""
-    path = None if one.images is None else one.images / name
-    return shown_size(path) if path is not None and os.path.isfile(path) else None
 
 
 def read_xml(path: Path) -> ElementTree.Element:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detection.data.image import SUFFIXES
+from detection.data.signatures import SUFFIXES
 from detection.documents import read_text
 from detection.foreign import shown
 from detection.formats.account import Account

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detection.data.image import SUFFIXES
+from detection.data.signatures import SUFFIXES
 from detection.documents import read_yaml
 from detection.foreign import shown
 from detection.formats.account import Account

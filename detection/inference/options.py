@@ -1,6 +1,5 @@
 """Options for how to look at an image, checked before anything is loaded."""
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ def check_apart(given: Mapping[str, object], option: str = "") -> None:
             raise ValueError(f"{first} and {second} do not go together; leave one of them out")
 
 
-def check_least(options: argparse.Namespace, least: Mapping[str, int]) -> None:
+def check_least(options: object, least: Mapping[str, int]) -> None:
     """Refuse a value below the least one of its option; an option that is not given may be None.
 
     Raises:

@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.data.image import SUFFIXES, read_image
+from detection.data.image import read_image
+from detection.data.signatures import SUFFIXES
 from detection.structures import Depth
 from detection.wording import plural
 

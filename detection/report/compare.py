@@ -18,6 +18,7 @@ from detection.provenance import checksum
 from detection.report.frame import frame
 from detection.report.page import KINDS, table
 from detection.report.resampling import Change, changes
+from detection.report.truth import open_truth
 
 SAME = {
     "annotations_sha256": "other annotation files",
@@ -108,15 +109,6 @@ def most_detections(about: Mapping[str, Any]) -> int:
     if type(limit) is not int:
         raise ValueError(f"report.json: max_detections is {shown(limit)}, but must be a number")
     return limit
-
-
-def open_truth(path: Path, ground_truth: str) -> Any:
-    """Ground truth for the evaluator: the checked annotations, as training sees them, or the file as it is."""
-    if ground_truth == "file":
-        return path
-    from detection.coco.annotations import load_annotations
-
-    return load_annotations(path).to_coco()
 
 
 def _compare(

@@ -1,6 +1,5 @@
 """Detections of a model on a data set, in one process or in several, into an evaluator."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +16,9 @@ from tqdm import tqdm
 
 from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate, own_canvases
-from detection.data.dataset import CocoDataset, Reading, begin_worker
+from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.presence import check_images
+from detection.data.reading import Reading
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
@@ -28,18 +28,20 @@ from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference.api import load_model
 from detection.inference.detect import encoded, take
+from detection.inference.options import size_of
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
+from detection.report.options import EvaluateOptions
 from detection.structures import IGNORE, Categories, Detections
 
 
-def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
-    """What a model finds in all images.
+def collect(options: EvaluateOptions, images: Path, truth: Any) -> CocoEvaluator:
+    """Return an evaluator that holds what a model finds in all images.
 
     Args:
-        options: of ``rcnn evaluate``.
+        images: folder of the images.
         truth: ground truth for the evaluator.
 
     Raises:
@@ -47,12 +49,12 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     """
     device = inference_device(options.device)
     annotations = load_annotations(options.annotations)
-    check_images(CocoDataset(annotations, options.images), "give their folder with --images")
+    check_images(CocoDataset(annotations, images), "give their folder with --images")
     model = load_model(options.what[0], options.trust_code)
     if options.size:
-        model.test_size = tuple(options.size)
+        model.test_size = size_of(options.size)
     given = {"soft_sigma": options.soft_nms, "refinements": options.refine}
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     model.box_head.config = replace(model.box_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
     if has_masks:  # objects without one are counted
@@ -66,13 +68,13 @@ def collect(options: argparse.Namespace, truth: Any) -> CocoEvaluator:
     model = model.to(device)
     look = _look(model, options)
     if look is not None:
-        detect_looking(model, annotations, options.images, evaluator, look, options.precision)
+        detect_looking(model, annotations, images, evaluator, look, options.precision)
     else:
-        detect(model, annotations, options.images, evaluator, options.batch, options.workers, options.precision)
+        detect(model, annotations, images, evaluator, options.batch, options.workers, options.precision)
     return evaluator
 
 
-def _look(model: FasterRCNN, options: argparse.Namespace) -> Callable[[np.ndarray], Detections] | None:
+def _look(model: FasterRCNN, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
     """The way of looking at an image, if it is not the plain one."""
     if options.tile:
         return partial(detect_in_tiles, model, side=options.tile, batch=options.batch)

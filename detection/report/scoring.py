@@ -1,6 +1,5 @@
 """Score a detector, or result files, against annotations: what ``rcnn evaluate`` does."""
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +17,10 @@ from detection.foreign import shown
 from detection.inference.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import Analysis, analyse
-from detection.report.compare import open_truth
 from detection.report.files import write
+from detection.report.options import EvaluateOptions
 from detection.report.processes import processes
+from detection.report.truth import open_truth
 from detection.wording import plural
 
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
@@ -32,11 +32,11 @@ OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": No
 """Options that say how a model looks at images, and what they are if a user gives none."""
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: EvaluateOptions) -> None:
     """Evaluate, print the numbers, and write a report.
 
-    Args:
-        options: those of ``rcnn evaluate``.
+    Raises:
+        ValueError: an option, the model or the data cannot be used.
     """
     with processes() as rank:
         evaluator = _collect(options)
@@ -44,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> None:
             _tell(options, evaluator)
 
 
-def _collect(options: argparse.Namespace) -> CocoEvaluator:
+def _collect(options: EvaluateOptions) -> CocoEvaluator:
     """Everything that was found."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
     check_apart(vars(options), "--")
@@ -69,10 +69,10 @@ def _collect(options: argparse.Namespace) -> CocoEvaluator:
     # Imported late: result files need no model, and torchvision takes 0.2 GB.
     from detection.report.run import collect
 
-    return collect(options, open_truth(options.annotations, _ground_truth(options)))
+    return collect(options, options.images, open_truth(options.annotations, _ground_truth(options)))
 
 
-def _read(options: argparse.Namespace) -> CocoEvaluator:
+def _read(options: EvaluateOptions) -> CocoEvaluator:
     """The detections of result files."""
     types: list[str] = options.iou_types or []
     if not types:
@@ -158,7 +158,7 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
     return [result | {"image_id": ids[names[result["image_id"]]]} for result in results]
 
 
-def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
+def _tell(options: EvaluateOptions, evaluator: CocoEvaluator) -> None:
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
     lvis = {}
@@ -200,7 +200,7 @@ def _tell(options: argparse.Namespace, evaluator: CocoEvaluator) -> None:
             _print(kind, {name: measure.value for name, measure in analyses[-1].numbers.items()})
     sources = [Path(source) for source in options.what if Path(source).is_file()]
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
-    made_of = {"model" if from_model else "results": ", ".join(options.what)}
+    made_of: dict[str, Any] = {"model" if from_model else "results": ", ".join(options.what)}
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options), "max_detections": options.max_dets}
     made_of |= {"precision": "unknown, as the detections are from result files"}
@@ -223,7 +223,7 @@ def _clear(folder: Path, sources: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _ground_truth(options: argparse.Namespace) -> str:
+def _ground_truth(options: EvaluateOptions) -> str:
     """Result files are scored against the file as it is; a model, as in training, against what was checked.
 
     LVIS's lists of absent classes stand in the file only.
@@ -231,7 +231,7 @@ def _ground_truth(options: argparse.Namespace) -> str:
     return "file" if options.protocol == "lvis" or options.what[0].endswith(".json") else "checked"
 
 
-def _print_head(options: argparse.Namespace, from_model: bool) -> None:
+def _print_head(options: EvaluateOptions, from_model: bool) -> None:
     """What the numbers below are."""
     limit = f", at most {options.max_dets} detections of a class in an image" if options.protocol == "coco" else ""
     found = f"found in {options.precision}" if from_model else "of result files"

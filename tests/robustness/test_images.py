@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from detection.coco.annotations import load_annotations
-from detection.data.dataset import CocoDataset, Reading
+from detection.data.dataset import CocoDataset
 from detection.data.errors import DataError
 from detection.data.image import read_image
 from detection.data.presence import check_images
+from detection.data.reading import Reading
 from detection.data.transforms import Resize
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from detection.coco.annotations import load_annotations
-from detection.data.dataset import Reading
 from detection.data.image import check_whole, read_image, turned
+from detection.data.reading import Reading
 from detection.engine.datamodule import CocoDataModule
 
 RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))

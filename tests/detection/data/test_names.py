@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detection.coco.annotations import load_annotations
-from detection.data.dataset import CocoDataset, Reading
+from detection.data.dataset import CocoDataset
 from detection.data.errors import DataError
 from detection.data.names import CAPITALS, ENDS, FORM, SLASHES, _paths, find_file, forget, image_path
 from detection.data.presence import check_images
+from detection.data.reading import Reading
 
 
 def dataset(folder: Path, names: list[str], **reading) -> CocoDataset:

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from detection.data.dataset import Reading
+from detection.data.reading import Reading
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.engine.data_config import AugmentConfig, DataConfig, LoadConfig, SizeConfig, SplitConfig
 from detection.engine.datamodule import CocoDataModule

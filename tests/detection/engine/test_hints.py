@@ -11,9 +11,9 @@ def options():
     """All options of ``rcnn fit``."""
     from lightning.pytorch import Trainer
 
-    from detection.engine.command import STRICT, Parser
     from detection.engine.datamodule import CocoDataModule
     from detection.engine.module import DetectionModule
+    from detection.engine.parser import STRICT, Parser
     from detection.engine.run import RunConfig
 
     parser = Parser(**STRICT)

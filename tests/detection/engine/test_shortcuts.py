@@ -10,7 +10,7 @@ from detection.engine.shortcuts import SHORTCUTS, add_shortcuts
 
 @pytest.fixture
 def parser():
-    from detection.engine.command import STRICT, Parser
+    from detection.engine.parser import STRICT, Parser
 
     parser = Parser(**STRICT)
     parser.add_argument("--ckpt_path", type=str | None, default=None)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.image import SUFFIXES
+from detection.data.signatures import SUFFIXES
 from detection.inference.sources import batches, frames, sources
 
 

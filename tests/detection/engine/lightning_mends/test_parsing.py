@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from detection.engine.command import Parser
+from detection.engine.parser import Parser
 
 
 def parsed(hint, text):

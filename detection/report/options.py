@@ -1,0 +1,34 @@
+"""What can be set about an evaluation, for the command and for Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass
+class EvaluateOptions:
+    """The options of an evaluation; ``rcnn evaluate --help`` describes each one."""
+
+    what: list[str]
+    """One model, or one or more result files (.json)."""
+    annotations: Path
+    images: Path | None = None
+    """The folder of the images; result files need none."""
+    output: Path = Path("evaluation")
+    iou_types: list[str] | None = None
+    protocol: Literal["coco", "lvis", "voc"] = "coco"
+    max_dets: int = 100
+    engine: Literal["auto", "hotcoco", "pycocotools"] = "auto"
+    resamplings: int = 100
+    pictures: int = 12
+    size: list[int] | None = None
+    flip: bool = False
+    short_sides: list[int] | None = None
+    tile: int | None = None
+    soft_nms: float | None = None
+    refine: int | None = None
+    batch: int = 4
+    workers: int = 2
+    device: str = "auto"
+    trust_code: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
