@@ -1,15 +1,17 @@
-"""Every shipped config parses and builds, and says what its name says."""
+"""Every shipped config parses and builds, says what its name says, and keeps the settings that it had."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from detection.engine.command import Command
-from detection.models.mask_head import MaskHeadConfig
+from detection.engine.configs import list_configs, names_of_configs, read_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
-EVERY = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
-COCO = [name for name in EVERY if name.endswith("_coco.yaml")]
+RECORDED = json.loads((Path(__file__).parent / "data" / "configs.json").read_text(encoding="utf-8"))
+"""The settings that each name had when it was a file of its own."""
 BACKBONES = {
     "r18": "resnet18",
     "r34": "resnet34",
@@ -19,6 +21,9 @@ BACKBONES = {
     "x101_32x8d": "resnext101_32x8d",
     "wide_r50_2": "wide_resnet50_2",
 }
+COCO = [f"{kind}_rcnn_{b}_fpn_{s}_coco" for kind in ("faster", "mask") for b in BACKBONES for s in ("1x", "3x")]
+WHOLE = ("base/", "demo", "nuclei")
+"""Configs that say what the model is; all others change one that does."""
 
 
 class Parsed(Exception):
@@ -40,57 +45,92 @@ def parser():
     return OnlyParser.found
 
 
-@pytest.mark.parametrize("name", EVERY)
+def parse(parser, *names, options=()):
+    return parser.parse_args(["fit", *(word for name in names for word in ("--config", name)), *options])
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_name_keeps_its_settings(name):
+    for spelled in (name, f"{name}.yaml", f"configs/{name}.yaml", str(FOLDER / f"{name}.yaml")):
+        assert read_config(spelled).settings == RECORDED[name], spelled
+
+
+def test_there_are_1x_and_3x_of_each():
+    assert len(COCO) == 28
+    assert set(COCO) <= set(names_of_configs())
+    assert set(COCO) <= set(RECORDED)
+
+
+@pytest.mark.parametrize("name", [name for name in names_of_configs() if name not in COCO] + COCO[::9])
 def test_it_parses_and_its_settings_fit_together(parser, name):
-    settings = parser.parse_args(["fit", "--config", name])
-    parser.instantiate_classes(settings)  # builds the detector without memory, and reads no data
+    names = [name] if name.startswith(WHOLE) or name in COCO else ["mask_rcnn_r50_fpn_1x_coco", name]
+    parser.instantiate_classes(parse(parser, *names))  # builds the detector without memory, and reads no data
 
 
 @pytest.mark.parametrize("name", COCO)
-def test_it_is_what_its_name_says(parser, name):
+def test_it_is_what_its_name_says(name):
     kind, backbone, schedule = name.split("_rcnn_")[0], name.split("_rcnn_")[1].split("_fpn_")[0], name.split("_")[-2]
-    model = parser.instantiate_classes(parser.parse_args(["fit", "--config", name])).fit.model
-    assert model.configs["backbone"].name == BACKBONES[backbone]
-    assert isinstance(model.configs["mask_head"], MaskHeadConfig) == (kind == "mask")
-    assert (model.schedule_config.length, *model.schedule_config.milestones) == {
+    model = read_config(name).settings["model"]
+    assert model["backbone"]["name"] == BACKBONES[backbone]
+    assert bool(model.get("mask_head")) == (kind == "mask")
+    assert (model["schedule"]["length"], *model["schedule"]["milestones"]) == {
         "1x": (90000, 60000, 80000),
         "3x": (270000, 210000, 250000),
     }[schedule]
 
 
-@pytest.mark.parametrize("name", COCO)
-def test_it_is_flat_short_and_shows_its_command(name):
-    text = (FOLDER / name).read_text()
-    assert len(text.splitlines()) <= 50
-    assert f"rcnn fit --config {name.removesuffix('.yaml')} " in text
-    assert "unit: iterations" in text
+def test_each_file_says_in_its_first_line_what_it_is():
+    for config in list_configs():
+        assert bool(config.title) != (config.name in COCO), config.name
 
 
-def test_there_are_1x_and_3x_of_each():
-    expected = {
-        f"{kind}_rcnn_{b}_fpn_{s}_coco.yaml" for kind in ("faster", "mask") for b in BACKBONES for s in ("1x", "3x")
-    }
-    assert set(COCO) == expected
+def test_published_figures_have_a_source_and_are_those_of_the_zoo():
+    from detection.convert.zoo import DETECTRON2, MMDETECTION
+
+    published = [config for config in list_configs() if config.box_ap is not None]
+    assert len(published) == 10
+    for config in published:
+        origin, _, name = str(config.source).partition(", ")
+        entry = (DETECTRON2 if origin.startswith("detectron2") else MMDETECTION)[name]
+        assert (entry.box_ap, entry.mask_ap) == (config.box_ap, config.mask_ap), config.name
+    header = (FOLDER / "names.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
+    assert "others published" in header
+    assert "This toolkit did not measure it" in header
 
 
 def test_three_times_as_long_by_an_overlay(parser):
-    overlaid = parser.parse_args(["fit", "--config", "mask_rcnn_r50_fpn_1x_coco", "--config", "schedules/3x"]).fit
-    written = parser.parse_args(["fit", "--config", "mask_rcnn_r50_fpn_3x_coco"]).fit
+    overlaid = parse(parser, "mask_rcnn_r50_fpn_1x_coco", "schedules/3x").fit
+    written = parse(parser, "mask_rcnn_r50_fpn_3x_coco").fit
     assert overlaid.model == written.model
     assert overlaid.data == written.data
 
 
-def test_own_data_laid_over(parser):
-    options = ["--config", "mask_rcnn_r50_fpn_1x_coco", "--config", "data/own", "--data.root", "here"]
-    settings = parser.parse_args(["fit", *options]).fit
+def test_a_combination_on_the_command_line_is_that_of_a_name(parser):
+    parts = list_configs("mask_rcnn_r101_fpn_3x_coco")[0].parts
+    combined, named = parse(parser, *parts).fit, parse(parser, "mask_rcnn_r101_fpn_3x_coco").fit
+    assert (combined.model, combined.data) == (named.model, named.data)
+
+
+def test_several_overlays_are_laid_over_each_other(parser):
+    options = ["--data.root", "here"]
+    settings = parse(parser, "mask_rcnn_r50_fpn_1x_coco", "data/own", "sizes/640", options=options).fit
+    assert (settings.data.short_side, settings.data.long_side) == (640, 1066)
     assert settings.data.root == "here"
     assert settings.data.train.images == "train"
     assert settings.model.schedule.unit == "epochs"
 
 
+def test_a_file_of_parts_is_a_config_with_their_settings(parser, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"parts": ["mask_rcnn_r50_fpn_1x_coco", "sizes/640"], "data": {"flip": 0.25}}))
+    settings = parse(parser, str(mine)).fit
+    assert (settings.data.short_side, settings.data.flip) == (640, 0.25)
+    assert settings.model.mask_head.convs == 4
+
+
 def test_the_example_in_the_design_holds(parser):
     options = ["--model.backbone.name", "timm/convnextv2_tiny", "--model.mask_head", "null"]
-    settings = parser.parse_args(["fit", "--config", "mask_rcnn_r50_fpn_1x_coco", *options]).fit
+    settings = parse(parser, "mask_rcnn_r50_fpn_1x_coco", options=options).fit
     assert settings.model.mask_head is None
     assert settings.model.backbone.weights == "imagenet"
     assert settings.data.masks is False

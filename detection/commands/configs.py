@@ -1,44 +1,89 @@
 """List the configurations that come with the toolkit, or show one.
 
-A name works wherever a command takes a CONFIG. `show` prints the complete file, which you can copy and change.
+A name works wherever a command takes a CONFIG. `show` prints the settings of all parts together, as a file that you can
+copy and change. `rcnn train NAME --print_config` adds the defaults of all other settings.
 """
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
 from detection.commands.options import add_shared
 from detection.commands.printing import write_json
+
+if TYPE_CHECKING:
+    from detection.engine.configs import ConfigInfo
 
 EPILOG = """\
 example:
   rcnn configs list "mask*"
   rcnn configs show mask_rcnn_r50_fpn_1x_coco > mine.yaml"""
 
+PUBLISHED = "published by others for this recipe, on COCO val2017; not measured with this toolkit"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     words = parser.add_subparsers(dest="word", required=True, metavar="list|show")
-    names = words.add_parser("list", help="print names with their first line")
+    names = words.add_parser("list", help="print names, parts and published AP")
     names.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='names to print, as "mask*"')
     add_shared(names, "json")
-    show = words.add_parser("show", help="print a configuration")
+    show = words.add_parser("show", help="print the settings of a configuration and its parts")
     show.add_argument("name", metavar="NAME", help="name or file of a configuration")
+    add_shared(show, "json")
 
 
 def run(options: argparse.Namespace) -> None:
     """List or show."""
-    from detection.documents import LARGEST_YAML, read_text
-    from detection.engine.configs import find_config, list_configs, shipped
-
     if options.word == "show":
-        sys.stdout.write(read_text(find_config(options.name), LARGEST_YAML))
-        return
-    names = list_configs(options.pattern)
-    if not names:
-        raise ValueError(f"no config matches {options.pattern}; `rcnn configs list` prints all")
-    known = shipped()
-    rows = {name: read_text(str(known[name]), LARGEST_YAML).splitlines()[0].lstrip("# ") for name in names}
-    width = max(map(len, names))
-    for name, line in rows.items():
-        print(f"{name:{width}}  {line}")
-    write_json(rows, options.json)
+        _show(options.name, options.json)
+    else:
+        _list(options.pattern, options.json)
+
+
+def _list(pattern: str, place: str | None) -> None:
+    """Print a line for each config whose name matches."""
+    from detection.engine.configs import list_configs
+
+    found = list_configs(pattern)
+    if not found:
+        raise ValueError(f"no config matches {pattern}; `rcnn configs list` prints all")
+    width = max(len(config.name) for config in found)
+    print(f"{'':{width}}  box AP  mask AP  parts, or what it is (AP: {PUBLISHED})")
+    for config in found:
+        what = " + ".join([*config.parts, *([config.title] if config.title else [])])
+        print(f"{config.name:{width}}  {_ap(config.box_ap, 6)}  {_ap(config.mask_ap, 7)}  {what}{_source(config)}")
+    write_json([_plain(config) for config in found], place)
+
+
+def _ap(value: float | None, width: int) -> str:
+    return f"{'–':>{width}}" if value is None else f"{value:{width}.1f}"
+
+
+def _source(config: "ConfigInfo") -> str:
+    return f" (AP: {config.source})" if config.source else ""
+
+
+def _plain(config: "ConfigInfo") -> dict[str, Any]:
+    """Return what JSON holds of a config."""
+    from dataclasses import asdict
+
+    return asdict(config)
+
+
+def _show(name: str, place: str | None) -> None:
+    """Print the settings of a config: a file as it is, and one with parts as they come together."""
+    from detection.documents import LARGEST_YAML, read_text
+    from detection.engine.configs import read_config, write_settings
+
+    config = read_config(name)
+    info = config.info
+    if config.is_one_file:
+        sys.stdout.write(read_text(config.files[-1], LARGEST_YAML))
+    else:
+        lines = [info.title, f"{info.name} = {' + '.join(info.parts)}"]
+        if info.box_ap is not None:
+            mask = "" if info.mask_ap is None else f", mask AP {info.mask_ap}"
+            lines += [f"Box AP {info.box_ap}{mask} ({info.source}), {PUBLISHED}"]
+        print("".join(f"# {line}\n" for line in lines if line) + write_settings(config.settings), end="")
+    write_json({**_plain(info), "settings": config.settings}, place)

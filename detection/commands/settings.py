@@ -11,10 +11,6 @@ from detection.engine.hints import OPTIONS
 
 PRECISIONS = {"auto": "null", "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-SHORT = (
-    *("--data", "--val-fraction", "--output", "--epochs", "--batch", "--lr", "--size", "--weights", "--resume"),
-    *("--device", "--precision", "--workers", "--seed", "--deterministic", "--trust-code", "--help-all", "--debug"),
-)
 UNDOTTED = (
     *("-c", "--config", "--seed_everything", "--ckpt_path", "--init-from", "--print_config", "--weights_only"),
     *("--verbose", "--return_predictions", "--model", "--data", "--trainer", "--run", "--resume", "--deterministic"),
@@ -39,8 +35,11 @@ Pairs = list[tuple[str, str]]
 """Settings with their values."""
 
 
-def check_settings(given: Sequence[str]) -> None:
-    """Refuse an option that is no setting before anything slow is imported; settings have a dot in their names.
+def check_settings(given: Sequence[str], command: str = "train") -> None:
+    """Reject an option that is no setting before anything slow is imported; settings have a dot in their names.
+
+    Args:
+        command: the command that was called; a message may suggest its options.
 
     Raises:
         ValueError: with the nearest option.
@@ -51,9 +50,36 @@ def check_settings(given: Sequence[str]) -> None:
             continue
         key = name.lstrip("-").replace("-", "_").lower()
         near = OTHERS.get(key) or (f"--{OPTIONS[key]}" if key in OPTIONS else None)
-        near = near or next(iter(get_close_matches(name, [*SHORT, *UNDOTTED], 1)), None)
-        hint = f"did you mean {near}?" if near else "rcnn train --help-all lists all settings"
+        near = near or next(iter(get_close_matches(name, [*_flags(command), *UNDOTTED], 1)), None)
+        hint = f"did you mean {near}?" if near else f"rcnn {command} --help-all lists all settings"
         raise ValueError(f"{name}: no such option; {hint}")
+
+
+def _flags(command: str) -> list[str]:
+    """Return the long options of a command."""
+    from detection.commands.main import parser_of
+
+    return [flag for action in parser_of(command)._actions for flag in action.option_strings if flag[:2] == "--"]
+
+
+def split_configs(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the values of ``--config`` and ``-c`` among the words of a user, and the other words.
+
+    Example:
+        >>> split_configs(["-c", "data/own", "--data.flip", "0", "--config=sizes/640"])
+        (['data/own', 'sizes/640'], ['--data.flip', '0'])
+    """
+    configs: list[str] = []
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, joined, value = word.partition("=")
+        if name in ("-c", "--config") and (joined or rest):  # the parser of all options reports a missing value
+            configs.append(value if joined else rest.pop(0))
+        else:
+            others.append(word)
+    return configs, others
 
 
 def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Sequence[str] = ("train", "val")) -> Pairs:
@@ -98,10 +124,10 @@ def words_of(pairs: Pairs) -> list[str]:
     return [part for pair in pairs for part in pair]
 
 
-def words_for_lightning(pairs: Pairs, options: argparse.Namespace) -> list[str]:
-    """Return settings as words, with the switches of all commands and the settings of the user behind them."""
+def words_for_lightning(pairs: Pairs, options: argparse.Namespace, others: Sequence[str]) -> list[str]:
+    """Return settings as words, with the switches of all commands and the other words of the user behind them."""
     flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
-    return [*words_of(pairs), *flags, *options.rest]
+    return [*words_of(pairs), *flags, *others]
 
 
 def simple_settings(options: argparse.Namespace) -> Pairs:
@@ -137,13 +163,14 @@ def evaluation(subcommand: str, options: argparse.Namespace, split: str) -> list
 
 
 def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
-    """Return the settings that the options stand for, then those of the user, which override them."""
-    check_settings(options.rest)
+    """Return the configs, the settings that the options stand for, and those of the user, which override all."""
+    check_settings(options.rest, {"val": "validate"}.get(split, split))
     pairs: Pairs = []
+    configs, others = split_configs(options.rest)
     if options.model is not None:
         config, weights = _model(options.model)
-        if config is not None and "--config" not in options.rest:
-            pairs.append(("--config", str(config)))
+        if config is not None and not configs:
+            configs = [str(config)]
         pairs.append(weights)
     if options.data is not None:
         pairs += data_settings(options.data, need=(split,))
@@ -152,7 +179,7 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
     if options.batch is not None:
         pairs.append(("--data.eval_batch_size", str(options.batch)))
     pairs += simple_settings(options)
-    return words_for_lightning(pairs, options)
+    return words_for_lightning([*(("--config", name) for name in configs), *pairs], options, others)
 
 
 def _model(model: str) -> tuple[Path | None, tuple[str, str]]:

@@ -6,25 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detection.commands.settings import Pairs, check_settings, data_settings, simple_settings, words_for_lightning
+from detection.commands.settings import (
+    Pairs,
+    check_settings,
+    data_settings,
+    simple_settings,
+    split_configs,
+    words_for_lightning,
+)
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """The config that is taken if the user names none, for data with and without masks."""
 
 
 def settings(options: argparse.Namespace) -> list[str]:
-    """Return the settings that the short options stand for, then those of the user, which override them.
+    """Return the configs, the settings that the short options stand for, and those of the user, which override all.
 
     Raises:
         ValueError: an option that neither this command nor the configuration can have, or a wrong value.
     """
     check_settings(options.rest)
     folder, resumed = _resumed(options)
-    configs = [options.config] if options.config else []
-    if not configs and "--config" not in options.rest and folder and (Path(folder) / "config.yaml").is_file():
+    overlays, others = split_configs(options.rest)
+    configs = [*([options.config] if options.config else []), *overlays]
+    if not configs and folder and (Path(folder) / "config.yaml").is_file():
         configs = [str(Path(folder) / "config.yaml")]
     data = [] if options.data is None else data_settings(options.data, options.val_fraction, options.seed or 0)
-    if options.data is not None and not configs and "--config" not in options.rest:
+    if options.data is not None and not configs:
         configs = [DEFAULT_CONFIGS[_has_masks(data)]]
     pairs = [("--config", name) for name in configs]
     pairs += data
@@ -37,7 +45,7 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--model.weights", options.weights)] if options.weights not in (None, "imagenet") else []
     pairs += simple_settings(options)
     pairs += [("--resume", resumed)] if resumed else []
-    return words_for_lightning(pairs, options)
+    return words_for_lightning(pairs, options, others)
 
 
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -87,12 +95,12 @@ def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:
 
 def _configured(configs: Sequence[str]) -> dict[str, Any]:
     """Return length and milestones of the schedule, and the batch, as the configs have them."""
-    from detection.documents import read_yaml
-    from detection.engine.configs import find_config
+    from detection.engine.configs import combine, load_yaml, read_config
 
-    schedule: dict[str, Any] = {"length": 12, "milestones": [8, 11], "batch": 16}  # of ScheduleConfig and the data
+    settings: dict[str, Any] = {}
     for name in configs:
-        content = read_yaml(Path(find_config(name))) or {}
-        schedule |= (content.get("model") or {}).get("schedule") or {}
-        schedule["batch"] = (content.get("data") or {}).get("batch_size", schedule["batch"])
-    return schedule
+        is_inline = name.lstrip().startswith("{")
+        settings = combine(settings, load_yaml(name) if is_inline else read_config(name).settings)
+    schedule = (settings.get("model") or {}).get("schedule") or {}
+    batch = (settings.get("data") or {}).get("batch_size", 16)
+    return {"length": 12, "milestones": [8, 11], "batch": batch} | schedule  # of ScheduleConfig and the data

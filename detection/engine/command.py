@@ -30,7 +30,7 @@ from detection.engine.lightning_mends.checkpoints import restoring_error
 from detection.engine.lightning_mends.noise import silence
 from detection.engine.module import DetectionModule
 from detection.engine.naming import prepare_metric_names
-from detection.engine.parser import STRICT, ConfigFile, Parser, config_files
+from detection.engine.parser import STRICT, ConfigFile, Parser, given_configs
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.ranks import watch_ranks
 from detection.engine.run import (
@@ -68,7 +68,7 @@ class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
     def __init__(self) -> None:
-        config_files.clear()
+        given_configs.clear()
         # Without this albumentations asks a server for its latest version when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None
@@ -138,8 +138,7 @@ class Command(LightningCLI):
             if self.subcommand == "fit" and (warning := check_random_start(config)):
                 rank_zero_warn(warning)
         if config.run.name is None:
-            given = [str(path) for path in config.get("config") or [] if path is not None]
-            config.run.name = given[0].rsplit("/", 1)[-1].rsplit(".", 1)[0] if given else "default"
+            config.run.name = given_configs[0].info.name.rsplit("/", 1)[-1] if given_configs else "default"
         accelerator = config.trainer.accelerator if isinstance(config.trainer.accelerator, str) else ""
         if config.trainer.precision is None:
             config.trainer.precision = self._precision(accelerator)

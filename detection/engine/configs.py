@@ -1,10 +1,15 @@
-"""Config files: where they are found, how strictly they are read, and how mistakes in them are told."""
+"""Configs: which the toolkit ships, and which settings one has once its parts are combined.
 
-import difflib
+A config is a YAML file of settings. Its key ``parts`` lists other configs, which come first and which it overrides. The
+file ``configs/names.yaml`` gives names to combinations of parts, such as ``mask_rcnn_r101_fpn_3x_coco``.
+"""
+
 import fnmatch
 import importlib.util
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +17,98 @@ import yaml
 from jsonargparse import get_loader
 
 from detection.documents import LARGEST_YAML, DocumentError, parse_yaml, read_text
-from detection.engine.hints import nearest, nearest_config, nearest_subcommand
+from detection.engine.hints import nearest_config
 from detection.foreign import shown
 from detection.home import with_home
 
-HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
-"""Why there is no such option."""
+NAMES = "names.yaml"
+"""The file of the shipped configs that names combinations of parts."""
 
 
-def folders() -> list[Path]:
-    """Where the shipped configs are: in the installed package, or beside the package in a checkout."""
-    spec = importlib.util.find_spec("detection.configs")
-    if spec is not None and spec.submodule_search_locations:
-        return [Path(place) for place in spec.submodule_search_locations]
-    return [Path(__file__).resolve().parents[2] / "configs"]
+@dataclass(frozen=True)
+class ConfigInfo:
+    """What a config is, without its settings."""
+
+    name: str
+    """As ``rcnn train`` and ``--config`` take it; for a file its name without ``.yaml``."""
+    title: str
+    """The first comment of the file; empty for a combination that ``names.yaml`` names."""
+    parts: tuple[str, ...] = ()
+    """The configs that it combines and changes; each overrides those before it."""
+    box_ap: float | None = None
+    """Box AP on COCO val2017 that ``source`` published for this recipe, in percent. This toolkit did not measure it."""
+    mask_ap: float | None = None
+    """Mask AP, likewise."""
+    source: str | None = None
+    """Who published the AP, and under which name."""
 
 
-def shipped() -> dict[str, Path]:
-    """The shipped configs by name: ``mask_rcnn_r50_fpn_1x_coco``, ``schedules/3x``, ..."""
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for folder in folders()
-        for path in sorted(folder.rglob("*.yaml"))
-    }
+@dataclass(frozen=True)
+class Config:
+    """A config with the settings of all its parts."""
+
+    info: ConfigInfo
+    settings: dict[str, Any]
+    files: tuple[Path, ...]
+    """Absolute paths of what the settings are from; later files override earlier ones."""
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether one file of settings, without other keys, is all of it."""
+        return not self.info.parts and self.info.source is None
 
 
-def list_configs(pattern: str = "*") -> list[str]:
-    """List the names of the shipped configs, as ``--config`` takes them.
+@dataclass(frozen=True)
+class _Place:
+    """Where a config is: a file, or an entry of ``names.yaml``."""
+
+    name: str
+    file: Path
+    entry: Any = field(default=None, compare=False)
+
+    def content(self) -> dict[str, Any]:
+        """Read the settings, with the keys ``parts`` and ``published``."""
+        if self.entry is None:
+            return _read_mapping(self.file)
+        return _mapping(self.entry, f"{self.file}: {self.name}")
+
+
+def list_configs(pattern: str = "*") -> list[ConfigInfo]:
+    """List the shipped configs: their names, their parts and the AP that others published for them.
 
     Args:
-        pattern: with ``*`` and ``?``.
+        pattern: of names, with ``*`` and ``?``.
 
     Example:
-        >>> list_configs("mask_rcnn_r50_fpn_1x*")
-        ['mask_rcnn_r50_fpn_1x_coco']
+        >>> [config.name for config in list_configs("mask_rcnn_r50_*")]
+        ['mask_rcnn_r50_fpn_1x_coco', 'mask_rcnn_r50_fpn_3x_coco']
+        >>> list_configs("mask_rcnn_r50_fpn_1x_coco")[0].box_ap
+        38.2
     """
-    return sorted(fnmatch.filter(shipped(), pattern))
+    known = _shipped()
+    return [_info(known[name], known[name].content()) for name in sorted(fnmatch.filter(known, pattern))]
 
 
-def find_config(name: str) -> str:
-    """The file that a ``--config`` names: a path, or a shipped config with or without ``.yaml``.
+def names_of_configs() -> list[str]:
+    """Return the names of the shipped configs."""
+    return sorted(_shipped())
+
+
+def read_config(name: str | Path) -> Config:
+    """Read a config, and combine it with its parts.
+
+    Args:
+        name: a file, or a shipped config with or without ``.yaml``.
 
     Raises:
-        FileNotFoundError: with the nearest names.
+        FileNotFoundError: no such config, with the nearest name.
+        DocumentError: a file that is no config.
+
+    Example:
+        >>> read_config("mask_rcnn_r101_fpn_3x_coco").settings["model"]["schedule"]["length"]
+        270000
     """
-    name = with_home(name)
-    if Path(name).is_file():
-        return name
-    known = shipped()
-    key = name.removeprefix("configs/").removesuffix(".yaml")
-    if key in known:
-        return str(known[key])
-    if "://" in name:
-        raise FileNotFoundError(f"--config {name}: a URL; download the file, and give its path")
-    raise FileNotFoundError(
-        f"no config {name}{nearest_config(key, list(known)) or '; shipped are ' + ', '.join(known)}"
-    )
+    return _read(_find(str(name)), ())
 
 
 def load_yaml(text: str) -> Any:
@@ -76,78 +117,150 @@ def load_yaml(text: str) -> Any:
     Raises:
         DocumentError: not YAML, a key twice in one mapping, or what else the check rejects.
     """
-    parse_yaml(text, "the settings")
+    return _load(text, "the settings")
+
+
+def write_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings as YAML, which :func:`load_yaml` reads as the same settings."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def combine(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others over them: mappings are combined key by key, any other value is replaced.
+
+    A mapping with another ``class_path`` is replaced, too, as the arguments of one class do not fit another.
+
+    Example:
+        >>> combine({"data": {"flip": 0.5, "short_side": 800}}, {"data": {"short_side": [640, 800]}})
+        {'data': {'flip': 0.5, 'short_side': [640, 800]}}
+    """
+    combined = dict(settings)
+    for key, value in over.items():
+        before = combined.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and not _is_other_class(before, value):
+            combined[key] = combine(before, value)
+        else:
+            combined[key] = value
+    return combined
+
+
+def _is_other_class(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return "class_path" in value and value["class_path"] != before.get("class_path")
+
+
+def _folders() -> list[Path]:
+    """Where the shipped configs are: in the installed package, or beside the package in a checkout."""
+    spec = importlib.util.find_spec("detection.configs")
+    if spec is not None and spec.submodule_search_locations:
+        return [Path(place) for place in spec.submodule_search_locations]
+    return [Path(__file__).resolve().parents[2] / "configs"]
+
+
+@cache
+def _shipped() -> dict[str, _Place]:
+    """The shipped configs by name: ``mask_rcnn_r50_fpn_1x_coco``, ``schedules/3x``, ..."""
+    found = {}
+    for folder in _folders():
+        for path in sorted(folder.rglob("*.yaml")):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if path != folder / NAMES:
+                found[name] = _Place(name, path)
+        names = _read_mapping(folder / NAMES)
+        found |= {name: _Place(name, folder / NAMES, entry) for name, entry in names.items()}
+    return found
+
+
+def _find(name: str, beside: Path | None = None) -> _Place:
+    """Find a config by its file or its name.
+
+    Args:
+        beside: the config that has it as a part; a relative path begins at its folder.
+
+    Raises:
+        FileNotFoundError: with the nearest name.
+    """
+    given = with_home(name)
+    path = Path(given) if beside is None else beside.parent / given
+    if path.is_file():
+        return _Place(path.stem, path)
+    known = _shipped()
+    for key in _meant(given):
+        if key in known:
+            return known[key]
+    start = "" if beside is None else f"{beside}: "
+    if "://" in name:
+        raise FileNotFoundError(f"{start}--config {name}: a URL; download the file, and give its path")
+    hint = nearest_config(_meant(given)[0], list(known)) or "; `rcnn configs list` prints all names"
+    raise FileNotFoundError(f"{start}no config {name}{hint}")
+
+
+def _meant(given: str) -> list[str]:
+    """The names that a text may mean: itself, and the name of a path into the folder of the shipped configs."""
+    names = [given.removeprefix("configs/")]
+    for folder in _folders():
+        with suppress(ValueError, OSError):
+            names.append(Path(given).resolve().relative_to(folder.resolve()).as_posix())
+    return [name.removesuffix(".yaml") for name in names]
+
+
+def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
+    """Read a config and its parts.
+
+    Args:
+        inside: the configs of which it is a part, outermost first.
+    """
+    if place in inside:
+        raise DocumentError(f"{place.file}: config {place.name} is a part of itself; remove it from `parts`")
+    content = place.content()
+    settings: dict[str, Any] = {}
+    files: list[Path] = []
+    for name in _parts(place, content):
+        part = _read(_find(name, place.file), (*inside, place))
+        settings = combine(settings, part.settings)
+        files += part.files
+    own = {key: value for key, value in content.items() if key not in ("parts", "published")}
+    return Config(_info(place, content), combine(settings, own), (*files, place.file.absolute()))
+
+
+def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:
+    """What the keys beside the settings say."""
+    first = "" if place.entry is not None else read_text(place.file, LARGEST_YAML).partition("\n")[0]
+    title = first.lstrip("# ").strip() if first.startswith("#") else ""
+    given = content.get("published")
+    if given is None:
+        return ConfigInfo(place.name, title, _parts(place, content))
+    published = _mapping(given, f"{place.file}: published")
+    box, mask, source = (published.get(key) for key in ("box_ap", "mask_ap", "source"))
+    numbers = [value for value in (box, mask) if value is not None]
+    if not isinstance(source, str) or not all(isinstance(value, int | float) for value in numbers):
+        raise DocumentError(f"{place.file}: published: needs box_ap and mask_ap as numbers, and source as text")
+    return ConfigInfo(place.name, title, _parts(place, content), box, mask, source)
+
+
+def _parts(place: _Place, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that the key ``parts`` lists."""
+    parts = content.get("parts", [])
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise DocumentError(f"{place.file}: parts: must be a list of configs, as [base/mask_rcnn, schedules/3x]")
+    return tuple(parts)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """The settings in a file; none in an empty one."""
+    content = _load(read_text(path, LARGEST_YAML), str(path))
+    return {} if content is None else _mapping(content, str(path))
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise DocumentError(f"{where}: must be a mapping of settings, as `model: {{...}}`; found {shown(content, 40)}")
+    return content
+
+
+def _load(text: str, where: str) -> Any:
+    """Check YAML, then read it with jsonargparse's types."""
+    parse_yaml(text, where)
     try:
         return get_loader("yaml")(text)
     except Exception as error:  # PyYAML raises many kinds for a value that is not of its tag
-        raise DocumentError(f"the settings: not valid YAML ({shown(error, 120)})") from error
-
-
-def explain(message: str, options: Sequence[str], files: Sequence[str]) -> str:
-    """A parser's message in a few lines, with the nearest option and the place in the configs.
-
-    Args:
-        options: all that exist, ``model.backbone.name``, ...
-        files: the configs that were given.
-    """
-    if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-        return _shorten(message) + nearest_subcommand(match[1], re.findall(r"\w+", match[2]))
-    key = wrong_key(message)
-    if key is None:
-        return _shorten(message).replace(
-            "the settings: not valid", f"{files[-1] if files else 'the settings'}: not valid"
-        )
-    for word, reason in HINTS.items():
-        if key.rsplit(".", 1)[-1] == word:
-            return f"no option {key}: {reason}{_place(key, files)}"
-    return f"no option {key}{_place(key, files)}{nearest(key, options)}"
-
-
-def wrong_key(message: str) -> str | None:
-    """The full name of the option that a parser's message rejects."""
-    patterns = (
-        r"unrecognized arguments: --?([\w.-]+)",
-        r"(?:Group|Subcommand) '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
-        r"Option '([\w.]+)' is not accepted",
-    )
-    for pattern in patterns:
-        if match := re.search(pattern, message):
-            groups = match.groupdict()
-            if "group" not in groups:
-                return match[1]
-            is_subcommand = message[match.start() :].startswith("Subcommand")
-            return groups["key"] if is_subcommand else f"{groups['group']}.{groups['key']}"
-    return None
-
-
-def _shorten(message: str) -> str:
-    """A message about a value without what explains the parser to its author."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    noise = ("Does not validate against any", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
-    lines = [line for line in lines if line and not line.startswith(noise)]
-    lines = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line) for line in lines]
-    lines = [re.sub(r"^Parser key \"([\w.]+)\"", r"\1", line) for line in lines]
-    value = re.search(r"Got value: (\w+)", message)
-    choices = re.findall(r"'([\w-]+)'", "".join(line for line in lines if "Literal[" in line))
-    hint = difflib.get_close_matches(value[1], choices, n=1) if value and choices else []
-    lines = [re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", line) for line in lines]
-    if hint:
-        lines[-1] += f"; did you mean {hint[0]}?"
-    return "\n  ".join([*lines[:5], *(["..."] if len(lines) > 5 else [])])
-
-
-def _place(key: str, files: Sequence[str]) -> str:
-    """`` (FILE, line N)``, the last that sets the option."""
-    for file in reversed(files):
-        text = read_text(file, LARGEST_YAML)  # was checked when it was loaded
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        line = None
-        for part in key.split("."):
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            match = next(((name, value) for name, value in pairs if name.value == part), None)
-            if match is None:
-                break
-            line, node = match[0].start_mark.line + 1, match[1]
-        else:
-            return f" ({file}, line {line})"
-    return ""
+        raise DocumentError(f"{where}: not valid YAML ({shown(error, 120)})") from error

@@ -128,13 +128,12 @@ def _with_settings(arguments: list[str], settings: Mapping[str, Any], given: arg
 
 def _in_configs(configs: Sequence[str], *keys: str) -> str | None:
     """The value of a key in the last config file that sets it; inline configs, which may be of a file, do not count."""
-    from detection.documents import LARGEST_YAML, read_text
-    from detection.engine.configs import find_config, load_yaml
+    from detection.engine.configs import read_config
 
     found = None
     for name in configs:
         try:
-            content = load_yaml(read_text(find_config(name), LARGEST_YAML)) or {}
+            content: Any = read_config(name).settings
             for key in keys[:-1]:
                 content = content.get(key) or {}
             found = with_home(content.get(keys[-1], found))

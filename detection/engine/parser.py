@@ -1,13 +1,14 @@
 """The parser of settings: YAML files, shipped configs by name, dotted options, and brief messages."""
 
-from pathlib import Path
+import json
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
-from detection.documents import DocumentError, read_yaml
-from detection.engine.configs import explain, find_config, load_yaml
+from detection.documents import DocumentError
+from detection.engine.config_errors import explain
+from detection.engine.configs import Config, load_yaml, read_config
 from detection.engine.errors import InputError, user_input
 from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole_limits
 
@@ -23,8 +24,8 @@ STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 
 keep_whole_limits()
 
-config_files: list[str] = []
-"""The config files given so far, for error messages: a parser does not know them where it fails."""
+given_configs: list[Config] = []
+"""Those given so far: for the run's name, and for error messages, as a parser does not know them where it fails."""
 
 
 class ConfigFile(ActionConfigFile):
@@ -32,13 +33,10 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         if not values.lstrip().startswith("{"):
-            try:
-                values = find_config(values)
-            except FileNotFoundError as error:
-                raise InputError(str(error)) from error
             with user_input():
-                read_yaml(values)  # its errors name the file
-            config_files.append(str(Path(values).absolute()))  # jsonargparse changes the folder as it reads
+                config = read_config(values)
+            given_configs.append(config)
+            values = str(config.files[-1]) if config.is_one_file else json.dumps(config.settings)
         super().__call__(parser, cfg, values, option_string)
 
 
@@ -48,4 +46,4 @@ class Parser(NoAbbreviations, LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         options = [action.dest for action in parser._actions]
-        raise InputError(explain(message, options, config_files))
+        raise InputError(explain(message, options, [file for config in given_configs for file in config.files]))

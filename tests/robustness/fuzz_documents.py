@@ -105,7 +105,7 @@ def check_yaml(folder: Path, chance: random.Random) -> None:
     except UnicodeDecodeError:
         return  # only the file's reader decodes
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error  # as detection.engine.configs.explain puts it
+        raise ValueError(f"{path}: {error}") from error  # as detection.engine.config_errors.explain puts it
 
 
 def check_yolo(folder: Path, chance: random.Random) -> None:

@@ -89,16 +89,25 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def configs() -> str:
-    """Return the shipped configs, with what their first comment says."""
-    from detection.engine.configs import shipped
+    """Return the recipes: names with parts, and the AP that others published for them."""
+    from detection.engine.configs import list_configs
 
     def rows() -> Iterator[tuple[str, ...]]:
-        for name, path in sorted(shipped().items()):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            comments = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
-            yield f"`{name}`", " ".join(line for line in comments if not line.startswith(("rcnn ", "python ")))
+        for config in list_configs():
+            if config.title:
+                continue
+            aps = ("" if ap is None else f"{ap:.1f}" for ap in (config.box_ap, config.mask_ap))
+            yield f"`{config.name}`", " + ".join(f"`{part}`" for part in config.parts), *aps, config.source or ""
 
-    return table(("`--config`", "what it is"), rows())
+    return table(("name", "parts", "box AP", "mask AP", "who published the AP"), rows())
+
+
+def config_parts() -> str:
+    """Return the configs that are files, with their first comment."""
+    from detection.engine.configs import list_configs
+
+    rows = ((f"`{config.name}`", config.title) for config in list_configs() if config.title)
+    return table(("`--config`", "what it is"), rows)
 
 
 def models(origin: str) -> Callable[[], str]:
@@ -233,6 +242,7 @@ def commands() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "configs": configs,
+    "config-parts": config_parts,
     "models-torchvision": models("torchvision"),
     "models-detectron2": models("detectron2"),
     "models-mmdetection": models("mmdetection"),

@@ -124,8 +124,8 @@ def test_the_former_predict_says_the_new_word(capsys):
 def test_json_goes_to_stdout_alone_and_lines_to_stderr(capsys):
     assert main(["configs", "list", "demo", "--json"]) == 0
     shown = capsys.readouterr()
-    assert list(json.loads(shown.out)) == ["demo"]
-    assert shown.err.startswith("demo ")
+    assert [row["name"] for row in json.loads(shown.out)] == ["demo"]
+    assert "\ndemo " in shown.err
 
 
 def test_json_goes_to_a_file_too(tmp_path, capsys):

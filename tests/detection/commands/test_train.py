@@ -127,3 +127,46 @@ def test_an_option_of_another_tool_is_told_before_anything_slow(wrong, right, ca
     line = capsys.readouterr().err
     assert line.startswith(f"error: {wrong.split('=')[0]}: no such option; did you mean {right}?")
     assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize("given", [["-c", "nuclei"], ["--config", "nuclei"], ["--config=nuclei"]])
+def test_a_config_among_the_settings_is_the_config(given, shapes, tmp_path):
+    (tmp_path / "config.yaml").write_text("{}")
+    for others in (["--data", str(shapes)], ["--output", str(tmp_path)]):
+        options = parse(parser_of("train"), [*others, *given], settings=True)
+        words = train.settings(options)
+        assert words[:2] == ["--config", "nuclei"]
+        assert not {"-c", "--config", "--config=nuclei"} & {*words[2:]}
+
+
+def test_epochs_follow_the_schedule_of_the_last_overlay():
+    options = parse(parser_of("train"), ["mask_rcnn_r50_fpn_1x_coco", "--config", "schedules/3x"], settings=True)
+    options.epochs = 27
+    words = train.settings(options)
+    assert json.loads(words[words.index("--model.schedule.milestones") + 1]) == [21.0, 25.0]
+
+
+def test_options_override_every_config_wherever_it_stands(shapes):
+    line = ["mask_rcnn_r50_fpn_1x_coco", "--data.flip", "0", "--data", str(shapes), "--epochs", "3"]
+    words = train.settings(parse(parser_of("train"), [*line, "--config", "data/own", "-c", "sizes/640"], settings=True))
+    assert words[:6] == ["--config", line[0], "--config", "data/own", "--config", "sizes/640"]
+    assert words[-2:] == ["--data.flip", "0"]
+    assert words[words.index("--model.schedule.length") + 1] == "3"
+
+
+def test_a_config_of_the_user_replaces_that_of_the_run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").write_bytes(b"")
+    (tmp_path / "config.yaml").write_text("{}")
+    for given in (["-c", "demo"], ["--config=demo"]):
+        options = parse(parser_of("validate"), [str(tmp_path), *given], settings=True)
+        assert evaluation_settings(options, "val")[:2] == ["--config", "demo"]
+
+
+def test_a_wrong_option_gets_the_nearest_of_the_command():
+    for command, wrong, near in (("train", "--outpt", "--output"), ("train", "--hepl-all", "--help-all"),
+                                 ("validate", "--devise", "--device")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{wrong}: no such option; did you mean {near}\\?"):
+            settings(wrong, "x", command=command)
+    with pytest.raises(ValueError, match=r"--qqqqqq: no such option; rcnn validate --help-all lists all settings"):
+        settings("--qqqqqq", "x", command="validate")

@@ -1,7 +1,8 @@
 import pytest
 
 from detection.cli import main
-from detection.engine.configs import explain, find_config, shipped
+from detection.engine.config_errors import explain
+from detection.engine.configs import names_of_configs, read_config
 from detection.engine.early_options import complete
 from detection.engine.hints import OPTIONS, SUBCOMMANDS, nearest, nearest_config, nearest_subcommand
 
@@ -130,14 +131,14 @@ def test_every_hint_of_the_table_is_an_option(options):
     ],
 )
 def test_a_wrong_config_is_told_the_right_one(given, meant):
-    assert nearest_config(given, list(shipped())) == f"; did you mean {meant}?"
+    assert nearest_config(given, names_of_configs()) == f"; did you mean {meant}?"
     with pytest.raises(FileNotFoundError, match=f"did you mean {meant}"):
-        find_config(given)
+        read_config(given)
 
 
 def test_a_url_is_no_config():
     with pytest.raises(FileNotFoundError, match="a URL; download the file"):
-        find_config("https://x.org/a.yaml")
+        read_config("https://x.org/a.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Messages about mistakes in config files and options: what is wrong, in which line, and what may be meant."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from detection.documents import LARGEST_YAML, read_text
+from detection.engine.hints import nearest, nearest_subcommand
+
+HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
+"""Why there is no such option."""
+
+
+def explain(message: str, options: Sequence[str], files: Sequence[str | Path]) -> str:
+    """A parser's message in a few lines, with the nearest option and the place in the configs.
+
+    Args:
+        options: all that exist, ``model.backbone.name``, ...
+        files: the configs that were given.
+    """
+    if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        return _shorten(message) + nearest_subcommand(match[1], re.findall(r"\w+", match[2]))
+    key = wrong_key(message)
+    if key is None:
+        return _shorten(message).replace(
+            "the settings: not valid", f"{files[-1] if files else 'the settings'}: not valid"
+        )
+    for word, reason in HINTS.items():
+        if key.rsplit(".", 1)[-1] == word:
+            return f"no option {key}: {reason}{_place(key, files)}"
+    return f"no option {key}{_place(key, files)}{nearest(key, options)}"
+
+
+def wrong_key(message: str) -> str | None:
+    """The full name of the option that a parser's message rejects."""
+    patterns = (
+        r"unrecognized arguments: --?([\w.-]+)",
+        r"(?:Group|Subcommand) '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+        r"Option '([\w.]+)' is not accepted",
+    )
+    for pattern in patterns:
+        if match := re.search(pattern, message):
+            groups = match.groupdict()
+            if "group" not in groups:
+                return match[1]
+            is_subcommand = message[match.start() :].startswith("Subcommand")
+            return groups["key"] if is_subcommand else f"{groups['group']}.{groups['key']}"
+    return None
+
+
+def _shorten(message: str) -> str:
+    """A message about a value without what explains the parser to its author."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    noise = ("Does not validate against any", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    lines = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line) for line in lines]
+    lines = [re.sub(r"^Parser key \"([\w.]+)\"", r"\1", line) for line in lines]
+    value = re.search(r"Got value: (\w+)", message)
+    choices = re.findall(r"'([\w-]+)'", "".join(line for line in lines if "Literal[" in line))
+    hint = difflib.get_close_matches(value[1], choices, n=1) if value and choices else []
+    lines = [re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", line) for line in lines]
+    if hint:
+        lines[-1] += f"; did you mean {hint[0]}?"
+    return "\n  ".join([*lines[:5], *(["..."] if len(lines) > 5 else [])])
+
+
+def _place(key: str, files: Sequence[str | Path]) -> str:
+    """`` (FILE, line N)``, the last that sets the option."""
+    for file in reversed(files):
+        text = read_text(file, LARGEST_YAML)  # was checked when it was loaded
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        line = None
+        for part in key.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            match = next(((name, value) for name, value in pairs if name.value == part), None)
+            if match is None:
+                break
+            line, node = match[0].start_mark.line + 1, match[1]
+        else:
+            return f" ({file}, line {line})"
+    return ""
