@@ -61,6 +61,8 @@ def test_the_wheel_and_the_sdist_hold_the_same_sources(dist):
         assert any(name.endswith(ending) for name in in_wheel), ending
     for path in (*ROOT.glob("detection/**/*.py"), *ROOT.glob("backbones/**/*.py")):
         assert path.relative_to(ROOT).as_posix() in in_wheel
+    configs = {f"detection/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("configs/**/*.yaml")}
+    assert configs == {name for name in in_wheel if name.startswith("detection/configs/") and name.endswith(".yaml")}
 
 
 def test_the_installed_package_works_without_the_checkout(python, tmp_path):
@@ -71,3 +73,5 @@ def test_the_installed_package_works_without_the_checkout(python, tmp_path):
         python, "-m", "detection", "fit", "--config", "mask_rcnn_r50_fpn_1x_coco", "--print_config", folder=tmp_path
     )
     assert "resnet50" in config
+    listed = run(python, "-m", "detection", "configs", "list", "mask_rcnn_r101_fpn_3x_coco", folder=tmp_path)
+    assert "base/mask_rcnn + backbones/r101 + schedules/3x + data/coco" in listed
