@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from detection.commands.options import add_shared
 from detection.commands.printing import write_json
+from detection.foreign import shown
 
 if TYPE_CHECKING:
     from detection.engine.configs import ConfigInfo
@@ -81,9 +82,9 @@ def _show(name: str, place: str | None) -> None:
     if config.is_one_file:
         sys.stdout.write(read_text(config.files[-1], LARGEST_YAML))
     else:
-        lines = [info.title, f"{info.name} = {' + '.join(info.parts)}"]
+        lines = [info.title, f"{info.name} = {' + '.join(info.parts)}" if info.parts else ""]
         if info.box_ap is not None:
             mask = "" if info.mask_ap is None else f", mask AP {info.mask_ap}"
             lines += [f"Box AP {info.box_ap}{mask} ({info.source}), {PUBLISHED}"]
-        print("".join(f"# {line}\n" for line in lines if line) + write_settings(config.settings), end="")
+        print("".join(f"# {shown(line, None)}\n" for line in lines if line) + write_settings(config.settings), end="")
     write_json({**_plain(info), "settings": config.settings}, place)

@@ -24,6 +24,9 @@ from detection.home import with_home
 NAMES = "names.yaml"
 """The file of the shipped configs that names combinations of parts."""
 
+DEEPEST = 8
+"""Configs that may be parts of one another; the shipped ones need 3."""
+
 
 @dataclass(frozen=True)
 class ConfigInfo:
@@ -191,7 +194,7 @@ def _find(name: str, beside: Path | None = None) -> _Place:
     if "://" in name:
         raise FileNotFoundError(f"{start}--config {name}: a URL; download the file, and give its path")
     hint = nearest_config(_meant(given)[0], list(known)) or "; `rcnn configs list` prints all names"
-    raise FileNotFoundError(f"{start}no config {name}{hint}")
+    raise FileNotFoundError(f"{start}no config {shown(name, 200)}{hint}")
 
 
 def _meant(given: str) -> list[str]:
@@ -211,6 +214,8 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
     """
     if place in inside:
         raise DocumentError(f"{place.file}: config {place.name} is a part of itself; remove it from `parts`")
+    if len(inside) > DEEPEST:
+        raise DocumentError(f"{place.file}: parts of parts, more than {DEEPEST} deep; list them in one config")
     content = place.content()
     settings: dict[str, Any] = {}
     files: list[Path] = []

@@ -52,6 +52,13 @@ def test_a_file_without_parts_is_shown_as_it_is_with_its_comments(capsys):
     assert "# nuclei have 8 to 100 pixels" in capsys.readouterr().out
 
 
+def test_published_text_cannot_become_settings(tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text('published: {box_ap: 1.0, source: "x\\nmodel: {}"}')
+    assert main(["configs", "show", str(mine)]) == 0
+    assert load_yaml(capsys.readouterr().out) in (None, {})
+
+
 def test_what_is_shown_as_json(tmp_path, capsys):
     mine = tmp_path / "mine.yaml"
     mine.write_text(yaml.safe_dump({"parts": [NAME, "sizes/640"]}))

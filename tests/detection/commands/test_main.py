@@ -155,7 +155,13 @@ def test_tools_take_the_words_of_before(monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [(["--help"], 0.5), (["--version"], 0.5), (["train", "--help"], 1.5), (["predict", "--help"], 1.5)],
+    [
+        (["--help"], 0.5),
+        (["--version"], 0.5),
+        (["configs", "list"], 0.5),
+        (["train", "--help"], 1.5),
+        (["predict", "--help"], 1.5),
+    ],
 )
 def test_it_starts_quickly(given, seconds):
     taken = []

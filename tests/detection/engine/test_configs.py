@@ -113,6 +113,15 @@ def test_a_wrong_config_is_one_line_that_names_the_file(tmp_path, text, message)
     assert "\n" not in str(raised.value)
 
 
+def test_parts_of_parts_end_somewhere(tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.yaml").write_text(f"parts: [{number + 1}.yaml]")
+    (tmp_path / "12.yaml").write_text("data: {flip: 0}")
+    with pytest.raises(DocumentError, match=r"9\.yaml: parts of parts, more than 8 deep"):
+        read_config(tmp_path / "0.yaml")
+    assert read_config(tmp_path / "5.yaml").settings == {"data": {"flip": 0}}
+
+
 def test_an_empty_file_has_no_settings(tmp_path):
     (tmp_path / "mine.yaml").write_text("# nothing\n")
     assert read_config(tmp_path / "mine.yaml").settings == {}
