@@ -95,7 +95,12 @@ def available() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Whether this names a backbone of the toolkit, torchvision or timm, and not an import path."""
-    return name in (*available(), MOBILENET) or re.fullmatch(r"timm/[\w.]+", name) is not None
+    return _is_own(name) or re.fullmatch(r"timm/[\w.]+", name) is not None or name in torchvision_names()
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a name needs no look into torchvision's list, whose import takes longer than that of PyTorch."""
+    return name in (*VARIANTS, *VITS, MOBILENET)
 
 
 def check_name(name: str) -> None:
@@ -104,7 +109,7 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: with the nearest names.
     """
-    if name in (*available(), MOBILENET) or name.startswith("timm/") or "." in name:
+    if _is_own(name) or name.startswith("timm/") or "." in name or name in torchvision_names():
         return
     near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)} and torchvision's"
@@ -124,9 +129,9 @@ def _body(config: BackboneConfig) -> Backbone:
         return MobileNetV3C5(config.norm)
     if config.name in VITS:
         return VisionTransformer(config.name, config.weights)
-    if config.name in torchvision_names():
-        return TorchvisionBackbone(config.name, config.weights, config.norm)
     if config.name not in VARIANTS:
+        if config.name in torchvision_names():
+            return TorchvisionBackbone(config.name, config.weights, config.norm)
         return _imported(config)
     network = ResNet(
         VARIANTS[config.name],

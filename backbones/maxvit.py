@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.maxvit import PartitionAttentionLayer
 
 
 class Partition(nn.Module):
@@ -45,6 +44,8 @@ class Partition(nn.Module):
 
 def take_any_size(block: nn.Module) -> nn.Module:
     """A stage of torchvision's MaxViT with each of its attention layers replaced by :class:`Partition`."""
+    from torchvision.models.maxvit import PartitionAttentionLayer  # here, as torchvision takes long to import
+
     for name, child in block.named_children():
         setattr(block, name, Partition(child) if isinstance(child, PartitionAttentionLayer) else take_any_size(child))
     return block

@@ -6,7 +6,6 @@ Howard et al. 2019, "Searching for MobileNetV3". Parameters are named as in torc
 from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large
 
 from backbones.base import Backbone
 from backbones.norms import make_norm
@@ -22,6 +21,8 @@ class MobileNetV3C5(Backbone):
     strides = (32, 32)
 
     def __init__(self, norm: str = "batch") -> None:
+        from torchvision.models import mobilenet_v3_large  # here, as this import takes longer than that of PyTorch
+
         super().__init__()
         layers = mobilenet_v3_large(weights=None, norm_layer=partial(make_norm, norm)).features
         for i, layer in enumerate(layers):

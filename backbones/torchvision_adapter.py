@@ -3,6 +3,8 @@ MaxViT.
 
 These networks are chains of layers. An image through a copy without memory (PyTorch's meta device) shows where each
 stride begins; the last layer of each stride is a stage, and what follows the last stage (the classifier) is left out.
+
+Functions import torchvision, as its import takes longer than that of PyTorch and most detectors need none of it.
 """
 
 from functools import cache
@@ -11,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from backbones.base import Backbone
 from backbones.maxvit import take_any_size
@@ -28,6 +29,8 @@ PROBE = (4, 6)
 @cache
 def torchvision_names() -> tuple[str, ...]:
     """Names of torchvision that can be backbones."""
+    from torchvision import models
+
     return tuple(name for name in models.list_models(module=models) if name.startswith(FAMILIES))
 
 
@@ -87,6 +90,8 @@ def _names_in(model: nn.Module, stages: list[nn.Sequential]) -> set[str]:
 
 def _classifier(name: str) -> Any:
     """The whole network with random weights."""
+    from torchvision import models
+
     if not name.startswith("regnet"):
         return models.get_model(name, weights=None)
     device = torch.get_default_device()

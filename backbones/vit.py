@@ -9,7 +9,6 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
 from backbones.base import Backbone
 from backbones.padding import cut_to, pad_to
@@ -60,6 +59,8 @@ class VisionTransformer(Backbone):
     """
 
     def __init__(self, name: str, weights: str | None = None) -> None:
+        from torchvision import models  # here, as its import takes longer than that of PyTorch
+
         super().__init__()
         whole: Any = models.get_model(name, weights=None)
         if weights is not None:

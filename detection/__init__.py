@@ -7,6 +7,8 @@ nor albumentations.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from detection import former
+
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
     from detection.convert.zoo import list_models
@@ -79,6 +81,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'detection' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+former.install()
 
 
 def __dir__() -> list[str]:

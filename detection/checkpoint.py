@@ -10,16 +10,16 @@ import platform
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from backbones import available, is_known
+from backbones import is_known
 from backbones.pretrained import is_state_dict, read_weights
 from detection import __version__
 from detection.checkpoint_files import outline_checkpoint as outline_checkpoint
@@ -86,7 +86,7 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, 
     content = read_checkpoint(path, look=look)
     info = checked_info(content, path)
     configs = restore_configs(info, path, trust_code)
-    with _NoRandomStart() if is_known(configs["backbone"].name) else nullcontext():
+    with NoRandomStart() if is_known(configs["backbone"].name) else nullcontext():
         model = build_detector(info["num_classes"], **configs)
     if info["categories"] is not None:
         model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
@@ -97,8 +97,11 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, 
     return model.eval(), info
 
 
-class _NoRandomStart(TorchFunctionMode):
-    """Leaves out the random values of new layers, which take a third of the time: all weights come from a file."""
+class NoRandomStart(TorchFunctionMode):
+    """Leaves out the random values of new layers, which take a third of the time: all weights come from a file.
+
+    On the meta device they would also make PyTorch import its compiler, which takes longer than importing PyTorch.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):  # of torch.nn.init, and of a tensor
@@ -117,7 +120,7 @@ def check_shapes(num_classes: int, configs: Mapping[str, Any], weights: Mapping[
     if not is_known(configs["backbone"].name):
         return
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), NoRandomStart():
             model = build_detector(num_classes, **configs)
     except Exception as error:  # PyTorch raises many kinds for sizes that no layer has
         raise ValueError(f"{source}: its settings make no detector ({first_line(error)[:120]})") from error
@@ -170,7 +173,7 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
         "versions": {
             "rcnn-toolkit": __version__,
             "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
+            "torchvision": version("torchvision"),
             "python": platform.python_version(),
         },
     }
@@ -187,7 +190,7 @@ def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) 
     """
     check_info(info, "the model")
     configs = restore_configs(info, path, trust_code=True)
-    if configs["backbone"].name not in available():
+    if not is_known(configs["backbone"].name) or configs["backbone"].name.startswith("timm/"):
         return  # others may do anything when they are built
     try:
         with torch.device("meta"):

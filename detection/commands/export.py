@@ -1,6 +1,7 @@
 """Write a model to one file for other programs, or the mean of several models.
 
-OUTPUT ends in .safetensors (weights, classes and settings) or in .pth (torchvision's layout, weights alone).
+The formats are safetensors (weights, classes and settings) and torchvision (its layout, weights alone). The ending of
+the file's name chooses: .safetensors or .pth.
 """
 
 import argparse
@@ -19,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{MODEL}; of several, the mean is written")
     output = {"metavar": "FILE", "help": "file to write; without this option, the last MODEL names it"}
     add_shared(parser, "output", "trust_code", output=output)
+    parser.add_argument("--format", metavar="NAME", help="safetensors or torchvision (default by the name's ending)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -29,16 +31,11 @@ def run(options: argparse.Namespace) -> None:
         if len(models) < 2:
             raise ValueError("say which file to write: --output detector.safetensors")
         output = Path(models.pop())
-    if output.suffix not in (".safetensors", ".pth"):
-        raise ValueError(f"{output}: the name must end in .safetensors or .pth")
     from detection.convert.average import average
-    from detection.convert.export import save_safetensors, save_torchvision
+    from detection.convert.export import check_format, export
     from detection.convert.pretrained import load_pretrained
 
+    check_format(output, options.format)
     found = average([load_pretrained(source, options.trust_code) for source in models])
-    model = found.build()
-    if output.suffix == ".safetensors":
-        save_safetensors(model, output)
-    else:
-        save_torchvision(model, output)
+    export(found.build(), output, options.format)
     print(f"{output}: {plural(found.num_classes, 'class')}, {output.stat().st_size / 1e6:.0f} MB")

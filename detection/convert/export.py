@@ -1,7 +1,11 @@
-"""Our detectors for others: torchvision's layout, or one safetensors file that suffices on its own."""
+"""Write detectors for other programs: in torchvision's layout, or as one safetensors file with all settings.
+
+A further format is a file of its own with a function, and a line in :data:`FORMATS`.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from safetensors.torch import save
 from detection.checkpoint import description
 from detection.checkpoint_files import replacing
 from detection.convert.torchvision import to_torchvision
+from detection.home import with_home
 from detection.models.rcnn import FasterRCNN
 from detection.models.roi_linear import as_linear
 
@@ -48,3 +53,57 @@ def save_torchvision(model: FasterRCNN, path: str | Path) -> None:
     converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)
     with replacing(Path(path)) as file:
         torch.save(converted, file)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file that :func:`export` writes."""
+
+    ending: str
+    """Of the file's name."""
+    write: Callable[[FasterRCNN, Path], None]
+
+
+FORMATS = {
+    "safetensors": Format(".safetensors", save_safetensors),
+    "torchvision": Format(".pth", save_torchvision),
+}
+"""By the name that a user types."""
+
+
+def export(model: FasterRCNN, path: str | Path, format: str | None = None) -> Path:
+    """Write a detector to one file for other programs, and return its path.
+
+    Args:
+        format: a name of :data:`FORMATS`; None chooses it by the ending of the file's name.
+
+    Raises:
+        ValueError: an unknown format, a file name with the ending of another one, or as the format's function.
+        OSError: as :func:`~detection.checkpoint_files.replacing`.
+
+    Example:
+        >>> export(load_model("runs/first"), "detector.safetensors")  # doctest: +SKIP
+    """
+    path = Path(with_home(str(path)))
+    check_format(path, format)
+    FORMATS[format or _by_ending()[path.suffix]].write(model, path)
+    return path
+
+
+def check_format(path: Path, format: str | None = None) -> None:
+    """Check that a format is known and goes with the ending of a file's name.
+
+    Raises:
+        ValueError: it does not; with all formats.
+    """
+    known = ", ".join(f"{name} ({one.ending})" for name, one in FORMATS.items())
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; give one of {known}")
+    if format is None and path.suffix not in _by_ending():
+        raise ValueError(f"{path}: the ending names no format; give one of {known}")
+    if format is not None and path.suffix != FORMATS[format].ending:
+        raise ValueError(f"{path}: the name of a {format} file must end in {FORMATS[format].ending}")
+
+
+def _by_ending() -> dict[str, str]:
+    return {one.ending: name for name, one in FORMATS.items()}

@@ -13,17 +13,25 @@ origin then shows in its keys. Origins:
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from backbones import MOBILENET, BackboneConfig
+from backbones import MOBILENET, BackboneConfig, is_known
 from backbones.resnet import VARIANTS
-from detection.checkpoint import ALONE, are_ours, check_shapes, checked_info, detector_weights, load_weights
+from detection.checkpoint import (
+    ALONE,
+    NoRandomStart,
+    are_ours,
+    check_shapes,
+    checked_info,
+    detector_weights,
+    load_weights,
+)
 from detection.checkpoint_schema import restore_configs
 from detection.convert import files, settings, zoo
 from detection.convert.classes import carry
@@ -59,7 +67,8 @@ class Pretrained:
 
     def build(self) -> FasterRCNN:
         """The detector, in evaluation mode on the CPU."""
-        model = build_detector(self.num_classes, **vars(self.config))
+        with NoRandomStart() if is_known(self.config.backbone.name) else nullcontext():
+            model = build_detector(self.num_classes, **vars(self.config))
         model.categories, model.test_size, model.resize = self.categories, self.test_size, self.resize
         model.depth = self.depth
         load_weights(model, self.state, self.source)
@@ -176,6 +185,8 @@ def initialise(model: FasterRCNN, reference: str) -> str:
 
 def coco_categories() -> Categories:
     """The 80 classes of COCO with their original ids, 1 to 90, as torchvision names them."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # takes longer to import than PyTorch
+
     names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     ids = [i for i, name in enumerate(names) if i and name != "N/A"]
     return Categories(tuple(names[i] for i in ids), tuple(ids))
@@ -257,7 +268,7 @@ def _named(
 
 def _checked(found: Pretrained) -> Pretrained:
     """Refuse weights that are no whole detector, before any data are read."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomStart():
         expected = as_linear(build_detector(found.num_classes, **vars(found.config)).state_dict())
     missing = [key for key in expected if key not in found.state]
     extra = [key for key in found.state if key not in expected]

@@ -7,11 +7,9 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
-from torchvision.models import get_model_weights
 
 _D2 = "https://dl.fbaipublicfiles.com/detectron2/"
 _MM = "https://download.openmmlab.com/mmdetection/v2.0/"
@@ -129,24 +127,19 @@ MMDETECTION = {
 """mmdetection's ``metafile.yml`` of Faster and Mask R-CNN: R-50 and R-101 with FPN, pytorch and caffe styles."""
 
 
-def _torchvision(name: str) -> Entry:
-    weights: Any = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    metrics = weights.meta["_metrics"]["COCO-val2017"]
-    return Entry(weights.url, metrics["box_map"], metrics.get("mask_map"))
+def _torchvision(file: str, box_ap: float, mask_ap: float | None = None) -> Entry:
+    return Entry(f"https://download.pytorch.org/models/{file}", box_ap, mask_ap)
 
 
 TORCHVISION = {
-    name: _torchvision(name)
-    for name in (
-        "fasterrcnn_resnet50_fpn",
-        "fasterrcnn_resnet50_fpn_v2",
-        "fasterrcnn_mobilenet_v3_large_fpn",
-        "fasterrcnn_mobilenet_v3_large_320_fpn",
-        "maskrcnn_resnet50_fpn",
-        "maskrcnn_resnet50_fpn_v2",
-    )
+    "fasterrcnn_resnet50_fpn": _torchvision("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0),
+    "fasterrcnn_resnet50_fpn_v2": _torchvision("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 46.7),
+    "fasterrcnn_mobilenet_v3_large_fpn": _torchvision("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 32.8),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 22.8),
+    "maskrcnn_resnet50_fpn": _torchvision("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 37.9, 34.6),
+    "maskrcnn_resnet50_fpn_v2": _torchvision("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 47.4, 41.8),
 }
-"""torchvision's detectors, by its own enums of weights."""
+"""torchvision's detectors, as in its enums of weights; its import would take longer than that of PyTorch."""
 
 ZOO = {"torchvision": TORCHVISION, "detectron2": DETECTRON2, "mmdetection": MMDETECTION}
 

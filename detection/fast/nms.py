@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 import torch
-import torchvision
 from torch import Tensor
 
 from backbones.fast import kernels
 from backbones.fast.autocast import to_autocast
 from detection.ops.boxes import area, iou
 from detection.ops.nms import as_compared, can_survive
+from detection.ops.operators import greedy_nms
 
 LONG = 256
 """Boxes from which a list is worth a thread of its own."""
@@ -46,9 +46,9 @@ def nms_by_threads(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     threads = min(torch.get_num_threads(), sum(length >= LONG for length in lengths))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:  # the loop lets go of the interpreter
-            survivors = list(pool.map(lambda one: torchvision.ops.nms(*one, threshold), lists))
+            survivors = list(pool.map(lambda one: greedy_nms(*one, threshold), lists))
     else:
-        survivors = [torchvision.ops.nms(*one, threshold) for one in lists]
+        survivors = [greedy_nms(*one, threshold) for one in lists]
     keep = torch.zeros_like(valid)
     if survivors:
         starts = accumulate(lengths[:-1], initial=0)

@@ -151,5 +151,11 @@ class Predictor:
         save_model(self.model, path)
         return Path(path)
 
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Write one file for other programs, and return its path; arguments as for ``model.export``."""
+        from detection.convert.export import export
+
+        return export(self.model, path, format)
+
     def __repr__(self) -> str:
         return f"Predictor({kind_of(self.model)}, classes: {len(self.classes)}, device: {self.device})"

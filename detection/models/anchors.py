@@ -109,8 +109,8 @@ class Anchors:
 
 def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool) -> Tensor:
     """Anchors around the origin (A, 4); ratios vary slowest, sizes fastest."""
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
-    side = torch.tensor(sizes, dtype=torch.float32)[None, :]
+    root = torch.tensor(ratios, dtype=torch.float32, device="cpu").sqrt()[:, None]
+    side = torch.tensor(sizes, dtype=torch.float32, device="cpu")[None, :]
     width, height = (side * (1 / root)).flatten(), (side * root).flatten()
     anchors = torch.stack([-width, -height, width, height], dim=1) / 2
     return anchors.round() if rounded else anchors

@@ -54,6 +54,20 @@ class Usable(nn.Module):
         """
         return self._predictor().save(path)  # type: ignore[no-any-return]
 
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Write one file for other programs, and return its path; does what ``rcnn export`` does.
+
+        Args:
+            format: ``safetensors`` or ``torchvision``; None chooses it by the ending: ``.safetensors`` or ``.pth``.
+
+        Raises:
+            ValueError, OSError: as :func:`detection.convert.export.export`.
+
+        Example:
+            >>> load_model("runs/first").export("detector.safetensors")  # doctest: +SKIP
+        """
+        return self._predictor().export(path, format)  # type: ignore[no-any-return]
+
     def _predictor(self) -> Any:
         from detection.inference import Predictor
 

@@ -8,11 +8,12 @@ faster kernels for it, which give the same answer to the last bit.
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
+from detection.ops.operators import greedy_nms, operator, shape_of
 
-@torch.library.custom_op("rcnn::nms", mutates_args=())
+
+@operator
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Return which boxes survive greedy NMS, each list for itself.
 
@@ -30,11 +31,11 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     threshold = as_compared(threshold, boxes.dtype)
     for row, box, score, valid in zip(keep, boxes, scores, can_survive(boxes, scores), strict=True):
         place = valid.nonzero()[:, 0]
-        row[place[torchvision.ops.nms(box[place], score[place], threshold)]] = True
+        row[place[greedy_nms(box[place], score[place], threshold)]] = True
     return keep
 
 
-@nms.register_fake
+@shape_of(nms)
 def _(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from detection.ops.boxes import iou
 from detection.ops.nms import can_survive, nms
+from detection.ops.operators import operator, shape_of
 from detection.structures import IGNORE
 
 
-@torch.library.custom_op("rcnn::select_detections", mutates_args=())
+@operator
 def select_detections(
     boxes: Tensor,
     scores: Tensor,
@@ -74,7 +75,7 @@ def select_detections(
     )
 
 
-@select_detections.register_fake
+@shape_of(select_detections)
 def _(
     boxes: Tensor,
     scores: Tensor,

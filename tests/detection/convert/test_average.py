@@ -72,4 +72,7 @@ def test_detectors_that_do_not_go_together(checkpoints):
 def test_the_name_of_the_output_is_checked_first(checkpoints, capsys):
     with pytest.raises(SystemExit):
         main([checkpoints[0], "mean.ckpt"])
-    assert "mean.ckpt: the name must end in .safetensors or .pth" in capsys.readouterr().err
+    assert (
+        "mean.ckpt: the ending names no format; give one of safetensors (.safetensors), torchvision (.pth)"
+        in capsys.readouterr().err
+    )

@@ -66,7 +66,7 @@ def test_the_choice_of_detections_waits_few_times():
     corners = torch.rand(2, 50, 3, 2, generator=generator) * 60
     boxes, scores = torch.cat([corners, corners + 30], dim=-1), torch.rand(2, 50, 3, generator=generator)
     with PretendedDevice() as device:
-        select_detections._init_fn(*device.put((boxes, scores)), 0.05, 0.5, 10)
+        select_detections.plain(*device.put((boxes, scores)), 0.05, 0.5, 10)
     assert places(device.waits) == {"detection/ops/selection.py": 5}, device.waits
 
 

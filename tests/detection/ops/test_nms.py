@@ -43,7 +43,7 @@ def nms_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(fast, "PAIRS", 2 * 30 * 30)  # two lists at a time
     monkeypatch.setattr(fast, "ROUNDS", 2)
-    way = {"plain": nms._init_fn, "threads": fast.nms_by_threads, "rounds": fast.nms_on_gpu}[request.param]
+    way = {"plain": nms.plain, "threads": fast.nms_by_threads, "rounds": fast.nms_on_gpu}[request.param]
     monkeypatch.setitem(globals(), "nms", way)
     monkeypatch.setattr(selection, "nms", way)
     return str(request.param)
