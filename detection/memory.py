@@ -60,7 +60,10 @@ def glibc_setting() -> dict[str, str]:
     """
     if _is_left_alone("MALLOC_", "GLIBC_", "LD_PRELOAD"):
         return {}
-    glibc = "CS_GNU_LIBC_VERSION" in os.confstr_names and os.confstr("CS_GNU_LIBC_VERSION")
+    try:
+        glibc = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):  # another C library
+        glibc = None
     computes_elsewhere = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
     return {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"} if glibc and not computes_elsewhere else {}
 
@@ -133,18 +136,46 @@ def finest_map(images: int, short: float, long: float, channels: int, precision:
 
 
 def resident() -> int:
-    """Bytes that this process holds now (Linux)."""
-    return _bytes("VmRSS")
+    """Return the bytes that this process holds now; without ``/proc``, what it held at most."""
+    return _bytes("VmRSS", "WorkingSetSize")
 
 
 def most_resident() -> int:
-    """Bytes that this program held at most (Linux).
+    """Return the bytes that this program held at most.
 
-    ``getrusage`` would also count what the process held that started this one.
+    ``getrusage`` would also count what the process held that started this one; only macOS uses it.
     """
-    return _bytes("VmHWM")
+    return _bytes("VmHWM", "PeakWorkingSetSize")
 
 
-def _bytes(name: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
+def _bytes(linux: str, windows: str) -> int:
+    """Return a number that the system keeps of this process, by the names that it has there."""
+    if sys.platform == "win32":
+        return _of_windows(windows)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(linux)).split()[1])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _of_windows(name: str) -> int:
+    class Counters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS of psapi.h."""
+
+        _fields_ = [
+            ("cb", ctypes.c_uint32),
+            ("PageFaultCount", ctypes.c_uint32),
+            ("PeakWorkingSetSize", ctypes.c_size_t),
+            ("WorkingSetSize", ctypes.c_size_t),
+            *((f"Other{number}", ctypes.c_size_t) for number in range(6)),
+        ]
+
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    kernel = ctypes.CDLL("kernel32")
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
+    kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb)
+    return int(getattr(counters, name))

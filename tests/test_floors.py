@@ -14,6 +14,7 @@ FLOORS = {
     "detection.foreign": 1,
     "detection.home": 1,
     "detection.memory": 1,
+    "detection.quiet": 1,
     "detection.shadowed": 1,
     "detection.structures": 1,
     "detection.wording": 1,

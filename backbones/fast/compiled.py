@@ -102,8 +102,11 @@ def _run(command: list[str], folder: Path) -> None:
         except subprocess.TimeoutExpired:
             raise OSError(f"{command[0]} took more than {_SECONDS} s") from None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(compiler.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                with suppress(ProcessLookupError):
+                    os.killpg(compiler.pid, signal.SIGKILL)
+            else:  # Windows
+                compiler.kill()
             compiler.wait()
     if code:
         with open(said, "rb") as words:

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     write_data(folder / "data")
     print("Training Mask R-CNN, ResNet-18-FPN, from scratch: config demo", flush=True)
     shutil.rmtree(folder / "run", ignore_errors=True)
-    _train(folder)
+    _train(folder, ["--quiet"] if options.quiet else [])
     metrics = _metrics(folder / "run" / "metrics.json")
     write_pictures(folder / "run" / "checkpoints" / "last.ckpt", folder / "data", folder / "predictions")
     box, mask = (
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _train(folder: Path) -> None:
+def _train(folder: Path, switches: list[str]) -> None:
     """Train in a process of its own, as a user would, which evaluates at the end; if it fails, so does the demo."""
-    settings = ["demo", "--output", str(folder / "run"), "--data.root", str(folder / "data")]
+    settings = ["demo", "--output", str(folder / "run"), "--data.root", str(folder / "data"), *switches]
     if code := subprocess.run([sys.executable, "-m", "detection", "train", *settings]).returncode:
         sys.exit(code)
 

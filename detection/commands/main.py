@@ -19,6 +19,7 @@ from detection.engine.lightning_mends.processes import leave_process_group
 from detection.engine.startup import ending_at_signals, is_first_rank, report_stop, signalled, signals_delayed
 from detection.home import command_line
 from detection.memory import restart_with_glibc_setting
+from detection.quiet import quiet
 from detection.shadowed import hidden_by_another
 
 COMMANDS = {
@@ -48,6 +49,9 @@ OLD = {"fit": "train", "backbone": "backbones"}
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Words that ``tools/train.py`` takes as its first, for one of these instead of a training."""
+
+SWITCHES = ("--debug", "-q", "--quiet")
+"""Options of every command, wherever they stand on the line."""
 
 MANY_STEPS = {"train", "validate", "test", "predict", "evaluate"}
 """Commands that need a process with less fragmented memory; see :func:`restart_with_glibc_setting`."""
@@ -111,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, given: list[str]) -> int:
     """Run a command."""
     debug = "--debug" in given
+    silent = bool({"-q", "--quiet"} & {*given})
     splits = name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}
 
     def act() -> int:
@@ -119,10 +124,12 @@ def _run(name: str, given: list[str]) -> int:
             return int(import_module("detection.commands.predict").predict_split(given))
         module = import_module(f"detection.commands.{name}")
         parser = parser_of(name, module)
-        words = getattr(module, "prepare", list)([word for word in given if word != "--debug"])
+        words = getattr(module, "prepare", list)([word for word in given if word not in SWITCHES])
         options = parse(parser, words, settings=getattr(module, "TAKES_SETTINGS", False))
-        options.given, options.debug = words, debug
-        with json_alone(getattr(options, "json", None)):
+        options.given, options.debug, options.quiet = words, debug, silent
+        if silent and getattr(options, "verbose", False):
+            raise ValueError("give --quiet or --verbose, not both")
+        with json_alone(getattr(options, "json", None)), quiet(silent):
             return int(module.run(options) or 0)
 
     return exit_code(act, debug, trains=bool(splits) or name in ("train", "validate", "test"))
@@ -195,7 +202,7 @@ def parser_of(name: str, module: ModuleType | None = None) -> Parser:
         allow_abbrev=False,
     )
     module.add_options(parser)
-    add_shared(parser, "debug")
+    add_shared(parser, "quiet", "debug")
     return parser
 
 

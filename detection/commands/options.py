@@ -24,6 +24,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "score": {"type": float, "metavar": "S", "help": "drop detections with a lower score"},
     "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of everything random"},
     "verbose": {"flags": ("-v", "--verbose"), "action": "store_true", "help": "print more"},
+    "quiet": {"flags": ("-q", "--quiet"), "action": "store_true", "help": "print only warnings and errors"},
     "json": {
         "nargs": "?",
         "const": "-",

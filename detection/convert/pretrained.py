@@ -87,10 +87,10 @@ def load_pretrained(reference: str, trust_code: bool | str = False) -> Pretraine
     """
     if "://" in reference:
         raise ValueError(f"weights: {reference} is a URL; download the file, and give its path")
-    origin, _, name = reference.rpartition(":")
+    origin, _, name = reference.partition(":")  # the first, as a file of Windows has another
     if origin not in ORIGINS:
         origin, name = "", reference
-    if origin and "/" not in name and not Path(name).suffix:
+    if origin and Path(name).name == name and not Path(name).suffix:
         path = zoo.fetch(zoo.find(origin.split("-")[0], name))
     else:
         path = Path(name)

@@ -60,7 +60,7 @@ class _Stderr:
 
     def run(self, decode: Callable[[], T], alone: bool) -> tuple[Decoded[T], bool]:
         """What was decoded, and whether its lines are known to be its own."""
-        if sys.platform != "linux":
+        if sys.platform != "linux" or not hasattr(os, "memfd_create"):
             return Decoded(decode(), []), True
         if not alone:
             with self._gate:

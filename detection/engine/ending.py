@@ -38,7 +38,8 @@ def end_at_once(trainer: Trainer, error: Exception) -> None:
         print(f"error: {printable(message)}", file=sys.stderr)
     launcher = trainer.strategy.launcher
     if launcher is not None:
-        launcher.kill(signal.SIGKILL)  # what this one has started; our handlers would wait for the end of a step
+        # What this one has started; our handlers would wait for the end of a step. Windows has no SIGKILL.
+        launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if code is None else code)

@@ -43,7 +43,9 @@ class Listener:
             return
         self.received, self._interrupted, self._answered = 0, 0.0, False
         self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
+        if hasattr(os, "set_blocking"):  # on Windows from Python 3.12 on; only a full pipe would block
+            with suppress(OSError):
+                os.set_blocking(self._pipe[1], False)
         self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._answer, args=[self._pipe[0]], name="signals", daemon=True)

@@ -33,6 +33,7 @@ from detection.engine.signals import SaveAndStop, StopEvaluation
 from detection.engine.summary import Summary
 from detection.engine.terminal import Bar, Lines
 from detection.engine.throughput import Throughput
+from detection.quiet import is_quiet
 
 try:
     import fcntl
@@ -177,5 +178,5 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
     if config.early_stopping is not None:
         ours.append(StopEarly(BEST, config.early_stopping))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
-        ours.append(Bar() if sys.stderr.isatty() else Lines())
+        ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
     return ours

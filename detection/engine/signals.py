@@ -196,7 +196,7 @@ def _kill_ranks(trainer: Trainer | None) -> None:
     """End the processes that this one started as ranks."""
     launcher: Any = None if trainer is None else trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "kill"):
-        launcher.kill(signal.SIGKILL)
+        launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has the second alone
 
 
 def _sum(batches: Any) -> int:

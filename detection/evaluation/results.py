@@ -41,10 +41,12 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
             file.write(orjson.dumps(list(results)))
             file.flush()
             os.fsync(file.fileno())
+            file.close()  # Windows moves no open file
             # Temporary files are private; a result file is as readable as any other new file.
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, path)
         except BaseException:
+            file.close()
             os.unlink(file.name)
             raise
 

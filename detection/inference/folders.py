@@ -19,6 +19,7 @@ from detection.inference.sources import Source, VideoError, batches, frames, sou
 from detection.inference.tally import Tally
 from detection.inference.thresholds import check_known, class_names, read_thresholds
 from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.quiet import is_quiet
 from detection.wording import plural
 
 
@@ -109,7 +110,7 @@ def _images(
     unread: list[str],
 ) -> Iterator[Prediction]:
     """Yield the detections of each image, once they are written."""
-    with tqdm(total=len(images), unit="image", disable=len(images) < 2) as bar:
+    with tqdm(total=len(images), unit="image", disable=len(images) < 2 or is_quiet()) as bar:
         for some in batches(images, options.batch, unread, len(model.pixel_mean), model.depth):
             for (source, image), one in zip(some, _predict(model, some, options), strict=True):
                 one = one.only(np.isin(one.labels, wanted))
@@ -131,7 +132,8 @@ def _video(
     """Yield the detections of each frame, once they are written; a signal leaves a whole video of those so far."""
     video = None
     try:
-        for number, frame in tqdm(frames(source, cut_off), desc=shown(source.name), unit="frame"):
+        shown_frames = tqdm(frames(source, cut_off), desc=shown(source.name), unit="frame", disable=is_quiet())
+        for number, frame in shown_frames:
             if options.frames and number >= options.frames:
                 break
             one = _predict(model, [(source, frame)], options)[0]

@@ -55,7 +55,7 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
             found.append(Source(text.replace(":", "_"), Path(text.removeprefix(CAMERA)), "camera"))
         elif path.is_dir():
             inside = _known(path.rglob("*"), left_out)
-            found += [_source(p, str(p.relative_to(path))) for p in inside]
+            found += [_source(p, p.relative_to(path).as_posix()) for p in inside]
         elif "://" in text:
             raise ValueError(f"{text}: is a URL; download the file, and give its path")
         elif path.exists():
@@ -67,7 +67,7 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
             if not matches:
                 raise ValueError(f"{text}: no file fits this pattern")
             begin = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-            found += [_source(p, str(p.relative_to(begin))) for p in _known(matches, left_out)]
+            found += [_source(p, p.relative_to(begin).as_posix()) for p in _known(matches, left_out)]
     if not found:
         raise ValueError(f"no images in {', '.join(named) or 'nothing'}")
     seen: dict[str, Path] = {}

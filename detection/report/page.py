@@ -1,6 +1,7 @@
 """The report as one HTML page that needs nothing else: no network, and no JavaScript for the numbers."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -54,7 +55,7 @@ def page(
     links.append(("about", "About"))
     menu = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
     what = str(about.get("model") or about.get("results"))
-    title = "Evaluation of " + ", ".join("/".join(path.split("/")[-3:]) for path in what.split(", "))
+    title = "Evaluation of " + ", ".join("/".join(re.split(r"[/\\]", path)[-3:]) for path in what.split(", "))
     script = files("detection.report").joinpath("page.js").read_text(encoding="utf-8")
     head = f"<p>{_subtitle(analyses[0], about)}</p><nav>{menu}</nav>"
     return frame(title, "".join(sections), head, script)

@@ -33,6 +33,7 @@ from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.ops.boxes import clip
+from detection.quiet import is_quiet
 from detection.report.options import EvaluateOptions
 from detection.structures import IGNORE, Categories, Detections
 
@@ -118,7 +119,7 @@ def detect(
     model.eval()
     if precision == "bf16":
         model = folded(model)
-    for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0):
+    for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0 or is_quiet()):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = model(batch.images.to(device), batch.sizes.to(device))
         # The last place answers for padding, whose label is -1.
@@ -145,7 +146,7 @@ def detect_looking(
     labels = matching_labels(model.categories, evaluator.categories)
     ids = evaluator.categories.ids
     numbers = [number for batch in EvalBatchSampler(annotations.sizes, 1, rank, world) for number in batch]
-    for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0):
+    for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0 or is_quiet()):
         sample = dataset[i]
         with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = look(sample.image)

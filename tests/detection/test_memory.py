@@ -200,3 +200,20 @@ def test_what_is_freed_is_kept_after_the_first_step_where_that_pays(largest, lat
     first, then = (line.split() for line in printed(STEPS, str(largest), environment))
     assert first == ["True", "1", "1"]
     assert then == ["True", *map(str, later)]
+
+
+def test_memory_is_known_without_proc(monkeypatch):
+    if sys.platform == "win32":
+        pytest.skip("Windows has another way")
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    assert 1e6 < memory.resident() == memory.most_resident() < 1e12
+
+
+def test_another_c_library_has_no_settings(monkeypatch):
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "confstr", unknown, raising=False)
+    assert memory.glibc_setting() == {}
+    monkeypatch.delattr(os, "confstr")
+    assert memory.glibc_setting() == {}

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -210,3 +211,37 @@ def test_a_pipe_that_a_worker_broke_is_no_closed_output(monkeypatch, capsys):
     monkeypatch.setattr("detection.engine.command.run", fails)
     assert main(["train", "demo"]) == 1
     assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_quiet_and_debug(name):
+    flags = {flag for action in actions(name) for flag in action.option_strings}
+    assert {"-q", "--quiet", "--debug"} <= flags
+
+
+def test_quiet_prints_errors_and_json_only(tmp_path, capsys):
+    assert main(["configs", "list", "demo", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["configs", "-q", "list", "demo", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert (list(json.loads(shown.out)), shown.err) == (["demo"], "")
+    assert main(["configs", "list", "no_such*", "-q"]) == 2
+    assert capsys.readouterr() == ("", "error: no config matches no_such*; `rcnn configs list` prints all\n")
+    assert main(["predict", "m", "x.jpg", "--quiet", "--verbose"]) == 2
+    assert capsys.readouterr().err == "error: give --quiet or --verbose, not both\n"
+
+
+def test_quiet_hides_progress_and_information_until_the_command_ends(capsys):
+    from detection.quiet import is_quiet, quiet
+
+    logger = logging.getLogger("a command")
+    with quiet():
+        assert is_quiet()
+        assert not logger.isEnabledFor(logging.INFO)
+        assert logger.isEnabledFor(logging.WARNING)
+        print("hidden")
+    assert not is_quiet()
+    with quiet(wanted=False):
+        assert not is_quiet()
+        print("shown")
+    assert capsys.readouterr().out == "shown\n"

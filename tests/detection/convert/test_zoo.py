@@ -1,4 +1,5 @@
 import pytest
+from torchvision.models import get_model_weights
 
 from detection import list_models
 from detection.convert import zoo
@@ -22,3 +23,11 @@ def test_every_published_detector_is_listed_as_it_is_loaded():
 )
 def test_a_pattern_is_for_the_name_or_the_whole_reference(pattern, found):
     assert list_models(pattern) == found
+
+
+def test_the_entries_of_torchvision_are_those_of_its_own_enums():
+    for name, entry in zoo.TORCHVISION.items():
+        weights = get_model_weights(name).DEFAULT
+        metrics = weights.meta["_metrics"]["COCO-val2017"]
+        assert (entry.url, entry.box_ap) == (weights.url, metrics["box_map"])
+        assert entry.mask_ap == metrics.get("mask_map")
