@@ -29,6 +29,7 @@ FLOORS = {
     "detection.fast": 4,
     "detection.engine": 5,
     "detection.cli": 8,
+    "detection.former": 8,
     "detection.commands": 7,
     "detection.scoring": 8,
     "detection.training": 8,
