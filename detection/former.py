@@ -53,9 +53,7 @@ GONE = {
 
 def evaluate_parser() -> Any:
     """Return the parser of ``rcnn evaluate``."""
-    from detection.commands.main import parser_of
-
-    return parser_of("evaluate")
+    return importlib.import_module("detection.commands.main").parser_of("evaluate")
 
 
 class _Finder(MetaPathFinder, Loader):

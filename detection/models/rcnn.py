@@ -5,17 +5,20 @@ Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FP
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone
-from detection.models.box_head import BoxHead
 from detection.models.detector import Detector
-from detection.models.fpn import FPN
-from detection.models.mask_head import MaskHead
-from detection.models.rpn import RPN
 from detection.structures import Batch, Detections
+
+if TYPE_CHECKING:
+    from detection.models.box_head import BoxHead
+    from detection.models.fpn import FPN
+    from detection.models.mask_head import MaskHead
+    from detection.models.rpn import RPN
 
 
 class TwoStage(Detector):
@@ -28,9 +31,9 @@ class TwoStage(Detector):
     def __init__(
         self,
         backbone: Backbone,
-        fpn: FPN,
-        rpn: RPN,
-        box_head: BoxHead,
+        fpn: "FPN",
+        rpn: "RPN",
+        box_head: "BoxHead",
         region_heads: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__(backbone, fpn)
@@ -94,14 +97,14 @@ class TwoStage(Detector):
 class FasterRCNN(TwoStage):
     """Two stages, and boxes alone."""
 
-    def __init__(self, backbone: Backbone, fpn: FPN, rpn: RPN, box_head: BoxHead) -> None:
+    def __init__(self, backbone: Backbone, fpn: "FPN", rpn: "RPN", box_head: "BoxHead") -> None:
         super().__init__(backbone, fpn, rpn, box_head)
 
 
 class MaskRCNN(FasterRCNN):
     """Faster R-CNN with a mask for each detection."""
 
-    mask_head: MaskHead
+    mask_head: "MaskHead"
 
-    def __init__(self, backbone: Backbone, fpn: FPN, rpn: RPN, box_head: BoxHead, mask_head: MaskHead) -> None:
+    def __init__(self, backbone: Backbone, fpn: "FPN", rpn: "RPN", box_head: "BoxHead", mask_head: "MaskHead") -> None:
         TwoStage.__init__(self, backbone, fpn, rpn, box_head, {"mask_head": mask_head})
