@@ -89,17 +89,18 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def configs() -> str:
-    """Return the recipes: names with parts, and the AP that others published for them."""
+    """Return the recipes with the AP that others published for them, and the parts of each."""
     from detection.engine.configs import list_configs
 
-    def rows() -> Iterator[tuple[str, ...]]:
-        for config in list_configs():
-            if config.title:
-                continue
-            aps = ("" if ap is None else f"{ap:.1f}" for ap in (config.box_ap, config.mask_ap))
-            yield f"`{config.name}`", " + ".join(f"`{part}`" for part in config.parts), *aps, config.source or ""
+    recipes = [config for config in list_configs() if not config.title]
 
-    return table(("name", "parts", "box AP", "mask AP", "who published the AP"), rows())
+    def rows() -> Iterator[tuple[str, ...]]:
+        for config in recipes:
+            aps = ("" if ap is None else f"{ap:.1f}" for ap in (config.box_ap, config.mask_ap))
+            yield f"`{config.name}`", *aps, config.source or ""
+
+    parts = "\n".join(f"{config.name}:\n  {' + '.join(config.parts)}" for config in recipes)
+    return table(("name", "box AP", "mask AP", "who published the AP"), rows()) + f"\n\n```text\n{parts}\n```"
 
 
 def config_parts() -> str:
