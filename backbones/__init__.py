@@ -1,7 +1,7 @@
-"""Networks that see: from an image to feature maps at several scales.
+"""Backbones: networks that extract feature maps at several scales from an image.
 
-``build(BackboneConfig(name="resnet50"))`` gives a :class:`Backbone`, which tells its channels and strides; the
-package knows nothing of detection and can be used alone.
+``build(BackboneConfig(name="resnet50"))`` returns a :class:`Backbone` with its ``channels`` and ``strides``. The
+package does not depend on ``detection``, so you can use it alone.
 """
 
 import difflib
@@ -23,30 +23,30 @@ from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 from backbones.vit import VITS, VisionTransformer
 
 MOBILENET = "mobilenet_v3_large_c5"
-"""Of two of torchvision's detectors; not offered, as its maps have one stride."""
+"""The backbone of two torchvision detectors. ``available()`` does not list it, as its maps have only one stride."""
 
-OF_RESNETS = ("width", "zero_init_last_norm", "dilate_last_stage", "checkpoint", "stride_in_1x1")
-"""Fields of :class:`BackboneConfig` that the networks of :data:`VARIANTS` alone have."""
+RESNET_OPTIONS = ("width", "zero_init_last_norm", "dilate_last_stage", "checkpoint", "stride_in_1x1")
+"""Fields of :class:`BackboneConfig` that only the networks of :data:`VARIANTS` support."""
 
 __all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "make_norm"]
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which backbone, with what weights, and what of it learns."""
+    """Backbone: architecture, initial weights and frozen stages."""
 
     name: str = "resnet50"
-    """A name of ``backbones.available()``, ``timm/NAME``, or an import path of your own, ``my_lab.nets.MyNet``."""
+    """A name from ``backbones.available()``, ``timm/NAME``, or the import path of your class, ``my_lab.nets.MyNet``."""
     weights: str | None = None
-    """Where to start from: ``imagenet``, a file, or nothing (random)."""
+    """Initial weights: ``imagenet``, the path of a file, or None (random)."""
     norm: Literal["frozen", "batch", "sync", "group"] = "batch"
-    """What batch norms are or become. frozen: keep the statistics of the weights; batch, sync (over devices) and group
-    learn."""
+    """Kind of the norm layers. frozen: fixed statistics and scales from the weights. batch, sync (batch norm over all
+    devices) and group are trainable."""
     norm_eps: float | None = None
-    """What batch norms add to the variance; the backbone's own (1e-5) if not given."""
+    """Epsilon that batch norms add to the variance; None: the backbone's default (1e-5 in a ResNet)."""
     freeze: int | tuple[str, ...] = 0
-    """Stages that do not learn: 0 none, 1 the stem, 2 the stem and the first stage, up to 5; or their names or
-    patterns, as in ``[stem, layer1]``."""
+    """Frozen stages. 0: none, 1: the stem, 2: the stem and the first stage, up to 5. Or a list of names or patterns,
+    such as ``[stem, layer1]``."""
     width: int = 64
     """Channels of the first stage of a ResNet; 64 in the paper, 16 or 32 for small machines."""
     zero_init_last_norm: bool = False
@@ -54,34 +54,39 @@ class BackboneConfig:
     dilate_last_stage: bool = False
     """Keep the last stage at stride 16."""
     checkpoint: bool = False
-    """Save memory: compute activations again in the backward pass."""
+    """Activation checkpointing: recompute activations in the backward pass to save memory."""
     stride_in_1x1: bool = False
-    """Stride in the first convolution of a bottleneck, as Caffe's weights want it."""
+    """Stride in the first 1x1 convolution of a bottleneck, as Caffe's weights need it, instead of in the 3x3 one."""
     in_channels: int = 3
-    """Channels of the images; other than three, the first convolution is made from that for red, green and blue."""
+    """Channels of the images. If it is not 3, the first convolution is adapted from its RGB weights."""
     mean: tuple[float, ...] | None = None
-    """What to subtract from each channel (0..255); the backbone's own if not given."""
+    """Mean of each channel (0..255), which normalisation subtracts; None: the backbone's default."""
     std: tuple[float, ...] | None = None
-    """What to divide by; the backbone's own if not given."""
+    """Standard deviation of each channel (0..255), by which normalisation divides; None: the backbone's default."""
 
 
 def build(config: BackboneConfig) -> Backbone:
-    """The backbone that a config describes.
+    """Build the backbone that a config describes.
 
     Raises:
-        ValueError: a name that is unknown (with the nearest ones), weights that do not fit, stages to freeze that do
-            not exist, or an option that the backbone would not follow.
+        ValueError: the name is unknown (the message suggests similar names), the weights do not fit, a stage to freeze
+            does not exist, or the backbone does not support an option.
     """
     backbone = _body(config)
-    # The pyramid over a ViT has group norms whatever is asked for.
+    # A ViT has no batch norms; the group norms in the pyramid above it do not count.
     if config.norm == "group" and (config.name in VITS or not _has(backbone, nn.GroupNorm)):
-        raise ValueError(f"backbone.norm: {config.name} has no batch norms to make group norms of; take norm batch")
+        raise ValueError(
+            f"backbone.norm: {config.name} has no batch norms that group norms could replace; set norm to batch"
+        )
     if config.in_channels != 3:
         widen_input(backbone, config.in_channels)
     backbone.mean, backbone.std = config.mean or backbone.mean, config.std or backbone.std
     for key, values in (("mean", backbone.mean), ("std", backbone.std)):
         if len(values) != config.in_channels:
-            raise ValueError(f"the number of values of {key} is {len(values)}, but in_channels is {config.in_channels}")
+            raise ValueError(
+                f"backbone.{key} has {len(values)} values, but in_channels is {config.in_channels}; "
+                "give one value per channel"
+            )
     if config.norm_eps is not None:
         set_norm_eps(backbone, config.norm_eps)
     backbone.freeze(config.freeze)
@@ -89,30 +94,30 @@ def build(config: BackboneConfig) -> Backbone:
 
 
 def available() -> list[str]:
-    """Names of the toolkit's own backbones and of torchvision's."""
+    """Return the names of the toolkit's own backbones and of torchvision's."""
     return [*VARIANTS, *torchvision_names(), *VITS]
 
 
 def is_known(name: str) -> bool:
-    """Whether this names a backbone of the toolkit, torchvision or timm, and not an import path."""
+    """Return whether a name belongs to the toolkit, torchvision or timm, and is not an import path."""
     return _is_own(name) or re.fullmatch(r"timm/[\w.]+", name) is not None or name in torchvision_names()
 
 
 def _is_own(name: str) -> bool:
-    """Return whether a name needs no look into torchvision's list, whose import takes longer than that of PyTorch."""
+    """Return whether a name is known without torchvision's list, whose import is slower than that of PyTorch."""
     return name in (*VARIANTS, *VITS, MOBILENET)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that nothing answers to.
+    """Raise an error for an unknown backbone name.
 
     Raises:
-        ValueError: with the nearest names.
+        ValueError: the name is unknown; the message suggests similar names.
     """
     if _is_own(name) or name.startswith("timm/") or "." in name or name in torchvision_names():
         return
     near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)} and torchvision's"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(VARIANTS)} or a name from torchvision"
     raise ValueError(f"unknown backbone {name!r}; {hint} (timm/NAME and import paths work, too)")
 
 
@@ -125,7 +130,10 @@ def _body(config: BackboneConfig) -> Backbone:
         return TimmBackbone(config.name.removeprefix("timm/"), config.weights, config.norm)
     if config.name == MOBILENET:
         if config.weights is not None:
-            raise ValueError(f"weights: {config.weights}; {MOBILENET} comes with a whole detector's weights only")
+            raise ValueError(
+                f"weights: {config.weights}; {MOBILENET} has no separate weights. Leave weights out; the weights of "
+                "a complete detector include those of this backbone"
+            )
         return MobileNetV3C5(config.norm)
     if config.name in VITS:
         return VisionTransformer(config.name, config.weights)
@@ -148,16 +156,18 @@ def _body(config: BackboneConfig) -> Backbone:
 
 
 def _check_options(config: BackboneConfig) -> None:
-    """Refuse options that a backbone would not follow."""
+    """Raise an error if the config sets an option that the backbone does not support."""
     if config.name in VARIANTS:
         return
     for field in fields(config):
-        if field.name in OF_RESNETS and getattr(config, field.name) != field.default:
-            raise ValueError(f"backbone.{field.name}: {config.name} has no such option; the ResNets of this toolkit do")
+        if field.name in RESNET_OPTIONS and getattr(config, field.name) != field.default:
+            raise ValueError(
+                f"backbone.{field.name}: {config.name} does not support this option; only the toolkit's own ResNets do"
+            )
 
 
 def _imported(config: BackboneConfig) -> Backbone:
-    """A custom class or function, by its import path; weights and norms as for any other."""
+    """Build a custom backbone from its import path, then load its weights and replace its norms."""
     backbone = imported(config.name)
     if config.weights is not None:
         load_weights(backbone, config.name, config.weights)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: less memory for a second forward pass."""
+"""Activation checkpointing: a second forward pass in exchange for less memory."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,18 +8,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
-    """Return ``module(x)``; the backward pass computes its activations again instead of keeping them.
+    """Return ``module(x)``; the backward pass recomputes its activations instead of storing them.
 
-    Batch norms count the batch once all the same.
+    Batch norms still update their statistics only once per step.
     """
     y: Tensor = checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsKept(module)))
     return y
 
 
 class _StatisticsKept(AbstractContextManager[Any]):
-    """Let batch norms count into copies; entered once in every backward pass.
+    """Let batch norms update copies of their statistics while the backward pass recomputes activations.
 
-    Without statistics they would save fewer tensors than the first time, which ``checkpoint`` does not allow.
+    Batch norms without statistics would save fewer tensors than in the forward pass, which ``checkpoint`` rejects.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""MaxViT's attention for images of any size; torchvision's is made for one.
+"""MaxViT's attention for images of any size; torchvision's version supports only one size.
 
 Tu et al. 2022, "MaxViT: Multi-axis vision transformer", section 3.2. B images, (H, W) cells of a map, C channels;
 windows and grids have P x P cells (7 x 7).
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class Partition(nn.Module):
-    """Attention inside each window of P x P neighbours, or inside each grid of P x P cells that lie H / P, W / P apart.
+    """Attention inside windows of P x P neighbours, or inside grids of P x P cells with a spacing of H / P and W / P.
 
     Args:
-        layer: torchvision's, whose parameters are taken over under their names.
+        layer: torchvision's attention layer; its parameters keep their names.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -25,7 +25,7 @@ class Partition(nn.Module):
         self.side = math.isqrt(layer.attn_layer[1].max_seq_len)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape; H and W are multiples of P."""
+        """Map (B, C, H, W) to the same shape; H and W are multiples of P."""
         batch, channels, height, width = x.shape
         side = self.side
         rows, columns = height // side, width // side
@@ -37,14 +37,14 @@ class Partition(nn.Module):
         x = x + self.stochastic_dropout(self.attn_layer(x))
         x = x + self.stochastic_dropout(self.mlp_layer(x))
         x = x.reshape(batch, rows, columns, side, side, channels)
-        # channels first, then each axis of cells beside the axis that it was split from
+        # channels first, then join each axis of cells with the axis that it was split from
         x = x.permute(0, 5, 3, 1, 4, 2) if self.grid else x.permute(0, 5, 1, 3, 2, 4)
         return x.reshape(batch, channels, height, width)
 
 
 def take_any_size(block: nn.Module) -> nn.Module:
-    """A stage of torchvision's MaxViT with each of its attention layers replaced by :class:`Partition`."""
-    from torchvision.models.maxvit import PartitionAttentionLayer  # here, as torchvision takes long to import
+    """Replace each attention layer in a stage of torchvision's MaxViT by :class:`Partition`."""
+    from torchvision.models.maxvit import PartitionAttentionLayer  # here, as the import of torchvision is slow
 
     for name, child in block.named_children():
         setattr(block, name, Partition(child) if isinstance(child, PartitionAttentionLayer) else take_any_size(child))

@@ -1,4 +1,4 @@
-"""MobileNetV3-Large as torchvision's detectors have it: two maps of one stride, from its last stage.
+"""MobileNetV3-Large as in torchvision's detectors: two maps of stride 32.
 
 Howard et al. 2019, "Searching for MobileNetV3". Parameters are named as in torchvision.
 """
@@ -11,11 +11,11 @@ from backbones.base import Backbone
 from backbones.norms import make_norm
 
 TAPS = (13, 16)
-"""The layers whose outputs are returned: the first block of stride 32, and the layer that widens the last one's."""
+"""Layers whose outputs are returned: the first block of stride 32, and the last convolution, which widens the map."""
 
 
 class MobileNetV3C5(Backbone):
-    """C5 twice: the pyramid's levels differ in depth, not in scale."""
+    """MobileNetV3-Large with two maps of the same stride; they differ in depth, not in scale."""
 
     channels = (160, 960)
     strides = (32, 32)

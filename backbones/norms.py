@@ -1,4 +1,4 @@
-"""Norms by name, and the frozen one."""
+"""Norm layers by name, and frozen batch norm."""
 
 from typing import Literal
 
@@ -9,11 +9,10 @@ Norm = Literal["frozen", "batch", "sync", "group"]
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and fixed scale: an affine map per channel.
+    """Batch norm with fixed statistics, scale and shift: an affine map per channel.
 
-    Everything is a buffer, so that no optimizer and no training step changes it. State dicts of batch norms fit.
-    The result has the dtype of the input: under autocast a float32 result would make every layer after it run in
-    float32.
+    All values are buffers, so no optimizer and no training step changes them. It loads state dicts of batch norms.
+    The result has the dtype of the input. Under autocast, a float32 result would make all later layers run in float32.
     """
 
     weight: Tensor
@@ -51,13 +50,13 @@ def affine_map(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor
 
 
 def make_norm(name: str, channels: int) -> nn.Module:
-    """A norm over ``channels`` channels.
+    """Return a norm layer for ``channels`` channels.
 
-    ``frozen``: fixed statistics; ``batch``: over the batch of one device; ``sync``: over the batch of all devices;
-    ``group``: 32 groups (Wu and He 2018), or as many as divide the channels.
+    ``frozen`` has fixed statistics, ``batch`` those of the batch on one device, ``sync`` those of all devices.
+    ``group`` has 32 groups (Wu and He 2018), or the largest smaller number that divides the channels.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is unknown.
     """
     if name == "frozen":
         return FrozenBatchNorm2d(channels)
@@ -67,4 +66,4 @@ def make_norm(name: str, channels: int) -> nn.Module:
         return nn.SyncBatchNorm(channels)
     if name == "group":
         return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
-    raise ValueError(f"unknown norm {name!r}; there are frozen, batch, sync and group")
+    raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync or group")

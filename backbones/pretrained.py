@@ -1,4 +1,4 @@
-"""Backbone weights from a file or by download, loaded by name, and nothing skipped in silence."""
+"""Load backbone weights from a file or a download. A tensor that does not fit raises an error; none is skipped."""
 
 import os
 from collections.abc import Mapping, Set
@@ -13,28 +13,29 @@ from backbones import torch_files
 
 
 def load_weights(model: nn.Module, name: str, weights: str) -> None:
-    """Fill a backbone.
+    """Load weights into a backbone.
 
     Args:
-        name: of the backbone, as torchvision knows it.
+        model: the backbone.
+        name: torchvision's name of the backbone.
         weights: ``imagenet``, or a ``.pth``, ``.pt`` or ``.safetensors`` file in torchvision's layout.
 
     Raises:
-        ValueError: no such weights, no network, or a file that does not fit; says which keys and what to do.
+        ValueError: the weights do not exist, cannot be downloaded, or do not fit. The message names keys and a remedy.
     """
     state = imagenet_weights(name) if weights == "imagenet" else read_weights(weights)
     load_state(model, state, weights if weights != "imagenet" else f"ImageNet weights of {name}")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file; never runs code from it.
+    """Read the state dict in a file, without running code from it.
 
     Raises:
-        ValueError: no such file, not a file of weights, a damaged one, or one with more than tensors in it.
+        ValueError: the file does not exist, is damaged, holds no state dict, or holds other objects than tensors.
     """
     path = Path(os.path.expanduser(path))
     if not path.is_file():
-        raise ValueError(f"weights: no file {path}; give a path to a state dict, or `imagenet`")
+        raise ValueError(f"weights: {path} does not exist; give the path of a state dict, or `imagenet`")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -43,29 +44,32 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = torch_files.read(path)
     except torch_files.DamagedError as error:
         raise ValueError(f"weights: {path}: {error}") from None
-    except Exception as error:  # safetensors raises many kinds for a broken file
+    except Exception as error:  # safetensors raises many kinds of exceptions for a broken file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ValueError(f"weights: {path} cannot be read as tensors alone: {reason}") from None
+        raise ValueError(f"weights: {path} cannot be read as a file of tensors: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not is_state_dict(content):
-        raise ValueError(f"weights: {path} holds no state dict (a mapping of names to tensors)")
+        raise ValueError(
+            f"weights: {path} holds no state dict (a mapping of names to tensors); save model.state_dict() instead"
+        )
     return dict(content)
 
 
 def is_state_dict(content: Any) -> bool:
-    """Whether this is a mapping of names to tensors, and of nothing else."""
+    """Return whether an object is a mapping of names to tensors only."""
     return isinstance(content, Mapping) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, from its cache or by download.
+    """Return torchvision's ImageNet weights, from its cache or by download.
 
     Raises:
-        ValueError: torchvision has none for this network, or it cannot be reached; says which file to put where.
+        ValueError: torchvision has no weights for this network, or the download failed. The message names the URL and
+            the place in the cache.
     """
     from torchvision.models import get_model_weights
 
@@ -73,7 +77,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         chosen = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     except ValueError:
         raise ValueError(
-            f"weights: there are no ImageNet weights for {name}; leave weights out, or give a file"
+            f"weights: torchvision has no ImageNet weights for {name}; leave weights out, or give a file"
         ) from None
     try:
         return dict(chosen.get_state_dict(progress=True, check_hash=True))
@@ -81,16 +85,16 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         cache = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(chosen.url))
         reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
         raise ValueError(
-            f"weights: {chosen.url} could not be fetched ({reason}); fetch it elsewhere and put it at {cache}, or give "
-            "weights None (null in a config) to begin without"
+            f"weights: the download of {chosen.url} failed ({reason}); download it on another machine and put it at "
+            f"{cache}, or set weights to None (null in a config) to start from random weights"
         ) from None
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, needed: Set[str] | None = None) -> None:
-    """Load by name.
+    """Load a state dict into a model, by name.
 
     Args:
-        needed: names of the parameters and buffers that a file must have; all of them if None.
+        needed: names of the parameters and buffers that the state dict must have; None: all.
 
     Raises:
         ValueError: as :func:`check_state`.
@@ -101,15 +105,15 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, neede
 def check_state(
     model: nn.Module, state: Mapping[str, Tensor], source: str, needed: Set[str] | None = None
 ) -> dict[str, Tensor]:
-    """What of a state dict is needed by a model, which may lie on the meta device.
+    """Return the tensors of a state dict that a model needs; the model may be on the meta device.
 
-    A classifier may be there, in any shape, or not: no backbone needs it.
+    The state dict may contain a classifier of any shape, which no backbone needs.
 
     Args:
         needed: as for :func:`load_state`.
 
     Raises:
-        ValueError: tensors that are missing, unknown, of another shape, or not finite.
+        ValueError: a tensor is missing, unknown, has another shape, or holds NaN or Inf.
     """
     whole = model.state_dict()
     own = {key: value for key, value in whole.items() if needed is None or key in needed}
@@ -125,9 +129,9 @@ def check_state(
         ("lacks", missing),
         ("has unknown", extra),
         ("has another shape of", shapes),
-        ("has values that are not finite in", broken),
+        ("has NaN or Inf in", broken),
     ]:
         if keys:
             listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-            raise ValueError(f"weights: {source} {problem} {listed}; is it a file for this very backbone and norm?")
+            raise ValueError(f"weights: {source} {problem} {listed}; use a file for exactly this backbone and norm")
     return known

@@ -1,4 +1,4 @@
-"""Other norms in a network that is made already."""
+"""Change the norm layers of a finished network."""
 
 from torch import nn
 
@@ -6,16 +6,17 @@ from backbones.norms import FrozenBatchNorm2d, make_norm
 
 
 def set_norm_eps(module: nn.Module, eps: float) -> None:
-    """Let every batch norm in a module add ``eps`` to the variance."""
+    """Set the epsilon that every batch norm in a module adds to the variance."""
     for norm in module.modules():
         if isinstance(norm, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
             norm.eps = eps
 
 
 def replace_norms(module: nn.Module, norm: str) -> nn.Module:
-    """The same network with every batch norm replaced by another norm; statistics and scales are carried over.
+    """Replace every batch norm of a network by another norm and return the network.
 
-    Group norms carry over scales and shifts alone, as they have no statistics.
+    The new norm takes over statistics, scales and shifts. A group norm takes over scales and shifts only, as it has no
+    statistics.
     """
     if isinstance(module, nn.BatchNorm2d):
         if norm == "batch":

@@ -1,7 +1,7 @@
-"""ResNet, ResNeXt and Wide ResNet, 10 to 152 layers; and the same networks without shortcuts.
+"""ResNet, ResNeXt and Wide ResNet with 10 to 152 layers, and plain networks without shortcuts.
 
 He et al. 2015, "Deep residual learning for image recognition" (sections 3.3, 4.1); Xie et al. 2017 (ResNeXt);
-Zagoruyko and Komodakis 2016 (Wide ResNet). Parameters are named as in torchvision, whose ImageNet weights fit.
+Zagoruyko and Komodakis 2016 (Wide ResNet). Parameters have torchvision's names, so its ImageNet weights fit.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Variant:
     bottleneck: bool
     """Three convolutions (1x1, 3x3, 1x1) per block instead of two."""
     groups: int = 1
-    """Groups of the 3x3 convolution: the cardinality of ResNeXt."""
+    """Groups of the 3x3 convolution (the cardinality of ResNeXt)."""
     group_width: int = 64
-    """Channels per group in the first stage; 128 in one group is Wide ResNet."""
+    """Channels per group in the first stage; one group of 128 gives a Wide ResNet."""
     shortcut: bool = True
-    """False: the plain network, the control of section 4.1."""
+    """False: a plain network, which section 4.1 compares with."""
 
 
 VARIANTS = {
@@ -49,7 +49,7 @@ VARIANTS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried (figure 5, left); ``stride_in_1x1`` has no effect."""
+    """Two 3x3 convolutions and a shortcut (figure 5, left); ``stride_in_1x1`` has no effect."""
 
     expansion = 1
 
@@ -72,7 +72,7 @@ class BasicBlock(nn.Module):
         self.shortcut = variant.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, width, H / stride, W / stride)."""
+        """Map (B, inputs, H, W) to (B, width, H / stride, W / stride)."""
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y))
         return _add_input(y, x, self).relu()
@@ -83,9 +83,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to reduce, 3x3, 1x1 to restore, around which the input is carried (figure 5, right).
+    """A 1x1 convolution that reduces channels, a 3x3, a 1x1 that restores them, and a shortcut (figure 5, right).
 
-    The paper strides in the first 1x1, torchvision in the 3x3, which uses all of the input.
+    The paper puts the stride into the first 1x1, torchvision into the 3x3, which reads every pixel of its input.
     """
 
     expansion = 4
@@ -114,7 +114,7 @@ class Bottleneck(nn.Module):
         self.shortcut = variant.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
+        """Map (B, inputs, H, W) to (B, 4 * width, H / stride, W / stride)."""
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
         y = self.bn3(self.conv3(y))
@@ -126,21 +126,21 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Backbone):
-    """Stem and four stages of residual blocks; C2..C5 at strides 4, 8, 16, 32.
+    """A stem and four stages of residual blocks; returns C2..C5 at strides 4, 8, 16, 32.
 
     Args:
         variant: depth and kind; see :data:`VARIANTS`.
         norm: ``frozen``, ``batch``, ``sync`` or ``group``.
         width: channels of the first stage; 64 in the paper.
-        in_channels: of the images.
+        in_channels: channels of the images.
         zero_init_last_norm: start every block as the identity (Goyal et al. 2017, section 5.1).
-        dilate_last_stage: dilation instead of stride in C5 ("DC5"), which then has stride 16.
-        checkpoint: keep no activations inside blocks; compute them again in the backward pass.
-        stride_in_1x1: the paper's (and Caffe's) place of the stride in bottlenecks.
-        num_classes: with a classifier (``fc``), which :meth:`classify` uses.
+        dilate_last_stage: use dilation instead of a stride in C5 ("DC5"), which then has stride 16.
+        checkpoint: recompute the activations inside blocks in the backward pass, to save memory.
+        stride_in_1x1: put the stride of a bottleneck into its first 1x1, as the paper and Caffe do.
+        num_classes: classes of a classifier (``fc``), which :meth:`classify` uses; None: no classifier.
 
     Raises:
-        ValueError: a width that leaves a group of ResNeXt without channels.
+        ValueError: the width is so small that a group of ResNeXt would have no channels.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ResNet(Backbone):
         super().__init__()
         least = -(-64 // variant.group_width)
         if width < least:
-            raise ValueError(f"width is {width}; this network needs at least {least}")
+            raise ValueError(f"backbone.width is {width}; this network needs at least {least}")
         block = Bottleneck if variant.bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, width)
@@ -168,7 +168,7 @@ class ResNet(Backbone):
             stride = 1 if i == 0 or dilated else 2
             stage = []
             for j in range(count):
-                # The dilated stage's first block still sees cells of the old spacing.
+                # The input of the first dilated block still has the spacing of stride 16.
                 spacing = 2 if dilated and j > 0 else 1
                 first = stride if j == 0 else 1
                 stage.append(block(channels, width * 2**i, variant, norm, first, spacing, stride_in_1x1))
@@ -199,16 +199,16 @@ class ResNet(Backbone):
         return tuple(stages)
 
     def stem(self, images: Tensor) -> Tensor:
-        """Return what the first convolution makes of images: (B, width, H / 2, W / 2)."""
+        """Return the features of the stem before pooling: (B, width, H / 2, W / 2)."""
         y: Tensor = self.bn1(self.conv1(images)).relu()
         return y
 
     def run_again(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Run a block whose activations the backward pass computes again."""
+        """Run a block whose activations the backward pass recomputes."""
         return checkpointed(block, x)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Class logits (B, num_classes) of images; needs ``num_classes``."""
+        """Return class logits (B, num_classes) of images; needs ``num_classes``."""
         if self.fc is None:
             raise ValueError("this ResNet has no classifier; build it with num_classes")
         return self.fc(self(images)[-1].mean(dim=(2, 3)))  # type: ignore[no-any-return]
@@ -219,7 +219,7 @@ class ResNet(Backbone):
 
 
 def _projection(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequential | None:
-    """The shortcut where sizes change: a strided 1x1 convolution (option B of section 3.3)."""
+    """Return the shortcut for a block that changes the size: a strided 1x1 convolution (option B of section 3.3)."""
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(norm, outputs))
@@ -230,7 +230,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int, groups: int 
 
 
 def _add_input(y: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
-    """Add the input of a block to its output, through the projection if there is one (equation 2)."""
+    """Add the input of a block, or its projection, to the output (equation 2)."""
     if not block.shortcut:
         return y
     return y + (x if block.downsample is None else block.downsample(x))

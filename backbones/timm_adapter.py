@@ -1,7 +1,7 @@
-"""Any network of timm whose features can be drawn out, as a backbone: ``timm/convnextv2_tiny``.
+"""timm networks as backbones, such as ``timm/convnextv2_tiny``.
 
-A copy on the meta device shows at once what a network does with images of several sizes: where its strides are, where
-its channels stand, and which parameters no feature depends on.
+The adapter runs a copy on PyTorch's meta device, which needs no memory, at several image sizes. The run shows the
+strides, the channel axis and the parameters that no feature depends on.
 """
 
 import difflib
@@ -18,21 +18,24 @@ from backbones.vit import PATCH, SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
 PROBES = ((128, 192), (160, 96))
-"""Heights and widths of the images that show whether a network takes any size."""
+"""Heights and widths of the images that show whether a network accepts any size."""
 INNER = re.compile(r"(layer|stage|block|feature|cell|trunk|level)")
-"""How timm calls what comes after the stem."""
+"""timm's names for the modules after the stem."""
 
 
 class TimmBackbone(Backbone):
-    """Features of a timm network at strides 4, 8, 16 and 32 (those that it has), or a plain ViT under a simple pyramid.
+    """A timm network with features at those of the strides 4, 8, 16 and 32 that it has.
+
+    A plain ViT, which has a single stride, gets a simple pyramid on top.
 
     Args:
-        weights: ``imagenet`` (what timm has for this name), a file in timm's layout, or None (random).
+        name: timm's name of the model, without ``timm/``.
+        weights: ``imagenet`` (timm's weights for this name), a file in timm's layout, or None (random).
         norm: ``batch``, ``sync`` or ``frozen``.
 
     Raises:
-        ValueError: timm is not installed, or has no such model, or the model has no pyramid of features, or takes
-            images of one size only.
+        ValueError: timm is not installed or does not know the model; the model has features at one stride only, or
+            accepts images of one size only.
     """
 
     def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
@@ -40,7 +43,8 @@ class TimmBackbone(Backbone):
         timm = _timm()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            raise ValueError(f"backbone timm/{name} is unknown to timm; nearest: {', '.join(near) or 'none'}")
+            hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists its models"
+            raise ValueError(f"backbone timm/{name}: timm has no model of this name; {hint}")
         options = _options(timm, name)
         with torch.device("meta"), torch.inference_mode(False):
             probe = timm.create_model(name, **options)
@@ -71,11 +75,11 @@ class TimmBackbone(Backbone):
         return cut_to(features, images, self.strides)
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
-        """What no feature but the first, the second ... depends on; before the first, the stem."""
+        """Return the stem, then for each feature map the parts that no earlier map depends on."""
         return [[_part(self.body, name) for name in names] for names in self._stages]
 
     def layers(self) -> list[list[nn.Module | nn.Parameter]]:
-        """Of a plain ViT, every block by itself."""
+        """Return the layers for layer-wise learning-rate decay; each block of a plain ViT is one layer."""
         blocks = _blocks(self.body)
         if self.pyramid is None or not blocks:
             return self.stages()
@@ -83,7 +87,7 @@ class TimmBackbone(Backbone):
 
 
 def timm_names() -> list[str]:
-    """Names of timm's models, without ``timm/``; none where timm is not installed."""
+    """Return the names of timm's models without ``timm/``; an empty list if timm is not installed."""
     try:
         import timm
     except ModuleNotFoundError:
@@ -95,15 +99,15 @@ def _timm() -> Any:
     try:
         import timm
     except ModuleNotFoundError as error:
-        raise ValueError("backbone timm/...: timm is not installed; pip install 'rcnn-toolkit[timm]'") from error
+        raise ValueError("backbone timm/...: timm is not installed; run pip install 'rcnn-toolkit[timm]'") from error
     return timm
 
 
 def _options(timm: Any, name: str) -> dict[str, Any]:
-    """How to ask timm for the features: of any size, of the strides that a pyramid needs."""
+    """Return the arguments with which timm builds the features: for any image size, at the strides of a pyramid."""
     for extra in (
         {"strict_img_size": False},  # Swin
-        {"dynamic_img_size": True, "patch_size": PATCH},  # ViT; embeddings of other patches are resampled
+        {"dynamic_img_size": True, "patch_size": PATCH},  # ViT; timm resamples embeddings of other patch sizes
         {"dynamic_img_size": True},
         {},
     ):
@@ -114,26 +118,31 @@ def _options(timm: Any, name: str) -> dict[str, Any]:
         except TypeError:
             continue
         except (RuntimeError, AttributeError, NotImplementedError) as error:
-            raise ValueError(f"backbone timm/{name}: no features can be drawn out ({_short(error)})") from error
+            raise ValueError(
+                f"backbone timm/{name}: timm cannot extract its features ({_short(error)}); use another model"
+            ) from error
         chosen = {r: i for r, i in zip(reductions, places, strict=True) if r in STRIDES}
         plain = set(reductions) == {PATCH}
         if len(chosen) < 2 and not plain:
-            raise ValueError(f"backbone timm/{name} has features at strides {reductions}; a pyramid needs several")
+            raise ValueError(
+                f"backbone timm/{name} has features at strides {reductions}; a pyramid needs at least two of "
+                f"{STRIDES}. Use another model"
+            )
         return {"features_only": True, **extra, "out_indices": (-1,) if plain else tuple(chosen.values())}
-    raise ValueError(f"backbone timm/{name} cannot be built for features")
+    raise ValueError(f"backbone timm/{name}: timm cannot build it as a feature extractor; use another model")
 
 
 def _any_size(name: str, probe: nn.Module) -> tuple[int, str]:
-    """The multiple that sides must be of, and where channels stand.
+    """Return the number that image sides must be multiples of, and the layout of the features (NCHW or NHWC).
 
     Raises:
-        ValueError: there is none; says what size would do.
+        ValueError: the network accepts one size only; the message names it.
     """
     size: int = probe.pretrained_cfg["input_size"][-1]  # type: ignore[index, assignment]
     strides = probe.feature_info.reduction()  # type: ignore[operator, union-attr]
     channels = probe.feature_info.channels()  # type: ignore[operator, union-attr]
     problem = ""
-    for multiple in (32, size):  # windows of fixed size tile the multiples of the size that it was made for
+    for multiple in (32, size):  # windows of fixed size fit into multiples of the network's default size
         sides = PROBES if multiple == 32 else ((size, 2 * size), (2 * size, size))
         for layout in ("NCHW", "NHWC"):
             axis = 1 if layout == "NCHW" else 3
@@ -143,13 +152,13 @@ def _any_size(name: str, probe: nn.Module) -> tuple[int, str]:
                         found = x.shape[axis], *(n for i, n in enumerate(x.shape[1:], 1) if i != axis)
                         wanted = (count, height // stride, width // stride)
                         if found != wanted:
-                            raise ValueError(f"gives {found} instead of {wanted} for {height} x {width}")
+                            raise ValueError(f"it returns {found} instead of {wanted} for {height} x {width}")
                 return multiple, layout
             except (RuntimeError, AssertionError, ValueError) as error:
                 problem = problem or _short(error)
     raise ValueError(
-        f"backbone timm/{name} takes images of {size} x {size} only ({problem}); detection needs any size: take one of "
-        "another family, as in `tools/backbone.py list convnext`"
+        f"backbone timm/{name} accepts images of {size} x {size} only ({problem}); detection needs any size. Use a "
+        "model of another family; `rcnn backbones list convnext` lists some"
     )
 
 
@@ -160,7 +169,7 @@ def _run(model: nn.Module, height: int, width: int) -> list[Tensor]:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
-    """Names of the parameters that a feature depends on, found out even where gradients are switched off."""
+    """Return the names of the parameters that a feature depends on; works also where gradients are switched off."""
     _run(probe, 2 * multiple, 2 * multiple)[index].sum().backward()
     names = [name for name, parameter in probe.named_parameters() if parameter.grad is not None]
     probe.zero_grad()
@@ -168,10 +177,10 @@ def _reached(probe: nn.Module, multiple: int, index: int) -> list[str]:
 
 
 def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None, needed: set[str]) -> Any:
-    """The network with its weights; timm loads features without a word about tensors that are missing.
+    """Create the network with its weights, after a check: timm silently skips tensors that a file lacks.
 
     Args:
-        needed: names of what the features depend on, as the network that gives features alone calls it.
+        needed: names of the parameters and buffers that the features need, as in timm's feature extractor.
     """
     overlay = {}
     if weights not in (None, "imagenet"):
@@ -187,18 +196,21 @@ def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None, 
         if weights is None:
             raise
         raise ValueError(
-            f"weights: {weights} for timm/{name} could not be had ({_short(error)}); give a file, or fetch "
-            f"timm/{name} elsewhere into the cache of the Hugging Face hub"
+            f"weights: timm could not load {weights} for timm/{name} ({_short(error)}); give a file, or copy "
+            f"timm/{name} from another machine into the cache of the Hugging Face Hub"
         ) from None
 
 
 def _plain_name(name: str) -> str:
-    """A name as both the whole network and the one of features have it; timm writes stages_0 for stages.0 there."""
+    """Return a name that is the same in the complete network and in timm's feature extractor.
+
+    The feature extractor writes ``stages_0`` where the complete network writes ``stages.0``.
+    """
     return name.removeprefix("model.").replace("_", ".")
 
 
 def _remove(body: nn.Module, unused: set[str]) -> None:
-    """Take out what no feature depends on, as distributed training refuses parameters without a gradient."""
+    """Remove the parts that no feature depends on: distributed training rejects parameters without a gradient."""
     for name, module in list(body.named_modules()):
         parameters = {f"{name}.{key}" for key, _ in module.named_parameters()}
         if name and parameters and parameters <= unused:
@@ -210,9 +222,12 @@ def _remove(body: nn.Module, unused: set[str]) -> None:
 
 
 def _stages(body: nn.Module, reached: list[list[str]]) -> list[list[str]]:
-    """Names of modules and parameters of the stem, and of each stage: what the features before do not depend on."""
+    """Return the names of modules and parameters of the stem and of each stage.
+
+    A stage holds the parameters that its feature map depends on and no earlier map does.
+    """
     tops = [name for name, child in body.named_children() if any(True for _ in child.parameters())]
-    if len(tops) == 1:  # a network wrapped in another module
+    if len(tops) == 1:  # another module wraps the network
         tops = [f"{tops[0]}.{name}" for name, _ in body.get_submodule(tops[0]).named_children()]
     inner = next((i for i, name in enumerate(tops) if INNER.search(name.rpartition(".")[2])), 1)
     stem = tuple(f"{name}." for name in tops[: max(1, inner)])
@@ -235,7 +250,7 @@ def _stages(body: nn.Module, reached: list[list[str]]) -> list[list[str]]:
 
 
 def _owners(body: nn.Module, names: list[str]) -> list[str]:
-    """The modules that hold parameters; the parameters themselves where a module holds others as well."""
+    """Return the modules that hold these parameters; or the parameters, if their module holds others as well."""
     found: dict[str, None] = {}
     for name in names:
         owner = name.rpartition(".")[0]
@@ -250,13 +265,13 @@ def _part(body: nn.Module, name: str) -> nn.Module | nn.Parameter:
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:
-    """The blocks of a plain ViT."""
+    """Return the blocks of a plain ViT; an empty list for other networks."""
     blocks = getattr(getattr(body, "model", body), "blocks", None)
     return list(blocks) if isinstance(blocks, nn.Sequential | nn.ModuleList) else []
 
 
 def _with_norm(body: nn.Module, norm: str, name: str) -> nn.Module:
-    """timm's batch norms may hold an activation, which its own functions keep."""
+    """Replace the batch norms with timm's functions, which keep the activation inside timm's batch norms."""
     if norm == "batch":
         return body
     if norm == "frozen":
@@ -267,7 +282,7 @@ def _with_norm(body: nn.Module, norm: str, name: str) -> nn.Module:
         from timm.layers import convert_sync_batchnorm
 
         return convert_sync_batchnorm(body)  # type: ignore[no-any-return]
-    raise ValueError(f"norm: {norm}; timm/{name} keeps its own norms: batch, sync and frozen can be had")
+    raise ValueError(f"backbone.norm: {norm}; timm/{name} supports batch, sync and frozen only")
 
 
 def _short(error: Exception) -> str:

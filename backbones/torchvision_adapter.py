@@ -1,10 +1,11 @@
-"""torchvision's classifiers as backbones, by name: VGG, DenseNet, EfficientNet, MobileNet, RegNet, ConvNeXt, Swin and
-MaxViT.
+"""torchvision's classifiers as backbones.
 
-These networks are chains of layers. An image through a copy without memory (PyTorch's meta device) shows where each
-stride begins; the last layer of each stride is a stage, and what follows the last stage (the classifier) is left out.
+The families are VGG, DenseNet, EfficientNet, MobileNet, RegNet, ConvNeXt, Swin and MaxViT. Each network is a chain of
+layers. The adapter runs a copy on PyTorch's meta device, which needs no memory, to find the stride of each layer. A
+stage ends with the last layer of its stride; the adapter drops the layers after the last stage (the classifier).
 
-Functions import torchvision, as its import takes longer than that of PyTorch and most detectors need none of it.
+Functions import torchvision only when they run: the import is slower than that of PyTorch, and most detectors do not
+need it.
 """
 
 from functools import cache
@@ -23,30 +24,30 @@ from backbones.replacing import replace_norms
 FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin", "maxvit")
 STRIDES = (4, 8, 16, 32)
 PROBE = (4, 6)
-"""Height and width of the image that discovers the stages, in multiples; their ratio tells the axes apart."""
+"""Height and width of the image for the trial run, in multiples. They differ, so that each axis can be identified."""
 
 
 @cache
 def torchvision_names() -> tuple[str, ...]:
-    """Names of torchvision that can be backbones."""
+    """Return the names of torchvision's networks that can be backbones."""
     from torchvision import models
 
     return tuple(name for name in models.list_models(module=models) if name.startswith(FAMILIES))
 
 
 class TorchvisionBackbone(Backbone):
-    """A network of torchvision, cut into stages at strides 4, 8, 16 and 32.
+    """A torchvision network, split into stages at strides 4, 8, 16 and 32.
 
-    MaxViT's windows tile sides that are multiples of 224 pixels; images are padded to them, and what was added is cut
-    off again.
+    MaxViT needs sides that are multiples of 224 pixels. The backbone pads images to such sides and cuts the padding off
+    the feature maps.
 
     Args:
         name: one of :func:`torchvision_names`.
         weights: ``imagenet``, a file in torchvision's layout, or None (random).
-        norm: what batch norms become; networks with layer norms keep them.
+        norm: the norm that replaces batch norms; layer norms stay.
 
     Raises:
-        ValueError: weights that do not exist, cannot be fetched or do not fit.
+        ValueError: the weights do not exist, cannot be downloaded, or do not fit.
     """
 
     def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
@@ -54,7 +55,7 @@ class TorchvisionBackbone(Backbone):
         model = _classifier(name)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             probe = _classifier(name)
-        self.multiple = STRIDES[-1] * getattr(model, "partition_size", 1)  # of MaxViT
+        self.multiple = STRIDES[-1] * getattr(model, "partition_size", 1)  # only MaxViT has a partition size
         self.padded = self.multiple > STRIDES[-1]
         ends, self.channels, self.channels_last = _discover(_chain(probe), self.multiple)
         chain = _chain(model)
@@ -77,30 +78,30 @@ class TorchvisionBackbone(Backbone):
         return cut_to(features, images, self.strides) if self.padded else tuple(features)
 
     def stages(self) -> list[nn.Module]:
-        """The first layer is the stem; then the rest of the first stage, and the others."""
+        """Return the stem (the first layer), the rest of the first stage, and the other stages."""
         first = list(self.body[0].children())  # type: ignore[union-attr]
         return [first[0], nn.Sequential(*first[1:]), *list(self.body)[1:]]
 
 
 def _names_in(model: nn.Module, stages: list[nn.Sequential]) -> set[str]:
-    """How the model calls the parameters and buffers of the stages; those of its classifier are not among them."""
+    """Return the model's names of the parameters and buffers in the stages, without those of the classifier."""
     kept = {id(value) for stage in stages for value in stage.state_dict(keep_vars=True).values()}
     return {name for name, value in model.state_dict(keep_vars=True).items() if id(value) in kept}
 
 
 def _classifier(name: str) -> Any:
-    """The whole network with random weights."""
+    """Return the complete network with random weights."""
     from torchvision import models
 
     if not name.startswith("regnet"):
         return models.get_model(name, weights=None)
     device = torch.get_default_device()
-    with torch.device("cpu"):  # RegNet computes its widths with tensors, which the meta device cannot
+    with torch.device("cpu"):  # RegNet computes its widths with tensors, which fails on the meta device
         return models.get_model(name, weights=None).to(device)
 
 
 def _chain(model: Any) -> list[nn.Module]:
-    """The layers before the pooling, in order."""
+    """Return the layers before the pooling, in order."""
     if hasattr(model, "features"):
         return list(model.features)
     if hasattr(model, "blocks"):
@@ -110,7 +111,7 @@ def _chain(model: Any) -> list[nn.Module]:
 
 @torch.no_grad()
 def _discover(chain: list[nn.Module], multiple: int) -> tuple[list[int], tuple[int, ...], bool]:
-    """Index of the last layer of each of :data:`STRIDES`, its channels, and whether channels are the last axis."""
+    """Return the index of the last layer of each stride, its channels, and whether channels are the last axis."""
     height, width = multiple * PROBE[0], multiple * PROBE[1]
     x = torch.empty(1, 3, height, width, device="meta")
     ends: dict[int, int] = {}

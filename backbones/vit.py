@@ -1,4 +1,4 @@
-"""Plain vision transformers as backbones: one map of stride 16, and four scales made from it.
+"""Plain vision transformers as backbones: a simple pyramid makes four scales from one map at stride 16.
 
 Li et al. 2022, "Exploring plain vision transformer backbones for object detection" (ViTDet), section 3.
 """
@@ -15,15 +15,15 @@ from backbones.padding import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 
 PATCH = 16
-"""Pixels on a side of a patch; four scales of a factor of two begin at a quarter of it."""
+"""Side of a patch in pixels. The four scales have strides from PATCH / 4 to 2 * PATCH."""
 VITS = ("vit_b_16", "vit_l_16")
-"""torchvision's, with such patches."""
+"""torchvision's networks with patches of this size."""
 
 
 class SimplePyramid(nn.Module):
-    """Maps at strides 4, 8, 16 and 32 from one at stride 16, without a top-down path (figure 2 c).
+    """Make maps at strides 4, 8, 16 and 32 from one map at stride 16, without a top-down path (figure 2 c).
 
-    The finer ones by transposed convolutions, which halve the channels each time; the coarser one by max-pooling.
+    Transposed convolutions make the finer maps, each with half the channels; max-pooling makes the coarser map.
     """
 
     strides = (4, 8, 16, 32)
@@ -41,21 +41,21 @@ class SimplePyramid(nn.Module):
         self.channels = (quarter, half, channels, channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) to four maps, finest first."""
+        """Return four maps, finest first, from a map (B, C, H, W)."""
         return self.to_quarter(x), self.to_half(x), x, F.max_pool2d(x, 2, ceil_mode=True)
 
 
 class VisionTransformer(Backbone):
     """torchvision's ViT with patches of 16 pixels, for images of any size.
 
-    The class token is left out, as nothing here would read it, and position embeddings are interpolated.
+    It has no class token, which detection does not use. It interpolates the position embeddings to the image size.
 
     Args:
         name: ``vit_b_16`` or ``vit_l_16``.
         weights: ``imagenet``, a file in torchvision's layout, or None (random).
 
     Raises:
-        ValueError: weights that do not exist, cannot be fetched or do not fit.
+        ValueError: the weights do not exist, cannot be downloaded, or do not fit.
     """
 
     def __init__(self, name: str, weights: str | None = None) -> None:
@@ -85,24 +85,24 @@ class VisionTransformer(Backbone):
         return cut_to(features, images, self.strides)
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
-        """The patches, then quarters of the blocks."""
+        """Return the patch embedding, then four groups of blocks."""
         return [[self.patches, self.positions], *quarters(list(self.blocks), [self.norm])]
 
     def layers(self) -> list[list[nn.Module | nn.Parameter]]:
-        """Every block by itself; the pyramid, which is not pretrained, learns at the full rate."""
+        """Return each block as one layer; the pyramid is not pretrained and uses the full learning rate."""
         blocks = list(self.blocks)
         return [[self.patches, self.positions], *([block] for block in blocks[:-1]), [blocks[-1], self.norm]]
 
 
 def positions_at(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position embeddings (1, C, h, w) on another grid; the same ones on their own."""
+    """Interpolate position embeddings (1, C, h, w) to a grid of another size; the same size returns them unchanged."""
     if positions.shape[-2:] == size:
         return positions
     return F.interpolate(positions.float(), size, mode="bicubic", antialias=True).to(positions.dtype)
 
 
 def quarters(blocks: Sequence[nn.Module], last: Sequence[nn.Module] = ()) -> list[list[nn.Module | nn.Parameter]]:
-    """Blocks in four parts; ``last`` goes with the fourth."""
+    """Split blocks into four groups; ``last`` belongs to the fourth."""
     cuts = [len(blocks) * i // 4 for i in range(5)]
     parts: list[list[nn.Module | nn.Parameter]] = [list(blocks[a:b]) for a, b in itertools.pairwise(cuts)]
     parts[-1] += last

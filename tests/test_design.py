@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # when it runs as a program
 from tests.support import detectors  # noqa: E402
 from tests.test_floors import MODULES, imports  # noqa: E402
 
-QUESTIONS = r"is_plain\(|usable\(|pays\(|is_compiling\(|\.device\.type|is_cuda|environ|get_cpu_capability"
+QUESTIONS = r"is_plain\(|usable\(|pays\(|should_use\(|is_compiling\(|\.device\.type|is_cuda|environ|get_cpu_capability"
 OWN_VARIABLE = r"\bRCNN_[A-Z]+\b"
 
 MOST = {

@@ -53,7 +53,6 @@ SOURCES = sorted(
 )
 
 NOT_YET = (
-    "backbones/fast/",
     "detection/backbone_tool/",
     "detection/coco/",
     "detection/commands/",
@@ -62,17 +61,9 @@ NOT_YET = (
     "detection/doctor/",
     "detection/engine/",
     "detection/evaluation/",
-    "detection/fast/",
     "detection/formats/",
     "detection/inference/",
-    "detection/ops/",
     "detection/report/",
-    "backbones/__init__.py",
-    "backbones/base.py",
-    "backbones/inputs.py",
-    "backbones/norms.py",
-    "backbones/timm_adapter.py",
-    "backbones/torchvision_adapter.py",
     "detection/browse.py",
     "detection/checkpoint.py",
     "detection/cli.py",
@@ -80,7 +71,6 @@ NOT_YET = (
     "detection/device.py",
     "detection/documents.py",
     "detection/memory.py",
-    "detection/models/anchors.py",
     "detection/shapes.py",
     "detection/shapes_demo.py",
     "detection/structures.py",

@@ -1,9 +1,9 @@
-"""Faster forms of the plain networks: the same numbers up to rounding, from the same parameters.
+"""Faster versions of the plain networks: the same results up to rounding, from the same parameters.
 
-:func:`convert` is the one door. It gives each module of a finished network, whose class it knows, a subclass with a
-faster ``forward``; parameters, names, hooks and state dicts stay. :func:`revert` undoes it. Modules of other classes,
-such as your own subclasses, stay as they are. Inside a faster ``forward``, a layer that has hooks or another class
-(pruning, adapters, probes) is still called.
+:func:`convert` is the only entry point. It replaces the class of each known module in a finished network by a subclass
+with a faster ``forward``. Parameters, names, hooks and state dicts stay the same. :func:`revert` undoes this. Modules
+of other classes, such as your own subclasses, do not change. A faster ``forward`` still calls every inner layer that
+has hooks or an unknown class (pruning, adapters, probes).
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     Bottleneck: FastBottleneck,
     ResNet: FastResNet,
 }
-"""The faster class of each plain one."""
+"""The faster class for each plain class."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def convert(network: M, faster: Mapping[type[nn.Module], type[nn.Module]] = FASTER) -> M:
-    """Give the modules of a network their faster forms, in place, and return it.
+    """Replace the classes of modules by faster ones, in place, and return the network.
 
-    It does nothing with ``RCNN_FAST=0`` in the environment.
+    With ``RCNN_FAST=0`` in the environment, the function does nothing.
 
     Args:
         network: a finished network.
-        faster: the faster class of each plain one.
+        faster: the faster class for each plain class.
     """
     return network if switch.is_off() else _swap(network, faster)
 

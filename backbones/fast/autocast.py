@@ -1,19 +1,19 @@
-"""What autocast asks for, where a layer casts by itself."""
+"""The precision of autocast, for layers that cast their inputs themselves."""
 
 import torch
 from torch import Tensor
 
 
 def is_autocast(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``; the meta device, on which costs are counted, knows none."""
+    """Return whether autocast is on for the device of ``x``; the meta device has no autocast."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def precision(x: Tensor) -> torch.dtype:
-    """That of autocast, or of ``x`` where that is off."""
+    """Return the dtype of autocast, or the dtype of ``x`` if autocast is off."""
     return torch.get_autocast_dtype(x.device.type) if is_autocast(x) else x.dtype
 
 
 def to_autocast(x: Tensor) -> Tensor:
-    """``x`` in the precision of autocast, or as it is where that is off."""
+    """Cast ``x`` to the dtype of autocast; return it unchanged if autocast is off."""
     return x.to(precision(x))

@@ -1,7 +1,7 @@
-"""C for this very processor, compiled in under a second by each process that wants it, where there is a compiler.
+"""Compile C code for the CPU of this machine; each process that needs it compiles it, in under a second.
 
-Nothing needs it. Elsewhere, or where nobody wants it (``RCNN_FAST=no-c`` in the environment), operations of PyTorch
-and NumPy do the same in more time. Whatever is wrong with the compiler, its folder or what it writes is one warning.
+The C code is optional. Without a compiler, or with ``RCNN_FAST=no-c`` in the environment, slower operations of PyTorch
+and NumPy compute the same results. Any problem with the compiler, its folder or its output gives a single warning.
 """
 
 import ctypes
@@ -20,22 +20,24 @@ import torch
 from torch import Tensor
 
 from backbones.fast import switch
-from backbones.fast.shared_object import is_whole
+from backbones.fast.shared_object import is_complete
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _SECONDS = 60
-"""After which a compiler is given up."""
+"""Time limit for the compiler."""
 _warned = False
 
 
 def library(source: Path, *flags: str, functions: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """What a C file compiles to, with more flags for the compiler, or None where that cannot be had.
+    """Compile a C file and load it; return None if that is not possible.
 
-    Only Linux on x86-64 with AVX2 is asked, and only beside the OpenMP that PyTorch from PyPI brings: threads of two of
-    them would be in each other's way. The compiler is ``cc``, or what the environment's ``CC`` says.
+    This needs Linux on x86-64 with AVX2, and the OpenMP library that PyTorch from PyPI uses: threads of two OpenMP
+    libraries would compete. The compiler is ``cc``, or the one that the environment variable ``CC`` names.
 
     Args:
-        functions: names that the library must have.
+        source: the C file.
+        flags: additional flags for the compiler.
+        functions: names of functions that the library must have.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     here = platform.system() == "Linux" and platform.machine() == "x86_64" and capability.startswith("AVX")
@@ -52,11 +54,11 @@ def library(source: Path, *flags: str, functions: tuple[str, ...] = ()) -> ctype
 
 
 def call(library: ctypes.CDLL | None, name: str, *arguments: object) -> None:
-    """A function of a library without a result.
+    """Call a function of a library that returns nothing.
 
     Args:
-        arguments: whole numbers become ``int64_t``, others ``double``, tensors and arrays the place of their numbers,
-            structures their own, None is NULL.
+        arguments: integers become ``int64_t``, floats ``double``. Tensors, arrays and structures become pointers to
+            their data, and None becomes NULL.
     """
     getattr(library, name)(*map(_argument, arguments))
 
@@ -74,26 +76,26 @@ def _argument(value: object) -> object:
 
 
 def _compiler() -> list[str]:
-    """The words of the environment's ``CC``.
+    """Return the compiler's command: the words of the environment variable ``CC``, or ``cc``.
 
     Raises:
-        OSError: a quote in it has no end.
+        OSError: ``CC`` has an unclosed quote.
     """
     named = os.environ.get("CC", "")
     try:
         return shlex.split(named) or ["cc"]
     except ValueError as error:
-        raise OSError(f"the environment's CC is {named}: {error}") from error
+        raise OSError(f"the environment variable CC is {named}: {error}") from error
 
 
 def _run(command: list[str], folder: Path) -> None:
-    """Run a compiler in a process group of its own, which ends with it, whatever else it started.
+    """Run a compiler in its own process group, and end all processes of that group afterwards.
 
     Raises:
-        OSError: it cannot be started, fails, or takes more than :data:`_SECONDS`; with what it said.
+        OSError: the compiler cannot start, fails, or takes more than :data:`_SECONDS`; with its first error line.
     """
-    said = folder / "said"  # a file, as a pipe would wait for every process that holds its other end
-    with open(said, "wb") as output:
+    log = folder / "compiler.log"  # a file: a pipe would wait for every process that keeps the other end open
+    with open(log, "wb") as output:
         compiler = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -109,22 +111,22 @@ def _run(command: list[str], folder: Path) -> None:
                 compiler.kill()
             compiler.wait()
     if code:
-        with open(said, "rb") as words:
-            lines = words.read(4096).decode(errors="replace").strip().splitlines()
+        with open(log, "rb") as file:
+            lines = file.read(4096).decode(errors="replace").strip().splitlines()
         first = next((line for line in lines if "error" in line), lines[0] if lines else "")
-        raise OSError(first or f"{command[0]} ended with exit code {code} and said nothing")
+        raise OSError(first or f"{command[0]} ended with exit code {code} and without a message")
 
 
 def _loaded(path: Path, functions: tuple[str, ...]) -> ctypes.CDLL:
     """Load a library.
 
     Raises:
-        OSError: there is none, or it is not whole, or a function is missing.
+        OSError: the file does not exist or is incomplete, or a function is missing.
     """
     if not path.is_file():
         raise OSError("the compiler wrote no library")
-    if not is_whole(path):  # the system's loader would be killed at a missing page
-        raise OSError("the compiler wrote a library that is empty, cut short or no library")
+    if not is_complete(path):  # loading a truncated library would kill the process
+        raise OSError("the compiler wrote an incomplete library")
     found = ctypes.CDLL(str(path))
     missing = [name for name in functions if not hasattr(found, name)]
     if missing:
@@ -133,21 +135,22 @@ def _loaded(path: Path, functions: tuple[str, ...]) -> ctypes.CDLL:
 
 
 def _warn(why: str) -> None:
-    """Once, however many files there are, and on the first of several ranks."""
+    """Warn once per process, on rank 0 only."""
     global _warned
     if not _warned and os.environ.get("LOCAL_RANK", "0") == "0":
         why = "".join(letter if letter.isprintable() else "?" for letter in why)
         why = why if len(why) <= 160 else why[:159] + "…"
         warnings.warn(
-            f"C cannot be compiled here ({why}); the toolkit uses slower ways instead. It needs a C compiler, as in "
-            "Debian's package gcc; the environment variable CC names another one. RCNN_FAST=no-c asks for none",
+            f"Could not compile C code ({why}); using slower PyTorch code instead. To fix this, install a C compiler "
+            "(Debian, Ubuntu: apt install gcc) or name one in the environment variable CC. To silence this warning, "
+            "set RCNN_FAST=no-c",
             stacklevel=3,
         )
     _warned = True
 
 
 def _shares_openmp() -> bool:
-    """Whether PyTorch's is GNU's, which the library then finds by its name."""
+    """Return whether PyTorch uses GNU's OpenMP library, which the compiled code then uses, too."""
     try:
         return "/libgomp.so.1\n" in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,10 +1,10 @@
-"""ResNet's blocks with each convolution, its norm, the sum and the ReLU as one operation."""
+"""Faster ResNet blocks: one operation for each convolution with its norm, residual and ReLU."""
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbones.fast.fused import conv_norm, fold_norm, maps_at_once
+from backbones.fast.fused import batched_affine_maps, conv_norm, fold_norm
 from backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 
@@ -13,7 +13,7 @@ class FastBasicBlock(BasicBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(x, self.conv1, self.bn1, relu=True)
-        return conv_norm(y, self.conv2, self.bn2, relu=True, carried=_carried(x, self))
+        return conv_norm(y, self.conv2, self.bn2, relu=True, residual=_shortcut(x, self))
 
 
 class FastBottleneck(Bottleneck):
@@ -22,23 +22,23 @@ class FastBottleneck(Bottleneck):
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(x, self.conv1, self.bn1, relu=True)
         y = conv_norm(y, self.conv2, self.bn2, relu=True)
-        return conv_norm(y, self.conv3, self.bn3, relu=True, carried=_carried(x, self))
+        return conv_norm(y, self.conv3, self.bn3, relu=True, residual=_shortcut(x, self))
 
 
 class FastResNet(ResNet):
-    """:class:`~backbones.resnet.ResNet` whose frozen norms compute their affine maps together."""
+    """:class:`~backbones.resnet.ResNet` that computes the affine maps of all frozen norms together."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
             return super().forward(images)
-        with maps_at_once(self):
+        with batched_affine_maps(self):
             return super().forward(images)
 
     def stem(self, images: Tensor) -> Tensor:
         return conv_norm(images, self.conv1, self.bn1, relu=True)
 
     def run_again(self, block: nn.Module, x: Tensor) -> Tensor:
-        # The compiler counts a batch once anyway, and does not understand contexts.
+        # torch.compile updates batch norm statistics only once anyway, and does not support the context.
         if not torch.compiler.is_compiling():
             return super().run_again(block, x)
         y: Tensor = checkpoint(block, x, use_reentrant=False)
@@ -46,9 +46,9 @@ class FastResNet(ResNet):
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Fold every fixed norm of ResNet's blocks into the convolution before it, in place.
+    """Fold every fixed norm in ResNet blocks into the convolution before it, in place.
 
-    The network must be in evaluation mode, and stay in it.
+    The network must be in evaluation mode and must stay there.
     """
     for module in network.modules():
         if not isinstance(module, ResNet | BasicBlock | Bottleneck):
@@ -61,8 +61,8 @@ def fold_norms(network: nn.Module) -> None:
             fold_norm(projection, "0", "1")
 
 
-def _carried(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor | None:
-    """Return what goes around a block: the input, its projection, or nothing."""
+def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor | None:
+    """Return the shortcut of a block: the input, its projection, or None."""
     if not block.shortcut:
         return None
     projection = block.downsample

@@ -1,6 +1,7 @@
-"""Whether a shared library (ELF, 64 bits) is all there, read from its header without loading it.
+"""Check from its header whether a shared library (ELF, 64 bits) is complete, without loading it.
 
-The system's loader maps what the header promises; where the file ends before that, the process is killed (SIGBUS).
+The system's loader trusts the header. If the file is shorter than its header says, the system kills the process
+(SIGBUS).
 """
 
 import struct
@@ -11,8 +12,8 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SHARED, _LOADED = 3, 1  # ET_DYN, PT_LOAD of elf.h
 
 
-def is_whole(path: Path) -> bool:
-    """Whether every part that is loaded, and the table at the end, lie within the file."""
+def is_complete(path: Path) -> bool:
+    """Return whether the file contains every segment to load and the complete section table at its end."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(_HEADER.size)

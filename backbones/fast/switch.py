@@ -1,8 +1,8 @@
-"""The one switch for everything that is only faster: the environment variable ``RCNN_FAST``.
+"""The environment variable ``RCNN_FAST``, which switches optimisations off.
 
-Unset, every faster way is used where it helps. ``RCNN_FAST=0`` uses none: networks stay as the plain files have them.
-A list leaves some out: ``no-c`` (code that a C compiler builds), ``no-triton`` (GPU kernels), ``no-winograd``. The word
-``winograd`` uses Winograd's convolutions without measuring first whether they are faster on this CPU.
+By default, the toolkit uses every optimisation where it helps. ``RCNN_FAST=0`` switches all of them off: networks stay
+plain. A comma-separated list switches off some: ``no-c`` (compiled C code), ``no-triton`` (GPU kernels),
+``no-winograd``. The word ``winograd`` uses Winograd convolutions without measuring their speed on this CPU first.
 """
 
 import os
@@ -13,22 +13,22 @@ WORDS = ("0", "no-c", "no-triton", "no-winograd", "winograd")
 
 @cache
 def words() -> frozenset[str]:
-    """Return the words of ``RCNN_FAST``.
+    """Return the words in ``RCNN_FAST``.
 
     Raises:
-        ValueError: a word that is not in :data:`WORDS`.
+        ValueError: a word is not in :data:`WORDS`.
     """
     given = frozenset(filter(None, (word.strip() for word in os.environ.get("RCNN_FAST", "").split(","))))
     if unknown := given - set(WORDS) - {"1"}:
-        raise ValueError(f"RCNN_FAST has the word {sorted(unknown)[0]!r}; use 0, or a list of {', '.join(WORDS[1:])}")
+        raise ValueError(f"RCNN_FAST: unknown word {sorted(unknown)[0]!r}; use 0, or a list of {', '.join(WORDS[1:])}")
     return given
 
 
 def is_off(way: str | None = None) -> bool:
-    """Return whether the user switched off one way (``c``, ``triton``, ``winograd``), or all of them (None)."""
+    """Return whether the user switched off an optimisation (``c``, ``triton``, ``winograd``), or all of them (None)."""
     return "0" in words() or f"no-{way}" in words()
 
 
 def is_forced(way: str) -> bool:
-    """Return whether the user wants a way without a measurement."""
+    """Return whether the user wants an optimisation without a measurement of its speed."""
     return way in words()

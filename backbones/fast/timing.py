@@ -1,17 +1,17 @@
-"""Which of several ways a processor is faster at."""
+"""Measure which implementation is fastest."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 
 
-def best_seconds(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """What each way takes at best, all in turn; a round before, in which kernels are built, does not count."""
-    best = [math.inf] * len(ways)
+def best_seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Run functions in turn and return the shortest time of each; a first round, to warm up, does not count."""
+    best = [math.inf] * len(functions)
     for turn in range(rounds + 1):
-        for i, way in enumerate(ways):
+        for i, function in enumerate(functions):
             start = time.perf_counter()
-            way()
+            function()
             if turn:
                 best[i] = min(best[i], time.perf_counter() - start)
     return best

@@ -1,6 +1,6 @@
-"""Faster forms of the plain detectors: the same numbers up to rounding, from the same parameters.
+"""Faster versions of the plain detectors: the same results up to rounding, from the same parameters.
 
-:func:`convert` is the one door, :func:`revert` the way back; see :mod:`backbones.fast`.
+:func:`convert` is the only entry point, and :func:`revert` undoes it; see :mod:`backbones.fast`.
 
 Example:
     >>> from detection import fast, mask_rcnn
@@ -41,7 +41,7 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     FasterRCNN: FastFasterRCNN,
     MaskRCNN: FastMaskRCNN,
 }
-"""The faster class of each plain one."""
+"""The faster class for each plain class."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,9 +51,9 @@ if not backbones.fast.switch.is_off():
 
 
 def convert(model: M) -> M:
-    """Give the parts of a detector their faster forms, in place, and return it.
+    """Replace the classes of a detector's parts by faster ones, in place, and return the detector.
 
-    Parameters, their names, hooks and state dicts stay. It does nothing with ``RCNN_FAST=0`` in the environment.
+    Parameters, names, hooks and state dicts stay the same. With ``RCNN_FAST=0`` in the environment, it does nothing.
     """
     return backbones.fast.convert(model, FASTER)
 
@@ -64,5 +64,5 @@ def revert(model: M) -> M:
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the plain class of a module, whatever form it has."""
+    """Return the plain class of a module, whether it is converted or not."""
     return {fast: plain for plain, fast in FASTER.items()}.get(type(module), type(module))

@@ -1,4 +1,4 @@
-"""The box head on the table of a pyramid, and its layers in fewer operations."""
+"""A faster box head: it pools RoIs from the table of a pyramid and fuses its layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from detection.structures import Targets
 
 
 class FastBoxHead(BoxHead):
-    """:class:`~detection.models.box_head.BoxHead`; the gradient of its RoIs takes their place."""
+    """:class:`~detection.models.box_head.BoxHead` that writes the gradient of RoI features over the features."""
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         config, shape = self.config, rois.shape[:2]
@@ -28,7 +28,7 @@ class FastBoxHead(BoxHead):
         ).flatten(0, 1)
         x = self.convs(pooled)
         for fc in self.fcs:
-            # Nobody else needs what RoIAlign made; the ReLU of a convolution needs its result.
+            # Nothing else needs the result of RoIAlign, but the ReLU of a convolution needs its own result.
             x = (fc(x, overwrite=x is pooled) if isinstance(fc, FastRoILinear) else fc(x)).relu_()
         x = x.flatten(1)
         return self.logits(x).float().view(*shape, -1), self.deltas(x).float().view(*shape, -1, 4)
@@ -39,7 +39,7 @@ class FastBoxHead(BoxHead):
 
 
 class FastConvStack(ConvStack):
-    """:class:`~detection.models.conv_stack.ConvStack`, each convolution with its ReLU in one operation."""
+    """:class:`~detection.models.conv_stack.ConvStack` with each convolution and ReLU in one operation."""
 
     def forward(self, x: Tensor) -> Tensor:
         convs, relus = list(self)[::2], list(self)[1::2]
@@ -51,15 +51,15 @@ class FastConvStack(ConvStack):
 
 
 class FastRoILinear(RoILinear):
-    """:class:`~detection.models.roi_linear.RoILinear`, whose gradient may overwrite its input."""
+    """:class:`~detection.models.box_head.RoILinear` that can write the gradient of its input over the input."""
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        """(R, C, r, r), best channels last, to (R, outputs).
+        """Map features (R, C, r, r), best in channels-last layout, to (R, outputs).
 
         Args:
             x: the features.
             overwrite: in the backward pass, write the gradient of ``x`` over ``x``, which saves 50 MB for 1024 RoIs.
-                Only if nothing else needs ``x`` then; if something does, PyTorch raises an error.
+                Nothing else may need ``x`` in the backward pass; otherwise PyTorch raises an error.
         """
         if not (overwrite and torch.is_grad_enabled()):
             return super().forward(x)
@@ -69,7 +69,7 @@ class FastRoILinear(RoILinear):
 
 
 class _Linear(torch.autograd.Function):
-    """``F.linear`` in the precision of its input, which the gradient overwrites; the weight is cast again for it."""
+    """``F.linear`` in the precision of its input; backward overwrites the input and casts the weight again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

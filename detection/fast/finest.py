@@ -1,4 +1,4 @@
-"""The finest level of a pyramid, whose merged map is larger than all others together and is not kept."""
+"""The finest level of a pyramid, computed without storing its merged map, the largest of all maps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,40 +8,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.fast.autocast import to_autocast
-from backbones.fast.conv import How, convolution, how_of, input_gradient, is_large, parameter_gradients
+from backbones.fast.conv import ConvOptions, convolution, input_gradient, is_large, options_of, parameter_gradients
 
 
 def finest_level(stage: Tensor, coarser: Tensor, lateral: nn.Conv2d, output: nn.Conv2d) -> Tensor:
-    """``output(lateral(stage) + enlarged coarser)``, for which the sum is made again in the backward pass.
+    """Return ``output(lateral(stage) + enlarged coarser)``; the backward pass recomputes the sum.
 
-    A 1x1 convolution is cheap, and what the sum is made of is kept anyway. In the backward pass the sum goes before its
-    gradient comes, and a processor takes large images one by one: at 800 pixels that is a tenth of the memory of a
-    training step.
+    Recomputing is cheap: a 1x1 convolution of maps that PyTorch stores anyway. The backward pass frees the sum before
+    it allocates the sum's gradient, and a CPU processes large images one by one. At 800 pixels, this saves a tenth of
+    the memory of a training step.
 
     Args:
         stage: (B, C, H, W).
         coarser: (B, D, H', W').
-        lateral: C to D.
-        output: D to D; without stride.
+        lateral: convolution from C to D channels.
+        output: convolution from D to D channels, without stride.
     """
-    stage, coarser, how = to_autocast(stage), to_autocast(coarser), (how_of(lateral), how_of(output))
-    y: Tensor = _Finest.apply(stage, coarser, lateral.weight, lateral.bias, output.weight, output.bias, how)
+    stage, coarser, options = to_autocast(stage), to_autocast(coarser), (options_of(lateral), options_of(output))
+    y: Tensor = _Finest.apply(stage, coarser, lateral.weight, lateral.bias, output.weight, output.bias, options)
     return y
 
 
 class _Finest(torch.autograd.Function):
-    """In the precision of its input; weights are cast again for the backward pass."""
+    """The finest level in the precision of its input; the backward pass casts the weights again."""
 
     @staticmethod
     def forward(ctx: Any, stage: Tensor, coarser: Tensor, *rest: Any) -> Tensor:
-        first, first_bias, weight, bias, ctx.how = rest
+        first, first_bias, weight, bias, ctx.options = rest
         ctx.save_for_backward(stage, coarser, first, first_bias, weight)
-        return convolution(_merged(stage, coarser, first, first_bias, ctx.how[0]), weight, bias, ctx.how[1])
+        return convolution(_merged(stage, coarser, first, first_bias, ctx.options[0]), weight, bias, ctx.options[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         stage, coarser, first, first_bias, weight = ctx.saved_tensors
-        before, after = ctx.how
+        before, after = ctx.options
         together = 1 if is_large(stage) else len(stage)
         parts = [
             _gradients(*images, first, first_bias, weight, before, after, ctx.needs_input_grad)
@@ -59,11 +59,11 @@ def _gradients(
     first: Tensor,
     first_bias: Tensor | None,
     weight: Tensor,
-    before: How,
-    after: How,
+    before: ConvOptions,
+    after: ConvOptions,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Of some images: the gradients of both maps, of the first layer's parameters, and of the second's."""
+    """Return, for some images, the gradients of both maps and of the parameters of both layers."""
     wants_stage, wants_coarser, wants_first, wants_first_bias, wants_weight, wants_bias, _ = wanted
     to_stage = to_coarser = to_first = to_first_bias = to_weight = to_bias = None
     if wants_weight or wants_bias:
@@ -71,7 +71,7 @@ def _gradients(
         to_weight, to_bias = parameter_gradients(grad, merged, weight, after, wants_bias)
         del merged
     if wants_stage or wants_coarser or wants_first or wants_first_bias:
-        # The sum has the shape of its gradient.
+        # ``grad`` stands for the sum, as only the shape matters.
         grad = input_gradient(grad, grad, weight, after)
     if wants_first or wants_first_bias:
         to_first, to_first_bias = parameter_gradients(grad, stage, first, before, wants_first_bias)
@@ -87,7 +87,7 @@ def _joined(parts: Sequence[Tensor | None], join: Callable[[Any], Any]) -> Tenso
 
 
 def add_enlarged(x: Tensor, coarser: Tensor) -> Tensor:
-    """``x`` plus the coarser map enlarged to its size, nearest cell by nearest cell; ``x`` may be overwritten.
+    """Return ``x`` plus the coarser map, enlarged to its size by nearest neighbours; may overwrite ``x``.
 
     Args:
         x: (B, C, H, W), channels last or not.
@@ -100,7 +100,7 @@ def add_enlarged(x: Tensor, coarser: Tensor) -> Tensor:
 
 
 class _AddDoubled(torch.autograd.Function):
-    """Each cell is added to the four that it covers; the enlarged map, as large as ``x``, is never written."""
+    """Add each coarse cell to the four cells that it covers, without allocating the enlarged map."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, coarser: Tensor) -> Tensor:
@@ -116,5 +116,5 @@ class _AddDoubled(torch.autograd.Function):
         return grad, torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[-2:], coarse)
 
 
-def _merged(stage: Tensor, coarser: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-    return add_enlarged(convolution(stage, weight, bias, how), coarser)
+def _merged(stage: Tensor, coarser: Tensor, weight: Tensor, bias: Tensor | None, options: ConvOptions) -> Tensor:
+    return add_enlarged(convolution(stage, weight, bias, options), coarser)

@@ -1,4 +1,4 @@
-"""The top-down path without maps that nobody needs."""
+"""Feature pyramids that do not store the merged maps of their top-down path."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from detection.models.necks import PAFPN
 
 
 class _FastTopDown(FPN):
-    """The finest merged map is larger than all others together: the backward pass computes it again."""
+    """A top-down path that recomputes its finest merged map in the backward pass, as this is the largest map."""
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
         merged: Tensor | None = None
@@ -25,7 +25,7 @@ class _FastTopDown(FPN):
         return self.above(levels[::-1])
 
     def _finest(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
-        if coarser is None or self.norm in ("batch", "sync"):  # which would count the batch twice
+        if coarser is None or self.norm in ("batch", "sync"):  # a second pass would update the statistics twice
             return self._finest_kept(stage, coarser)
         if self.norm or torch.compiler.is_compiling():
             again: Tensor = checkpoint(self._finest_kept, stage, coarser, use_reentrant=False, preserve_rng_state=False)
@@ -39,20 +39,20 @@ class _FastTopDown(FPN):
         return self.output[0](self._merge(0, stage, coarser))  # type: ignore[no-any-return]
 
     def _merge(self, i: int, stage: Tensor, coarser: Tensor | None) -> Tensor:
-        """Return level i before its 3x3 convolution: what the stage gives, and the coarser level enlarged."""
+        """Return level i before its 3x3 convolution: the lateral map plus the enlarged coarser level."""
         lateral: Tensor = self.lateral[i](stage)
         return lateral if coarser is None else add_enlarged(lateral, coarser)
 
 
 class FastFPN(_FastTopDown):
-    """:class:`~detection.models.fpn.FPN` in less memory."""
+    """:class:`~detection.models.fpn.FPN` that needs less memory."""
 
 
 class FastPAFPN(_FastTopDown, PAFPN):
-    """:class:`~detection.models.necks.PAFPN` in less memory."""
+    """:class:`~detection.models.necks.PAFPN` that needs less memory."""
 
 
 def _is_conv(block: nn.Module) -> bool:
-    """Return whether a block is a convolution alone, which need not be called."""
+    """Return whether a block is a single plain convolution, so that its weights can be used without calling it."""
     parts = list(block.children())
     return is_plain(block, nn.Sequential) and len(parts) == 1 and is_plain(parts[0])

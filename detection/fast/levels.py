@@ -1,4 +1,4 @@
-"""A feature pyramid as one table of vectors, from which RoIs and windows are gathered.
+"""A feature pyramid as one table of feature vectors, which RoIAlign and the RPN loss read.
 
 B images, C channels, H_l x W_l cells of level l.
 """
@@ -12,32 +12,32 @@ from torch import Tensor
 
 
 class GradientSum:
-    """The gradient of a table as far as its readers have computed it: they add to one tensor.
+    """The gradient of a table, to which the backward pass of each reader adds its part.
 
-    Autograd would have each make a tensor as large as the table, and add these.
+    Without it, autograd would allocate a tensor as large as the table for each reader, and add these.
     """
 
     total: Tensor | None = None
-    """(cells, C); None before the first of them."""
+    """(cells, C); None before the first reader's backward pass."""
     backward: int = -1
-    """PyTorch's number of the backward pass that ``total`` belongs to: one may end before the table's turn comes."""
+    """PyTorch's number of the backward pass of ``total``; a pass can end before it reaches the table."""
 
 
 class Levels(NamedTuple):
-    """All cells of all levels; made once for all that is gathered from it, so that gradients meet in one tensor."""
+    """A table with all cells of all levels; all readers use the same one, so their gradients add up in one tensor."""
 
     vectors: Tensor
-    """(cells, C): level by level, image by image, row by row."""
+    """(cells, C), sorted by level, image and row."""
     grids: tuple[tuple[int, int], ...]
-    """H_l, W_l."""
+    """H_l, W_l of each level."""
     images: int
     """B."""
     gradient: GradientSum | None = None
-    """Where readers leave their gradients; None: with autograd."""
+    """Sum to which readers add their gradients; None: they return them to autograd."""
 
     @property
     def starts(self) -> list[int]:
-        """The row of ``vectors`` at which each level begins."""
+        """The first row of each level in ``vectors``."""
         starts = [0]
         for height, width in self.grids[:-1]:
             starts.append(starts[-1] + self.images * height * width)
@@ -45,7 +45,7 @@ class Levels(NamedTuple):
 
     @property
     def maps(self) -> list[Tensor]:
-        """The pyramid again, (B, C, H_l, W_l) per level, channels last: views, for which nothing is copied."""
+        """The maps of the pyramid, (B, C, H_l, W_l) per level, channels last, as views without a copy."""
         cells = [self.images * height * width for height, width in self.grids]
         return [
             part.view(self.images, height, width, -1).permute(0, 3, 1, 2)
@@ -54,11 +54,11 @@ class Levels(NamedTuple):
 
 
 class Pyramid(list[Tensor]):
-    """The maps P2.. of a pyramid, for whoever wants a list of them, with the table that they are views of."""
+    """The list of the maps P2.. of a pyramid, with the table of which they are views."""
 
     levels: Levels
     rpn_outputs: tuple[list[Tensor], list[Tensor]] | None
-    """Logits and deltas of the RPN at all anchors, without gradient."""
+    """Logits and deltas of the RPN for all anchors, without gradient."""
 
     def __init__(self, levels: Levels, rpn_outputs: tuple[list[Tensor], list[Tensor]] | None = None) -> None:
         super().__init__(levels.maps)
@@ -66,23 +66,23 @@ class Pyramid(list[Tensor]):
 
 
 def levels_of(features: Sequence[Tensor]) -> Levels:
-    """Return the table of a pyramid; a list of maps is copied into one."""
-    return features.levels if isinstance(features, Pyramid) else as_levels(features)
+    """Return the table of a pyramid; copy a plain list of maps into a new table."""
+    return features.levels if isinstance(features, Pyramid) else levels_from_maps(features)
 
 
-def as_levels(features: Sequence[Tensor]) -> Levels:
-    """The table of a pyramid, (B, C, H_l, W_l) per level, best channels last.
+def levels_from_maps(features: Sequence[Tensor]) -> Levels:
+    """Copy maps (B, C, H_l, W_l), best in channels-last layout, into a table.
 
-    The maps are copied: who keeps the table alone, with its :attr:`Levels.maps`, saves their memory.
+    To save memory, callers should then drop the maps and use :attr:`Levels.maps`.
     """
     vectors = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])
     return Levels(vectors, tuple((x.shape[2], x.shape[3]) for x in features), len(features[0]))
 
 
-def summing(levels: Levels) -> Levels:
-    """The levels of a training step, whose readers add up their gradients in one tensor.
+def with_gradient_sum(levels: Levels) -> Levels:
+    """Return levels whose readers add their gradients to one tensor, for a training step.
 
-    It reaches what the table was made of; asked for the gradient of the new ``vectors``, autograd knows of none.
+    The sum flows to the maps from which the table was made. Autograd has no gradient for the new ``vectors``.
     """
     if not (torch.is_grad_enabled() and levels.vectors.requires_grad):
         return levels
@@ -90,12 +90,15 @@ def summing(levels: Levels) -> Levels:
     return levels._replace(vectors=_Summed.apply(levels.vectors, gradient), gradient=gradient)
 
 
-def leave(gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callable[[Tensor], object]) -> Tensor | None:
-    """What the backward pass of a reader returns for the table: its gradient; None if it is left in ``gradient``.
+def collect_gradient(
+    gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callable[[Tensor], object]
+) -> Tensor | None:
+    """Return the gradient of the table for a reader's backward pass, or add it to ``gradient`` and return None.
 
     Args:
-        whole: makes a tensor (cells, C) of it.
-        add: adds it to such a tensor.
+        gradient: the sum of all readers, if there is one.
+        whole: returns the reader's gradient as a new tensor (cells, C).
+        add: adds the reader's gradient to such a tensor.
     """
     if gradient is None:
         return whole()
@@ -107,13 +110,13 @@ def leave(gradient: GradientSum | None, whole: Callable[[], Tensor], add: Callab
     return None
 
 
-def summed_in(grad: Tensor) -> torch.dtype:
-    """The precision of such a sum: on a GPU, which adds one number after the other, at least float32."""
+def sum_dtype(grad: Tensor) -> torch.dtype:
+    """Return the dtype of a :class:`GradientSum`; at least float32 on a GPU, which adds single numbers."""
     return torch.promote_types(grad.dtype, torch.float32) if grad.is_cuda else grad.dtype
 
 
 class _Summed(torch.autograd.Function):
-    """The table itself; its backward pass comes after that of all who read it."""
+    """The identity of the table; its backward pass runs after that of all readers and returns their sum."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, gradient: GradientSum) -> Tensor:
@@ -132,14 +135,14 @@ class _Summed(torch.autograd.Function):
 
 
 def pick(values: Sequence[float], level: Tensor) -> Tensor:
-    """``values[level]``, float32 or int64; a CUDA device waits for the values the first time only."""
-    table = _table if torch.compiler.is_compiling() else _kept_table
+    """Return ``values[level]``, float32 or int64; copies the values to a GPU only the first time."""
+    table = _table if torch.compiler.is_compiling() else _cached_table
     return table(tuple(values), level.device)[level]
 
 
 def _table(values: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # training may ask for it after an evaluation
+    with torch.inference_mode(False):  # training may use the cached tensor after an evaluation
         return torch.tensor(values).to(device)
 
 
-_kept_table = lru_cache(maxsize=4096)(_table)  # a few hundred canvases have a handful each
+_cached_table = lru_cache(maxsize=4096)(_table)  # a few entries for each of some hundred canvases

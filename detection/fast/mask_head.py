@@ -1,6 +1,6 @@
-"""The mask head that computes the channel of each RoI's own class alone.
+"""A mask head that computes only the channel of each RoI's class.
 
-B images   S RoIs per image   R slots that are computed   K classes   m mask side.
+B images   S RoIs per image   R RoIs to compute   K classes   m mask side.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from backbones.fast import kernels
 from backbones.fast.conv import is_plain
-from backbones.fast.fused import conv_sum_relu
+from backbones.fast.fused import conv_add_relu
 from detection.fast.levels import levels_of
 from detection.fast.roi_align import pool
 from detection.models.mask_head import MaskHead
 
 
 class FastMaskHead(MaskHead):
-    """:class:`~detection.models.mask_head.MaskHead`; of 80 classes' masks it computes one."""
+    """:class:`~detection.models.mask_head.MaskHead` that computes one mask per RoI instead of one per class."""
 
     def forward(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
         flat, config = labels.flatten(), self.config
-        # Picking the slots that need work asks the device how many there are: free on a CPU, a wait on others.
+        # Selecting the RoIs with a class synchronises with a GPU. So only a CPU selects; a GPU computes all of them.
         on_cpu = flat.device.type == "cpu"
         slots = (flat >= 0).nonzero()[:, 0] if on_cpu else torch.arange(len(flat), device=flat.device)
         boxes, image = rois.flatten(0, 1)[slots], slots // rois.shape[1]
@@ -44,11 +44,11 @@ class FastMaskHead(MaskHead):
         return logits.float() + self.logits.bias.index_select(0, own)[:, None, None]
 
     def own_logits(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Deconvolution, ReLU and one channel of the logits, without its bias.
+        """Return deconvolution, ReLU and one channel of the logits, without its bias.
 
-        With a stride as large as its kernel, a deconvolution is a 1x1 convolution that puts the 2 x 2 pixels of a cell
-        side by side; forward a processor is as fast, backward nearly twice. The pixels need no other place, as each
-        is then looked at for itself.
+        With a stride equal to its kernel size, a deconvolution is a 1x1 convolution that puts the 2 x 2 pixels of a
+        cell next to each other. On a CPU, this is as fast in the forward pass and almost twice as fast backward. The
+        order of the pixels does not matter for the next layer, which processes each pixel separately.
 
         Args:
             x: (R, C', r, r).
@@ -61,23 +61,23 @@ class FastMaskHead(MaskHead):
         assert self.upsample.bias is not None
         bias = self.upsample.bias.repeat(4)
         if not torch.is_grad_enabled():
-            x = conv_sum_relu(x, None, kernel, bias)
+            x = conv_add_relu(x, None, kernel, bias)
             return _own_channel(x, weight.to(x.dtype))
-        x = conv_sum_relu(x, None, kernel, bias, relu=False)
+        x = conv_add_relu(x, None, kernel, bias, relu=False)
         logits: Tensor = _ReLUOwnChannel.apply(x, weight.to(x.dtype))[0]
         return logits
 
 
 def _own_channel(x: Tensor, weight: Tensor) -> Tensor:
-    """(R, 4 * C, r, r), best channels last, and (R, C) to (R, m, m)."""
-    # In this order a product with a vector is four times as fast on a processor.
+    """Map features (R, 4 * C, r, r), best in channels-last layout, and weights (R, C) to logits (R, m, m)."""
+    # A CPU computes the product with a vector four times as fast in this order.
     logits = torch.bmm(weight[:, None], _pixels(x).transpose(1, 2))  # (R, 1, r * r * 4)
     n, _, rows, columns = x.shape
     return logits.view(n, rows, columns, 2, 2).transpose(2, 3).reshape(n, 2 * rows, 2 * columns)
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """(R, 4 * C, r, r) to (R, r * r * 4, C), as they lie."""
+    """Return (R, 4 * C, r, r) as (R, r * r * 4, C), without moving data in channels-last layout."""
     n, channels, rows, columns = x.shape
     return x.permute(0, 2, 3, 1).reshape(n, rows * columns * 4, channels // 4)
 
@@ -85,8 +85,8 @@ def _pixels(x: Tensor) -> Tensor:
 class _ReLUOwnChannel(torch.autograd.Function):
     """ReLU, in place, and :func:`_own_channel`.
 
-    In the backward pass, too, nothing of the size of ``x`` is allocated: its gradient overwrites it. That gradient is
-    no matrix product: as one, with a single row, it takes a processor ten times as long.
+    The backward pass allocates nothing as large as ``x``: the gradient overwrites ``x``. It does not use a matrix
+    product, which would have a single row and take a CPU ten times as long.
     """
 
     @staticmethod
@@ -106,7 +106,7 @@ class _ReLUOwnChannel(torch.autograd.Function):
             from detection.fast.kernels import own_channel
 
             return own_channel.gradient(x, weight, grad), to_weight
-        # The sign of what the ReLU left is its derivative.
+        # The sign of the ReLU's result is its derivative.
         to_pixel = x.sign_().unflatten(1, (4, weight.shape[1]))  # (R, 4, C, r, r)
         to_pixel.mul_(weight[:, None, :, None, None]).mul_(by_cell.permute(0, 3, 4, 1, 2).flatten(1, 2)[:, :, None])
         return x, to_weight

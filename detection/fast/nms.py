@@ -1,8 +1,8 @@
-"""Faster kernels of :func:`detection.ops.nms.nms`, the same to the last bit.
+"""Faster implementations of :func:`detection.ops.nms.nms`, with bit-identical results.
 
 L independent lists, N boxes.
 
-A GPU decides which boxes survive without the host (:mod:`detection.fast.kernels.nms`), or in rounds over all lists.
+A GPU uses a kernel that does not synchronise (:mod:`detection.fast.kernels.nms`), or rounds over all lists.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,22 +14,22 @@ from torch import Tensor
 from backbones.fast import kernels
 from backbones.fast.autocast import to_autocast
 from detection.ops.boxes import area, iou
-from detection.ops.nms import as_compared, can_survive
+from detection.ops.nms import can_survive, rounded_threshold
 from detection.ops.operators import greedy_nms
 
 LONG = 256
-"""Boxes from which a list is worth a thread of its own."""
+"""Smallest number of boxes for which a list gets its own thread."""
 
 PAIRS = 2**25
-"""Pairs of boxes whose IoU is held at a time on a device: about 0.7 GB."""
+"""Largest number of IoUs in memory at a time; they take about 0.7 GB."""
 
 ROUNDS = 8
-"""Rounds of a device between two looks of the host at whether anything still changes; most lists need no more."""
+"""Rounds between two tests for convergence, each of which synchronises; enough for most lists."""
 
 
 def nms_on_gpu(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Run NMS in one kernel where there is one for such lists, else in rounds."""
-    valid, threshold = can_survive(boxes, scores), as_compared(threshold, boxes.dtype)
+    """Run NMS in one kernel if it supports such lists, otherwise in rounds."""
+    valid, threshold = can_survive(boxes, scores), rounded_threshold(threshold, boxes.dtype)
     if boxes.dtype == torch.float32 and kernels.usable(boxes):
         from detection.fast.kernels import nms as kernel
 
@@ -39,13 +39,13 @@ def nms_on_gpu(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def nms_by_threads(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Run torchvision's loop on the CPU for as many lists at a time as PyTorch has threads."""
-    valid, threshold = can_survive(boxes, scores), as_compared(threshold, boxes.dtype)
+    """Run torchvision's NMS on the CPU, for several lists in parallel with PyTorch's number of threads."""
+    valid, threshold = can_survive(boxes, scores), rounded_threshold(threshold, boxes.dtype)
     lengths = valid.sum(dim=1).tolist()
     lists = list(zip(boxes[valid].split(lengths), scores[valid].split(lengths), strict=True))
     threads = min(torch.get_num_threads(), sum(length >= LONG for length in lengths))
     if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:  # the loop lets go of the interpreter
+        with ThreadPoolExecutor(threads) as pool:  # torchvision's loop releases Python's lock
             survivors = list(pool.map(lambda one: greedy_nms(*one, threshold), lists))
     else:
         survivors = [greedy_nms(*one, threshold) for one in lists]
@@ -58,17 +58,17 @@ def nms_by_threads(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def _greedy(overlaps: Tensor, valid: Tensor, rounds: int) -> Tensor:
-    """Greedy NMS by repetition: keep what nothing that is kept suppresses, until that changes nothing.
+    """Run greedy NMS by iteration: keep each box that no kept box suppresses, until nothing changes.
 
-    Only one state repeats itself, the greedy one: the first box depends on no other, the second on the first, and so
-    on. A list takes as many rounds as its longest chain of boxes that decide about each other, usually three to eight.
+    The only fixed point is the greedy result: the first box depends on no other box, the second only on the first, and
+    so on. The number of rounds is the length of the longest chain of suppressions, usually three to eight.
 
     Args:
-        overlaps: (L, N, N) bool.
-        valid: (L, N) bool, the boxes that take part; no other may suppress.
-        rounds: how many to run before the host looks whether anything changed.
+        overlaps: (L, N, N) bool, whether the IoU is above the threshold.
+        valid: (L, N) bool, the boxes that take part; other boxes must not suppress.
+        rounds: rounds before each test for convergence, which synchronises with the device.
     """
-    # A matrix product is the fastest "any" there is. Autocast would cast the matrix in each round.
+    # A matrix product is the fastest form of "any". The cast is here, as autocast would repeat it in each round.
     suppresses = to_autocast(overlaps.triu(1).float())
     keep = valid
     while True:
@@ -80,11 +80,11 @@ def _greedy(overlaps: Tensor, valid: Tensor, rounds: int) -> Tensor:
 
 
 def _nms_by_rounds(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """All lists in parallel: for a device without kernels, where one after the other would leave it idle."""
+    """Run NMS on all lists in parallel, for a device without kernels; single lists would not keep it busy."""
     keep = torch.zeros_like(valid)
     step = max(1, PAIRS // max(1, boxes.shape[1] ** 2))
     for start in range(0, len(boxes), step):
         part = boxes[start : start + step]
-        # A box that is not finite may give a NaN, which is above no threshold.
+        # A box with NaN or Inf can give a NaN, which is not above the threshold.
         keep[start : start + step] = _greedy(iou(part, part) > threshold, valid[start : start + step], ROUNDS)
     return keep

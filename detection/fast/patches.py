@@ -1,4 +1,4 @@
-"""Small windows of feature maps, for layers of which only a few outputs are asked for."""
+"""Small windows of feature maps, for layers of which only a few outputs are needed."""
 
 from functools import partial
 from typing import Any
@@ -6,20 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detection.fast.levels import GradientSum, Levels, leave, pick, summed_in
+from detection.fast.levels import GradientSum, Levels, collect_gradient, pick, sum_dtype
 
 
 def patches(
     levels: Levels, level: Tensor, image: Tensor, row: Tensor, column: Tensor, radius: int
 ) -> tuple[Tensor, Tensor]:
-    """Windows around cells; gradients flow back into the maps.
+    """Return windows around cells; gradients flow back into the maps.
 
     Args:
-        level, image, row, column: (R,) int64: where the middle of each window is; on its map.
-        radius: cells to each side, so k = 2 * radius + 1.
+        levels: the pyramid.
+        level, image, row, column: (R,) int64, the centre of each window, which must lie on its map.
+        radius: cells on each side of the centre, so k = 2 * radius + 1.
 
     Returns:
-        (R, C, k, k), zero beyond the map, channels last in memory; and (R, k, k) bool: what is on the map.
+        (R, C, k, k), zero outside the map, in channels-last layout; and (R, k, k) bool, which cells lie on the map.
     """
     height, width = (pick(sides, level)[:, None, None] for sides in zip(*levels.grids, strict=True))
     step = torch.arange(-radius, radius + 1, device=level.device)
@@ -33,7 +34,7 @@ def patches(
 
 
 class _Rows(torch.autograd.Function):
-    """Rows of a table, whose gradient goes to ``gradient``, if there is one."""
+    """Select rows of a table; the backward pass adds their gradient to ``gradient``, if there is one."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, gradient: GradientSum | None) -> Tensor:
@@ -48,5 +49,5 @@ class _Rows(torch.autograd.Function):
         def add(total: Tensor) -> Tensor:
             return total.index_add_(0, index, grad.to(total.dtype))
 
-        zeros = partial(grad.new_zeros, ctx.shape, dtype=summed_in(grad))
-        return leave(ctx.gradient, lambda: add(zeros()), add), None, None
+        zeros = partial(grad.new_zeros, ctx.shape, dtype=sum_dtype(grad))
+        return collect_gradient(ctx.gradient, lambda: add(zeros()), add), None, None

@@ -1,9 +1,9 @@
-"""RoIAlign from the table of a pyramid: several times as fast, and its gradient is added where others left theirs.
+"""RoIAlign from the table of a pyramid: several times as fast, and its gradient is added to a shared sum.
 
 B images, S RoIs per image, R = B * S RoIs, C channels, r bins per side.  Boxes: XYXY in canvas pixels.
 
-``embedding_bag`` reads each feature vector as one piece, which is why features are laid channels last. On a CPU it is
-several times as fast as torchvision's loop, forward and, with the transposed matrix, backward.
+``embedding_bag`` reads each feature vector as one contiguous block, so the table is in channels-last layout. On a CPU,
+it is several times as fast as torchvision's loop, forward and, with the transposed matrix, backward.
 """
 
 import math
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.fast import kernels
-from detection.fast.levels import GradientSum, Levels, leave, pick, summed_in
+from detection.fast.levels import GradientSum, Levels, collect_gradient, pick, sum_dtype
 from detection.ops.roi_align import assign_levels, pixels_of
 
 _PIECE = 1 << 20
-"""Numbers of a table's gradient that are computed at a time where it is added to that of others."""
+"""Numbers of a table's gradient that a CPU computes at a time when it adds them to the sum."""
 
 
 def roi_align(
@@ -32,7 +32,7 @@ def roi_align(
     sampling_ratio: int = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """Do what :func:`detection.ops.roi_align.roi_align` does, from the table of a pyramid."""
+    """Return the same as :func:`detection.ops.roi_align.roi_align`, from the table of a pyramid."""
     batch, num = boxes.shape[:2]
     image = torch.arange(batch, device=boxes.device).repeat_interleave(num)
     pooled = pool(levels, strides, boxes.flatten(0, 1), image, output_size, sampling_ratio, aligned)
@@ -48,12 +48,12 @@ def pool(
     sampling_ratio: int = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """:func:`roi_align` of boxes (R, 4) on the images (R,) int64 that they name: (R, C, r, r)."""
+    """Run RoIAlign for boxes (R, 4), each on the image (R,) int64 with this index; returns (R, C, r, r)."""
     rows, grids = levels.vectors, levels.grids[: len(strides)]
-    # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
+    # float32 also for bfloat16 features: eight bits are too few for a position on a feature map.
     flat = boxes.detach().to(torch.promote_types(torch.float32, rows.dtype))
     first, last = (round(math.log2(strides[i])) for i in (0, -1))
-    level = assign_levels(flat, last - first + 1, first_level=first)  # (R,); of two maps of one stride, the first
+    level = assign_levels(flat, last - first + 1, first_level=first)  # (R,); of two maps of equal stride, the first
     flat = flat * pick([1 / stride for stride in strides], level)[:, None] - 0.5 * aligned
     height, width = (pick(sides, level) for sides in zip(*grids, strict=True))
     origin = pick(levels.starts, level) + image * height * width  # (R,) row of the image's first pixel on that level
@@ -72,12 +72,12 @@ def pool(
 
 
 def samples_in_place(rows: Tensor) -> bool:
-    """Whether a kernel for GPUs takes over; it adds gradients in no certain order."""
+    """Return whether to use the GPU kernel, which adds gradients in an undefined order."""
     return kernels.usable(rows) and not torch.are_deterministic_algorithms_enabled()
 
 
 class _Sampled(torch.autograd.Function):
-    """On a GPU: the samples are taken where they lie, and their gradients added there, in float32."""
+    """RoIAlign by a GPU kernel, which reads samples from the table and adds gradients to it in float32."""
 
     @staticmethod
     def forward(
@@ -86,7 +86,7 @@ class _Sampled(torch.autograd.Function):
         from detection.fast.kernels import roi_align as kernel
 
         ctx.save_for_backward(rois, places)
-        ctx.shape, ctx.how, ctx.gradient = rows.shape, (bins, samples), gradient
+        ctx.shape, ctx.options, ctx.gradient = rows.shape, (bins, samples), gradient
         return kernel.pool(rows, rois, places, bins, samples)
 
     @staticmethod
@@ -96,18 +96,18 @@ class _Sampled(torch.autograd.Function):
         rois, places = ctx.saved_tensors
 
         def add(total: Tensor) -> Tensor:
-            kernel.add_gradient(total, grad, rois, places, *ctx.how)
+            kernel.add_gradient(total, grad, rois, places, *ctx.options)
             return total
 
-        zeros = partial(grad.new_zeros, ctx.shape, dtype=summed_in(grad))
-        return leave(ctx.gradient, lambda: add(zeros()), add), None, None, None, None, None
+        zeros = partial(grad.new_zeros, ctx.shape, dtype=sum_dtype(grad))
+        return collect_gradient(ctx.gradient, lambda: add(zeros()), add), None, None, None, None, None
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Bag i is the sum of weight[k] * rows[index[k]] over offsets[i] <= k < offsets[i + 1]; rows alone have a gradient.
+    """Bag i is the sum of weight[k] * rows[index[k]] over offsets[i] <= k < offsets[i + 1]; only rows get a gradient.
 
-    PyTorch's own backward adds one vector after the other in the dtype of the features. The transposed product adds
-    in float32, in a fixed order, and is faster. It goes to ``gradient``, if there is one.
+    PyTorch's own backward pass adds vectors one by one in the dtype of the features. The transposed product adds in
+    float32, in a fixed order, and is faster. It adds the result to ``gradient``, if there is one.
     """
 
     @staticmethod
@@ -127,10 +127,12 @@ class _WeightedSum(torch.autograd.Function):
         ends = torch.arange(ctx.num_rows + 1, dtype=index.dtype, device=index.device)
         offsets = torch.searchsorted(index, ends, out_int32=True)
         bag, weight = bag[order], weight[order]
-        del index, order  # memory is scarcest here
+        del index, order  # the peak of memory is here
         product = grad.contiguous(), bag, weight, offsets
-        dtype = summed_in(grad)
-        to_rows = leave(ctx.gradient, lambda: _sum_bags(*product).to(dtype), lambda total: _add_bags(total, *product))
+        dtype = sum_dtype(grad)
+        to_rows = collect_gradient(
+            ctx.gradient, lambda: _sum_bags(*product).to(dtype), lambda total: _add_bags(total, *product)
+        )
         return to_rows, None, None, None, None
 
 
@@ -139,9 +141,9 @@ def _sum_bags(rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> T
 
 
 def _add_bags(total: Tensor, rows: Tensor, index: Tensor, weight: Tensor, offsets: Tensor) -> None:
-    """Adds :func:`_sum_bags` to ``total``.
+    """Add :func:`_sum_bags` to ``total``.
 
-    On a processor piece by piece, which needs little memory; others would wait to know where a piece ends.
+    A CPU adds it piece by piece, which needs little memory. On a GPU, finding the end of a piece would synchronise.
     """
     step = _PIECE // total.shape[1] if total.device.type == "cpu" else len(total)
     first_taps = offsets[:-1:step].tolist() if step < len(total) else [0]

@@ -1,4 +1,4 @@
-"""The RPN whose loss looks at the sampled anchors alone."""
+"""A faster RPN, whose loss computes only the sampled anchors."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from backbones.fast.conv import is_plain
 from backbones.fast.fused import conv_relu
-from detection.fast.anchors import kept_anchors
+from detection.fast.anchors import cached_anchors
 from detection.fast.levels import Levels, Pyramid, levels_of, pick
 from detection.fast.matching import match_anchors
 from detection.fast.patches import patches
@@ -18,9 +18,9 @@ from detection.structures import Batch, Proposals, Targets
 
 
 class FastRPN(RPN):
-    """:class:`~detection.models.rpn.RPN`: proposals without gradient, the loss from windows around its anchors.
+    """:class:`~detection.models.rpn.RPN` that computes its loss from windows around the sampled anchors.
 
-    No gradient flows through proposals, and the loss asks for a few hundred anchors of an image.
+    Proposals need no gradient, and the loss needs only a few hundred anchors per image.
     """
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ class FastRPN(RPN):
 
     def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
         grids = [(x.shape[2], x.shape[3]) for x in features]
-        return kept_anchors(self.anchors, canvas, grids, features[0].device)
+        return cached_anchors(self.anchors, canvas, grids, features[0].device)
 
     def outputs(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return logits and deltas at all anchors, without gradient; once for each pyramid."""
+        """Return logits and deltas of all anchors, without gradient; uses those of the pyramid if it has them."""
         if isinstance(features, Pyramid) and features.rpn_outputs is not None:
             return features.rpn_outputs
         with torch.no_grad():
@@ -55,20 +55,21 @@ class FastRPN(RPN):
         return match_anchors(targets.boxes, targets.crowd, anchors.boxes, anchors.grids, low, high)
 
     def at(self, levels: Levels, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, S) and deltas (B, S, 4) of some anchors, with gradient.
+        """Return logits (B, S) and deltas (B, S, 4) of some anchors, with gradient.
 
-        What :meth:`forward` gives there, from windows of the features. The 512 anchors of two images see 4,608 of their
-        145,000 feature vectors (at 800 x 1088 pixels), so that the backward pass costs next to nothing, where that of
-        the whole maps is a seventh of a training step.
+        The values are those of :meth:`forward`, computed from windows of the features. At 800 x 1088 pixels, the 512
+        anchors of two images need 4,608 of 145,000 feature vectors. So the backward pass takes almost no time, while
+        that of the complete maps takes a seventh of a training step.
 
         Args:
+            levels: the pyramid.
             index: (B, S) int64 into the anchors of all levels.
         """
         if not all(is_plain(conv) for conv in (*self.convs, self.objectness, self.deltas)):
             return self._at_of_all(levels, index)
         per_cell, radius = self.anchors.per_cell, len(self.convs)
         image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
-        starts = [0]  # of each level, in cells of one image
+        starts = [0]  # first cell of each level, in cells of one image
         for height, width in levels.grids[:-1]:
             starts.append(starts[-1] + height * width)
         cell = index.flatten() // per_cell
@@ -76,7 +77,7 @@ class FastRPN(RPN):
         cell, columns = cell - pick(starts, level), pick([width for _, width in levels.grids], level)
         x, inside = patches(levels, level, image, cell // columns, cell % columns, radius)
         for conv in self.convs:
-            # Beyond the map, each layer of the whole map sees zeros.
+            # Cells outside the map are zero, as in the padding of a convolution of the complete map.
             x = _conv(x, conv).relu_()  # type: ignore[arg-type]
             inside = inside[:, 1:-1, 1:-1]
             x = x * inside[:, None]
@@ -86,14 +87,14 @@ class FastRPN(RPN):
         return logits.float().view_as(index), deltas.float().view(*index.shape, 4)
 
     def _at_of_all(self, levels: Levels, index: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`at` for layers that must be called: picked from the whole maps."""
+        """Return the same as :meth:`at` from the complete maps, for layers that must be called (hooks, subclasses)."""
         logits, deltas = (torch.cat(maps, dim=1) for maps in self(levels.maps))
         return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
 
 
 def _conv(windows: Tensor, conv: nn.Conv2d) -> Tensor:
-    """The convolution inside windows (R, C, k, k); a matrix product, several times as fast, where one cell is left."""
+    """Return the convolution inside windows (R, C, k, k); for a single result cell, a matrix product is much faster."""
     if windows.shape[2:] != conv.kernel_size:
         return F.conv2d(windows, conv.weight, conv.bias)
-    rows, kernel = (x.permute(0, 2, 3, 1).flatten(1) for x in (windows, conv.weight))  # as they lie, channels last
+    rows, kernel = (x.permute(0, 2, 3, 1).flatten(1) for x in (windows, conv.weight))  # no copy: they are channels last
     return F.linear(rows, kernel, conv.bias)[..., None, None]

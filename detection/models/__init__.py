@@ -1,1 +1,1 @@
-"""Faster R-CNN and Mask R-CNN, part by part; :mod:`detection.models.rcnn` is where to begin."""
+"""The parts of Faster R-CNN and Mask R-CNN. Start reading at :mod:`detection.models.rcnn`."""

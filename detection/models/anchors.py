@@ -1,6 +1,6 @@
-"""Anchors: boxes of fixed sizes and shapes at every cell of every feature level.
+"""Anchors: boxes of fixed sizes and aspect ratios at every cell of every feature level.
 
-N anchors, level by level; N_l of level l = rows x columns x anchors per cell, in this order.
+N anchors, sorted by level; level l has N_l = rows x columns x anchors per cell, in this order.
 Boxes: XYXY in canvas pixels.
 Ren et al. 2015 (Faster R-CNN), section 3.1.1; one size per level: Lin et al. 2017 (FPN), section 4.1.
 """
@@ -15,16 +15,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """Sizes and shapes of the anchors."""
+    """Sizes and aspect ratios of the anchors."""
 
     sizes: Sequence[float] | Sequence[Sequence[float]] = (32, 64, 128, 256, 512)
     """Per level, finest first: the side of the square anchor in canvas pixels, or several sides."""
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
-    """Height over width; the area stays that of the square."""
+    """Height over width; all anchors of one size have the same area."""
     rounded: bool = False
-    """Round the corners around the cell's origin to whole pixels, as torchvision does."""
+    """Round the corners relative to the cell's origin to whole pixels, as torchvision does."""
     stride_from_canvas: bool = False
-    """Space the anchors by canvas // cells, as torchvision does: 61 pixels instead of 64 on P6 of an 800-pixel side."""
+    """Use canvas // cells as distance of anchors, as torchvision does: 61 instead of 64 pixels on P6 at side 800."""
 
 
 class CanvasAnchors(NamedTuple):
@@ -33,19 +33,19 @@ class CanvasAnchors(NamedTuple):
     boxes: Tensor
     """(N, 4) float32."""
     rows: Tensor
-    """(N / A,) int32: the first row of pixels of each cell, of all levels; A anchors per cell."""
+    """(N / A,) int32: the first pixel row of each cell, for all levels; A anchors per cell."""
     columns: Tensor
-    """(N / A,) int32."""
+    """(N / A,) int32: the first pixel column of each cell."""
     lengths: tuple[int, ...]
-    """N_l."""
+    """N_l of each level."""
     grids: tuple[tuple[int, int], ...]
     """Rows, columns of each level."""
 
     def inside(self, sizes: Tensor, divisor: int = 32) -> Tensor:
-        """(B, N) bool: anchors whose cell lies on the image, not on the canvas beyond.
+        """Return which anchors have their cell on the image, not on the padding of the canvas: (B, N) bool.
 
-        The image counts up to the next multiple of 32, so that an image alone on its smallest canvas keeps every anchor
-        (as its peers do) and a larger canvas adds none.
+        The sides of the image are rounded up to multiples of 32. So on its smallest canvas an image has every anchor,
+        as in other detectors, and a larger canvas adds none.
 
         Args:
             sizes: (B, 2) height, width of the images.
@@ -56,24 +56,24 @@ class CanvasAnchors(NamedTuple):
 
 
 class Anchors:
-    """The anchors of any canvas.
+    """Generate the anchors of any canvas.
 
     Args:
-        strides: of the pyramid's levels, finest first.
+        strides: strides of the pyramid's levels, finest first.
 
     Raises:
-        ValueError: another number of sizes than of levels, or levels with other numbers of sizes.
+        ValueError: the config does not have sizes for every level, or not the same number of sizes for each.
     """
 
     def __init__(self, strides: Sequence[int], config: AnchorConfig) -> None:
         per_level = [tuple(size) if isinstance(size, Sequence) else (size,) for size in config.sizes]
         if len(per_level) != len(strides):
             raise ValueError(
-                f"anchors: the number of sizes is {len(per_level)}, that of strides {len(strides)} {tuple(strides)}; "
-                "give one size (or list of sizes) per level"
+                f"anchors: sizes has {len(per_level)} entries, but the pyramid has {len(strides)} levels with strides "
+                f"{tuple(strides)}; give one size (or list of sizes) per level"
             )
         if len({len(level) for level in per_level}) != 1:
-            raise ValueError(f"anchors: every level needs the same number of sizes, got {per_level}")
+            raise ValueError(f"anchors: sizes is {per_level}; give every level the same number of sizes")
         self.strides = tuple(strides)
         self.per_cell = len(per_level[0]) * len(config.ratios)
         self.stride_from_canvas = config.stride_from_canvas
@@ -93,7 +93,7 @@ class Anchors:
     def around(
         self, cells: Sequence[Tensor], canvas: tuple[int, int], grids: Sequence[tuple[int, int]]
     ) -> CanvasAnchors:
-        """Return the anchors of a canvas, from those around the origin (A, 4) of each level, on their device."""
+        """Return the anchors of a canvas, from the anchors around the origin (A, 4) of each level, on their device."""
         boxes, rows, columns = [], [], []
         for cell, grid, stride in zip(cells, grids, self.strides, strict=True):
             boxes.append(_grid_anchors(cell, grid, self._steps(canvas, grid, stride)))
@@ -108,7 +108,7 @@ class Anchors:
 
 
 def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool) -> Tensor:
-    """Anchors around the origin (A, 4); ratios vary slowest, sizes fastest."""
+    """Return the anchors around the origin (A, 4); ratios vary slowest, sizes fastest."""
     root = torch.tensor(ratios, dtype=torch.float32, device="cpu").sqrt()[:, None]
     side = torch.tensor(sizes, dtype=torch.float32, device="cpu")[None, :]
     width, height = (side * (1 / root)).flatten(), (side * root).flatten()

@@ -1,4 +1,4 @@
-"""The box head: which class is in each RoI, and where exactly?
+"""The box head: predicts the class of each RoI and refines its box.
 
 B images   P proposals   G ground truths   S RoI samples   K classes   D detections   r RoI resolution.
 Girshick 2015 (Fast R-CNN), section 2; on a pyramid: Lin et al. 2017 (FPN), section 4.2.
@@ -23,59 +23,59 @@ from detection.structures import IGNORE, Detections, Proposals, RoISamples, Targ
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Layers, training samples and detections."""
+    """Layers, training samples and detections of the box head."""
 
     hidden: int = 1024
     """Width of the fully connected layers."""
     fcs: int = 2
-    """Fully connected layers."""
+    """Number of fully connected layers."""
     convs: int = 0
-    """3x3 convolutions before them (4 convolutions and 1 layer in the stronger head of Wu and He 2018)."""
+    """Number of 3x3 convolutions before them; the stronger head of Wu and He 2018 has 4, and 1 connected layer."""
     norm: Literal["batch", "sync", "group"] | None = None
-    """Norm after each of those convolutions."""
+    """Norm after each of these convolutions."""
     resolution: int = 7
-    """Side of the RoI's features."""
+    """Side of the pooled RoI features, in cells."""
     sampling_ratio: int = 2
-    """Sampling points per cell and side; 0 takes as many as the RoI is large (detectron2)."""
+    """Samples of RoIAlign per bin and axis; 0: one per feature cell that the bin covers (detectron2)."""
     aligned: bool = True
-    """Sample half a pixel further left and up, as pixel centres want it; torchvision does not."""
+    """Shift RoIs by half a pixel, so that features belong to pixel centres; torchvision does not."""
     samples: int = 512
-    """RoIs per image that enter the loss."""
+    """RoIs per image in the loss."""
     positive_fraction: float = 0.25
-    """At most this part of them is positive (Fast R-CNN, section 2.3)."""
+    """Largest fraction of positive RoIs (Fast R-CNN, section 2.3)."""
     threshold: float = 0.5
-    """RoIs whose best IoU reaches this are positive, the others negative."""
+    """A RoI whose best IoU is at least this is positive, any other negative."""
     beta: float = 0.0
-    """Where the box loss turns from squared to linear; 0 is plain L1 (detectron2), torchvision has 1/9."""
+    """Error at which the box loss changes from squared to linear; 0: plain L1 (detectron2); torchvision uses 1/9."""
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    """Scale of the deltas, about one over their standard deviation."""
+    """Factors of the deltas x, y, width, height; about one over their standard deviations."""
     class_agnostic: bool = False
-    """One box per RoI instead of one per class."""
+    """Predict one box per RoI instead of one per class."""
     score_threshold: float = 0.05
-    """Detections scored below are dropped (0.05 is the COCO habit)."""
+    """Smallest score of a detection; 0.05 is usual for COCO."""
     nms_threshold: float = 0.5
-    """Of two detections of one class that overlap more, the better one stays."""
+    """Of two detections of one class with a larger IoU, keep only the better one."""
     nms_across_classes: bool = False
-    """Of two detections of any classes that overlap more, the better one stays: one object has one class."""
+    """Apply the NMS across classes, so that each object has only one class."""
     soft_sigma: float = 0.0
-    """Above 0, overlapping detections lose score instead of being dropped (soft-NMS; 0.5 in its paper)."""
+    """Above 0: reduce the scores of overlapping detections instead of dropping them (soft-NMS; 0.5 in its paper)."""
     refinements: int = 0
-    """How often the boxes of the detections are moved once more, before masks are made in them (test time only)."""
+    """Number of additional box refinements, before the mask head (test time only)."""
     detections: int = 100
-    """Detections per image at most."""
+    """Largest number of detections per image."""
     min_size: float = 1e-2
-    """Detections with a shorter side, in pixels, are dropped."""
+    """Smallest side of a detection, in pixels."""
     clamp_both: bool = False
-    """Limit how far a proposal may shrink, not only how far it may grow, as mmdetection does."""
+    """Limit how far a proposal can shrink, not only how far it can grow, as mmdetection does."""
 
 
 class BoxHead(nn.Module):
-    """Class logits and per-class deltas of RoIs; samples and losses in training, detections at test time.
+    """Predict class logits and deltas of RoIs; compute samples and losses in training, detections at test time.
 
     Args:
-        channels: of the pyramid.
+        channels: channels of the pyramid.
         num_classes: K, without background.
-        strides: of the levels that RoIs are pooled from.
+        strides: strides of the levels from which RoIs are pooled.
     """
 
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: BoxHeadConfig) -> None:
@@ -117,7 +117,7 @@ class BoxHead(nn.Module):
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None = None) -> RoISamples:
-        """Draw the RoIs for the loss from the proposals and the ground truth itself."""
+        """Draw the RoIs for the loss from proposals and ground-truth boxes."""
         config = self.config
         boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)  # (B, P + G, 4)
         real = torch.cat([proposals.logits > -torch.inf, (targets.labels != IGNORE) & ~targets.crowd], dim=1)
@@ -136,10 +136,10 @@ class BoxHead(nn.Module):
         return match(targets.boxes, targets.crowd, boxes, threshold, threshold)
 
     def losses(self, features: Sequence[Tensor], samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
-        """Return ``loss_cls`` and ``loss_box_reg`` (Fast R-CNN, equation 1), both over all samples.
+        """Return ``loss_cls`` and ``loss_box_reg`` (Fast R-CNN, equation 1).
 
-        The box loss is divided by all samples, not by the positives: every positive then weighs the same, whichever
-        image it comes from.
+        Both are divided by the number of all samples, not of positives. So every positive has the same weight, in
+        whichever image it is.
         """
         logits, deltas = self(features, samples.boxes)
         valid = samples.labels != IGNORE
@@ -147,7 +147,7 @@ class BoxHead(nn.Module):
         count = valid.sum().clamp(min=1)
         truth = targets.boxes.gather(1, samples.matched[..., None].expand(-1, -1, 4))
         target = box_ops.encode(truth, samples.boxes, self.config.weights)
-        loss = F.smooth_l1_loss(_own(deltas, samples.labels), target, beta=self.config.beta, reduction="none")
+        loss = F.smooth_l1_loss(_of_own_class(deltas, samples.labels), target, beta=self.config.beta, reduction="none")
         classes = F.cross_entropy(logits.flatten(0, 1), samples.labels.flatten(), ignore_index=IGNORE, reduction="sum")
         return {
             "loss_cls": classes / count,
@@ -155,7 +155,7 @@ class BoxHead(nn.Module):
         }
 
     def detect(self, features: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> Detections:
-        """Return the best boxes per class, without near-duplicates, clipped to the image."""
+        """Return the best boxes after NMS within each class, clipped to the image."""
         config = self.config
         logits, deltas = self(features, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., : self.num_classes]
@@ -174,20 +174,20 @@ class BoxHead(nn.Module):
         return self.refine(features, Detections(*found[:3]), sizes)
 
     def refine(self, features: Sequence[Tensor], detections: Detections, sizes: Tensor) -> Detections:
-        """Return the detections, moved ``refinements`` times more by the deltas of their class; scores stay.
+        """Return the detections after ``refinements`` more passes through the head; scores stay.
 
-        Iterative localization (Gidaris and Komodakis 2015, arXiv 1505.01749): a box that is nearer to its object shows
-        the head more of it. A box that would be lost at the edge of the image stays.
+        Iterative localization (Gidaris and Komodakis 2015, arXiv 1505.01749): a better box shows the head more of its
+        object. A box that would become too small, as at the edge of the image, does not move.
         """
         boxes = detections.boxes
         for _ in range(self.config.refinements):
             _, deltas = self(features, boxes)
-            moved = self.moved(boxes, _own(deltas, detections.labels), sizes)  # (B, D, 4)
-            boxes = torch.where(self.is_small(moved)[..., None], boxes, moved)  # padding is small, too
+            moved = self.moved(boxes, _of_own_class(deltas, detections.labels), sizes)  # (B, D, 4)
+            boxes = torch.where(self.is_small(moved)[..., None], boxes, moved)  # padding counts as small
         return detections._replace(boxes=boxes)
 
     def moved(self, boxes: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:
-        """Return boxes (B, S, ..., 4) moved by their deltas and clipped to their images."""
+        """Apply deltas to boxes (B, S, ..., 4) and clip them to their images."""
         moved = box_ops.decode(deltas, boxes, self.config.weights, clamp_both=self.config.clamp_both)
         return box_ops.clip(moved.flatten(1, -2), sizes).view_as(moved)
 
@@ -196,8 +196,8 @@ class BoxHead(nn.Module):
         return (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < self.config.min_size
 
 
-def _own(deltas: Tensor, labels: Tensor) -> Tensor:
-    """(B, S, K or 1, 4) to (B, S, 4): the deltas of each RoI's class; of any where it has none."""
+def _of_own_class(deltas: Tensor, labels: Tensor) -> Tensor:
+    """Return the deltas of each RoI's class, (B, S, K or 1, 4) to (B, S, 4); of any class if a RoI has none."""
     column = labels.clamp(0, deltas.shape[2] - 1)
     return deltas.gather(2, column[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
@@ -205,9 +205,9 @@ def _own(deltas: Tensor, labels: Tensor) -> Tensor:
 class RoILinear(nn.Module):
     """``nn.Linear(C * r * r, outputs)`` on flattened RoIs, channels last.
 
-    RoIAlign gives features channels last. Flattening channels first, as other detectors do, copies all RoIs. Only the
-    order of the sum differs. The weight is (outputs, r * r, C); the layer also loads that of the linear layer,
-    (outputs, C * r * r), which files hold (:func:`as_linear`).
+    RoIAlign returns features channels last. Other detectors flatten them channels first, which copies all RoIs. Only
+    the order of the sum differs. The weight is (outputs, r * r, C). Files hold it as a linear layer's weight
+    (outputs, C * r * r), see :func:`as_linear`; this layer loads both.
     """
 
     def __init__(self, channels: int, resolution: int, outputs: int) -> None:
@@ -218,7 +218,7 @@ class RoILinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, C, r, r) to (R, outputs)."""
+        """Map (R, C, r, r) to (R, outputs)."""
         return F.linear(x.permute(0, 2, 3, 1).flatten(1), self.weight.flatten(1), self.bias)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Detectors from configs, or by the name of their backbone."""
+"""Build detectors from configs or from the name of a backbone."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,26 +23,29 @@ def faster_rcnn(
     box_head: BoxHeadConfig | None = None,
     categories: Categories | Sequence[str] | None = None,
 ) -> FasterRCNN:
-    """Faster R-CNN by the name of its backbone.
+    """Build a Faster R-CNN from the name of its backbone.
 
     Args:
         backbone: a name as in :func:`backbones.available`, or a config (weights, norm, frozen stages).
-        num_classes: K, without background; if None, that of ``categories``, or COCO's 80.
-        fpn, rpn, box_head: the defaults if None.
-        categories: names and original ids of the classes, as ``load_annotations`` finds them; or a list of names,
-            whose ids are then 1 to K.
+        num_classes: K, without background; None: the number of ``categories``, or 80 as in COCO.
+        fpn: config of the pyramid; None: the defaults.
+        rpn: config of the region proposal network; None: the defaults.
+        box_head: config of the box head; None: the defaults.
+        categories: names and original IDs of the classes, from ``load_annotations``. Or a list of names; their IDs are
+            then 1 to K.
 
     Raises:
-        ValueError: as :func:`build_detector`; or another number of classes than of categories.
+        ValueError: as for :func:`build_detector`, or ``num_classes`` differs from the number of categories.
 
     Warns:
-        UserWarning: frozen parts of a backbone without weights, which stay random unless weights are loaded into them.
+        UserWarning: the config freezes parts of a backbone without weights. They stay random until you load weights.
 
     Example:
         >>> model = faster_rcnn("resnet18", num_classes=3)
     """
     categories = _categories(categories)
-    model = build_detector(_count(num_classes, categories), _warned_of(backbone), fpn, rpn, box_head, None)
+    count = _checked_count(num_classes, categories)
+    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, None)
     model.categories = categories
     return model
 
@@ -56,10 +59,10 @@ def mask_rcnn(
     mask_head: MaskHeadConfig | None = None,
     categories: Categories | Sequence[str] | None = None,
 ) -> MaskRCNN:
-    """Mask R-CNN by the name of its backbone; as :func:`faster_rcnn`."""
+    """Build a Mask R-CNN from the name of its backbone; arguments as for :func:`faster_rcnn`."""
     categories = _categories(categories)
-    count = _count(num_classes, categories)
-    model = build_detector(count, _warned_of(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
+    count = _checked_count(num_classes, categories)
+    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
     assert isinstance(model, MaskRCNN)
     model.categories = categories
     return model
@@ -73,16 +76,16 @@ def build_detector(
     box_head: BoxHeadConfig | None = None,
     mask_head: MaskHeadConfig | None = None,
 ) -> FasterRCNN:
-    """A detector from configs: Mask R-CNN if there is a mask head, else Faster R-CNN.
+    """Build a detector from configs: a Mask R-CNN if there is a mask head, else a Faster R-CNN.
 
-    Channels, strides and anchors per cell follow from the parts below. The detector keeps its configs, so that
-    :func:`~detection.checkpoint.save_model` needs none.
+    Each part gets its channels and strides from the part before it. The detector keeps its configs for
+    :func:`~detection.checkpoint.save_model`.
 
     Raises:
-        ValueError: unknown backbone, anchors that do not fit the pyramid, ...
+        ValueError: the backbone is unknown, the anchors do not fit the pyramid, or another setting is invalid.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class (background is not one)")
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1 (background does not count)")
     backbone = _config(backbone)
     fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
     body = backbones.build(backbone)
@@ -102,9 +105,9 @@ def build_detector(
 
 
 def frozen_at_random(backbone: BackboneConfig) -> list[str]:
-    """Settings that keep parts of a backbone without weights at random values for the whole training.
+    """Return the settings that freeze parts of a backbone without weights, so that they stay random in training.
 
-    A frozen norm of a network without weights normalises nothing, and frozen stages of one see nothing.
+    Frozen norms with initial statistics do not normalise. Frozen stages with random weights give no useful features.
     """
     if backbone.weights is not None:
         return []
@@ -113,17 +116,17 @@ def frozen_at_random(backbone: BackboneConfig) -> list[str]:
 
 
 def learning_norm(backbone: BackboneConfig) -> str:
-    """A norm that learns from the start; backbones other than ResNets may have none to make group norms of."""
+    """Return a trainable norm; only ResNets are sure to support group norm."""
     return "group" if backbone.name in backbones.VARIANTS else "batch"
 
 
-def _warned_of(backbone: str | BackboneConfig) -> BackboneConfig:
+def _warned_config(backbone: str | BackboneConfig) -> BackboneConfig:
     config = _config(backbone)
     if frozen := frozen_at_random(config):
         warnings.warn(
             f"backbone {config.name} has no weights, and {' and '.join(frozen)} would keep random values for the whole "
-            f"training; give weights='imagenet' or a file, or norm='{learning_norm(config)}' and freeze=0; fine if you "
-            "load weights into the detector",
+            f"training. Give weights='imagenet' or a file, or set norm='{learning_norm(config)}' and freeze=0. Ignore "
+            "this warning if you load weights into the detector",
             stacklevel=3,
         )
     return config
@@ -134,17 +137,17 @@ def _config(backbone: str | BackboneConfig) -> BackboneConfig:
         return BackboneConfig(name=backbone)
     if not isinstance(backbone, BackboneConfig):
         raise ValueError(
-            f"backbone is a {type(backbone).__name__}; give a name or a BackboneConfig (a class of your own goes by "
-            "its import path, my_lab.nets.MyNet)"
+            f"backbone is a {type(backbone).__name__}; give a name, a BackboneConfig, or the import path of your own "
+            "class, such as my_lab.nets.MyNet"
         )
     return backbone
 
 
 def _categories(given: Any) -> Categories | None:
-    """Categories from names, or as they are.
+    """Make categories from a list of names; return None and categories unchanged.
 
     Raises:
-        ValueError: neither; one name in place of a list; a name twice.
+        ValueError: the argument has another type, the list is empty, or a name occurs twice.
     """
     if given is None or isinstance(given, Categories):
         return given
@@ -153,16 +156,16 @@ def _categories(given: Any) -> Categories | None:
             f"categories is a {type(given).__name__}; give a list of names, or detection.structures.Categories"
         )
     if not given or len(set(given)) < len(given):
-        raise ValueError(f"categories {', '.join(given) or 'is empty'}: give each class one name of its own")
+        raise ValueError(f"categories {', '.join(given) or 'is empty'}: give each class its own name")
     return Categories(tuple(given), tuple(range(1, len(given) + 1)))
 
 
-def _count(num_classes: int | None, categories: Categories | None) -> int:
-    """K, of which categories tell, too."""
+def _checked_count(num_classes: int | None, categories: Categories | None) -> int:
+    """Return K; raise an error if ``num_classes`` and ``categories`` disagree."""
     if num_classes is None:
         return 80 if categories is None else len(categories)
     if categories is not None and num_classes != len(categories):
         raise ValueError(
-            f"num_classes is {num_classes}, but the number of categories is {len(categories)}; leave one out"
+            f"num_classes is {num_classes}, but there are {len(categories)} categories; leave num_classes out"
         )
     return num_classes

@@ -1,4 +1,4 @@
-"""The convolutions at the beginning of a head."""
+"""The first convolutions of a head."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from backbones.norms import make_norm
 
 
 class ConvStack(nn.Sequential):
-    """3x3 convolutions of the given widths, each with its norm and ReLU."""
+    """3x3 convolutions with the given output channels, each with its norm and ReLU."""
 
     def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
         layers: list[nn.Module] = []

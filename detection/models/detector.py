@@ -1,4 +1,4 @@
-"""What every detector is: a backbone, a feature pyramid over it, and what is known of its images and classes.
+"""The base class of detectors: a backbone, a feature pyramid, and settings for images and classes.
 
 B images, C channels, H x W canvas.
 """
@@ -17,7 +17,7 @@ from detection.structures import Batch, Categories, Depth, Detections, ResizeMet
 class Detector(Usable):
     """A network that finds objects in images.
 
-    :meth:`losses` and :meth:`forward` accept a pyramid that was computed before: validation needs one pass for both.
+    :meth:`losses` and :meth:`forward` accept the result of :meth:`features`, so validation computes it only once.
     """
 
     stride = 32
@@ -29,13 +29,13 @@ class Detector(Usable):
     def __init__(self, backbone: Backbone, fpn: FPN) -> None:
         super().__init__()
         self.backbone, self.fpn = backbone, fpn
-        self.categories: Categories | None = None  # names and original ids, known once there is a data set
-        self.test_size = (800, 1333)  # shortest and longest side that images are resized to at test time
-        self.resize: ResizeMethod = "opencv"  # and how
-        self.depth: Depth = 8  # bits per channel of the images it learned from
-        self.configs: dict[str, Any] | None = None  # the configs it was built from, which checkpoints hold
+        self.categories: Categories | None = None  # names and original IDs, set from a data set
+        self.test_size = (800, 1333)  # shorter side, and limit of the longer side, of images at test time
+        self.resize: ResizeMethod = "opencv"  # method of resizing them
+        self.depth: Depth = 8  # bits per channel of the training images
+        self.configs: dict[str, Any] | None = None  # the configs of its parts, which checkpoints hold
         for name, values in (("pixel_mean", backbone.mean), ("pixel_std", backbone.std)):
-            numbers = torch.tensor(values, dtype=torch.get_default_dtype())  # they may be given as integers
+            numbers = torch.tensor(values, dtype=torch.get_default_dtype())  # the values may be integers
             self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
 
     def losses(
@@ -44,9 +44,9 @@ class Detector(Usable):
         """Return scalar losses by name; training minimises their sum.
 
         Args:
-            batch: with targets.
-            features: from :meth:`features`; computed if None.
-            generator: draws the samples; PyTorch's global generator if None.
+            batch: a batch with targets.
+            features: result of :meth:`features`; None: compute it.
+            generator: random generator for sampling; None: PyTorch's global one.
         """
         raise NotImplementedError
 
@@ -67,22 +67,22 @@ class Detector(Usable):
         return self.fpn(self.backbone(self.normalise(images, sizes)))  # type: ignore[no-any-return]
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Return images minus mean over standard deviation; zero on the canvas beyond an image.
+        """Subtract the mean and divide by the standard deviation; the padding around an image becomes zero.
 
         Raises:
-            ValueError: images of another shape than this model takes.
+            ValueError: the images do not have the shape that this model needs.
         """
         self.check_shape(images)
         height, width = images.shape[-2:]
         x = images.to(self.pixel_mean.dtype)
         if images.dtype == torch.uint16:
-            x = x / 257  # 65535 is white, as 255 is
+            x = x / 257  # maps 65535 (white) to 255
         rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)
         inside = rows[:, None, :, None] & columns[:, None, None]  # (B, 1, H, W)
         return (x - self.pixel_mean) / self.pixel_std * inside
 
     def check_shape(self, images: Tensor) -> None:
-        """Raise a ValueError for images of another shape than this model takes."""
+        """Raise a ValueError if the images do not have the shape that this model needs."""
         if images.ndim != 4 or images.shape[1] != len(self.pixel_mean):
-            raise ValueError(f"images are {tuple(images.shape)}; this model takes (B, {len(self.pixel_mean)}, H, W)")
+            raise ValueError(f"images are {tuple(images.shape)}; this model needs (B, {len(self.pixel_mean)}, H, W)")

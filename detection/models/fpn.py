@@ -1,4 +1,4 @@
-"""The feature pyramid: one width and strong semantics at every scale.
+"""The feature pyramid network: the same number of channels, and semantic features, at every scale.
 
 C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Lin et al. 2017 (FPN), section 3.
 """
@@ -18,21 +18,21 @@ class FPNConfig:
     """Kind and width of the pyramid."""
 
     kind: Literal["fpn", "pafpn", "bifpn"] = "fpn"
-    """fpn: top-down (Lin et al. 2017); pafpn: and bottom-up again (Liu et al. 2018); bifpn: both ways, repeatedly, with
-    learnt weights (Tan et al. 2020)."""
+    """fpn: top-down (Lin et al. 2017). pafpn: top-down and bottom-up (Liu et al. 2018). bifpn: repeated passes in both
+    directions with trainable weights (Tan et al. 2020)."""
     channels: int = 256
     """Channels of every level."""
     norm: Literal["batch", "sync", "group"] | None = None
-    """Norm after every convolution of the pyramid; none in the paper."""
+    """Norm after every convolution of the pyramid; the paper has none."""
     extra: Literal["pool", "conv"] = "pool"
-    """Levels above the backbone's last: P6 by max-pooling P5 (FPN), or P6 and P7 by convolution (RetinaNet)."""
+    """Levels above the backbone's last stage. pool: P6 by max-pooling (FPN). conv: convolutions P6, P7 (RetinaNet)."""
 
 
 class FPN(nn.Module):
-    """Lateral 1x1 and output 3x3 convolutions with a top-down path, and the levels above.
+    """Lateral 1x1 convolutions, a top-down path, output 3x3 convolutions, and further levels above.
 
     Args:
-        in_channels, in_strides: of the backbone's stages, finest first.
+        in_channels, in_strides: channels and strides of the backbone's stages, finest first.
     """
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> None:
@@ -61,7 +61,7 @@ class FPN(nn.Module):
         return self.above([output(x) for output, x in zip(self.output, merged, strict=True)])
 
     def above(self, levels: list[Tensor]) -> list[Tensor]:
-        """Return the levels, and those beyond the backbone's last stage."""
+        """Append the levels above the backbone's last stage, and return all."""
         if not self.extra:
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
         for i, conv in enumerate(self.extra):
@@ -70,7 +70,7 @@ class FPN(nn.Module):
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, norm: str | None, stride: int = 1) -> nn.Sequential:
-    """A convolution and its norm, if any."""
+    """Return a convolution and its norm, if any."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:

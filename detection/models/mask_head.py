@@ -1,7 +1,7 @@
-"""The mask head: which pixels of a box belong to the object?
+"""The mask head: predicts which pixels of a RoI belong to its object.
 
 B images   S RoI samples   D detections   K classes   m mask side.
-He et al. 2017 (Mask R-CNN), sections 3 and 3.1: one mask per class, no competition between classes.
+He et al. 2017 (Mask R-CNN), sections 3 and 3.1: one independent mask per class.
 """
 
 from collections.abc import Sequence
@@ -23,28 +23,28 @@ class MaskHeadConfig:
     """Layers of the mask head."""
 
     convs: int = 4
-    """3x3 convolutions before the upsampling."""
+    """Number of 3x3 convolutions before the upsampling."""
     channels: int = 256
-    """Their width."""
+    """Channels of these convolutions."""
     norm: Literal["batch", "sync", "group"] | None = None
-    """Norm after each of them."""
+    """Norm after each of these convolutions."""
     resolution: int = 14
-    """Side of the RoI's features; the mask has twice as many."""
+    """Side of the pooled RoI features, in cells; the mask has twice this side."""
     sampling_ratio: int = 2
-    """Sampling points per cell and side; 0 takes as many as the RoI is large (detectron2)."""
+    """Samples of RoIAlign per bin and axis; 0: one per feature cell that the bin covers (detectron2)."""
     aligned: bool = True
-    """Sample half a pixel further left and up, as pixel centres want it; torchvision does not."""
+    """Shift RoIs by half a pixel, so that features belong to pixel centres; torchvision does not."""
     rounded_frames: bool = False
-    """Paste masks into frames of whole pixels, as torchvision does, not exactly into their boxes."""
+    """Round boxes to whole pixels before pasting masks, as torchvision does."""
 
 
 class MaskHead(nn.Module):
-    """Mask logits of RoIs; their loss in training, probabilities at test time. Arguments as for the box head."""
+    """Predict masks of RoIs: a loss in training, probabilities at test time. Arguments as for the box head."""
 
     needs = ("masks",)
-    """The fields of the targets that this head learns from."""
-    missing = "the mask head learns from masks: load them, CocoDataset(..., masks=True), or build faster_rcnn"
-    """What to say where a batch lacks them."""
+    """Fields of the targets that the loss needs."""
+    missing = "the mask head needs masks; load them with CocoDataset(..., masks=True), or build a faster_rcnn instead"
+    """Error message if the targets lack these fields."""
 
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: MaskHeadConfig) -> None:
         super().__init__()
@@ -53,17 +53,17 @@ class MaskHead(nn.Module):
         self.upsample = nn.ConvTranspose2d(config.channels if config.convs else channels, config.channels, 2, stride=2)
         self.logits = nn.Conv2d(config.channels, num_classes, 1)
         nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.normal_(self.logits.weight, std=0.001)  # every mask starts undecided, for any number of classes
+        nn.init.normal_(self.logits.weight, std=0.001)  # probabilities start near 0.5, for any number of classes
         for layer in (self.upsample, self.logits):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
-        """Return the mask logits of each RoI's own class.
+        """Return the mask logits of each RoI's class.
 
         Args:
             features: P2...
             rois: (B, S, 4).
-            labels: (B, S) int64; the logits of a RoI with a negative label mean nothing.
+            labels: (B, S) int64; the logits of a RoI with a negative label are meaningless.
 
         Returns:
             (B, S, m, m) float32.
@@ -79,17 +79,17 @@ class MaskHead(nn.Module):
         return roi_align(features, self.strides, rois, config.resolution, config.sampling_ratio, config.aligned)
 
     def losses(self, features: Sequence[Tensor], samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
-        """Return ``loss_mask``: binary cross-entropy of the own class's mask, mean over known positives (section 3)."""
+        """Return ``loss_mask``: binary cross-entropy of the true class's mask, averaged over positives with a mask."""
         assert targets.masks is not None
         rois, matched, labels = (x[:, : samples.positives] for x in (samples.boxes, samples.matched, samples.labels))
         truth = crop_masks(targets.masks, targets.boxes, matched, rois, 2 * self.config.resolution)  # (B, S, m, m)
-        unused = (labels >= self.num_classes) | (labels < 0) | (truth[..., 0, 0] < 0)  # the mask is not known
+        unused = (labels >= self.num_classes) | (labels < 0) | (truth[..., 0, 0] < 0)  # negative: unknown mask
         logits = self(features, rois, labels.masked_fill(unused, IGNORE))
         loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none").mean(dim=(2, 3))
-        # Not times zero, which is NaN where an unused slot overflows (float16).
+        # masked_fill, not a product with zero: an unused entry may be Inf in float16, and 0 * Inf is NaN.
         return {"loss_mask": loss.masked_fill(unused, 0).sum() / (~unused).sum().clamp(min=1)}
 
     def detect(self, features: Sequence[Tensor], detections: Detections) -> Detections:
-        """Return the detections with (B, D, m, m) probabilities; zero on padding."""
+        """Return the detections with mask probabilities (B, D, m, m); zero on padding."""
         masks = self(features, detections.boxes, detections.labels).sigmoid()
         return detections._replace(masks=masks.masked_fill((detections.labels == IGNORE)[..., None, None], 0))

@@ -1,4 +1,4 @@
-"""Pyramids by name: FPN, and two in which features also flow up again.
+"""Feature pyramids by name: FPN, and two that add a bottom-up path.
 
 C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Liu et al. 2018 (PANet), section 3.1; Tan et al. 2020
 (EfficientDet), section 3.
@@ -14,7 +14,7 @@ from detection.models.fpn import FPN, FPNConfig, conv_block
 
 
 class PAFPN(FPN):
-    """FPN, and a bottom-up path over its levels: N_i = conv(P_i + strided conv(N_(i-1)))."""
+    """FPN with a bottom-up path over its levels: N_i = conv(P_i + strided conv(N_(i-1)))."""
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> None:
         super().__init__(in_channels, in_strides, config)
@@ -23,18 +23,18 @@ class PAFPN(FPN):
         self.fuse = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count))
 
     def above(self, levels: list[Tensor]) -> list[Tensor]:
-        """The bottom-up path before the levels beyond the backbone's last stage."""
+        """Run the bottom-up path, then append the levels above the backbone's last stage."""
         up = [levels[0]]
         for level, down, fuse in zip(levels[1:], self.down, self.fuse, strict=True):
-            up.append(fuse(level + _fit(down(up[-1]), level)))
+            up.append(fuse(level + _resize_like(down(up[-1]), level)))
         return super().above(up)
 
 
 class BiFPN(FPN):
-    """Repeated passes down and up, in which every sum has learnt, normalised weights.
+    """Repeated top-down and bottom-up passes, in which every sum has trainable, normalised weights.
 
     Args:
-        passes: how often features go down and up.
+        passes: number of passes.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class BiFPN(FPN):
         self.passes = nn.ModuleList(BiFPNPass(len(in_channels), config.channels, config.norm) for _ in range(passes))
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
-        """As FPN's."""
+        """Return the pyramid's levels; see :meth:`FPN.forward`."""
         levels = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
         for each in self.passes:
             levels = each(levels)
@@ -53,7 +53,7 @@ class BiFPN(FPN):
 
 
 class BiFPNPass(nn.Module):
-    """Once down and once up over ``count`` levels (figure 2 d)."""
+    """One top-down and one bottom-up path over ``count`` levels (figure 2 d)."""
 
     def __init__(self, count: int, channels: int, norm: str | None) -> None:
         super().__init__()
@@ -63,17 +63,17 @@ class BiFPNPass(nn.Module):
         self.up_weights = nn.ParameterList(torch.ones(2 if i == count - 2 else 3) for i in range(count - 1))
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """(B, C, H_l, W_l) per level, finest first, to the same shapes."""
+        """Map levels (B, C, H_l, W_l), finest first, to the same shapes."""
         middle = list(levels)
         for i in range(len(levels) - 2, -1, -1):
             coarser = F.interpolate(middle[i + 1], size=levels[i].shape[-2:], mode="nearest")
-            middle[i] = self.down[i](_mix(self.down_weights[i], [levels[i], coarser]))
+            middle[i] = self.down[i](_weighted_sum(self.down_weights[i], [levels[i], coarser]))
         result = [middle[0]]
         for i, conv in enumerate(self.up):
-            finer = _fit(F.max_pool2d(result[-1], 3, stride=2, padding=1), levels[i + 1])
-            # The coarsest level has no middle of its own.
+            finer = _resize_like(F.max_pool2d(result[-1], 3, stride=2, padding=1), levels[i + 1])
+            # The coarsest level has no intermediate map.
             inputs = [levels[i + 1], finer] if i == len(self.up) - 1 else [levels[i + 1], middle[i + 1], finer]
-            result.append(conv(_mix(self.up_weights[i], inputs)))
+            result.append(conv(_weighted_sum(self.up_weights[i], inputs)))
         return result
 
 
@@ -81,24 +81,24 @@ NECKS: dict[str, type[FPN]] = {"fpn": FPN, "pafpn": PAFPN, "bifpn": BiFPN}
 
 
 def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> FPN:
-    """The pyramid that a config describes.
+    """Build the pyramid that a config describes.
 
     Raises:
-        ValueError: a kind, or levels above, that there are none of.
+        ValueError: ``kind`` or ``extra`` is unknown.
     """
     for key, value, known in (("kind", config.kind, NECKS), ("extra", config.extra, ("pool", "conv"))):
         if value not in known:
-            raise ValueError(f"fpn.{key} is {value!r}; there are {', '.join(known)}")
+            raise ValueError(f"fpn.{key} is {value!r}; use one of {', '.join(known)}")
     return NECKS[config.kind](in_channels, in_strides, config)
 
 
-def _mix(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """Fast normalised fusion (section 3.3), and the paper's swish."""
+def _weighted_sum(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """Return the fast normalised fusion of inputs (section 3.3), followed by the paper's swish."""
     positive = weights.relu()
-    shares = positive / (positive.sum() + 1e-4)
-    return F.silu(torch.stack([share * x for share, x in zip(shares, inputs, strict=True)]).sum(dim=0))
+    fractions = positive / (positive.sum() + 1e-4)
+    return F.silu(torch.stack([fraction * x for fraction, x in zip(fractions, inputs, strict=True)]).sum(dim=0))
 
 
-def _fit(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` on the grid of ``like``, where odd sizes make them differ by a cell."""
+def _resize_like(x: Tensor, like: Tensor) -> Tensor:
+    """Resize ``x`` to the size of ``like``; with odd sizes they differ by one cell."""
     return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, size=like.shape[-2:], mode="nearest")

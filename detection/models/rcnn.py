@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN: the figure of the papers.
+"""Faster R-CNN and Mask R-CNN, complete: as in the figures of the papers.
 
 images -> backbone C2..C5 -> pyramid P2..P6 -> proposals -> boxes -> masks.
 Ren et al. 2015 (Faster R-CNN), He et al. 2017 (Mask R-CNN), Lin et al. 2017 (FPN).
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class TwoStage(Detector):
-    """Proposals from the pyramid, then a class and a box for each, then what further heads make of the boxes.
+    """A two-stage detector: an RPN, a box head, and optional region heads that add to each detection.
 
-    A region head has ``losses(features, samples, targets)``, ``detect(features, detections)``, which fills in its
-    field of the detections, and ``needs``, the fields of the targets that it learns from.
+    A region head has ``losses(features, samples, targets)`` and ``detect(features, detections)``, which sets its field
+    of the detections. Its ``needs`` lists the fields of the targets that its loss needs.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TwoStage(Detector):
 
     @property
     def region_heads(self) -> list[nn.Module]:
-        """The further heads, in order."""
+        """The region heads, in order."""
         return [self.get_submodule(name) for name in self.region_names]
 
     @property
@@ -58,7 +58,7 @@ class TwoStage(Detector):
         """Return the losses of both stages and of the region heads; see :meth:`Detector.losses`.
 
         Raises:
-            ValueError: a batch without the targets that a head needs, or with labels that the detector does not have.
+            ValueError: the batch lacks targets that a head needs, or has labels that the detector does not have.
         """
         self.check_targets(batch)
         assert batch.targets is not None
@@ -80,9 +80,9 @@ class TwoStage(Detector):
         return detections
 
     def check_targets(self, batch: Batch) -> None:
-        """Raise a ValueError for a batch that this detector cannot learn from."""
+        """Raise a ValueError if this detector cannot train on a batch."""
         if batch.targets is None:
-            raise ValueError("losses are of batches with targets; this one has none")
+            raise ValueError("losses need a batch with targets; this batch has none")
         for head in self.region_heads:
             if any(getattr(batch.targets, need) is None for need in head.needs):  # type: ignore[union-attr]
                 raise ValueError(head.missing)
@@ -91,11 +91,11 @@ class TwoStage(Detector):
     def check_labels(self, labels: Tensor) -> None:
         """Raise a ValueError for labels (B, G) that this detector does not have."""
         if (labels >= self.num_classes).any():
-            raise ValueError(f"label {int(labels.max())}: this detector's labels are 0 to {self.num_classes - 1}")
+            raise ValueError(f"targets: label {int(labels.max())} is not in 0 to {self.num_classes - 1}, the classes")
 
 
 class FasterRCNN(TwoStage):
-    """Two stages, and boxes alone."""
+    """A two-stage detector of boxes."""
 
     def __init__(self, backbone: Backbone, fpn: "FPN", rpn: "RPN", box_head: "BoxHead") -> None:
         super().__init__(backbone, fpn, rpn, box_head)

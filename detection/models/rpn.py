@@ -1,4 +1,4 @@
-"""The region proposal network: where are objects, whatever they are?
+"""The region proposal network: finds boxes that may contain an object of any class.
 
 B images   L levels   A anchors per cell   N anchors of all levels   P proposals.
 Ren et al. 2015 (Faster R-CNN), section 3.1; over a pyramid: Lin et al. 2017 (FPN), section 4.1.
@@ -21,45 +21,45 @@ from detection.structures import IGNORE, Batch, Proposals, Targets
 
 @dataclass(frozen=True)
 class RPNConfig:
-    """Anchors, training samples and proposals."""
+    """Anchors, training samples and proposals of the RPN."""
 
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
-    """Sizes and shapes of the anchors."""
+    """Sizes and aspect ratios of the anchors."""
     convs: int = 1
-    """Shared 3x3 convolutions before objectness and deltas."""
+    """Number of shared 3x3 convolutions before objectness and deltas."""
     samples: int = 256
-    """Anchors per image that enter the loss (section 3.1.3)."""
+    """Anchors per image in the loss (section 3.1.3)."""
     positive_fraction: float = 0.5
-    """At most this part of them is positive."""
+    """Largest fraction of positive anchors."""
     low: float = 0.3
-    """Anchors whose best IoU is below are negative."""
+    """An anchor whose best IoU is below this is negative."""
     high: float = 0.7
-    """Anchors whose best IoU reaches this are positive; between the two they are ignored."""
+    """An anchor whose best IoU is at least this is positive; between ``low`` and ``high``, the loss ignores it."""
     beta: float = 0.0
-    """Where the box loss turns from squared to linear; 0 is plain L1 (detectron2), torchvision has 1/9."""
+    """Error at which the box loss changes from squared to linear; 0: plain L1 (detectron2); torchvision uses 1/9."""
     pre_nms_train: int = 2000
-    """Best anchors per level that enter the NMS, in training."""
+    """Best anchors per level before the NMS, in training."""
     pre_nms_test: int = 1000
-    """The same at test time."""
+    """Best anchors per level before the NMS, at test time."""
     proposals_train: int = 1000
     """Proposals per image after the NMS, in training."""
     proposals_test: int = 1000
-    """The same at test time."""
+    """Proposals per image after the NMS, at test time."""
     nms_threshold: float = 0.7
-    """Of two anchors of one level that overlap more, the better one stays."""
+    """Of two proposals of one level with a larger IoU, keep only the better one."""
     min_size: float = 1e-3
-    """Proposals with a shorter side, in pixels, or without area, are dropped."""
+    """Smallest side of a proposal, in pixels; proposals without area are always dropped."""
     score_threshold: float = 0.0
-    """Proposals with a lower objectness, as a probability, are dropped."""
+    """Smallest objectness of a proposal, as a probability."""
     clamp_both: bool = False
-    """Limit how far an anchor may shrink, not only how far it may grow, as mmdetection does."""
+    """Limit how far an anchor can shrink, not only how far it can grow, as mmdetection does."""
 
 
 class RPN(nn.Module):
-    """Objectness and deltas at every anchor of a pyramid of these channels and strides; proposals and losses from them.
+    """Predict objectness and deltas of every anchor of a pyramid; compute proposals and losses from them.
 
     Raises:
-        ValueError: a ``score_threshold`` that no probability, or every one, is under.
+        ValueError: ``score_threshold`` is below 0, or 1 or more.
     """
 
     def __init__(self, channels: int, strides: Sequence[int], config: RPNConfig) -> None:
@@ -74,7 +74,7 @@ class RPN(nn.Module):
         for conv in [*self.convs, self.objectness, self.deltas]:
             nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        # Compared with logits, so that no sigmoid rounds two of them to the same score.
+        # The threshold as a logit: a sigmoid could round two logits to the same score.
         self.least_logit = -math.inf if threshold == 0 else math.log(threshold / (1 - threshold))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -86,7 +86,7 @@ class RPN(nn.Module):
         return logits, deltas
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return what the shared convolutions make of a level, (B, C, H_l, W_l)."""
+        """Apply the shared convolutions to a level (B, C, H_l, W_l)."""
         for conv in self.convs:
             x = conv(x).relu()
         return x
@@ -104,12 +104,12 @@ class RPN(nn.Module):
         return losses, self.select(logits, deltas, anchors, batch.sizes, train=True)
 
     def propose(self, features: list[Tensor], canvas: tuple[int, int], sizes: Tensor) -> Proposals:
-        """Return the proposals at test time; ``canvas`` is height, width, ``sizes`` are (B, 2) those of the images."""
+        """Return the proposals at test time; ``canvas`` is (height, width), ``sizes`` (B, 2) those of the images."""
         logits, deltas = self(features)
         return self.select(logits, deltas, self.canvas_anchors(features, canvas), sizes)
 
     def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
-        """Return the anchors on the cells of a pyramid."""
+        """Return the anchors for a pyramid."""
         grids = tuple((x.shape[2], x.shape[3]) for x in features)
         return self.anchors(canvas, grids, features[0].device)
 
@@ -117,12 +117,12 @@ class RPN(nn.Module):
     def sample(
         self, batch: Batch, anchors: CanvasAnchors, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw the anchors that enter the loss (section 3.1.3).
+        """Draw the anchors for the loss (section 3.1.3).
 
         Returns:
             index: (B, S) int64 into N.
             label: (B, S) int64: 1 positive, 0 negative, IGNORE padding.
-            truth: (B, S, 4) the matched ground truth.
+            truth: (B, S, 4), the matched ground truth.
         """
         assert batch.targets is not None
         matched, label = self.match(batch.targets, anchors)
@@ -164,13 +164,13 @@ class RPN(nn.Module):
         sizes: Tensor,
         train: bool = False,
     ) -> Proposals:
-        """Return the best anchors, moved by their deltas, without near-duplicates.
+        """Apply deltas to the best anchors of each level, and return the best boxes after NMS.
 
         Args:
             logits, deltas: per level, from :meth:`forward`; no gradient flows through proposals.
-            anchors: of the canvas.
+            anchors: anchors of the canvas.
             sizes: (B, 2) height, width of the images.
-            train: take the numbers for training.
+            train: use the numbers for training.
 
         Returns:
             Proposals, P = ``proposals_train`` or ``proposals_test``.
@@ -178,16 +178,16 @@ class RPN(nn.Module):
         config = self.config
         pre_nms = config.pre_nms_train if train else config.pre_nms_test
         num = config.proposals_train if train else config.proposals_test
-        # Top-k before decoding: a few thousand boxes are decoded instead of a quarter of a million.
+        # Top-k before decoding: it reduces a quarter of a million boxes to a few thousand.
         outside = (~anchors.inside(sizes)).split(anchors.lengths, dim=1)
         boxes = anchors.boxes.split(anchors.lengths)
-        best = [_best(*level, pre_nms) for level in zip(logits, deltas, boxes, outside, strict=True)]
+        best = [_top_k(*level, pre_nms) for level in zip(logits, deltas, boxes, outside, strict=True)]
         score, delta, anchor = (torch.stack(parts, dim=1) for parts in zip(*best, strict=True))  # (B, L, pre_nms)
         box = box_ops.decode(delta, anchor, clamp_both=config.clamp_both)
         box = box_ops.clip(box.flatten(1, 2), sizes).view_as(box)
         side = (box[..., 2:] - box[..., :2]).amin(dim=-1)
         score = score.masked_fill((side < config.min_size) | (side <= 0) | (score < self.least_logit), -torch.inf)
-        # A dropped box must not stand between better and worse ones: the NMS wants falling scores.
+        # Sort again, as dropped boxes now have a score of -inf and the NMS needs falling scores.
         score, order = score.sort(dim=-1, descending=True, stable=True)
         box = box.gather(2, order[..., None].expand_as(box))
         keep = nms(box.flatten(0, 1), score.flatten(0, 1), config.nms_threshold).view_as(score)
@@ -198,14 +198,14 @@ class RPN(nn.Module):
         return Proposals(_pad(box, num), _pad(top, num, -torch.inf))
 
 
-def _best(logits: Tensor, deltas: Tensor, anchors: Tensor, outside: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best of a level: logits (B, num) by falling score, -inf on padding, and deltas and anchors (B, num, 4)."""
+def _top_k(logits: Tensor, deltas: Tensor, anchors: Tensor, outside: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best of a level by falling logit: logits (B, num), -inf on padding, deltas and anchors (B, num, 4)."""
     top, index = logits.detach().masked_fill(outside, -torch.inf).topk(min(num, logits.shape[1]))
     chosen = deltas.detach().gather(1, index[..., None].expand(-1, -1, 4))
     return _pad(top, num, -torch.inf), _pad(chosen, num), _pad(anchors[index], num)
 
 
 def _pad(x: Tensor, num: int, value: float = 0) -> Tensor:
-    """(B, n, ...) to (B, num, ...)."""
+    """Pad (B, n, ...) to (B, num, ...)."""
     short = num - x.shape[1]
     return F.pad(x, (*(0, 0) * (x.dim() - 2), 0, short), value=value) if short else x

@@ -1,4 +1,4 @@
-"""What a user does with a detector: methods that lead to the packages above, imported when they are called."""
+"""Methods of a detector for users. They import the packages above this one only when a user calls them."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class Usable(nn.Module):
-    """Methods of :class:`detection.Predictor` for the detector itself, which computes where its weights are."""
+    """Methods for users, as in :class:`detection.Predictor`; they run on the device of the weights."""
 
     def predict(self, images: Any, **options: Any) -> Any:
         """Detect the objects in an image, or in each image of a list.
 
         Args:
-            images: a file, an array, a tensor, or a list of these, as :func:`detection.predict` takes them.
+            images: a file, an array, a tensor, or a list of these, as for :func:`detection.predict`.
             options: as for :meth:`detection.Predictor.predict`: ``score_threshold``, ``size``, ``tile``, ``flip``, ...
 
         Returns:
-            A :class:`detection.Prediction`; of a list, a list of them.
+            A :class:`detection.Prediction`, or a list of them for a list.
 
         Raises:
-            ValueError: as :func:`detection.predict`.
+            ValueError: as for :func:`detection.predict`.
 
         Example:
             >>> load_model("runs/first").predict("street.jpg").save("found.jpg")  # doctest: +SKIP
@@ -33,11 +33,11 @@ class Usable(nn.Module):
         return self._predictor().predict(images, **options)
 
     def stream(self, images: "Iterable[Image]", **options: Any) -> "Iterator[Prediction]":
-        """Yield the prediction of each image, for more images than fit into memory; as :meth:`predict`."""
+        """Yield the prediction of each image, for more images than fit into memory; see :meth:`predict`."""
         return self._predictor().stream(images, **options)  # type: ignore[no-any-return]
 
     def info(self) -> "ModelInfo":
-        """Describe the detector: classes, backbone, parameters, operations; ``print`` it for a table."""
+        """Describe the detector: classes, backbone, parameters, operations. ``print`` shows a table."""
         return self._predictor().info()  # type: ignore[no-any-return]
 
     def evaluate(self, data: str | Path | None = None, **options: Any) -> "Evaluation":
@@ -50,7 +50,7 @@ class Usable(nn.Module):
         """Write a checkpoint that :func:`detection.load_model` reads, and return its path.
 
         Raises:
-            ValueError, OSError: as :func:`detection.save_model`.
+            ValueError, OSError: as for :func:`detection.save_model`.
         """
         return self._predictor().save(path)  # type: ignore[no-any-return]
 

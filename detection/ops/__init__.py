@@ -1,1 +1,1 @@
-"""Functions on tensors: no weights, no config, no files, no Python loop over images."""
+"""Functions on tensors, without weights, configs, files or Python loops over images."""

@@ -1,4 +1,4 @@
-"""RoIAlign's samples where each bin takes one per cell that it covers (Detectron2's default).
+"""Sampling points of RoIAlign, one per feature cell that a bin covers (Detectron2's default).
 
 R RoIs   r bins per side.  Positions are in cells of the RoI's level.
 """
@@ -13,14 +13,14 @@ from detection.ops.roi_align import neighbours, sample_points
 def adaptive_pixels(
     corner: Tensor, sides: Tensor, height: Tensor, width: Tensor, origin: Tensor, bins: int, samples: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`fixed_pixels`, with as many samples per bin as it covers cells, rounded up.
+    """Return the same as :func:`fixed_pixels`, with one sample per cell that a bin covers, rounded up.
 
-    The samples of a bin lie no further apart than the cells, so that along each axis it touches a gapless run of
-    cells. The weights that fall on one cell are added up before the two axes are multiplied.
+    The distance between samples is at most one cell. So along each axis, a bin reads a run of cells without gaps. The
+    function adds up the weights of each cell before it multiplies the two axes.
     """
     axes = []
     for axis, extent in enumerate((width, height)):
-        # Only a box that reaches far beyond its level, or a broken one, asks for more samples than there are cells.
+        # The limit matters only for a box that extends far beyond its level, or contains NaN or Inf.
         count = (sides[:, axis] / bins).ceil().nan_to_num(0).clamp(min=0).minimum(extent + 1).long()  # (R,)
         divisor = count.clamp(min=1)[:, None, None]
         step = torch.arange(int(F.pad(count, (0, 1), value=1).amax()), device=corner.device)
@@ -31,10 +31,10 @@ def adaptive_pixels(
     (x, run_x, x_weight), (y, run_y, y_weight) = axes
     lengths = (run_y[:, :, None] * run_x[:, None, :]).flatten()  # (R * bins * bins,)
     offsets = F.pad(lengths.cumsum(0), (1, 0))
-    bag = torch.arange(len(lengths), device=corner.device).repeat_interleave(lengths)  # (taps of all bins,)
+    bag = torch.arange(len(lengths), device=corner.device).repeat_interleave(lengths)  # (cells of all bins,)
     tap = torch.arange(len(bag), device=corner.device) - offsets[bag]
     roi = bag // (bins * bins)
-    row, column = bag // bins, roi * bins + bag % bins  # into (R * bins): the bin's place along y and along x
+    row, column = bag // bins, roi * bins + bag % bins  # index into (R * bins): position of the bin along y and x
     run = run_x.flatten()[column]
     down = tap // run
     right = tap - down * run
@@ -43,10 +43,10 @@ def adaptive_pixels(
 
 
 def _merge(cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First cell (R, bins) and length (R, bins) of each run, and the weights (R, bins, longest run) of its cells.
+    """Return the first cell (R, bins) and length (R, bins) of each run, and its weights (R, bins, longest run).
 
     Args:
-        cells, weight: (R, bins, taps); a tap of weight zero does not count.
+        cells, weight: (R, bins, cells); entries with weight zero do not count.
     """
     unused = weight == 0
     first = cells.masked_fill(unused, torch.iinfo(cells.dtype).max).amin(dim=-1, keepdim=True)

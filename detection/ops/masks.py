@@ -1,7 +1,7 @@
-"""Masks of RoIs from the bitmaps of their objects.
+"""Mask targets of RoIs, from the bitmaps of their objects.
 
-B images   G ground truths (padded)   S RoIs   M bitmap side
-A bitmap lives in the frame of its box: cell (i, j) of M x M is the centre of the (i, j)-th part of the box.
+B images   G ground truths (padded)   S RoIs   M bitmap side.
+A bitmap covers its box with M x M cells; cell (i, j) holds the value at the centre of that part of the box.
 Boxes: XYXY, continuous pixels; pixel (0, 0) covers [0, 1) x [0, 1) and is sampled at (0.5, 0.5).
 """
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 UNKNOWN = 255
-"""Fills the bitmap of an object whose mask is not known."""
+"""Value in all cells of a bitmap whose mask is unknown."""
 
 
 def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, rois: Tensor, size: int = 28) -> Tensor:
-    """Return mask targets: what each RoI sees of its matched object (Mask R-CNN, section 3, "mask representation").
+    """Return mask targets: the part of each matched object inside its RoI (Mask R-CNN, section 3).
 
-    Bilinear samples at the centres of the RoI's cells, 1 from 0.5 on; 0 where the RoI leaves the object's box.
+    They are bilinear samples at the centres of the RoI's cells: 1 from 0.5 on, and 0 outside the object's box.
 
     Args:
-        masks: (B, G, M, M) uint8 bitmaps in the frames of ``boxes``, M >= 2; UNKNOWN where none is known.
+        masks: (B, G, M, M) uint8 bitmaps of ``boxes``, M >= 2; UNKNOWN if an object has no mask.
         boxes: (B, G, 4).
         matched: (B, S) int64 index into G.
         rois: (B, S, 4) in the same pixels as ``boxes``.

@@ -1,4 +1,4 @@
-"""Matching candidates to ground truth, and sampling them for the loss.
+"""Match candidates to ground truth, and sample them for the loss.
 
 B images, G ground truths (padded), N candidates.
 Labels: 1 positive, 0 negative, IGNORE (-1) neither.  Boxes: XYXY in canvas pixels, zero on padding.
@@ -21,21 +21,21 @@ def match(
     crowd_threshold: float = 0.5,
     chunk: int = 2**20,
 ) -> tuple[Tensor, Tensor]:
-    """Give every candidate its best ground truth and a label.
+    """Find the best ground truth of every candidate, and label the candidate.
 
-    Positive from an IoU of ``high`` on, negative below ``low``, IGNORE between. With ``keep_best`` the best candidates
-    of every object become positive however small their IoU (Faster R-CNN, section 3.1.2, rule i). A crowd is never
-    matched; candidates that lie in it by ``crowd_threshold`` of their own area become IGNORE unless they are positive.
+    A candidate with an IoU of at least ``high`` is positive, below ``low`` negative, between them IGNORE. With
+    ``keep_best``, the best candidates of every object are also positive (Faster R-CNN, section 3.1.2, rule i). A crowd
+    matches no candidate. Candidates with ``crowd_threshold`` of their area in a crowd are IGNORE, unless positive.
 
     Args:
         boxes: (B, G, 4) ground truth, G >= 1.
         crowd: (B, G) bool.
         candidates: (N, 4), the same for all images, or (B, N, 4).
-        chunk: pairs that are compared at a time, but at least one object of each image. It bounds the memory (some 20
-            bytes a pair) and never changes the result. A chunk of this size fits the cache of a CPU.
+        chunk: pairs to compare at a time, but at least one object per image. It limits the memory (about 20 bytes per
+            pair) and does not change the result. The default fits into the cache of a CPU.
 
     Returns:
-        index: (B, N) int64 into G, the first of equally good ones.
+        index: (B, N) int64 into G; of several equally good objects, the first.
         label: (B, N) int64.
     """
     candidates = candidates.expand(len(boxes), -1, -1)
@@ -49,16 +49,16 @@ def match(
         part, is_crowd = boxes[:, start : start + step], crowd[:, start : start + step, None]
         quality = intersection(part, candidates)  # (B, g, N)
         union = (area(part)[..., None] + own_area).sub_(quality)
-        # One division for both measures: IoU, or below zero the part that lies in a crowd.
+        # One division for both measures: the IoU, or for a crowd the negative fraction that lies in it.
         quality.div_(torch.where(is_crowd, -own_area, union))
         part_best, part_index = quality.max(dim=1)
-        # Strictly better: of equal ones the first stays, as if there were no chunks.
+        # Strictly better only: of equal objects, the first stays, as without chunks.
         index = torch.where(part_best > best, part_index + start, index)
         best = torch.maximum(best, part_best)
         covered = torch.maximum(covered, -quality.amin(dim=1))
         if keep_best:
             top = quality.amax(dim=2, keepdim=True)  # (B, g, 1)
-            # An object that touches no candidate has top == 0 and would claim all of them.
+            # An object without overlap has top == 0; without the mask it would claim every candidate.
             claimed |= (quality == top.masked_fill(top <= 0, torch.inf)).any(dim=1)
     return index, labels(best, claimed, covered, low, high, crowd_threshold)
 
@@ -66,12 +66,12 @@ def match(
 def labels(
     best: Tensor, claimed: Tensor, covered: Tensor, low: float, high: float, crowd_threshold: float = 0.5
 ) -> Tensor:
-    """What becomes of candidates, (B, N) int64; see :func:`match`.
+    """Return the labels of candidates, (B, N) int64; see :func:`match`.
 
     Args:
         best: (B, N) IoU with the best object.
-        claimed: (B, N) bool: the best candidate of some object.
-        covered: (B, N) part that lies in a crowd.
+        claimed: (B, N) bool, whether the candidate is the best one of an object.
+        covered: (B, N) fraction of the candidate that lies in a crowd.
     """
     label = torch.where(best >= high, 1, torch.where(best < low, 0, IGNORE))
     label = label.masked_fill(claimed, 1)
@@ -83,15 +83,15 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Draw ``num`` candidates per image for the loss, positives first (Faster R-CNN, section 3.1.3).
 
-    At most ``num * positive_fraction`` are positive; negatives fill the rest; what is still missing is IGNORE. Each
-    set of that size is equally likely.
+    At most ``num * positive_fraction`` are positive, and negatives fill the rest. If there are too few, IGNORE fills
+    the remaining places. Each possible set is equally likely.
 
     Args:
         label: (B, N) from :func:`match`.
-        generator: its device may be another than the labels'.
+        generator: random generator, on any device.
 
     Returns:
-        index: (B, num) int64 into N, each at most once where the label is not IGNORE.
+        index: (B, num) int64 into N, without repetition where the label is not IGNORE.
         label: (B, num) int64.
     """
     batch, total = label.shape
@@ -100,7 +100,7 @@ def sample(
     key = torch.rand((batch, total), generator=generator, device=device).to(label.device)
     positives = key.masked_fill(label != 1, 2).topk(most, largest=False).indices
     negatives = key.masked_fill(label != 0, 2).topk(min(num, total), largest=False).indices
-    # (B, 1); keys above 1 fill the ends of both lists, hence the counts.
+    # (B, 1); the counts exclude the ends of both lists, which other candidates (key 2) fill.
     num_positive = (label == 1).sum(dim=1, keepdim=True).clamp(max=most)
     num_negative = (label == 0).sum(dim=1, keepdim=True)
     slot = torch.arange(num, device=label.device).expand(batch, -1)

@@ -1,9 +1,9 @@
-"""Non-maximum suppression: of boxes that overlap, the best stays.
+"""Non-maximum suppression: keep only the best of several overlapping boxes.
 
 L independent lists, N boxes.  Boxes: XYXY.
 
-:func:`nms` is an operator of PyTorch's: compilers and exporters see one node, and :mod:`detection.fast` registers
-faster kernels for it, which give the same answer to the last bit.
+:func:`nms` is a custom PyTorch operator, so compilers and exporters see a single node. :mod:`detection.fast` registers
+faster kernels for it, with bit-identical results.
 """
 
 import numpy as np
@@ -15,20 +15,21 @@ from detection.ops.operators import greedy_nms, operator, shape_of
 
 @operator
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Return which boxes survive greedy NMS, each list for itself.
+    """Return which boxes survive greedy NMS, for each list separately.
 
-    Going down the list, a box that survives removes every later one whose IoU with it is above the threshold.
+    In order of falling scores, each surviving box removes every later box whose IoU with it is above the threshold.
 
     Args:
         boxes: (L, N, 4).
-        scores: (L, N), falling; -inf on padding. A box that is not finite, or whose score is not, never survives and
-            removes nothing.
+        scores: (L, N), in falling order; -inf on padding. A box with NaN or Inf in its coordinates or score does not
+            survive and removes no other box.
+        threshold: IoU above which a box is removed.
 
     Returns:
         (L, N) bool.
     """
     keep = torch.zeros_like(scores, dtype=torch.bool)
-    threshold = as_compared(threshold, boxes.dtype)
+    threshold = rounded_threshold(threshold, boxes.dtype)
     for row, box, score, valid in zip(keep, boxes, scores, can_survive(boxes, scores), strict=True):
         place = valid.nonzero()[:, 0]
         row[place[greedy_nms(box[place], score[place], threshold)]] = True
@@ -41,15 +42,15 @@ def _(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def can_survive(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Return which boxes take part in NMS, (L, N) bool: those that are finite, with a finite score."""
+    """Return which boxes take part in NMS, (L, N) bool: those with finite coordinates and a finite score."""
     return scores.isfinite() & boxes.isfinite().all(dim=-1)
 
 
-def as_compared(threshold: float, dtype: torch.dtype) -> float:
-    """Return the largest number of ``dtype`` that is not above the threshold.
+def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
+    """Return the largest number of ``dtype`` that is at most the threshold.
 
-    torchvision compares a float32 IoU with a float64 threshold, PyTorch rounds the threshold first. They part where
-    an IoU of 3 / 10, as float32 a little more than 0.3, meets a threshold of 0.3.
+    torchvision compares a float32 IoU with a float64 threshold, while PyTorch rounds the threshold to float32 first.
+    The results differ, for example, at an IoU of 3 / 10 (in float32 slightly above 0.3) and a threshold of 0.3.
     """
     if dtype != torch.float32:
         return threshold

@@ -1,7 +1,7 @@
-"""Polygons to bitmaps, those of all objects of an image or a batch at once.
+"""Draw polygons into bitmaps, for all objects of an image or a batch at once.
 
-n objects   P polygons   E points of all of them   R crossings of outlines and rows   M bitmap side
-W 64-bit words in a row of a bitmap, one bit for each cell, the first cell in the lowest
+n objects   P polygons   E points of all polygons   R crossings of outlines and rows   M bitmap side.
+W 64-bit words in a row of a bitmap, one bit per cell, the first cell in the lowest bit.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 _CHUNK = 128
-"""Objects drawn at a time: bounds the memory."""
+"""Objects to draw at a time, which limits the memory."""
 _BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 
 def polygons_to_bitmaps(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, size: int = 112) -> np.ndarray:
-    """Draw the union of each object's polygons in the frame of its box.
+    """Draw the union of each object's polygons into a bitmap that covers the object's box.
 
-    Cell (i, j) of M x M is the centre of the (i, j)-th part of the box. It is inside a polygon by the even-odd rule. A
-    polygon too thin to hold any centre marks the cells that its outline runs through, so that no part of an object
-    vanishes.
+    A cell is set if its centre lies inside a polygon by the even-odd rule. If a polygon is so thin that it contains no
+    centre, the function sets the cells on its outline. So no part of an object vanishes.
 
     Args:
-        objects: n lists of polygons, each (k, 2) with k > 0, x and y in pixels, finite; may reach over the box.
+        objects: n lists of polygons, each (k, 2) with k > 0, finite x and y in pixels; may extend beyond the box.
         boxes: (n, 4) XYXY.
         size: M.
 
@@ -46,7 +45,7 @@ def _draw(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, bitmaps: n
     length = np.array([len(polygon) for polygon in polygons])
     scale = size / np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
     points = np.concatenate(polygons)
-    # Each axis by itself: NumPy is slow at pairs.
+    # One array per axis: NumPy is slow for arrays of pairs.
     x, y = (
         (points[:, axis] - boxes[owner, axis].repeat(length)) * scale[owner, axis].repeat(length) for axis in (0, 1)
     )
@@ -61,14 +60,14 @@ def _draw(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray, bitmaps: n
 
 
 def _fill(x: np.ndarray, y: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
-    """Even-odd fill: where a row's centre line crosses an edge, the rest of the row flips.
+    """Fill polygons by the even-odd rule: each crossing of a row's centre line and an edge inverts the rest of the row.
 
     Args:
         x, y: (E,) in cells.
         length: (P,) points of each polygon.
 
     Returns:
-        (P, M, W) uint64; bits of the last word that are no cells repeat the last cell.
+        (P, M, W) uint64; unused bits of the last word repeat the last cell.
     """
     ends = length.cumsum()
     following = np.arange(1, len(x) + 1)
@@ -90,15 +89,15 @@ def _fill(x: np.ndarray, y: np.ndarray, length: np.ndarray, size: int) -> np.nda
     per_row = -(-size // 64)
     words = np.zeros((len(length), size, per_row), dtype=np.uint64)
     np.bitwise_xor.at(words.reshape(-1), line * per_row + (column >> 6), _BIT[column & 63])
-    for shift in (1, 2, 4, 8, 16, 32):  # each cell becomes the parity of all flips up to it
+    for shift in (1, 2, 4, 8, 16, 32):  # each cell becomes the parity of all crossings up to it
         words ^= words << np.uint64(shift)
-    for word in range(1, per_row):  # go on with the parity of the word before
+    for word in range(1, per_row):  # continue with the parity of the previous word
         words[..., word] ^= (words[..., word - 1] >> np.uint64(63)) * np.uint64(2**64 - 1)
     return words
 
 
 def _outline(points: np.ndarray, size: int) -> np.ndarray:
-    """The cells that the outline of a polygon (k, 2) runs through."""
+    """Return a bitmap of the cells on the outline of a polygon (k, 2)."""
     along = np.linspace(0, 1, 2 * size + 1)[:, None, None]
     path = (points + along * (np.roll(points, -1, axis=0) - points)).reshape(-1, 2)
     path = path[((path >= 0) & (path <= size)).all(axis=1)]

@@ -1,4 +1,4 @@
-"""Resizing the images of a batch where they are: on a device that has time for it, instead of in the loader."""
+"""Resize the images of a batch on their device, instead of in the data loader."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ def resize_images(
     sizes: Sequence[tuple[int, int]],
     wanted: Sequence[tuple[int, int]],
     canvas: tuple[int, int],
-    mirrored: Sequence[bool] | None = None,
+    flipped: Sequence[bool] | None = None,
 ) -> Tensor:
-    """Each image in a size of its own, by OpenCV's rules: bilinear, or the mean over areas where it :func:`averages`.
+    """Resize each image to its own size by OpenCV's rules: bilinear, or the area mean if :func:`averages` is true.
 
-    One level of 255 apart from OpenCV at most, whose bilinear weights have 11 bits. The sizes come from the host, so
-    that it waits for nothing.
+    The result differs from OpenCV, whose bilinear weights have 11 bits, by at most one of 255 levels. The sizes are
+    Python integers, so the function does not synchronise with the device.
 
     Args:
-        images: (B, C, h, w) uint8 or uint16, top left on their canvas.
-        sizes: height, width of each.
-        wanted: height, width that each shall have.
+        images: (B, C, h, w) uint8 or uint16; each image is at the top left of its canvas.
+        sizes: height, width of each image.
+        wanted: new height, width of each image.
         canvas: height, width of the result.
-        mirrored: which images to mirror left and right; none if not given.
+        flipped: whether to flip each image horizontally; None: no image.
 
     Returns:
         (B, C, *canvas) of the same dtype, zero beyond the images, channels last.
@@ -39,14 +39,14 @@ def resize_images(
             else:
                 pixels = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
             image = pixels.round_()
-        resized[i, :, :rows, :columns] = image[0].flip(-1) if mirrored and mirrored[i] else image[0]
+        resized[i, :, :rows, :columns] = image[0].flip(-1) if flipped and flipped[i] else image[0]
     return resized
 
 
 def averages(old: tuple[int, int], new: tuple[int, int]) -> bool:
-    """Whether an image shrinks by more than half, so that bilinear interpolation would skip pixels.
+    """Return whether an image shrinks by more than half, so that bilinear interpolation would skip pixels.
 
-    By the pixels: sides are rounded, and each alone would say something else at times.
+    The test compares areas, as the rounding of a single side could change its outcome.
 
     Args:
         old, new: height, width.
@@ -55,7 +55,7 @@ def averages(old: tuple[int, int], new: tuple[int, int]) -> bool:
 
 
 def _coverage(old: int, new: int, like: Tensor) -> Tensor:
-    """(new, old): which part of each new cell each old one fills."""
+    """Return a matrix (new, old): the fraction of each new cell that each old cell covers."""
     cell = torch.arange(old, device=like.device)
     start = torch.arange(new, device=like.device)[:, None] * (old / new)
     return (torch.minimum(start + old / new, cell + 1) - torch.maximum(start, cell)).clamp(min=0) * (new / old)

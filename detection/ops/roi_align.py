@@ -1,9 +1,9 @@
-"""RoIAlign over all levels and images at once (Mask R-CNN, section 3).
+"""RoIAlign for all levels and images at once (Mask R-CNN, section 3).
 
 B images, S RoIs per image, R = B * S RoIs, C channels, r bins per side.  Boxes: XYXY in canvas pixels.
 
-Every bin is a weighted sum of feature vectors, so the whole operation is one product with a sparse matrix: its columns
-are the pixels of all levels and images, its rows the bins. ``embedding_bag`` is that product.
+Every bin is a weighted sum of feature vectors. So the operation is one product with a sparse matrix, which has a column
+for each pixel of all levels and images, and a row for each bin. ``embedding_bag`` computes this product.
 """
 
 import math
@@ -21,16 +21,16 @@ def assign_levels(
 
     Args:
         boxes: (..., 4).
-        levels: number of levels; boxes too small or too large take the nearest.
+        levels: number of levels; boxes that are too small or too large get the nearest level.
         canonical_size: side in pixels of a box that belongs to ``canonical_level``.
-        first_level: name of the first one, 2 for P2.
+        first_level: number of the first level, 2 for P2.
 
     Returns:
         (...) int64 in [0, levels); 0 for a box without area.
     """
     width, height = (boxes[..., 2:] - boxes[..., :2]).float().unbind(-1)
     size = (width * height).sqrt()
-    # The epsilon lifts a box of exactly 112, 224, 448 pixels onto its own level whatever the logarithm rounds to.
+    # The epsilon puts a box of exactly 112, 224 or 448 pixels on its own level, however the logarithm rounds.
     level = torch.floor(canonical_level + torch.log2(size / canonical_size) + 1e-6) - first_level
     return level.clamp(min=0, max=levels - 1).nan_to_num(0).long()
 
@@ -43,18 +43,18 @@ def roi_align(
     sampling_ratio: int = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """Pool a fixed grid of features from every box, each from its own level.
+    """Pool a fixed grid of features from every box, on the pyramid level for its size.
 
-    Each bin is the mean of bilinear samples. A sample more than one cell outside the level counts as zero, any other
-    is moved to the rim. Gradients flow into the features, not into the boxes.
+    Each bin is the mean of bilinear samples. A sample more than one cell outside the level is zero; other samples
+    outside move to the border. Gradients flow into the features, not into the boxes.
 
     Args:
         features: per level (B, C, H_l, W_l).
-        strides: of the levels that are pooled from, in canvas pixels; those above are left out.
-        boxes: (B, S, 4), clipped to the canvas. Boxes without area or not finite give finite numbers.
+        strides: strides of the levels to pool from, in canvas pixels; further levels of ``features`` are not used.
+        boxes: (B, S, 4), clipped to the canvas. Boxes without area, or with NaN or Inf, give finite features.
         output_size: r.
-        sampling_ratio: samples per bin and axis; 0 takes one per feature cell (Detectron2's default; slower).
-        aligned: shift by half a cell, so that a cell's value stands at its centre. Without it a box is at least one
+        sampling_ratio: samples per bin and axis; 0: one per feature cell (Detectron2's default; slower).
+        aligned: shift by half a cell, so that a cell's value belongs to its centre. If False, a box is at least one
             cell wide (the older convention, torchvision's default).
 
     Returns:
@@ -62,10 +62,10 @@ def roi_align(
     """
     (batch, num), features = boxes.shape[:2], features[: len(strides)]
     rows = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (cells of all levels, C)
-    # float32 under bfloat16 features too: eight bits cannot say where on a feature map a sample lies.
+    # float32 also for bfloat16 features: eight bits are too few for a position on a feature map.
     boxes = boxes.detach().flatten(0, 1).to(torch.promote_types(torch.float32, rows.dtype))
     first, last = (round(math.log2(strides[i])) for i in (0, -1))
-    level = assign_levels(boxes, last - first + 1, first_level=first)  # (R,); of two maps of one stride, the first
+    level = assign_levels(boxes, last - first + 1, first_level=first)  # (R,); of two maps of equal stride, the first
 
     def of_level(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=boxes.device)[level]
@@ -89,10 +89,10 @@ def roi_align(
 
 
 def pixels_of(sampling_ratio: int) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """Return the function that places the samples: :func:`fixed_pixels`, or one that adapts to the box."""
+    """Return the function that places the samples: :func:`fixed_pixels`, or ``adaptive_pixels`` for a ratio of 0."""
     if sampling_ratio:
         return fixed_pixels
-    from detection.ops.adaptive_sampling import adaptive_pixels  # it needs functions of this module
+    from detection.ops.adaptive_sampling import adaptive_pixels  # here, as that module imports this one
 
     return adaptive_pixels
 
@@ -113,7 +113,7 @@ def fixed_pixels(
     x, y = torch.cat([low, high], dim=-1)  # (R, bins, 2 * samples)
     x_weight, y_weight = torch.cat([low_weight, high_weight], dim=-1) / samples
     y = y * width[:, None, None] + origin[:, None, None]
-    # int32: the sort of the backward pass and the product itself are faster for it.
+    # int32 makes the product and the sort in its backward pass faster.
     index = y.int()[:, :, None, :, None] + x.int()[:, None, :, None, :]  # (R, bins, bins, 2 * samples, 2 * samples)
     weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     taps = 4 * samples * samples
@@ -122,12 +122,12 @@ def fixed_pixels(
 
 
 def sample_points(corner: Tensor, side: Tensor, bins: int, step: Tensor, samples: Tensor | int) -> Tensor:
-    """(..., R, bins, samples): where the samples lie along an axis, in cells.
+    """Return the positions of the samples along an axis, in cells: (..., R, bins, samples).
 
     Args:
         corner, side: (..., R).
         step: (samples,).
-        samples: of each bin, to broadcast against the result.
+        samples: number of samples per bin, a number or a tensor that broadcasts against the result.
     """
     bin_side = (side / bins)[..., None, None]
     place = torch.arange(bins, device=corner.device)[:, None]
@@ -135,7 +135,7 @@ def sample_points(corner: Tensor, side: Tensor, bins: int, step: Tensor, samples
 
 
 def neighbours(point: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cells left and right of each point and their weights, for linear interpolation along an axis.
+    """Return the cells left and right of each point, and their weights, for linear interpolation along an axis.
 
     Args:
         point: (..., R, bins, samples).

@@ -1,4 +1,4 @@
-"""Detections from scored boxes: NMS within each class, then the best of an image.
+"""Detections from scored boxes: NMS within each class, then the best boxes of each image.
 
 B images   N boxes   K classes.  Boxes: XYXY.
 """
@@ -26,13 +26,13 @@ def select_detections(
     """Return the best ``num`` boxes of each image after NMS within each class, or across classes.
 
     Args:
-        boxes: (B, N, K, 4), or (B, N, 1, 4) where all classes share a box.
-        scores: (B, N, K). Every one above ``score_threshold`` takes part; none that is not finite or whose box is not.
-        soft_sigma: above 0, :func:`soft_nms` instead of NMS; what falls below ``score_threshold`` is dropped.
-        across_classes: a box suppresses boxes of all classes, not those of its own class only.
+        boxes: (B, N, K, 4), or (B, N, 1, 4) if a box is the same for all classes.
+        scores: (B, N, K). Boxes with a score above ``score_threshold`` take part, except those with NaN or Inf.
+        soft_sigma: if above 0, use :func:`soft_nms` instead of NMS, and drop scores that fall to ``score_threshold``.
+        across_classes: a box suppresses boxes of all classes, not only of its own class.
 
     Returns:
-        boxes: (B, num, 4) by falling score (of equal ones the first); zero on padding.
+        boxes: (B, num, 4) by falling score; boxes with equal scores keep their order. Zero on padding.
         scores: (B, num); zero on padding.
         labels: (B, num) int64; IGNORE on padding.
         index: (B, num) int64 into N; zero on padding.
@@ -56,10 +56,10 @@ def select_detections(
         keep = score > score_threshold
     else:
         keep = nms(lists, list_scores, iou_threshold)[row, column]
-    kept = keep.nonzero()[:, 0]  # once for all, as the host waits for each
+    kept = keep.nonzero()[:, 0]  # once for all five tensors: each call synchronises with the GPU
     image, index, label, score, box = (x[kept] for x in (image, index, label, score, box))
 
-    # Back to the order of the candidates first: it decides between equal scores.
+    # Restore the order of the candidates first, as it decides between equal scores.
     order = (index * classes + label).argsort(stable=True)
     order = order[score[order].argsort(descending=True, stable=True)]
     order = order[image[order].argsort(stable=True)]
@@ -91,19 +91,19 @@ def _(
 
 
 def soft_nms(boxes: Tensor, scores: Tensor, sigma: float, rounds: int) -> Tensor:
-    """Return scores after soft suppression (Bodla et al. 2017, section 3, the Gaussian).
+    """Return scores after soft-NMS with a Gaussian (Bodla et al. 2017, section 3).
 
-    Going down each list, the best box that is left keeps its score, and the score of every other one is multiplied by
-    exp(-IoU^2 / sigma).
+    In each round, the best remaining box of a list keeps its score, and the scores of all other remaining boxes are
+    multiplied by exp(-IoU^2 / sigma).
 
     Args:
         boxes: (L, N, 4).
         scores: (L, N); -inf on padding.
-        sigma: how soft: the larger, the less is lost.
-        rounds: take at most this many boxes of each list.
+        sigma: width of the Gaussian; a larger value reduces scores less.
+        rounds: largest number of boxes to take from each list.
 
     Returns:
-        (L, N) scores; -inf for those that were not taken, were padding, or are not finite.
+        (L, N) scores; -inf on padding, for boxes that were not taken, and for NaN or Inf.
     """
     valid = can_survive(boxes, scores)
     left = scores.masked_fill(~valid, -torch.inf)
@@ -118,7 +118,7 @@ def soft_nms(boxes: Tensor, scores: Tensor, sigma: float, rounds: int) -> Tensor
 
 
 def _places(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each entry, when ``total`` entries fill rows of the given lengths one after the other."""
+    """Return row and column of each entry, if ``total`` entries fill rows of the given lengths one after the other."""
     starts = lengths.cumsum(0) - lengths
     row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
     return row, torch.arange(total, device=lengths.device) - starts[row]

@@ -42,5 +42,5 @@ def test_groups_divide_the_channels(channels, groups):
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="there are frozen, batch, sync and group"):
+    with pytest.raises(ValueError, match="use frozen, batch, sync or group"):
         make_norm("layer", 8)

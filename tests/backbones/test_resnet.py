@@ -105,7 +105,9 @@ def test_a_group_without_channels_is_refused():
 def test_one_value_per_channel_is_refused_with_what_would_do():
     image = torch.randn(1, 3, 32, 20)
     backbone = build(BackboneConfig("resnet10", width=8)).train()
-    with pytest.raises(ValueError, match=r"one image of 32 x 20 .* a side over 32 pixels, two images, or norm group"):
+    with pytest.raises(
+        ValueError, match=r"one image of 32 x 20 .* use a side over 32 pixels, a batch of two, or norm group"
+    ):
         backbone(image)
     assert backbone(torch.randn(1, 3, 32, 33))[-1].shape == (1, 64, 1, 2)
     assert backbone(image.repeat(2, 1, 1, 1))[-1].shape == (2, 64, 1, 1)

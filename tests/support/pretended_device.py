@@ -76,7 +76,7 @@ class PretendedDevice(TorchDispatchMode):
         self._numbers = _Numbers()
 
     def __enter__(self) -> "PretendedDevice":
-        levels._kept_table.cache_clear()  # of this device nothing is kept yet
+        levels._cached_table.cache_clear()  # of this device nothing is kept yet
         self._numbers.__enter__()
         super().__enter__()
         return self
@@ -84,7 +84,7 @@ class PretendedDevice(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._numbers.__exit__(*error)
-        levels._kept_table.cache_clear()
+        levels._cached_table.cache_clear()
 
     def put(self, tree: Any) -> Any:
         """Tensors, and modules in place, copied to the device."""

@@ -106,10 +106,10 @@ def convolution_relu(
     return y.relu_() if after == "relu" else y
 
 
-def convolution_sum_relu(x: Tensor, carried: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+def convolution_sum_relu(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
     """As :mod:`backbones.fast.fused` asks for it."""
     padding, stride, dilation, groups, _, _, after, *_ = rest
-    y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups).add_(carried)
+    y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups).add_(residual)
     return y.relu_() if after == "relu" else y
 
 

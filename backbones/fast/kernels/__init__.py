@@ -1,6 +1,6 @@
-"""What PyTorch has no single operation for, written for GPUs in Triton, which comes with PyTorch there.
+"""GPU kernels in Triton for steps that PyTorch has no single operation for. PyTorch for CUDA includes Triton.
 
-Each is a faster way of something that stands next to where it is called. Nothing here waits for the host.
+Each kernel replaces plain PyTorch code that stands beside its call. No kernel synchronises with the CPU.
 """
 
 import warnings
@@ -19,12 +19,12 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether kernels can be made for a tensor of floating point numbers."""
+    """Return whether Triton kernels can process a tensor of floating-point numbers."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cuda"
         and x.dtype in FLOATS
-        and type(x) in (Tensor, Parameter)  # no stand-in for one, which has no numbers
+        and type(x) in (Tensor, Parameter)  # not a subclass, which may hold no data
         and not switch.is_off("triton")
         and _compiles(x.device)
     )
@@ -35,21 +35,21 @@ R = TypeVar("R")
 
 
 def launches(function: Callable[P, R]) -> Callable[P, R]:
-    """For what launches kernels: on the device of its first argument, where Triton takes the current one."""
+    """Run a function on the device of its first argument; Triton alone would launch kernels on the current device."""
 
     @wraps(function)
-    def there(*arguments: P.args, **options: P.kwargs) -> R:
+    def on_its_device(*arguments: P.args, **options: P.kwargs) -> R:
         with torch.cuda.device_of(arguments[0]):
             return function(*arguments, **options)
 
-    return there
+    return on_its_device
 
 
 @cache
 def _compiles(device: torch.device) -> bool:
-    """Triton needs a C compiler on the machine, which slim containers lack.
+    """Return whether Triton can compile a kernel; it needs a C compiler, which slim containers lack.
 
-    Only NVIDIA's GPUs from Ampere on are asked; older ones and AMD's were never at hand.
+    The toolkit uses Triton only on NVIDIA GPUs from Ampere on. Older GPUs and AMD GPUs are untested.
     """
     if find_spec("triton") is None or not torch.cuda.is_available() or torch.version.hip is not None:
         return False
@@ -59,11 +59,11 @@ def _compiles(device: torch.device) -> bool:
         from backbones.fast.kernels import epilogue
 
         epilogue.finish(torch.zeros(1, 1, 1, 1, device=device), torch.zeros(1, device=device))
-    except Exception as error:  # of Triton, of the compiler, of the driver
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # from Triton, the compiler or the driver
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(
-            f"Triton cannot make kernels here ({told}); slower ways are taken. It needs a C compiler, as in Debian's "
-            "package gcc. RCNN_FAST=no-triton in the environment asks for no kernels",
+            f"Triton could not compile GPU kernels ({reason}); using slower PyTorch code instead. To fix this, install "
+            "a C compiler (Debian, Ubuntu: apt install gcc). To silence this warning, set RCNN_FAST=no-triton",
             stacklevel=2,
         )
         return False

@@ -1,12 +1,12 @@
-"""3x3 convolutions by minimal filtering: a quarter or a fifth of the multiplications, in float32 on a processor.
+"""3x3 convolutions on a CPU with Winograd's minimal filtering: a quarter or a fifth of the multiplications.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308). F(4x4, 3x3): a tile of 6x6
-pixels and the 3x3 weights are mapped to 36 numbers each, the products of which, summed over the channels, are mapped to
-the 4x4 pixels of the result in the middle of the tile. Over all tiles these are 36 matrix products.
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308). F(4x4, 3x3) transforms a tile of
+6x6 pixels and the 3x3 weights to 36 numbers each. It multiplies these, sums over the channels, and transforms the sums
+to the 4x4 result pixels in the middle of the tile. Over all tiles, this is 36 matrix products.
 
-RoIs of 14x14 cells are covered by F(7x7, 3x3) exactly, where tiles of 4x4 would compute 16x16.
+F(7x7, 3x3) covers a RoI of 14x14 cells exactly; tiles of 4x4 would compute 16x16 cells.
 
-:mod:`.native` does this in C where there is a compiler, :mod:`.products` with PyTorch's operations elsewhere.
+:mod:`.native` does this in C if there is a compiler; otherwise :mod:`.products` uses PyTorch's operations.
 """
 
 import re
@@ -23,26 +23,26 @@ from backbones.fast import cpu, switch
 from backbones.fast.timing import best_seconds
 from backbones.fast.winograd.tiles import PLAIN, filter_of, parts
 
-_HOW = ((1, 1), (1, 1), (1, 1), 1)
+_OPTIONS = ((1, 1), (1, 1), (1, 1), 1)
 """Stride, padding, dilation and groups."""
 _LEAST = {torch.float32: (128, 36 * 48), torch.bfloat16: (256, 36 * 320)}
-"""With fewer channels, or numbers that all tiles are mapped to, the maps take longer than what they save.
+"""Fewest channels, and fewest transformed numbers of all tiles, for which the transforms cost less than they save.
 
-Numbers and products are in float32 in bfloat16, too, so that less is lost than in the plain sum. A processor without
-AMX multiplies at most twice as fast in bfloat16, one with it up to sixteen times."""
+For bfloat16 maps, the transformed numbers and products are float32, so the error is smaller than in the plain sum. A
+CPU without AMX multiplies at most twice as fast in bfloat16 as in float32; a CPU with AMX up to sixteen times."""
 
 _GAIN = 1.25
-"""How many times as fast it must be on a large map where it is measured."""
+"""Smallest speed-up, measured on a large map, for which an unknown CPU uses this convolution."""
 
 
-def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...], dtype: torch.dtype | None = None) -> bool:
-    """Whether a convolution is of the kind and size that is faster this way, on this processor.
+def should_use(x: Tensor, weight: Tensor, options: tuple[Any, ...], dtype: torch.dtype | None = None) -> bool:
+    """Return whether this convolution is faster in Winograd's way, by its kind, its size and the CPU.
 
     Args:
         x: (B, C, H, W).
         weight: (O, C, k, k).
-        how: stride, padding, dilation and groups.
-        dtype: the precision that ``x`` will have; None: that it has.
+        options: stride, padding, dilation and groups.
+        dtype: the dtype to which ``x`` will be cast; None: its own dtype.
     """
     return (
         not torch.compiler.is_compiling()
@@ -50,13 +50,13 @@ def pays(x: Tensor, weight: Tensor, how: tuple[Any, ...], dtype: torch.dtype | N
         and type(x) is Tensor
         and x.device.type == "cpu"
         and weight.shape[2:] == (3, 3)
-        and how == _HOW
-        and _pays_in(dtype or x.dtype, x, weight)
+        and options == _OPTIONS
+        and _is_large_enough(dtype or x.dtype, x, weight)
         and (switch.is_forced("winograd") or _is_faster())
     )
 
 
-def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
+def _is_large_enough(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
     if dtype not in _LEAST or weight.dtype not in (dtype, torch.float32):
         return False
     channels, numbers = _LEAST[dtype]
@@ -71,29 +71,30 @@ def _pays_in(dtype: torch.dtype, x: Tensor, weight: Tensor) -> bool:
 
 
 def _is_faster() -> bool:
-    """Where it was found to be, and where a processor that is not known says so, unless every bit counts."""
+    """Return whether the CPU is known to be faster, or is measured to be; deterministic runs do not measure."""
     return _is_known() or (not torch.are_deterministic_algorithms_enabled() and gain() >= _GAIN)
 
 
 @cache
 def _is_known() -> bool:
-    """Intel's: 1.9 (AVX-512) and 2.3 times as fast (AVX2). AMD's Zen 4: 0.9 to 2.2, whole steps 1.01 to 1.22.
+    """Return whether the CPU is one for which earlier measurements found a speed-up.
 
-    Asked beside other work, which training is full of, the Zen 4 answers anything from 0.3 to 1.7.
+    Intel: 1.9 times (AVX-512) and 2.3 times (AVX2). AMD Zen 4: 0.9 to 2.2 times, complete training steps 1.01 to 1.22
+    times. A measurement on a Zen 4 while other work runs, as in training, gives any value from 0.3 to 1.7.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if cpu.vendor() == "Intel":
         return capability != "DEFAULT"
-    # Zen 3 and 4, which has AVX-512
+    # family 25: Zen 3, and Zen 4, which has AVX-512
     family_25 = re.search(r"^cpu family\s*: 25$", cpu.description(), re.MULTILINE) is not None
     return cpu.vendor() == "AMD" and family_25 and capability.startswith("AVX512")
 
 
 @cache
 def gain() -> float:
-    """How many times as fast as PyTorch's this convolution is on this processor; found in a tenth of a second.
+    """Measure the speed-up of this convolution over PyTorch's on this CPU, which takes a tenth of a second.
 
-    That depends on two libraries: oneDNN's convolution, and the matrix product of MKL or another.
+    It depends on two libraries: oneDNN for the convolution, and MKL or another one for the matrix products.
     """
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         x, weight = torch.ones(1, 256, 64, 64, **PLAIN), torch.ones(256, 256, 3, 3, **PLAIN)
@@ -103,61 +104,61 @@ def gain() -> float:
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """The convolution with stride and padding 1; autograd does not see it.
+    """Return the convolution with stride 1 and padding 1; autograd does not record it.
 
     Args:
-        x: (B, C, H, W) float32, or bfloat16 where :mod:`.native` can be had.
-        weight: (O, C, 3, 3), rounded to the precision of ``x``.
+        x: (B, C, H, W) float32, or bfloat16 if :mod:`.native` is available.
+        weight: (O, C, 3, 3); the function casts it to the dtype of ``x``.
         bias: (O,), or None.
-        relu: the result is clipped at 0.
+        relu: whether to apply a ReLU.
 
     Returns:
-        (B, O, H, W) in the precision of ``x``, channels last.
+        (B, O, H, W) in the dtype of ``x``, channels last.
     """
     return _correlation(x, weight, bias, relu)
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ``x`` (B, C, H, W) from that of the result (B, O, H, W): a convolution with the weight turned."""
-    return _correlation(grad, weight, turned=True)
+    """Return the gradient of ``x`` (B, C, H, W): the convolution of ``grad`` (B, O, H, W) with the rotated weight."""
+    return _correlation(grad, weight, rotated=True)
 
 
 def _correlation(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, turned: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, rotated: bool = False
 ) -> Tensor:
     way, x, weight = _way(*weight.shape[:2]), _channels_last(x), weight.to(x.dtype)
-    axis = int(turned)  # of the weight, along which the result has its channels
+    axis = int(rotated)  # axis of the weight with the channels of the result
     out = weight.shape[axis]
-    # No view of anything, so that it may be overwritten.
+    # A tensor of its own, not a view, so that later in-place operations can overwrite it.
     y = torch.empty((len(x), out, *x.shape[2:]), memory_format=torch.channels_last, **PLAIN | {"dtype": x.dtype})
     filter = filter_of(x, out)
     step = parts(x, out, filter, way.MULTIPLE)
     biases = repeat(None) if bias is None else bias.split(step)
     for part, shift, target in zip(weight.split(step, axis), biases, y.split(step, dim=1), strict=False):
         work = way.Work(x, filter, part.shape[axis])
-        kernel = work.kernel(part, turned)
+        kernel = work.kernel(part, rotated)
         for piece in work.pieces:
             work.write(target, kernel, shift, relu, piece)
     return y
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of the weight (O, C, 3, 3), float32, from that of the result (B, O, H, W) and ``x`` (B, C, H, W)."""
+    """Return the gradient of the weight (O, C, 3, 3) in float32, from ``grad`` (B, O, H, W) and ``x`` (B, C, H, W)."""
     out, channels = grad.shape[1], x.shape[1]
     way, grad, x = _way(out, channels), _channels_last(grad), _channels_last(x)
     to_weight = torch.empty((out, channels, 3, 3), memory_format=torch.channels_last, **PLAIN)
-    filter = filter_of(x, out, learns=True)
+    filter = filter_of(x, out, trainable=True)
     step = parts(x, out, filter, way.MULTIPLE)
     for part, target in zip(grad.split(step, dim=1), to_weight.split(step), strict=True):
-        work = way.Work(x, filter, len(target), learns=True)
+        work = way.Work(x, filter, len(target), trainable=True)
         for piece in work.pieces:
-            work.learn(part, piece)
-        work.taps(target)
+            work.accumulate(part, piece)
+        work.write_gradient(target)
     return to_weight
 
 
 def _way(*channels: int) -> ModuleType:
-    # Imported where such a convolution comes up: one way needs a compiler, and a machine takes one of the two.
+    # Imported when the first such convolution runs: ``native`` needs a compiler, and a machine uses one of the two.
     from backbones.fast.winograd import native, products
 
     return native if native.usable(*channels) else products

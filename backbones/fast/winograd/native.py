@@ -1,8 +1,8 @@
-"""The convolution from C that is compiled for this processor (``winograd.c``): in one pass each, maps are mapped to
-numbers, multiplied, and mapped back.
+"""Winograd's convolution in C (``winograd.c``), compiled for this CPU.
 
-The maps of the other way, :mod:`backbones.fast.winograd.products`, take longer than its products, as no library is made
-for products of matrices with nine rows.
+One pass transforms the input, one multiplies, and one transforms the products to pixels. The alternative without a
+compiler, :mod:`backbones.fast.winograd.products`, needs more time for its transforms than for its products: libraries
+are slow for matrices with nine rows.
 """
 
 import ctypes
@@ -17,10 +17,10 @@ from backbones.fast.winograd import tiles
 from backbones.fast.winograd.tiles import Filter, Piece, pieces, scratch, threads
 
 IN_BFLOAT16 = True
-"""Whether it is faster than PyTorch in bfloat16, too."""
+"""Whether this implementation is also faster than PyTorch in bfloat16."""
 MULTIPLE, CHUNK, GAP = 32, 256, 16
-"""Of ``winograd.c``: of what channels must be a multiple; how many there may be if numbers give way to products; how
-many numbers lie between matrices."""
+"""Constants of ``winograd.c``: the number that channels must be a multiple of; most channels for which products may
+overwrite the transformed input; numbers between two matrices."""
 
 
 @cache
@@ -29,18 +29,18 @@ def _library() -> ctypes.CDLL | None:
 
 
 def usable(*channels: int) -> bool:
-    """Whether there is C for so many channels."""
+    """Return whether the C code is available and supports these numbers of channels."""
     return all(number % MULTIPLE == 0 for number in channels) and _library() is not None
 
 
 class Work:
-    """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
+    """The pieces of ``x``, and memory for one transformed piece and for the transformed weight."""
 
-    def __init__(self, x: Tensor, filter: Filter, out: int, learns: bool = False) -> None:
+    def __init__(self, x: Tensor, filter: Filter, out: int, trainable: bool = False) -> None:
         self._x, self._filter, self._channels, self._out = x, filter, x.shape[1], out
         numbers, wider = filter.numbers, max(self._channels, out)
-        alone = out == self._channels <= CHUNK and not learns
-        most = 2 * tiles.PIECE * threads()  # a product with few rows is slow
+        alone = out == self._channels <= CHUNK and not trainable
+        most = 2 * tiles.PIECE * threads()  # large pieces, as a product with few rows is slow
         self.pieces = list(pieces(x, filter, wider, most if alone else most // 2))
         gaps = numbers * GAP
         mapped = numbers * wider * max(piece.tiles for piece in self.pieces) + gaps
@@ -49,35 +49,35 @@ class Work:
         )
         self._two = self._one if alone else two
 
-    def kernel(self, weight: Tensor, turned: bool) -> Tensor:
-        """What a weight (O, C, 3, 3) is mapped to, turned with O those of x."""
+    def kernel(self, weight: Tensor, rotated: bool) -> Tensor:
+        """Return the transform of a weight (O, C, 3, 3); if ``rotated``, O are the channels of ``x``."""
         weight = weight.contiguous(memory_format=torch.channels_last)
-        taps = weight if turned else _turned(weight)  # in either case (of x, of the result, 3, 3)
+        taps = weight if rotated else _transposed(weight)  # (channels of x, channels of the result, 3, 3)
         matrix = self._filter.from_weight
-        self._spread(taps, _whole(taps), 0, 0, matrix.flip(1) if turned else matrix, self._weight, panels=True)
+        self._spread(taps, _whole(taps), 0, 0, matrix.flip(1) if rotated else matrix, self._weight, panels=True)
         return self._weight
 
     def numbers(self, piece: Piece) -> Tensor:
-        """(r * r, tiles, C), what the tiles of a piece are mapped to; lies in ``one``."""
+        """Return the transformed tiles of a piece (r * r, tiles, C), stored in ``_one``."""
         self._spread(self._x, piece, self._filter.edge, 1, self._filter.from_input, self._one)
         return self._one
 
     def write(self, y: Tensor, kernel: Tensor, bias: Tensor | None, relu: bool, piece: Piece) -> None:
-        """Puts the pixels of a piece into ``y`` (B, O, H, W)."""
+        """Write the result pixels of a piece into ``y`` (B, O, H, W)."""
         self._multiply(self.numbers(piece), kernel, self._two, piece.tiles, self._channels, self._out)
         shift = None if bias is None else bias.float().contiguous()
         self._gather(y, piece, self._filter.to_pixels, self._two, shift, relu)
 
-    def learn(self, grad: Tensor, piece: Piece) -> None:
-        """Adds what a piece says of the weight; the first begins."""
+    def accumulate(self, grad: Tensor, piece: Piece) -> None:
+        """Add a piece's part of the weight gradient; the first piece sets the sum."""
         edge = self._filter.edge
         self._spread(grad, piece, edge, 0, self._filter.to_pixels.t(), self._one)
         self._spread(self._x, piece, edge, 1, self._filter.from_input, self._two, panels=True)
         shape = self._out, piece.tiles, self._channels
-        self._multiply(self._one, self._two, self._weight, *shape, turned=True, add=piece != self.pieces[0])
+        self._multiply(self._one, self._two, self._weight, *shape, rotated=True, add=piece != self.pieces[0])
 
-    def taps(self, to_weight: Tensor) -> None:
-        """Puts what was added into the gradient of the weight (O, C, 3, 3), channels last."""
+    def write_gradient(self, to_weight: Tensor) -> None:
+        """Write the sum of all pieces into the weight gradient (O, C, 3, 3), channels last."""
         self._gather(to_weight, _whole(to_weight), self._filter.from_weight.t(), self._weight, None, False)
 
     def _spread(
@@ -99,25 +99,25 @@ class Work:
         rows: int,
         length: int,
         columns: int,
-        turned: bool = False,
+        rotated: bool = False,
         add: bool = False,
     ) -> None:
-        _call("multiply", a, b, to, self._filter.numbers, rows, length, columns, turned, add)
+        _call("multiply", a, b, to, self._filter.numbers, rows, length, columns, rotated, add)
 
 
-def _turned(weight: Tensor) -> Tensor:
-    """(O, C, 3, 3), channels last, to (C, O, 3, 3), of which O lie side by side; PyTorch is fast with two axes only."""
+def _transposed(weight: Tensor) -> Tensor:
+    """Transpose (O, C, 3, 3) in channels-last layout to (C, O, 3, 3) with O contiguous; fast, as it moves two axes."""
     rows = weight.permute(0, 2, 3, 1).flatten(1).t().contiguous()  # (9 * C, O)
     return rows.view(3, 3, -1, len(weight)).permute(2, 3, 0, 1)
 
 
 def _whole(taps: Tensor) -> Piece:
-    """Each taken for a tile of an image."""
+    """Return the piece that treats each 3x3 kernel as one tile."""
     return Piece(0, len(taps), 0, 1, 1)
 
 
 class _Maps(ctypes.Structure):
-    """(B, C, H, W), channels last."""
+    """The C struct for a tensor (B, C, H, W), channels last."""
 
     _fields_ = [("data", ctypes.c_void_p)] + [
         (name, ctypes.c_int64) for name in ("image", "row", "column", "height", "width", "half")
@@ -134,6 +134,6 @@ class _Piece(ctypes.Structure):
 
 
 def _call(name: str, *arguments: Tensor | Piece | _Maps | int | None) -> None:
-    """A function of the C, with so many threads as PyTorch's take."""
+    """Call a function of the C code with PyTorch's number of threads."""
     given = (_Piece(*value) if isinstance(value, Piece) else value for value in arguments)
     compiled.call(_library(), name, *given, torch.get_num_threads())

@@ -1,6 +1,6 @@
-"""The convolution from PyTorch's own matrix products, in pieces that stay in the caches.
+"""Winograd's convolution with PyTorch's matrix products, in pieces that fit into the caches.
 
-The maps are matrix products, too, so that the processor's own library does all the work.
+The transforms are matrix products, too, so the CPU's own library does all the work.
 """
 
 import torch
@@ -10,15 +10,15 @@ from backbones.fast.winograd import tiles
 from backbones.fast.winograd.tiles import Filter, Piece, pieces, scratch, shaped, threads
 
 IN_BFLOAT16 = False
-"""Whether it is faster than PyTorch in bfloat16, too."""
+"""Whether this implementation is also faster than PyTorch in bfloat16."""
 MULTIPLE = 1
-"""Of which channels must be a multiple."""
+"""The number that channels must be a multiple of."""
 
 
 class Work:
-    """The pieces of ``x``, and memory for one of them and for what the weight is mapped to."""
+    """The pieces of ``x``, and memory for one transformed piece and for the transformed weight."""
 
-    def __init__(self, x: Tensor, filter: Filter, out: int, learns: bool = False) -> None:
+    def __init__(self, x: Tensor, filter: Filter, out: int, trainable: bool = False) -> None:
         self._x, self._width, self._filter, self._out = x, x.shape[3], filter, out
         edge, numbers, channels = filter.edge, filter.numbers, x.shape[1]
         wider = max(channels, out)
@@ -30,22 +30,25 @@ class Work:
             mapped,
             band,
             numbers * out * channels,
-            learns * mapped,
+            trainable * mapped,
             most=tiles.WEIGHT + 4 * tiles.PIECE * threads(),
         )
         self._weight = shaped(weight, numbers, out * channels)
-        if learns:
+        if trainable:
             self._weight.zero_()
 
-    def kernel(self, weight: Tensor, turned: bool) -> Tensor:
-        """(r * r, channels of x, of the result): what a weight (O, C, 3, 3) is mapped to, turned with O those of x."""
+    def kernel(self, weight: Tensor, rotated: bool) -> Tensor:
+        """Return the transform (r * r, channels of x, channels of the result) of a weight (O, C, 3, 3).
+
+        If ``rotated``, O are the channels of ``x``.
+        """
         matrix = _both(self._filter.from_weight)
-        matrix = matrix.flip(1) if turned else matrix
-        taps = weight.permute(2, 3, 0, 1) if turned else weight.permute(2, 3, 1, 0)
+        matrix = matrix.flip(1) if rotated else matrix
+        taps = weight.permute(2, 3, 0, 1) if rotated else weight.permute(2, 3, 1, 0)
         return torch.mm(matrix, taps.reshape(9, -1), out=self._weight).view(-1, *taps.shape[2:])
 
     def numbers(self, piece: Piece) -> Tensor:
-        """(r * r, tiles, C), what the tiles of a piece are mapped to; lies in ``one``."""
+        """Return the transformed tiles of a piece (r * r, tiles, C), stored in ``_one``."""
         _, images, row, rows, columns = piece
         edge, reach, channels = self._filter.edge, self._filter.reach, self._x.shape[1]
         band = shaped(self._band, images, rows * edge + 2, columns * edge + 2, channels)
@@ -64,8 +67,8 @@ class Work:
         numbers = torch.bmm(matrices, half, out=shaped(self._one, *half.shape))
         return numbers.view(-1, piece.tiles, channels)
 
-    def learn(self, grad: Tensor, piece: Piece) -> None:
-        """Adds what a piece says of the weight."""
+    def accumulate(self, grad: Tensor, piece: Piece) -> None:
+        """Add a piece's part of the weight gradient."""
         numbers = self.numbers(piece)
         pixels = self._read(grad, piece)
         products = shaped(self._three, len(numbers), pixels.shape[1])
@@ -73,13 +76,13 @@ class Work:
         total = self._weight.view(len(numbers), self._out, -1)
         total.baddbmm_(products.view(len(numbers), -1, self._out).transpose(1, 2), numbers)
 
-    def taps(self, to_weight: Tensor) -> None:
-        """Puts what was added into the gradient of the weight (O, C, 3, 3)."""
+    def write_gradient(self, to_weight: Tensor) -> None:
+        """Write the sum of all pieces into the weight gradient (O, C, 3, 3)."""
         taps = torch.mm(_both(self._filter.from_weight).t(), self._weight)
         to_weight.copy_(taps.view(3, 3, self._out, -1).permute(2, 3, 0, 1))
 
     def write(self, y: Tensor, kernel: Tensor, bias: Tensor | None, relu: bool, piece: Piece) -> None:
-        """Puts the pixels of a piece into ``y`` (B, O, H, W)."""
+        """Write the result pixels of a piece into ``y`` (B, O, H, W)."""
         numbers = self.numbers(piece)
         products = torch.bmm(numbers, kernel, out=shaped(self._two, *numbers.shape[:2], self._out)).flatten(1)
         pixels = shaped(self._one, self._filter.edge**2, products.shape[1])
@@ -98,7 +101,7 @@ class Work:
             target.copy_(whole[:, : target.shape[1], : self._width])
 
     def _read(self, grad: Tensor, piece: Piece) -> Tensor:
-        """The pixels (edge * edge, tiles * O) of a piece of ``grad`` (B, O, H, W); lie in ``two``."""
+        """Return the pixels (edge * edge, tiles * O) of a piece of ``grad`` (B, O, H, W), stored in ``_two``."""
         _, images, _, rows, columns = piece
         edge, source = self._filter.edge, self._rows(grad, piece)
         if source.shape[1:3] != (rows * edge, columns * edge):
@@ -111,12 +114,12 @@ class Work:
         return shaped(self._two, *tiles.shape).copy_(tiles).view(edge**2, -1)
 
     def _rows(self, maps: Tensor, piece: Piece, around: int = 0) -> Tensor:
-        """(images, rows, W, C) of (B, C, H, W), with so many above and below as there are."""
+        """Return a piece's rows (images, rows, W, C) of (B, C, H, W), with up to ``around`` rows above and below."""
         begin, end = (row * self._filter.edge for row in (piece.row, piece.row + piece.rows))
         images = slice(piece.first, piece.first + piece.images)
         return maps.permute(0, 2, 3, 1)[images, max(begin - around, 0) : end + around]
 
 
 def _both(matrix: Tensor) -> Tensor:
-    """For rows and columns at once. That of the input would take more multiplications than it saves."""
+    """Return the matrix that transforms rows and columns at once; for the input, it would cost more than it saves."""
     return torch.kron(matrix, matrix)

@@ -1,4 +1,4 @@
-"""Tiles of maps, what maps them to numbers and back, the pieces that are computed at a time, and memory for these."""
+"""Tiles of feature maps, their transforms, the pieces that are computed at a time, and scratch memory."""
 
 import math
 import threading
@@ -10,69 +10,75 @@ import torch
 from torch import Tensor
 
 PLAIN: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-"""Whatever the defaults are."""
+"""Options of new tensors, independent of PyTorch's defaults."""
 
 _POINTS = {4: ("0", "5/8", "-5/8", "3/2", "-3/2"), 7: ("1/4", "-1/4", "2/3", "-2/3", "9/8", "-9/8", "2", "-2")}
-"""Where polynomials are taken, besides infinity, for each edge of a tile. Of all that were tried, these lose least in
-float32: 2e-5 of the result's standard deviation at worst, where other orders of summation lose 1e-5, and 2e-4."""
+"""Interpolation points, besides infinity, for each edge of a tile.
+
+Of all points tried, these have the smallest errors in float32: at most 2e-5 of the result's standard deviation for
+tiles of 4, and 2e-4 for tiles of 7. Other orders of summation in a plain convolution differ by 1e-5."""
 _ROIS = (7, 14)
 """Edges of RoIs."""
 _WEIGHT_IN_TILES = 60
-"""Tiles that are mapped and multiplied while a weight is mapped."""
+"""Cost of transforming a weight: the number of tiles that take the same time."""
 
 PIECE = 36 * 84 * 256
-"""Numbers that the tiles of a piece are mapped to, for each thread."""
+"""Transformed numbers of a piece, for each thread."""
 WEIGHT = 36 * 576 * 256
-"""Numbers that weights are mapped to at a time."""
+"""Transformed numbers of the part of a weight that is processed at a time."""
 
 
 class Filter:
-    """Tiles of one size, and what maps them, weights and products: :attr:`edge`, :attr:`reach` r."""
+    """Tiles of one size, with the matrices that transform input, weight and products."""
 
     def __init__(self, edge: int) -> None:
         self.edge, self.reach = edge, edge + 2
-        """Of a tile of the result, and of what it is made of."""
+        """Edge of a tile in the result, and edge r of a tile in the input."""
         self.numbers = self.reach**2
-        """That a tile is mapped to."""
+        """Transformed numbers of a tile."""
         self.from_input, self.from_weight, self.to_pixels = _maps([Fraction(point) for point in _POINTS[edge]])
-        """(r, r), (r, 3) and (edge, r), for rows and then for columns."""
+        """Matrices (r, r), (r, 3) and (edge, r), to apply to rows and then to columns."""
 
     def tiles(self, edge: int) -> int:
-        """That cover an edge of a map."""
+        """Return the number of tiles that cover an edge of a map."""
         return -(-edge // self.edge)
 
     def numbers_of(self, x: Tensor) -> int:
-        """That all tiles of a map are mapped to."""
+        """Return the number of transformed numbers for all tiles of a map."""
         return self.tiles(x.shape[2]) * self.tiles(x.shape[3]) * self.numbers
 
 
-def filter_of(x: Tensor, out: int, learns: bool = False) -> Filter:
-    """The one for maps of this size: tiles of 4, which lose least, or of 7, of which there are fewer.
+def filter_of(x: Tensor, out: int, trainable: bool = False) -> Filter:
+    """Return the tile size for maps of this size: 4, with the smallest errors, or 7, with fewer tiles.
 
-    The latter for RoIs, after which no errors of many layers add up, and for large maps in bfloat16, which rounds more
-    than ten times as much, if the weight is then still mapped at once. How many images there are has no say: each has
-    the same result alone.
+    Tiles of 7 are for two cases:
+
+    - RoIs, as few layers follow them, so errors do not add up.
+    - Large maps in bfloat16, whose rounding errors are ten times larger, if WEIGHT numbers hold the complete weight.
+
+    The choice does not depend on the batch size, so an image has the same result in every batch.
 
     Args:
+        x: (B, C, H, W).
         out: channels of the result.
-        learns: it is for the gradient of the weight, for which both take as long.
+        trainable: whether to compute the weight gradient, for which both sizes take the same time.
     """
     small, large = FILTERS[4], FILTERS[7]
     if x.shape[2] in _ROIS and x.shape[3] in _ROIS:
         return large
-    if x.dtype != torch.bfloat16 or learns or out * x.shape[1] * large.numbers > WEIGHT:
+    if x.dtype != torch.bfloat16 or trainable or out * x.shape[1] * large.numbers > WEIGHT:
         return small
     return min(small, large, key=lambda filter: filter.numbers_of(x) + _WEIGHT_IN_TILES * filter.numbers)
 
 
 def parts(x: Tensor, out: int, filter: Filter, multiple: int = 1) -> int:
-    """Channels of the result that are computed at a time, about as many each time, a multiple of something."""
+    """Return the channels of the result to compute at a time: parts of similar size, multiples of ``multiple``."""
     at_once = -(-out // -(-out * x.shape[1] * filter.numbers // WEIGHT))
     return -(-at_once // multiple) * multiple
 
 
 class Piece(NamedTuple):
-    """Whole images, or rows of tiles of one."""
+    """The part of the maps that is computed at a time: complete images, or rows of tiles of one image."""
 
     first: int
     images: int
@@ -82,12 +88,12 @@ class Piece(NamedTuple):
 
     @property
     def tiles(self) -> int:
-        """How many."""
+        """Number of tiles."""
         return self.images * self.rows * self.columns
 
 
 def pieces(x: Tensor, filter: Filter, channels: int, numbers: int) -> Iterator[Piece]:
-    """All pieces of maps, each mapped to about so many numbers at most if there are so many channels."""
+    """Yield the pieces of maps with ``channels`` channels, each with at most about ``numbers`` transformed numbers."""
     batch, rows, columns = len(x), filter.tiles(x.shape[2]), filter.tiles(x.shape[3])
     most = numbers // (filter.numbers * channels)
     together = most // (rows * columns)
@@ -102,15 +108,15 @@ def pieces(x: Tensor, filter: Filter, channels: int, numbers: int) -> Iterator[P
 
 
 class Scratch(threading.local):
-    """Memory of a thread, for one convolution after the other: new memory comes from the system page by page.
+    """Memory that a thread reuses for each convolution, as the system provides new memory slowly, page by page.
 
-    All that is ever wanted is asked for at once: what is grown and freed again leaves holes between other tensors.
+    It allocates the usual maximum at once. Memory that grows in steps would fragment the heap.
     """
 
     memory = torch.empty(0, **PLAIN)
 
     def take(self, *sizes: int, most: int) -> tuple[Tensor, ...]:
-        """So many numbers each, of at most so many usually."""
+        """Return tensors with these numbers of elements; ``most`` is the usual total at most."""
         if len(self.memory) < sum(sizes):
             with torch.inference_mode(False):
                 self.memory = torch.empty(max(most, sum(sizes)), **PLAIN)
@@ -121,19 +127,19 @@ scratch = Scratch()
 
 
 def threads() -> int:
-    """For which pieces are made."""
+    """Return the number of threads that determines the size of pieces."""
     return min(torch.get_num_threads(), 16)
 
 
 def shaped(memory: Tensor, *shape: int) -> Tensor:
-    """The beginning of it, as another shape."""
+    """Return the first elements of ``memory`` in another shape."""
     return memory[: math.prod(shape)].view(shape)
 
 
 def _maps(points: Sequence[Fraction]) -> tuple[Tensor, Tensor, Tensor]:
-    """What maps pixels to numbers (r, r), weights to numbers (r, 3) and products to pixels (r - 2, r), along an edge.
+    """Return the matrices that transform pixels (r, r), weights (r, 3) and products (r - 2, r) along an edge.
 
-    r pixels correlated with three weights are the product of two polynomials by Toom and Cook, transposed.
+    The correlation of r pixels with three weights is the transposed Toom-Cook product of two polynomials.
     """
     reach = len(points) + 1
     tile, weight = torch.zeros(reach, reach, **PLAIN), torch.zeros(reach, 3, **PLAIN)
@@ -150,7 +156,7 @@ def _maps(points: Sequence[Fraction]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _coefficients(roots: Sequence[Fraction]) -> list[float]:
-    """Of the polynomial with these roots, the constant first."""
+    """Return the coefficients of the polynomial with these roots, the constant first."""
     found = [Fraction(1)]
     for root in roots:
         found = [above - root * here for above, here in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]

@@ -1,24 +1,24 @@
-/* The maps of backbones/winograd and their matrix products, for the processor that compiles this.
+/* The transforms and matrix products of backbones/fast/winograd, for the CPU that compiles this file.
 
-   Maps of pixels lie channels last; numbers and products are float32. A lane is a channel: nothing is ever summed over
-   lanes, so each number is the same whatever the width of the vectors, the pieces and the threads. */
+   Feature maps are in channels-last layout; transformed numbers and products are float32. A vector lane is a channel. No
+   sum runs over lanes, so results do not depend on the width of vectors, the pieces or the number of threads. */
 
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define ROWS 8 /* of a block of a product, which its sums and two vectors leave in registers */
+#define ROWS 8 /* rows of a block of a product: the sums and two vectors fit into the registers */
 #else
 #define LANES 8
 #define ROWS 6
 #endif
 #define VECTORS 2
-#define PANEL 32 /* channels that lie side by side in the right side of a product: native.py's, too */
-#define CHUNK 256 /* channels of a tile that are mapped at a time, so that it stays in the cache */
+#define PANEL 32 /* contiguous channels in the right matrix of a product; same value as MULTIPLE in native.py */
+#define CHUNK 256 /* channels of a tile that are transformed at a time, so that they fit into the cache */
 #define BLOCK 64 /* rows of a product that a thread computes at a time */
-#define LONGEST 9 /* edge of a tile */
-#define GAP 16 /* numbers between matrices, which otherwise fill the same lines of a cache: native.py's, too */
+#define LONGEST 9 /* largest edge of a tile */
+#define GAP 16 /* numbers between two matrices, to avoid conflicts in cache lines; same value in native.py */
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 16")
@@ -30,9 +30,9 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_a
 
 typedef struct {
     char *data;
-    int64_t image, row, column; /* bytes from one to the next */
+    int64_t image, row, column; /* strides in bytes */
     int64_t height, width;
-    int64_t half; /* bfloat16 instead of float32 */
+    int64_t half; /* 1: bfloat16, 0: float32 */
 } Maps;
 
 typedef struct {
@@ -53,7 +53,7 @@ INLINE Floats load(const char *from, int half) {
     return (Floats)(__builtin_convertvector(*(const Halves *)from, Words) << 16);
 }
 
-/* To the nearest, of two as near to the even one, as PyTorch does; what is not a number stays none. */
+/* Rounds to nearest, ties to even, like PyTorch; a NaN stays NaN. */
 INLINE void store(char *to, Floats value, int half) {
     if (!half) {
         *(Floats *)to = value;
@@ -64,7 +64,7 @@ INLINE void store(char *to, Floats value, int half) {
     *(Halves *)to = __builtin_convertvector((none & 0x7fc0) | (~none & rounded), Halves);
 }
 
-/* A row of a matrix times a vector, for as many channels as there are lanes. */
+/* The product of a matrix row and a vector, for LANES channels at once. */
 INLINE Floats combined(const float *row, const Floats *from, int length) {
     Floats sum = row[0] * from[0];
     UNROLLED
@@ -72,7 +72,7 @@ INLINE Floats combined(const float *row, const Floats *from, int length) {
     return sum;
 }
 
-/* One tile of (size x size) pixels to (reach x reach) numbers, each of all channels; zero beyond the map. */
+/* Transforms one tile of (size x size) pixels to (reach x reach) numbers, for all channels; pixels outside are zero. */
 INLINE void spread_tile(const Maps *x, int64_t image, int64_t top, int64_t left, int64_t channels, const float *matrix,
                         float *to, int64_t number_step, int64_t panel_step, int size, int reach, int half) {
     float between[LONGEST * LONGEST * CHUNK] __attribute__((aligned(64)));
@@ -118,10 +118,10 @@ INLINE void spread_tiles(const Maps *x, const Piece *piece, int64_t channels, in
     }
 }
 
-/* What the tiles of a piece are mapped to.
+/* Transforms the tiles of a piece.
 
    x: (.., H, W, channels). matrix: (reach, size).
-   edge, border: pixels from one tile to the next, and that the first begins outside the map.
+   edge: pixels from one tile to the next. border: pixels of the first tile that are outside the map.
    to: (reach * reach, tiles, channels), or with panels (reach * reach, channels / PANEL, tiles, PANEL). */
 void spread(const Maps *x, const Piece *piece, int64_t channels, int64_t edge, int64_t border, const float *matrix,
             int64_t size, int64_t reach, float *to, int64_t panels, int64_t threads) {
@@ -134,7 +134,7 @@ void spread(const Maps *x, const Piece *piece, int64_t channels, int64_t edge, i
 #undef OF
 }
 
-/* (reach x reach) products, each of all channels, to one tile of (edge x edge) pixels, as far as they lie on the map. */
+/* Transforms (reach x reach) products to one tile of (edge x edge) pixels, for all channels; skips pixels outside. */
 INLINE void gather_tile(const Maps *y, int64_t image, int64_t top, int64_t left, int64_t channels, const float *matrix,
                         const float *from, int64_t product_step, const float *bias, int64_t relu, int edge, int reach,
                         int half) {
@@ -180,7 +180,7 @@ INLINE void gather_tiles(const Maps *y, const Piece *piece, int64_t channels, co
     }
 }
 
-/* The pixels of a piece, from its products.
+/* Transforms the products of a piece to pixels.
 
    y: (.., H, W, channels). matrix: (edge, reach). from: (reach * reach, tiles, channels). bias: (channels,) or NULL. */
 void gather(const Maps *y, const Piece *piece, int64_t channels, const float *matrix, int64_t edge, int64_t reach,
@@ -216,8 +216,10 @@ INLINE void block(const float *a, int64_t a_row, int64_t a_column, const float *
         for (int j = 0; j < VECTORS; j++) *(Floats *)(c + i * c_row + j * LANES) = sums[i][j];
 }
 
-/* c (number, rows, columns) = or += a (number, rows, length), or (number, length, rows) if it is turned, times
-   b (number, columns / PANEL, length, PANEL). c may be a, if that is not turned and has as many columns. */
+/* Computes c = a b, or c += a b if add is set.
+
+   a: (number, rows, length), or (number, length, rows) if turned is set. b: (number, columns / PANEL, length, PANEL).
+   c: (number, rows, columns); may be the same memory as a, if turned is not set and length equals columns. */
 void multiply(const float *a, const float *b, float *c, int64_t number, int64_t rows, int64_t length, int64_t columns,
               int64_t turned, int64_t add, int64_t threads) {
     int64_t a_row = turned ? 1 : length, a_column = turned ? rows : 1, blocks = (rows + BLOCK - 1) / BLOCK;

@@ -1,1 +1,1 @@
-"""Kernels for GPUs; :mod:`backbones.fast.kernels` says when they are used."""
+"""GPU kernels in Triton; :func:`backbones.fast.kernels.usable` decides when to use them."""

@@ -1,4 +1,4 @@
-"""Matching on a GPU: every candidate is compared with every object, and no pair is written to memory.
+"""Matching on a GPU: compare every candidate with every object, without writing pairs to memory.
 
 B images   G ground truths (padded)   N candidates.
 """
@@ -15,14 +15,14 @@ _BLOCK = 512
 
 @launches
 def compare(boxes: Tensor, crowd: Tensor, candidates: Tensor, areas: Tensor, keep_best: bool) -> tuple[Tensor, ...]:
-    """What :func:`detection.ops.matching.labels` asks for, to the last bit as :func:`detection.ops.matching.match`.
+    """Return the inputs of :func:`detection.ops.matching.labels`, bit-identical to those of the plain ``match``.
 
     Args:
         boxes: (B, G, 4) float32.
         crowd: (B, G) bool.
-        candidates: (B, N, 4) float32; the images may share them.
-        areas: (B, N) of the candidates, above zero.
-        keep_best: mark the best candidates of every object.
+        candidates: (B, N, 4) float32; may be expanded from one image.
+        areas: (B, N), areas of the candidates, above zero.
+        keep_best: whether to mark the best candidates of every object.
 
     Returns:
         best, covered: (B, N) float32.
@@ -39,18 +39,18 @@ def compare(boxes: Tensor, crowd: Tensor, candidates: Tensor, areas: Tensor, kee
     rows, areas = rows.contiguous(), (areas[0] if shared else areas).contiguous()
     of_objects = boxes.contiguous(), crowd.contiguous().view(torch.int8)
     grid = (batch, triton.cdiv(number, _BLOCK))
-    # Products and sums rounded one by one, as everywhere else.
-    how = {"BLOCK": _BLOCK, "SHARED": shared, "enable_fp_fusion": False, "num_warps": 4}
+    # No fused multiply-add, so that each product and sum is rounded as in PyTorch.
+    options = {"BLOCK": _BLOCK, "SHARED": shared, "enable_fp_fusion": False, "num_warps": 4}
     sizes = boxes.shape[1], number
-    _best[grid](*of_objects, rows, areas, best, covered, index, top, *sizes, KEEP_BEST=keep_best, **how)
+    _best[grid](*of_objects, rows, areas, best, covered, index, top, *sizes, KEEP_BEST=keep_best, **options)
     if keep_best:
-        _claim[grid](*of_objects, rows, areas, top, claimed.view(torch.int8), *sizes, **how)
+        _claim[grid](*of_objects, rows, areas, top, claimed.view(torch.int8), *sizes, **options)
     return best, covered, index, claimed
 
 
 @triton.jit
 def _quality(x1, y1, x2, y2, own_area, box, is_crowd):
-    """Of candidates and an object: IoU, or below zero the part that lies in a crowd."""
+    """Return the IoU of candidates and an object; for a crowd, the negative fraction that lies in it."""
     left, top, right, bottom = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
     width = tl.maximum(tl.minimum(right, x2) - tl.maximum(left, x1), 0.0)
     height = tl.maximum(tl.minimum(bottom, y2) - tl.maximum(top, y1), 0.0)
@@ -79,7 +79,7 @@ def _best(
     for g in range(objects):
         at = image * objects + g
         quality = _quality(x1, y1, x2, y2, own_area, boxes + at * 4, tl.load(crowd + at) != 0)
-        found = tl.where(quality > most, g, found)  # strictly better: of equal ones the first stays
+        found = tl.where(quality > most, g, found)  # strictly better only: of equal objects, the first stays
         most = tl.maximum(most, quality)
         lies_in = tl.maximum(lies_in, -quality)
         if KEEP_BEST:
@@ -99,7 +99,7 @@ def _claim(boxes, crowd, rows, areas, top, claimed, objects, number, BLOCK: tl.c
     for g in range(objects):
         at = image * objects + g
         highest = tl.load(top + at)
-        highest = tl.where(highest > 0, highest, float("inf"))  # it touches no candidate, and would claim all
+        highest = tl.where(highest > 0, highest, float("inf"))  # without overlap it would claim every candidate
         quality = _quality(x1, y1, x2, y2, own_area, boxes + at * 4, tl.load(crowd + at) != 0)
         claims = tl.where(quality == highest, 1, claims)
     tl.store(claimed + image.to(tl.int64) * number + place, claims.to(tl.int8), place < number)

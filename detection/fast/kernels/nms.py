@@ -1,8 +1,8 @@
-"""Greedy NMS on a GPU without a word to the host.
+"""Greedy NMS on a GPU without synchronisation.
 
-L lists of N boxes; W words of 32 boxes each. Two kernels: the first compares all pairs and keeps one bit of each, the
-second goes down each list, one word after the other, with the bits of what is removed in registers. A list of 2000
-boxes is 500 KB of bits; as numbers, several arrays of 16 MB would be written and read again.
+L lists of N boxes; W words of 32 boxes each. The first kernel compares all pairs and stores one bit per pair. The
+second kernel processes each list word by word, with the bits of removed boxes in registers. For 2000 boxes, the bits
+take 500 KB, while an implementation in PyTorch would write and read several arrays of 16 MB.
 """
 
 import torch
@@ -13,21 +13,21 @@ from torch import Tensor
 from backbones.fast.kernels import launches
 
 LONGEST = 16384
-"""Boxes of a list at most: what is removed of it is held in registers."""
+"""Largest number of boxes in a list; the bits of removed boxes must fit into registers."""
 
 _ROWS, _WORDS = 32, 4
-"""Boxes that a program of the first kernel compares with the boxes of so many words."""
+"""A program of the first kernel compares this number of boxes with the boxes in this number of words."""
 
 
 @launches
 def greedy(boxes: Tensor, areas: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Which boxes survive; see :func:`detection.ops.nms.nms`.
+    """Return which boxes survive; see :func:`detection.ops.nms.nms`.
 
     Args:
         boxes: (L, N, 4) float32.
         areas: (L, N).
-        valid: (L, N) bool: which take part.
-        threshold: a float32.
+        valid: (L, N) bool, the boxes that take part.
+        threshold: largest IoU of two surviving boxes, a float32.
 
     Returns:
         (L, N) bool.
@@ -39,7 +39,7 @@ def greedy(boxes: Tensor, areas: Tensor, valid: Tensor, threshold: float) -> Ten
     words = triton.cdiv(length, 32)
     removes = torch.empty((lists, length, words), dtype=torch.int32, device=boxes.device)
     grid = (lists, triton.cdiv(length, _ROWS), triton.cdiv(words, _WORDS))
-    # Products and sums rounded one by one, as a processor rounds them: a fused sum may fall on the other side.
+    # No fused multiply-add: its different rounding could move an IoU to the other side of the threshold.
     _compare[grid](
         boxes.contiguous(), areas.contiguous(), removes, length, words, threshold,
         ROWS=_ROWS, WORDS=_WORDS, enable_fp_fusion=False, num_warps=4,
@@ -53,7 +53,7 @@ def greedy(boxes: Tensor, areas: Tensor, valid: Tensor, threshold: float) -> Ten
 
 @triton.jit(do_not_specialize=["length", "words"])
 def _compare(boxes, areas, removes, length, words, threshold, ROWS: tl.constexpr, WORDS: tl.constexpr):
-    """Bit j % 32 of removes[l, i, j // 32]: whether box i removes the later box j. Words before i's are not written."""
+    """Set bit j % 32 of removes[l, i, j // 32] if box i removes the later box j; skip words before that of box i."""
     row, word = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * WORDS + tl.arange(0, WORDS)
     if (tl.program_id(2) + 1) * WORDS * 32 <= tl.program_id(1) * ROWS:
         return
@@ -66,7 +66,7 @@ def _compare(boxes, areas, removes, length, words, threshold, ROWS: tl.constexpr
     other_x1, other_y1 = tl.load(there, is_column, 0.0), tl.load(there + 1, is_column, 0.0)
     other_x2, other_y2 = tl.load(there + 2, is_column, 0.0), tl.load(there + 3, is_column, 0.0)
     area, other_area = tl.load(areas + first + row, is_row, 0.0), tl.load(areas + first + column, is_column, 0.0)
-    area = tl.maximum(area, 1.1754943508222875e-38)  # as of detection.ops.boxes.iou
+    area = tl.maximum(area, 1.1754943508222875e-38)  # as in detection.ops.boxes.iou
     width = tl.minimum(x2[:, None, None], other_x2[None]) - tl.maximum(x1[:, None, None], other_x1[None])
     height = tl.minimum(y2[:, None, None], other_y2[None]) - tl.maximum(y1[:, None, None], other_y1[None])
     shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)  # (ROWS, WORDS, 32)
@@ -84,7 +84,7 @@ def _or(a, b):
 
 @triton.jit(do_not_specialize=["length", "words"])
 def _walk(removes, valid, keep, length, words, ALL: tl.constexpr):
-    """Go down a list: what is not removed when its turn comes is kept, and removes."""
+    """Process a list in order: keep each box that is not yet removed, and remove the boxes that it suppresses."""
     first = tl.program_id(0).to(tl.int64) * length
     word, bit = tl.arange(0, ALL), tl.arange(0, 32)
     column = word[:, None] * 32 + bit[None, :]  # (ALL, 32)

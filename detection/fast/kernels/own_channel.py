@@ -12,12 +12,12 @@ from backbones.fast.kernels import launches
 
 @launches
 def gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """Overwrite what a ReLU left with the gradient of what came into it.
+    """Overwrite the result of a ReLU with the gradient of its input.
 
     Args:
-        x: (R, 4 * C, r, r), channels last: of each cell its four pixels.
-        weight: (R, C) of each RoI's own channel.
-        grad: (R, 2 * r, 2 * r) of that channel.
+        x: (R, 4 * C, r, r), channels last; the four pixels of each cell.
+        weight: (R, C), weights of the channel of each RoI's class.
+        grad: (R, 2 * r, 2 * r), gradient of this channel.
     """
     rois, channels = weight.shape
     side = x.shape[-1]

@@ -1,4 +1,4 @@
-"""RoIAlign on a GPU: each bin's samples are taken where they lie, and no list of them is written to memory.
+"""RoIAlign on a GPU: read the samples of each bin directly, without writing a list of them to memory.
 
 R RoIs   r bins per side   C channels.
 """
@@ -12,12 +12,12 @@ from backbones.fast.kernels import launches
 
 @launches
 def pool(rows: Tensor, rois: Tensor, places: Tensor, bins: int, samples: int) -> Tensor:
-    """Means of bilinear samples.
+    """Return the mean of the bilinear samples of each bin.
 
     Args:
         rows: (cells, C).
         rois: (R, 4) float32: x, y, width, height in cells of the RoI's level.
-        places: (R, 3) int64: height and width of that level, row of its image's first cell.
+        places: (R, 3) int64: height and width of this level, and row of the image's first cell in the table.
 
     Returns:
         (R * r * r, C) in the dtype of the rows.
@@ -30,31 +30,36 @@ def pool(rows: Tensor, rois: Tensor, places: Tensor, bins: int, samples: int) ->
             places.contiguous(),
             pooled,
             rows.shape[1],
-            **_how(rows, bins, samples),
+            **_options(rows, bins, samples),
         )
     return pooled
 
 
 @launches
 def add_gradient(total: Tensor, grad: Tensor, rois: Tensor, places: Tensor, bins: int, samples: int) -> None:
-    """Add the gradient of the rows to ``total`` (cells, C) float32, in no certain order.
+    """Add the gradient of the rows to ``total`` (cells, C) float32, in an undefined order.
 
     Args:
-        grad: (R * r * r, C) of what :func:`pool` gave.
+        grad: (R * r * r, C), gradient of the result of :func:`pool`.
     """
     if grad.numel():
-        _spread[(len(grad),)](
-            total, rois.contiguous(), places.contiguous(), grad.contiguous(), grad.shape[1], **_how(grad, bins, samples)
+        _add_gradient[(len(grad),)](
+            total,
+            rois.contiguous(),
+            places.contiguous(),
+            grad.contiguous(),
+            grad.shape[1],
+            **_options(grad, bins, samples),
         )
 
 
-def _how(rows: Tensor, bins: int, samples: int) -> dict[str, int]:
+def _options(rows: Tensor, bins: int, samples: int) -> dict[str, int]:
     return {"BINS": bins, "SAMPLES": samples, "CHANNELS": triton.next_power_of_2(rows.shape[1]), "num_warps": 1}
 
 
 @triton.jit
 def _along(corner, side, extent, place, sample, BINS: tl.constexpr, SAMPLES: tl.constexpr):
-    """The two cells that a sample lies between along an axis, and their weights."""
+    """Return the two cells around a sample along an axis, and their weights."""
     bin_side = side / BINS
     point = corner + place * bin_side + (sample + 0.5) * bin_side / SAMPLES
     last = (extent - 1).to(tl.float32)
@@ -63,8 +68,8 @@ def _along(corner, side, extent, place, sample, BINS: tl.constexpr, SAMPLES: tl.
     low = tl.floor(point)
     weight = point - low
     high = tl.minimum(low + 1.0, last)
-    share = tl.where(inside, 1.0 / SAMPLES, 0.0)
-    return low.to(tl.int64), high.to(tl.int64), (1.0 - weight) * share, weight * share
+    mean_weight = tl.where(inside, 1.0 / SAMPLES, 0.0)
+    return low.to(tl.int64), high.to(tl.int64), (1.0 - weight) * mean_weight, weight * mean_weight
 
 
 @triton.jit
@@ -78,7 +83,7 @@ def _bin(rois, places, BINS: tl.constexpr):
 
 @triton.jit
 def _corners(table, bin, channels, channel, j, i, BINS: tl.constexpr, SAMPLES: tl.constexpr):
-    """Where the four cells around a sample of a bin (:func:`_bin`) lie in a table, and their weights."""
+    """Return pointers to the four cells around a sample of a bin (:func:`_bin`), and their weights."""
     x, y, width, height, row, column, down, across, origin = bin
     y_low, y_high, y_low_weight, y_high_weight = _along(y, height, down, row, j, BINS, SAMPLES)
     x_low, x_high, x_low_weight, x_high_weight = _along(x, width, across, column, i, BINS, SAMPLES)
@@ -105,7 +110,9 @@ def _pool(rows, rois, places, pooled, channels, BINS: tl.constexpr, SAMPLES: tl.
 
 
 @triton.jit
-def _spread(total, rois, places, grad, channels, BINS: tl.constexpr, SAMPLES: tl.constexpr, CHANNELS: tl.constexpr):
+def _add_gradient(
+    total, rois, places, grad, channels, BINS: tl.constexpr, SAMPLES: tl.constexpr, CHANNELS: tl.constexpr
+):
     bin = _bin(rois, places, BINS)
     channel = tl.arange(0, CHANNELS)
     real = channel < channels

@@ -1,4 +1,4 @@
-"""The same as :mod:`.runs` in C (``pasting.c``), a mask at a time and without Python's lock."""
+"""The functions of :mod:`.runs` in C (``pasting.c``), which releases Python's lock."""
 
 import ctypes
 from functools import cache
@@ -10,23 +10,23 @@ import numpy as np
 from backbones.fast import compiled
 
 _CHUNK = 32
-"""Masks at a time: bounds the memory for text, of which little is ever touched."""
+"""Masks to encode at a time, which limits the memory for text; most of that memory is never touched."""
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    # A product and a sum that are rounded once would not be NumPy's.
+    # No fused multiply-add, as NumPy rounds each product and sum.
     source = Path(__file__).with_name("pasting.c")
     return compiled.library(source, "-ffp-contract=off", functions=("encode", "draw"))
 
 
 def usable() -> bool:
-    """Whether the C can be had."""
+    """Return whether the C code is available."""
     return _library() is not None
 
 
 def encode(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float) -> list[str]:
-    """As :func:`.runs.encode`."""
+    """Return the same as :func:`.runs.encode`."""
     pixels, counts = height * width, []
     longest = pixels.bit_length() // 5 + 1  # characters of a number, with its sign
     for start in range(0, len(boxes), _CHUNK):
@@ -40,14 +40,14 @@ def encode(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, thresh
 
 
 def draw(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float) -> np.ndarray:
-    """As :func:`.runs.draw`."""
+    """Return the same as :func:`.runs.draw`."""
     frames = np.zeros((len(boxes), width, height), dtype=bool)
     _call("draw", masks, boxes, height, width, threshold, frames)
     return frames
 
 
 def _changes(masks: np.ndarray, width: int) -> int:
-    """Of one mask at most."""
+    """Return the largest number of changes in one mask."""
     return width * (masks.shape[1] + 1)
 
 

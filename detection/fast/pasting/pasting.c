@@ -1,16 +1,16 @@
-/* Predicted masks in an image: where they change between 0 and 1 down its columns, encoded or drawn.
+/* Finds where predicted masks in an image change between 0 and 1 along columns, and encodes or draws them.
 
-   The same arithmetic, operation by operation, as runs.py's, so the same pixels; compiled without fused ones. */
+   Each operation is the same as in runs.py, so the pixels are the same. Compile without fused multiply-add. */
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 static double between(double value, double low, double high) {
-    return value > low ? (value < high ? value : high) : low; /* what is not a number is low */
+    return value > low ? (value < high ? value : high) : low; /* NaN gives low */
 }
 
-/* Positions where one mask changes, rising; of an odd number at one place one is left.
+/* Positions where one mask changes, in ascending order. Pairs of changes at the same position cancel out.
 
    mask: (m, m). box: x0, y0, x1, y1. padded: memory for (m + 2) x (m + 2) numbers. to: for width x (m + 1). */
 static int64_t changes(const float *mask, const double *box, int64_t m, int64_t height, int64_t width, double threshold,
@@ -21,7 +21,7 @@ static int64_t changes(const float *mask, const double *box, int64_t m, int64_t 
     int64_t first = between(floor(box[0] - reach), 0, width), last = between(ceil(box[2] + reach), 0, width);
     int64_t side = m + 2, number = 0, furthest = 0;
 
-    memset(padded, 0, side * side * sizeof(float)); /* turned, as the image is looked at column by column */
+    memset(padded, 0, side * side * sizeof(float)); /* transposed, as the loop runs over columns */
     for (int64_t y = 0; y < m; y++)
         for (int64_t x = 0; x < m; x++) padded[(x + 1) * side + y + 1] = mask[y * m + x];
 
@@ -36,10 +36,10 @@ static int64_t changes(const float *mask, const double *box, int64_t m, int64_t 
                 double crossing = k - 0.5 + (threshold - before) / ((double)after - before);
                 double row = box[1] + crossing * cell_y - 0.5;
                 int64_t position = column * height + (int64_t)between(rises ? ceil(row) : floor(row) + 1, 0, height);
-                if (position < furthest) position = furthest; /* rounded, in boxes of no size to speak of */
+                if (position < furthest) position = furthest; /* rounding errors in tiny boxes */
                 furthest = position;
                 if (number && to[number - 1] == position)
-                    number--; /* a run shorter than a pixel, or one that goes on in the next column */
+                    number--; /* a run shorter than a pixel, or one that continues in the next column */
                 else
                     to[number++] = position;
             }
@@ -59,7 +59,7 @@ static char *write_number(char *to, int64_t value) {
     }
 }
 
-/* COCO's compressed counts of n masks, one after the other; ends (n) says where each ends in text. */
+/* Writes COCO's compressed counts of n masks to text; ends (n) gets the end of each mask in text. */
 void encode(const float *masks, const double *boxes, int64_t n, int64_t m, int64_t height, int64_t width,
             double threshold, float *padded, int64_t *positions, char *text, int64_t *ends) {
     char *to = text;
@@ -77,7 +77,7 @@ void encode(const float *masks, const double *boxes, int64_t n, int64_t m, int64
     }
 }
 
-/* The ones of n masks into frames (n, width, height), which hold zeros. */
+/* Writes the ones of n masks into frames (n, width, height), which must be zero before. */
 void draw(const float *masks, const double *boxes, int64_t n, int64_t m, int64_t height, int64_t width,
           double threshold, float *padded, int64_t *positions, char *frames) {
     for (int64_t i = 0; i < n; i++) {

@@ -75,5 +75,5 @@ def test_words_of_the_environment(given, off, monkeypatch):
 
 def test_an_unknown_word_is_rejected(monkeypatch):
     monkeypatch.setenv("RCNN_FAST", "no-gpu")
-    with pytest.raises(ValueError, match="RCNN_FAST has the word 'no-gpu'; use 0, or a list of no-c"):
+    with pytest.raises(ValueError, match="RCNN_FAST: unknown word 'no-gpu'; use 0, or a list of no-c"):
         switch.words.__wrapped__()

@@ -7,18 +7,18 @@ from torch import nn
 
 from backbones import fast
 from backbones.fast import fused
-from backbones.fast.fused import conv_relu, conv_sum_relu
+from backbones.fast.fused import conv_add_relu, conv_relu
 from tests.support.kernels import DEVICE, kernels
 
 SHAPES = [(3, 8, 7, 2, 1, 1), (8, 8, 3, 1, 1, 1), (8, 6, 1, 1, 1, 1), (8, 8, 3, 2, 1, 2), (8, 8, 3, 1, 2, 4)]
 """Channels in and out, kernel, stride, dilation, groups."""
 
 
-def plain(x, conv, weight, bias, scale, carried, relu):
+def plain(x, conv, weight, bias, scale, residual, relu):
     """One operation after the other, as autograd knows them."""
     kernel = weight if scale is None else weight * scale[:, None, None, None]
     y = F.conv2d(x, kernel, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    y = y if carried is None else y + carried
+    y = y if residual is None else y + residual
     return y.relu() if relu else y
 
 
@@ -35,8 +35,8 @@ def tensors(conv, dtype=torch.float32, seed=0, images=2):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(images, conv.in_channels, 14, 18, generator=generator).to(dtype, memory_format=torch.channels_last)
     scale = torch.rand(conv.out_channels, generator=generator) + 0.5
-    carried = torch.randn(conv(x.float()).shape, generator=generator).to(dtype, memory_format=torch.channels_last)
-    return x, scale, carried
+    residual = torch.randn(conv(x.float()).shape, generator=generator).to(dtype, memory_format=torch.channels_last)
+    return x, scale, residual
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -46,10 +46,10 @@ def test_result_and_gradients_are_those_of_the_steps(layer, relu, summed, scaled
     if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         assert fused._is_fused(torch.ones(1, 1, 1, 1), layer), "oneDNN is part of PyTorch's own wheels"
     results = []
-    for compute in (conv_sum_relu, plain):
-        x, scale, carried = tensors(layer)
-        inputs = [x.requires_grad_(), layer.weight, layer.bias, *([carried.requires_grad_()] if summed else [])]
-        rest = (scale if scaled else None, carried if summed else None, relu)
+    for compute in (conv_add_relu, plain):
+        x, scale, residual = tensors(layer)
+        inputs = [x.requires_grad_(), layer.weight, layer.bias, *([residual.requires_grad_()] if summed else [])]
+        rest = (scale if scaled else None, residual if summed else None, relu)
         y = compute(x, layer, layer.weight, layer.bias, *rest)
         results.append([y, *torch.autograd.grad((y * y.detach().cos()).sum(), inputs)])
     for ours, theirs in zip(*results, strict=True):
@@ -59,11 +59,11 @@ def test_result_and_gradients_are_those_of_the_steps(layer, relu, summed, scaled
 
 def test_in_float32_not_a_bit_differs(layer):
     # PyTorch computes 1x1 convolutions of fewer images without oneDNN if it has a single thread.
-    x, _, carried = tensors(layer, images=16)
+    x, _, residual = tensors(layer, images=16)
     with torch.no_grad():
         assert torch.equal(conv_relu(x, layer), layer(x).relu())
-        ours = conv_sum_relu(x, layer, layer.weight, layer.bias, None, carried)
-        assert torch.equal(ours, (layer(x) + carried).relu())
+        ours = conv_add_relu(x, layer, layer.weight, layer.bias, None, residual)
+        assert torch.equal(ours, (layer(x) + residual).relu())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -71,21 +71,21 @@ def test_in_float32_not_a_bit_differs(layer):
 def test_maps_of_one_cell(kernel, dtype):
     # Their sum inside oneDNN is an error in PyTorch 2.11, the oldest that this toolkit takes.
     conv = nn.Conv2d(16, 16, kernel, 1, kernel // 2).to(memory_format=torch.channels_last)
-    x, carried = (torch.randn(2, 16, 1, 1).to(dtype, memory_format=torch.channels_last) for _ in range(2))
+    x, residual = (torch.randn(2, 16, 1, 1).to(dtype, memory_format=torch.channels_last) for _ in range(2))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        ours = conv_sum_relu(x, conv, conv.weight, conv.bias, None, carried)
-        theirs = plain(x, conv, conv.weight, conv.bias, None, carried, True)
+        ours = conv_add_relu(x, conv, conv.weight, conv.bias, None, residual)
+        theirs = plain(x, conv, conv.weight, conv.bias, None, residual, True)
     tolerance = {"atol": 0.05, "rtol": 0.01} if dtype == torch.bfloat16 else {}
     torch.testing.assert_close(ours, theirs, **tolerance)
 
 
 @pytest.mark.parametrize("carries", [True, False])
 def test_autocast_computes_in_bf16_and_gradients_stay_in_float32(layer, carries):
-    x, scale, carried = tensors(layer)
-    inputs = [x.requires_grad_(), layer.weight, layer.bias, carried.requires_grad_()]
+    x, scale, residual = tensors(layer)
+    inputs = [x.requires_grad_(), layer.weight, layer.bias, residual.requires_grad_()]
     with torch.autocast("cpu", torch.bfloat16):
-        ours = conv_sum_relu(x, layer, layer.weight, layer.bias, scale, carried if carries else None)
-        theirs = plain(x, layer, layer.weight, layer.bias, scale, carried if carries else None, True)
+        ours = conv_add_relu(x, layer, layer.weight, layer.bias, scale, residual if carries else None)
+        theirs = plain(x, layer, layer.weight, layer.bias, scale, residual if carries else None, True)
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), theirs.float(), atol=0.05, rtol=0.01)
     wanted = inputs if carries else inputs[:3]
@@ -96,9 +96,9 @@ def test_autocast_computes_in_bf16_and_gradients_stay_in_float32(layer, carries)
 
 
 def test_a_frozen_weight_gets_no_gradient_and_what_lies_before_it_does(layer):
-    x, scale, carried = tensors(layer)
+    x, scale, residual = tensors(layer)
     layer.requires_grad_(False)
-    y = conv_sum_relu(x.requires_grad_(), layer, layer.weight, layer.bias, scale, carried)
+    y = conv_add_relu(x.requires_grad_(), layer, layer.weight, layer.bias, scale, residual)
     y.sum().backward()
     assert layer.weight.grad is None
     assert x.grad is not None
@@ -136,12 +136,12 @@ def test_with_a_gpus_kernels_result_and_gradients_are_those_of_the_steps(layer, 
     monkeypatch.setattr(fused, "_is_fused", lambda *_: False)
     layer.to(DEVICE)
     results = []
-    for compute, used in ((conv_sum_relu, True), (plain, False)):
+    for compute, used in ((conv_add_relu, True), (plain, False)):
         monkeypatch.setattr("backbones.fast.kernels.usable", lambda x, used=used: used)
-        x, scale, carried = (value.to(DEVICE) for value in tensors(layer.cpu()))
+        x, scale, residual = (value.to(DEVICE) for value in tensors(layer.cpu()))
         layer.to(DEVICE)
-        inputs = [x.requires_grad_(), layer.weight, layer.bias, *([carried.requires_grad_()] if summed else [])]
-        rest = (scale if scaled else None, carried if summed else None, relu)
+        inputs = [x.requires_grad_(), layer.weight, layer.bias, *([residual.requires_grad_()] if summed else [])]
+        rest = (scale if scaled else None, residual if summed else None, relu)
         y = compute(x, layer, layer.weight, layer.bias, *rest)
         results.append([y, *torch.autograd.grad((y * y.detach().cos()).sum(), inputs)])
         with torch.inference_mode():

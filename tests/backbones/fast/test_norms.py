@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.fast.fused import _OWN_MAP, _scale_and_shift, conv_norm, maps_at_once
+from backbones.fast.fused import _OWN_MAP, _scale_and_shift, batched_affine_maps, conv_norm
 from backbones.norms import FrozenBatchNorm2d, make_norm
 from tests.support.pretended_device import PretendedDevice
 
@@ -39,12 +39,12 @@ def test_in_float32_result_and_gradients_are_those_in_float64(carries):
     results = []
     for dtype in (torch.float32, torch.float64):
         conv.to(dtype), norm.to(dtype)
-        x, _, *carried = leaves = [given.to(dtype).requires_grad_() for given in inputs]
+        x, _, *residual = leaves = [given.to(dtype).requires_grad_() for given in inputs]
         leaves[1] = conv.weight
         if dtype == torch.float32:
-            y = conv_norm(x, conv, norm, True, *carried)
+            y = conv_norm(x, conv, norm, True, *residual)
         else:
-            y = sum([norm(conv(x)), *carried]).relu()
+            y = sum([norm(conv(x)), *residual]).relu()
         results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
     for mine, exact in zip(*results, strict=True):
         torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5)
@@ -75,10 +75,10 @@ def test_on_a_device_the_maps_of_all_norms_come_at_once_and_are_forgotten():
     with PretendedDevice() as device:
         there = device.put(norms)
         device.launches.clear()
-        with maps_at_once(there):
+        with batched_affine_maps(there):
             found = [device.get(_scale_and_shift(norm)) for norm in there]
         assert len(device.launches) == 5
-        with pytest.raises(KeyError), maps_at_once(there):
+        with pytest.raises(KeyError), batched_affine_maps(there):
             raise KeyError
         assert all(_OWN_MAP not in vars(norm) for norm in there)
     for ours, theirs in zip(found, expected, strict=True):
@@ -88,5 +88,5 @@ def test_on_a_device_the_maps_of_all_norms_come_at_once_and_are_forgotten():
 
 def test_a_cpu_computes_norm_by_norm():
     norm = nn.Sequential(FrozenBatchNorm2d(3))
-    with maps_at_once(norm):
+    with batched_affine_maps(norm):
         assert norm[0].__dict__.get(_OWN_MAP) is None

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from backbones import BackboneConfig, build
 from backbones.fast import convert, cpu, switch, winograd
-from backbones.fast.conv import Conv2d, how_of
-from backbones.fast.fused import conv_relu, conv_sum_relu
+from backbones.fast.conv import Conv2d, options_of
+from backbones.fast.fused import conv_add_relu, conv_relu
 from backbones.fast.winograd import native, products, tiles
 
 NATIVE = pytest.param("native", marks=pytest.mark.skipif(not native.usable(), reason="there is no C compiler"))
@@ -138,7 +138,7 @@ WAYS = {
     "a layer": (lambda conv, x: conv(x), lambda y, x: y),
     "with a ReLU": (lambda conv, x: conv_relu(x, conv), lambda y, x: y.relu()),
     "with a sum": (
-        lambda conv, x: conv_sum_relu(x, conv, conv.weight, conv.bias, carried=x.sin()),
+        lambda conv, x: conv_add_relu(x, conv, conv.weight, conv.bias, residual=x.sin()),
         lambda y, x: (y + x.sin()).relu(),
     ),
 }
@@ -199,7 +199,7 @@ def test_other_convolutions_are_left_to_pytorch(why, calls, monkeypatch):
     conv_relu(x, conv).sum().backward()
     with torch.inference_mode():
         conv(x)
-    assert not winograd.pays(x, conv.weight, how_of(conv))
+    assert not winograd.should_use(x, conv.weight, options_of(conv))
     assert calls == []
 
 

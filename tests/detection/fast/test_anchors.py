@@ -4,14 +4,14 @@ from collections import OrderedDict
 
 import torch
 
-from detection.fast.anchors import CANVASES, Kept, kept_anchors
+from detection.fast.anchors import CANVASES, _Cache, cached_anchors
 from detection.models.anchors import AnchorConfig, Anchors, CanvasAnchors
 
 CPU = torch.device("cpu")
 
 
 def of(anchors: Anchors, width: int) -> CanvasAnchors:
-    return kept_anchors(anchors, (8, 4 * width), [(2, width)], CPU)
+    return cached_anchors(anchors, (8, 4 * width), [(2, width)], CPU)
 
 
 def test_anchors_of_a_canvas_are_made_once_but_not_kept_of_every_canvas_ever_met():
@@ -33,5 +33,5 @@ def test_another_thread_may_make_room_meanwhile(monkeypatch):
             """Gone as soon as it is there."""
 
     monkeypatch.setattr("detection.fast.anchors.OrderedDict", Busy)
-    assert isinstance(Kept().canvases, Busy)
+    assert isinstance(_Cache().canvases, Busy)
     assert len(of(Anchors((4,), AnchorConfig(sizes=(32,))), 2).boxes) == 12

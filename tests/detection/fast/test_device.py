@@ -97,7 +97,7 @@ def test_two_devices_in_one_operation_are_refused():
 
 def test_under_cudas_autocast_nothing_leaves_the_device(tiny, make_batch, monkeypatch):
     """In bfloat16, on tensors without numbers: there whatever the host asks is an error."""
-    monkeypatch.setattr(levels, "_kept_table", levels.lru_cache(levels._table))  # not for a GPU that is there
+    monkeypatch.setattr(levels, "_cached_table", levels.lru_cache(levels._table))  # not for a GPU that is there
 
     def there(x):
         return torch.empty_like(x, device="cuda")

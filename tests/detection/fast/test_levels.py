@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detection.fast import roi_align as module
-from detection.fast.levels import Levels, as_levels, pick, summing
+from detection.fast.levels import Levels, levels_from_maps, pick, with_gradient_sum
 from detection.fast.patches import patches
 from detection.fast.roi_align import roi_align
 
 
 def test_the_maps_come_back_as_views():
     features = [torch.randn(2, 3, 4, 5), torch.randn(2, 3, 2, 3), torch.randn(2, 3, 1, 2)]
-    levels = as_levels(features)
+    levels = levels_from_maps(features)
     for one, other in zip(levels.maps, features, strict=True):
         assert torch.equal(one, other)
         assert one.is_contiguous(memory_format=torch.channels_last)
@@ -50,7 +50,7 @@ READERS = {"boxes": pooled(2), "masks": pooled(3), "windows": windows, "maps": l
 def table() -> Levels:
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 3, 5, 8), (2, 3, 3, 4)]
-    levels = as_levels([torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes])
+    levels = levels_from_maps([torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes])
     return levels._replace(vectors=levels.vectors.requires_grad_())
 
 
@@ -59,7 +59,7 @@ def table() -> Levels:
 def test_gradients_are_those_that_autograd_adds_up(who, piece, monkeypatch):
     monkeypatch.setattr(module, "_PIECE", piece)
     gradients = []
-    for way in (lambda levels: levels, summing):
+    for way in (lambda levels: levels, with_gradient_sum):
         levels = table()
         seen = way(levels)
         assert torch.equal(seen.vectors, levels.vectors)
@@ -70,7 +70,7 @@ def test_gradients_are_those_that_autograd_adds_up(who, piece, monkeypatch):
 
 def test_gradients_of_two_backward_passes_add_up():
     levels = table()
-    seen = summing(levels)
+    seen = with_gradient_sum(levels)
     losses = [READERS[name](seen).square().sum() for name in ("boxes", "masks")]
     for loss in losses:
         loss.backward(retain_graph=True)
@@ -81,7 +81,7 @@ def test_gradients_of_two_backward_passes_add_up():
 
 def test_what_one_backward_pass_left_is_not_added_to_the_next():
     levels, plain = table(), table()
-    seen = summing(levels)
+    seen = with_gradient_sum(levels)
     loss = READERS["boxes"](seen).square().sum()
     assert torch.autograd.grad(loss, seen.vectors, retain_graph=True, allow_unused=True) == (None,)
     expected = torch.autograd.grad(READERS["boxes"](plain).square().sum(), plain.vectors)
@@ -92,7 +92,9 @@ def test_what_one_backward_pass_left_is_not_added_to_the_next():
     torch.testing.assert_close(found, torch.autograd.grad(plain.maps[0].square().sum(), plain.vectors))
 
 
-@pytest.mark.parametrize(("way", "tables"), [(summing, 1), (lambda levels: levels, 3)], ids=["summed", "by autograd"])
+@pytest.mark.parametrize(
+    ("way", "tables"), [(with_gradient_sum, 1), (lambda levels: levels, 3)], ids=["summed", "by autograd"]
+)
 def test_readers_share_one_tensor(way, tables, monkeypatch):
     monkeypatch.setattr(module, "_PIECE", 3 * 7)
     levels = table()
@@ -119,7 +121,7 @@ class Made(TorchDispatchMode):
 
 
 def test_without_a_gradient_nothing_is_summed():
-    levels = as_levels([torch.randn(1, 3, 4, 4)])
-    assert summing(levels) is levels
+    levels = levels_from_maps([torch.randn(1, 3, 4, 4)])
+    assert with_gradient_sum(levels) is levels
     with torch.no_grad():
-        assert summing(learning := table()) is learning
+        assert with_gradient_sum(learning := table()) is learning

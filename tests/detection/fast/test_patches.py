@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from detection.fast.levels import as_levels
+from detection.fast.levels import levels_from_maps
 from detection.fast.patches import patches
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2])
 def test_windows_are_cut_from_the_padded_map(radius):
     features = torch.randn(2, 3, 4, 5)
-    levels = as_levels([torch.randn(2, 3, 8, 10), features, torch.randn(2, 3, 2, 2)])
+    levels = levels_from_maps([torch.randn(2, 3, 8, 10), features, torch.randn(2, 3, 2, 2)])
     places = torch.cartesian_prod(torch.tensor([1]), torch.arange(2), torch.arange(4), torch.arange(5))
     found, inside = patches(levels, *places.unbind(1), radius)
     padded = torch.nn.functional.pad(features, [radius] * 4)

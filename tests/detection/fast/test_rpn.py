@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection import fast
-from detection.fast.levels import as_levels
+from detection.fast.levels import levels_from_maps
 from detection.models.rpn import RPN, RPNConfig
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -40,7 +40,7 @@ def test_a_few_anchors_equal_the_whole_maps_there_with_all_gradients(convs, heig
     index[:, :2] = torch.tensor([0, total - 1])
     logits, deltas = (torch.cat(value, dim=1) for value in rpn(features))
     whole = logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
-    few = rpn.at(as_levels(features), index)
+    few = rpn.at(levels_from_maps(features), index)
     for one, other in zip(few, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # both are float32 in the end
     for one, other in zip(gradients(rpn, features, *few), gradients(rpn, features, *whole), strict=True):

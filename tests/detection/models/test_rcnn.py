@@ -36,9 +36,9 @@ def test_only_an_object_gives_box_and_mask_losses(tiny, make_batch):
 
 def test_what_a_detector_cannot_learn_from_is_told(tiny, make_batch):
     batch = make_batch([[([10.0, 10, 60, 60], 3, False)]])
-    with pytest.raises(ValueError, match="label 3: this detector's labels are 0 to 2"):
+    with pytest.raises(ValueError, match="label 3 is not in 0 to 2"):
         tiny.losses(batch)
-    with pytest.raises(ValueError, match=r"learns from masks: .*masks=True"):
+    with pytest.raises(ValueError, match=r"needs masks; .*masks=True"):
         tiny.losses(batch._replace(targets=batch.targets._replace(masks=None)))
     with pytest.raises(ValueError, match="this one has none"):
         faster_rcnn("resnet18", 3).losses(batch._replace(targets=None))
@@ -149,7 +149,7 @@ def test_categories_tell_how_many_classes(make):
         model = make("resnet10", categories=categories)
         assert (model.num_classes, model.categories) == (2, categories)
         assert (make("resnet10").num_classes, make("resnet10", 3).num_classes) == (80, 3)
-    with pytest.raises(ValueError, match="num_classes is 3, but the number of categories is 2"):
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 categories"):
         make("resnet10", 3, categories=categories)
 
 
@@ -166,7 +166,7 @@ def test_a_name_is_enough_for_a_backbone():
 
 @pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 1, 64, 64), (3, 64, 64)])
 def test_images_of_another_shape_are_refused(tiny, shape):
-    with pytest.raises(ValueError, match=r"images are \(.*\); this model takes \(B, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"images are \(.*\); this model needs \(B, 3, H, W\)"):
         tiny(torch.zeros(shape, dtype=torch.uint8), torch.tensor([[64, 64]]))
 
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from backbones.fast.fused import conv_sum_relu
+from backbones.fast.fused import conv_add_relu
 from tools.benchmark.rest import Replaced
 
 
@@ -11,10 +11,10 @@ def test_stand_ins_compute_the_same_and_go_again():
     torch.manual_seed(0)
     x = torch.randn(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
     kernel, bias, up = torch.randn(5, 4, 3, 3), torch.randn(5), torch.randn(4, 3, 2, 2)
-    conv, carried = torch.nn.Conv2d(4, 5, 3, padding=1), torch.randn(2, 5, 6, 8)
+    conv, residual = torch.nn.Conv2d(4, 5, 3, padding=1), torch.randn(2, 5, 6, 8)
     expected = [
         conv(x).relu(),
-        (conv(x) + carried).relu(),
+        (conv(x) + residual).relu(),
         F.conv2d(x, kernel, bias, stride=2, padding=1),
         F.conv_transpose2d(x, up, torch.ones(3), stride=2),
         F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),
@@ -22,8 +22,8 @@ def test_stand_ins_compute_the_same_and_go_again():
     with Replaced() as replaced, torch.autocast("cpu", torch.bfloat16):
         weight = kernel.clone().requires_grad_()
         found = [
-            conv_sum_relu(x, conv, conv.weight, conv.bias),
-            conv_sum_relu(x, conv, conv.weight, conv.bias, carried=carried),
+            conv_add_relu(x, conv, conv.weight, conv.bias),
+            conv_add_relu(x, conv, conv.weight, conv.bias, residual=residual),
             F.conv2d(x, weight, bias, stride=2, padding=1),
             F.conv_transpose2d(x, up, torch.ones(3), stride=2),
             F.linear(x.flatten(1), torch.ones(7, 192), torch.ones(7)),

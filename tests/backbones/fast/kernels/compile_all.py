@@ -13,8 +13,8 @@ from detection.fast.kernels import matching, nms, own_channel, paste, roi_align
 KERNELS: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
     (
         epilogue._finish,
-        {"y": "*bf16", "bias": "*fp32", "carried": "*bf16", "cells": "i32", "channels": "i32"},
-        {"BIAS": True, "CARRIED": True, "RELU": True, "ROWS": 32, "COLUMNS": 128},
+        {"y": "*bf16", "bias": "*fp32", "residual": "*bf16", "cells": "i32", "channels": "i32"},
+        {"BIAS": True, "RESIDUAL": True, "RELU": True, "ROWS": 32, "COLUMNS": 128},
     ),
     (
         nms._compare,
@@ -44,7 +44,7 @@ KERNELS: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
         {"BINS": 7, "SAMPLES": 2, "CHANNELS": 256},
     ),
     (
-        roi_align._spread,
+        roi_align._add_gradient,
         {"total": "*fp32", "rois": "*fp32", "places": "*i64", "grad": "*bf16", "channels": "i32"},
         {"BINS": 7, "SAMPLES": 2, "CHANNELS": 256},
     ),

@@ -18,25 +18,25 @@ def maps(*shape, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("shape", [(2, 5, 3, 7), (1, 130, 2, 2), (3, 64, 1, 1), (1, 1, 5, 9)])
 @pytest.mark.parametrize(("biased", "summed", "relu"), itertools.product([True, False], repeat=3))
 def test_a_pass_is_the_steps_one_after_the_other(shape, biased, summed, relu):
-    y, bias, carried = maps(*shape), torch.randn(shape[1], device=DEVICE), maps(*shape, seed=1)
+    y, bias, residual = maps(*shape), torch.randn(shape[1], device=DEVICE), maps(*shape, seed=1)
     expected = y + (bias[:, None, None] if biased else 0)
-    expected = expected + (carried if summed else 0)
+    expected = expected + (residual if summed else 0)
     expected = expected.relu() if relu else expected
-    found = epilogue.finish(y, bias if biased else None, carried if summed else None, relu)
+    found = epilogue.finish(y, bias if biased else None, residual if summed else None, relu)
     assert found is y
     assert torch.equal(found, expected)
 
 
 def test_a_sum_in_bfloat16_is_rounded_once_and_a_nan_stays():
-    y, bias, carried = (
+    y, bias, residual = (
         maps(2, 16, 3, 3, dtype=torch.bfloat16),
         torch.randn(16, device=DEVICE),
         maps(2, 16, 3, 3, seed=1),
     )
     y[0, 3, 1, 1] = torch.nan
-    carried = carried.bfloat16()
-    expected = (y.float() + bias[:, None, None] + carried.float()).relu().bfloat16()
-    found = epilogue.finish(y, bias, carried, relu=True)
+    residual = residual.bfloat16()
+    expected = (y.float() + bias[:, None, None] + residual.float()).relu().bfloat16()
+    found = epilogue.finish(y, bias, residual, relu=True)
     cut_off = 0 if DEVICE == "cuda" else 2**-7  # as the interpreter makes a bfloat16
     torch.testing.assert_close(found, expected, rtol=cut_off, atol=0, equal_nan=True)
     assert found[0, 3, 1, 1].isnan()

@@ -29,7 +29,7 @@ def lists(number, length, seed, grid=1.0):
 def on_device(boxes, scores, threshold):
     boxes, scores = boxes.to(DEVICE), scores.to(DEVICE)
     valid = scores.isfinite() & boxes.isfinite().all(dim=-1)
-    return kernel.greedy(boxes, area(boxes), valid, plain.as_compared(threshold, boxes.dtype)).cpu()
+    return kernel.greedy(boxes, area(boxes), valid, plain.rounded_threshold(threshold, boxes.dtype)).cpu()
 
 
 @settings(max_examples=15, deadline=None)

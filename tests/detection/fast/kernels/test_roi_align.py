@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detection.fast import roi_align as module
-from detection.fast.levels import as_levels
+from detection.fast.levels import levels_from_maps
 from tests.support.kernels import DEVICE, kernels
 
 kernel = kernels("detection.fast.kernels.roi_align")
@@ -23,7 +23,7 @@ def boxes():
 def test_values_and_gradients_are_those_of_the_sparse_product(monkeypatch, channels, bins, samples, aligned):
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(2, channels, *side, generator=generator) for side in ((8, 12), (4, 6))]
-    levels = as_levels([x.to(DEVICE, memory_format=torch.channels_last) for x in features])
+    levels = levels_from_maps([x.to(DEVICE, memory_format=torch.channels_last) for x in features])
     found = []
     for used in (False, True):
         monkeypatch.setattr(module, "samples_in_place", lambda rows, used=used: used)

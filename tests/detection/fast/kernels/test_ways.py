@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detection.fast import matching, nms, roi_align
-from detection.fast.levels import as_levels
+from detection.fast.levels import levels_from_maps
 from detection.fast.pasting import paste_masks
 from tests.support.kernels import DEVICE, kernels
 
@@ -33,7 +33,7 @@ def test_matching_pasting_and_roi_align(taken):
     boxes = BOXES.to(DEVICE)
     matching.match_boxes(boxes, torch.zeros(1, 3, dtype=torch.bool, device=DEVICE), boxes, 0.3, 0.5)
     paste_masks(torch.rand(3, 4, 4, device=DEVICE), boxes[0], 12, 16)
-    levels = as_levels([torch.randn(1, 4, 3, 4, device=DEVICE).to(memory_format=torch.channels_last)])
+    levels = levels_from_maps([torch.randn(1, 4, 3, 4, device=DEVICE).to(memory_format=torch.channels_last)])
     roi_align.roi_align(levels, (4,), boxes, 2)
     assert taken == ["matching", "paste", "roi_align"]
 
@@ -41,7 +41,7 @@ def test_matching_pasting_and_roi_align(taken):
 def test_numbers_of_other_kinds_go_other_ways(taken):
     boxes = BOXES.to(DEVICE).double()
     matching.match_boxes(boxes, torch.zeros(1, 3, dtype=torch.bool, device=DEVICE), boxes, 0.3, 0.5)
-    levels = as_levels([torch.randn(1, 4, 3, 4, device=DEVICE).to(memory_format=torch.channels_last)])
+    levels = levels_from_maps([torch.randn(1, 4, 3, 4, device=DEVICE).to(memory_format=torch.channels_last)])
     roi_align.roi_align(levels._replace(vectors=levels.vectors.double()), (4,), boxes, 2)
     roi_align.roi_align(levels, (4,), boxes.float(), 2, sampling_ratio=0)
     torch.use_deterministic_algorithms(True)
