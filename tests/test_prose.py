@@ -56,7 +56,6 @@ NOT_YET = (
     "detection/backbone_tool/",
     "detection/coco/",
     "detection/commands/",
-    "detection/convert/",
     "detection/data/",
     "detection/doctor/",
     "detection/engine/",

@@ -19,7 +19,7 @@ import torch
 from backbones import BackboneConfig, available
 from detection import fast
 from detection.backbone_tool.describe import costs
-from detection.backbone_tool.steps import Steps, drawn_batch
+from detection.backbone_tool.steps import Steps, synthetic_batch
 from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
 from detection.models.build import mask_rcnn
@@ -56,7 +56,7 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     """
     torch.manual_seed(0)
     device = best_device()
-    data = drawn_batch(size, batch)
+    data = synthetic_batch(size, batch)
     counted = costs(name, 800, 1333)
     before = resident()  # libraries and data
     model = fast.convert(mask_rcnn(BackboneConfig(name)))

@@ -18,7 +18,7 @@ from detection.shapes import write_shapes
 from detection.structures import Batch, Detections
 
 
-def drawn_batch(size: int, number: int) -> Batch:
+def synthetic_batch(size: int, number: int) -> Batch:
     """Return a batch of drawn images with objects and masks.
 
     Args:

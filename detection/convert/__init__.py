@@ -1,4 +1,4 @@
-"""Weights of other toolkits' detectors, and the settings that make them give the same answers here."""
+"""Convert detectors of other toolkits: their weights, and the settings that reproduce their predictions."""
 
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection

@@ -1,4 +1,4 @@
-"""One detector from several of the same run, or of runs that began alike: the mean of their weights."""
+"""Average the weights of several checkpoints of one run, or of runs that started from the same weights."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,22 +10,22 @@ from detection.convert.pretrained import Pretrained
 
 
 def average(detectors: Sequence[Pretrained]) -> Pretrained:
-    """The mean of detectors' weights and norm statistics, summed in float64 (Izmailov et al. 2018, section 3).
+    """Return the mean of detectors' weights and norm statistics, computed in float64 (Izmailov et al. 2018, section 3).
 
-    Counters of batch norms are those of the last one, and so are the settings of its preprocessing.
+    Batch norm counters and settings of the preprocessing come from the last detector.
 
     Raises:
-        ValueError: detectors of other settings, classes or weights than the last one, naming it.
+        ValueError: a detector has other settings, classes or tensors than the last one; the message names it.
     """
     last = detectors[-1]
     for one in detectors[:-1]:
         if (one.config, one.num_classes, one.categories) != (last.config, last.num_classes, last.categories):
             raise ValueError(
-                f"{one.source} has other classes or settings than {last.source}; their mean is no detector"
+                f"{one.source} has other classes or settings than {last.source}; give checkpoints of the same model"
             )
         shapes, expected = ({k: v.shape for k, v in found.state.items()} for found in (one, last))
         if shapes != expected:
-            raise ValueError(f"{one.source} has other weights than {last.source}; their mean is no detector")
+            raise ValueError(f"{one.source} has other tensors than {last.source}; give checkpoints of the same model")
     names = ", ".join(one.source for one in detectors)
     return replace(last, source=names, state={key: _mean([one.state[key] for one in detectors]) for key in last.state})
 

@@ -1,4 +1,4 @@
-"""From one list of classes to another: what a detector knows of a class goes with the class's name."""
+"""Transfer a detector's weights to another list of classes, by the names of the classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,39 +15,41 @@ _ROWS = {
     for layer, width in (("box_head.logits", 1), ("box_head.deltas", 4), ("mask_head.logits", 1))
     for kind in ("weight", "bias")
 }
-"""Tensors with rows for each class, and how many."""
+"""Tensors with rows for each class, and the number of rows per class."""
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Which classes were carried over."""
+class ClassTransfer:
+    """Report of :func:`transfer_classes`."""
 
     copied: tuple[str, ...]
+    """Classes of the new list that got weights of the same name."""
     initialised: tuple[str, ...]
-    """Classes of the new list that the weights do not know."""
+    """Classes of the new list that the weights do not have."""
     left_out: tuple[str, ...]
     """Classes of the weights that the new list does not have."""
 
     def __str__(self) -> str:
-        parts = [
-            f"{len(self.copied)} of {plural(len(self.copied) + len(self.initialised), 'class')} carried over by name"
-        ]
-        for verb, names in (("initialised", self.initialised), ("left out", self.left_out)):
+        parts = [f"{len(self.copied)} of {plural(len(self.copied) + len(self.initialised), 'class')} copied by name"]
+        for verb, names in (("initialised randomly", self.initialised), ("not used", self.left_out)):
             parts += [f"{verb}: {listing(names, 8)}"] if names else []
         return "; ".join(parts)
 
 
-def carry(
+def transfer_classes(
     state: Mapping[str, Tensor], theirs: Categories, initial: Mapping[str, Tensor], ours: Categories
-) -> tuple[dict[str, Tensor], Carried]:
-    """A detector's weights for another list of classes.
+) -> tuple[dict[str, Tensor], ClassTransfer]:
+    """Return a detector's weights for another list of classes, and a report.
 
-    The rows of the class logits, box deltas and mask logits go with their class's name (however written: case,
-    blanks and underscores do not count); the background's row is kept; rows of new classes are taken from ``initial``.
+    Each class of the new list gets the rows of class logits, box deltas and mask logits of the class with its name.
+    Case and underscores in names do not matter. The row of the background stays. Rows of new classes come from
+    ``initial``.
 
     Args:
         state: the weights, for the classes ``theirs``.
-        initial: a freshly initialised detector's weights, for ``ours``.
+        theirs: the classes of the weights.
+        initial: weights of a newly initialised detector, for ``ours``.
+        ours: the new list of classes.
 
     Raises:
         ValueError: two classes of one list have the same name.
@@ -60,7 +62,7 @@ def carry(
         if key not in state or key not in initial:
             continue
         if width == 4 and len(state[key]) == 4 < 4 * len(theirs):
-            continue  # one box for all classes
+            continue  # class-agnostic boxes
         new, old = initial[key].unflatten(0, (-1, width)).clone(), state[key].unflatten(0, (-1, width))
         new[target] = old[source]
         if key.startswith("box_head.logits"):
@@ -68,7 +70,7 @@ def carry(
         carried[key] = new.flatten(0, 1)
     copied = {new for new, _ in rows}
     used = set(source)
-    return carried, Carried(
+    return carried, ClassTransfer(
         tuple(ours.names[i] for i in sorted(copied)),
         tuple(name for i, name in enumerate(ours.names) if i not in copied),
         tuple(name for i, name in enumerate(theirs.names) if i not in used),
@@ -80,6 +82,6 @@ def _by_name(categories: Categories) -> dict[str, int]:
     for label, name in enumerate(categories.names):
         key = name.strip().lower().replace("_", " ")
         if key in labels:
-            raise ValueError(f"two classes are called {shown(name)!r}; weights cannot be carried over by name")
+            raise ValueError(f"two classes have the name {shown(name)!r}; rename one to copy weights by class name")
         labels[key] = label
     return labels

@@ -1,7 +1,7 @@
-"""detectron2's R-CNN weights: its zoo's ``.pkl`` and the ``.pth`` of its checkpointer.
+"""Convert detectron2's R-CNN weights: ``.pkl`` files of its zoo and ``.pth`` files of its checkpointer.
 
-Its models read BGR; ours read RGB, so that the first convolution's input channels are turned round instead.
-Background last, boxes without the legacy pixel, and the FPN's order of anchors: all as here.
+Its models read BGR and this toolkit RGB, so the conversion reverses the input channels of the first convolution. The
+position of the background, the coordinates of boxes and the order of anchors are the same in both toolkits.
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,14 @@ _RULES: Rules = [
 
 
 def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str, Tensor]:
-    """A detectron2 R-CNN-FPN's state dict under our names, for RGB input.
+    """Convert the state dict of a detectron2 R-CNN-FPN to this toolkit's names and RGB input.
 
     Args:
-        rgb: it was trained with ``INPUT.FORMAT: RGB``; the zoo's models were not.
+        state: the state dict.
+        rgb: whether the model was trained with ``INPUT.FORMAT: RGB``; the zoo's models were not.
 
     Raises:
-        ValueError: a key that no ResNet-FPN R-CNN of detectron2 has.
+        ValueError: a key does not belong to a ResNet-FPN R-CNN of detectron2.
     """
     ours = rename(state, _RULES, "detectron2")
     if not rgb and "backbone.conv1.weight" in ours:

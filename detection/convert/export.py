@@ -1,6 +1,6 @@
-"""Write detectors for other programs: in torchvision's layout, or as one safetensors file with all settings.
+"""Export detectors: in torchvision's layout, or as a self-contained safetensors file.
 
-A further format is a file of its own with a function, and a line in :data:`FORMATS`.
+A new format needs a module with a function, and a line in :data:`FORMATS`.
 """
 
 import json
@@ -21,17 +21,19 @@ from detection.models.roi_linear import as_linear
 
 
 def save_safetensors(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
-    """Write a detector to a safetensors file with its settings, class names, category ids and preprocessing.
+    """Write a detector to a safetensors file with its settings, class names, category IDs and preprocessing.
 
-    They lie as JSON under ``rcnn`` in the file's metadata, as :func:`~detection.checkpoint.describe_model` gives
-    them; :func:`~detection.convert.pretrained.load_pretrained` reads the file back.
+    The file's metadata holds them under ``rcnn`` as the JSON of :func:`~detection.checkpoint.describe_model`.
+    :func:`~detection.convert.pretrained.load_pretrained` reads the file.
 
     Args:
+        model: the detector.
+        path: the file to write.
         configs: as for :func:`~detection.checkpoint.save_model`.
 
     Raises:
-        ValueError: as :func:`~detection.checkpoint.description`.
-        OSError: as :func:`~detection.checkpoint_files.replacing`.
+        ValueError: as for :func:`~detection.checkpoint.description`.
+        OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
     info = description(model, path, configs)
     tensors = {name: value.contiguous() for name, value in as_linear(model.state_dict()).items()}
@@ -43,11 +45,11 @@ def save_safetensors(model: FasterRCNN, path: str | Path, configs: Mapping[str, 
 def save_torchvision(model: FasterRCNN, path: str | Path) -> None:
     """Write a detector's weights in the layout of torchvision's ``*_resnet50_fpn`` or, with norms, ``*_v2``.
 
-    The classes are in our order behind the background; build torchvision's model with ``num_classes`` one larger.
+    The background comes first, then the classes in their order. Build torchvision's model with ``num_classes`` + 1.
 
     Raises:
-        ValueError: parts that torchvision's layout has no place for.
-        OSError: as :func:`~detection.checkpoint_files.replacing`.
+        ValueError: the detector has a part that torchvision's detectors do not have.
+        OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
     state = model.state_dict()
     converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)

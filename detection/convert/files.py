@@ -1,4 +1,4 @@
-"""Files of weights as other toolkits write them, read without running anything that is in them."""
+"""Read weight files of other toolkits without running code from them."""
 
 import pickle
 from collections import OrderedDict
@@ -20,22 +20,22 @@ from detection.home import with_home
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors in a file, and what else it holds.
+    """Return the tensors in a file, and its other entries.
 
     Args:
-        path: ``.pkl`` (detectron2's zoo: arrays), ``.safetensors``, or whatever ``torch.load`` reads.
+        path: a ``.pkl`` file with arrays (detectron2's zoo), ``.safetensors``, or a file of ``torch.save``.
 
     Returns:
         state: tensors by name.
         rest: all other entries of the file.
 
     Raises:
-        ValueError: no such file; one that is cut off, damaged, or holds no weights; or one with more than tensors,
-            arrays and plain values in it, of which nothing is run.
+        ValueError: the file does not exist, is cut short or damaged, or holds no weights. Or it holds other objects
+            than tensors, arrays and plain values.
     """
     path = Path(with_home(path))
     if not path.is_file():
-        raise ValueError(f"weights: no file {path}")
+        raise ValueError(f"weights: {path} does not exist; check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = _unpickle(path) if path.suffix == ".pkl" else _torch_load(path)
@@ -53,16 +53,16 @@ def _torch_load(path: Path) -> Mapping[str, Any]:
         content = torch_files.read(path)
     except torch_files.ForeignError as error:
         raise ValueError(
-            f"weights: {path} holds more than tensors ({error.name}); reading that runs code, so it is refused. If you "
-            "trust the file, save its tensors alone: "
+            f"weights: {path} holds more than tensors ({error.name}), and reading that could run code. If you trust "
+            "the file, save only its tensors: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
         ) from None
     except torch_files.DamagedError as error:
         raise ValueError(f"weights: {path}: {error}") from None
     except torch_files.FileError as error:
-        raise ValueError(f"weights: {path} is cut off or no file of weights ({error})") from None
+        raise ValueError(f"weights: {path} is incomplete or not a weight file ({error})") from None
     if not isinstance(content, Mapping):
-        raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
+        raise ValueError(f"weights: {path} holds a {type(content).__name__} instead of a state dict")
     return content
 
 
@@ -72,15 +72,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             rest = {key: parse_json(metadata[key].encode(), f"{path}, {key}") for key in metadata if key == "rcnn"}
             return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
-    except Exception as error:  # its own error class is not exported
-        raise ValueError(f"weights: {path} is cut off or no safetensors file ({first_line(error)[:150]})") from None
+    except Exception as error:  # safetensors does not export its error class
+        raise ValueError(
+            f"weights: {path} is incomplete or not a safetensors file ({first_line(error)[:150]})"
+        ) from None
 
 
 def _tensor(value: Any, name: str) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind not in "fiub":
-        raise ValueError(f"weights: {name[:200]} is an array of {value.dtype.name}, not of numbers")
+        raise ValueError(f"weights: {name[:200]} is an array of {value.dtype.name}; weights must be numbers")
     return torch.from_numpy(value)
 
 
@@ -90,35 +92,37 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             content = _ArraysOnly(file, path.stat().st_size).load()
     except _ForeignError as error:
         raise ValueError(
-            f"weights: {path} holds more than arrays ({shown(error)}); reading that runs code, so it is refused"
+            f"weights: {path} holds more than arrays ({shown(error)}), and reading that could run code; export arrays only"
         ) from None
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(f"weights: {path} is cut off or no pickle of weights ({first_line(error)[:150]})") from None
+        raise ValueError(
+            f"weights: {path} is incomplete or not a pickle of weights ({first_line(error)[:150]})"
+        ) from None
     if not isinstance(content, Mapping):
-        raise ValueError(f"weights: {path} holds a {type(content).__name__}, no weights")
+        raise ValueError(f"weights: {path} holds a {type(content).__name__} instead of a state dict")
     return content
 
 
 class _ForeignError(Exception):
-    """A pickle names something that is no part of an array or a plain container."""
+    """A pickle names an object other than arrays and plain containers."""
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What protocol 2 needs to write bytes down; no other codec."""
+    """Encode text as pickle protocol 2 does for bytes; other codecs raise an error."""
     if encoding != "latin1":
         raise _ForeignError(f"codec {encoding}")
     return text.encode("latin1")
 
 
 def _empty_array(*_: Any) -> np.ndarray:
-    """What NumPy begins an array with; its shape comes with its bytes, never before them."""
+    """Return the empty array with which NumPy starts to unpickle; the shape comes later, together with the bytes."""
     return np.empty(0, np.int8)
 
 
 class _ArraysOnly(pickle._Unpickler):
-    """Knows NumPy's arrays and ordered dicts, and nothing else.
+    """An unpickler that accepts only NumPy arrays and plain containers.
 
-    It is the reader in Python, as that in C takes memory for any number that a pickle counts its objects by.
+    It uses Python's implementation. The one in C would allocate memory for any number of objects that a file names.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -126,7 +130,7 @@ class _ArraysOnly(pickle._Unpickler):
         self._size = size
 
     def find_class(self, module: str, name: str) -> Any:
-        # NumPy 2 moved its internals; files of both ages name them.
+        # NumPy 2 moved its internals, so files use either name.
         home = module.replace("numpy._core", "numpy.core")
         allowed: dict[tuple[str, str], Any] = {
             ("numpy", "ndarray"): _empty_array,
@@ -143,14 +147,14 @@ class _ArraysOnly(pickle._Unpickler):
             raise _ForeignError(f"{module}.{name}"[:60]) from None
 
     def load_bytearray8(self) -> None:
-        """Bytes, as many as the file can have."""
+        """Read bytes; reject a length beyond the file's size."""
         count = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
         if count > self._size:
             raise pickle.UnpicklingError("an array is larger than the file")
         self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
 
     def load_build(self) -> None:
-        """The content of arrays; attributes of a dict could hide its methods."""
+        """Set the content of arrays; reject attributes of a dict, which could hide its methods."""
         if isinstance(self.stack[-2], dict):  # type: ignore[attr-defined]
             raise pickle.UnpicklingError("it sets attributes of a dict")
         super().load_build()  # type: ignore[misc]

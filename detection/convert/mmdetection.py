@@ -1,6 +1,6 @@
-"""mmdetection 3.x's Faster and Mask R-CNN weights, pytorch and caffe styles.
+"""Convert Faster and Mask R-CNN weights of mmdetection 3.x, in pytorch and caffe styles.
 
-Caffe-style models read BGR, as detectron2's: the first convolution's input channels are turned round.
+Caffe-style models read BGR like detectron2's, so the conversion reverses the input channels of the first convolution.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,14 @@ _RULES: Rules = [
 
 
 def from_mmdetection(state: Mapping[str, Tensor], style: Literal["pytorch", "caffe"] = "pytorch") -> dict[str, Tensor]:
-    """An mmdetection R-CNN's state dict under our names, for RGB input.
+    """Convert the state dict of an mmdetection R-CNN to this toolkit's names and RGB input.
 
     Args:
-        style: caffe-style configs say ``style='caffe'`` and ``bgr_to_rgb=False``; their file names hold ``caffe``.
+        state: the state dict.
+        style: configs in caffe style have ``style='caffe'`` and ``bgr_to_rgb=False``, and ``caffe`` in file names.
 
     Raises:
-        ValueError: a key that no ResNet-FPN R-CNN of mmdetection has.
+        ValueError: a key does not belong to a ResNet-FPN R-CNN of mmdetection.
     """
     ours = rename(state, _RULES, "mmdetection")
     if style == "caffe" and "backbone.conv1.weight" in ours:

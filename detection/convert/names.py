@@ -1,4 +1,4 @@
-"""Renaming the keys of a state dict by a table of patterns."""
+"""Rename the keys of a state dict by a table of patterns."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,14 +8,14 @@ from torch import Tensor
 from detection.foreign import shown
 
 Rules = Sequence[tuple[str, str]]
-"""(regular expression of the whole key, replacement); an empty replacement leaves the key out by intent."""
+"""Pairs of a regular expression for the complete key and a replacement; an empty replacement drops the key."""
 
 
 def rename(state: Mapping[str, Tensor], rules: Rules, origin: str) -> dict[str, Tensor]:
-    """The state dict under the names that the rules give; the first rule that matches a key counts.
+    """Rename the keys of a state dict; the first rule that matches a key applies.
 
     Raises:
-        ValueError: a key that no rule knows, or two that get the same name.
+        ValueError: no rule matches a key, or two keys get the same name.
     """
     renamed: dict[str, Tensor] = {}
     unknown = []
@@ -24,19 +24,19 @@ def rename(state: Mapping[str, Tensor], rules: Rules, origin: str) -> dict[str, 
         if name is None:
             unknown.append(key)
         elif name in renamed:
-            raise ValueError(f"{origin} weights: two tensors become {name}, the second is {key}")
+            raise ValueError(f"{origin} weights: two tensors get the name {name}, the second is {key}; remove one")
         elif name:
             renamed[name] = value
     if unknown:
         raise ValueError(
-            f"{origin} weights: {listing(unknown)} belong to no Faster or Mask R-CNN with a ResNet-FPN that is known "
-            "here; was the file made by another toolkit, or for another model?"
+            f"{origin} weights: {listing(unknown)} do not belong to a Faster or Mask R-CNN with a ResNet-FPN; is the "
+            "file from another toolkit or another model?"
         )
     return renamed
 
 
 def listing(keys: Iterable[str], most: int = 5) -> str:
-    """``a, b, c and 12 more``."""
+    """Join keys to text such as ``a, b, c and 12 more``."""
     keys = list(keys)
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(map(shown, keys[:most])) + rest

@@ -1,15 +1,13 @@
-"""Trained detectors by name or file: ``torchvision:maskrcnn_resnet50_fpn_v2``, ``detectron2:model_final_a3ec72.pkl``.
+"""Load trained detectors by name or file: ``torchvision:maskrcnn_resnet50_fpn_v2``, ``detectron2:model_final.pkl``.
 
-A reference is ``ORIGIN:NAME`` (an entry of :mod:`detection.convert.zoo`), ``ORIGIN:FILE``, or a FILE alone, whose
-origin then shows in its keys. Origins:
+A reference is ``ORIGIN:NAME`` (an entry of :mod:`detection.convert.zoo`), ``ORIGIN:FILE``, or just a FILE; the toolkit
+then recognises the origin from the keys in the file. Origins:
 
-=====================  =====================================================================================
-``torchvision``        its R-CNNs, of its first and second version, and with MobileNet
-``detectron2``         its zoo: BGR, mean alone subtracted and stride in the 1x1 (R-50, R-101)
-``detectron2-rgb``     trained with torchvision's backbones: RGB, mean and deviation, stride in the 3x3
-``mmdetection``        pytorch style
-``mmdetection-caffe``  caffe style: BGR, mean alone, stride in the 1x1
-=====================  =====================================================================================
+- ``torchvision``: R-CNNs of torchvision's first and second version, and with MobileNet
+- ``detectron2``: models of its zoo: BGR, subtract only the mean, stride in the 1x1 (R-50, R-101)
+- ``detectron2-rgb``: trained with torchvision's backbones: RGB, mean and std, stride in the 3x3
+- ``mmdetection``: pytorch style
+- ``mmdetection-caffe``: caffe style: BGR, subtract only the mean, stride in the 1x1
 """
 
 from collections.abc import Mapping
@@ -34,7 +32,7 @@ from detection.checkpoint import (
 )
 from detection.checkpoint_schema import restore_configs
 from detection.convert import files, settings, zoo
-from detection.convert.classes import carry
+from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
@@ -52,21 +50,21 @@ ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdete
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained detector: weights under our names, and what makes them give their own answers."""
+    """A trained detector: weights with this toolkit's names, and the settings that reproduce its predictions."""
 
     source: str
-    """The reference it came from."""
+    """The reference from which it was loaded."""
     state: Mapping[str, Tensor]
     config: settings.DetectorConfig
     num_classes: int
     categories: Categories | None
-    """None where the file does not tell its classes."""
+    """None if the file does not name its classes."""
     test_size: tuple[int, int] = (800, 1333)
     resize: ResizeMethod = "opencv"
     depth: Depth = 8
 
     def build(self) -> FasterRCNN:
-        """The detector, in evaluation mode on the CPU."""
+        """Build the detector, in evaluation mode on the CPU."""
         with NoRandomStart() if is_known(self.config.backbone.name) else nullcontext():
             model = build_detector(self.num_classes, **vars(self.config))
         model.categories, model.test_size, model.resize = self.categories, self.test_size, self.resize
@@ -76,18 +74,19 @@ class Pretrained:
 
 
 def load_pretrained(reference: str, trust_code: bool | str = False) -> Pretrained:
-    """A trained detector by its reference; see the module.
+    """Load a trained detector by its reference; see the module's docstring.
 
     Args:
+        reference: ``ORIGIN:NAME``, ``ORIGIN:FILE`` or a file.
         trust_code: as for :func:`~detection.checkpoint_schema.restore_configs`.
 
     Raises:
-        ValueError: an unknown name, no network, a file that is cut off, damaged or would run code, or weights of no
-            detector that is known here; in one line.
+        ValueError: the name is unknown, the download fails, the file is damaged or could run code, or its weights do
+            not belong to a known detector.
     """
     if "://" in reference:
-        raise ValueError(f"weights: {reference} is a URL; download the file, and give its path")
-    origin, _, name = reference.partition(":")  # the first, as a file of Windows has another
+        raise ValueError(f"weights: {reference} is a URL; download the file and give its path")
+    origin, _, name = reference.partition(":")  # the first colon, as a path on Windows has another
     if origin not in ORIGINS:
         origin, name = "", reference
     if origin and Path(name).name == name and not Path(name).suffix:
@@ -101,15 +100,15 @@ def load_pretrained(reference: str, trust_code: bool | str = False) -> Pretraine
     state, rest = files.read(path)
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise ValueError(f"weights: {path} has values that are not finite in {listing(broken)}")
+        raise ValueError(f"weights: {path} has NaN or Inf in {listing(broken)}; use another checkpoint")
     if not origin and "rcnn" in rest:
-        return _ours(reference, state, rest, trust_code)
+        return _own_checkpoint(reference, state, rest, trust_code)
     origin = origin or recognise(state, path)
     try:
         return _converted(origin, reference, state, rest, path)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {first_line(error)[:100]}"
-        raise ValueError(f"weights: {path} has not the tensors of {origin} ({reason}); is it altered?") from error
+        raise ValueError(f"weights: {path} lacks tensors of {origin} ({reason}); was the file modified?") from error
     except ValueError as error:
         raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from error
 
@@ -126,10 +125,10 @@ def _converted(
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> str:
-    """The origin of a state dict, by its keys.
+    """Return the origin of a state dict, by its keys.
 
     Raises:
-        ValueError: none that is known here.
+        ValueError: the origin is unknown.
     """
     signs = {
         "backbone.bottom_up.": "detectron2",
@@ -142,57 +141,61 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> str:
     if are_ours(state):
         raise ValueError(f"weights: {path}: {ALONE}")
     raise ValueError(
-        f"weights: {path} holds {listing(state, 3)}: no Faster or Mask R-CNN of torchvision, detectron2 or mmdetection "
-        "(a backbone alone goes into model.backbone.weights)"
+        f"weights: {path} holds {listing(state, 3)}. This is not a Faster or Mask R-CNN of torchvision, detectron2 or "
+        "mmdetection. If the file holds only a backbone, use model.backbone.weights"
     )
 
 
 def initialise(model: FasterRCNN, reference: str) -> str:
-    """Fill a detector with trained weights; rows of classes go with the classes' names.
+    """Load trained weights into a detector; weights of classes are copied by class name.
 
     Returns:
-        What was copied, initialised and left out, in a line.
+        One line that reports what was copied, initialised and not used.
 
     Raises:
-        ValueError: weights that do not fit the model, naming the keys.
+        ValueError: the weights do not fit the model; the message names the keys.
     """
-    own = model.configs and model.configs["backbone"].name  # the user has named it; nothing is built here
+    own = model.configs and model.configs["backbone"].name  # the user has named this backbone, so it is trusted
     found = load_pretrained(reference, own or False)
     state, initial = dict(found.state), as_linear(model.state_dict())
     ours, theirs = model.categories, found.categories
     if ours is None or (theirs is not None and ours.names == theirs.names):
         notes = ["all classes"] if found.num_classes > 1 else ["the class"]
     elif theirs is not None:
-        state, report = carry(state, theirs, initial, ours)
+        state, report = transfer_classes(state, theirs, initial, ours)
         notes = [str(report)]
     elif found.num_classes == model.num_classes:
-        notes = [f"{plural(model.num_classes, 'class')} in the order of the annotations, as the weights name none"]
+        notes = [
+            f"{plural(model.num_classes, 'class')} copied in the order of the annotations, as the weights have no names"
+        ]
     else:
         raise ValueError(
-            f"weights: {reference} has {plural(found.num_classes, 'class')} without names, the annotations have "
-            f"{model.num_classes}; only weights that name their classes can be carried over"
+            f"weights: {reference} has {plural(found.num_classes, 'class')} without names, but the annotations have "
+            f"{model.num_classes}; use weights with class names, or with as many classes"
         )
     here, there = (any(key.startswith("mask_head.") for key in keys) for keys in (initial, state))
     if here and not there:
         state |= {key: value for key, value in initial.items() if key.startswith("mask_head.")}
-        notes.append("mask head initialised, as the weights have none")
+        notes.append("mask head initialised randomly, as the weights have none")
     elif there and not here:
         state = {key: value for key, value in state.items() if not key.startswith("mask_head.")}
-        notes.append("mask head left out, as the model has none")
+        notes.append("mask head not used, as the model has none")
     load_weights(model, state, reference)
     return f"Weights: {reference}: " + "; ".join(notes)
 
 
 def coco_categories() -> Categories:
-    """The 80 classes of COCO with their original ids, 1 to 90, as torchvision names them."""
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # takes longer to import than PyTorch
+    """Return the 80 classes of COCO with torchvision's names and their original IDs, 1 to 90."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # slower to import than PyTorch
 
     names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     ids = [i for i, name in enumerate(names) if i and name != "N/A"]
     return Categories(tuple(names[i] for i in ids), tuple(ids))
 
 
-def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], trust_code: bool | str) -> Pretrained:
+def _own_checkpoint(
+    reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], trust_code: bool | str
+) -> Pretrained:
     info = checked_info({"state_dict": state, **rest}, reference)
     configs = {"mask_head": None, **restore_configs(info, reference, trust_code)}
     categories = info["categories"]
@@ -214,13 +217,15 @@ def _ours(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], 
 def _torchvision(reference: str, state: Mapping[str, Tensor], file: str) -> Pretrained:
     logits = state.get("roi_heads.box_predictor.cls_score.bias")
     if logits is None:
-        raise ValueError(f"weights: {reference} lacks roi_heads.box_predictor.cls_score.bias: no R-CNN of torchvision")
+        raise ValueError(
+            f"weights: {reference} lacks roi_heads.box_predictor.cls_score.bias, so it is not an R-CNN of torchvision"
+        )
     classes, coco = len(logits) - 1, coco_categories()
     categories = coco if classes == max(coco.ids) else None
     ours = from_torchvision(state, coco.ids if categories else None)
     masks = "mask_head.logits.weight" in ours
     frozen = not any(key.endswith("num_batches_tracked") for key in ours)
-    # torchvision sets the norms' epsilon to zero with these two files, and only with them.
+    # torchvision sets the norms' epsilon to zero for these two files only.
     eps = 0.0 if frozen and "rcnn_resnet50_fpn_coco" in file else None
     options: dict[str, Any] = {"norm": "frozen" if frozen else "batch", "freeze": 2, "norm_eps": eps}
     if "backbone.conv1.weight" not in ours:
@@ -244,7 +249,7 @@ def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretr
 
 def _mmdetection(reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], caffe: bool) -> Pretrained:
     ours = from_mmdetection(state, "caffe" if caffe else "pytorch")
-    # Norms are evaluated in training there, too: the frozen kind.
+    # mmdetection keeps norms in evaluation mode during training, which is a frozen norm here.
     ours = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
     config = settings.mmdetection_config(backbone_name(ours), "mask_head.logits.weight" in ours, caffe)
     meta = rest.get("meta") or {}
@@ -255,7 +260,7 @@ def _mmdetection(reference: str, state: Mapping[str, Tensor], rest: Mapping[str,
 def _named(
     reference: str, state: dict[str, Tensor], config: settings.DetectorConfig, resize: ResizeMethod, names: Any
 ) -> Pretrained:
-    """With the classes that the file names, or COCO's where there are as many."""
+    """Add the class names of the file, or COCO's if the number of classes is the same."""
     classes, coco = len(state["box_head.logits.bias"]) - 1, coco_categories()
     if names is not None and len(names) == classes and tuple(names) != coco.names:
         categories: Categories | None = Categories(tuple(map(str, names)), tuple(range(1, classes + 1)))
@@ -267,7 +272,7 @@ def _named(
 
 
 def _checked(found: Pretrained) -> Pretrained:
-    """Refuse weights that are no whole detector, before any data are read."""
+    """Raise an error if the weights are not a complete detector, before any data are read."""
     with torch.device("meta"), NoRandomStart():
         expected = as_linear(build_detector(found.num_classes, **vars(found.config)).state_dict())
     missing = [key for key in expected if key not in found.state]
@@ -279,15 +284,15 @@ def _checked(found: Pretrained) -> Pretrained:
     ]
     for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes)):
         if keys:
-            raise ValueError(f"weights: {found.source} {problem} {listing(keys)}; the file is incomplete or altered")
+            raise ValueError(f"weights: {found.source} {problem} {listing(keys)}; the file is incomplete or modified")
     return found
 
 
 def backbone_name(state: Mapping[str, Tensor]) -> str:
-    """Which ResNet a detector's weights belong to, by its blocks and widths.
+    """Return the name of the ResNet in a detector's weights, by its blocks and widths.
 
     Raises:
-        ValueError: none that is known here.
+        ValueError: the ResNet is unknown.
     """
     blocks = tuple(
         len({key.split(".")[2] for key in state if key.startswith(f"backbone.layer{stage}.")}) for stage in (1, 2, 3, 4)
@@ -300,4 +305,4 @@ def backbone_name(state: Mapping[str, Tensor]) -> str:
             shape = (variant.blocks, variant.bottleneck, variant.groups, variant.group_width)
             if variant.shortcut and shape == (blocks, bottleneck, groups, kernel.shape[0] // groups):
                 return name
-    raise ValueError(f"weights: a backbone with stages of {blocks} blocks is no ResNet that is known here")
+    raise ValueError(f"weights: the backbone's stages have {blocks} blocks, which is not a supported ResNet")

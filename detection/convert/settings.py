@@ -1,6 +1,6 @@
-"""What makes another toolkit's weights give its answers here: settings by origin.
+"""Settings, by origin, with which the weights of another toolkit reproduce its predictions.
 
-docs/how-to/pretrained.md has them in one table.
+docs/how-to/pretrained.md has a table of them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from detection.models.rpn import RPNConfig
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The arguments of :func:`detection.models.rcnn.build_detector`, but for the classes."""
+    """The arguments of :func:`detection.models.build.build_detector`, except for the classes."""
 
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -27,13 +27,13 @@ class DetectorConfig:
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:
-    """Settings of torchvision's ``*_resnet50_fpn`` (1) and ``*_resnet50_fpn_v2`` (2) detectors.
+    """Return the settings of torchvision's ``*_resnet50_fpn`` (1) and ``*_resnet50_fpn_v2`` (2) detectors.
 
-    Version 2 follows Li et al. 2021, "Benchmarking detection transfer learning with vision transformers": norms in
-    the pyramid and the heads, a deeper RPN head, and a box head of four convolutions and one layer.
+    Version 2 follows Li et al. 2021, "Benchmarking detection transfer learning with vision transformers". It has norms
+    in pyramid and heads, a deeper RPN head, and a box head of four convolutions and one fully connected layer.
     """
     if version not in (1, 2):
-        raise ValueError(f"torchvision has detectors of version 1 and 2, not {version}")
+        raise ValueError(f"version is {version}; torchvision's detectors have version 1 or 2")
     norm: Literal["batch"] | None = "batch" if version == 2 else None
     return DetectorConfig(
         backbone=backbone or BackboneConfig("resnet50", norm="batch"),
@@ -52,7 +52,7 @@ def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneC
 
 
 def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig | None = None) -> DetectorConfig:
-    """Settings of ``fasterrcnn_mobilenet_v3_large_fpn`` and, with ``small``, of its 320-pixel version."""
+    """Return the settings of ``fasterrcnn_mobilenet_v3_large_fpn`` or, with ``small``, of its 320-pixel version."""
     sizes = ((32, 64, 128, 256, 512),) * 3
     return DetectorConfig(
         backbone=backbone or BackboneConfig(MOBILENET, norm="batch"),
@@ -71,11 +71,13 @@ def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig |
 
 
 def detectron2_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = True) -> DetectorConfig:
-    """Settings of detectron2's ``Base-RCNN-FPN`` models.
+    """Return the settings of detectron2's ``Base-RCNN-FPN`` models.
 
     Args:
-        caffe: backbones that began as MSRA's: stride in the first 1x1, mean subtracted, no division (R-50, R-101 of
-            its zoo). False: stride in the 3x3, and divided by the standard deviation (X-101-32x8d).
+        backbone: name of the ResNet.
+        masks: whether the model has a mask head.
+        caffe: whether the backbone has MSRA's layout: stride in the first 1x1, and only the mean subtracted (R-50 and
+            R-101 of the zoo). False: stride in the 3x3, and division by the standard deviation (X-101-32x8d).
     """
     return DetectorConfig(
         backbone=_backbone(backbone, caffe),
@@ -87,7 +89,7 @@ def detectron2_config(backbone: str = "resnet50", masks: bool = True, caffe: boo
 
 
 def mmdetection_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = False) -> DetectorConfig:
-    """Settings of mmdetection's ``faster-rcnn_*_fpn`` and ``mask-rcnn_*_fpn``, of caffe or pytorch style."""
+    """Return the settings of mmdetection's ``faster-rcnn_*_fpn`` and ``mask-rcnn_*_fpn``, in caffe or pytorch style."""
     return DetectorConfig(
         backbone=_backbone(backbone, caffe),
         fpn=FPNConfig(),

@@ -1,6 +1,7 @@
-"""torchvision's R-CNN weights, in and out.
+"""Convert R-CNN weights from and to torchvision.
 
-torchvision puts the background first and gives it a box and a mask; ours comes last and has neither.
+In torchvision, the background is the first class and has a box and a mask. In this toolkit it is the last class and has
+neither.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ _LEGACY: Rules = [
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.convs.0.\1"),
     *[(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
 ]
-"""Names from before torchvision 0.13, which its published files of 2019 and 2020 still have."""
+"""Names before torchvision 0.13, which its published files of 2019 and 2020 still have."""
 
 _BODY: Rules = [
     (r"backbone\.body\.(.*)", r"backbone.\1"),
@@ -37,14 +38,14 @@ _BODY: Rules = [
 
 
 def from_torchvision(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """A torchvision detector's state dict under our names.
+    """Convert the state dict of a torchvision detector to this toolkit's names.
 
     Args:
-        state: of ``fasterrcnn_*`` or ``maskrcnn_*``.
-        labels: torchvision's labels (1 is its first class) that become our classes 0, 1, ...; all if None.
+        state: the state dict of ``fasterrcnn_*`` or ``maskrcnn_*``.
+        labels: torchvision's labels (1 is its first class) that become classes 0, 1, ...; None: all.
 
     Raises:
-        ValueError: a key that no torchvision R-CNN has.
+        ValueError: a key does not belong to a torchvision R-CNN.
     """
     ours = rename(state, [*_LEGACY, *_BODY, *_stacks(normed="roi_heads.box_head.0.1.weight" in state)], "torchvision")
     chosen = list(range(1, len(ours["box_head.logits.bias"]))) if labels is None else list(labels)
@@ -57,15 +58,16 @@ def from_torchvision(state: Mapping[str, Tensor], labels: Sequence[int] | None =
 
 
 def to_torchvision(state: Mapping[str, Tensor], version: int = 1) -> dict[str, Tensor]:
-    """Our detector's state dict under torchvision's names, all classes in our order behind the background.
+    """Convert a state dict of this toolkit to torchvision's names; the background comes first, then all classes.
 
-    The box and the mask of the background, which torchvision has and never reads, are zero.
+    The box and the mask of the background, which torchvision never reads, become zero.
 
     Args:
+        state: the state dict.
         version: layout of torchvision's first (1) or ``_v2`` (2) detectors.
 
     Raises:
-        ValueError: a key that torchvision's layout has no place for.
+        ValueError: torchvision's layout does not have a part of this detector.
     """
     outputs = as_linear(state)
     for kind in ("weight", "bias"):
@@ -75,11 +77,11 @@ def to_torchvision(state: Mapping[str, Tensor], version: int = 1) -> dict[str, T
         masks = outputs.get(f"mask_head.logits.{kind}")
         if masks is not None:
             outputs[f"mask_head.logits.{kind}"] = torch.cat([torch.zeros_like(masks[:1]), masks])
-    return rename(outputs, _outwards(version), "torchvision's layout has no place for these; our")
+    return rename(outputs, _outwards(version), "torchvision's layout does not have these parts;")
 
 
 def _outwards(version: int) -> Rules:
-    """The rules above, read backwards."""
+    """Return the inverse of the rules above."""
     step, fcs = (3, (r"roi_heads.box_head.5.\1",)) if version == 2 else (2, ())
     box = [(r"box_head\.fcs\.0\.(.*)", name) for name in fcs] or [
         (r"box_head\.fcs\.0\.(.*)", r"roi_heads.box_head.fc6.\1"),
@@ -108,7 +110,7 @@ def _outwards(version: int) -> Rules:
 
 
 def _stacks(normed: bool) -> Rules:
-    """Convolution stacks: torchvision counts blocks of (convolution, norm, ReLU), we count layers."""
+    """Return rules for convolution stacks: torchvision numbers blocks of layers, this toolkit single layers."""
     step = 3 if normed else 2
     return [
         (rf"roi_heads\.{head}\.{block}\.{part}\.(.*)", rf"{head}.convs.{block * step + part}.\1")

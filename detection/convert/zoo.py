@@ -1,4 +1,4 @@
-"""Trained detectors of other toolkits: where their files are, and what was published of them."""
+"""Published detectors of other toolkits: the URLs of their files and their published AP."""
 
 import difflib
 import hashlib
@@ -17,18 +17,18 @@ _MM = "https://download.openmmlab.com/mmdetection/v2.0/"
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a zoo."""
+    """A published detector."""
 
     url: str
     box_ap: float
-    """On COCO val2017, in percent, as its authors published it."""
+    """Box AP on COCO val2017, in percent, as published by its authors."""
     mask_ap: float | None = None
 
     @property
     def cache(self) -> Path:
-        """Where the file is kept: PyTorch's own folder of downloads."""
+        """Path of the downloaded file, in PyTorch's cache folder."""
         folder, name = self.url.split("/")[-2:]
-        # Most of detectron2's files are called model_final_*.pkl; the run's number before it tells them apart.
+        # Most files of detectron2 have the name model_final_*.pkl, so the number of the run goes into the name.
         return Path(torch.hub.get_dir()) / "checkpoints" / (f"detectron2_{folder}_{name}" if _D2 in self.url else name)
 
 
@@ -55,7 +55,7 @@ DETECTRON2 = {
         "mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl", 44.3, 39.5
     ),
 }
-"""detectron2's ``MODEL_ZOO.md``: Faster and Mask R-CNN with FPN."""
+"""Faster and Mask R-CNN with FPN, from detectron2's ``MODEL_ZOO.md``."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry
@@ -124,7 +124,7 @@ MMDETECTION = {
         ),
     ]
 }
-"""mmdetection's ``metafile.yml`` of Faster and Mask R-CNN: R-50 and R-101 with FPN, pytorch and caffe styles."""
+"""R-50 and R-101 with FPN in pytorch and caffe styles, from mmdetection's ``metafile.yml``."""
 
 
 def _torchvision(file: str, box_ap: float, mask_ap: float | None = None) -> Entry:
@@ -139,7 +139,7 @@ TORCHVISION = {
     "maskrcnn_resnet50_fpn": _torchvision("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 37.9, 34.6),
     "maskrcnn_resnet50_fpn_v2": _torchvision("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 47.4, 41.8),
 }
-"""torchvision's detectors, as in its enums of weights; its import would take longer than that of PyTorch."""
+"""torchvision's detectors, with the values of its enums of weights, whose import is slower than that of PyTorch."""
 
 ZOO = {"torchvision": TORCHVISION, "detectron2": DETECTRON2, "mmdetection": MMDETECTION}
 
@@ -148,10 +148,10 @@ def list_models(pattern: str = "*") -> list[str]:
     """List the published detectors that :func:`detection.load_model` downloads.
 
     Args:
-        pattern: with ``*`` and ``?``; for the whole reference or for the name behind the colon.
+        pattern: a pattern with ``*`` and ``?`` for the complete reference, or for the name after the colon.
 
     Returns:
-        References, as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+        References such as ``torchvision:maskrcnn_resnet50_fpn_v2``.
 
     Example:
         >>> list_models("maskrcnn_*_v2")
@@ -166,35 +166,37 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def find(origin: str, name: str) -> Entry:
-    """An entry of a zoo.
+    """Return an entry of a zoo.
 
     Raises:
-        ValueError: there is none of this name; with the nearest.
+        ValueError: the name is unknown; the message suggests a similar one.
     """
     entries = ZOO[origin]
     if name not in entries:
         near = difflib.get_close_matches(name, entries, n=1, cutoff=0.3) or list(entries)
-        raise ValueError(f"weights: {origin} has no {name}; did you mean {origin}:{near[0]}? (or give a file)")
+        raise ValueError(
+            f"weights: {origin} has no model {name}; did you mean {origin}:{near[0]}? You can also give a file"
+        )
     return entries[name]
 
 
 def hint(name: str) -> None:
-    """Name the zoo of a name that was given without one; a path is left to the reader of files.
+    """Suggest the complete reference for a name without an origin; do nothing for other names.
 
     Raises:
-        ValueError: a zoo has it, or nearly.
+        ValueError: a zoo has this name, or a similar one.
     """
     known = {entry: f"{origin}:{entry}" for origin, entries in ZOO.items() for entry in entries}
     near = [name] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
     if near:
-        raise ValueError(f"weights: no file {name}; did you mean {known[near[0]]}?")
+        raise ValueError(f"weights: file {name} does not exist; did you mean {known[near[0]]}?")
 
 
 def fetch(entry: Entry) -> Path:
-    """The entry's file, from the cache or by download; its checksum is checked after a download.
+    """Return the path of an entry's file; download it and check its checksum, if it is not in the cache.
 
     Raises:
-        ValueError: it cannot be reached, or is not the file that was published; says what to put where.
+        ValueError: the download failed, or the file is not the published one. The message names the URL and the path.
     """
     path = entry.cache
     if path.is_file():
@@ -207,7 +209,7 @@ def fetch(entry: Entry) -> Path:
         os.replace(partial, path)
     except (URLError, OSError, RuntimeError) as error:
         raise ValueError(
-            f"weights: {entry.url} could not be fetched ({error}); fetch it elsewhere and put it at {path}"
+            f"weights: the download of {entry.url} failed ({error}); download it elsewhere and put it at {path}"
         ) from None
     finally:
         partial.unlink(missing_ok=True)
@@ -215,10 +217,10 @@ def fetch(entry: Entry) -> Path:
 
 
 def check(path: Path, url: str) -> None:
-    """Hold a file against the checksum in its published name: MD5 in detectron2's, SHA-256 in the others'.
+    """Compare a file with the checksum in its published name: MD5 for detectron2, SHA-256 for the others.
 
     Raises:
-        OSError: it is another file.
+        OSError: the checksum differs.
     """
     expected = re.search(r"[-_]([0-9a-f]{6,8})\.(?:pkl|pth)$", url)
     if expected is None:
@@ -226,4 +228,4 @@ def check(path: Path, url: str) -> None:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "md5" if url.startswith(_D2) else "sha256").hexdigest()
     if not found.startswith(expected[1]):
-        raise OSError(f"checksum {found[:8]} instead of {expected[1]}")
+        raise OSError(f"its checksum is {found[:8]} instead of {expected[1]}")

@@ -3,12 +3,12 @@ import copy
 import pytest
 import torch
 
-from detection.backbone_tool.steps import Steps, drawn_batch
+from detection.backbone_tool.steps import Steps, synthetic_batch
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return drawn_batch(64, 2)
+    return synthetic_batch(64, 2)
 
 
 def test_a_drawn_batch_has_objects_and_sizes_as_asked(batch):
@@ -16,7 +16,7 @@ def test_a_drawn_batch_has_objects_and_sizes_as_asked(batch):
     assert batch.sizes.max() <= 64 * 1333 // 800
     assert (batch.targets.labels >= 0).any(dim=1).all()
     assert batch.targets.masks is not None
-    assert len(drawn_batch(64, 45).images) == 45  # more than are drawn
+    assert len(synthetic_batch(64, 45).images) == 45  # more than are drawn
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

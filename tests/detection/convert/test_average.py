@@ -65,7 +65,7 @@ def test_detectors_that_do_not_go_together(checkpoints):
     with pytest.raises(ValueError, match=r"1\.ckpt has other classes or settings than other\.ckpt"):
         average([found, other])
     short = replace(found, source="short.ckpt", state={k: v for k, v in found.state.items() if "mean" not in k})
-    with pytest.raises(ValueError, match=r"short\.ckpt has other weights than"):
+    with pytest.raises(ValueError, match=r"short\.ckpt has other tensors than"):
         average([short, found])
 
 

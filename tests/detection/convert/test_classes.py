@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detection.convert.classes import carry
+from detection.convert.classes import transfer_classes
 from detection.structures import Categories
 
 OLD = Categories(("cat", "Stop Sign", "dog"), (1, 2, 3))
@@ -25,7 +25,7 @@ def weights(classes: int, first: float) -> dict[str, torch.Tensor]:
 
 
 def test_rows_go_with_the_names():
-    carried, report = carry(weights(3, 10), OLD, weights(3, 500), NEW)
+    carried, report = transfer_classes(weights(3, 10), OLD, weights(3, 500), NEW)
     # dog was 2, kart is new (500 + 1), stop sign was 1; the background, last, stays.
     assert carried["box_head.logits.bias"].tolist() == [12, 501, 11, 109]
     assert carried["box_head.logits.weight"][:, 0].tolist() == [12, 501, 11, 109]
@@ -34,12 +34,12 @@ def test_rows_go_with_the_names():
     assert carried["mask_head.logits.weight"][:, 0, 0, 0].tolist() == [12, 501, 11]
     assert carried["fpn.x"].tolist() == [10, 10]
     assert (report.copied, report.initialised, report.left_out) == (("dog", "stop_sign"), ("kart",), ("cat",))
-    assert str(report) == "2 of 3 classes carried over by name; initialised: kart; left out: cat"
+    assert str(report) == "2 of 3 classes copied by name; initialised randomly: kart; not used: cat"
 
 
 def test_the_number_of_classes_may_change():
     one = Categories(("cat",), (1,))
-    carried, _ = carry(weights(3, 10), OLD, weights(1, 500), one)
+    carried, _ = transfer_classes(weights(3, 10), OLD, weights(1, 500), one)
     assert carried["box_head.logits.bias"].tolist() == [10, 109]
     assert carried["box_head.deltas.bias"].tolist() == [10] * 4
 
@@ -49,10 +49,10 @@ def test_a_box_for_all_classes_is_kept():
     for state in (old, new):
         state["box_head.deltas.bias"] = torch.arange(4.0)
         state["box_head.deltas.weight"] = torch.ones(4, 5)
-    carried, _ = carry(old, OLD, new, Categories(("dog", "kart"), (1, 2)))
+    carried, _ = transfer_classes(old, OLD, new, Categories(("dog", "kart"), (1, 2)))
     assert carried["box_head.deltas.bias"].tolist() == [0, 1, 2, 3]
 
 
 def test_a_name_twice_is_refused():
-    with pytest.raises(ValueError, match="two classes are called 'Cat'"):
-        carry(weights(3, 0), OLD, weights(2, 0), Categories(("cat", "Cat"), (1, 2)))
+    with pytest.raises(ValueError, match="two classes have the name 'Cat'"):
+        transfer_classes(weights(3, 0), OLD, weights(2, 0), Categories(("cat", "Cat"), (1, 2)))

@@ -29,7 +29,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, suffix):
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match="runs code, so it is refused") as error:
+    with pytest.raises(ValueError, match="reading that could run code") as error:
         read(path)
     assert "\n" not in str(error.value)
     assert not marker.exists()
@@ -43,7 +43,7 @@ def test_the_codec_of_a_pickle_is_not_free(tmp_path):
             return codecs.encode, (zlib.compress(b"0"), "zlib")
 
     (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}))
-    with pytest.raises(ValueError, match="refused"):
+    with pytest.raises(ValueError, match="could run code"):
         read(tmp_path / "bomb.pkl")
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, suffix):
     else:
         save_file({"w": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ValueError, match="cut off") as error:
+    with pytest.raises(ValueError, match="incomplete") as error:
         read(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -88,5 +88,5 @@ def test_what_holds_no_weights_is_told(tmp_path, content):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"no file .*none\.pth"):
+    with pytest.raises(ValueError, match=r"none\.pth does not exist"):
         read(tmp_path / "none.pth")

@@ -134,7 +134,7 @@ def test_classes_are_carried_over_by_name(saved):
     model = small(("dog", "bird"), seed=1)
     fresh = model.box_head.logits.bias.clone(), model.box_head.logits.weight.clone()
     report = initialise(model, path)
-    assert report.endswith("1 of 2 classes carried over by name; initialised: bird; left out: cat")
+    assert report.endswith("1 of 2 classes copied by name; initialised randomly: bird; not used: cat")
     weight = model.box_head.logits.weight
     assert torch.equal(weight[0], trained.box_head.logits.weight[1])
     assert torch.equal(weight[1], fresh[1][1])
@@ -145,7 +145,7 @@ def test_classes_are_carried_over_by_name(saved):
 def test_a_mask_head_may_come_or_go(saved, tmp_path):
     trained, path = saved
     without = small(masks=False, seed=1)
-    assert "mask head left out" in initialise(without, path)
+    assert "mask head not used" in initialise(without, path)
     save_model(without, tmp_path / "b.ckpt")
     model = small(("dog", "bird", "cat"), seed=2)
     fresh = model.mask_head.logits.weight.clone()
@@ -162,7 +162,7 @@ def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state)
     assert "in the order of the annotations, as the weights name none" in initialise(model, str(tmp_path / "a.pth"))
     model = build_detector(2, **vars(found.config))
     model.categories = Categories(("a", "b"), (1, 2))
-    with pytest.raises(ValueError, match="has 3 classes without names, the annotations have 2"):
+    with pytest.raises(ValueError, match="has 3 classes without names, but the annotations have 2"):
         initialise(model, str(tmp_path / "a.pth"))
 
 
@@ -200,7 +200,7 @@ def test_a_model_of_another_shape_is_told_the_keys(saved):
     ("change", "message"),
     [
         (lambda s: s.pop("neck.fpn_convs.1.conv.bias"), r"lacks fpn\.output\.1\.0\.bias"),
-        (lambda s: s.update({"neck.more.weight": torch.zeros(1)}), r"neck\.more\.weight belong to no"),
+        (lambda s: s.update({"neck.more.weight": torch.zeros(1)}), r"neck\.more\.weight do not belong to"),
         (lambda s: s["backbone.bn1.running_var"].fill_(torch.nan), r"NaN or Inf in backbone\.bn1\.running_var"),
         (lambda s: s.update({"rpn_head.rpn_reg.bias": torch.zeros(8)}), r"has other shapes: rpn\.deltas\.bias"),
         (lambda s: s.pop("backbone.layer3.5.conv1.weight"), r"lacks backbone\.layer3\.5\.conv1\.weight"),
@@ -225,9 +225,9 @@ def test_our_weights_alone_are_told_how_to_be_saved(tmp_path):
 
 def test_a_backbone_alone_is_no_detector(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=r"no Faster or Mask R-CNN .* goes into model\.backbone\.weights"):
+    with pytest.raises(ValueError, match=r"not a Faster or Mask R-CNN .* use model\.backbone\.weights"):
         load_pretrained(str(tmp_path / "resnet18.pth"))
-    with pytest.raises(ValueError, match=r"lacks roi_heads\.box_predictor.* no R-CNN of torchvision"):
+    with pytest.raises(ValueError, match=r"lacks roi_heads\.box_predictor.* not an R-CNN of torchvision"):
         load_pretrained(f"torchvision:{tmp_path / 'resnet18.pth'}")
 
 

@@ -70,7 +70,7 @@ def test_classes_are_picked_and_the_background_goes_last():
 
 
 def test_a_foreign_key_is_named():
-    with pytest.raises(ValueError, match=r"torchvision weights: decoder\.weight belong to no"):
+    with pytest.raises(ValueError, match=r"torchvision weights: decoder\.weight do not belong to"):
         from_torchvision({"decoder.weight": torch.zeros(1)})
 
 

@@ -86,7 +86,7 @@ def test_swapped_arguments_are_told(model):
 
 def test_a_runs_folder_is_its_best_checkpoint_else_its_last(model, tmp_path, capsys):
     folder = tmp_path / "version_0"
-    with pytest.raises(ValueError, match=r"no file .*version_0"):
+    with pytest.raises(ValueError, match=r"version_0.* does not exist"):
         load_model(folder)
     (folder / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"version_0 has no checkpoints/best\.ckpt and no checkpoints/last\.ckpt"):
@@ -94,8 +94,8 @@ def test_a_runs_folder_is_its_best_checkpoint_else_its_last(model, tmp_path, cap
     for name in ("last", "best"):
         save_model(model, folder / "checkpoints" / f"{name}.ckpt")
         load_model(folder)
-        assert f"version_0: checkpoints/{name}.ckpt is used" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"has 1 run.*give one of them, as .*version_0"):
+        assert f"version_0: using checkpoints/{name}.ckpt" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"has 1 run.*give one of them, such as .*version_0"):
         load_model(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_a_runs_folder_is_its_best_checkpoint_else_its_last(model, tmp_path, cap
     ],
 )
 def test_a_zoos_name_alone_is_told_its_zoo(name, meant):
-    with pytest.raises(ValueError, match=f"no file {name}; did you mean {meant}"):
+    with pytest.raises(ValueError, match=f"file {name} does not exist; did you mean {meant}"):
         load_model(name)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops.poolers import LevelMapper
 
 from detection.fast import roi_align as fast
-from detection.fast.levels import as_levels
+from detection.fast.levels import levels_from_maps
 from detection.ops import roi_align as plain
 from detection.ops.roi_align import assign_levels
 
@@ -21,7 +21,7 @@ HEIGHT, WIDTH, STRIDES = 128, 192, (4, 8, 16, 32)
 
 
 def fast_roi_align(features: Sequence[Tensor], *arguments: Any, **options: Any) -> Tensor:
-    return fast.roi_align(as_levels(features), *arguments, **options)
+    return fast.roi_align(levels_from_maps(features), *arguments, **options)
 
 
 WAYS = {"plain": plain.roi_align, "fast": fast_roi_align}
