@@ -53,7 +53,6 @@ SOURCES = sorted(
 )
 
 NOT_YET = (
-    "detection/backbone_tool/",
     "detection/coco/",
     "detection/commands/",
     "detection/data/",

@@ -1,1 +1,1 @@
-"""``rcnn backbones``: what backbones there are, what one of them costs, and why they are residual."""
+"""``rcnn backbones``: list backbones, show the cost of one, and compare plain and residual networks."""

@@ -1,6 +1,6 @@
-"""What a backbone is, found out by running it: parameters, multiply-adds, receptive field, memory.
+"""Measure a backbone: parameters, multiply-adds, receptive field and memory.
 
-Counting runs on PyTorch's meta device, which computes shapes alone, so that it takes as long for a large image.
+Counting runs on PyTorch's meta device, which computes only shapes. So its time does not depend on the image size.
 """
 
 import copy
@@ -21,21 +21,21 @@ REACH = (32, 3072)
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one image of a given size through a backbone."""
+    """Costs of a backbone for one image of a given size."""
 
     parameters: int
-    """All of them, without a classifier."""
+    """Number of parameters, without a classifier."""
     multiply_adds: int
-    """Of convolutions, matrix products and attention; what most papers call FLOPs."""
+    """Multiply-adds of convolutions, matrix products and attention; most papers call them FLOPs."""
     activation_bytes: int
-    """What the backward pass needs of one image, in float32."""
+    """Bytes of the activations that the backward pass needs for one image, in float32."""
 
 
 def costs(backbone: str | BackboneConfig, height: int, width: int) -> Costs:
-    """Count what a backbone, by name or config, needs for one image, without computing it.
+    """Count the costs of a backbone, by name or config, for one image, without computing features.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     config = BackboneConfig(backbone) if isinstance(backbone, str) else replace(backbone, weights=None)
     with torch.device("meta"):
@@ -48,8 +48,8 @@ def costs(backbone: str | BackboneConfig, height: int, width: int) -> Costs:
 
 
 def _saved_bytes(backbone: Backbone, image: Tensor) -> int:
-    """Bytes that autograd keeps of a forward pass; a storage that several operations keep counts once."""
-    kept: dict[int, Any] = {}  # the storages themselves, so that none is freed and its address used again
+    """Return the bytes that autograd stores in a forward pass; counts each storage once."""
+    kept: dict[int, Any] = {}  # holds the storages, so that PyTorch does not free one and reuse its address
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -65,12 +65,12 @@ def _saved_bytes(backbone: Backbone, image: Tensor) -> int:
 
 @torch.inference_mode()
 def receptive_fields(backbone: Backbone, strip: tuple[int, int] = REACH) -> list[int | None]:
-    """Pixels in a row that a cell of each stage depends on; None for all of them.
+    """Measure the receptive field of each stage along a row, in pixels; None: the complete row.
 
-    A pixel that is not a number makes every cell that depends on it not a number, whatever the layers are. A pixel at
-    each offset within a stride, one after the other, reaches as many cells as a cell sees pixels. Where that depends
-    on the place, as with windows of attention, it is the mean. In float64, as the faster ways in float32 spread or lose
-    what is not a number (:mod:`backbones.fast.winograd`, :mod:`backbones.fast.fused`).
+    One input pixel is NaN, and every cell that depends on it becomes NaN, for any kind of layer. The function does this
+    for each offset within a stride. In total, the NaNs reach as many cells as a cell depends on pixels. If the field
+    depends on the position, as in window attention, the result is the mean. It runs in float64, because faster code for
+    float32 can spread or lose a NaN (:mod:`backbones.fast.winograd`, :mod:`backbones.fast.fused`).
     """
     backbone = copy.deepcopy(backbone).eval().double()
     reached = [0] * len(backbone.strides)
@@ -88,7 +88,7 @@ def receptive_fields(backbone: Backbone, strip: tuple[int, int] = REACH) -> list
 
 
 def describe(name: str, height: int = 800, width: int = 1333) -> str:
-    """A page about a backbone, for people."""
+    """Return a text that describes a backbone."""
     found = costs(name, height, width)
     backbone = build(BackboneConfig(name))
     fields = receptive_fields(backbone)

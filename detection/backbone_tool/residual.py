@@ -1,7 +1,7 @@
-"""Plain and residual networks side by side on a small drawn task.
+"""Compare the training of plain and residual networks on synthetic images.
 
-He et al. 2015, "Deep residual learning for image recognition", section 4.1: without shortcuts a deeper network has a
-higher training error. The pictures are drawn here, and both networks of a pair see the same ones in the same order.
+He et al. 2015, "Deep residual learning for image recognition", section 4.1: without shortcuts, a deeper network has a
+higher training error. All networks train on the same images in the same order.
 """
 
 import csv
@@ -19,34 +19,34 @@ from backbones.base import parameters_of
 from backbones.resnet import VARIANTS, ResNet
 
 SHAPES = ("triangle", "square", "pentagon", "star", "cross", "disc", "ring", "bar")
-"""The classes, each drawn at any place, size, angle and colour."""
+"""The classes; each shape has a random position, size, angle and colour."""
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 @dataclass
 class Curve:
-    """What a network did while it learnt."""
+    """Training error and gradients of a network over time."""
 
     name: str
     steps: list[int] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
-    """Share of the pictures since the last entry that got a wrong class."""
+    """Fraction of images with a wrong class since the last entry."""
     gradients: list[list[float]] = field(default_factory=list)
-    """Norm of the gradient of each of :data:`STAGES`, mean since the last entry."""
+    """Mean norm of the gradient of each of :data:`STAGES` since the last entry."""
 
 
-def pictures(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Pictures (count, 3, size, size), about -1..1, and their classes (count,)."""
+def make_images(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return images (count, 3, size, size), with values of about -1..1, and their classes (count,)."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(len(SHAPES), size=count)
     images = np.stack([_draw(SHAPES[label], size, generator) for label in labels])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
-def learn(
+def train(
     name: str, data: tuple[Tensor, Tensor], steps: int, batch: int, lr: float, width: int, seed: int, every: int = 10
 ) -> Curve:
-    """Train a network of :data:`VARIANTS` and watch it."""
+    """Train a network of :data:`VARIANTS` and record its curve."""
     torch.manual_seed(seed)
     network = ResNet(VARIANTS[name], width=width, num_classes=len(SHAPES))
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
@@ -67,13 +67,13 @@ def learn(
 
 
 def gradient_norms(network: ResNet) -> list[float]:
-    """Of all parameters of each of :data:`STAGES` together."""
+    """Return the gradient norm of all parameters in each of :data:`STAGES`."""
     gradients = [[p.grad for p in parameters_of(stage) if p.grad is not None] for stage in network.stages()]
     return [float(torch.stack([g.norm() for g in stage]).norm()) for stage in gradients]
 
 
 def write_csv(curves: Sequence[Curve], path: Path) -> None:
-    """A line for each network and entry."""
+    """Write a CSV file with one line for each entry of each network."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["network", "step", "training_error", *(f"gradient_{stage}" for stage in STAGES)])
@@ -83,7 +83,7 @@ def write_csv(curves: Sequence[Curve], path: Path) -> None:
 
 
 def plot(curves: Sequence[Curve], path: Path, title: str) -> None:
-    """Training error of all networks, and the gradient of each stage for each network, as a PNG.
+    """Plot the training error of all networks, and the gradient of each stage for each network, to a PNG file.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -91,7 +91,7 @@ def plot(curves: Sequence[Curve], path: Path, title: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ValueError("the plot needs matplotlib; pip install 'rcnn-toolkit[plot]'") from error
+        raise ValueError("the plot needs matplotlib; run pip install 'rcnn-toolkit[plot]'") from error
     figure = Figure(figsize=(4 * (1 + len(curves)), 3.6), layout="constrained")
     panels = figure.subplots(1, 1 + len(curves))
     for curve in curves:
@@ -112,7 +112,7 @@ def plot(curves: Sequence[Curve], path: Path, title: str) -> None:
 
 
 def _batches(data: tuple[Tensor, Tensor], steps: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same for every network: epochs in random order."""
+    """Yield batches of epochs in random order, the same for every network."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
@@ -123,7 +123,7 @@ def _batches(data: tuple[Tensor, Tensor], steps: int, batch: int, seed: int) -> 
 
 
 def _draw(shape: str, size: int, generator: np.random.Generator) -> np.ndarray:
-    """A shape on a noisy ground."""
+    """Draw a shape on a noisy background."""
     image = generator.normal(0, 0.25, (size, size, 3)).astype(np.float32)
     radius = generator.uniform(0.2, 0.4) * size
     centre = generator.uniform(radius, size - radius, 2)
@@ -141,7 +141,7 @@ def _draw(shape: str, size: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def _outlines(shape: str) -> list[np.ndarray]:
-    """Polygons within the circle of radius one; their union is the shape."""
+    """Return polygons inside the unit circle whose union is the shape."""
     corners = {"triangle": 3, "square": 4, "pentagon": 5, "star": 10, "disc": 24, "ring": 24}
     if shape in corners:
         turns = 2 * np.pi * np.arange(corners[shape]) / corners[shape]

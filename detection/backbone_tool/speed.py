@@ -1,6 +1,6 @@
-"""The table of docs/benchmarks/backbones.md: what Mask R-CNN costs with each backbone, on one machine.
+"""Measure Mask R-CNN with each backbone on this machine, for the table in docs/benchmarks/backbones.md.
 
-Each backbone is measured in a process of its own, whose peak memory is then its own, and which may fail.
+Each backbone runs in its own process, so that its peak memory is measured separately and a failure stops no other.
 """
 
 import json
@@ -34,9 +34,9 @@ TIMM = (
     *("nextvit_small", "caformer_s18", "poolformerv2_s12", "mambaout_tiny", "hieradet_small", "vit_small_patch16_224"),
     *("deit3_small_patch16_224", "vit_small_patch14_dinov2", "eva02_small_patch14_224", "samvit_base_patch16"),
 )
-"""A choice of timm's."""
+"""A selection of timm's models."""
 NAMES = (*(name for name in available() if "128gf" not in name), *(f"timm/{name}" for name in TIMM))
-"""What is measured if no names are given; the largest RegNet takes 8 GB of weights alone."""
+"""Backbones to measure by default, without the largest RegNet, whose weights take 8 GB."""
 HEAD = (
     "| backbone | parameters, M | GFLOPs | training, images/s | inference, images/s | peak memory, GB |",
     "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -45,14 +45,17 @@ BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
 def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> dict[str, Any]:
-    """Train and run Mask R-CNN in this process.
+    """Train and run Mask R-CNN in this process, and measure it.
 
     Args:
-        size: shortest side of the images; the longest is at most 1333/800 of it.
-        rounds: steps that count, after one that does not.
+        name: the backbone.
+        size: shorter side of the images; the longer side is at most 1333/800 of it.
+        batch: images per batch.
+        rounds: number of steps to measure, after one step to warm up.
+        precision: ``fp32`` or ``bf16``.
 
     Returns:
-        images per second and gigabytes: ``train``, ``infer`` and ``memory``, and the costs of the backbone alone.
+        ``train`` and ``infer`` in images per second, ``memory`` in GB, and the costs of the backbone alone.
     """
     torch.manual_seed(0)
     device = best_device()
@@ -62,11 +65,11 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     model = fast.convert(mask_rcnn(BackboneConfig(name)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all steps: an untrained network evaluates without overflow
+            module.momentum = None  # averages over all steps, so that an untrained network does not overflow
     steps = Steps(model, device, precision)
     train = _rate(lambda: steps.train(data), batch, rounds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else most_resident() - before
-    # What an untrained network detects by chance would decide about the time: nothing, so that no masks are made.
+    # Allow no detections and so no masks: the number of random detections of an untrained network would distort times.
     model.box_head.config = replace(model.box_head.config, score_threshold=1.0)
     evaluated = steps.evaluated()
     infer = _rate(lambda: steps.infer(evaluated, data), batch, rounds)
@@ -86,13 +89,14 @@ def table(
     known: Mapping[str, str],
     write: Callable[[Sequence[str]], None],
 ) -> list[str]:
-    """Rows of Markdown; a backbone that fails gets a row that says why.
+    """Measure backbones and return a Markdown table; the row of a backbone that fails shows the reason.
 
     Args:
-        arguments: of ``measure``, besides the name.
-        seconds: after which a backbone is given up.
-        known: rows by name that are not measured again.
-        write: called with all rows so far after each that is measured.
+        names: the backbones.
+        arguments: arguments of ``measure``, without the name.
+        seconds: time limit for each backbone.
+        known: rows by name that exist already.
+        write: a function that is called with all rows after each new one.
     """
     found = dict(known)
     for name in names:
@@ -104,14 +108,14 @@ def table(
 
 
 def _cells(name: str, arguments: Sequence[str], seconds: float) -> str:
-    """What stands behind a name in its row."""
+    """Measure a backbone in a new process and return the cells of its row."""
     command = [sys.executable, "-m", "detection", "backbones", "measure", name, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         return _failed(f"took over {seconds:g} s")
-    if done.returncode < 0:  # the system's when memory is short, which writes nothing
+    if done.returncode < 0:  # for example the system's, if memory is short; the process then prints nothing
         return _failed(f"ended by signal {-done.returncode}")
     if done.returncode:
         return _failed((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
@@ -123,27 +127,27 @@ def _cells(name: str, arguments: Sequence[str], seconds: float) -> str:
 
 
 def _failed(reason: str) -> str:
-    """The cells of a backbone without numbers."""
+    """Return the cells of a backbone that could not be measured."""
     return f"not measured: {reason[:120].replace('|', '/')} | | | |"
 
 
 def measured(path: Path, about: str) -> dict[str, str]:
-    """Rows of the table in a file by the name of the backbone, without those that failed.
+    """Return the rows of the table in a file by the name of the backbone, without failed rows.
 
     Raises:
-        ValueError: the table is of something else than ``about`` says.
+        ValueError: the table does not begin with ``about``, so it is from another command or machine.
     """
     head, tail = around(path)
     page = path.read_text(encoding="utf-8")
     table = page[len(head) + len(BEGIN) : len(page) - len(END) - len(tail)]
     if not " ".join(table.split()).startswith(" ".join(about.split())):
-        raise ValueError(f"{path} holds no table of the same command and machine to go on with; leave out --resume")
+        raise ValueError(f"{path} has no table of the same command and machine to continue; leave out --resume")
     rows = [line for line in table.splitlines() if line.startswith("| `") and "| not measured: " not in line]
     return {row.split("`")[1]: row for row in rows}
 
 
 def insert(text: str, path: Path) -> None:
-    """Put text between the marks of a file, instead of what is there."""
+    """Replace the text between the marks in a file."""
     head, tail = around(path)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
@@ -151,13 +155,13 @@ def insert(text: str, path: Path) -> None:
 
 
 def around(path: Path) -> tuple[str, str]:
-    """What stands before and behind the marks of a file.
+    """Return the text of a file before and after the marks.
 
     Raises:
-        ValueError: no such file, or it has no marks.
+        ValueError: the file does not exist or has no marks.
     """
     if not path.is_file():
-        raise ValueError(f"no file {path} to put the table into")
+        raise ValueError(f"{path} does not exist; give a file for the table")
     page = path.read_text(encoding="utf-8")
     if BEGIN not in page or END not in page:
         raise ValueError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")
@@ -165,13 +169,13 @@ def around(path: Path) -> tuple[str, str]:
 
 
 def machine() -> str:
-    """Processor, threads and accelerator in a line."""
+    """Describe the CPU or GPU, the number of threads and PyTorch's version in one line."""
     threads = plural(torch.get_num_threads(), "thread")
     return f"{accelerator_name() or processor_name()}, {threads}, PyTorch {torch.__version__}"
 
 
 def _rate(step: Callable[[], object], batch: int, rounds: int) -> float:
-    """Images per second: the median of the rounds."""
+    """Return images per second, from the median time of a step."""
     seconds = []
     for i in range(1 + rounds):
         start = time.perf_counter()

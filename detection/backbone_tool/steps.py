@@ -1,4 +1,4 @@
-"""A training step and an inference of a detector on drawn images, to be timed."""
+"""Training steps and inference of a detector on synthetic images, for benchmarks."""
 
 import tempfile
 from pathlib import Path
@@ -19,11 +19,11 @@ from detection.structures import Batch, Detections
 
 
 def synthetic_batch(size: int, number: int) -> Batch:
-    """Return a batch of drawn images with objects and masks.
+    """Return a batch of synthetic images with objects and masks.
 
     Args:
-        size: shortest side of the images; the longest is at most 1333/800 of it.
-        number: of images.
+        size: shorter side of the images; the longer side is at most 1333/800 of it.
+        number: number of images.
     """
     with tempfile.TemporaryDirectory() as folder:
         write_shapes(Path(folder), train=40, val=1)
@@ -34,9 +34,11 @@ def synthetic_batch(size: int, number: int) -> Batch:
 
 
 class Steps:
-    """A detector with the optimizer that training takes.
+    """A detector with the optimizer of training.
 
     Args:
+        model: the detector.
+        device: the device to run on.
         precision: ``fp32`` or ``bf16``.
     """
 
@@ -47,7 +49,7 @@ class Steps:
         self.optimizer = build_optimizer(self.model, config, lr=1e-5, fused=True)
 
     def train(self, batch: Batch) -> None:
-        """Do one training step."""
+        """Run one training step."""
         self.model.train()
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -56,13 +58,13 @@ class Steps:
         self.optimizer.step()
 
     def evaluated(self) -> FasterRCNN:
-        """Return what infers with the weights of now, in evaluation mode."""
+        """Return a model in evaluation mode with the current weights."""
         self.model.eval()
         return folded(self.model).eval() if self.half else self.model
 
     @torch.inference_mode()
     def infer(self, model: FasterRCNN, batch: Batch) -> Detections:
-        """Detect with the model that :meth:`evaluated` returned."""
+        """Detect objects with the model from :meth:`evaluated`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             found: Detections = model(batch.images.to(self.device), batch.sizes.to(self.device))
         return found

@@ -156,11 +156,11 @@ def _measure(options: argparse.Namespace) -> None:
 def _gradients(options: argparse.Namespace) -> None:
     from detection.backbone_tool import residual
 
-    data = residual.pictures(options.pictures, options.side, options.seed)
+    data = residual.make_images(options.pictures, options.side, options.seed)
     curves = []
     for depth in options.depths:
         for name in (f"plain{depth}", f"resnet{depth}"):
-            curve = residual.learn(
+            curve = residual.train(
                 name, data, options.steps, options.batch, options.lr, options.width, options.seed, options.every
             )
             curves.append(curve)

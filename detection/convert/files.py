@@ -92,7 +92,8 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             content = _ArraysOnly(file, path.stat().st_size).load()
     except _ForeignError as error:
         raise ValueError(
-            f"weights: {path} holds more than arrays ({shown(error)}), and reading that could run code; export arrays only"
+            f"weights: {path} holds more than arrays ({shown(error)}), and reading that could run code; save only its "
+            "arrays"
         ) from None
     except Exception as error:  # a broken pickle can raise anything
         raise ValueError(

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from backbones.resnet import VARIANTS, ResNet
-from detection.backbone_tool.residual import SHAPES, STAGES, gradient_norms, learn, pictures, write_csv
+from detection.backbone_tool.residual import SHAPES, STAGES, gradient_norms, make_images, train, write_csv
 
 
 def test_pictures_are_the_seeds():
-    images, labels = pictures(64, 24, seed=3)
-    again, same = pictures(64, 24, seed=3)
-    other, _ = pictures(64, 24, seed=4)
+    images, labels = make_images(64, 24, seed=3)
+    again, same = make_images(64, 24, seed=3)
+    other, _ = make_images(64, 24, seed=4)
     assert images.shape == (64, 3, 24, 24)
     assert torch.equal(images, again)
     assert torch.equal(labels, same)
@@ -32,9 +32,9 @@ def test_gradient_norms_are_those_of_all_parameters_of_a_stage():
 
 
 def test_a_run_repeats_itself_and_is_written_down(tmp_path):
-    data = pictures(32, 24, seed=0)
+    data = make_images(32, 24, seed=0)
     options = {"steps": 4, "batch": 8, "lr": 0.05, "width": 4, "seed": 0, "every": 2}
-    curves = [learn("resnet18", data, **options), learn("resnet18", data, **options)]
+    curves = [train("resnet18", data, **options), train("resnet18", data, **options)]
     assert curves[0] == curves[1]
     assert curves[0].steps == [2, 4]
     write_csv(curves, tmp_path / "c.csv")
@@ -45,7 +45,7 @@ def test_a_run_repeats_itself_and_is_written_down(tmp_path):
 
 @pytest.mark.slow
 def test_shortcuts_let_a_deep_network_learn_what_a_plain_one_does_not():
-    data = pictures(1024, 32, seed=0)
+    data = make_images(1024, 32, seed=0)
     options = {"steps": 400, "batch": 32, "lr": 0.02, "width": 16, "seed": 0, "every": 50}
-    plain, residual = (learn(name, data, **options) for name in ("plain34", "resnet34"))
+    plain, residual = (train(name, data, **options) for name in ("plain34", "resnet34"))
     assert residual.errors[-1] < plain.errors[-1] - 0.1
