@@ -1,8 +1,8 @@
-"""Checkpoints that suffice on their own, and load without running code.
+"""Self-contained checkpoints that load without running code.
 
-A checkpoint is a dict of tensors and plain values. What Lightning needs to go on training lies beside two entries:
-``state_dict`` (the detector's weights, their names prefixed by ``model.``) and ``rcnn`` (what is needed to rebuild
-the detector and to read its answers: :func:`describe_model`). No class paths are stored, so renaming breaks no file.
+A checkpoint is a dict of tensors and plain values with two entries of this toolkit. ``state_dict`` holds the detector's
+weights, with the prefix ``model.``. ``rcnn`` holds the settings, classes and preprocessing (:func:`describe_model`).
+Further entries hold the training state of Lightning. A checkpoint stores no class paths, so it survives renamings.
 """
 
 import os
@@ -37,36 +37,39 @@ from detection.wording import plural
 
 PREFIX = "model."
 COUNTER = "num_batches_tracked"
-"""What a batch norm has and a frozen one lacks; with a momentum nothing depends on it."""
-ALONE = "weights without the settings to build their detector from; write it with detection.checkpoint.save_model"
+"""A buffer that batch norms have and frozen norms lack; norms with a momentum do not use it."""
+ALONE = "weights without the settings of their detector; write the file with detection.checkpoint.save_model"
 
 
 def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
-    """Write a detector that :func:`load_model` can rebuild.
+    """Write a detector to a checkpoint that :func:`load_model` can read.
 
     Args:
-        configs: for a detector that was assembled by hand: the configs from which
-            :func:`~detection.models.build.build_detector` builds its like, by the names of the arguments; what is left
-            out is at its default, and without ``mask_head`` there is none. Other detectors keep theirs.
+        model: the detector.
+        path: the file to write.
+        configs: only for a detector that you assembled by hand: the arguments with which
+            :func:`~detection.models.build.build_detector` builds the same detector, by name. Missing ones have their
+            defaults; without ``mask_head`` there is no mask head. Other detectors know their configs.
 
     Raises:
-        ValueError: as :func:`description`.
-        OSError: as :func:`replacing`.
+        ValueError: as for :func:`description`.
+        OSError: as for :func:`replacing`.
 
     Example:
         >>> save_model(build_detector(3, "resnet18"), "faster.ckpt")  # doctest: +SKIP
     """
     if isinstance(model, str | Path) and isinstance(path, FasterRCNN):
-        raise ValueError(f"save_model: the model comes first, then the path: save_model(model, {str(model)!r})")
+        raise ValueError(f"save_model: give the model first, then the path: save_model(model, {str(model)!r})")
     info = description(model, path, configs)
     state = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
     write_checkpoint({"state_dict": state, "rcnn": info}, path)
 
 
 def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, dict[str, Any]]:
-    """Rebuild a detector from its checkpoint alone.
+    """Rebuild a detector from its checkpoint.
 
     Args:
+        path: the checkpoint.
         trust_code: import the custom backbone that the file names, which runs its code.
 
     Returns:
@@ -74,8 +77,8 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, 
         info: the checkpoint's ``rcnn`` entry; see :func:`describe_model`.
 
     Raises:
-        ValueError: no such file, a broken one, one that this toolkit has not written, or a custom backbone in a file
-            that is not trusted.
+        ValueError: the file does not exist, is damaged, or is not a checkpoint of this toolkit. Or it names a custom
+            backbone, and ``trust_code`` is False.
     """
 
     def look(outlined: Mapping[str, Any]) -> None:
@@ -98,63 +101,67 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, 
 
 
 class NoRandomStart(TorchFunctionMode):
-    """Leaves out the random values of new layers, which take a third of the time: all weights come from a file.
+    """Skip the random initialisation of layers, which takes a third of the time; all weights come from a file.
 
-    On the meta device they would also make PyTorch import its compiler, which takes longer than importing PyTorch.
+    On the meta device, initialisation also makes PyTorch import its compiler, which is slower than importing PyTorch.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):  # of torch.nn.init, and of a tensor
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):  # of torch.nn.init and torch.Tensor
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 
 
 def check_shapes(num_classes: int, configs: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> None:
-    """Check that weights fill the detector of these configs before it takes memory.
+    """Check that weights fit the detector of these configs, before it takes memory.
 
-    A custom backbone is left out, since it may do anything when it is built.
+    Skip the check for a custom backbone, as building it can run any code.
 
     Raises:
-        ValueError: settings that make no detector, or as :func:`load_weights`.
+        ValueError: the settings are invalid, or as for :func:`load_weights`.
     """
     if not is_known(configs["backbone"].name):
         return
     try:
         with torch.device("meta"), NoRandomStart():
             model = build_detector(num_classes, **configs)
-    except Exception as error:  # PyTorch raises many kinds for sizes that no layer has
-        raise ValueError(f"{source}: its settings make no detector ({first_line(error)[:120]})") from error
+    except Exception as error:  # PyTorch raises many kinds of exceptions for invalid sizes
+        raise ValueError(f"{source}: its settings are invalid ({first_line(error)[:120]})") from error
     check_weights(model, _with_counters(model, weights), source)
 
 
 def description(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What goes into a file beside a detector's weights, once it is sure that the file will load.
+    """Return the ``rcnn`` entry for a detector's file, after a check that the file will load.
 
     Raises:
-        ValueError: naming ``path``: not a detector; no configs, or not those it was built from; weights that are not
-            finite; or what :func:`describe_model` refuses.
+        ValueError: the model is not a detector; its configs are missing or wrong; its weights contain NaN or Inf; or as
+            for :func:`describe_model`. The message names ``path``.
     """
     if not isinstance(model, FasterRCNN):
-        raise ValueError(f"not written: a {type(model).__name__} is no detector; the detector itself comes first")
+        raise ValueError(
+            f"{path}: not written: expected a FasterRCNN or MaskRCNN as first argument, got {type(model).__name__}"
+        )
     try:
         info = describe_model(model, _own_configs(model, configs))
         check_rebuilt(model, info, path)
         for name, value in model.state_dict().items():
             if value.is_meta or not value.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite; take the weights of before")
+                raise ValueError(f"{name} has NaN or Inf; use weights from an earlier step")
     except ValueError as error:
         raise ValueError(f"{path}: not written: {error}") from error
     return info
 
 
 def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, Any]:
-    """What to know of a detector beside its weights, in plain values.
+    """Describe a detector, without its weights, in plain values.
 
-    ``model`` the configs by part, ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
-    ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and ``format``.
+    Returns:
+        ``model`` (configs by part), ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
+        ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and
+        ``format``.
 
     Raises:
-        ValueError: values that are not plain; categories of another number than the detector's classes.
+        ValueError: a value is not plain, or the number of categories differs from the number of classes.
     """
     categories = model.categories
     if categories is not None and not isinstance(categories, Categories):
@@ -183,89 +190,90 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
 
 
 def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse a description from which another model would be built than the one to be written.
+    """Check that a description rebuilds the model.
 
     Raises:
-        ValueError: with what differs.
+        ValueError: it rebuilds another model; the message names the difference.
     """
     check_info(info, "the model")
     configs = restore_configs(info, path, trust_code=True)
     if not is_known(configs["backbone"].name) or configs["backbone"].name.startswith("timm/"):
-        return  # others may do anything when they are built
+        return  # building a custom backbone can run any code
     try:
         with torch.device("meta"):
             check_weights(build_detector(model.num_classes, **configs), model.state_dict(), "the model")
     except ValueError as error:
-        raise ValueError(f"configs are not those that it was built from: {error}") from error
+        raise ValueError(f"configs are not those of this detector: {error}") from error
 
 
 def _own_configs(model: FasterRCNN, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The configs that a detector keeps, or those given for one that keeps none."""
+    """Return the configs that a detector holds; for one that holds none, the given configs."""
     if model.configs is None:
         if given is None:
-            raise ValueError("this detector was not made by build_detector, so its configs must be given")
+            raise ValueError("this detector was not made by build_detector; give its configs")
         return given
     if given is not None:
         ours, theirs = _plain_configs(model.configs), _plain_configs(given)
-        theirs["backbone"]["weights"] = ours["backbone"]["weights"]  # where it started from makes no other detector
+        theirs["backbone"]["weights"] = ours["backbone"]["weights"]  # initial weights do not matter
         differing = [part for part in PARTS if ours[part] != theirs[part]]
         if differing:
-            raise ValueError(f"configs are not those that it was built from: {differing[0]} differs; leave them out")
+            raise ValueError(f"configs are not those of this detector: {differing[0]} differs; leave configs out")
     return model.configs
 
 
 def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting by part, as plain values; None for a mask head that there is not."""
+    """Return every setting by part, as plain values; None if there is no mask head."""
     unknown = configs.keys() - PARTS.keys()
     if unknown:
-        raise ValueError(f"configs of {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+        raise ValueError(f"configs: unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")
     parts = {name: configs.get(name) for name in PARTS}
     for name, part in parts.items():
         if part is None and name != "mask_head":
             parts[name] = PARTS[name]()
         elif part is not None and not isinstance(part, PARTS[name]):
-            raise ValueError(f"configs of {name} are a {type(part).__name__}, not a {PARTS[name].__name__}")
+            raise ValueError(f"configs: {name} is a {type(part).__name__}; give a {PARTS[name].__name__}")
     return {name: None if part is None else plain(asdict(part), f"model.{name}") for name, part in parts.items()}
 
 
 def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """The ``rcnn`` entry of a checkpoint's content, checked against its schema.
+    """Return the ``rcnn`` entry of a checkpoint's content, after a check against its schema.
 
     Raises:
-        ValueError: it has none, or one that :func:`~detection.checkpoint_schema.check_info` rejects; or the weights
-            are no state dict.
+        ValueError: there is no such entry, :func:`~detection.checkpoint_schema.check_info` rejects it, or the weights
+            are not a state dict.
     """
     info: Any = content.get("rcnn")
     if info is None and are_ours(content.get("state_dict", content)):
         raise ValueError(f"{source}: {ALONE}")
     if info is None or "state_dict" not in content:
-        raise ValueError(f"{source}: not a checkpoint of this toolkit; weights alone can be given as --model.weights")
+        raise ValueError(f"{source}: not a checkpoint of this toolkit; to use only its weights, set --model.weights")
     check_info(info, source)
     if not is_state_dict(content["state_dict"]):
-        raise ValueError(f"{source}: its state_dict is no mapping of names to tensors")
+        raise ValueError(f"{source}: its state_dict is not a mapping of names to tensors; the file is damaged")
     return dict(info)
 
 
 def are_ours(weights: Any) -> bool:
-    """Whether this is a state dict whose tensors are called as in our detectors."""
+    """Return whether this is a state dict with this toolkit's names of tensors."""
     name = "box_head.logits.bias"
     return isinstance(weights, Mapping) and (name in weights or PREFIX + name in weights)
 
 
 def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The detector's part of a Lightning module's state dict."""
+    """Return the detector's part of a Lightning module's state dict."""
     return as_linear({name.removeprefix(PREFIX): value for name, value in state.items()})
 
 
 def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], source: str | None = None) -> None:
-    """Fill a detector, all of it; frozen norms take the weights of batch norms, and the reverse.
+    """Load all weights of a detector. Frozen norms accept the weights of batch norms, and vice versa.
 
     Args:
+        model: the detector.
         weights: a state dict, or a file with one: a checkpoint, ``.pth`` or ``.safetensors``.
-        source: how errors call it.
+        source: name of the weights in error messages.
 
     Raises:
-        ValueError: missing, unknown or differently shaped tensors, and what may be the reason.
+        ValueError: a tensor is missing, unknown or has another shape; the message names a possible reason.
     """
     if not isinstance(weights, Mapping):
         source, weights = str(weights), detector_weights(read_weights(weights))
@@ -275,16 +283,16 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor], s
 
 
 def _with_counters(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with the counters of norms that the model has, and without those that it lacks."""
+    """Return the weights with exactly the batch norm counters that the model has."""
     counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
     return counters | {name: v for name, v in weights.items() if name in counters or not name.endswith(COUNTER)}
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | None) -> None:
-    """Refuse weights that do not fill a detector.
+    """Check that weights fit a detector.
 
     Raises:
-        ValueError: as :func:`load_weights`.
+        ValueError: as for :func:`load_weights`.
     """
     own, weights = as_linear(model.state_dict()), as_linear(weights)
     shapes = {
@@ -294,7 +302,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
     }
     if all(len(shape) == 1 for shape in shapes.get("box_head.logits.bias", [()])):
         theirs, ours = (shape[0] - 1 for shape in shapes["box_head.logits.bias"])  # the last is the background
-        raise ValueError(f"{source}: a detector of {plural(theirs, 'class')}, but the annotations have {ours}")
+        raise ValueError(f"{source}: the detector has {plural(theirs, 'class')}, but the annotations have {ours}")
     kinds = [
         name
         for name, value in weights.items()
@@ -304,7 +312,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
         "lacks": [name for name in own if name not in weights],
         "has unknown": [name for name in weights if name not in own],
         "has other shapes:": [f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in shapes.items()],
-        "has other kinds of numbers in": kinds,
+        "has other dtypes in": kinds,
     }
     for problem, names in problems.items():
         if names:
@@ -315,10 +323,10 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
 
 
 def plain(value: Any, name: str = "value") -> Any:
-    """Dicts, lists and scalars only, as they can be read back without running code.
+    """Convert a value to dicts, lists and scalars, which can be read without running code.
 
     Raises:
-        ValueError: something else, called ``name``.
+        ValueError: the value contains another type; the message uses ``name`` for it.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(inner, f"{name}.{key}") for key, inner in value.items()}
@@ -328,7 +336,7 @@ def plain(value: Any, name: str = "value") -> Any:
         value = value.item()
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    for kind in (bool, int, float, str):  # their subclasses could not be read back
+    for kind in (bool, int, float, str):  # convert subclasses, which could not be read back
         if isinstance(value, kind):
             return kind(value)
     if value is not None:

@@ -1,6 +1,6 @@
-"""The former entry: ``fit|validate|test|predict --config NAME ...``, with settings alone and no short options.
+"""The former command line: ``fit|validate|test|predict --config NAME ...``, with settings but without short options.
 
-A mistake is reported in one line, and the exit code is 2; ``--debug`` shows where it was noticed.
+An error of the user prints one line and returns exit code 2; ``--debug`` shows the traceback.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Args:
-        arguments: those of the process if None.
+        arguments: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0; 2 for something that the user should correct; 1 for a training that diverged or lost a
-        worker; 128 plus its number for a signal that stopped the training.
+        The exit code: 0 for success, 2 for an error that the user can correct, 1 for a training that diverged or lost
+        a worker. A signal that stops the training gives 128 plus its number.
     """
     if message := hidden_by_another():
         return fail(message)

@@ -1,7 +1,7 @@
-"""JSON and YAML out of files: one reader of each, which checks a file before anything relies on it.
+"""Read JSON and YAML files, and check them before use.
 
-A file may come from anyone. What is too large or too deep, what repeats a key, or what would grow without end when its
-aliases are followed is rejected in one line that names the file.
+A file may come from an unknown source. The readers reject a file that is too large or too deeply nested, repeats a key,
+or has aliases that expand without end. The error message is one line and names the file.
 """
 
 import json
@@ -23,28 +23,28 @@ from detection.wording import plural
 from detection.yaml_values import DEEPEST, MOST_DIGITS, YamlValues
 
 LARGEST_YAML = 4 << 20
-"""Bytes. The names of 21,000 classes take 1 MB."""
+"""Largest YAML file in bytes. The names of 21,000 classes take 1 MB."""
 
 Entry = Callable[[dict[str, Any]], Any]
 
 _PIECE = 4 << 20
-"""Bytes of a long list that are read at a time."""
+"""Bytes of a long list to read at a time."""
 _PLACE = "\0entries read before"
-"""Stands in a document for the entries of a long list that were read before it."""
+"""Placeholder in a document for the entries of a long list that were read separately."""
 _BETWEEN_OBJECTS = re.compile(rb"\}\s*,\s*(?=\{)")
 
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
-"""What text begins with in UTF-16, of either order of bytes, and now and then in UTF-8."""
+"""Byte order marks of UTF-16 (two byte orders) and UTF-8."""
 _DIGITS = bytes(48 if chr(code) in "0123456789" else 32 for code in range(256))
 _LONG_ROW = b"0" * 19
 _LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
-"""A whole number that 64 bits may not hold."""
+"""An integer that may need more than 64 bits."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(ValueError):
-    """A file is not what it should be; the message is one line that names it."""
+    """A file is invalid; the message is one line that names the file."""
 
 
 def read_json(
@@ -53,13 +53,16 @@ def read_json(
     """Read a JSON file.
 
     Args:
-        entry: makes a value of each object; in the long list of each entry, but of no object in it.
-        nonfinite: accept NaN, Infinity and numbers too large for a float, which JSON does not know.
-        long_list: the key, in the outermost object, of a list of very many objects: it is read in pieces, so that only
-            what ``entry`` keeps of them is in memory together.
+        path: the file.
+        entry: function that converts each object. In the long list, it converts each entry, but not the objects inside
+            an entry.
+        nonfinite: accept NaN, Infinity and numbers too large for a float, which are not valid JSON.
+        long_list: the key, in the outermost object, of a list with very many objects. The function reads this list in
+            pieces, so that only the results of ``entry`` stay in memory.
 
     Raises:
-        DocumentError: no regular file, larger than half of this computer's memory, or as for :func:`parse_json`.
+        DocumentError: the path is not a regular file, the file is larger than half of the memory, or as for
+            :func:`parse_json`.
     """
     return parse_json(read_bytes(path, _half_of_memory()), path, entry, nonfinite, long_list)
 
@@ -71,21 +74,21 @@ def parse_json(
     nonfinite: bool = False,
     long_list: str | None = None,
 ) -> Any:
-    """As :func:`read_json`, of bytes that were read already; ``where`` begins the messages.
+    """Parse JSON from bytes like :func:`read_json`; error messages begin with ``where``.
 
     Raises:
-        DocumentError: not JSON in UTF-8 or UTF-16, too deep, a whole number of more than MOST_DIGITS digits, a key
-            twice in one object, or a number that is not finite.
+        DocumentError: the bytes are not JSON in UTF-8 or UTF-16, or are nested too deeply. Or an integer has more than
+            MOST_DIGITS digits, a key occurs twice in one object, or a number is NaN or Inf.
     """
     if data.startswith(_MARKS):
         data = decoded(data, where).encode()
     with no_garbage_collection():
         entries, rest = ([], data) if long_list is None else _pieces(data, long_list, entry)
         if entries:
-            with suppress(DocumentError):  # the whole document then tells the place
+            with suppress(DocumentError):  # parse the complete document then, for the correct position in the message
                 content = _parse(rest, where, entry, nonfinite)
                 listed = content.get(long_list) if isinstance(content, dict) else None
-                if isinstance(listed, list) and listed[:1] == [_PLACE]:  # else it was another list of that name
+                if isinstance(listed, list) and listed[:1] == [_PLACE]:  # otherwise it was another list of this name
                     listed[:1] = entries
                     return content
         del entries, rest
@@ -100,7 +103,7 @@ def _parse(data: bytes, where: str | Path, entry: Entry | None, nonfinite: bool)
         if found:
             return content
     text, whole = decoded(data, where), _whole if entry is None or _has_long_number(data) else None
-    del data  # half of what is held at most
+    del data  # halves the peak memory
     try:
         return json.loads(
             text,
@@ -119,10 +122,10 @@ def _parse(data: bytes, where: str | Path, entry: Entry | None, nonfinite: bool)
 
 
 def _pieces(data: bytes, key: str, entry: Entry | None) -> tuple[list[Any], bytes]:
-    """The first entries of a list of objects, and the document in which :data:`_PLACE` stands for them.
+    """Return the first entries of a list of objects, and the document with :data:`_PLACE` instead of them.
 
-    A piece begins where an entry can begin. If orjson reads it as a list of its own, it ends where an entry ends, so
-    that the next piece begins there. All that orjson cannot read remains in the document, from there on.
+    A piece begins where an entry can begin. If orjson can read it as a list, it ends where an entry ends, and the next
+    piece begins there. From the first piece that orjson cannot read, everything remains in the document.
     """
     begin = _begin_of_list(data, key)
     entries: list[Any] = []
@@ -143,7 +146,7 @@ def _pieces(data: bytes, key: str, entry: Entry | None) -> tuple[list[Any], byte
 
 
 def _begin_of_list(data: bytes, key: str) -> int:
-    """Where the first object of a list with a key stands; 0 if there is none."""
+    """Return the position of the first object in the list with a key; 0 if there is none."""
     quoted = json.dumps(key).encode()
     place = data.find(quoted)
     while place >= 0:
@@ -156,20 +159,22 @@ def _begin_of_list(data: bytes, key: str) -> int:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file as dicts, lists and text: ``on``, ``007`` and ``null`` stay as they are written.
+    """Read a YAML file as dicts, lists and text: ``on``, ``007`` and ``null`` remain text.
 
     Raises:
-        DocumentError: no regular file, more than LARGEST_YAML bytes, or as for :func:`parse_yaml`.
+        DocumentError: the path is not a regular file, the file has more than LARGEST_YAML bytes, or as for
+            :func:`parse_yaml`.
     """
     return parse_yaml(decoded(read_bytes(path, LARGEST_YAML), path), path)
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:
-    """As :func:`read_yaml`, of text that was read already; ``where`` begins the messages.
+    """Parse YAML from text like :func:`read_yaml`; error messages begin with ``where``.
 
     Raises:
-        DocumentError: not YAML, several documents, too deep, too many values, a key twice in one mapping, an alias of
-            what holds it, a tag that is none of the common ones, or a whole number of more than MOST_DIGITS digits.
+        DocumentError: the text is not YAML, holds several documents, has too many values, or is nested too deeply. Or
+            a key occurs twice in one mapping, an alias refers to a value that contains it, a tag is unknown, or an
+            integer has more than MOST_DIGITS digits.
     """
     builder = YamlValues()
     try:
@@ -184,19 +189,19 @@ def parse_yaml(text: str, where: str | Path) -> Any:
 
 
 def read_text(path: str | Path, most: int) -> str:
-    """The text of a file, as :func:`decoded`.
+    """Return the text of a file; see :func:`decoded`.
 
     Raises:
-        DocumentError: no regular file, more than ``most`` bytes, or no text.
+        DocumentError: the path is not a regular file, the file has more than ``most`` bytes, or is not text.
     """
     return decoded(read_bytes(path, most), path)
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The content of a regular file; opening a pipe would wait for ever.
+    """Return the content of a regular file; opening a pipe, for example, would wait forever.
 
     Raises:
-        DocumentError: no such file, no regular one, or more than ``most`` bytes.
+        DocumentError: the file does not exist, is not regular, or has more than ``most`` bytes.
     """
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
@@ -205,7 +210,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
                 raise DocumentError(f"{path}: is a folder, pipe or device; give a regular file")
             if status.st_size > most:
                 raise DocumentError(
-                    f"{path}: has {plural(status.st_size, 'byte')}, but at most {most} can be read here"
+                    f"{path}: has {plural(status.st_size, 'byte')}; at most {most} are allowed. Is it the right file?"
                 )
             return file.read()
     except OSError as error:
@@ -213,23 +218,23 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def decoded(data: bytes, where: str | Path) -> str:
-    """Text of UTF-8, or of UTF-16 with a byte order mark, as some editors of Windows write it.
+    """Decode UTF-8, or UTF-16 with a byte order mark, which some editors on Windows write.
 
     Raises:
-        DocumentError: any other encoding.
+        DocumentError: the text has another encoding.
     """
     encoding = "utf-16" if data.startswith(_MARKS[:2]) else "utf-8-sig"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DocumentError(f"{where}: is no text in UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise DocumentError(f"{where}: is not text in UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def _quick(data: bytes) -> tuple[bool, Any]:
-    """Whether orjson can be trusted, and what it reads: in a third of the time, but it keeps the last of equal keys.
+    """Return whether orjson's result is correct, and the result.
 
-    It does not know NaN, and makes decimals of whole numbers of more than 64 bits; those, and messages, are for
-    :mod:`json`.
+    orjson takes a third of the time of :mod:`json`. But it silently keeps the last of several equal keys, rejects NaN,
+    and converts integers of more than 64 bits to floats. :mod:`json` reads such documents and makes error messages.
     """
     if _LONG_ROW in data.translate(_DIGITS) and _LONG_NUMBER.search(data):
         return False, None
@@ -237,12 +242,12 @@ def _quick(data: bytes) -> tuple[bool, Any]:
         content = orjson.loads(data)
     except orjson.JSONDecodeError:
         return False, None
-    # Text may hold such signs, too; then there are too many, and never too few.
+    # Strings can contain such characters, too. Then the count is too large, never too small.
     return _pairs(content) == data.count(b'":') + len(re.findall(rb'"\s+:', data)), content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """One object of a JSON file."""
+    """Make a dict from the pairs of a JSON object; raise an error for a repeated key."""
     entry = dict(pairs)
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
@@ -261,17 +266,17 @@ def _whole(digits: str) -> int:
 def _finite(digits: str) -> float:
     value = float(digits)
     if abs(value) == float("inf"):
-        raise DocumentError(f"has the number {shown(digits)}, which no float can hold")
+        raise DocumentError(f"has the number {shown(digits)}, which is too large for a float; correct it")
     return value
 
 
 def _constant(name: str) -> NoReturn:
-    raise DocumentError(f"has the number {name}, which JSON does not know; write null")
+    raise DocumentError(f"has the number {name}, which is not valid JSON; write null")
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are inside one another; those in text, such as an RLE, do not count."""
-    # Escaped backslashes go first: one of two may stand before a quote that ends the text.
+    """Return the depth of nested brackets; brackets in strings, such as an RLE, do not count."""
+    # Remove escaped backslashes first, as one can precede the quote that ends a string.
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     bare = data.translate(None, _NO_BRACKETS)
@@ -283,7 +288,7 @@ def _depth(data: bytes) -> int:
 
 
 def _pairs(content: Any) -> int:
-    """How many pairs of key and value all objects have; not those in a list that begins with no object or list."""
+    """Count the key-value pairs of all objects, except in lists whose first element is not an object or list."""
     if type(content) is dict:
         count = len(content)
         inner: Iterable[Any] = content.values()
@@ -298,7 +303,7 @@ def _pairs(content: Any) -> int:
 
 
 def _has_long_number(data: bytes) -> bool:
-    """Whether so many digits stand in a row that they may be a number of more than MOST_DIGITS digits."""
+    """Return whether a row of digits is so long that it may be a number of more than MOST_DIGITS digits."""
     block = MOST_DIGITS // 2  # a row of MOST_DIGITS digits fills at least one such block
     step = block << 16
     for start in range(0, len(data), step):

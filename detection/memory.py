@@ -1,6 +1,6 @@
-"""The memory of this process: what it holds and keeps, and the garbage collector out of the way.
+"""The memory of this process: settings of glibc, resident memory, and pauses of the garbage collector.
 
-Imports nothing that takes long, as a program may have to begin again (:func:`restart_with_glibc_setting`).
+This module imports nothing slow, as a program may have to start again (:func:`restart_with_glibc_setting`).
 """
 
 import ctypes
@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SMALL, LARGE = 16e6, 100e6
-"""Bytes of a feature map between which training keeps what is freed. At 139 MB (two images of 800 pixels in float32) a
-step was 6 % faster with it, but held a fifth more; at 23 MB (320 pixels) it was up to 8 % faster and held as much or a
-twelfth more; at 12 MB (in bfloat16) it was no faster, as glibc keeps most of that anyway, and held a tenth more."""
+"""Training keeps freed memory if its largest feature map has a size, in bytes, between these two.
+
+The reasons are measurements. At 139 MB (two images of 800 pixels in float32), steps were 6% faster but used a fifth
+more memory. At 23 MB (320 pixels), they were up to 8% faster and used at most a twelfth more. At 12 MB (bfloat16), they
+were not faster, as glibc keeps most of that memory anyway, and used a tenth more."""
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Half a million dicts in a row make the collector look through all of them again and again (10x slower)."""
+    """Pause the garbage collector: with half a million new dicts, it would scan all of them repeatedly (10x slower)."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -30,15 +32,15 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def restart_with_glibc_setting() -> None:
-    """Start this program again, once, with a setting of glibc's that is read when a process begins.
+    """Start this program again, once, with a setting that glibc reads when a process starts.
 
-    PyTorch aligns each tensor to 64 bytes. glibc keeps the 50 bytes or so that are cut off around it in a cache for
-    small objects. Free memory on both sides of such a piece cannot join, and the next large tensor takes new memory:
-    after 36 training steps of eight sizes (256 to 480 pixels) a process held 2.7 GB. Without the cache it held 1.6 GB,
-    at the same speed.
+    PyTorch aligns each tensor to 64 bytes. glibc keeps the remainders, about 50 bytes each, in its cache for small
+    objects. They prevent free blocks on both sides from merging (heap fragmentation), so the next large tensor needs
+    new memory. After 36 training steps of eight sizes (256 to 480 pixels) a process used 2.7 GB, without the cache 1.6
+    GB at the same speed.
 
-    Does nothing where :func:`glibc_setting` is empty, or where another program runs this one, such as a notebook, a
-    debugger or a profiler. The process id stays the same. Call it before anything else is done or imported.
+    The function does nothing if :func:`glibc_setting` is empty, or if another program runs this one, such as a
+    notebook, a debugger or a profiler. The process ID stays the same. Call it before all other work and imports.
     """
     settings, debugged = glibc_setting(), sys.gettrace() is not None or "pydevd" in sys.modules
     if settings and sys.executable and not debugged and _began_with(sys.orig_argv, sys.argv):
@@ -46,7 +48,7 @@ def restart_with_glibc_setting() -> None:
 
 
 def _began_with(command: Sequence[str], program: Sequence[str]) -> bool:
-    """Whether an interpreter's command line begins this program, with nothing but options before it."""
+    """Return whether a Python command line starts this program, with only options before it."""
     if command[1:3] == ["-m", "detection"]:
         return True
     place = len(command) - len(program)
@@ -54,9 +56,9 @@ def _began_with(command: Sequence[str], program: Sequence[str]) -> bool:
 
 
 def glibc_setting() -> dict[str, str]:
-    """The environment variable that switches glibc's cache of small objects off.
+    """Return the environment variable that switches off glibc's cache for small objects.
 
-    Empty with another C library or a GPU, where it is of no use, and where the user has set such variables.
+    The result is empty with another C library or a GPU, where it does not help, and if the user set such variables.
     """
     if _is_left_alone("MALLOC_", "GLIBC_", "LD_PRELOAD"):
         return {}
@@ -69,21 +71,21 @@ def glibc_setting() -> dict[str, str]:
 
 
 def begin_training() -> bool:
-    """Until the first step is over, let each tensor above a megabyte come and go with pages of its own.
+    """Allocate each tensor above one megabyte with mmap during the first training step; return whether this is set.
 
-    The first step makes what stays, such as the momentum and what oneDNN keeps of each convolution. Between tensors
-    that go it would stand in the way of those of all other steps: at 320 pixels a tenth of the memory of a training
-    step, at 800 a twentieth. Left as it is where :func:`keep_freed_memory` does nothing.
+    The first step creates long-lived buffers, such as the momentum and oneDNN's caches of convolutions. Between
+    temporary tensors, they would fragment the heap. This would cost a tenth of the memory of a training step at 320
+    pixels, and a twentieth at 800. It does nothing where :func:`keep_freed_memory` does nothing.
     """
     return _set_glibc((_MMAP_THRESHOLD, 1 << 20))
 
 
 def go_on_training(largest: float) -> bool:
-    """After the first step: :func:`keep_freed_memory`, where that pays.
+    """Call :func:`keep_freed_memory` after the first step, if that helps; return whether a setting changed.
 
     Args:
-        largest: bytes of the largest tensors that training holds on to; between :data:`SMALL` and :data:`LARGE` it
-            pays. Otherwise glibc gives back what is larger than 32 MB, as it does when it is not told.
+        largest: bytes of the largest tensors of training. Keeping memory helps between :data:`SMALL` and :data:`LARGE`.
+            Otherwise glibc returns blocks above 32 MB to the system, which is its default.
     """
     if SMALL <= largest <= LARGE:
         return keep_freed_memory()
@@ -91,25 +93,25 @@ def go_on_training(largest: float) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed for what comes next, where PyTorch computes on the processor.
+    """Let glibc keep freed memory for later tensors, if PyTorch computes on the CPU.
 
-    It would give every tensor above 32 MB back to the system, which clears each page before it hands it out again:
-    that took a tenth of a training step and a fifth of an inference. A process that was started with settings of its
-    own (``MALLOC_...``) is left as it is.
+    By default, glibc returns every tensor above 32 MB to the system, which clears each page before its next use. That
+    took a tenth of a training step and a fifth of an inference. The function does not change a process that was
+    started with the user's own settings (``MALLOC_...``).
 
     Returns:
-        Whether it was done; nothing else than glibc has the switch.
+        Whether the setting changed; only glibc supports it.
     """
     return _set_glibc((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def keep_freed_pieces() -> bool:
-    """As :func:`keep_freed_memory`, of pieces below 32 MB and up to 256 MB: for workers, of which there may be many."""
+    """Keep freed blocks below 32 MB, up to 256 MB in total; for data-loader workers, of which there may be many."""
     return _set_glibc((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, _PIECE), (_TRIM_THRESHOLD, 8 * _PIECE))
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
-_PIECE = 32 << 20  # as far as glibc raises the threshold of mapping by itself
+_PIECE = 32 << 20  # largest mmap threshold that glibc sets by itself
 
 
 def _set_glibc(*settings: tuple[int, int]) -> bool:
@@ -120,36 +122,37 @@ def _set_glibc(*settings: tuple[int, int]) -> bool:
 
 
 def _is_left_alone(*settings: str) -> bool:
-    """Whether this is not Linux, or the environment has settings of the user's own that begin so."""
+    """Return whether this is not Linux, or the user set an environment variable with one of these prefixes."""
     return sys.platform != "linux" or any(name.startswith(settings) for name in os.environ)
 
 
 def finest_map(images: int, short: float, long: float, channels: int, precision: str) -> float:
-    """Bytes of a pyramid's map at stride 4, the largest tensor of a training step.
+    """Return the bytes of a pyramid's map at stride 4, the largest tensor of a training step.
 
     Args:
-        images: in a batch.
+        images: images per batch.
         short, long: sides of an image in pixels.
-        precision: with 16 in its name if numbers have 16 bits.
+        channels: channels of the pyramid.
+        precision: name of the precision, which contains ``16`` for 16-bit numbers.
     """
     return images * short * long / 4**2 * channels * (2 if "16" in precision else 4)
 
 
 def resident() -> int:
-    """Return the bytes that this process holds now; without ``/proc``, what it held at most."""
+    """Return the current resident memory of this process in bytes; without ``/proc``, its peak."""
     return _bytes("VmRSS", "WorkingSetSize")
 
 
 def most_resident() -> int:
-    """Return the bytes that this program held at most.
+    """Return the peak resident memory of this program in bytes.
 
-    ``getrusage`` would also count what the process held that started this one; only macOS uses it.
+    Only macOS uses ``getrusage``, which also counts the memory of the process that started this one.
     """
     return _bytes("VmHWM", "PeakWorkingSetSize")
 
 
 def _bytes(linux: str, windows: str) -> int:
-    """Return a number that the system keeps of this process, by the names that it has there."""
+    """Return a memory figure of this process, by its name on Linux and on Windows."""
     if sys.platform == "win32":
         return _of_windows(windows)
     status = Path("/proc/self/status")

@@ -1,4 +1,4 @@
-"""What flows from the dataset to the evaluator.
+"""The data that passes from the dataset through the detector to the evaluator.
 
 B images, H x W canvas, G ground truths, P proposals, S RoI samples, D detections (G, P, S, D padded),
 K classes, M mask side.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0) covers
@@ -22,13 +22,13 @@ class Targets(NamedTuple):
     labels: Tensor
     """(B, G) int64; IGNORE on padding."""
     crowd: Tensor
-    """(B, G) bool: regions of many objects, neither positive nor negative."""
+    """(B, G) bool: regions with many objects, neither positive nor negative."""
     masks: Tensor | None = None
-    """(B, G, M, M) uint8, each in the frame of its own box: 0, 1, or 255 where no mask is known or it is a crowd's."""
+    """(B, G, M, M) uint8, each covers its own box: 0, 1, or 255 for an unknown mask and for a crowd."""
 
 
 class Batch(NamedTuple):
-    """Images on one canvas, and where they came from."""
+    """Images on canvases of one size, and their origin."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB, zero outside the image; normalised on the device."""
@@ -37,12 +37,12 @@ class Batch(NamedTuple):
     original_sizes: Tensor
     """(B, 2) int64: height, width of the file."""
     image_ids: Tensor
-    """(B,) int64, which stay on the CPU; IGNORE on a filler image, which is never scored."""
+    """(B,) int64, always on the CPU; IGNORE on a padding image, which the evaluator ignores."""
     targets: Targets | None = None
 
 
 class Proposals(NamedTuple):
-    """Where the RPN sees objects."""
+    """Boxes that the RPN proposes."""
 
     boxes: Tensor
     """(B, P, 4), by falling score; zero on padding."""
@@ -51,7 +51,7 @@ class Proposals(NamedTuple):
 
 
 class RoISamples(NamedTuple):
-    """The RoIs that the heads learn from."""
+    """The RoIs for the losses of the heads."""
 
     boxes: Tensor
     """(B, S, 4), positives first."""
@@ -60,11 +60,11 @@ class RoISamples(NamedTuple):
     matched: Tensor
     """(B, S) int64 index into G; meaningful for positives only."""
     positives: int
-    """The first this many of each image may be positive; all others are not."""
+    """Only the first ``positives`` RoIs of each image can be positive."""
 
 
 class Detections(NamedTuple):
-    """What the detector found, padded to D per image."""
+    """The detected objects, padded to D per image."""
 
     boxes: Tensor
     """(B, D, 4), by falling score; zero on padding."""
@@ -73,15 +73,15 @@ class Detections(NamedTuple):
     labels: Tensor
     """(B, D) int64; IGNORE on padding."""
     masks: Tensor | None = None
-    """(B, D, m, m) probabilities in the frame of the box."""
+    """(B, D, m, m) probabilities; each mask covers its box."""
 
     def image(self, i: int) -> "Detections":
-        """The ``i``-th image, without padding: boxes (n, 4), scores (n,), labels (n,), masks (n, m, m)."""
+        """Return the ``i``-th image without padding: boxes (n, 4), scores (n,), labels (n,), masks (n, m, m)."""
         keep = self.labels[i] != IGNORE
         return Detections(*(None if value is None else value[i][keep] for value in self))  # type: ignore[arg-type]
 
     def cpu(self) -> "Detections":
-        """The same in the processor's memory, without gradients."""
+        """Return a copy on the CPU, without gradients."""
         return Detections(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
 
 
@@ -91,13 +91,13 @@ class Categories:
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
-    """Original category ids: ``ids[label]`` is what goes into result files."""
+    """Original category IDs; result files contain ``ids[label]``."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def label(self, category_id: int) -> int:
-        """The label of an original category id; KeyError if it is unknown."""
+        """Return the label of an original category ID; raise a KeyError if it is unknown."""
         try:
             return self.ids.index(category_id)
         except ValueError:
@@ -105,13 +105,13 @@ class Categories:
 
     @classmethod
     def from_coco(cls, categories: Sequence[Mapping[str, Any]]) -> "Categories":
-        """From the ``categories`` of a COCO file, by rising id."""
+        """Make categories from the ``categories`` of a COCO file, in the order of their IDs."""
         ordered = sorted(categories, key=lambda category: category["id"])
         return cls(tuple(str(c["name"]) for c in ordered), tuple(int(c["id"]) for c in ordered))
 
 
 ResizeMethod = Literal["opencv", "bilinear", "pillow", "tensor"]
-"""opencv: bilinear, or the mean over areas where an image shrinks by more than half.  bilinear: OpenCV's, always
+"""opencv: bilinear, or the area mean if an image shrinks by more than half.  bilinear: always OpenCV's bilinear
 (mmdetection).  pillow: bilinear with a filter as wide as the reduction (detectron2).  tensor: bilinear without rounding
 of pixels, sides rounded down (torchvision)."""
 

@@ -1,8 +1,8 @@
-"""Text on pictures, in any script.
+"""Draw text on images, in any script.
 
-OpenCV draws what its own fonts have: ASCII, and from version 5 on much more. For other text this module looks for a
-font with all characters: DejaVu, which comes with matplotlib, then the fonts of the system. Where there is none,
-:func:`readable` gives emoji by their names, and classes by their numbers.
+OpenCV can draw the characters of its own fonts: ASCII, and from version 5 on many more. For other text, this module
+searches a font with all characters: DejaVu, which matplotlib includes, then the fonts of the system. If there is none,
+:func:`readable` replaces emoji by their names, and class names by class numbers.
 """
 
 import os
@@ -23,10 +23,10 @@ from detection.foreign import shown
 
 HERSHEY = cv2.FONT_HERSHEY_DUPLEX
 CAPITAL = 0.73
-"""Height of a capital letter, as a share of a font's size; nearly the same in all of them."""
+"""Height of a capital letter, as a fraction of the font size; almost the same in all fonts."""
 
 MOST_MISSES = 5
-"""Searches for a script that may fail; after these the machine is taken to have no font for it."""
+"""Number of failed searches after which the module assumes that the machine has no font for a script."""
 
 Ink = tuple[int, int, int]
 
@@ -37,14 +37,14 @@ class Text:
 
     words: str
     width: int
-    """In pixels."""
+    """Width in pixels."""
     scale: float
-    """Of OpenCV's font; or, with ``font``, the font's size in pixels."""
+    """Scale of OpenCV's font; with ``font``, the font size in pixels."""
     font: Path | None = None
 
 
 def fit(words: str, size: int, limit: int) -> Text:
-    """Lay a line out with capitals of ``size`` pixels; smaller if it would be wider than ``limit``."""
+    """Lay out a line with capitals of ``size`` pixels; smaller if it would be wider than ``limit``."""
     font = None if _opencv_has(words) else _font_of(words)
     if font is None:
         (_, capital), _ = cv2.getTextSize("H", HERSHEY, 1.0, 1)
@@ -57,7 +57,7 @@ def fit(words: str, size: int, limit: int) -> Text:
 
 
 def write(picture: np.ndarray, text: Text, place: tuple[int, int], ink: Ink) -> None:
-    """Draw a line in place; ``place`` is the left end of its base line."""
+    """Draw a line into an image; ``place`` is the left end of its baseline."""
     if text.font is None:
         cv2.putText(picture, text.words, place, HERSHEY, text.scale, ink, 1, cv2.LINE_AA)
         return
@@ -73,9 +73,9 @@ def write(picture: np.ndarray, text: Text, place: tuple[int, int], ink: Ink) -> 
 
 
 def readable(name: str, label: int) -> str:
-    """What to write for a class: its name, with emoji by their names, or its number where no font can show it.
+    """Return the text for a class: its name, with names of emoji, or its number if no font can show the name.
 
-    The first use of a number is reported by a warning.
+    The first use of a number gives a warning.
     """
     if name.isascii() and name.isprintable() and len(name) <= 60:
         return name
@@ -89,15 +89,15 @@ def _readable(name: str, label: int) -> str:
         if _opencv_has(words) or _font_of(f"{words} 0123456789."):
             return words
     warnings.warn(
-        f"no font on this machine shows the class {line}: pictures say 'class {label}' instead; install a font with "
-        "these characters, such as Noto Sans CJK, or matplotlib, which brings DejaVu",
+        f"no font on this machine can show the class name {line}: images show 'class {label}' instead. Install a font "
+        "with these characters, such as Noto Sans CJK, or matplotlib, which includes DejaVu",
         stacklevel=2,
     )
     return f"class {label}"
 
 
 def _spelled(sign: str) -> str:
-    """An emoji by its Unicode name, such as ``:automobile:``, without selectors and joiners; others as they are."""
+    """Replace an emoji by its Unicode name, such as ``:automobile:``; remove selectors and joiners."""
     kind = unicodedata.category(sign)
     if kind in ("So", "Sk"):
         return f":{unicodedata.name(sign, 'symbol').lower()}:"
@@ -109,7 +109,7 @@ def _invisible(sign: str) -> bool:
 
 
 def _opencv_has(words: str) -> bool:
-    """Whether OpenCV's own fonts have all characters, and need not put them in another order."""
+    """Return whether OpenCV's own fonts have all characters, and can draw them in this order."""
     return words.isascii() or all(sign.isascii() or _opencv_has_one(sign) for sign in set(words))
 
 
@@ -119,18 +119,18 @@ def _opencv_has_one(sign: str) -> bool:
         return False
     drawn, *unknown = (np.zeros((40, 120), np.uint8) for _ in range(5))
     cv2.putText(drawn, sign, (5, 30), HERSHEY, 1.0, 255, 1)
-    for number, picture in enumerate(unknown, start=1):  # a question mark, or one for each byte
+    for number, picture in enumerate(unknown, start=1):  # OpenCV draws one question mark, or one per byte
         cv2.putText(picture, "?" * number, (5, 30), HERSHEY, 1.0, 255, 1)
     return bool(drawn.any()) and not any(np.array_equal(drawn, picture) for picture in unknown)
 
 
 _fonts: dict[frozenset[str], list[Path]] = {}
 _misses: Counter[frozenset[str]] = Counter()
-"""By the scripts of a text: fonts that were found, and texts without one. Each search looks into all fonts."""
+"""Number of failed searches by script. Each search reads all fonts."""
 
 
 def _font_of(words: str) -> Path | None:
-    """The first font with all characters of a text; None if there is none, or nothing here can put them in order."""
+    """Return the first font with all characters of a text; None if there is none, or if shaping is not available."""
     signs = {sign for sign in words if not sign.isspace() and not _invisible(sign)}
     if any(_needs_shaping(sign) for sign in signs) and not features.check("raqm"):
         return None
@@ -149,17 +149,17 @@ def _font_of(words: str) -> Path | None:
 
 
 def _needs_shaping(sign: str) -> bool:
-    """Whether letters run from right to left, or are combined, so that one after the other would be wrong."""
+    """Return whether a character needs text shaping: it runs from right to left, or combines with others."""
     return unicodedata.bidirectional(sign) in ("R", "AL") or unicodedata.category(sign) in ("Mn", "Mc")
 
 
 def _has(font: Path, signs: set[str]) -> bool:
-    """Whether a font has a glyph for each character: one that differs from what it shows for none."""
+    """Return whether a font has a glyph for each character, that is, one that differs from its placeholder glyph."""
     try:
         loaded = _load(font, 24)
         none = _pixels(loaded, "\U0010ffff")
         return all(_pixels(loaded, sign) != none for sign in signs)
-    except (OSError, ValueError):  # no font, or one of pictures of another size
+    except (OSError, ValueError):  # not a font, or a bitmap font of another size
         return False
 
 
@@ -170,7 +170,7 @@ def _pixels(font: ImageFont.FreeTypeFont, sign: str) -> tuple[tuple[int, int], b
 
 @cache
 def _candidates() -> tuple[Path, ...]:
-    """Fonts to try: upright ones without serifs first."""
+    """Return the fonts to try, upright sans-serif fonts first."""
     spec = find_spec("matplotlib")
     own = [
         Path(place) / "mpl-data/fonts/ttf/DejaVuSans.ttf" for place in (spec and spec.submodule_search_locations) or ()
@@ -180,7 +180,7 @@ def _candidates() -> tuple[Path, ...]:
     ]
     odd = ("bold", "italic", "oblique", "mono", "serif", "light", "thin", "black")
     order = sorted(found, key=lambda path: (sum(word in path.stem.lower() for word in odd), path.name))
-    # A font of last resort has a box for every character.
+    # The LastResort font has a box for every character.
     return tuple(path for path in (*own, *order) if path.is_file() and "lastresort" not in path.stem.lower())
 
 
@@ -198,6 +198,6 @@ def _load(font: Path, size: float) -> ImageFont.FreeTypeFont:
     return _loaded(font, max(4, round(size)))
 
 
-@lru_cache(maxsize=16)  # each holds a file open
+@lru_cache(maxsize=16)  # each font keeps a file open
 def _loaded(font: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(font), size)

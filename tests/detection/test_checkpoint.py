@@ -91,7 +91,7 @@ SLIGHTLY_OTHER = {
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_settings_that_no_shape_tells_must_be_the_models_own(tmp_path, part, forgotten):
     other = {key: value for key, value in CONFIGS.items() if key != part}
-    with pytest.raises(ValueError, match=rf"a\.ckpt: not written: .* built from: {part} differs; leave them out"):
+    with pytest.raises(ValueError, match=rf"a\.ckpt: not written: .* of this detector: {part} differs; leave configs out"):
         save_model(build(), tmp_path / "a.ckpt", other if forgotten else other | {part: SLIGHTLY_OTHER[part]})
 
 
@@ -102,7 +102,7 @@ def test_where_a_model_started_from_makes_no_other(tmp_path):
 def test_a_detector_assembled_by_hand_needs_configs(tmp_path):
     model = build()
     model.configs = None
-    with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* its configs must be given"):
+    with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* give its configs"):
         save_model(model, tmp_path / "a.ckpt")
     save_model(model, tmp_path / "a.ckpt", CONFIGS)
     assert load_model(tmp_path / "a.ckpt")[0].configs == CONFIGS
@@ -111,8 +111,8 @@ def test_a_detector_assembled_by_hand_needs_configs(tmp_path):
 @pytest.mark.parametrize(
     ("configs", "message"),
     [
-        ({"boxhead": BoxHeadConfig()}, "configs of boxhead: there are backbone, fpn, rpn, box_head, mask_head"),
-        ({"backbone": "resnet10"}, "configs of backbone are a str, not a BackboneConfig"),
+        ({"boxhead": BoxHeadConfig()}, "configs: unknown part boxhead; use backbone, fpn, rpn, box_head, mask_head"),
+        ({"backbone": "resnet10"}, "configs: backbone is a str; give a BackboneConfig"),
     ],
 )
 def test_configs_of_no_part_are_refused(tmp_path, configs, message):
@@ -122,7 +122,7 @@ def test_configs_of_no_part_are_refused(tmp_path, configs, message):
 
 def test_what_only_wraps_a_detector_is_refused(tmp_path):
     for wrong in (torch.nn.DataParallel(build()), "a.ckpt"):
-        with pytest.raises(ValueError, match=f"a {type(wrong).__name__} is no detector; the detector itself comes fir"):
+        with pytest.raises(ValueError, match=f"expected a FasterRCNN or MaskRCNN .*, got {type(wrong).__name__}"):
             save_model(wrong, tmp_path / "a.ckpt")
 
 
@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     model = build()
     model.box_head.logits.bias.data[0] = torch.nan
     for spoilt in (model, build().to("meta")):
-        with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* has values that are not finite"):
+        with pytest.raises(ValueError, match=r"a\.ckpt: not written: .* has NaN or Inf"):
             save_model(spoilt, tmp_path / "a.ckpt")
 
 
@@ -372,7 +372,7 @@ def test_weights_from_a_checkpoint_or_a_state_dict(saved, tmp_path):
 @pytest.mark.parametrize(
     ("num_classes", "changes", "message"),
     [
-        (2, {}, "a detector of 3 classes, but the annotations have 2"),
+        (2, {}, "the detector has 3 classes, but the annotations have 2"),
         (3, {"mask_head": None}, "has unknown mask_head"),
         (3, {"fpn": FPNConfig(channels=16, norm="group")}, "lacks fpn"),
         (3, {"box_head": BoxHeadConfig(hidden=16)}, r"other shapes: box_head.*\(32.*instead of.*\(16"),

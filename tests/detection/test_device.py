@@ -18,7 +18,7 @@ def test_without_a_wish_it_is_the_best_and_memory_is_kept_on_a_processor_alone(m
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_one_line(asked):
-    with pytest.raises(ValueError, match=f"--device {asked}: .*; take cpu, or leave it out") as told:
+    with pytest.raises(ValueError, match=f"--device {asked}: .*; use cpu, or leave it out") as told:
         inference_device(asked)
     assert "\n" not in str(told.value)
 
@@ -26,7 +26,7 @@ def test_a_device_that_is_not_there_is_one_line(asked):
 def test_auto_is_the_best_and_a_device_is_found_as_it_is():
     assert find_device("auto") == best_device()
     assert find_device(torch.device("meta")) == find_device("meta") == torch.device("meta")
-    with pytest.raises(ValueError, match=r"^device gpu: .*; take cpu, or leave it out$"):
+    with pytest.raises(ValueError, match=r"^device gpu: .*; use cpu, or leave it out$"):
         find_device("gpu")
 
 

@@ -75,7 +75,7 @@ def test_letters_that_run_from_right_to_left_are_joined_and_ordered(old_opencv):
 def test_text_from_right_to_left_without_a_shaper_is_a_number(old_opencv, monkeypatch):
     monkeypatch.setattr(text.features, "check", lambda feature: False)
     with pytest.warns(
-        UserWarning, match="no font on this machine shows the class سيارة: pictures say 'class 7' instead"
+        UserWarning, match="no font on this machine can show the class name سيارة: images show 'class 7' instead"
     ):
         assert readable("سيارة", 7) == "class 7"
 
@@ -83,7 +83,7 @@ def test_text_from_right_to_left_without_a_shaper_is_a_number(old_opencv, monkey
 def test_without_a_font_names_become_numbers_and_emoji_their_names(old_opencv, monkeypatch):
     monkeypatch.setattr(text, "_candidates", lambda: (Path(__file__),))  # no font
     for label, name in enumerate(["汽车", "машина"]):
-        with pytest.warns(UserWarning, match=f"shows the class {name}: pictures say 'class {label}' instead; install"):
+        with pytest.warns(UserWarning, match=f"can show the class name {name}: images show 'class {label}' instead. Install"):
             assert readable(name, label) == f"class {label}"
         with warnings.catch_warnings():  # once is enough
             warnings.simplefilter("error")

@@ -165,7 +165,7 @@ def test_names_whose_numbers_are_text_are_in_the_order_of_the_numbers(tmp_path):
 def test_yolo_files_that_are_no_text_are_named(tmp_path):
     image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe0")
-    with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.txt: is not text in UTF-8"):
         read_yolo(tmp_path, tmp_path, ["cat"])
     (tmp_path / "data.yaml").write_text("names: [cat")
     with pytest.raises(ValueError, match=r"data\.yaml: not valid YAML"):

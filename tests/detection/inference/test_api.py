@@ -80,7 +80,7 @@ def test_a_url_is_no_image(model, read):
 def test_swapped_arguments_are_told(model):
     with pytest.raises(ValueError, match="model is a str; give the detector that load_model returns, then the image"):
         predict("a.jpg", model)
-    with pytest.raises(ValueError, match=r"the model comes first, then the path: save_model\(model, 'a\.ckpt'\)"):
+    with pytest.raises(ValueError, match=r"give the model first, then the path: save_model\(model, 'a\.ckpt'\)"):
         save_model("a.ckpt", model)
 
 

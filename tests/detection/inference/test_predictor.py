@@ -68,7 +68,7 @@ def test_what_is_saved_is_loaded_again(predictor, pixels, tmp_path):
 
 @pytest.mark.parametrize("load", [load_model, Predictor])
 def test_a_device_that_is_not_there_is_told_in_a_line(load, tmp_path):
-    with pytest.raises(ValueError, match=r"^device nonsense: .*; take cpu, or leave it out$") as error:
+    with pytest.raises(ValueError, match=r"^device nonsense: .*; use cpu, or leave it out$") as error:
         load(tmp_path / "no.ckpt", device="nonsense")
     assert len(str(error.value).splitlines()) == 1
 
