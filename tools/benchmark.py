@@ -1,4 +1,4 @@
-"""Time this toolkit beside torchvision on this machine: ``tools/benchmark.py --sizes 320 800``."""
+"""Compare the speed of this toolkit and torchvision on this machine: ``tools/benchmark.py --sizes 320 800``."""
 
 import sys
 from pathlib import Path

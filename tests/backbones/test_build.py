@@ -26,7 +26,7 @@ def test_an_unknown_name_gets_the_nearest_ones(name, hint):
 
 @pytest.mark.parametrize("option", [{"width": 32}, {"checkpoint": True}, {"stride_in_1x1": True}])
 @pytest.mark.parametrize("name", ["swin_t", "vit_b_16", "timm/resnet10t"])
-def test_an_option_that_a_backbone_would_not_follow_is_refused(name, option):
+def test_an_option_that_a_backbone_would_not_follow_is_rejected(name, option):
     with pytest.raises(ValueError, match=f"backbone.{next(iter(option))}: {name} does not support this option"):
         build(BackboneConfig(name, **option))
 
@@ -85,7 +85,7 @@ def test_a_users_own_follows_weights_and_norm(own):
 
 @pytest.mark.parametrize("name", ["my_lab_body.plain", "vit_b_16", "swin_t"])
 @pytest.mark.usefixtures("own")
-def test_group_norms_in_place_of_none_are_refused(name):
+def test_group_norms_in_place_of_none_are_rejected(name):
     with pytest.raises(ValueError, match=f"backbone.norm: {name} has no batch norms"), torch.device("meta"):
         build(BackboneConfig(name, norm="group"))
 
@@ -109,7 +109,7 @@ def test_frozen_stages_stay_bit_equal_through_training(freeze):
         assert torch.equal(value, before[key]) == frozen, key
 
 
-def test_too_many_frozen_stages_are_refused():
+def test_too_many_frozen_stages_are_rejected():
     with pytest.raises(ValueError, match="use 0 to 5, the number of stages with the stem"):
         build(BackboneConfig("resnet18", freeze=6))
 
@@ -135,7 +135,7 @@ def test_weights_come_from_a_file_by_name(tmp_path, suffix):
         (lambda s: {"f": print}, "cannot be read as a file of tensors"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(tmp_path, spoil, message):
+def test_weights_that_do_not_fit_are_rejected(tmp_path, spoil, message):
     path = tmp_path / "weights.pth"
     torch.save(spoil(build(BackboneConfig("resnet18")).state_dict()), path)
     with pytest.raises(ValueError, match=message):

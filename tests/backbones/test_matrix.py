@@ -100,7 +100,7 @@ def test_parameters_are_the_published_ones_less_the_classifier(name, published, 
         ("timm/convnextv2_atoo", "did you mean convnextv2_atto"),
     ],
 )
-def test_what_cannot_be_a_backbone_is_refused_with_the_reason(name, reason):
+def test_what_cannot_be_a_backbone_is_rejected_with_the_reason(name, reason):
     with pytest.raises(ValueError, match=reason):
         make(name)
 
@@ -144,7 +144,7 @@ def test_a_file_of_timms_fills_all_of_the_backbone(tmp_path):
     assert torch.equal(backbone(images)[-1], whole.forward_features(images))
 
 
-def test_a_file_that_does_not_fit_timms_network_is_refused(tmp_path):
+def test_a_file_that_does_not_fit_timms_network_is_rejected(tmp_path):
     timm = pytest.importorskip("timm")
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w.pth lacks conv1.0.weight"):

@@ -41,6 +41,6 @@ def test_groups_divide_the_channels(channels, groups):
     assert make_norm("group", channels).num_groups == groups
 
 
-def test_an_unknown_norm_is_refused():
+def test_an_unknown_norm_is_rejected():
     with pytest.raises(ValueError, match="use frozen, batch, sync or group"):
         make_norm("layer", 8)

@@ -97,12 +97,12 @@ def test_a_narrow_network_comes_from_a_config(name, width):
     assert [x.shape[1] for x in backbone(torch.randn(1, 3, 64, 64))] == list(backbone.channels)
 
 
-def test_a_group_without_channels_is_refused():
+def test_a_group_without_channels_is_rejected():
     with pytest.raises(ValueError, match="width is 8; this network needs at least 16"):
         build(BackboneConfig("resnext50_32x4d", width=8))
 
 
-def test_one_value_per_channel_is_refused_with_what_would_do():
+def test_one_value_per_channel_is_rejected_with_what_would_do():
     image = torch.randn(1, 3, 32, 20)
     backbone = build(BackboneConfig("resnet10", width=8)).train()
     with pytest.raises(

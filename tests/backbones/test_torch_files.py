@@ -64,14 +64,14 @@ def test_parameters_and_a_modules_state_dict_are_read(path):
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_compressed_archive_is_refused(path, kind):
+def test_a_compressed_archive_is_rejected(path, kind):
     torch.save({"a": torch.zeros(1000)}, path)
     rewritten(path, kind=kind)
     with pytest.raises(FileError, match="compressed"):
         outline(path)
 
 
-def test_an_encrypted_archive_is_refused(path):
+def test_an_encrypted_archive_is_rejected(path):
     data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\x01\x02")
     data[place + 8 : place + 10] = struct.pack("<H", 1)
@@ -90,13 +90,13 @@ def test_an_encrypted_archive_is_refused(path):
         (("b/version", b"3"), "several folders"),
     ],
 )
-def test_foreign_members_are_refused(path, more, message):
+def test_foreign_members_are_rejected(path, more, message):
     rewritten(path, more=[more])
     with pytest.raises(FileError, match=message):
         outline(path)
 
 
-def test_members_that_share_their_bytes_are_refused(path):
+def test_members_that_share_their_bytes_are_rejected(path):
     torch.save({"a": torch.zeros(1000), "b": torch.ones(1000)}, path)
     data = bytearray(path.read_bytes())
     second = data.rindex(b"PK\x01\x02")  # the last member stands at the place of the one before
@@ -108,14 +108,14 @@ def test_members_that_share_their_bytes_are_refused(path):
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(1).expand(10**9), torch.zeros(3)[:1].expand(2, 2)])
-def test_a_tensor_larger_than_its_bytes_is_refused(path, tensor):
+def test_a_tensor_larger_than_its_bytes_is_rejected(path, tensor):
     torch.save({"a": tensor}, path)
     assert path.stat().st_size < 3000
     with pytest.raises(FileError, match="values in the file"):
         outline(path)
 
 
-def test_many_tensors_of_the_same_bytes_are_refused(path):
+def test_many_tensors_of_the_same_bytes_are_rejected(path):
     shared = torch.zeros(10_000)
     torch.save({str(i): shared[: 10_000 - i] for i in range(100)}, path)
     with pytest.raises(FileError, match="its tensors would take 4 MB"):
@@ -131,7 +131,7 @@ def test_many_tensors_of_the_same_bytes_are_refused(path):
         torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
     ],
 )
-def test_kinds_of_tensors_that_no_weights_have_are_refused(path, tensor):
+def test_kinds_of_tensors_that_no_weights_have_are_rejected(path, tensor):
     torch.save({"a": tensor}, path)
     with pytest.raises(FileError):
         outline(path)
@@ -171,7 +171,7 @@ def attributed():
     ("value", "message"),
     [(looping, "deep"), (laughing, "more than 2000000 values"), (attributed, "sets attributes of a OrderedDict")],
 )
-def test_structures_that_would_never_end_or_hide_methods_are_refused(path, value, message):
+def test_structures_that_would_never_end_or_hide_methods_are_rejected(path, value, message):
     torch.save({"a": value()}, path)
     with pytest.raises(FileError, match=message):
         outline(path)
@@ -191,7 +191,7 @@ def test_structures_that_would_never_end_or_hide_methods_are_refused(path, value
         b"\x80\x02",
     ],
 )
-def test_a_pickle_that_asks_for_anything_else_is_refused_or_plain(path, text):
+def test_a_pickle_that_asks_for_anything_else_is_rejected_or_plain(path, text):
     with_pickle(path, text)
     try:
         found = outline(path)
@@ -200,7 +200,7 @@ def test_a_pickle_that_asks_for_anything_else_is_refused_or_plain(path, text):
     assert found == {}
 
 
-def test_damage_is_told_apart(path):
+def test_damage_is_reported_separately(path):
     data = bytearray(path.read_bytes())
     place = data.index(torch.arange(6.0).numpy().tobytes())
     data[place] ^= 1
@@ -210,13 +210,13 @@ def test_damage_is_told_apart(path):
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", pickle.dumps({"a": 1}), b"PK\x03\x04", b"PK\x05\x06" + bytes(18)])
-def test_other_files_are_refused(path, data):
+def test_other_files_are_rejected(path, data):
     path.write_bytes(data)
     with pytest.raises(FileError):
         read(path)
 
 
-def test_cut_files_are_refused(path):
+def test_cut_files_are_rejected(path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
@@ -224,7 +224,7 @@ def test_cut_files_are_refused(path):
             read(path)
 
 
-def test_a_storage_that_is_not_its_members_size_is_refused(path):
+def test_a_storage_that_is_not_its_members_size_is_rejected(path):
     torch.save({"a": torch.zeros(16)}, path)
     text = zipfile.ZipFile(io.BytesIO(path.read_bytes())).read("a/data.pkl")
     with_pickle(path, text.replace(b"K\x10tq", b"J\x00\x00\x10\x00tq"))

@@ -120,7 +120,7 @@ def test_looking_for_the_stages_draws_no_random_numbers():
 
 
 @pytest.mark.parametrize("name", ["vgg11", "densenet121", "convnext_tiny"])
-def test_images_that_shrink_to_nothing_are_refused_with_a_size_that_would_do(name):
+def test_images_that_shrink_to_nothing_are_rejected_with_a_size_that_would_do(name):
     with torch.device("meta"):
         backbone = build(BackboneConfig(name))
         with pytest.raises(ValueError, match=r"images of 16 x 40 pixels are too small .*; use at least 32 x 32 pixels"):
@@ -161,7 +161,7 @@ def test_freezing_by_name_is_bit_equal_and_the_rest_learns(name):
     assert all(not torch.equal(p, before[n]) for n, p in learning)
 
 
-def test_a_pattern_freezes_and_an_unknown_name_is_refused():
+def test_a_pattern_freezes_and_an_unknown_name_is_rejected():
     backbone = build(BackboneConfig("resnet18", freeze=("layer3.*",)))
     assert {n.split(".")[0] for n, p in backbone.named_parameters() if not p.requires_grad} == {"layer3"}
     with pytest.raises(ValueError, match="no module matches layer9; the stages are stem, layer1"):

@@ -91,7 +91,8 @@ SLIGHTLY_OTHER = {
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_settings_that_no_shape_tells_must_be_the_models_own(tmp_path, part, forgotten):
     other = {key: value for key, value in CONFIGS.items() if key != part}
-    with pytest.raises(ValueError, match=rf"a\.ckpt: not written: .* of this detector: {part} differs; leave configs out"):
+    wrong = rf"a\.ckpt: not written: .* of this detector: {part} differs; leave configs out"
+    with pytest.raises(ValueError, match=wrong):
         save_model(build(), tmp_path / "a.ckpt", other if forgotten else other | {part: SLIGHTLY_OTHER[part]})
 
 

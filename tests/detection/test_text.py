@@ -83,7 +83,9 @@ def test_text_from_right_to_left_without_a_shaper_is_a_number(old_opencv, monkey
 def test_without_a_font_names_become_numbers_and_emoji_their_names(old_opencv, monkeypatch):
     monkeypatch.setattr(text, "_candidates", lambda: (Path(__file__),))  # no font
     for label, name in enumerate(["汽车", "машина"]):
-        with pytest.warns(UserWarning, match=f"can show the class name {name}: images show 'class {label}' instead. Install"):
+        with pytest.warns(
+            UserWarning, match=f"show the class name {name}: images show 'class {label}' instead. Install"
+        ):
             assert readable(name, label) == f"class {label}"
         with warnings.catch_warnings():  # once is enough
             warnings.simplefilter("error")

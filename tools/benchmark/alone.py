@@ -1,4 +1,4 @@
-"""What a process of its own does: one contestant, one size, one precision, training or inference."""
+"""One benchmark in its own process: one contestant, one size, one precision, training or inference."""
 
 import tempfile
 from argparse import Namespace
@@ -24,7 +24,7 @@ PEERS = ("torchvision", "detectron2")
 
 
 class Alone:
-    """A contestant with its batch; ours with memory kept as our commands keep it, the others with glibc as it is."""
+    """A contestant with its batch; this toolkit uses its own settings of glibc, the peers use the defaults."""
 
     def __init__(self, options: Namespace, who: str, size: int, precision: str, what: What) -> None:
         self.settle = prepare(options, who, size, precision, what)
@@ -42,33 +42,33 @@ class Alone:
         self.chosen = ours if who == "ours" else peer
 
     def step(self) -> None:
-        """One, to the end."""
+        """Run one step and wait until it has finished."""
         getattr(self.chosen, self.what)(self.batch)
         self.settle()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
     def shares(self) -> dict[str, float]:
-        """Seconds of one step by part; ours only."""
+        """Return the seconds of each part of a step, for this toolkit only."""
         assert isinstance(self.chosen, Ours)
         return self.chosen.shares(getattr(self.chosen, self.what), self.batch)
 
     def numbers(self) -> list[int]:
-        """How many detections each image has."""
+        """Return the number of detections of each image."""
         numbers: list[int] = self.chosen.numbers(self.batch)
         return numbers
 
 
 def apart(make: Callable[..., Any], options: Namespace, who: str, *more: Any) -> Apart:
-    """``make(options, who, *more)`` in a process of its own; ours begins as our commands do."""
+    """Run ``make(options, who, *more)`` in a new process; this toolkit gets the environment of its commands."""
     return Apart(make, options, who, *more, environment={} if who in PEERS else glibc_setting())
 
 
 def prepare(options: Namespace, who: str, size: int, precision: str, what: What) -> Callable[[], object]:
-    """Threads, and memory as our commands keep it; to be called before there is much in memory.
+    """Set the number of threads, and for this toolkit glibc as its commands do. Call it before large allocations.
 
     Returns:
-        What is to be called after a step.
+        A function to call after each step.
     """
     torch.set_num_threads(options.threads)
     if who in PEERS or best_device().type != "cpu":
@@ -81,7 +81,7 @@ def prepare(options: Namespace, who: str, size: int, precision: str, what: What)
 
 
 def own_batch(options: Namespace, size: int) -> Batch:
-    """The first images with objects."""
+    """Return a batch of the first images with objects."""
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
         batch: Batch = tree_map(pinned, batches(annotations, images, size, options.batch, 1)[0])

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own: none inherits what another held or how another keeps its memory."""
+"""Run each contestant in its own process, so that memory and settings of one do not affect another."""
 
 import multiprocessing
 import os
@@ -8,16 +8,16 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 _kept: Any = None
-"""In the process of its own: what was made there."""
+"""The object of this process, in a new process only."""
 
 
 class Apart:
-    """An object that is made and lives in another process.
+    """An object in another process.
 
     Args:
-        make: a class or function of a module; what it returns stays there.
-        arguments: of ``make``.
-        environment: variables that the process gets besides ours.
+        make: a class or function at the top level of a module, which makes the object in the other process.
+        arguments: arguments of ``make``.
+        environment: additional environment variables of the process.
 
     Example:
         >>> with Apart(list, (1, 2)) as apart:  # doctest: +SKIP
@@ -28,18 +28,18 @@ class Apart:
     def __init__(
         self, make: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        # Not forked: PyTorch's threads would be missing.
+        # Spawn, not fork: a forked process would lack PyTorch's threads.
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         before = dict(os.environ)
         os.environ.update(environment)
         try:
-            self._made = self._pool.submit(_make, make, arguments)  # which starts the process
+            self._made = self._pool.submit(_make, make, arguments)  # starts the process
         finally:
             os.environ.clear()
             os.environ.update(before)
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """What a method of the object returns or raises."""
+        """Call a method of the object; return its result or raise its exception."""
         self._made.result()
         return self._pool.submit(_call, method, arguments).result()
 

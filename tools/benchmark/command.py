@@ -1,4 +1,4 @@
-"""``tools/benchmark.py``: what is timed, the table and the JSON."""
+"""The command ``tools/benchmark.py``: run the benchmarks, print a table and write JSON."""
 
 import argparse
 import json
@@ -25,12 +25,12 @@ from tools.benchmark.rest import rest_rows
 
 PARTS = ("train", "infer", "roi_align", "data", "evaluation", "memory")
 ON_DEMAND = ("rest", "mixed")
-"""Parts that take long or are for those who work on the network: what bfloat16 takes around the convolutions, on a
-processor without it; memory after many steps of many sizes."""
+"""Parts that run only on request. rest: time of a bfloat16 step outside convolutions, on a CPU without bfloat16.
+mixed: memory after many steps of several sizes."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark, print a line for each thing that is timed, and write JSON."""
+    """Run the benchmark, print a line for each result, and write JSON."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     device = best_device()
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(row)
     for label, parts in shares.items():
         total = sum(parts.values())
-        told = ", ".join(f"{part} {100 * seconds / total:.0f}%" for part, seconds in parts.items())
-        print(f"where the time goes, {label}: {told}")
+        percentages = ", ".join(f"{part} {100 * seconds / total:.0f}%" for part, seconds in parts.items())
+        print(f"where the time goes, {label}: {percentages}")
     for sentence in advice(rows):
         print(sentence)
     if options.output:
@@ -51,14 +51,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def advice(rows: list[dict[str, Any]]) -> list[str]:
-    """How many loading processes keep up with each training step that was timed."""
+    """Return a recommended number of data-loader workers for each measured training step."""
     rates = {row["what"]: row["images_per_second"]["ours"] for row in rows if "images_per_second" in row}
     loading = rates.get(THROUGH_WORKER)
     if loading is None:
         return []
     return [
         f"{what}: {rate:g} images/s; one worker loads {loading:g}: "
-        + ("loading is not the limit" if rate < loading / 2 else f"data.workers {math.ceil(1.5 * rate / loading)}")
+        + ("loading is not the limit" if rate < loading / 2 else f"set data.workers {math.ceil(1.5 * rate / loading)}")
         for what, rate in rates.items()
         if what.startswith("training")
     ]
@@ -89,28 +89,34 @@ def _rows(options: argparse.Namespace, device: torch.device, shares: Shares) -> 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time this toolkit and torchvision in turn on this machine.")
-    parser.add_argument("--annotations", type=Path, help="a COCO annotation file; drawn shapes if not given")
-    parser.add_argument("--images", type=Path, help="its folder of images")
+    parser.add_argument("--annotations", type=Path, help="COCO annotation file; default: synthetic shapes")
+    parser.add_argument("--images", type=Path, help="folder of its images")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[320], help="shortest sides of the images")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[320], help="shorter sides of the images, in pixels")
     parser.add_argument("--batch", type=int, default=2)
     known = ["fp32", "bf16"]
-    pays = known if best_precision("auto").precision == "bf16-mixed" else known[:1]
-    parser.add_argument("--precisions", nargs="+", default=pays, choices=known, help="ours; bf16 where it pays")
+    fast = known if best_precision("auto").precision == "bf16-mixed" else known[:1]
     parser.add_argument(
-        "--peer-precision", default="fp32", choices=known, help="torchvision's; bf16: autocast, channels last"
+        "--precisions", nargs="+", default=fast, choices=known, help="of this toolkit; default: bf16 only if it is fast"
     )
-    parser.add_argument("--peer", choices=["detectron2"], help="a step and inference of this one, too, if installed")
     parser.add_argument(
-        "--compile", nargs="?", const="true", choices=["true", "graphs"], help="ours compiled, as with model.compile"
+        "--peer-precision", default="fp32", choices=known, help="of torchvision; bf16: autocast and channels last"
+    )
+    parser.add_argument("--peer", choices=["detectron2"], help="also measure this toolkit, which must be installed")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="true",
+        choices=["true", "graphs"],
+        help="compile the model, as model.compile does",
     )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS + ON_DEMAND)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, help="write everything to this JSON file")
+    parser.add_argument("--output", type=Path, help="JSON file for all results")
     options = parser.parse_args(command_line(arguments))
     if options.peer and find_spec(options.peer) is None:
-        parser.error(f"--peer {options.peer}: it is not installed")
+        parser.error(f"--peer {options.peer}: not installed; install it or leave --peer out")
     return options
 
 

@@ -1,4 +1,4 @@
-"""The same detector here and in torchvision: the same weights, images and objects, each fed in its own way."""
+"""The same detector in this toolkit and in torchvision, with the same weights, images and objects."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,10 +26,10 @@ from detection.structures import IGNORE, Batch, Detections
 
 CLASSES = 80
 SPREAD = {"cls_score": 2.0, "bbox_pred": 0.3}
-"""Standard deviations that the outputs of an untrained network are brought to, so that it finds 100 objects."""
+"""Standard deviations to which outputs of an untrained network are scaled, so that it detects 100 objects."""
 
 Mark = Callable[[str], None]
-"""Told which part of a step begins."""
+"""A function that is called with the name of each part of a step when the part begins."""
 
 
 def _unmarked(part: str) -> None:
@@ -48,9 +48,9 @@ class Contestant:
         self.optimizer = self.sgd()
 
     def sgd(self) -> torch.optim.Optimizer:
-        """SGD with momentum as PyTorch builds it."""
-        learning = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=1e-4)
+        """Return PyTorch's SGD with momentum."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        return torch.optim.SGD(trainable, lr=1e-5, momentum=0.9, weight_decay=1e-4)
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -64,21 +64,21 @@ class Contestant:
 
 
 class Ours(Contestant):
-    """Padded batches, channels last, a fused optimizer."""
+    """This toolkit: padded batches, channels-last layout, a fused optimizer."""
 
     def sgd(self) -> torch.optim.Optimizer:
-        """The one that training takes."""
+        """Return the optimizer of this toolkit's training."""
         return build_optimizer(self.model, OptimizerConfig(momentum=0.9, weight_decay=1e-4), lr=1e-5, fused=True)
 
     def prepare(self) -> None:
-        """Make what infers from the weights of now."""
+        """Prepare the model for inference with the current weights."""
         self.model.eval()
         assert isinstance(self.model, FasterRCNN)
         self.prepared = folded(self.model) if self.precision == "bf16" else self.model
 
     def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
         self.model.train()
-        self.optimizer.zero_grad()  # as our module does, before the forward pass
+        self.optimizer.zero_grad()  # before the forward pass, as DetectionModule does
         with self.autocast():
             mark("transfer")
             losses = self.model.losses(move(batch, self.device))  # type: ignore[operator]
@@ -86,7 +86,7 @@ class Ours(Contestant):
 
     @torch.inference_mode()
     def infer(self, batch: Batch, mark: Mark = _unmarked) -> Detections:
-        """Detections with full-frame masks, as the peer's have them."""
+        """Return detections and paste masks into full images, as the peers do."""
         self.prepared.eval()
         mark("transfer")
         with self.autocast():
@@ -100,11 +100,11 @@ class Ours(Contestant):
         return found
 
     def numbers(self, batch: Batch) -> list[int]:
-        """How many detections each image has."""
+        """Return the number of detections of each image."""
         return [int((labels >= 0).sum()) for labels in self.infer(batch).labels]
 
     def shares(self, step: Callable[[Batch, Mark], object], batch: Batch) -> dict[str, float]:
-        """Seconds of a step (:meth:`train` or :meth:`infer`) by part."""
+        """Return the seconds of each part of a step (:meth:`train` or :meth:`infer`)."""
         model = self.prepared if step == self.infer else self.model
         assert isinstance(model, FasterRCNN)
         with Clock(model) as clock:
@@ -113,7 +113,7 @@ class Ours(Contestant):
 
 
 class Torchvision(Contestant):
-    """Lists of images and of dicts with full-frame masks."""
+    """torchvision: lists of images, and of dicts with full-image masks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,11 +134,11 @@ class Torchvision(Contestant):
         return found
 
     def numbers(self, batch: Batch) -> list[int]:
-        """How many detections each image has."""
+        """Return the number of detections of each image."""
         return [len(found["labels"]) for found in self.infer(batch)]
 
     def lists(self, batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Its inputs, made once for each batch, as its loader's time is not counted here."""
+        """Return torchvision's inputs, made once for each batch, as the time of loading does not count here."""
         key = id(batch.images)
         if key not in self._lists:
             self._lists[key] = tree_map(pinned, as_lists(batch))
@@ -151,13 +151,13 @@ class Torchvision(Contestant):
 
 
 def pair(backbone: str, device: torch.device, precision: str, peer_precision: str) -> tuple[Ours, Torchvision]:
-    """Both detectors with the same random weights, norms frozen and the first two stages fixed, as one fine-tunes."""
+    """Return both detectors with the same random weights, frozen norms and two frozen stages, as for fine-tuning."""
     torch.manual_seed(0)
     body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
-    for module in body.modules():  # without statistics from training, sums of blocks would grow without bounds
+    for module in body.modules():  # without trained statistics, activations would grow with each block
         if isinstance(module, FrozenBatchNorm2d):
             module.running_var.fill_(1.5)
-    # Images come resized.
+    # The images already have their final size.
     peer = PeerMaskRCNN(body, CLASSES + 1)
     peer.transform.resize = lambda image, target=None: (image, target)  # type: ignore[method-assign, assignment]
     if peer_precision == "bf16":
@@ -169,14 +169,14 @@ def pair(backbone: str, device: torch.device, precision: str, peer_precision: st
 
 
 def equalise(ours: Ours, theirs: Torchvision, batch: Batch) -> None:
-    """Spread the answers as trained ones are, and give ours the same weights."""
+    """Scale the outputs of both detectors like those of a trained one, and give both the same weights."""
     spread_answers(theirs.model.roi_heads.box_predictor, lambda: theirs.infer(batch))  # type: ignore[union-attr, arg-type]
     ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
     ours.prepare()
 
 
 def spread_answers(predictor: nn.Module, infer: Callable[[], object]) -> None:
-    """Scale the layers :data:`SPREAD` of an untrained predictor."""
+    """Scale the layers of an untrained predictor that :data:`SPREAD` names."""
     for name, spread in SPREAD.items():
         layer: nn.Linear = getattr(predictor, name)
         outputs: list[Tensor] = []
@@ -188,18 +188,18 @@ def spread_answers(predictor: nn.Module, infer: Callable[[], object]) -> None:
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its targets on a device."""
+    """Return the batch with its targets on a device."""
     moved: Batch = tree_map(lambda x: x.to(device, non_blocking=True) if isinstance(x, Tensor) else x, batch)
     return moved
 
 
 def pinned(x: Any) -> Any:
-    """A tensor in memory that a GPU can fetch by itself, as loaders deliver them where there is one."""
+    """Return a tensor in pinned memory if there is a GPU, as a data loader does."""
     return x.pin_memory() if isinstance(x, Tensor) and torch.cuda.is_available() else x
 
 
 def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images of 0..1 and, of each, ``boxes``, ``labels`` from 1 and full-frame ``masks``."""
+    """Return images with values of 0..1, and for each ``boxes``, ``labels`` from 1 and full-image ``masks``."""
     assert batch.targets is not None
     assert batch.targets.masks is not None
     images, targets = [], []

@@ -1,4 +1,4 @@
-"""Data to time with."""
+"""Data for benchmarks."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from detection.structures import Batch
 def open_data(
     annotations: Path | None, images: Path | None, folder: Path, masks: bool = True
 ) -> tuple[Annotations, Path]:
-    """The user's COCO-format data, or drawn shapes where there are none."""
+    """Open the user's data in COCO format, or write synthetic shapes to ``folder`` and open them."""
     if annotations is None or images is None:
         write_shapes(folder, train=40, val=1)
         annotations, images = folder / "annotations" / "instances_train.json", folder / "train"
@@ -21,7 +21,7 @@ def open_data(
 
 
 def batches(annotations: Annotations, images: Path, size: int, batch: int, number: int) -> list[Batch]:
-    """Batches of images with objects, shortest side ``size``."""
+    """Return batches of images with objects; ``size`` is their shorter side in pixels."""
     dataset = CocoDataset(annotations, images, [Resize(size, size * 1333 // 800)], masks=True)
     filled = [i for i in range(len(dataset)) if len(annotations.boxes(i))]
     chosen = [filled[i % len(filled)] for i in range(batch * number)]

@@ -1,4 +1,4 @@
-"""detectron2's Mask R-CNN, where it is installed: lists of dicts, instances with full-frame masks."""
+"""detectron2's Mask R-CNN, if it is installed; its inputs are lists of dicts with full-image masks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +16,15 @@ try:
     from detectron2.structures import BitMasks, Boxes, Instances
     from detectron2.utils.events import EventStorage
 except ImportError as error:
-    raise ImportError(f"--peer detectron2: it cannot be imported ({error})") from error
+    raise ImportError(f"--peer detectron2: import failed ({error}); install detectron2 or leave --peer out") from error
 
 ZOO = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN_{}x.yaml"
 BACKBONES = {"resnet50": ZOO.format("R_50", 1), "resnet101": ZOO.format("R_101", 3)}
-"""Those that its zoo has a configuration for."""
+"""Configurations of its zoo, by the name of the backbone."""
 
 
 class Detectron2(Contestant):
-    """With its own random weights: the work is the same, the answers are not."""
+    """detectron2 with its own random weights: the amount of work is the same, the predictions differ."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,11 +44,11 @@ class Detectron2(Contestant):
         return found
 
     def numbers(self, batch: Batch) -> list[int]:
-        """How many detections each image has."""
+        """Return the number of detections of each image."""
         return [len(found["instances"]) for found in self.infer(batch)]
 
     def lists(self, batch: Batch) -> list[dict[str, Any]]:
-        """Its inputs, made once for each batch; it brings them to the device."""
+        """Return detectron2's inputs, made once for each batch; detectron2 moves them to the device."""
         key = id(batch.images)
         if key not in self._lists:
             self._lists[key] = [_as_dict(*one) for one in zip(*as_lists(batch), strict=True)]
@@ -56,10 +56,10 @@ class Detectron2(Contestant):
 
 
 def detectron2(backbone: str, device: torch.device, precision: str, batch: Batch) -> Detectron2:
-    """Its Mask R-CNN of the zoo: norms frozen, two stages fixed, and as many answers as a trained one gives.
+    """Return its Mask R-CNN with frozen norms, two frozen stages, and the number of detections of a trained one.
 
     Raises:
-        ValueError: a backbone that the zoo has no configuration for.
+        ValueError: the zoo has no configuration for the backbone.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"--peer detectron2: its zoo has {' and '.join(BACKBONES)}, not {backbone}")
@@ -67,7 +67,7 @@ def detectron2(backbone: str, device: torch.device, precision: str, batch: Batch
     config.MODEL.DEVICE = str(device)
     torch.manual_seed(0)
     model: nn.Module = build_model(config)
-    for module in model.modules():  # as the others have it
+    for module in model.modules():  # the same variance as in the other contestants
         if isinstance(module, FrozenBatchNorm2d):
             module.running_var.fill_(1.5)
     peer = Detectron2(model, device, precision)

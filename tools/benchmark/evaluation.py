@@ -1,6 +1,6 @@
-"""Evaluation of detections, and masks to RLE: ours beside what hotcoco and torchvision take.
+"""Measure the evaluation of detections and the encoding of masks, compared with hotcoco and torchvision.
 
-Made up: 5000 images of 640 x 480 with 7 objects on average, 80 classes and 100 detections in each.
+The data are random: 5000 images of 640 x 480 with 7 objects on average, 80 classes, and 100 detections per image.
 """
 
 import statistics
@@ -26,11 +26,11 @@ HEIGHT, WIDTH, CLASSES = 480, 640, 80
 
 
 def evaluation_rows(rounds: int, images: int = 5000, detections: int = 100) -> list[dict[str, Any]]:
-    """Rows of the table: "what", "seconds", "ratio" and "rounds", as for the other parts.
+    """Return rows of the table: "what", "seconds", "ratio" and "rounds", as for the other parts.
 
-    Ours are three times: of clipping boxes or making RLE, and of matching, both as images come, and what is left after
-    the last one. hotcoco's own is that of ``load_res``, ``evaluate`` and ``accumulate``, from result dicts in memory;
-    the ratio is that to our last two.
+    For this toolkit there are three times: clipping boxes or encoding masks for each batch, matching for each batch,
+    and the work after the last batch. The time of hotcoco is that of ``load_res``, ``evaluate`` and ``accumulate`` with
+    result dicts in memory. The ratio compares it with the last two times of this toolkit.
     """
     truth, batches = _made_up(images, detections)
     rows = []
@@ -63,7 +63,7 @@ def _row(what: str, times: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def _add_all(evaluator: CocoEvaluator, batches: Iterable[tuple[Batch, Detections]]) -> tuple[float, float]:
-    """Seconds of all, and of matching alone."""
+    """Add all batches; return the seconds in total, and the seconds of matching."""
     matching = 0.0
     plain = Matching.add
 
@@ -92,7 +92,7 @@ def _own(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) ->
 
 
 def _encoding(rounds: int, detections: int) -> dict[str, Any]:
-    """Masks of one image, from the mask head's 28 x 28 to RLE."""
+    """Measure the encoding of one image's masks, from 28 x 28 to RLE."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(detections, 2, generator=generator) * torch.tensor([WIDTH - 200.0, HEIGHT - 200.0])
     boxes = torch.cat([corners, corners + 20 + 180 * torch.rand(detections, 2, generator=generator)], dim=1)
@@ -112,7 +112,7 @@ def _encoding(rounds: int, detections: int) -> dict[str, Any]:
 
 
 def _made_up(images: int, detections: int) -> tuple[dict[str, Any], list[tuple[Batch, Detections]]]:
-    """Ground truth, and detections near it or anywhere, in batches of four; all share a few masks."""
+    """Return random ground truth, and detections near it or anywhere, in batches of four with the same few masks."""
     random = np.random.default_rng(0)
     truth: dict[str, Any] = {
         "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(1, images + 1)],
@@ -149,7 +149,7 @@ def _made_up(images: int, detections: int) -> tuple[dict[str, Any], list[tuple[B
 
 
 def _shapes(number: int) -> torch.Tensor:
-    """(number, 28, 28) probabilities: round ones with one to six bulges."""
+    """Return probabilities (number, 28, 28) of round masks with one to six bulges."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
     bulges = (torch.arange(number) % 6 + 1)[:, None, None]
     radius = 0.8 + 0.15 * torch.sin(bulges * torch.atan2(y, x) + bulges)

@@ -1,4 +1,4 @@
-"""Ways to load images with their masks, augmented as for COCO's 3x schedule."""
+"""Several ways to load images with masks, with the augmentation of COCO's 3x schedule."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,15 +24,17 @@ SIDES = (640, 672, 704, 736, 768, 800)
 
 
 class Loading:
-    """One of :data:`WAYS`, to be made in a process of its own.
+    """One of :data:`WAYS` to load data; make it in a new process.
 
     Args:
-        worker: through a loader with one worker, to batches; else to samples, in this process.
+        annotations, images: the data.
+        way: one of :data:`WAYS`.
+        worker: load batches through a data loader with one worker; otherwise load samples in this process.
     """
 
     def __init__(self, annotations: Annotations, images: Path, way: str, worker: bool) -> None:
         torch.set_num_threads(1)
-        # As in training, the images of a batch all lie or all stand.
+        # Aspect-ratio grouping, as in training.
         order = np.argsort(annotations.sizes[:, 0] / annotations.sizes[:, 1], kind="stable").tolist()
         self.batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         self.data: CocoDataset | Reference
@@ -54,7 +56,7 @@ class Loading:
             )
 
     def load(self) -> None:
-        """All images once; a batch is let go of before the next."""
+        """Load all images once; each batch is freed before the next."""
         if self.loader is None:
             for numbers in self.batches:
                 self.data.__getitems__(numbers)
@@ -64,7 +66,7 @@ class Loading:
 
 
 class Reference(Dataset[Any]):
-    """torchvision's detection reference: Pillow, float tensors, full-frame masks, no crowds."""
+    """The data set of torchvision's detection reference: Pillow, float tensors, full-image masks, no crowds."""
 
     def __init__(self, annotations: Annotations, images: Path) -> None:
         self.annotations, self.images = annotations, images
@@ -103,5 +105,5 @@ class Reference(Dataset[Any]):
 
 
 def _together(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Any, ...]:
-    """As torchvision's reference does: lists."""
+    """Collate samples into lists, as torchvision's reference does."""
     return tuple(zip(*samples, strict=True))

@@ -1,4 +1,4 @@
-"""Peak memory of training steps, each contestant in a process of its own, so that none inherits what another held."""
+"""Measure the peak memory of training steps, each contestant in its own process."""
 
 from argparse import Namespace
 from typing import Any
@@ -12,14 +12,14 @@ from tools.benchmark.alone import apart, own_batch, prepare
 from tools.benchmark.contestants import CLASSES, pair
 
 CROWDED = 1000
-"""Objects of the image that must train in little memory."""
+"""Number of objects in the crowded image."""
 
 MIXED = 36
-"""Steps of images of many sizes."""
+"""Number of training steps with images of several sizes."""
 
 
 def memory_rows(options: Namespace, size: int) -> list[dict[str, Any]]:
-    """Ours beside torchvision's, in every precision that is asked for."""
+    """Compare this toolkit with torchvision in every precision of the options."""
     rows = []
     for precision in options.precisions:
         peaks = {who: _peak(options, who, [size], precision) for who in ("ours", "torchvision")}
@@ -28,33 +28,33 @@ def memory_rows(options: Namespace, size: int) -> list[dict[str, Any]]:
 
 
 def mixed_row(options: Namespace, size: int) -> dict[str, Any]:
-    """Ours beside torchvision's after many steps of eight sizes, from which memory falls to pieces."""
+    """Compare this toolkit with torchvision after many steps of eight sizes, which fragment the heap."""
     sizes, precision = [round(size * eighths / 8) for eighths in range(6, 14)], options.precisions[0]
     peaks = {who: _peak(options, who, sizes, precision, MIXED) for who in ("ours", "torchvision")}
     return _compared(f"peak memory of {MIXED} training steps, {sizes[0]} to {sizes[-1]} px, {precision}", peaks)
 
 
 def crowded_row(options: Namespace, size: int) -> dict[str, Any]:
-    """Ours, of one image with very many objects."""
+    """Measure this toolkit with one image that has very many objects."""
     peak = _peak(options, "crowded", [size], options.precisions[0])
     return _row(f"peak memory, an image of {CROWDED} objects, {size} px, {options.precisions[0]}", {"ours": peak})
 
 
 class Measured:
-    """What the process of its own holds: a contestant, and how much memory it had before its first step."""
+    """A contestant in its own process, and the memory of the process before the first step."""
 
     def __init__(self, options: Namespace, who: str, sizes: list[int], precision: str) -> None:
         self.settle = prepare(options, who, max(sizes), precision, "train")
         self.data = [crowded(size) if who == "crowded" else own_batch(options, size) for size in sizes]
-        # Both stay: what the other one freed would be used by the steps, and not seen.
+        # Keep both models: steps would reuse the memory that the other one freed, and the peak would miss it.
         self.both = pair(options.backbone, best_device(), precision, options.peer_precision)
         self.chosen: Any = self.both[who == "torchvision"]
         self.before = resident()
 
     def peak(self, steps: int) -> float:
-        """In gigabytes above libraries and weights."""
+        """Run steps and return the peak memory in GB, without libraries and weights."""
         for step in range(steps):
-            self.chosen.train(self.data[5 * step % len(self.data)])  # small and large ones by turns
+            self.chosen.train(self.data[5 * step % len(self.data)])  # alternates between small and large images
             self.settle()
         if best_device().type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
@@ -62,7 +62,7 @@ class Measured:
 
 
 def crowded(size: int) -> Batch:
-    """One image of noise with :data:`CROWDED` objects of all sizes."""
+    """Return an image of noise with :data:`CROWDED` objects of all sizes."""
     generator = torch.Generator().manual_seed(0)
     height, width = (-(-side // 32) * 32 for side in (size, size * 4 // 3))
     corners = torch.rand(CROWDED, 2, 2, generator=generator) * torch.tensor([width, height])

@@ -1,4 +1,4 @@
-"""What is timed beside torchvision: a step, inference, RoIAlign, loading."""
+"""Measure training steps, inference, RoIAlign and loading, compared with torchvision."""
 
 from argparse import Namespace
 from contextlib import ExitStack
@@ -17,13 +17,13 @@ from tools.benchmark.loading import WAYS, Loading
 from tools.benchmark.timing import Comparison, Step, in_turn
 
 Shares = dict[str, dict[str, float]]
-"""Seconds by part, of each thing that was timed."""
+"""Seconds of each part, by benchmark."""
 
 THROUGH_WORKER = "loading through one worker"
 
 
 def model_rows(options: Namespace, size: int, precision: str, shares: Shares) -> list[dict[str, Any]]:
-    """A training step and inference of one size and one precision; each contestant in a process of its own."""
+    """Measure a training step and inference at one size and precision, each contestant in its own process."""
     names = ["ours", "torchvision", *([options.peer] if options.peer else [])]
     kinds: dict[What, str] = {"train": "training step", "infer": "inference"}
     rows = []
@@ -44,7 +44,7 @@ def model_rows(options: Namespace, size: int, precision: str, shares: Shares) ->
 
 
 def roi_align_rows(device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """1024 RoIs of 7 x 7 on two images, all levels."""
+    """Measure RoIAlign with 1024 RoIs of 7 x 7 on two images and all levels."""
     generator = torch.Generator().manual_seed(0)
     strides, canvas = (4, 8, 16, 32), (320, 448)
     corners = torch.rand(2, 512, 2, 2, generator=generator) * torch.tensor([canvas[1], canvas[0]])
@@ -76,7 +76,7 @@ def roi_align_rows(device: torch.device, rounds: int) -> list[dict[str, Any]]:
 
 
 def data_rows(annotations: Annotations, images: Path, rounds: int) -> list[dict[str, Any]]:
-    """Images with masks on one core: up to samples, and through a loader with one worker up to batches."""
+    """Measure loading of images with masks: samples on one core, and batches through a data loader with one worker."""
     rows = []
     for worker, what in ((False, "loading, one core"), (True, THROUGH_WORKER)):
         with ExitStack() as stack:
@@ -88,7 +88,7 @@ def data_rows(annotations: Annotations, images: Path, rounds: int) -> list[dict[
 
 
 def comparison_row(what: str, found: Comparison) -> dict[str, Any]:
-    """Medians, and how many times as long the others take as the first."""
+    """Return a row with medians, and with the time of each contestant divided by the time of the first."""
     return {
         "what": what,
         "seconds": {who: round(found.median(who), 4) for who in found.seconds},

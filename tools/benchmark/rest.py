@@ -1,7 +1,7 @@
-"""What a step in bfloat16 takes around its convolutions and matrix products.
+"""Measure the time of a bfloat16 step outside convolutions and matrix products.
 
-A processor without bfloat16 imitates those, many times slower than they would be, but does everything else as others
-do. Here they are replaced by ones in float32 whose time is not counted, so that the rest can be measured anywhere.
+A CPU without bfloat16 emulates convolutions and products, which is many times slower, but runs everything else at full
+speed. This module replaces them by float32 versions whose time does not count. So any CPU can measure the rest.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from tools.benchmark.contestants import equalise, pair
 
 
 class Replaced:
-    """While it is open, convolutions and products are computed in float32; ``seconds`` counts what they take."""
+    """Context in which convolutions and products run in float32; ``seconds`` is their total time."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -29,7 +29,7 @@ class Replaced:
         self._libraries = [torch.library.Library(name, "IMPL") for name in ("aten", "mkldnn")]
         aten, mkldnn = self._libraries
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a kernel is replaced
+            warnings.simplefilter("ignore")  # PyTorch warns about replaced kernels
             for kernel in (convolution, convolution_backward, addmm, mm):
                 aten.impl(kernel.__name__, self._timed(kernel), "CPU")
             aten.impl("mm.out", self._timed(mm_out), "CPU")
@@ -54,7 +54,7 @@ class Replaced:
 
 
 def rest_rows(options: Namespace, batch: Batch, label: str) -> list[dict[str, Any]]:
-    """Ours alone, training and inference; on a processor."""
+    """Measure training and inference of this toolkit on a CPU."""
     ours, peer = pair(options.backbone, torch.device("cpu"), "bf16", "fp32")
     equalise(ours, peer, batch)
     rows = []
@@ -86,7 +86,7 @@ def convolution(
     transposed: bool,
     *more: Any,
 ) -> Tensor:
-    """As PyTorch's; transposed ones of kernel 2 and stride 2 only."""
+    """Convolution like PyTorch's; transposed convolutions only with kernel 2 and stride 2."""
     added = None if bias is None else bias.float()
     if not transposed:
         y = torch.ops.aten.mkldnn_convolution(x.float(), weight.float(), added, padding, stride, dilation, more[-1])
@@ -101,35 +101,35 @@ def convolution(
 def convolution_relu(
     x: Tensor, weight: Tensor, bias: Tensor, padding: Any, stride: Any, dilation: Any, groups: int, after: str, *_: Any
 ) -> Tensor:
-    """As :mod:`backbones.fast.fused` asks for it."""
+    """Fused convolution and ReLU, as :mod:`backbones.fast.fused` calls it."""
     y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups)
     return y.relu_() if after == "relu" else y
 
 
 def convolution_sum_relu(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    """As :mod:`backbones.fast.fused` asks for it."""
+    """Fused convolution, sum and ReLU, as :mod:`backbones.fast.fused` calls it."""
     padding, stride, dilation, groups, _, _, after, *_ = rest
     y = convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups).add_(residual)
     return y.relu_() if after == "relu" else y
 
 
 def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> list[Tensor | None]:
-    """Gradients of the right shapes and layouts; their values decide about nothing that is timed."""
+    """Return gradients with the right shapes and layouts; their values do not influence the time."""
     transposed, wanted = rest[4], rest[-1]
     like = (x, weight, weight.new_empty(weight.shape[1 if transposed else 0]))
     return [torch.full_like(one, 1e-6) if want else None for one, want in zip(like, wanted, strict=True)]
 
 
 def addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Tensor:
-    """As PyTorch's without factors."""
+    """``torch.addmm`` without factors."""
     return (torch.bmm(x.float()[None], weight.float()[None])[0] + bias.float()).to(x.dtype)
 
 
 def mm(x: Tensor, weight: Tensor) -> Tensor:
-    """As PyTorch's."""
+    """``torch.mm``."""
     return torch.bmm(x.float()[None], weight.float()[None])[0].to(x.dtype)
 
 
 def mm_out(x: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:
-    """As PyTorch's."""
+    """``torch.mm`` with ``out``."""
     return out.copy_(mm(x, weight))

@@ -1,6 +1,6 @@
-"""Hooks of mkdocs: fill in tables from the code, and make links work in the site as well as in the repository.
+"""Hooks of mkdocs: insert tables from the code, and make links work on the site as well as in the repository.
 
-A page asks for a table with ``<!-- table: NAME -->`` on a line of its own; :data:`TABLES` has the names.
+A separate line ``<!-- table: NAME -->`` in a page inserts a table; :data:`TABLES` has the names.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
-"""Files at the top of the repository that are pages of the site: ``project/changelog.md``, ..."""
+"""Files at the top of the repository that become pages of the site: ``project/changelog.md``, ..."""
 MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
 EXAMPLE = r"<pre><code>\1</code></pre>"
-"""The lines of a doctest: Markdown takes ``>>>`` for three quotations."""
+"""Replacement for the lines of a doctest, as Markdown reads ``>>>`` as nested quotations."""
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that stand at the top of the repository, and ``llms.txt``."""
+    """Add the pages at the top of the repository, and ``llms.txt``."""
     from mkdocs.structure.files import File
 
     for name in PROJECT:
@@ -37,7 +37,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Show examples of docstrings as code, and remove what only Sphinx and doctest read."""
+    """Show examples in docstrings as code, and remove markup that only Sphinx and doctest use."""
     content = re.sub(r"(?:<blockquote>\s*){3}<p>(.*?)</p>\s*(?:</blockquote>\s*){3}", EXAMPLE, content, flags=re.DOTALL)
     content = re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", content)
     content = re.sub(r"(?<=<code>)~[\w.]*?(\w+)(?=</code>)", r"\1", content)
@@ -45,7 +45,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Put in the tables, and turn links of the repository into links of the site."""
+    """Insert the tables, and convert links of the repository to links of the site."""
     markdown = MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
     source = page.file.src_uri
     origin = next((name for name in PROJECT if _project_page(name) == source), f"docs/{source}")
@@ -53,11 +53,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def site_link(text: str, target: str, anchor: str, origin: str, source: str) -> str:
-    """Return a link of the site, or the text alone where the target is a file that is not on the site.
+    """Return a link of the site, or only the text if the target is a file that is not on the site.
 
     Args:
-        origin: path of the page in the repository, ``docs/index.md``.
-        source: its path in the site's sources, ``index.md``.
+        text, target, anchor: the parts of the link.
+        origin: path of the page in the repository, such as ``docs/index.md``.
+        source: path of the page in the site's sources, such as ``index.md``.
     """
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
     if path in PROJECT:

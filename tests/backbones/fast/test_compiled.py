@@ -228,7 +228,7 @@ def test_where_users_can_do_nothing_about_it_nothing_is_said(what, source, monke
     assert why_not(source=source) == []
 
 
-def test_the_environment_may_refuse():
+def test_the_environment_may_switch_it_off():
     command = [sys.executable, "-c", "from backbones.fast.winograd import native; print(native.usable())"]
     environment = os.environ | {"RCNN_FAST": "no-c"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
@@ -236,7 +236,7 @@ def test_the_environment_may_refuse():
 
 
 @needs_compiler
-def test_what_cannot_be_compiled_is_done_without_and_told(source):
+def test_a_failed_compilation_gives_a_warning_and_no_library(source):
     source.write_text("no C at all")
     with pytest.warns(UserWarning, match=r"with space\.c:1"):
         assert compiled.library(source) is None

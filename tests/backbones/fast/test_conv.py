@@ -14,7 +14,7 @@ from backbones.fast.conv import Conv2d
 
 @pytest.fixture(autouse=True, params=["AVX2", "AVX512"])
 def detour(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Taken for maps of any size, on either kind of processor; the inputs for which it was."""
+    """Taken for maps of any size, on either kind of CPU; the inputs for which it was."""
     monkeypatch.setattr(module, "_LARGE", 1)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
     taken: list[Tensor] = []

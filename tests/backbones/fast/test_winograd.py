@@ -220,7 +220,7 @@ def test_under_autocast_the_network_is_in_bf16(calls):
         ("AuthenticAMD", 26, "AVX512", 1.0, False, False),  # Zen 5
     ],
 )
-def test_else_a_processor_that_is_not_known_is_asked_unless_every_bit_counts(
+def test_else_an_unknown_cpu_is_measured_unless_runs_are_deterministic(
     vendor, family, capability, measured, deterministic, taken, calls, monkeypatch, tmp_path
 ):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n")
@@ -368,7 +368,7 @@ class TestNative:
         torch.testing.assert_close(winograd.weight_gradient(grad, x), to_weight, rtol=1e-4, atol=1e-3)
 
     def test_it_rounds_as_pytorch_does(self):
-        """To the nearest, to even numbers between two; what is not a number stays none, after a ReLU, too."""
+        """To the nearest, to even numbers between two; a NaN stays NaN, also after a ReLU."""
         weight = torch.zeros(32, 32, 3, 3).to(memory_format=torch.channels_last)
         bias = torch.cat([1 + torch.arange(30) / 256, torch.tensor([math.nan, -math.inf])])
         x = torch.zeros(1, 32, 4, 4, dtype=torch.bfloat16).to(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ from backbones.resnet import VARIANTS, ResNet
 from detection.backbone_tool.residual import SHAPES, STAGES, gradient_norms, make_images, train, write_csv
 
 
-def test_pictures_are_the_seeds():
+def test_images_depend_on_the_seed():
     images, labels = make_images(64, 24, seed=3)
     again, same = make_images(64, 24, seed=3)
     other, _ = make_images(64, 24, seed=4)

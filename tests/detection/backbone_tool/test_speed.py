@@ -21,7 +21,7 @@ def test_a_table_takes_the_place_of_the_last_one(tmp_path):
         speed.insert("new", page)
 
 
-def test_a_table_grows_row_by_row_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_table_grows_row_by_row_and_continues_where_it_stopped(tmp_path, monkeypatch):
     page, asked = tmp_path / "page.md", []
     page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
     outcome = {
@@ -66,7 +66,7 @@ def test_a_table_grows_row_by_row_and_goes_on_where_it_stopped(tmp_path, monkeyp
     assert text.endswith("after\n")
 
 
-def test_a_table_of_something_else_is_not_gone_on_with(tmp_path, capsys):
+def test_a_table_of_something_else_is_not_continued(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"{speed.BEGIN}\nOf another machine.\n\n| `resnet10` | 1 | 1 | 1 | 1 | 1 |\n{speed.END}\n")
     for more in (["--into", str(page)], []):

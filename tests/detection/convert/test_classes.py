@@ -53,6 +53,6 @@ def test_a_box_for_all_classes_is_kept():
     assert carried["box_head.deltas.bias"].tolist() == [0, 1, 2, 3]
 
 
-def test_a_name_twice_is_refused():
+def test_a_name_twice_is_rejected():
     with pytest.raises(ValueError, match="two classes have the name 'Cat'"):
         transfer_classes(weights(3, 0), OLD, weights(2, 0), Categories(("cat", "Cat"), (1, 2)))

@@ -113,6 +113,6 @@ def test_sizes_are_rounded_half_up_and_pixels_are_pillows():
     assert np.array_equal(resized, expected)
 
 
-def test_another_model_of_detectron2_is_refused():
+def test_another_model_of_detectron2_is_rejected():
     with pytest.raises(ValueError, match=r"detectron2 weights: roi_heads\.res5\.0\.conv1\.weight do not belong to"):
         from_detectron2({"roi_heads.res5.0.conv1.weight": torch.zeros(1)})

@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, model, monke
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_a_folder_that_does_not_exist_is_told_in_a_line(tmp_path, model, name):
+def test_a_folder_that_does_not_exist_is_reported_in_a_line(tmp_path, model, name):
     (tmp_path / "file").touch()
     for folder in ("gone", "file"):
         with pytest.raises(OSError, match=rf"{folder}/{name}: cannot be written \([^\n]*\)$"):

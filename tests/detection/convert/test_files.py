@@ -22,7 +22,7 @@ class Attack:
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "pth"])
-def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, suffix):
+def test_a_pickle_with_code_in_it_is_rejected_and_not_run(tmp_path, suffix):
     path, marker = tmp_path / f"weights.{suffix}", tmp_path / "executed"
     content = {"model": {"w": np.zeros(1)}, "extra": Attack(marker)}
     if suffix == "pkl":
@@ -65,7 +65,7 @@ def test_arrays_named_as_numpy_1_names_them_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "pth", "safetensors"])
-def test_a_file_that_is_cut_off_is_told(tmp_path, suffix):
+def test_a_file_that_is_cut_off_is_reported(tmp_path, suffix):
     path = tmp_path / f"weights.{suffix}"
     if suffix == "pkl":
         path.write_bytes(pickle.dumps({"model": {"w": np.zeros(1000)}}))
@@ -81,12 +81,12 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"model": {"w": "text"}}])
-def test_what_holds_no_weights_is_told(tmp_path, content):
+def test_what_holds_no_weights_is_reported(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth holds"):
         read(tmp_path / "other.pth")
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"none\.pth does not exist"):
         read(tmp_path / "none.pth")

@@ -74,7 +74,7 @@ def test_nothing_of_a_file_is_kept_but_the_model(saved):
     assert weight() is None
 
 
-def test_a_damaged_file_is_refused(saved):
+def test_a_damaged_file_is_rejected(saved):
     path = Path(saved[1])
     whole = path.read_bytes()
     weights = saved[0].backbone.conv1.weight.detach().numpy().tobytes()
@@ -180,14 +180,14 @@ def test_batch_norms_and_frozen_ones_take_each_others_weights(tmp_path, theirs, 
     assert ours == "frozen" or model.backbone.bn1.num_batches_tracked == 0
 
 
-def test_other_norms_are_still_told(tmp_path):
+def test_other_norms_are_still_reported(tmp_path):
     configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm="group")}
     save_model(build_detector(2, **configs), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"lacks backbone\.bn1\.running_mean"):
         initialise(build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10")}), str(tmp_path / "a.ckpt"))
 
 
-def test_a_model_of_another_shape_is_told_the_keys(saved):
+def test_a_model_of_another_shape_gets_the_keys(saved):
     _, path = saved
     torch.manual_seed(0)
     other = build_detector(2, **{**CONFIGS, "fpn": FPNConfig(channels=8)})
@@ -206,7 +206,7 @@ def test_a_model_of_another_shape_is_told_the_keys(saved):
         (lambda s: s.pop("backbone.layer3.5.conv1.weight"), r"lacks backbone\.layer3\.5\.conv1\.weight"),
     ],
 )
-def test_an_altered_file_is_told(tmp_path, mmdetection_state, change, message):
+def test_an_altered_file_is_reported(tmp_path, mmdetection_state, change, message):
     state = mmdetection_state(masks=False, device="cpu")
     change(state)
     torch.save({"state_dict": state}, tmp_path / "a.pth")
@@ -215,7 +215,7 @@ def test_an_altered_file_is_told(tmp_path, mmdetection_state, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_our_weights_alone_are_told_how_to_be_saved(tmp_path):
+def test_our_weights_alone_get_a_hint_how_to_save_them(tmp_path):
     torch.save(small().state_dict(), tmp_path / "a.pth")
     torch.save({"state_dict": {f"model.{k}": v for k, v in small().state_dict().items()}}, tmp_path / "b.pth")
     for name in ("a.pth", "b.pth"):
@@ -231,14 +231,14 @@ def test_a_backbone_alone_is_no_detector(tmp_path):
         load_pretrained(f"torchvision:{tmp_path / 'resnet18.pth'}")
 
 
-def test_unknown_names_are_told_the_nearest():
+def test_unknown_names_get_the_nearest():
     with pytest.raises(ValueError, match=r"did you mean torchvision:maskrcnn_resnet50_fpn_v2\?"):
         load_pretrained("torchvision:mask_rcnn_resnet50_fpn_v2")
     with pytest.raises(ValueError, match=r"did you mean detectron2:mask_rcnn_R_50_FPN_3x\?"):
         load_pretrained("detectron2:mask_rcnn_R50_FPN_3x")
 
 
-def test_without_a_network_the_place_of_the_file_is_told(monkeypatch, tmp_path):
+def test_without_a_network_the_place_of_the_file_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def offline(url, target):

@@ -72,7 +72,7 @@ def test_more_shapes_than_pytorch_compiles_of_itself(tiny, make_batch, counter):
     assert counter.graphs == 10
 
 
-def test_graphs_are_asked_of_pytorch_and_told_where_a_step_begins(tiny, make_batch, monkeypatch):
+def test_graphs_use_pytorchs_mode_and_mark_where_a_step_begins(tiny, make_batch, monkeypatch):
     asked, begun = {}, []
     monkeypatch.setattr(torch, "compile", lambda function, **options: asked.update(options) or function)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))

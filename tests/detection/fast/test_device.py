@@ -1,4 +1,4 @@
-"""On a device the same numbers as on the processor, and few waits for it; seen on machines without a GPU.
+"""On a device the same numbers as on the CPU, and few waits for it; seen on machines without a GPU.
 
 What CUDA's own kernels wait for inside, only a GPU can tell (tests/end_to_end/test_gpu.py).
 """
@@ -39,7 +39,7 @@ def test_a_training_step_gives_the_same_numbers_and_never_waits(tiny, make_batch
         device.waits.clear()
         losses = device.get(step(model, there))
         found = {name: device.get(p.grad) for name, p in model.named_parameters()}
-    # Sums of one after the other are those of a convolution that holds them; in another order on some processors.
+    # Sums of one after the other are those of a convolution that holds them; in another order on some CPUs.
     torch.testing.assert_close(losses, {name: value.detach() for name, value in expected.items()})
     for name, value in gradients.items():  # how many rows a product has, and so the order of its sums, differs
         torch.testing.assert_close(found[name], value, msg=name)
@@ -90,7 +90,7 @@ def test_a_wait_is_noticed(asks):
         assert len(device.waits) >= 1
 
 
-def test_two_devices_in_one_operation_are_refused():
+def test_two_devices_in_one_operation_are_rejected():
     with PretendedDevice() as device, pytest.raises(RuntimeError, match="on two devices"):
         device.put(torch.ones(3)) + torch.ones(3)
 

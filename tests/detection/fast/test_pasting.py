@@ -72,7 +72,7 @@ class TestEncode:
         assert [rle["counts"] for rle in encoded] == [coco_encode(frame) for frame in frames]
 
     def test_whole_image_and_its_borders(self) -> None:
-        # Runs that start at the first pixel, end at the last, or go on from one column into the next.
+        # Runs that start at the first pixel, end at the last, or continue from one column into the next.
         ones = torch.ones(5, 4, 4)
         boxes = torch.tensor([[0, 0, 9, 7], [-50, -50, 60, 60], [0, 0, 2, 7], [7, 0, 9, 7], [8, 6, 9, 7.0]])
         for box, rle in zip(boxes.int().tolist(), encode_masks(ones, boxes, 7, 9), strict=True):
@@ -110,7 +110,7 @@ class TestEncode:
         assert encode_masks(masks, boxes, 50, 50) == encode_masks(masks.float(), boxes, 50, 50)
 
     @pytest.mark.parametrize("threshold", [0.0, 1e-60])  # the latter is 0 in float32
-    def test_threshold_zero_is_refused(self, threshold: float) -> None:
+    def test_threshold_zero_is_rejected(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold"):
             encode_masks(torch.zeros(1, 2, 2), torch.zeros(1, 4), 5, 5, threshold)
 

@@ -23,7 +23,7 @@ def test_frozen_parts_of_a_random_backbone_are_reported_in_one_line(make, option
     assert caught[0].filename == __file__
 
 
-def test_others_are_built_without_a_word():
+def test_others_are_built_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mask_rcnn(BackboneConfig("resnet10", width=8), num_classes=1)

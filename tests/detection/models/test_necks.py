@@ -46,6 +46,6 @@ def test_without_its_way_up_pafpn_is_fpn():
 
 
 @pytest.mark.parametrize(("key", "known"), [("kind", "fpn, pafpn, bifpn"), ("extra", "pool, conv")])
-def test_what_there_is_none_of_is_refused(key, known):
+def test_what_there_is_none_of_is_rejected(key, known):
     with pytest.raises(ValueError, match=f"fpn.{key} is 'other'; use one of {known}"):
         build_neck((8, 16), (4, 8), FPNConfig(**{key: "other"}))

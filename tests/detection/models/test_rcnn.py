@@ -34,7 +34,7 @@ def test_only_an_object_gives_box_and_mask_losses(tiny, make_batch):
     assert losses["loss_rpn_cls"] > 0
 
 
-def test_what_a_detector_cannot_learn_from_is_told(tiny, make_batch):
+def test_bad_batches_are_reported(tiny, make_batch):
     batch = make_batch([[([10.0, 10, 60, 60], 3, False)]])
     with pytest.raises(ValueError, match="label 3 is not in 0 to 2"):
         tiny.losses(batch)
@@ -123,7 +123,7 @@ def test_names_build_the_two_detectors():
     assert mask.num_classes == faster.num_classes == 2
 
 
-def test_no_class_is_refused():
+def test_no_class_is_rejected():
     with pytest.raises(ValueError, match="at least one class"):
         mask_rcnn("resnet18", num_classes=0)
 
@@ -143,7 +143,7 @@ def test_a_detector_keeps_its_configs():
 
 
 @pytest.mark.parametrize("make", [faster_rcnn, mask_rcnn])
-def test_categories_tell_how_many_classes(make):
+def test_categories_give_the_number_of_classes(make):
     categories = Categories(("cat", "dog"), (3, 9))
     with torch.device("meta"):
         model = make("resnet10", categories=categories)
@@ -154,7 +154,7 @@ def test_categories_tell_how_many_classes(make):
 
 
 @pytest.mark.parametrize("wrong", [Backbone(), Backbone, None])
-def test_what_is_no_name_or_config_of_a_backbone_is_refused(wrong):
+def test_what_is_no_name_or_config_of_a_backbone_is_rejected(wrong):
     with pytest.raises(ValueError, match=r"backbone is a .*; give a name or a BackboneConfig .* import path"):
         mask_rcnn(wrong)
 
@@ -165,7 +165,7 @@ def test_a_name_is_enough_for_a_backbone():
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 1, 64, 64), (3, 64, 64)])
-def test_images_of_another_shape_are_refused(tiny, shape):
+def test_images_of_another_shape_are_rejected(tiny, shape):
     with pytest.raises(ValueError, match=r"images are \(.*\); this model needs \(B, 3, H, W\)"):
         tiny(torch.zeros(shape, dtype=torch.uint8), torch.tensor([[64, 64]]))
 

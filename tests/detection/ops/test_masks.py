@@ -61,7 +61,7 @@ class TestRle:
         "counts",
         [[5, 5], [-5, 105], [], [50, 60], b"", b"\x00\x01", b"o", b"0" * 3, "52203", b"o" * 20 + b"0"],
     )
-    def test_bad_counts_are_refused(self, counts: object) -> None:
+    def test_bad_counts_are_rejected(self, counts: object) -> None:
         with pytest.raises(ValueError, match="RLE"):
             run_lengths({"size": [10, 10], "counts": counts})
 

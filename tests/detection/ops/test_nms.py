@@ -203,7 +203,7 @@ def test_selection_of_nothing_is_padding() -> None:
         assert box.shape == (2, 4, 4)
 
 
-def test_selection_drops_what_is_not_finite() -> None:
+def test_selection_drops_nan_and_inf() -> None:
     boxes = torch.tensor([0.0, 0, 10, 10]).repeat(1, 4, 1, 1)
     boxes[0, 1, 0, 0] = torch.nan
     scores = torch.tensor([torch.inf, 0.9, torch.nan, 0.7])[None, :, None]

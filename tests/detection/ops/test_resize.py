@@ -44,7 +44,7 @@ def test_device_and_host_resize_by_the_same_method(height, width, short, long):
 
 
 @pytest.mark.parametrize("wanted", [(16, 30), (8, 20), (3, 5)])
-def test_a_mirrored_image_is_that_of_the_mirror(wanted):
+def test_a_flipped_image_equals_the_flip_of_the_result(wanted):
     images = torch.randint(0, 255, (2, 3, 8, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = resize_images(images, [(8, 20), (8, 16)], [wanted, (8, 16)], (32, 32), [True, False])
     height, width = wanted

@@ -14,12 +14,12 @@ from backbones.fast import kernels, switch
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def test_a_processor_takes_none():
+def test_a_cpu_takes_none():
     assert not kernels.usable(torch.zeros(1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_takes_them_for_numbers_of_known_kinds_unless_told_not_to(monkeypatch):
+def test_a_gpu_takes_them_for_numbers_of_known_kinds_unless_switched_off(monkeypatch):
     x = torch.zeros(1, device="cuda")
     assert kernels.usable(x)
     assert kernels.usable(x.bfloat16())

@@ -1,4 +1,4 @@
-"""Matching as a GPU computes it against that of the processor; interpreted where there is no GPU."""
+"""Matching as a GPU computes it against the CPU; interpreted where there is no GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""NMS as a GPU computes it against that of the processor; interpreted where there is no GPU."""
+"""NMS as a GPU computes it against the CPU; interpreted where there is no GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Full frames as a GPU draws them against those of the processor; interpreted where there is no GPU."""
+"""Full frames as a GPU draws them against the CPU; interpreted where there is no GPU."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ paste = kernels("detection.fast.kernels.paste")
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0.9])
-def test_frames_are_those_of_the_processor(threshold):
+def test_frames_are_those_of_the_cpu(threshold):
     masks = torch.rand(7, 6, 6, generator=torch.Generator().manual_seed(0))
     masks[0, 2, 3] = torch.nan
     boxes = torch.tensor(

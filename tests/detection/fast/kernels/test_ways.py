@@ -11,7 +11,7 @@ from tests.support.kernels import DEVICE, kernels
 
 @pytest.fixture
 def taken(monkeypatch):
-    """Names of the kernels that were taken, on a device that pretends to be no processor where there is no GPU."""
+    """Names of the kernels that were taken, on a device that pretends not to be a CPU if there is no GPU."""
     calls = []
     for name, function in (("nms", "greedy"), ("matching", "compare"), ("roi_align", "pool"), ("paste", "paste")):
         module = kernels(f"detection.fast.kernels.{name}")
