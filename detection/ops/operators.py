@@ -1,7 +1,7 @@
-"""PyTorch operators made of Python functions: compilers and exporters see one node, and devices may have own kernels.
+"""Make PyTorch operators from Python functions: compilers and exporters see one node, and a device can have a kernel.
 
-``torch.library.custom_op`` would import the compiler at the first call, which takes longer than importing PyTorch. The
-same is true of torchvision, of which :data:`greedy_nms` needs one function.
+``torch.library.custom_op`` would import PyTorch's compiler at the first call, which is slower than importing PyTorch.
+The import of torchvision is as slow, so :data:`greedy_nms` loads only its library of operators.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,11 @@ _LIBRARY = torch.library.Library("rcnn", "FRAGMENT")
 
 
 def operator(function: F) -> F:
-    """Make an operator ``rcnn::NAME`` of a function, without gradients; its attribute ``plain`` is the function.
+    """Make an operator ``rcnn::NAME`` without gradients from a function; its attribute ``plain`` is the function.
 
     Args:
-        function: its types make the schema; see ``torch.library.infer_schema``. It changes no argument.
+        function: a function that changes no argument. Its type hints define the schema, as in
+            ``torch.library.infer_schema``.
     """
     name = function.__name__
     schema = torch.library.infer_schema(function, mutates_args=())
@@ -33,17 +34,17 @@ def operator(function: F) -> F:
 
 
 def shape_of(made: Callable[..., Any]) -> Callable[[F], F]:
-    """Register the decorated function as the one that gives an operator's outputs in shape and type alone."""
+    """Register the decorated function, which returns outputs of the right shapes and dtypes, for an operator."""
     return torch.library.register_fake(str(made).removesuffix(".default").replace(".", "::"), lib=_LIBRARY)
 
 
 def register_kernel(made: F, device: str, kernel: F) -> None:
-    """Let an operator call another function on a device type, such as ``cpu``."""
+    """Register a faster function of an operator for a device type, such as ``cpu``."""
     _LIBRARY.impl(str(made).split(".")[1], kernel, device.upper())
 
 
 def _greedy_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
-    """Load torchvision's library of operators alone."""
+    """Load torchvision's library of operators, without importing torchvision."""
     spec = find_spec("torchvision")
     try:
         for place in (spec and spec.submodule_search_locations) or ():
@@ -57,4 +58,4 @@ def _greedy_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
 
 
 greedy_nms = _greedy_nms()
-"""torchvision's compiled NMS, of (N, 4) boxes, (N,) scores and a threshold; it returns indices by falling score."""
+"""torchvision's compiled NMS for boxes (N, 4), scores (N,) and a threshold; returns indices by falling score."""
