@@ -40,7 +40,7 @@ def test_bad_batches_are_reported(tiny, make_batch):
         tiny.losses(batch)
     with pytest.raises(ValueError, match=r"needs masks; .*masks=True"):
         tiny.losses(batch._replace(targets=batch.targets._replace(masks=None)))
-    with pytest.raises(ValueError, match="this one has none"):
+    with pytest.raises(ValueError, match="this batch has none"):
         faster_rcnn("resnet18", 3).losses(batch._replace(targets=None))
 
 
@@ -124,7 +124,7 @@ def test_names_build_the_two_detectors():
 
 
 def test_no_class_is_rejected():
-    with pytest.raises(ValueError, match="at least one class"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         mask_rcnn("resnet18", num_classes=0)
 
 
@@ -155,7 +155,7 @@ def test_categories_give_the_number_of_classes(make):
 
 @pytest.mark.parametrize("wrong", [Backbone(), Backbone, None])
 def test_what_is_no_name_or_config_of_a_backbone_is_rejected(wrong):
-    with pytest.raises(ValueError, match=r"backbone is a .*; give a name or a BackboneConfig .* import path"):
+    with pytest.raises(ValueError, match=r"backbone is a .*; give a name, a BackboneConfig, .* import path"):
         mask_rcnn(wrong)
 
 
