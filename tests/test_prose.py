@@ -54,7 +54,6 @@ SOURCES = sorted(
 
 NOT_YET = (
     "detection/coco/",
-    "detection/commands/",
     "detection/data/",
     "detection/doctor/",
     "detection/engine/",

@@ -39,8 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     benchmark.add_argument("--names", nargs="+", default=[], metavar="NAME", help="backbones to time (default many)")
     into = "write the table between the marks of this file, row by row"
     benchmark.add_argument("--into", type=Path, metavar="FILE", help=into)
-    benchmark.add_argument("--resume", action="store_true", help="keep the rows that the same command left there")
-    benchmark.add_argument("--minutes", type=float, default=10, metavar="N", help="most for one backbone (default 10)")
+    benchmark.add_argument(
+        "--resume", action="store_true", help="keep the rows that the same command wrote there before"
+    )
+    benchmark.add_argument(
+        "--minutes", type=float, default=10, metavar="N", help="time limit for one backbone (default 10)"
+    )
     benchmark.set_defaults(action=_benchmark)
     measure = commands.add_parser("measure", help="print one row of benchmark, as JSON")
     measure.add_argument("name", metavar="NAME", help="name of a backbone")
@@ -75,7 +79,7 @@ def _add_count(parser: argparse.ArgumentParser, flag: str, default: int, what: s
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run what the word asks for."""
+    """Run the action of the word that the user typed."""
     if options.threads:
         import torch
 
@@ -92,7 +96,7 @@ def _list(options: argparse.Namespace) -> None:
     found = [name for name in names if options.word.lower() in name.lower()]
     if not found:
         backbones.check_name(options.word)
-        raise ValueError(f"no backbone's name holds {options.word}")
+        raise ValueError(f"no backbone has {options.word} in its name")
     print("\n".join(found))
     if not options.word:
         print(f"and {len(_timm_names())} names of timm, as in `list convnext`", file=sys.stderr)
@@ -133,9 +137,9 @@ def _benchmark(options: argparse.Namespace) -> None:
     about = textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False)
     known: dict[str, str] = {}
     if options.resume and not options.into:
-        raise ValueError("--resume goes on with the table of a file; name it by --into")
+        raise ValueError("--resume continues the table of a file; name the file with --into")
     if options.into:
-        speed.around(options.into)  # rather before than after an hour
+        speed.around(options.into)  # fails now, and not after an hour
         known = speed.measured(options.into, about) if options.resume else {}
 
     def write(rows: Sequence[str]) -> None:

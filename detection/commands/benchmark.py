@@ -21,11 +21,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     batch = {"nargs": "+", "default": [1], "help": "images at a time, one or more numbers (default 1)"}
     precision = {"choices": ("fp32", "bf16"), "default": "fp32"}
     add_shared(parser, "batch", "size", "device", "precision", "json", "trust_code", batch=batch, precision=precision)
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="runs to take the median of (default 10)")
+    parser.add_argument(
+        "--rounds", type=int, default=10, metavar="N", help="number of timed runs; their median is printed (default 10)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Time, print, write."""
+    """Time the model, print a line per batch size, and write the JSON."""
     from detection.inference.options import check_least
     from detection.inference.timing import time_model
 

@@ -21,14 +21,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("first", type=Path, metavar="FIRST", help="folder that rcnn evaluate wrote")
     parser.add_argument("others", type=Path, nargs="+", metavar="OTHER", help="one or more other such folders")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="the annotation file, if you moved it")
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="the annotation file, if it is not where it was"
+    )
     resamplings = "bootstrap samples for the intervals (default 1000)"
     parser.add_argument("--resamplings", type=int, default=1000, metavar="N", help=resamplings)
     add_shared(parser, "output", "json", output={"help": "folder for comparison.html and comparison.json"})
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, print, write."""
+    """Compare, print the differences, and write the page."""
     from detection.inference.options import check_least
     from detection.report.compare import compare, page, text
     from detection.report.files import plain

@@ -17,7 +17,7 @@ example:
   rcnn demo --output demo"""
 
 LEAST_AP50 = 0.80
-"""Below this something is broken: the demo then fails."""
+"""The demo fails below this AP50: then something is broken."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(folder: Path, switches: list[str]) -> None:
-    """Train in a process of its own, as a user would, which evaluates at the end; if it fails, so does the demo."""
+    """Train and evaluate in a separate process, as a user would; the demo fails if the training fails."""
     settings = ["demo", "--output", str(folder / "run"), "--data.root", str(folder / "data"), *switches]
     if code := subprocess.run([sys.executable, "-m", "detection", "train", *settings]).returncode:
         sys.exit(code)

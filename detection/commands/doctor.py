@@ -29,13 +29,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_data_options(parser, "configuration whose settings to check")
     parser.add_argument("--decode", action="store_true", help="read every image, too")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with the suspicious images")
     add_shared(parser, "json")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 for warnings")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine, print, write; the exit code says how bad it is."""
+    """Examine the data, print the findings and write them; return an exit code by the worst finding."""
     from detection.doctor.examine import examine
     from detection.doctor.page import page
     from detection.engine.settings import read_settings
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pictures(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str, str]]:
-    """Return suspicious images with their objects, as captions and data URLs."""
+    """Draw the suspicious images with their objects; return captions and data URLs."""
     from detection.browse import draw_scene
     from detection.report.pictures import data_url
 
@@ -65,7 +65,7 @@ def _pictures(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str,
             try:
                 scene = dataset.scene(i)
             except ValueError:
-                continue  # told already, with --decode
+                continue  # --decode has reported it
             picture = draw_scene(scene, dataset.annotations.categories.names)
             name = dataset.annotations.file_name(i)
             found.append((f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", data_url(picture, 640)))

@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print a line for each."""
+    """Print a line for each package and device."""
     from detection.provenance import environment
 
     found = environment()

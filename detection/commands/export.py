@@ -17,19 +17,24 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{MODEL}; of several, the mean is written")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"{MODEL}; with several, the command writes the mean of their weights",
+    )
     output = {"metavar": "FILE", "help": "file to write; without this option, the last MODEL names it"}
     add_shared(parser, "output", "trust_code", output=output)
     parser.add_argument("--format", metavar="NAME", help="safetensors or torchvision (default by the name's ending)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Load, average and write."""
+    """Load the models, average their weights, and write the file."""
     models = list(options.models)
     output = options.output
     if output is None:
         if len(models) < 2:
-            raise ValueError("say which file to write: --output detector.safetensors")
+            raise ValueError("no output file is given; add --output detector.safetensors")
         output = Path(models.pop())
     from detection.convert.average import average
     from detection.convert.export import check_format, export

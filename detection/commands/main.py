@@ -45,7 +45,7 @@ COMMANDS = {
 """What each command does, in the order of the help text."""
 
 OLD = {"fit": "train", "backbone": "backbones"}
-"""Former names, which go on working."""
+"""Former names, which still work."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Words that ``tools/train.py`` takes as its first, for one of these instead of a training."""
@@ -89,8 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line, without the program's name; those of the process if None.
 
     Returns:
-        The exit code: 0; 1 for a training that diverged or lost a worker; 2 for something that the user can correct;
-        3 for a result that is not complete; 128 plus its number for a signal.
+        The exit code:
+
+        - 0: no error;
+        - 1: a training diverged or lost a worker;
+        - 2: the user can correct the error;
+        - 3: the result is not complete;
+        - 128 plus N: signal N stopped the program.
     """
     given = command_line(arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -113,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, given: list[str]) -> int:
-    """Run a command."""
+    """Run a command of :data:`COMMANDS`; return the exit code."""
     debug = "--debug" in given
     silent = bool({"-q", "--quiet"} & {*given})
     splits = name == "predict" and {"-c", "--config", "--ckpt_path"} & {word.split("=")[0] for word in given}
@@ -139,8 +144,8 @@ def exit_code(act: Callable[[], int], debug: bool, trains: bool) -> int:
     """Do something and report what goes wrong in one line; return the exit code.
 
     Args:
-        debug: raise instead.
-        trains: keep the traceback of errors that no user can correct.
+        debug: raise the error instead.
+        trains: keep the traceback of an error that the user cannot correct.
     """
     try:
         return act()

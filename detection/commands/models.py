@@ -17,7 +17,7 @@ example:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     words = parser.add_subparsers(dest="word", required=True, metavar="list|show")
-    names = words.add_parser("list", help="print names and published AP")
+    names = words.add_parser("list", help="print the names with their published AP")
     names.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='names to print, as "mask*"')
     add_shared(names, "json")
     show = words.add_parser("show", help="print classes, backbone, parameters and operations of a model")

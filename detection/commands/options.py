@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "a run's folder, a checkpoint, a .safetensors file, or published weights (rcnn models list)"
-"""What a command that takes a model says of it."""
+"""The help text of each option that takes a model."""
 
 DATA = "a data set: a folder in COCO, YOLO or VOC form, a data.yaml, or a COCO annotation file"
-"""What a command that takes data says of it."""
+"""The help text of each option that takes data."""
 
 SHARED: dict[str, dict[str, Any]] = {
     "output": {"flags": ("-o", "--output"), "type": Path, "metavar": "DIR", "help": "folder or file to write"},

@@ -13,14 +13,14 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    output = {"default": Path("curves.png"), "metavar": "FILE", "help": "picture to write: .png, .svg or .pdf"}
+    output = {"default": Path("curves.png"), "metavar": "FILE", "help": "plot to write: .png, .svg or .pdf"}
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     add_shared(parser, "output", output=output)
-    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="average over N values (default 1)")
+    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="moving average over N values (default 1)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Draw the runs."""
+    """Draw the curves, and print the path of the plot."""
     from detection.curves import plot, read_run
 
     plot({name: read_run(path) for name, path in _named(options.runs)}, options.output, max(1, options.smooth))
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _named(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Name runs by their folders, with as much of the path as tells them apart."""
+    """Name each run by the shortest end of its path that no other run has."""
     for depth in range(1, 9):
         names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):

@@ -1,4 +1,4 @@
-"""Find objects in images, folders and videos; write pictures with the objects drawn in, JSON, CSV or masks."""
+"""Find objects in images, folders and videos. Write images with the objects drawn in, JSON, CSV or masks."""
 
 import argparse
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict as the options say."""
+    """Predict, print what was found, and return 3 if a source could not be read completely."""
     from detection.inference.folders import predict_files
 
     options.save = ["pictures" if kind == "images" else kind for kind in options.save]

@@ -12,7 +12,7 @@ _results: TextIO | None = None
 
 
 def write_json(summary: object, place: str | None) -> None:
-    """Write what ``--json`` asks for: to a file, or to stdout for ``-``; nothing for None."""
+    """Write a summary as JSON to a file, or to stdout for ``-``; write nothing for None."""
     if place is None:
         return
     text = json.dumps(summary, indent=1, ensure_ascii=False)
@@ -40,7 +40,7 @@ def json_alone(place: str | None) -> Iterator[None]:
 
 
 def note(message: str) -> None:
-    """Print a line beside the results, on stderr."""
+    """Print a line on stderr, apart from the results."""
     from detection.foreign import printable
 
     print(printable(message), file=sys.stderr)

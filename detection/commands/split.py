@@ -18,15 +18,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("data", metavar="DATA", help="a data set: a folder, a data.yaml, or a COCO annotation file")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="folder to write into")
-    parser.add_argument("--val", type=float, default=0.2, metavar="F", help="part of the images for validation (0.2)")
-    parser.add_argument("--test", type=float, default=0.0, metavar="F", help="part of the images for testing (0)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed chooses other images (0)")
-    parser.add_argument("--merge", action="store_true", help="split all images anew, also those of val and test")
-    parser.add_argument("--overwrite", action="store_true", help="replace a split in DIR")
+    parser.add_argument(
+        "--val", type=float, default=0.2, metavar="F", help="fraction of the images for validation (0.2)"
+    )
+    parser.add_argument("--test", type=float, default=0.0, metavar="F", help="fraction of the images for testing (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random choice of images (0)")
+    parser.add_argument("--merge", action="store_true", help="split all images again, including those of val and test")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing split in DIR")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Split as the options say."""
+    """Write the annotation files of each part, and print what they contain."""
     from detection.foreign import printable
     from detection.formats.recognise import open_data
     from detection.formats.split_folder import write_split

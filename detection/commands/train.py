@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train as the options say."""
+    """Start the training with the settings that the options stand for."""
     from detection.engine.errors import user_input
 
     with user_input():
