@@ -5,9 +5,13 @@ import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, MODEL, add_shared, is_number
 from detection.engine.hints import OPTIONS
+
+if TYPE_CHECKING:
+    from detection.formats.recognise import DataSet
 
 PRECISIONS = {"auto": "null", "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -88,11 +92,21 @@ def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Seq
     Args:
         need: splits that must be there.
     """
+    return settings_of_parts(path, open_and_print(path, need, val_fraction, seed))
+
+
+def open_and_print(path: str, need: Sequence[str], val_fraction: float = 0.2, seed: int = 0) -> "DataSet":
+    """Open a data set of any known form, and print what was found."""
     from detection.formats.recognise import open_data
 
     found = open_data(path, need=need, val_fraction=val_fraction, seed=seed)
     for line in found.lines:
         print(line)
+    return found
+
+
+def settings_of_parts(path: str, found: "DataSet") -> Pairs:
+    """Return the settings that name the images and annotations of each split of a data set."""
     pairs = [("--data.root", str(path))]
     for name, part in found.parts.items():
         given = {"images": str(part.images.absolute()), "annotations": str(part.annotations.absolute())}

@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from detection.commands.settings import (
     Pairs,
     check_settings,
-    data_settings,
+    open_and_print,
+    settings_of_parts,
     simple_settings,
     split_configs,
     words_for_lightning,
@@ -17,6 +20,9 @@ from detection.commands.settings import (
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """The config that is taken if the user names none, for data with and without masks."""
+
+_MASK = re.compile(rb'(?<!\\)"segmentation"\s*:\s*(?:\[\s*[^\s\]]|\{\s*[^\s}]|"[^"])')
+"""A list, an RLE or a text with something in it."""
 
 
 def settings(options: argparse.Namespace) -> list[str]:
@@ -31,9 +37,11 @@ def settings(options: argparse.Namespace) -> list[str]:
     configs = [*([options.config] if options.config else []), *overlays]
     if not configs and folder and (Path(folder) / "config.yaml").is_file():
         configs = [str(Path(folder) / "config.yaml")]
-    data = [] if options.data is None else data_settings(options.data, options.val_fraction, options.seed or 0)
-    if options.data is not None and not configs:
-        configs = [DEFAULT_CONFIGS[_has_masks(data)]]
+    data: Pairs = []
+    if options.data is not None:
+        found = open_and_print(options.data, ("train", "val"), options.val_fraction, options.seed or 0)
+        data = settings_of_parts(options.data, found)
+        configs = configs or [DEFAULT_CONFIGS[_has_masks(found.parts["train"].annotations)]]
     pairs = [("--config", name) for name in configs]
     pairs += data
     pairs += [("--run.folder", folder)] if folder else []
@@ -68,12 +76,13 @@ def _checkpoint(folder: str) -> Path:
     return found
 
 
-def _has_masks(data: Pairs) -> bool:
-    """Return whether any training object has a mask."""
-    from detection.documents import parse_json, read_json
+def _has_masks(annotations: Path) -> bool:
+    """Return whether any object of a COCO file has a mask, without reading the file as JSON.
 
-    train = parse_json(dict(data)["--data.train"].encode(), "--data.train")
-    return any(one.get("segmentation") for one in read_json(Path(train["annotations"]))["annotations"])
+    The training reads it later. In JSON, a quotation mark inside a text has a backslash before it.
+    """
+    with open(annotations, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return _MASK.search(content) is not None
 
 
 def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:

@@ -170,3 +170,38 @@ def test_a_wrong_option_gets_the_nearest_of_the_command():
             settings(wrong, "x", command=command)
     with pytest.raises(ValueError, match=r"--qqqqqq: no such option; rcnn validate --help-all lists all settings"):
         settings("--qqqqqq", "x", command="validate")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        ([[1, 2, 3, 4, 5, 6]], True),
+        ({"size": [4, 4], "counts": "04"}, True),
+        ({"size": [4, 4], "counts": [0, 16]}, True),
+        ([], False),
+        ({}, False),
+        (None, False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_masks_are_noticed_without_parsing_the_file(tmp_path, segmentation, expected, indent):
+    from detection.commands.training_settings import _has_masks
+
+    said = {"note": '"segmentation": [[1, 2]]'}  # a text is no mask
+    entries = [{"id": 1, "bbox": [0, 0, 1, 1]} | said, {"id": 2, "segmentation": segmentation}]
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps({"images": [], "annotations": entries}, indent=indent))
+    assert _has_masks(path) is expected
+    path.write_text(json.dumps({"annotations": entries}, separators=(",", ":")))
+    assert _has_masks(path) is expected
+
+
+def test_the_annotations_are_not_parsed_before_the_training_reads_them(shapes, monkeypatch):
+    from detection import documents
+
+    parsed = []
+    read = documents.read_json
+    monkeypatch.setattr(documents, "read_json", lambda path, *rest, **how: (parsed.append(path), read(path, *rest))[1])
+    assert settings("--data", shapes)["--config"] == "mask_rcnn_r50_fpn_1x_coco"
+    assert parsed == []
