@@ -30,10 +30,9 @@ for module in ("fcntl", "resource"):
 for name in ("fork", "forkpty", "killpg", "confstr", "confstr_names", "memfd_create", "sched_getaffinity", "statvfs"):
     if hasattr(os, name):
         delattr(os, name)
-    if name in vars(sys.modules["posix"]):
-        delattr(sys.modules["posix"], name)
+    vars(sys.modules.get("posix", os)).pop(name, None)
 for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "pthread_sigmask"):
-    delattr(signal, name)
+    vars(signal).pop(name, None)
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
