@@ -6,6 +6,7 @@ Training reads YOLO and VOC data sets without this command.
 import argparse
 from pathlib import Path
 
+from detection.commands.printing import note
 from detection.foreign import printable
 
 FORMS = ("coco", "yolo", "voc", "lvis")
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace) -> None:
     what, paths = None, options.paths
     if len(paths) == 3 and paths[0] in CONVERSIONS:  # the former form
         what, paths = paths[0], paths[1:]
+        form, _, to = what.partition("2")
+        note(f"note: rcnn convert {what} is rcnn convert SOURCE TARGET --from {form} --to {to} now; both work")
     if len(paths) != 2:
         raise ValueError("give what to read and what to write: rcnn convert SOURCE TARGET")
     options.source, options.target = map(Path, paths)
@@ -54,7 +57,7 @@ def _what(options: argparse.Namespace) -> str:
     form = options.form or _form(options.source)
     to = options.to or ("coco" if form != "coco" else None)
     if to is None:
-        raise ValueError("say the form to write: --to yolo or --to voc")
+        raise ValueError("the format to write is not given; add --to yolo or --to voc")
     what = f"{form}2{to}"
     if what not in CONVERSIONS:
         raise ValueError(f"no conversion from {form} to {to}; possible are {', '.join(CONVERSIONS)}")

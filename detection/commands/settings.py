@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, MODEL, add_shared, is_number
+from detection.commands.printing import note
 from detection.engine.hints import OPTIONS
+from detection.engine.startup import is_first_rank
 
 if TYPE_CHECKING:
     from detection.formats.recognise import DataSet
@@ -34,6 +36,14 @@ OTHERS = {
     "num_workers": "--workers",
 }
 """Words of other tools, and what they are called here."""
+
+FORMER = {
+    "--ckpt_path": "--resume",
+    "--init-from": "--weights",
+    "--model.weights": "--weights",
+    "--run.folder": "--output",
+}
+"""Options that users type less often now, and the shorter ones for the same."""
 
 Pairs = list[tuple[str, str]]
 """Settings with their values."""
@@ -84,6 +94,15 @@ def split_configs(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             others.append(word)
     return configs, others
+
+
+def note_former(given: Sequence[str], command: str = "train") -> None:
+    """Print the present spelling of each former option on a line, on the first rank."""
+    for name in dict.fromkeys(word.split("=")[0] for word in given):
+        now = FORMER.get(name)
+        if now is not None and is_first_rank():
+            now = "MODEL" if command != "train" and now in ("--resume", "--weights") else now
+            note(f"note: {name} is {now} of rcnn {command} now; both work")
 
 
 def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Sequence[str] = ("train", "val")) -> Pairs:
@@ -178,7 +197,9 @@ def evaluation(subcommand: str, options: argparse.Namespace, split: str) -> list
 
 def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
     """Return the configs, the settings that the options stand for, and those of the user, which override all."""
-    check_settings(options.rest, {"val": "validate"}.get(split, split))
+    command = {"val": "validate"}.get(split, split)
+    check_settings(options.rest, command)
+    note_former(options.rest, command)
     pairs: Pairs = []
     configs, others = split_configs(options.rest)
     if options.model is not None:

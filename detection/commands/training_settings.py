@@ -11,6 +11,7 @@ from typing import Any
 from detection.commands.settings import (
     Pairs,
     check_settings,
+    note_former,
     open_and_print,
     settings_of_parts,
     simple_settings,
@@ -32,6 +33,7 @@ def settings(options: argparse.Namespace) -> list[str]:
         ValueError: an option that neither this command nor the configuration can have, or a wrong value.
     """
     check_settings(options.rest)
+    note_former(options.rest)
     folder, resumed = _resumed(options)
     overlays, others = split_configs(options.rest)
     configs = [*([options.config] if options.config else []), *overlays]
