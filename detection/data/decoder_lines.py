@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -60,7 +62,7 @@ class _Stderr:
 
     def run(self, decode: Callable[[], T], alone: bool) -> tuple[Decoded[T], bool]:
         """What was decoded, and whether its lines are known to be its own."""
-        if sys.platform != "linux" or not hasattr(os, "memfd_create"):
+        if sys.platform != "linux" or fcntl is None or not hasattr(os, "memfd_create"):
             return Decoded(decode(), []), True
         if not alone:
             with self._gate:

@@ -17,7 +17,7 @@ from typing import Any
 
 from detection.engine.startup import is_first_rank
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if os.name == "posix" else (signal.SIGTERM, signal.SIGINT)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 AGAIN = 0.5
 """Seconds within which a second Ctrl-C counts as the first: a terminal and programs such as ``uv run`` both send it."""
 

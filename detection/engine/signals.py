@@ -227,7 +227,7 @@ def requeue(number: int) -> None:
     job = os.environ.get("SLURM_JOB_ID")
     if not job or os.name != "posix" or not shutil.which("scontrol"):
         return
-    if number == signal.SIGUSR1 or (number == signal.SIGTERM and _is_preempted(job)):
+    if number == getattr(signal, "SIGUSR1", None) or (number == signal.SIGTERM and _is_preempted(job)):
         subprocess.run(["scontrol", "requeue", job], check=False)
 
 

@@ -1,5 +1,6 @@
 """The packages that a release publishes: built from a copy of the sources, installed alone, and used."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -75,3 +76,35 @@ def test_the_installed_package_works_without_the_checkout(python, tmp_path):
     assert "resnet50" in config
     listed = run(python, "-m", "detection", "configs", "list", "mask_rcnn_r101_fpn_3x_coco", folder=tmp_path)
     assert "base/mask_rcnn + backbones/r101 + schedules/3x + data/coco" in listed
+
+
+@pytest.fixture(scope="module")
+def transcript():
+    spec = importlib.util.spec_from_file_location("transcript", ROOT / "tools" / "docs" / "transcript.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["transcript"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("data", ["shapes", "coco_mini"])
+def test_a_stranger_trains_predicts_and_evaluates_with_the_wheel_alone(python, transcript, tmp_path, data, request):
+    """Every line of the page docs/tutorials/transcript.md; the demo, which takes long, once."""
+    source = request.getfixturevalue("shared_data") / data if data != "shapes" else None
+    steps = tuple(one for one in transcript.STEPS if source is not None or "rcnn demo" not in one.lines)
+    transcript.put_data(source, tmp_path, python)
+    done = list(transcript.session(python, tmp_path, steps))
+    page = transcript.page(iter(done), lambda text: transcript.cleaned(text, tmp_path))
+    assert str(tmp_path) not in page
+    missing = [name for name in transcript.MADE if not (tmp_path / name).exists()]
+    assert missing == ([] if source is not None else ["demo/predictions.jpg"])
+    printed = {line: text for _, line, text in done}
+    assert "--resume" in "".join(printed)
+    for form in ("COCO", "YOLO", "VOC"):
+        assert any(f"{form} data set" in text for text in printed.values()), form
+
+
+def test_the_page_shows_the_session_that_the_test_runs(transcript):
+    text = transcript.PAGE.read_text(encoding="utf-8")
+    lines = [line for step in transcript.STEPS for line in step.lines]
+    assert [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")] == lines
