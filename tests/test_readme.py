@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 import shutil
@@ -89,9 +90,35 @@ def test_make_targets_exist() -> None:
 
 
 def command_lines() -> list[list[str]]:
-    """The words of each line that begins with ``rcnn`` in a block of commands; those of Lightning and Slurm not."""
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("rcnn ")]
+    """The words from ``rcnn`` on of each line in a block of commands that runs it, also by torchrun or Slurm."""
+    found = {}
+    for line in "\n".join(blocks("(?:bash|console)")).replace("\\\n", " ").splitlines():
+        line = line.removeprefix("$ ")
+        line = re.sub(r"^(?:torchrun|python3?)\b.* -m detection ", "rcnn ", line)
+        line = re.sub(r"^sbatch tools/slurm/train\.sbatch ", "rcnn train ", line)
+        if line.startswith("rcnn "):
+            found[line] = shlex.split(line, comments=True)
+    return list(found.values())
+
+
+def known_settings() -> set[str]:
+    """Every setting that the reference lists."""
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "tools" / "docs" / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    return set(re.findall(r"^\| `([\w.]+)` \|", pages.settings(), flags=re.M))
+
+
+def test_settings_on_command_lines_exist() -> None:
+    known = known_settings()
+    parents = {name.rpartition(".")[0] for name in known}
+    given = {word.split("=")[0].lstrip("-").rstrip("+") for words in command_lines() for word in words if "--" in word}
+    given = {re.sub(r"^data\.(?:val|test)\.", "data.train.", name) for name in given}  # the reference lists one split
+    dotted = {name for name in given if "." in name and not name.startswith("trainer.")}
+    assert dotted
+    assert sorted(dotted - known - parents) == []
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=" ".join)
