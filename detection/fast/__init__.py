@@ -26,7 +26,7 @@ from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPN
-from detection.ops.nms import nms
+from detection.ops.nms import nms as nms_operator
 from detection.ops.operators import register_kernel
 
 FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
@@ -46,8 +46,8 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
 M = TypeVar("M", bound=nn.Module)
 
 if not backbones.fast.switch.is_off():
-    register_kernel(nms, "cpu", nms_by_threads)
-    register_kernel(nms, "cuda", nms_on_gpu)
+    register_kernel(nms_operator, "cpu", nms_by_threads)
+    register_kernel(nms_operator, "cuda", nms_on_gpu)
 
 
 def convert(model: M) -> M:
