@@ -10,6 +10,7 @@ TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2"
 PLOT = ["matplotlib>=3.9"]
 DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
 FAST = ["hotcoco>=1.3,<2"]
+NOTEBOOK = ["nbclient>=0.11", "ipykernel>=7.4"]
 
 setup(
     name="rcnn-toolkit",
@@ -53,6 +54,7 @@ setup(
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "plot": PLOT,
         "docs": DOCS,
+        "notebook": NOTEBOOK,
         "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
     },
 )

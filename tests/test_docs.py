@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+NOTEBOOKS = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.ipynb")}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,10 @@ def listed(entry: object) -> list[str]:
 
 def test_the_navigation_has_every_page_once() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    generated = {page for page in listed(settings["nav"]) if page.endswith("-notebook.md")}
     in_repository = [page for page in listed(settings["nav"]) if not page.startswith("project/")]
-    assert sorted(in_repository) == PAGES
+    assert sorted(page for page in in_repository if page not in generated) == PAGES
+    assert {page.replace("-notebook.md", ".ipynb") for page in generated} == NOTEBOOKS
 
 
 def test_llms_txt_has_every_page_once() -> None:
@@ -84,6 +87,14 @@ def test_links_of_the_repository_become_links_of_the_site(
     assert pages.LINK.sub(lambda found: pages.site_link(found[1], found[2], found[3] or "", origin, source), text) == (
         expected
     )
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_a_notebook_becomes_a_page(pages: ModuleType, name: str) -> None:
+    text = pages.notebook_page(ROOT / "docs" / name)
+    assert text.startswith("# ")
+    assert f"`docs/{name}`" in text.splitlines()[2]
+    assert text.count("```python\n") == text.count("\n```\n") >= 5
 
 
 def test_links_to_other_sites_stay(pages: ModuleType) -> None:

@@ -6,6 +6,7 @@ A separate line ``<!-- table: NAME -->`` in a page inserts a table; :data:`TABLE
 import argparse
 import ast
 import inspect
+import json
 import os
 import posixpath
 import re
@@ -29,6 +30,9 @@ def on_files(files: Any, config: Any) -> Any:
 
     for name in PROJECT:
         files.append(File.generated(config, _project_page(name), content=(ROOT / name).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
+        name = path.relative_to(ROOT / "docs").with_name(f"{path.stem}-notebook.md").as_posix()
+        files.append(File.generated(config, name, content=notebook_page(path)))
     listed = (ROOT / "llms.txt").read_text(encoding="utf-8")
     files.append(
         File.generated(config, "llms.txt", content=re.sub(r"\]\(docs/(?:index|([\w/-]+))\.md\)", _address, listed))
@@ -50,6 +54,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     source = page.file.src_uri
     origin = next((name for name in PROJECT if _project_page(name) == source), f"docs/{source}")
     return LINK.sub(lambda link: site_link(link[1], link[2], link[3] or "", origin, source), markdown)
+
+
+def notebook_page(path: Path) -> str:
+    """Return a notebook as Markdown, with a line below the title that names its file."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    title, _, rest = parts[0].partition("\n")
+    where = f"This page shows the notebook `{path.relative_to(ROOT).as_posix()}`. It runs in Jupyter and in Colab."
+    return "\n\n".join([title, where, rest.strip(), *parts[1:]]) + "\n"
 
 
 def site_link(text: str, target: str, anchor: str, origin: str, source: str) -> str:
