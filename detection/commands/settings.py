@@ -97,7 +97,7 @@ def split_configs(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def note_former(given: Sequence[str], command: str = "train") -> None:
-    """Print the present spelling of each former option on a line, on the first rank."""
+    """Print the present spelling of each former option in one line, on rank 0."""
     for name in dict.fromkeys(word.split("=")[0] for word in given):
         now = FORMER.get(name)
         if now is not None and is_first_rank():
