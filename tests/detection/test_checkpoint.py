@@ -180,7 +180,7 @@ def test_an_incomplete_or_contradictory_description_is_told(saved):
 
 def test_weights_alone_are_told_how_to_be_saved(tmp_path):
     torch.save(build().state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth: .* write it with detection\.checkpoint\.save_model"):
+    with pytest.raises(ValueError, match=r"weights\.pth: .* write the file with detection\.checkpoint\.save_model"):
         load_model(tmp_path / "weights.pth")
 
 

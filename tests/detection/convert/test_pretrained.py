@@ -219,7 +219,7 @@ def test_our_weights_alone_get_a_hint_how_to_save_them(tmp_path):
     torch.save(small().state_dict(), tmp_path / "a.pth")
     torch.save({"state_dict": {f"model.{k}": v for k, v in small().state_dict().items()}}, tmp_path / "b.pth")
     for name in ("a.pth", "b.pth"):
-        with pytest.raises(ValueError, match=rf"{name}: .* write it with detection\.checkpoint\.save_model$"):
+        with pytest.raises(ValueError, match=rf"{name}: .* write the file with detection\.checkpoint\.save_model$"):
             load_pretrained(str(tmp_path / name))
 
 
