@@ -159,7 +159,7 @@ def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state)
     found = load_pretrained(str(tmp_path / "a.pth"))
     model = found.build()
     model.categories = Categories(("a", "b", "c"), (1, 2, 3))
-    assert "in the order of the annotations, as the weights name none" in initialise(model, str(tmp_path / "a.pth"))
+    assert "in the order of the annotations, as the weights have no names" in initialise(model, str(tmp_path / "a.pth"))
     model = build_detector(2, **vars(found.config))
     model.categories = Categories(("a", "b"), (1, 2))
     with pytest.raises(ValueError, match="has 3 classes without names, but the annotations have 2"):
