@@ -1,7 +1,7 @@
-"""COCO annotations, checked once and kept as a few arrays.
+"""COCO annotations, checked once and stored in a few arrays.
 
-Every worker process reads the same arrays: there are no Python objects per annotation, whose reference counts would
-make each worker copy them.
+All worker processes share these arrays. Python objects per annotation would have reference counts, and every access
+would make a worker copy their memory.
 
 n images   m objects of all images, ordered by image
 """
@@ -38,16 +38,16 @@ TWICE = "objects that are annotated twice, with the same class, box and mask (ke
 
 
 class Annotations:
-    """Images and their objects; made by :func:`load_annotations`.
+    """Images and their objects; :func:`load_annotations` creates it.
 
     Attributes:
         path: the annotation file.
         categories: the classes.
-        image_ids: (n,) int64.
+        image_ids: (n,) int64 image IDs.
         sizes: (n, 2) int64 height, width.
-        object_ids: (m,) int64, the file's id of each annotation; -1 where that is no number.
-        report: what was repaired or dropped, and the ids.
-        annotated: whether the file has annotations at all; False for one of images alone.
+        object_ids: (m,) int64, the file's ID of each annotation; -1 if the ID is not an integer.
+        report: the repaired and dropped entries, with their IDs.
+        annotated: False if the file has only images and no list of annotations.
     """
 
     def __init__(
@@ -78,69 +78,79 @@ class Annotations:
 
     @property
     def num_objects(self) -> int:
-        """Objects of all images, crowds included."""
+        """Number of objects in all images, including crowds."""
         return len(self._labels)
 
     @property
     def num_crowds(self) -> int:
-        """Crowds of all images: neither learned nor scored."""
+        """Number of crowds in all images; training and evaluation ignore them."""
         return int(self._crowd.sum())
 
     @property
     def has_masks(self) -> bool:
-        """Whether an object that is no crowd has a segmentation."""
+        """Whether at least one object that is not a crowd has a segmentation."""
         return bool((self._segmentations.known & ~self._crowd).any())
 
     def file_name(self, i: int) -> str:
-        """Where the ``i``-th image is, below the image folder."""
+        """Return the path of image ``i``, relative to the image folder."""
         return self._names[i]
 
     def boxes(self, i: int) -> np.ndarray:
-        """(k, 4) float32 XYXY, cut at the image."""
+        """Return the boxes of image ``i``: (k, 4) float32 XYXY, clipped at the image border."""
         xyxy = corners(self._xywh[self._objects(i)])
         height, width = self.sizes[i]
         return np.clip(xyxy, 0, [width, height, width, height]).astype(np.float32)
 
     def labels(self, i: int) -> np.ndarray:
-        """(k,) int64."""
+        """Return the labels of image ``i``: (k,) int64."""
         return self._labels[self._objects(i)].astype(np.int64)
 
     def crowd(self, i: int) -> np.ndarray:
-        """(k,) bool."""
+        """Return which objects of image ``i`` are crowds: (k,) bool."""
         return self._crowd[self._objects(i)]
 
     def segmentation(self, i: int, j: int) -> Segmentation:
-        """Polygons or RLE of the ``j``-th object of the ``i``-th image; None if it has none."""
+        """Return the polygons or the RLE of object ``j`` in image ``i``; None if it has no mask."""
         return self._segmentations[int(self._starts[i]) + j]
 
     def counts(self, crowd: bool | None = None) -> np.ndarray:
-        """(n,) objects per image: with ``crowd`` True crowds alone, with False all others."""
+        """Return the number of objects per image, (n,).
+
+        Args:
+            crowd: True counts only crowds, False counts only other objects, None counts all.
+        """
         return np.bincount(self._owners[self._of(crowd)], minlength=len(self))
 
     def crowds(self) -> np.ndarray:
-        """(m,) bool: which objects are crowds."""
+        """Return which objects are crowds: (m,) bool."""
         return self._crowd
 
     def class_counts(self, crowd: bool | None = None) -> np.ndarray:
-        """(K,) objects per class: with ``crowd`` True crowds alone, with False all others."""
+        """Return the number of objects per class, (K,).
+
+        Args:
+            crowd: True counts only crowds, False counts only other objects, None counts all.
+        """
         return np.bincount(self._labels[self._of(crowd)], minlength=len(self.categories))
 
     def near_twins(self) -> list[tuple[int, int]]:
-        """Ids of objects of one image and class that have nearly the same box, but are not the same annotation."""
+        """Return pairs of IDs whose objects have the same image and class and nearly the same box; no exact twins."""
         exact = set(self.exact_twins())
         boxes = corners(self._xywh)
         pairs = (pair for pair in near_twins(self._owners, self._labels, boxes) if pair[1] not in exact)
         return [(int(self.object_ids[first]), int(self.object_ids[second])) for first, second in pairs]
 
     def exact_twins(self) -> list[int]:
-        """Numbers of the objects that an earlier one equals in all but the id."""
+        """Return the indices of objects that equal an earlier object in everything except the ID."""
         return exact_twins(self._owners, self._labels, self._crowd, self._xywh, self._segmentations.__getitem__)
 
     def to_coco(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
-        """The checked ground truth as a COCO file's content: annotation ids from 1, original image and category ids.
+        """Return the checked annotations as the content of a COCO file.
+
+        Annotation IDs count from 1. Image and category IDs are the original ones.
 
         Args:
-            indices: of the images; all if None.
+            indices: indices of the images to include; None includes all.
         """
         chosen = range(len(self)) if indices is None else indices
         images: list[dict[str, Any]] = []
@@ -170,7 +180,7 @@ class Annotations:
 
     @property
     def _owners(self) -> np.ndarray:
-        """(m,) the image of each object."""
+        """Image index of each object, (m,)."""
         return np.repeat(np.arange(len(self)), np.diff(self._starts))
 
     def _of(self, crowd: bool | None) -> slice | np.ndarray:
@@ -181,7 +191,7 @@ class Annotations:
 
 
 class Names:
-    """Many strings in one buffer."""
+    """A read-only list of strings in a single buffer, without one Python object per string."""
 
     def __init__(self, names: Sequence[str]) -> None:
         encoded = [name.encode() for name in names]
@@ -193,7 +203,7 @@ class Names:
         return self._buffer[start : int(self._ends[i])].tobytes().decode()
 
 
-@no_garbage_collection()  # it would look through a million entries again and again
+@no_garbage_collection()  # the collector would scan a million entries again and again
 def load_annotations(
     path: str | Path,
     need_masks: bool = False,
@@ -202,17 +212,26 @@ def load_annotations(
 ) -> Annotations:
     """Read and check a COCO annotation file.
 
-    What can be repaired without a guess is repaired or dropped, counted in ``report`` with its ids; what cannot is an
-    error. Images without objects are kept.
+    The function repairs or drops entries whose fix is certain, and counts them in ``report`` with their IDs. Any other
+    problem is an error. Images without objects are kept.
 
     Args:
-        need_masks: for a detector with masks: objects without one are counted.
-        max_pixels: images that claim more are rejected.
-        known: for prediction, which needs images alone: the file may have no annotations, and no categories, which
-            this then gives.
+        path: COCO JSON file.
+        need_masks: count objects without a mask; set it for a detector with masks.
+        max_pixels: largest number of pixels per image to accept.
+        known: set it for prediction, which needs only images. The file may then lack annotations, and categories; the
+            function ``known`` returns the categories of a file without any.
+
+    Returns:
+        The checked annotations.
 
     Raises:
-        ValueError: with the file, the id, and what to do.
+        ValueError: the file has a problem without a certain fix. The message has the file, the ID and what to do.
+
+    Example:
+        >>> annotations = load_annotations("annotations/instances_val.json")  # doctest: +SKIP
+        >>> annotations.boxes(0).shape  # doctest: +SKIP
+        (14, 4)
     """
     path = Path(with_home(path))
     content = read_coco(path, optional=() if known is None else ("annotations", "categories"))
@@ -224,14 +243,14 @@ def load_annotations(
         categories, label_of = check_categories(content["categories"], problems)
     image_ids, sizes, names, number_of = check_images(content["images"], problems, max_pixels)
     objects = collect_objects(content.get("annotations", []), number_of, label_of, problems)
-    objects.sort(key=itemgetter(0))  # of one image: in the file's order
+    objects.sort(key=itemgetter(0))  # by image; a stable sort keeps the file's order within an image
     xywh, usable = check_boxes(objects, sizes, problems)
     check_form(objects, xywh, sizes, problems)
     counts = np.zeros(len(image_ids) + 1, dtype=np.int64)
     builder = SegmentationBuilder(problems, need_masks)
     sides: list[list[int]] = sizes.tolist()
     labels, crowd, areas, ids = array("i"), array("b"), array("d"), array("q")
-    content.clear()  # from here on, each entry is freed when it is packed
+    content.clear()  # from here on, packing an entry frees its memory
     for k, (i, label, entry) in enumerate(objects):
         objects[k] = None  # type: ignore[call-overload]
         if not usable[k]:
@@ -268,16 +287,16 @@ def load_annotations(
 
 
 def _number(value: object) -> int:
-    """An annotation's id as an int64; -1 for what is none."""
+    """Return an annotation's ID if it is a 64-bit integer, else -1."""
     number = value if type(value) is int else identity(value)
     return number if isinstance(number, int) and abs(number) < 2**63 else -1
 
 
 def check_same_categories(first: Annotations, second: Annotations) -> None:
-    """Refuse two files whose classes differ in name, id or number.
+    """Check that two files have the same classes, with the same IDs and names.
 
     Raises:
-        ValueError: with the classes that differ.
+        ValueError: classes differ; the message lists them.
     """
     one = dict(zip(first.categories.ids, first.categories.names, strict=True))
     other = dict(zip(second.categories.ids, second.categories.names, strict=True))

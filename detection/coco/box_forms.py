@@ -1,7 +1,7 @@
-"""In which form are the boxes of a file written?  COCO's is left, top, width, height in pixels; others are common.
+"""Detect the box format of an annotation file. COCO uses left, top, width, height in pixels; others are common.
 
-Each other form is tried on the data: which one puts the boxes inside their images, makes them agree with their masks,
-and gives the areas that the file states?  Nothing is changed: the likely form is named with its numbers.
+This module tries every other format on the data. It counts the boxes that then are inside their image, agree with their
+mask, and have the area that the file states. It changes nothing; it only reports the likely format with these numbers.
 
 m boxes
 """
@@ -22,16 +22,17 @@ LAYOUTS = {
     "top, left, bottom, right": (lambda a, b, c, d: (b, a, d, c)),
     "left, right, top, bottom": (lambda a, b, c, d: (a, c, b, d)),
 }
-"""From four numbers to left, top, right, bottom."""
+"""For each layout, the function from its four numbers to left, top, right, bottom."""
 
 UNITS = {"pixels": 0.0, "fractions of the image": 1.0, "percent of the image": 100.0}
-"""What the whole image measures; 0 for pixels."""
+"""For each unit, the side length of the whole image; 0 for pixels."""
 
 COCO = ("left, top, width, height", "pixels")
 
 MOST, LEAST_SIDE, FEWEST = 101.0, 200.0, 20
-"""Boxes in percent hold no larger number. In pixels such boxes fill a corner of an image of at least so many pixels
-a side: of so many boxes that is no chance."""
+"""Thresholds for boxes in percent: their largest number, the shortest image side, and the fewest boxes.
+
+If these were pixels, all boxes would be in one corner of their image. For 20 boxes or more that is very unlikely."""
 
 TESTS = {
     "inside": "lie inside their image",
@@ -41,13 +42,16 @@ TESTS = {
 
 
 def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas: np.ndarray) -> Hint | None:
-    """The form that explains what COCO's does not; None where COCO's explains the boxes, or none does.
+    """Return a hint with the format that fits the boxes better than COCO's format.
 
     Args:
-        boxes: (m, 4) as the file has them.
-        limits: (m, 2) width, height of their images.
-        masks: (m, 4) left, top, right, bottom of their masks; NaN where not known.
-        areas: (m,) as the file states them, of objects without a mask; NaN where not known.
+        boxes: (m, 4) the four numbers in the file.
+        limits: (m, 2) width, height of the images.
+        masks: (m, 4) left, top, right, bottom of the masks; NaN if not known.
+        areas: (m,) the areas in the file, for objects without a mask; NaN if not known.
+
+    Returns:
+        The hint, or None if COCO's format fits, or no format does.
     """
     if not len(boxes):
         return None
@@ -61,7 +65,9 @@ def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas:
     for unit, layout in product(UNITS, LAYOUTS):
         form = layout, unit
         found = _evidence(form, boxes, limits, masks, areas)
-        asked = doubts - {"inside"} if unit == "percent of the image" else doubts  # all small boxes are inside
+        asked = (
+            doubts - {"inside"} if unit == "percent of the image" else doubts
+        )  # in percent, all small boxes are inside
         explained = [test for test in TESTS if test in asked and _explains(found[test], given[test])]
         if form == COCO or not explained or not _is_sound(found, given):
             continue
@@ -76,9 +82,9 @@ def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas:
 
 
 def _in_percent(boxes: np.ndarray, limits: np.ndarray) -> Hint | None:
-    """Boxes that reach from 0 to 100 and never further, whatever the size of their image, are likely in percent."""
-    told = (limits >= LEAST_SIDE).all(axis=1)  # smaller images hide the difference
-    boxes = boxes[told]
+    """Return a hint if the numbers cover 0 to 100 for every image size, and never exceed it: likely percent."""
+    large = (limits >= LEAST_SIDE).all(axis=1)  # on smaller images, pixels and percent look alike
+    boxes = boxes[large]
     if len(boxes) < FEWEST or len(boxes) < 0.5 * len(limits) or not ((boxes >= -1) & (boxes <= MOST)).all():
         return None
     fitting = []
@@ -95,8 +101,8 @@ def _in_percent(boxes: np.ndarray, limits: np.ndarray) -> Hint | None:
     also = f" (or {' or '.join(others)})" if others else ""
     return Hint(
         f"the boxes look like {layout}{also} in percent of the image, not {COCO[0]} in {COCO[1]}: the numbers of all "
-        f"{len(boxes)} boxes of images of at least {LEAST_SIDE:g} pixels a side reach from {boxes.min():.3g} to "
-        f"{boxes.max():.3g}, and no further; convert them (nothing was changed)",
+        f"{len(boxes)} boxes in images of at least {LEAST_SIDE:g} x {LEAST_SIDE:g} pixels are between "
+        f"{boxes.min():.3g} and {boxes.max():.3g}; convert them (nothing was changed)",
         grave=True,
     )
 
@@ -104,7 +110,7 @@ def _in_percent(boxes: np.ndarray, limits: np.ndarray) -> Hint | None:
 def _evidence(
     form: tuple[str, str], boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """By test, whether each box passes it: those that it can be asked of."""
+    """Return, for each test, whether each box passes it; only boxes that have the data for the test."""
     layout, unit = form
     whole = UNITS[unit]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -116,7 +122,7 @@ def _evidence(
         inside = (
             (extent > 0).all(axis=1) & (xyxy[:, :2] >= -slack).all(axis=1) & (xyxy[:, 2:] <= limits + slack).all(axis=1)
         )
-        if not whole:  # all of a box in the first pixel
+        if not whole:  # a box inside the first pixel is likely a fraction of the image
             inside &= ~_in_the_corner(boxes)
         stated = ~np.isnan(areas)
         measured = extent[stated].prod(axis=1)
@@ -134,19 +140,19 @@ def _in_the_corner(boxes: np.ndarray) -> np.ndarray:
 
 
 def _is_doubtful(passed: np.ndarray, fewest: int) -> bool:
-    """Whether a form fails so many boxes that another one is worth a try."""
+    """Return whether so many boxes fail that other formats should be tried."""
     failed = int((~passed).sum())
     return failed >= fewest and failed > (0.02 if failed >= 3 else 0.5) * len(passed)
 
 
 def _explains(found: np.ndarray, given: np.ndarray) -> bool:
-    """Whether a form passes nearly all boxes, and fails at most a tenth of those that COCO's fails."""
+    """Return whether at most 10% of the boxes fail, and at most 10% as many as with COCO's format."""
     failed, before = (~found).sum(), (~given).sum()
     return bool(failed <= 0.1 * len(found) and failed <= 0.1 * before)
 
 
 def _is_sound(found: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> bool:
-    """Whether a form puts nearly all boxes inside, and agrees with no fewer masks than COCO's."""
+    """Return whether nearly all boxes are inside their image, and as many agree with masks as with COCO's format."""
     return _share(found["inside"]) >= 0.95 and _share(found["masks"]) >= _share(given["masks"]) - 0.02
 
 
@@ -155,17 +161,17 @@ def _share(passed: np.ndarray) -> float:
 
 
 def _described(forms: list[tuple[str, str]], reason: str, given: dict[str, np.ndarray], *data: np.ndarray) -> Hint:
-    """In words, with the numbers of every test."""
+    """Return a hint that names the format, with the numbers of every test."""
     (layout, unit), *others = forms
     found = _evidence(forms[0], *data)
     numbers = [
-        f"{int(found[test].sum())} of {len(found[test])} {words} (as COCO's {int(given[test].sum())})"
+        f"{int(found[test].sum())} of {len(found[test])} {words} (in COCO's format {int(given[test].sum())})"
         for test, words in TESTS.items()
         if len(found[test])
     ]
     also = f" (or {' or '.join(other for other, _ in others)})" if others else ""
     text = (
-        f"the boxes look like {layout}{also} in {unit}, not {COCO[0]} in {COCO[1]}: read so, {', '.join(numbers)}; "
+        f"the boxes look like {layout}{also} in {unit}, not {COCO[0]} in {COCO[1]}: then {', '.join(numbers)}; "
         "convert them (nothing was changed)"
     )
     failed, corner = 1 - _share(given[reason]), float(_in_the_corner(data[0]).mean())

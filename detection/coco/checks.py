@@ -1,4 +1,4 @@
-"""What is checked in a COCO file: mended or dropped with a count, refused where a mending would be a guess.
+"""Checks of a COCO file. They repair or drop an entry and count it, or raise an error if a repair would be a guess.
 
 n images   m objects
 """
@@ -21,18 +21,18 @@ OVER = "boxes that reach over their image (cut)"
 UNLISTED = "annotations of an image that is not listed (dropped)"
 
 LOOKED_AT = 1000
-"""Masks that the form of the boxes is compared with, evenly spread over the file."""
+"""Number of masks, evenly spread over the file, that :func:`check_form` compares with their boxes."""
 
 Entry = Mapping[str, Any]
 Object = tuple[int, int, Entry]
-"""Number of its image, label, annotation."""
+"""(image index, label, annotation)."""
 
 
 def check_categories(entries: Sequence[Entry], problems: Problems) -> tuple[Categories, dict[int | str, int]]:
-    """The classes, and the label of each id in the file.
+    """Return the classes, and the label of each category ID in the file.
 
     Raises:
-        ValueError: no classes, an id that is none or occurs twice, a name that is no text.
+        ValueError: there are no classes, an ID is missing or occurs twice, or a class has no valid name.
     """
     if not entries:
         raise ValueError(f"{problems.path}: categories is empty; list the classes as {{'id': 1, 'name': 'cat'}}")
@@ -48,24 +48,27 @@ def check_categories(entries: Sequence[Entry], problems: Problems) -> tuple[Cate
 
 
 def category_name(entry: Entry, problems: Problems) -> str:
-    """The name of a class; a number counts as text.
+    """Return the name of a class; a number becomes text.
 
     Raises:
-        ValueError: no name.
+        ValueError: the class has no valid name.
     """
     name = entry.get("name")
     if not isinstance(name, str | int | float) or not _is_text(str(name)):
-        raise ValueError(f"{problems.path}: category {ascii(entry)[:80]} needs a name")
+        raise ValueError(f'{problems.path}: category {ascii(entry)[:80]} has no valid name; add "name" as text')
     return str(name)
 
 
 def check_images(
     entries: Sequence[Entry], problems: Problems, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, np.ndarray, list[str], dict[int | str, int]]:
-    """(n,) int64 ids, (n, 2) int64 heights and widths, file names, and the number of each id in the file.
+    """Check the images of a file.
+
+    Returns:
+        IDs (n,) int64; heights and widths (n, 2) int64; file names; and the index of each ID in the file.
 
     Raises:
-        ValueError: an image without id, name or size, an id twice, more than ``max_pixels``.
+        ValueError: an image lacks an ID, a name or a size, an ID occurs twice, or an image exceeds ``max_pixels``.
     """
     ids = numbers_of(entries, "image", problems, IGNORE)
     names: set[str] = set()
@@ -73,11 +76,13 @@ def check_images(
     for k, (one, entry) in enumerate(zip(ids, entries, strict=True)):
         name = entry.get("file_name")
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{problems.path}: image {one} has no file_name; give its path below the image folder")
+            raise ValueError(f"{problems.path}: image {one} has no file_name; add its path below the image folder")
         if "\0" in name or not _is_text(name):
-            raise ValueError(f"{problems.path}: image {one} has file_name {name!a}, which no file can have; correct it")
+            raise ValueError(
+                f"{problems.path}: image {one} has file_name {name!a}, which is not a valid file name; correct it"
+            )
         if name in names:
-            problems.warn("images whose file is listed before under another id", one)
+            problems.warn("images with the same file as an earlier image id", one)
         names.add(name)
         height, width = check_size(entry, problems)
         if height * width > max_pixels:
@@ -91,25 +96,27 @@ def check_images(
 
 
 def check_size(entry: Entry, problems: Problems) -> tuple[int, int]:
-    """Height and width of an image, which tools also write as 124.0 or "124".
+    """Return (height, width) of an image; 124.0 and "124" are valid, too, because some tools write them.
 
     Raises:
-        ValueError: one is no whole number above 0.
+        ValueError: a side is not a positive integer.
     """
     height, width = identity(entry.get("height")), identity(entry.get("width"))
     for side, pixels in (("height", height), ("width", width)):
         if not isinstance(pixels, int) or pixels < 1 or isinstance(entry[side], bool):
-            raise ValueError(f"{problems.path}: image {entry['id']} has {side} {entry.get(side)!r}; give it in pixels")
+            raise ValueError(
+                f"{problems.path}: image {entry['id']} has {side} {entry.get(side)!r}; it must be a positive integer"
+            )
     return height, width  # type: ignore[return-value]
 
 
 def collect_objects(
     entries: Sequence[Entry], number_of: dict[int | str, int], label_of: dict[int | str, int], problems: Problems
 ) -> list[Object]:
-    """Every object whose image exists, in the file's order.
+    """Return every object whose image is listed, in the file's order.
 
     Raises:
-        ValueError: objects of classes that are not listed, with their ids.
+        ValueError: objects have a class that is not listed; the message has their IDs.
     """
     unknown = []
     seen: set[Any] = set()
@@ -118,7 +125,7 @@ def collect_objects(
         one, category, image = entry.get("id"), entry.get("category_id"), entry.get("image_id")
         if isinstance(one, int | str):
             if one in seen:
-                problems.warn("annotation ids that occur twice (numbered anew)", one)
+                problems.warn("annotation ids that occur twice (renumbered)", one)
             seen.add(one)
         number = number_of.get(image if type(image) is int else identity(image))  # type: ignore[arg-type]
         if number is None:
@@ -139,10 +146,10 @@ def collect_objects(
 
 
 def check_boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
-    """XYWH (m, 4) float64 as the file has them, and (m,) bool which are usable.
+    """Return the file's boxes, (m, 4) float64 XYWH, and which of them are usable, (m,) bool.
 
     Raises:
-        ValueError: a box that is not four numbers.
+        ValueError: a box is not a list of four numbers.
     """
     numbers = np.array([i for i, _, _ in objects], dtype=np.int64)
     xywh = _boxes(objects, sizes, problems)
@@ -155,14 +162,14 @@ def check_boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems
         sides = clipped[:, 2:] - clipped[:, :2]
         outside = finite & ~flat & (sides <= 0).any(axis=1)
         small = finite & ~flat & ~outside & (sides < MIN_SIDE).any(axis=1)
-        # A thousandth of a pixel is rounding, not a box that reaches over the border.
+        # A difference up to 0.001 pixels is a rounding error, not a box that extends beyond the border.
         partly = finite & ~flat & ~outside & ~small & (np.abs(clipped - xyxy) > 1e-3).any(axis=1)
         far = partly & (np.abs(xyxy) > FARTHEST).any(axis=1)
-    # An area of such sides would overflow in the evaluation.
+    # The area of a box with such sides would overflow in the evaluation.
     near = np.clip(xyxy[far], -FARTHEST, FARTHEST)
     xywh[far] = np.concatenate([near[:, :2], near[:, 2:] - near[:, :2]], axis=1)
     for kind, rows_of_kind in [
-        ("boxes that are not finite (dropped)", ~finite),
+        ("boxes with NaN or infinite numbers (dropped)", ~finite),
         ("boxes without area (dropped)", flat),
         ("boxes outside their image (dropped)", outside),
         (f"boxes with a side under {MIN_SIDE} pixels (dropped)", small),
@@ -175,10 +182,13 @@ def check_boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems
 
 
 def check_form(objects: Sequence[Object], xywh: np.ndarray, sizes: np.ndarray, problems: Problems) -> None:
-    """Report the form that the boxes are likely in, if it is not COCO's.
+    """Add a hint to ``problems`` if the boxes are likely not in COCO's format.
 
     Args:
+        objects: m objects.
         xywh: (m, 4) from :func:`check_boxes`.
+        sizes: (n, 2) height, width of the images.
+        problems: gets the hint.
     """
     masks, areas = np.full((len(objects), 4), np.nan), np.full(len(objects), np.nan)
     for k in range(0, len(objects), max(1, len(objects) // LOOKED_AT)):
@@ -193,17 +203,17 @@ def check_form(objects: Sequence[Object], xywh: np.ndarray, sizes: np.ndarray, p
 
 
 def _mask_corners(entry: Entry, size: np.ndarray, problems: Problems) -> np.ndarray | float:
-    """(4,) left, top, right, bottom of a mask; NaN without a usable one."""
+    """Return (4,) left, top, right, bottom of a mask; NaN if there is no usable mask."""
     try:
         height, width = size.tolist()
         box = mask_box(entry, height, width, problems)
     except ValueError:
-        return np.nan  # reported where it is read, if its box is used
+        return np.nan  # the segmentation reader reports it later, if the box is usable
     return np.nan if box is None else corners(np.array([box]))[0]
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:
-    """XYWH to XYXY."""
+    """Convert XYWH to XYXY."""
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
@@ -226,10 +236,10 @@ def _boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems) -> 
 
 
 def check_box(box: object, entry: Entry, problems: Problems) -> None:
-    """Refuse a box that is not four numbers.
+    """Check that a box is a list of four numbers.
 
     Raises:
-        ValueError: with the annotation's id.
+        ValueError: it is not; the message has the annotation's ID.
     """
     if type(box) is not list or len(box) != 4 or not all(_is_number(value) for value in box):
         raise ValueError(
@@ -239,7 +249,7 @@ def check_box(box: object, entry: Entry, problems: Problems) -> None:
 
 
 def _is_text(name: str) -> bool:
-    """Whether it can be written: JSON may hold halves of characters."""
+    """Return whether UTF-8 can encode the text; JSON may contain half of a surrogate pair."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -248,11 +258,11 @@ def _is_text(name: str) -> bool:
 
 
 def _other_form(box: object) -> str:
-    """What a bbox that is not four numbers may be."""
+    """Return a guess at what a bbox without four numbers is."""
     count = len(box) if isinstance(box, list) else 0
     return {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}.get(count, "")
 
 
 def _is_number(value: object) -> bool:
-    # An integer of more than 1023 bits is none that a float could hold.
+    # A float cannot hold an integer of more than 1023 bits.
     return type(value) is float or (type(value) is int and abs(value) >> 1023 == 0)

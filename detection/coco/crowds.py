@@ -1,7 +1,7 @@
-"""What crowds mean for training and evaluation: they are neither learned nor scored, so that too many leave nothing.
+"""Warn about crowds: training and evaluation ignore them, so that a file with only crowds is useless.
 
-Annotation tools write masks that were painted with a brush as crowds (CVAT: RLE with ``iscrowd`` 1), though each is one
-object.
+Annotation tools export masks that were painted with a brush as crowds, although each is one object. CVAT, for example,
+writes them as RLE with ``iscrowd`` 1.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,30 @@ from detection.coco.meaning import IGNORED
 from detection.foreign import shown
 from detection.wording import plural
 
-BRUSH = "annotation tools write painted masks so (CVAT's brush): set iscrowd to 0 where an annotation is one object"
-FLAG = "the key ignore says so: remove it where an annotation is an object to learn and to score"
+BRUSH = (
+    "annotation tools export painted masks as crowds (CVAT's brush): set iscrowd to 0 if an annotation is one object"
+)
+FLAG = "the key ignore makes them crowds: remove it from objects that you want to learn and to score"
 
 
 @dataclass(frozen=True)
 class CrowdFinding:
-    """One thing about the crowds of a split."""
+    """One finding about the crowds of a split."""
 
     severity: Literal["error", "warning", "info"]
     what: str
     advice: str
     ids: Sequence[int]
-    """Of annotations; of images where ``what`` speaks of images."""
+    """Annotation IDs; image IDs if ``what`` is about images."""
     count: int
 
 
 def crowd_findings(annotations: Annotations, train: bool) -> list[CrowdFinding]:
-    """All that is to be said about crowds; nothing where there are none.
+    """Return all findings about crowds; an empty list if there are none.
 
     Args:
-        train: the split is learned from, not scored against.
+        annotations: the split.
+        train: True for a training split, False for an evaluation split.
     """
     crowds, objects = annotations.num_crowds, annotations.num_objects
     if not crowds:
@@ -55,18 +58,22 @@ def crowd_findings(annotations: Annotations, train: bool) -> list[CrowdFinding]:
     if names:
         what = f"{plural(len(names), 'class has', 'classes have')} crowds only: {', '.join(names[:5])}"
         what += ", ..." if len(names) > 5 else ""
-        advice = "nothing teaches them" if train else "their AP is not measured"
+        advice = "training cannot learn them" if train else "evaluation cannot measure their AP"
         found.append(CrowdFinding("warning", what, advice, (), len(names)))
     alone = np.flatnonzero((annotations.counts(crowd=True) > 0) & (annotations.counts(crowd=False) == 0))
     if len(alone):
-        effect = "only their background teaches" if train else "every detection outside their crowds is false"
+        effect = (
+            "training uses only their background"
+            if train
+            else "every detection outside their crowds is a false positive"
+        )
         what = f"{plural(len(alone), 'image has', 'images have')} crowds only: {effect}"
         found.append(CrowdFinding("info", what, "", annotations.image_ids[alone].tolist(), len(alone)))
     return found
 
 
 def described(split: str, annotations: Annotations) -> list[str]:
-    """The lines that open a run: how much there is of what, and what is doubtful."""
+    """Return the first log lines of a run: the numbers of images, objects and classes, and the warnings."""
     images = plural(len(annotations), "image")
     if not annotations.annotated:
         return [f"{split}: {images}, without annotations, {annotations.path}"]
@@ -85,18 +92,18 @@ def described(split: str, annotations: Annotations) -> list[str]:
 
 
 def check_learnable(annotations: Annotations) -> None:
-    """Reject annotations that teach nothing.
+    """Check that there is at least one object to train on.
 
     Raises:
-        ValueError: no object, crowds alone, or boxes that are fractions of the image.
+        ValueError: there are no objects, all objects are crowds, or the boxes are fractions of the image.
     """
     hint = next((hint for hint in annotations.report.hints if hint.unusable), None)
     if hint is not None:
         raise ValueError(f"{annotations.path}: {hint.text}")
     if annotations.num_objects == annotations.num_crowds:
         crowds = next(iter(crowd_findings(annotations, train=True)), None)
-        why = f"{_all(crowds.count)}; {crowds.advice}" if crowds else "annotate some"
-        raise ValueError(f"{annotations.path}: has no usable object to learn from; {why}")
+        why = f"{_all(crowds.count)}; {crowds.advice}" if crowds else "annotate some objects"
+        raise ValueError(f"{annotations.path}: has no usable object to train on; {why}")
 
 
 def _all(objects: int) -> str:
@@ -104,6 +111,6 @@ def _all(objects: int) -> str:
 
 
 def crowd_classes(annotations: Annotations) -> list[str]:
-    """Names of the classes whose objects are all crowds, as they can be shown."""
+    """Return the printable names of the classes whose objects are all crowds."""
     only = (annotations.class_counts(crowd=True) > 0) & (annotations.class_counts(crowd=False) == 0)
     return [shown(annotations.categories.names[k]) for k in np.flatnonzero(only)]

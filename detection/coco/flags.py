@@ -1,8 +1,8 @@
-"""Yes and no in annotation files."""
+"""Read yes/no values in annotation files."""
 
 
 def flag(value: object) -> bool | None:
-    """Yes or no as annotation files write it: 0, 1, true, false, or these as a word; None for anything else."""
+    """Return the boolean for 0, 1, true, false, or one of these as text; None for anything else."""
     word = value.strip().lower() if isinstance(value, str) else value
     if word in ("1", "true"):
         return True

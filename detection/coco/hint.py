@@ -1,17 +1,17 @@
-"""What is likely wrong with an annotation file as a whole."""
+"""A hint about a likely problem of a whole annotation file."""
 
 from dataclasses import dataclass
 
 WIDESPREAD = 0.1
-"""A kind that touches a larger share than this is never harmless."""
+"""A problem that affects a larger fraction than this is widespread, and the toolkit always warns about it."""
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What is likely wrong with a file as a whole."""
+    """A likely problem of a whole file."""
 
     text: str
     grave: bool = False
-    """It touches more than a tenth of the objects."""
+    """Whether it affects more than a tenth of the objects."""
     unusable: bool = False
-    """Nothing can be learned from the file, or scored against it."""
+    """Whether the file is useless for training and evaluation."""

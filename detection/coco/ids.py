@@ -1,4 +1,4 @@
-"""Ids of images, categories and annotations: one rule for all who read them."""
+"""Read the IDs of images, categories and annotations, by one rule for all readers."""
 
 from collections.abc import Mapping, Sequence
 from operator import index
@@ -15,7 +15,7 @@ _EXACT = 2**53
 
 
 def identity(value: object) -> int | str | None:
-    """An id as it is compared: 17, 17.0 and "17" are one; None for what is no id."""
+    """Return the normalised form of an ID: 17, 17.0 and "17" are equal. Return None if the value is not an ID."""
     if type(value) is int:
         return value
     if isinstance(value, float):
@@ -23,31 +23,34 @@ def identity(value: object) -> int | str | None:
     if isinstance(value, str) and value:
         digits = value.removeprefix("-")
         return int(value) if digits.isascii() and digits.isdigit() and len(digits) < 20 else value
-    return index(value) if hasattr(value, "__index__") else None  # NumPy's
+    return index(value) if hasattr(value, "__index__") else None  # a NumPy integer
 
 
 def numbers_of(
     entries: Sequence[Mapping[str, Any]], what: str, problems: "Problems", reserved: int | None = None
 ) -> dict[int | str, int]:
-    """By id, in the file's order, the number that stands for it: the id, or 1, 2, ... if one cannot be kept.
+    """Return an integer for each ID, in the file's order.
 
-    Words cannot, nor can whole numbers beyond 64 bits.
+    If all IDs are 64-bit integers, they stay as they are. If one is text, too large or ``reserved``, all entries are
+    numbered 1, 2, ... instead.
 
     Args:
-        what: "image" or "category".
-        reserved: a number with another meaning, which cannot be kept either.
+        entries: images or categories.
+        what: "image" or "category", for messages.
+        problems: counts the problems.
+        reserved: an integer with another meaning, which no ID may have.
 
     Raises:
-        ValueError: an entry without id, or an id twice; where ``problems`` are strict, an id that is not exact.
+        ValueError: an entry has no ID, an ID occurs twice, or, if ``problems.strict``, an ID is not exact.
     """
     ids: dict[int | str, int] = {}
     bad = []
     for entry in entries:
         one = identity(entry.get("id"))
         if one is None:
-            raise ValueError(f"{problems.path}: {what} {ascii(entry)[:80]} needs an integer id")
+            raise ValueError(f"{problems.path}: {what} {ascii(entry)[:80]} has no valid id; add an integer id")
         if one in ids:
-            raise ValueError(f"{problems.path}: {what} id {shown(one)} occurs twice; give each {what} its own")
+            raise ValueError(f"{problems.path}: {what} id {shown(one)} occurs twice; give each {what} its own id")
         if not isinstance(one, int) or one == reserved or not -(2**63) <= one < 2**63:
             bad.append(one)
         elif not -_EXACT < one < _EXACT and isinstance(entry["id"], float):

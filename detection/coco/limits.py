@@ -1,13 +1,13 @@
-"""Limits of what an annotation file may say."""
+"""Limits for the numbers in an annotation file."""
 
 FARTHEST = 1_000_000.0
-"""Coordinates in pixels beyond it are refused: pycocotools walks along every outline, and crashes on 1e8."""
+"""Largest coordinate in pixels. pycocotools visits every pixel of an outline, and crashes at 1e8."""
 
 LONGEST = 20_000_000.0
-"""Pixels that pycocotools may walk along one outline. It takes 40 bytes for each."""
+"""Longest outline in pixels. pycocotools takes 40 bytes for each of its pixels."""
 
 MAX_PIXELS = 178_956_970
-"""Images that claim more are refused before they are decoded (Pillow's limit, too)."""
+"""Largest number of pixels per image. The toolkit rejects a larger image before decoding it, as Pillow does."""
 
 MIN_SIDE = 0.1
-"""Objects whose box, cut at the image, has a shorter side (in pixels) are dropped: nothing could find them."""
+"""Shortest side of a box in pixels, after clipping at the image. No detector could find smaller objects."""

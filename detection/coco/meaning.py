@@ -1,6 +1,7 @@
-"""Fields that change what an annotation means: ``ignore`` is followed, the others are counted with the ids.
+"""Fields beside COCO's that change what an annotation means.
 
-Other tools write them beside COCO's own fields or in ``attributes`` (CVAT), in capitals or not (Open Images).
+The toolkit applies ``ignore``. It only counts the others, and reports them with the IDs. Tools write these fields
+beside COCO's own or in ``attributes`` (CVAT), in lower or mixed case (Open Images).
 """
 
 import math
@@ -12,7 +13,7 @@ from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
 
 IGNORED = "objects with ignore 1 (taken as a crowd: neither learned nor scored)"
-ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around what is drawn)"
+ROTATED = "rotated objects (not followed: bbox is taken as an upright box; write the upright box around the object)"
 
 FIELDS = {
     "rotation": ROTATED,
@@ -29,16 +30,16 @@ FIELDS = {
     "truncation": "objects marked truncated (learned and scored like all others)",
     "istruncated": "objects marked truncated (learned and scored like all others)",
 }
-"""What is counted, by the name of a field in small letters."""
+"""For each field name in lower case, the kind of problem to count."""
 
 HARMLESS = {FIELDS["occluded"], FIELDS["truncated"]}
-"""Kinds that only the doctor reports: COCO's own objects are hidden and cut, too."""
+"""Kinds that only ``rcnn doctor`` reports, because they are normal: COCO has occluded and truncated objects, too."""
 
 _OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
 
 
 def check_crowd(entry: Mapping[str, Any], problems: Problems) -> bool:
-    """Whether an annotation is a crowd, by ``iscrowd`` or by ``ignore``.
+    """Return whether ``iscrowd`` or ``ignore`` makes an annotation a crowd.
 
     Raises:
         ValueError: ``iscrowd`` is neither 0 nor 1.
@@ -56,7 +57,7 @@ def check_crowd(entry: Mapping[str, Any], problems: Problems) -> bool:
 
 
 def is_ignored(entry: Mapping[str, Any], problems: Problems) -> bool:
-    """Whether ``ignore`` says that an annotation is neither learned nor scored."""
+    """Return whether ``ignore`` excludes an annotation from training and evaluation."""
     given = entry.get("ignore")
     if given is None:
         return False
@@ -67,10 +68,12 @@ def is_ignored(entry: Mapping[str, Any], problems: Problems) -> bool:
 
 
 def count_fields(entry: Mapping[str, Any], height: int, width: int, problems: Problems) -> None:
-    """Count the fields of an annotation that change its meaning and are not followed.
+    """Count the fields of an annotation that change its meaning, but that the toolkit does not apply.
 
     Args:
-        height, width: of its image.
+        entry: the annotation.
+        height, width: size of its image.
+        problems: counts the fields.
     """
     if entry.keys() <= _OWN:
         return
@@ -90,7 +93,7 @@ def count_fields(entry: Mapping[str, Any], height: int, width: int, problems: Pr
 
 
 def _is_marked(value: object, kind: str) -> bool:
-    """Whether a field is set: true, "1", or a number other than 0, of an angle other than half a turn."""
+    """Return whether a field is set: true, "1" or a number other than 0; for an angle, not a multiple of 180."""
     number = _number(value)
     if kind is ROTATED:
         return number is not None and min(number % 180, -number % 180) > 1e-3
@@ -98,7 +101,7 @@ def _is_marked(value: object, kind: str) -> bool:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, or the digits of one."""
+    """Return the value, or its text, as a finite float; else None."""
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         return None
     try:
@@ -109,7 +112,7 @@ def _number(value: object) -> float | None:
 
 
 def _is_upright(entry: Mapping[str, Any], height: int, width: int, problems: Problems) -> bool:
-    """Whether the box is the one around the drawn outline, as in data whose rotation is already in the polygon."""
+    """Return whether the box is the upright box around the outline: then the polygon includes the rotation."""
     box = entry.get("bbox")
     if box is None:
         return True  # taken from the mask
@@ -120,7 +123,7 @@ def _is_upright(entry: Mapping[str, Any], height: int, width: int, problems: Pro
 
 
 def _is_rectangle(segmentation: Any, box: list[float]) -> bool:
-    """Whether an outline is the box itself, as some tools write it, and so tells nothing about the rotation."""
+    """Return whether the outline is just the box, which some tools write and which does not show the rotation."""
     if not isinstance(segmentation, list) or len(segmentation) != 1:
         return False
     x0, y0, x1, y1 = _corners(box)

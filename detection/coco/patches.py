@@ -1,4 +1,4 @@
-"""Masks without their empty surroundings."""
+"""Masks cropped to their non-empty pixels."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ from detection.coco.rle import run_lengths
 
 
 class Patch(NamedTuple):
-    """A mask within the smallest box of whole pixels around it."""
+    """A mask, cropped to the smallest box of whole pixels around it."""
 
     top: int
     left: int
     pixels: np.ndarray
-    """(h, w) bool; (0, 0) of an empty mask."""
+    """(h, w) bool; an empty mask has shape (0, 0)."""
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -23,7 +23,7 @@ class Patch(NamedTuple):
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     def window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """(height, width) bool: what a window of the image shows of the mask."""
+        """Return the part of the mask in a window of the image: (height, width) bool."""
         shown = np.zeros((height, width), dtype=bool)
         rows, columns = self.place
         rows = slice(max(rows.start, top), min(rows.stop, top + height))
@@ -39,7 +39,7 @@ class Patch(NamedTuple):
 
 
 def rle_to_patch(rle: Mapping[str, Any]) -> Patch:
-    """Decode a COCO RLE without its empty surroundings; memory and time grow with the mask, not with the image.
+    """Decode only the non-empty part of a COCO RLE: memory and time depend on the mask, not on the image size.
 
     Raises:
         ValueError: the runs do not add up to the image, as in :func:`run_lengths`.
@@ -61,7 +61,7 @@ def rle_to_patch(rle: Mapping[str, Any]) -> Patch:
 
 
 def bitmap_to_patch(mask: np.ndarray) -> Patch:
-    """An (H, W) bool mask without its empty surroundings."""
+    """Crop an (H, W) bool mask to its non-empty pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Patch(0, 0, np.zeros((0, 0), dtype=bool))

@@ -1,4 +1,4 @@
-"""What was found wrong in an annotation file: how often, and where."""
+"""Collect the problems of an annotation file: their kind, how often each occurs, and where."""
 
 from pathlib import Path
 
@@ -8,19 +8,20 @@ from detection.wording import of_kind
 
 
 class Problems:
-    """Counts by kind, with the first ids of each.
+    """Number of problems per kind, with the first IDs of each.
 
     Args:
-        path: the annotation file, or a word for it.
-        examples: ids to keep of each kind.
-        strict: refuse a file of which something would be dropped, as a score of the rest would be another number.
+        path: the annotation file, or a name for it.
+        examples: number of IDs to keep for each kind.
+        strict: raise an error instead of dropping an entry. Evaluation uses it, because a score without the dropped
+            entries would be a different number.
 
     Attributes:
-        counts: how often each kind was found.
-        ids: the first ids of each kind.
-        totals: how many there are of what a kind counts, where that is known.
-        quiet: kinds that only the doctor reports, as they change nothing.
-        hints: what is likely wrong with the file as a whole.
+        counts: number of problems of each kind.
+        ids: the first IDs of each kind.
+        totals: number of all objects that could have a kind of problem, if known.
+        quiet: kinds that change nothing; only ``rcnn doctor`` reports them.
+        hints: likely problems of the whole file.
     """
 
     def __init__(self, path: str | Path, examples: int = 10, strict: bool = False) -> None:
@@ -33,43 +34,43 @@ class Problems:
         self._examples = examples
 
     def empty(self) -> "Problems":
-        """Return an empty account of the same file, for a question whose answer must not be counted."""
+        """Return an empty instance for the same file, for checks whose result must not be counted."""
         return Problems(self.path, self._examples, self.strict)
 
     def warn(self, kind: str, identity: object) -> None:
-        """Count one more of a kind."""
+        """Count one problem of a kind."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self.counts[kind] <= self._examples:
             self.ids.setdefault(kind, []).append(identity)
 
     def drop(self, kind: str, identity: object) -> None:
-        """Count one more of a kind that is dropped.
+        """Count one dropped entry of a kind.
 
         Raises:
-            ValueError: if ``strict``.
+            ValueError: ``strict`` is set.
         """
         if self.strict:
             what = kind.removesuffix(" (dropped)")
-            raise ValueError(f"{self.path}: annotation {shown(identity)} has {what}; correct or remove them")
+            raise ValueError(f"{self.path}: annotation {shown(identity)} has {what}; correct or remove it")
         self.warn(kind, identity)
 
     def note(self, kind: str, identity: object) -> None:
-        """Count one more of a kind that changes nothing."""
+        """Count one problem of a kind that changes nothing."""
         self.quiet.add(kind)
         self.warn(kind, identity)
 
     def widespread(self, kind: str) -> bool:
-        """Whether a kind touches more than a tenth of all that there are."""
+        """Return whether a kind affects more than a tenth of all objects that could have it."""
         return self.counts[kind] > WIDESPREAD * self.totals.get(kind, self.counts[kind] * 100)
 
     def line(self, kind: str) -> str:
-        """The count and the kind, with its share where that is large."""
+        """Return the count and the kind, with the percentage if it is widespread."""
         count = self.counts[kind]
         share = f", {count / self.totals[kind]:.0%} of {self.totals[kind]}" if self.widespread(kind) else ""
         return f"{of_kind(count, kind)}{share}"
 
     def described(self, kind: str) -> str:
-        """The line of a kind with its first ids."""
+        """Return the line of a kind with its first IDs."""
         ids = ", ".join(map(shown, self.ids[kind])) + (", ..." if self.counts[kind] > self._examples else "")
         return f"{self.line(kind)}: {ids}"
 

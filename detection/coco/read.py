@@ -1,7 +1,7 @@
-"""The content of a COCO annotation file, as lists of entries, with nothing but its form checked.
+"""Read a COCO annotation file as lists of entries, and check only its structure.
 
-A file of COCO's size is read in a fraction of the time and memory that ``json.load`` takes: annotations are read in
-pieces, and their polygons become arrays at once.
+For a file of COCO's size this needs a fraction of the time and memory of ``json.load``. The reader parses annotations
+in parts, and converts polygons to arrays immediately.
 """
 
 from array import array
@@ -16,36 +16,42 @@ LISTS = ("images", "annotations", "categories")
 
 
 def read_coco(path: str | Path, optional: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
-    """The lists ``images``, ``annotations`` and ``categories``, each of dicts.
+    """Return the lists ``images``, ``annotations`` and ``categories`` of a file, each a list of dicts.
 
-    Polygons of numbers are ``array("d")``, others are as the file has them.
+    A polygon that contains only numbers becomes an ``array("d")``. Any other polygon stays unchanged.
 
     Args:
+        path: COCO JSON file.
         optional: names of lists that may be absent, as in COCO's ``image_info_test-dev2017.json``.
 
     Raises:
-        ValueError: no file, not JSON, a key twice in one entry, or not in COCO's form; with the place.
+        ValueError: the file is missing, is not JSON, has a key twice in one entry, or is not in COCO's format. The
+            message names the place.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such annotation file; check data.root and the annotations of the split")
-    content = read_json(path, _entry, nonfinite=True, long_list="annotations")  # not finite: dropped and counted later
+    content = read_json(
+        path, _entry, nonfinite=True, long_list="annotations"
+    )  # NaN and Inf: later checks drop and count them
     return lists_of(content, path, optional)
 
 
 def lists_of(content: Any, where: str | Path, optional: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
-    """The three lists of what a COCO file holds, with their form checked.
+    """Return the three lists in the content of a COCO file, after a check of their structure.
 
     Args:
-        where: begins the messages.
+        content: parsed JSON.
+        where: start of the error messages, such as the path.
+        optional: names of lists that may be absent.
 
     Raises:
-        ValueError: no object, no such list, or an entry that is no object.
+        ValueError: the content is not a JSON object, a list is missing, or an entry is not an object.
     """
     if not isinstance(content, Mapping):
         raise ValueError(
-            f"{where}: a COCO file holds an object with images, annotations and categories, not a "
-            f"{'list' if isinstance(content, list) else type(content).__name__}; wrap or convert it"
+            f"{where}: contains a {'list' if isinstance(content, list) else type(content).__name__}, but a COCO file "
+            "is an object with the lists images, annotations and categories; convert it"
         )
     lists = {}
     for key in LISTS:
@@ -63,14 +69,14 @@ def lists_of(content: Any, where: str | Path, optional: Collection[str] = ()) ->
 
 def _remedy(content: Mapping[str, Any], key: str) -> str:
     if key == "annotations" and content.get(key) is None and isinstance(content.get("images"), list):
-        return "a file of images alone has nothing to learn from or to score against: only predict takes it"
+        return "add it: training and evaluation need annotations (only prediction works without them)"
     if content.get(key) is not None:
-        return f"{key} is {type(content[key]).__name__}, but must be a list; [] if there are none"
-    return "a COCO file has images, annotations and categories"
+        return f"{key} is of type {type(content[key]).__name__}; write a list, or [] if there are none"
+    return "add it: a COCO file has the lists images, annotations and categories"
 
 
 def _entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """One object of the file."""
+    """Convert the polygons of one JSON object to arrays."""
     polygons = entry.get("segmentation")
     if type(polygons) is list:
         entry["segmentation"] = [_packed(polygon) for polygon in polygons]

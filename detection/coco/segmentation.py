@@ -1,7 +1,7 @@
-"""Masks of annotations: checked, and kept in a few arrays, polygons as points, RLE as bytes.
+"""Check the masks of annotations, and store them in a few arrays: polygons as points, RLE as bytes.
 
-Nothing reaches pycocotools unchecked: it crashes on a coordinate that is not finite, and returns memory that was
-never written for an RLE that is too short.
+This module checks everything before it calls pycocotools. pycocotools crashes on NaN or infinite coordinates, and
+returns uninitialised memory for an RLE that is too short.
 """
 
 import math
@@ -24,20 +24,20 @@ Segmentation = list[np.ndarray] | dict[str, Any] | None
 """Polygons, each (n, 2) float64 x, y in pixels; or a compressed RLE (``size``, ``counts`` bytes); or unknown."""
 
 Polygon = Sequence[float]
-"""x and y in turn, in pixels."""
+"""x and y alternately, in pixels."""
 
 BARE = "polygons that are not in a list (taken as one)"
 SHARED = "RLEs that share a list with others (dropped)"
-BROKEN = "polygons of under three points, odd or not finite (dropped)"
+BROKEN = "polygons with under three points, an odd length, NaN or huge numbers (dropped)"
 EMPTY = "masks without a pixel (dropped)"
 MASKLESS = "objects without a mask (not learned by the mask head)"
 
 _CHUNK = 65536
-"""Objects whose polygons are looked at together: bounds the memory."""
+"""Number of objects whose polygons are checked at a time; it limits the memory."""
 
 
 class Segmentations:
-    """One segmentation per object, read by its number."""
+    """One segmentation per object, in packed arrays; index it with the object's index."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Segmentations:
 
     @property
     def known(self) -> np.ndarray:
-        """(m,) bool: which objects have one."""
+        """Which objects have a segmentation, (m,) bool."""
         return (np.diff(self._parts) > 0) | (np.diff(self._rle_ends) > 0)
 
     def __getitem__(self, k: int) -> Segmentation:
@@ -71,13 +71,15 @@ class Segmentations:
 def read_segmentation(
     entry: Mapping[str, Any], height: int, width: int, problems: "Problems"
 ) -> tuple[Sequence[Polygon], dict[str, Any] | None]:
-    """The sound polygons of an annotation, or its RLE, whose ``counts`` are text, bytes, or a list of runs.
+    """Return the valid polygons of an annotation, or its RLE (``counts`` is text, bytes, or a list of runs).
 
     Args:
-        height, width: of its image.
+        entry: the annotation.
+        height, width: size of its image.
+        problems: counts repaired and dropped parts.
 
     Raises:
-        ValueError: an RLE that does not fit its image; or, where ``problems`` are strict, polygons that are not sound.
+        ValueError: an RLE does not fit its image, or, if ``problems.strict``, a polygon is invalid.
     """
     given = entry.get("segmentation")
     if type(given) is list and given:
@@ -85,7 +87,7 @@ def read_segmentation(
             if type(polygon) is not array or not _is_surely_sound(polygon):
                 break
         else:
-            return given, None  # as nearly all are
+            return given, None  # the normal case
     if isinstance(given, list) and len(given) == 1 and isinstance(given[0], dict):
         given = given[0]
     if isinstance(given, dict) and given:
@@ -106,7 +108,7 @@ def read_segmentation(
 
 
 def mask_box(entry: Mapping[str, Any], height: int, width: int, problems: "Problems") -> list[float] | None:
-    """XYWH around the mask of an annotation; None if it has no usable mask.
+    """Return the box (XYWH) around the mask of an annotation; None if it has no usable mask.
 
     Raises:
         ValueError: as :func:`read_segmentation`.
@@ -123,14 +125,14 @@ def mask_box(entry: Mapping[str, Any], height: int, width: int, problems: "Probl
 
 
 def mask_area(polygons: Sequence[Polygon], rle: Mapping[str, Any] | None, height: int, width: int) -> float | None:
-    """Pixels of what :func:`read_segmentation` gave; None without a mask."""
+    """Return the area in pixels of a result of :func:`read_segmentation`; None without a mask."""
     if polygons:
         rle = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))
     return None if rle is None else float(coco_mask.area(compressed(rle)))
 
 
 def compressed(rle: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked RLE with its counts as bytes."""
+    """Convert a checked RLE to the compressed form, with counts as bytes."""
     height, width = rle["size"]
     counts = rle["counts"]
     if isinstance(counts, list):
@@ -139,7 +141,7 @@ def compressed(rle: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SegmentationBuilder:
-    """Checks the segmentations one by one and packs them."""
+    """Check segmentations one by one, and pack them into arrays."""
 
     def __init__(self, problems: "Problems", need_masks: bool) -> None:
         self._problems, self._need_masks = problems, need_masks
@@ -148,13 +150,13 @@ class SegmentationBuilder:
         self.ids: list[object] = []
 
     def add(self, entry: Mapping[str, Any], height: int, width: int) -> float | None:
-        """Take the segmentation of an annotation.
+        """Add the segmentation of an annotation.
 
         Returns:
-            The object's area: the stated one if it is a number above 0, else the mask's, or None without a mask.
+            The object's area: the one in the file if it is a positive number, else the mask's; None without a mask.
 
         Raises:
-            ValueError: an RLE that does not fit its image.
+            ValueError: the RLE does not fit its image.
         """
         polygons, rle = read_segmentation(entry, height, width, self._problems)
         identity = entry.get("id")
@@ -181,7 +183,7 @@ class SegmentationBuilder:
         return mask_area(polygons, rle, height, width)
 
     def build(self, xywh: np.ndarray) -> Segmentations:
-        """Everything taken so far; polygons that are odd in shape or place are counted.
+        """Return all added segmentations, and count polygons with a suspicious shape or position.
 
         Args:
             xywh: (m, 4) boxes of the objects.
@@ -208,7 +210,7 @@ def _checked_rle(
     where, size, counts = f"{problems.path}: annotation {identity}", rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise ValueError(
-            f"{where} has an RLE of size {ascii(size)[:40]} on an image of {[height, width]} (height, width); "
+            f"{where} has an RLE of size {ascii(size)[:40]}, but its image is {[height, width]} (height, width); "
             "export it again, or correct the image's size"
         )
     try:
@@ -219,14 +221,14 @@ def _checked_rle(
 
 
 def _flat(polygon: Any) -> Any:
-    """Pairs of x and y as one row of numbers; anything else as it is."""
+    """Flatten [x, y] pairs into one list of numbers; return anything else unchanged."""
     if isinstance(polygon, list) and all(isinstance(point, list | array) and len(point) == 2 for point in polygon):
         return [value for point in polygon for value in point]
     return polygon
 
 
 def _row(polygon: Any) -> Any:
-    """One row of numbers of pairs, or of numbers written as text; anything else as it is."""
+    """Convert pairs, or numbers written as text, into one list of numbers; return anything else unchanged."""
     polygon = _flat(polygon)
     if isinstance(polygon, list) and any(isinstance(value, str) for value in polygon):
         with suppress(TypeError, ValueError, OverflowError):
@@ -235,9 +237,9 @@ def _row(polygon: Any) -> Any:
 
 
 def _is_surely_sound(polygon: "array[float]") -> bool:
-    """A quick look, which nearly all pass; what fails it may be sound all the same."""
+    """Return True for nearly all valid polygons, by a fast check; a valid polygon may still fail it."""
     count = len(polygon)
-    # No coordinate is longer than the row as one vector, whose length is NaN or infinite if any is.
+    # The norm of all coordinates is at least as large as each of them, and NaN or infinite if one of them is.
     return count >= 6 and count % 2 == 0 and math.hypot(*polygon) * count < 6 * FARTHEST
 
 
@@ -246,7 +248,7 @@ def _is_polygon(polygon: Any) -> bool:
         return False
     try:
         least, most = min(polygon), max(polygon)
-        # The sum finds what is not finite, which the extremes need not.
+        # The sum shows NaN and infinity; minimum and maximum may miss them.
         if not (math.isfinite(sum(polygon)) and least > -FARTHEST and most < FARTHEST):
             return False
     except (TypeError, OverflowError):
@@ -255,13 +257,13 @@ def _is_polygon(polygon: Any) -> bool:
 
 
 def _outline(polygon: Polygon) -> float:
-    """Steps from pixel to pixel along the outline."""
+    """Return the length of the outline in steps from pixel to pixel."""
     points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
     return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _far_from_box(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray, xywh: np.ndarray) -> Iterator[int]:
-    """Objects whose polygons reach over their box by more than its own width or height."""
+    """Yield objects whose polygons extend beyond the box by more than the box's width or height."""
     for start, last, first, stop in _chunks(parts, points):
         own = np.arange(start, last)
         own = own[parts[own + 1] > parts[own]]
@@ -277,7 +279,7 @@ def _far_from_box(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray
 
 
 def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -> Iterator[int]:
-    """Objects with a polygon whose points lie on one line, once for each such polygon."""
+    """Yield objects with a polygon whose points lie on one line, once for each such polygon."""
     for start, last, first, stop in _chunks(parts, points):
         ends = points[parts[start] : parts[last] + 1]
         if len(ends) < 2:
@@ -289,7 +291,7 @@ def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -
         twice = np.add.reduceat(x * y[following] - x[following] * y, begin)  # the shoelace formula
         side = np.maximum.reduceat(np.maximum(np.abs(x), np.abs(y)), begin)
         for part in (np.abs(twice) <= 1e-6 * side**2).nonzero()[0].tolist():
-            # The two halves of a bow tie have opposite areas: what counts is how far points are from the longest line.
+            # A bow tie has area zero, too. So check the distance of the points from the line to the farthest point.
             own = slice(begin[part], (ends[part + 1] - first) // 2)
             far = begin[part] + int(np.argmax(x[own] ** 2 + y[own] ** 2))
             if np.abs(x[own] * y[far] - x[far] * y[own]).max() <= 1e-6 * side[part] ** 2:
@@ -297,7 +299,7 @@ def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -
 
 
 def _chunks(parts: np.ndarray, points: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-    """Objects from, to, and their coordinates from, to."""
+    """Yield (first object, end object, first coordinate, end coordinate) of each chunk."""
     for start in range(0, len(parts) - 1, _CHUNK):
         last = min(start + _CHUNK, len(parts) - 1)
         yield start, last, int(points[parts[start]]), int(points[parts[last]])

@@ -1,4 +1,4 @@
-"""Objects that are annotated twice: exact twins, which differ in nothing but their id, and near ones.
+"""Find objects that are annotated twice: exact twins differ only in their ID, near twins have nearly the same box.
 
 m objects of all images, ordered by image
 """
@@ -12,10 +12,10 @@ from detection.coco.segmentation import Segmentation
 from detection.ops.boxes import iou
 
 NEAR = 0.98
-"""IoU from which two boxes of one class and image are near twins."""
+"""Two boxes of the same class and image are near twins if their IoU is above this."""
 
 _ROWS = 512
-"""Boxes that are compared with all others of their image at a time: bounds the memory."""
+"""Number of boxes that are compared at a time; it limits the memory."""
 
 
 def exact_twins(
@@ -25,13 +25,13 @@ def exact_twins(
     xywh: np.ndarray,
     segmentation: Callable[[int], Segmentation],
 ) -> list[int]:
-    """Numbers of the objects that an earlier one equals in image, class, crowd, box and segmentation.
+    """Return the indices of objects that equal an earlier one in image, class, crowd, box and segmentation.
 
     Args:
-        owners: (m,) the image's number.
+        owners: (m,) image index of each object.
         labels, crowd: (m,).
         xywh: (m, 4).
-        segmentation: of the k-th object.
+        segmentation: function that returns the segmentation of object k.
     """
     key = _hashed(owners, labels, crowd, xywh)
     _, place, count = np.unique(key, return_inverse=True, return_counts=True)
@@ -46,10 +46,12 @@ def exact_twins(
 
 
 def near_twins(owners: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of objects of one image and class whose boxes have an IoU above :data:`NEAR`; the first of each object.
+    """Yield pairs (earlier, later) of objects of one image and class whose boxes have an IoU above :data:`NEAR`.
+
+    Each later object occurs once, with the first of its earlier twins.
 
     Args:
-        owners, labels: (m,); equal ones follow one another in ``owners``.
+        owners, labels: (m,); ``owners`` is sorted.
         boxes: (m, 4) XYXY.
     """
     order = np.lexsort((labels, owners))
@@ -65,7 +67,7 @@ def near_twins(owners: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> Ite
 
 
 def _hashed(owners: np.ndarray, labels: np.ndarray, crowd: np.ndarray, xywh: np.ndarray) -> np.ndarray:
-    """(m,) uint64 that are equal for equal objects, and seldom for others."""
+    """Return hashes (m,) uint64: equal for equal objects, and rarely equal for different ones."""
     words = np.ascontiguousarray(xywh + 0.0).view(np.uint64)  # -0.0 becomes 0.0
     key = owners.astype(np.uint64) * np.uint64(2) + crowd.astype(np.uint64)
     for column in (labels.astype(np.uint64), *words.T):

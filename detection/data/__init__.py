@@ -1,1 +1,1 @@
-"""From COCO-format files to batches; :mod:`detection.data.dataset` is where to begin."""
+"""Load COCO-format data and make batches. Start reading at :mod:`detection.data.dataset`."""

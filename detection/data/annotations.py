@@ -1,4 +1,4 @@
-"""The reader of annotation files, by the name that it had before :mod:`detection.coco` came."""
+"""The former import path of the annotation reader, which is now in :mod:`detection.coco`."""
 
 from detection.coco.annotations import Annotations, check_same_categories, load_annotations
 

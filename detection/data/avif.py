@@ -1,7 +1,7 @@
-"""The frames of an AVIF file: how many pixels its decoder will make, which the file's own size need not say.
+"""Read the frame sizes inside an AVIF file, to know how many pixels the decoder will produce.
 
-The container gives a size; the AV1 stream inside gives another, and the decoder believes the stream. Both are read
-here, so that a file whose sizes differ is known before it is decoded.
+An AVIF container states an image size, and the AV1 stream inside states its own. The decoder uses the one in the
+stream. This module reads the stream's sizes before anything decodes the file.
 
 Formats: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (items), AV1 Bitstream & Decoding Process Specification, 5.5.
 """
@@ -18,19 +18,19 @@ _MOST_ITEMS = 4096
 
 @dataclass
 class Frame:
-    """What a sequence header says about the frames after it."""
+    """The frame size that an AV1 sequence header states."""
 
     width: int
     height: int
     largest: int
-    """Pixels of the largest frame that could follow: frames may have other sizes, of as many bits."""
+    """Largest number of pixels that a later frame can have: its size may use the same number of bits."""
 
 
 def avif_frames(data: bytes) -> list[Frame]:
-    """All sequence headers of all AV1 items, as far as ``data`` holds them.
+    """Return the frames of all sequence headers of all AV1 items in ``data``.
 
     Raises:
-        ImageError: boxes or streams that cannot be followed.
+        ImageError: the boxes or the streams are broken.
     """
     try:
         return [frame for item in _av1_items(data) for frame in _sequence_headers(item)]
@@ -39,7 +39,7 @@ def avif_frames(data: bytes) -> list[Frame]:
 
 
 def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, begin and end of the content of each box."""
+    """Yield the type, the start and the end of each box's content."""
     while begin + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
@@ -47,7 +47,7 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
             length, head = struct.unpack_from(">Q", data, begin + 8)[0], 16
         stop = begin + length if length else end
         if length and length < head:
-            raise ImageError("its header is broken (a box without a length); replace the file")
+            raise ImageError("its header is broken (a box has no valid length); replace the file")
         yield kind, begin + head, min(stop, end)
         begin = stop
 
@@ -55,14 +55,14 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
 def _av1_items(data: bytes) -> Iterator[bytes]:
     metas = [(begin, end) for kind, begin, end in _boxes(data, 0, len(data)) if kind == b"meta"]
     if len(metas) != 1:
-        raise ImageError("its header is broken (no box of items, or several); replace the file")
+        raise ImageError("its header is broken (it needs exactly one meta box); replace the file")
     inner: dict[bytes, tuple[int, int]] = {}
     for kind, begin, end in _boxes(data, metas[0][0] + 4, metas[0][1]):
         if kind in (b"iloc", b"iinf", b"idat") and kind in inner:
-            raise ImageError("its header is broken (two lists of items); replace the file")
+            raise ImageError(f"its header is broken (the {kind.decode()} box occurs twice); replace the file")
         inner[kind] = (begin, end)
     if not {b"iloc", b"iinf"} <= inner.keys():
-        raise ImageError("its header is broken (no list of items); replace the file")
+        raise ImageError("its header is broken (the iloc or iinf box is missing); replace the file")
     wanted = _numbers_of_av1(data, *inner[b"iinf"])
     for number, method, extents in _places(data, *inner[b"iloc"]):
         if number in wanted:
@@ -83,17 +83,17 @@ def _numbers_of_av1(data: bytes, begin: int, end: int) -> set[int]:
 
 
 def _places(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Number, method, and the begin and length of each part, of each item."""
+    """Yield the ID, the construction method, and the (start, length) of every extent of each item."""
     version = data[begin]
     sizes = [data[begin + 4] >> 4, data[begin + 4] & 15, data[begin + 5] >> 4, data[begin + 5] & 15 if version else 0]
     reader = _Bytes(data, begin + 6, end)
     count = reader.take(4 if version == 2 else 2)
     if count > _MOST_ITEMS:
-        raise ImageError("has too many items; save it as PNG")
+        raise ImageError(f"has more than {_MOST_ITEMS} items; save it as PNG")
     for _ in range(count):
         number = reader.take(4 if version == 2 else 2)
         method = reader.take(2) & 15 if version else 0
-        reader.take(2)  # another file, which decoders refuse
+        reader.take(2)  # data_reference_index: decoders reject items in other files
         base = reader.take(sizes[2])
         extents = []
         for _ in range(reader.take(2)):
@@ -118,7 +118,7 @@ def _sequence_headers(stream: bytes) -> Iterator[Frame]:
     while position < len(stream):
         head = stream[position]
         position += 2 if head & 4 else 1
-        if not head & 2:  # the last one may leave out its length
+        if not head & 2:  # no length field: this unit ends with the stream
             length = len(stream) - position
         else:
             length, position = _leb128(stream, position)
@@ -157,7 +157,7 @@ class _Bits:
 def _frame(bits: _Bits) -> Frame:
     bits.take(4)  # profile, still picture
     single = bits.take(1)
-    if single:  # a reduced header: one frame, of this size
+    if single:  # reduced still-picture header: one frame of exactly this size
         bits.take(5)
     else:
         _skip_operating_points(bits)
@@ -172,7 +172,7 @@ def _skip_operating_points(bits: _Bits) -> None:
         bits.take(64)
         if bits.take(1):
             bits.skip_uvlc()
-        if bits.take(1):  # a model of the decoder
+        if bits.take(1):  # decoder_model_info
             delay_bits = bits.take(5) + 1
             bits.take(42)
     delays = bits.take(1)

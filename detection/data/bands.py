@@ -1,4 +1,4 @@
-"""Images that OpenCV does not read: NumPy's .npy, TIFF, and with both any number of channels."""
+"""Read .npy and TIFF images with any number of channels, which OpenCV cannot do."""
 
 import io
 from pathlib import Path
@@ -14,28 +14,33 @@ from detection.data.tiff_pixels import tiff_colours, tiff_samples
 from detection.wording import plural
 
 _DEEPEST = 8
-"""Channels per pixel that :func:`read_bands` may find without being asked for a number, as bytes of ``max_pixels``."""
+"""When the caller names no number of channels, an image may have at most ``8 * max_pixels`` values."""
 
 
 def has_bands(data: bytes) -> bool:
-    """Whether :func:`read_bands` is to read this file."""
+    """Return whether :func:`read_bands` reads this kind of file."""
     return data.startswith(NPY) or is_tiff(data)
 
 
 def read_bands(path: Path, data: bytes, channels: int | None, max_pixels: int) -> tuple[np.ndarray, int]:
-    """The pixels as stored, and how EXIF wants them to be turned.
+    """Return the pixels as stored, and the EXIF orientation.
 
-    With three channels, a TIFF of gray, palette, CMYK or YCbCr becomes RGB; with one, all become gray. Any other number
-    must be what the file holds.
+    ``channels=3`` converts a gray, palette, CMYK or YCbCr TIFF to RGB. ``channels=1`` converts a color TIFF to gray.
+    For any other value, the file must have exactly this number of channels.
 
     Args:
-        channels: wanted; None for as many as the file has.
+        path: the file; only error messages use it.
+        data: content of the file.
+        channels: number of channels to return. None returns all channels of the file.
+        max_pixels: largest number of pixels to accept.
 
     Returns:
-        (H, W, channels) of the file's type, and the orientation from 1 to 8; 1 for what is no gray or RGB image.
+        Array (H, W, channels) of the file's dtype, and the orientation from 1 to 8. The orientation is 1 unless the
+        result is gray or RGB.
 
     Raises:
-        ValueError: a broken file, another number of channels, too many pixels, more than one image; with the path.
+        ValueError: the file is broken, has another number of channels, too many pixels, or more than one image. The
+            message begins with the path.
     """
     try:
         if is_tiff(data):
@@ -46,7 +51,7 @@ def read_bands(path: Path, data: bytes, channels: int | None, max_pixels: int) -
 
 
 def npy_size(data: bytes) -> tuple[int, int] | None:
-    """Height, width of a .npy file from its header; None where that is broken."""
+    """Return (height, width) from the header of a .npy file; None if the header is broken."""
     try:
         shape = _npy_header(data)[0]
     except ValueError:
@@ -63,7 +68,7 @@ def _tiff(data: bytes, channels: int | None, max_pixels: int) -> tuple[np.ndarra
 
 
 def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Gray to RGB, or RGB to gray, where that is wanted."""
+    """Convert gray to RGB or RGB to gray, if the number of channels differs."""
     if image.shape[2] == channels:
         return np.ascontiguousarray(image)
     if channels == 3:
@@ -74,7 +79,9 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def _npy(data: bytes, channels: int | None, max_pixels: int) -> np.ndarray:
     shape, dtype = _npy_header(data)
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ImageError(f"holds an array of shape {str(shape)[:60]}; an image is height x width x channels")
+        raise ImageError(
+            f"contains an array of shape {str(shape)[:60]}, not an image; save an array of height x width x channels"
+        )
     if shape[0] * shape[1] > max_pixels:
         raise ImageError(
             f"claims {shape[1]} x {shape[0]} pixels, more than {max_pixels}; scale it down, or raise data.max_pixels"
@@ -96,7 +103,7 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
         version = np.lib.format.read_magic(file)
         read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except Exception as error:  # NumPy parses a literal of Python, which raises what it likes
+    except Exception as error:  # NumPy parses a Python literal here, which can raise any exception
         reason = str(error).partition("\n")[0][:80]
         raise ImageError(f"its header is broken ({reason}); replace the file or remove its entry") from error
     return shape, dtype
@@ -108,4 +115,6 @@ def _check_channels(found: int, channels: int | None, pixels: int, max_pixels: i
             f"has {plural(found, 'channel')}, but model.backbone.in_channels is {channels}; correct one of them"
         )
     if channels is None and found * pixels > _DEEPEST * max_pixels:
-        raise ImageError(f"has {plural(found, 'channel')}, too many for its size; raise data.max_pixels")
+        raise ImageError(
+            f"has {plural(found, 'channel')}, which is too many for an image of this size; raise data.max_pixels"
+        )

@@ -1,4 +1,4 @@
-"""Samples of any size to one padded batch."""
+"""Combine samples of different sizes into one padded batch."""
 
 import math
 from collections.abc import Sequence
@@ -14,25 +14,26 @@ from detection.data.transforms import Resize
 from detection.structures import IGNORE, Batch, Targets
 
 MIN_OBJECTS = 16
-"""Room for objects per image at least; then powers of two, so that there are few shapes."""
+"""Smallest number of object slots per image. Larger batches use powers of two, so that few tensor shapes occur."""
 
 
 def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None) -> Batch:
-    """Put images top left on one canvas, and pad their objects.
+    """Place each image at the top left of one common canvas, and pad the objects.
 
     Args:
-        samples: with masks all or none.
-        divisor: the canvas is a multiple of it.
-        canvases: heights and widths to choose from: the smallest that holds all images, if one does.
+        samples: samples that either all have masks, or all have none.
+        divisor: the sides of the canvas are multiples of this number.
+        canvases: allowed (height, width) pairs. The function takes the smallest one that holds all images. If none is
+            large enough, it computes a canvas from ``divisor``.
 
     Returns:
-        A batch; its images lie channels-last in memory.
+        A batch. Its images are channels-last in memory.
 
     Raises:
-        ValueError: images that are left to the device, which :func:`collate_unresized` is for.
+        ValueError: the device still has to resize or flip an image. Use :func:`collate_unresized` then.
     """
     if any(sample.wanted or sample.mirrored for sample in samples):
-        raise ValueError("these images are to be resized or mirrored on the device; take collate_unresized")
+        raise ValueError("collate: the device still has to resize or flip these images; use collate_unresized instead")
     sizes = [_size(sample) for sample in samples]
     return _pack(samples, sizes, canvas_of(sizes, divisor, canvases))
 
@@ -40,7 +41,7 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
 def collate_unresized(
     samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
 ) -> Unresized:
-    """As :func:`collate`, of samples whose images are to be resized, and mirrored, on the device."""
+    """Collate samples whose images the device will resize and flip; otherwise like :func:`collate`."""
     stored, wanted = [_size(sample) for sample in samples], [sample.wanted or _size(sample) for sample in samples]
     batch = _pack(samples, wanted, canvas_of(stored, 1, None))
     mirrored = torch.tensor([sample.mirrored for sample in samples])
@@ -48,7 +49,7 @@ def collate_unresized(
 
 
 def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Batch:
-    """The batch of samples that count as being of these sizes."""
+    """Pack samples into a batch; ``sizes`` becomes ``Batch.sizes``."""
     images = _zeros((len(samples), *canvas, samples[0].image.shape[2]), samples[0].image.dtype)
     room = MIN_OBJECTS
     while room < max(len(sample.labels) for sample in samples):
@@ -80,17 +81,17 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
 
 
 def _zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-    """In a worker right in the memory that it shares with the training, where PyTorch would else copy it to."""
+    """Return a zero tensor; in a worker, place it in shared memory, so that PyTorch need not copy it there."""
     if get_worker_info() is None:
         return torch.from_numpy(np.zeros(shape, dtype))
-    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # the system has cleared it
+    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # the system returns zeroed memory
     return torch.from_numpy(np.zeros(0, dtype)).set_(memory).view(*shape)
 
 
 def canvas_of(
     sizes: Sequence[tuple[int, int]], divisor: int = 32, canvases: Sequence[tuple[int, int]] | None = None
 ) -> tuple[int, int]:
-    """Height and width of the canvas on which :func:`collate` puts images of these sizes."""
+    """Return (height, width) of the canvas that :func:`collate` uses for images of these sizes."""
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
     fitting = [canvas for canvas in canvases or () if canvas[0] >= height and canvas[1] >= width]
     if fitting:
@@ -99,7 +100,16 @@ def canvas_of(
 
 
 def own_canvases(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> np.ndarray:
-    """(n, 2) height and width of each image's canvas if it were alone, from the sizes (n, 2) of the files."""
+    """Return the canvas of each image in a batch of its own.
+
+    Args:
+        sizes: (n, 2) height, width of the files.
+        resize: the resizing that comes before collating.
+        divisor: as in :func:`collate`.
+
+    Returns:
+        (n, 2) int64 height, width.
+    """
     own = [canvas_of([resize.size(height, width)], divisor) for height, width in sizes.tolist()]
     return np.array(own, dtype=np.int64).reshape(-1, 2)
 
@@ -110,9 +120,10 @@ def _size(sample: Sample) -> tuple[int, int]:
 
 
 def few_canvases_for(short_side: int, long_side: int, divisor: int = 32) -> list[tuple[int, int]]:
-    """Heights and widths that hold every image of these sides with little waste: lying, standing, and both at once.
+    """Return a few canvas sizes that together hold every resized image with little padding.
 
-    COCO's images are mostly 4:3 and 3:2; what is longer goes up to ``long_side``.
+    The list has landscape canvases, portrait canvases, and one square canvas for batches that mix both. Most images
+    of COCO have an aspect ratio of 4:3 or 3:2. Longer images get a canvas with ``long_side``.
     """
     short, long = (math.ceil(side / divisor) * divisor for side in (short_side, long_side))
     middle = (math.ceil(short_side * ratio / divisor) * divisor for ratio in (1.34, 1.51))

@@ -1,7 +1,7 @@
-"""Images with their objects, one at a time, in a worker.
+"""Load one image at a time with its objects, in a data-loader worker.
 
-The sample of an image depends on (seed, epoch, image) and on nothing else: not on the worker, the rank, the order, or
-where training was resumed.
+A sample depends only on (seed, epoch, image). It does not depend on the worker, the rank, the order of the images, or
+the place where training resumed.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from detection.coco.annotations import Annotations
 from detection.data.errors import DataError
-from detection.data.handover import tell_the_training
+from detection.data.handover import send_queue_errors
 from detection.data.image import read_image
 from detection.data.names import advice, find_file, leads_out
 from detection.data.reading import Reading
@@ -33,13 +33,14 @@ class CocoDataset(Dataset[Sample]):
 
     Args:
         annotations: from :func:`~detection.coco.annotations.load_annotations`.
-        image_root: the folder that file names begin at.
-        transforms: in this order.
-        masks: make bitmaps for a mask head.
-        seed: of the augmentation.
+        image_root: image folder; the annotations' file names are relative to it.
+        transforms: applied in this order.
+        masks: create mask bitmaps for a mask head.
+        seed: seed of the random augmentation.
+        mask_size: side of the mask bitmaps in pixels.
         reading: limits, and how many images may be unreadable.
-        draft: decode JPEGs much larger than what they are resized to at a half, a quarter or an eighth of their size:
-            faster, but not to the last bit what decoding them whole would give.
+        draft: decode large JPEGs at 1/2, 1/4 or 1/8 of their size if they become smaller anyway. This is faster, but
+            the pixels differ slightly from those of a full decode.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class CocoDataset(Dataset[Sample]):
         self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
         self.mask_size, self.reading = mask_size, reading
-        # Shared with the workers, so that they have one budget together.
+        # Workers share this memory, so that they count unreadable images together.
         self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
         self._now = torch.full((64, 2), -1).share_memory_()
-        # Other transforms may count in pixels of the file.
+        # Other transforms may use distances in pixels of the full-size file.
         simple = all(isinstance(transform, HorizontalFlip | Resize) for transform in transforms)
         sides = [max(transform.short_sides) for transform in transforms if isinstance(transform, Resize)]
         whole = reading.channels != 3 or reading.depth != 8
@@ -69,22 +70,22 @@ class CocoDataset(Dataset[Sample]):
         return len(self.annotations)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """The sample of an image.
+        """Return the sample of an image.
 
         Args:
-            key: the image's number, or (number, epoch).
+            key: index of the image, or (index, epoch).
 
         Raises:
-            DataError: the image cannot be read or has another size than its annotations say, and more images than
-                may be are so; or a transform fails on it; with its path.
+            DataError: the image cannot be read or does not have the annotated size, and the limit ``bad_images`` is
+                reached; or a transform fails on it. The message contains the path.
         """
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample]:
-        """Several samples, whose masks are drawn together; PyTorch's loaders ask for those of a batch.
+        """Return several samples, and draw their masks together. PyTorch's loaders call this once per batch.
 
         Raises:
-            DataError: as for one.
+            DataError: as for one sample.
         """
         found = [self._augmented(*key) if isinstance(key, tuple) else self._augmented(key, 0) for key in keys]
         masks: Sequence[np.ndarray | None] = [None] * len(found)
@@ -95,7 +96,7 @@ class CocoDataset(Dataset[Sample]):
         return [self._sample(index, scene, drawn) for (index, scene), drawn in zip(found, masks, strict=True)]
 
     def _augmented(self, index: int, epoch: int) -> tuple[int, Scene]:
-        """The scene of an image, or of one in its place, after all transforms."""
+        """Return the index and the transformed scene of an image, or of its replacement if it is unreadable."""
         self._note(index)
         index, scene = self._readable_scene(index)
         generator = np.random.default_rng((self.seed, epoch, index))
@@ -106,13 +107,13 @@ class CocoDataset(Dataset[Sample]):
 
     @contextmanager
     def _named(self, *indices: int) -> Iterator[None]:
-        """An error in here names the images."""
+        """Add the paths of these images to any error raised inside the block."""
         try:
             yield
         except Exception as error:
             raise DataError(
-                f"{', '.join(str(self.path(i)) for i in indices)}: augmenting it fails with {type(error).__name__}: "
-                f"{error}; correct data.augment, or see the place with --debug"
+                f"{', '.join(str(self.path(i)) for i in indices)}: augmentation failed with {type(error).__name__}: "
+                f"{error}; correct data.augment, or add --debug to see the traceback"
             ) from error
 
     def _sample(self, index: int, scene: Scene, masks: np.ndarray | None) -> Sample:
@@ -130,9 +131,9 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def scene(self, index: int) -> Scene:
-        """The image and its objects as the files have them, or reduced by a draft."""
+        """Return the image and its objects before any transform; a draft JPEG comes at reduced size."""
         height, width = (int(side) for side in self.annotations.sizes[index])
-        # OpenCV's own threads would fight with the other workers over the same cores.
+        # OpenCV's own threads would compete with the other workers for the same cores.
         cv2.setNumThreads(0)
         boxes = self.annotations.boxes(index)
         reduce = 1
@@ -158,20 +159,20 @@ class CocoDataset(Dataset[Sample]):
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
 
     def bad_images(self) -> list[int]:
-        """Numbers of the images that could not be read so far, in all workers."""
+        """Return the indices of the images that no worker could read so far."""
         return self._bad.nonzero().flatten().tolist()
 
     def reading_now(self) -> dict[int, tuple[int, int]]:
-        """By worker: its process id, and the number of the image that it is working on, or -1."""
+        """Return, for each worker number, its process ID and the index of its current image (-1 if none)."""
         return {worker: (pid, index) for worker, (pid, index) in enumerate(self._now.tolist()) if pid >= 0}
 
     def _note(self, index: int) -> None:
-        """Leave word of what this worker does, in case that it cannot tell any more."""
+        """Record this worker's current image in shared memory, so that a crash report can name it."""
         if (worker := get_worker_info()) is not None:
             self._now[worker.id % len(self._now)] = torch.tensor([os.getpid(), index])
 
     def _readable_scene(self, index: int) -> tuple[int, Scene]:
-        """The scene of an image, or of the next one that can be read."""
+        """Return the index and the scene of an image, or of the next readable image."""
         while True:
             try:
                 return index, self.scene(index)
@@ -181,15 +182,15 @@ class CocoDataset(Dataset[Sample]):
                 self._bad[index] = True
                 if int(self._bad.sum()) > self.reading.bad_images:
                     raise DataError(
-                        f"{error}\n  more images than data.bad_images {self.reading.bad_images} cannot be read"
+                        f"{error}\n  more unreadable images than data.bad_images ({self.reading.bad_images}) allows"
                     ) from error
                 index = (index + 1) % len(self)
 
     def path(self, index: int) -> Path:
-        """Where the image is; where no file has the name, the one in the folder that fits it (see :mod:`.names`).
+        """Return the path of an image. If no file has exactly this name, search for a match (see :mod:`.names`).
 
         Raises:
-            DataError: a file name that leads out of the image folder.
+            DataError: the file name points outside the image folder.
         """
         name, named = self.annotations.file_name(index), self.named_path(index)
         if named is not None and os.path.exists(named):
@@ -201,28 +202,28 @@ class CocoDataset(Dataset[Sample]):
             hint = f"; {advice(self.image_root, name)}" if self.image_root.is_dir() else ""
             raise DataError(
                 f"{self.annotations.path}: image {self.annotations.image_ids[index]} has file_name {name!a:.80}, which "
-                f"leads out of the image folder; correct it, or set data.allow_outside_root{hint}"
+                f"points outside the image folder; correct it, or set data.allow_outside_root: true{hint}"
             )
         return named
 
     def named_path(self, index: int) -> Path | None:
-        """The path that the name alone gives, or None if it leads out of the image folder; no disk is asked."""
+        """Return image folder + file name without any disk access; None if that is outside the image folder."""
         name = self.annotations.file_name(index)
         return None if leads_out(name) and not self.reading.allow_outside_root else self.image_root / name
 
 
 def begin_worker(number: int) -> None:
-    """For a loader's ``worker_init_fn``: what images leave behind is used by the next ones.
+    """Prepare a data-loader worker; pass it as ``worker_init_fn``.
 
-    A batch's images are alive together. glibc gives their memory back, and the system clears it for the next batch:
-    half of a worker's time at 16 images of 800 pixels.
+    Freed memory stays in the process, and the next batch reuses it. By default, glibc returns the memory of a batch to
+    the system, which clears it before the next use. For 16 images of 800 pixels that took half of a worker's time.
     """
     keep_freed_pieces()
-    tell_the_training()
+    send_queue_errors()
 
 
 class Together(Dataset[list[Sample]]):
-    """A data set whose items are lists of samples, by lists of image numbers: for batches of unequal length."""
+    """A data set that maps a list of image indices to a list of samples, for batches of different length."""
 
     def __init__(self, data: CocoDataset) -> None:
         self.data = data

@@ -1,7 +1,8 @@
-"""Lines that libjpeg, libpng and libtiff print about a damaged image: caught, for a message that names the file.
+"""Catch the lines that libjpeg, libpng and libtiff print about a damaged image, so that a warning can name the file.
 
-They write to the stderr of the process, past Python. While a decoder runs, stderr is a file in memory; what others
-write there meanwhile is passed on. Only Linux has such files; elsewhere the lines are printed as they always were.
+These libraries write to the stderr of the process, not through Python. While a decoder runs, this module redirects
+stderr to a file in memory, and then forwards all other output. Only Linux has such files (memfd). On other systems the
+libraries print their lines as usual.
 """
 
 import os
@@ -24,25 +25,28 @@ _OF_A_LIBRARY = re.compile(
     rb"|libpng (?:warning|error): |(?:TIFF|Fax|JPEG|ZIP|LZW|LZMA|ZSTD|PackBits|Thunder|OJPEG)\w*: "
     rb"|(?:tempfile\.tif|filename): "
 )
-"""How their lines begin; Pillow gives each TIFF a name of its own making."""
+"""How the libraries' lines begin. Pillow gives libtiff an invented file name for each TIFF."""
 
 
 class Decoded(NamedTuple, Generic[T]):
-    """What :func:`decoded` gives."""
+    """The result of :func:`decoded`."""
 
     result: T
     lines: list[str]
-    """As printed, without the newline."""
+    """The printed lines, without newlines."""
 
 
 def decoded(decode: Callable[[], T]) -> Decoded[T]:
-    """Run a decoder, and take the lines of image libraries from stderr.
+    """Run a decoder, and catch the lines that image libraries print to stderr.
 
-    Several threads may do so at once. If a line comes then, each of them decodes once more, alone, to learn whose line
-    it is. After an error of ``decode`` the lines are dropped.
+    Several threads may decode at the same time. If a line appears then, each of these threads decodes its image again,
+    alone, to find out which image caused the line. If ``decode`` raises an error, the lines are dropped.
+
+    Args:
+        decode: function that decodes one image; it may run twice.
 
     Raises:
-        Exception: what ``decode`` raises.
+        Exception: whatever ``decode`` raises.
     """
     found = _stderr.run(decode, alone=False)
     return found[0] if found[1] else _stderr.run(decode, alone=True)[0]
@@ -53,15 +57,15 @@ class _Stderr:
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
-        """A thread that decodes alone holds it."""
+        """Held by a thread that decodes alone."""
         self._change = threading.Condition()
         self._decoding = self._begun = 0
-        """Threads that decode now; how many have begun since the start."""
+        """Number of threads that decode now; number of decodings begun since the start."""
         self._memory = self._own = -1
-        """Files: in memory, and the stderr to go back to."""
+        """File descriptors: the file in memory, and a copy of the real stderr."""
 
     def run(self, decode: Callable[[], T], alone: bool) -> tuple[Decoded[T], bool]:
-        """What was decoded, and whether its lines are known to be its own."""
+        """Return the decoded result, and whether its lines certainly belong to it."""
         if sys.platform != "linux" or fcntl is None or not hasattr(os, "memfd_create"):
             return Decoded(decode(), []), True
         if not alone:
@@ -83,7 +87,7 @@ class _Stderr:
         return Decoded(result, lines), not (lines and others)
 
     def _begin(self) -> tuple[int, int, bool]:
-        """Where new lines begin, the number of this thread's begin, and whether others decode."""
+        """Return the offset of the next line, the number of this decoding, and whether other threads decode."""
         with self._change:
             if self._decoding == 0:
                 self._turn_to_memory()
@@ -92,7 +96,7 @@ class _Stderr:
             return self._length(), self._begun, self._decoding > 1
 
     def _end(self, begin: int, number: int, others: bool) -> tuple[list[str], bool]:
-        """The lines since the begin, and whether another thread decoded meanwhile."""
+        """Return the lines since :meth:`_begin`, and whether another thread decoded at the same time."""
         with self._change:
             length = self._length()
             found = os.pread(self._memory, length - begin, begin) if length > begin else b""
@@ -109,7 +113,7 @@ class _Stderr:
     def _turn_to_memory(self) -> None:
         try:
             self._own = os.dup(2)
-        except OSError:  # there is no stderr
+        except OSError:  # the process has no stderr
             return
         if self._memory < 0:
             self._memory = os.memfd_create("stderr")
@@ -130,19 +134,19 @@ class _Stderr:
                 os.write(2, rest)
 
     def before_fork(self) -> None:
-        """Give the new process the real stderr."""
+        """Restore the real stderr for the child process."""
         self._change.acquire()
         if self._own >= 0:
             os.dup2(self._own, 2)
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Redirect stderr again in the parent process."""
         if self._own >= 0:
             os.dup2(self._memory, 2)
         self._change.release()
 
     def after_fork_in_child(self) -> None:
-        """Forget the threads of the other process, and the file that it writes to."""
+        """Reset the state in the child process: it has neither the parent's threads nor its redirection."""
         for file in (self._own, self._memory):
             if file >= 0:
                 os.close(file)

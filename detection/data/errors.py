@@ -1,26 +1,26 @@
-"""What is wrong with a data set, told so that it survives the way from a worker process."""
+"""Errors and warnings about data. They keep their message when a worker process sends them to the training."""
 
 import re
 
 
 def first_line(error: BaseException) -> str:
-    """Of its message; its kind if it has none, as a connection that breaks off."""
+    """Return the first line of an error's message, or the error's type if the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class DamageWarning(UserWarning):
-    """An image is damaged, but its decoder goes on; the message names the file."""
+    """An image is damaged, but the decoder could still read it; the message names the file."""
 
 
 class ImageError(ValueError):
-    """An image must not or cannot be decoded; the message does not name the file, which the caller does."""
+    """An image cannot be decoded, or it is unsafe to decode it. The message lacks the path; the caller adds it."""
 
 
 class DataError(ValueError):
-    """An image or an annotation cannot be used; the message names the file and the remedy."""
+    """An image or an annotation cannot be used; the message names the file and the fix."""
 
-    def told(self) -> str:
-        """The message alone: PyTorch wraps what a worker raised in the worker's traceback."""
+    def message(self) -> str:
+        """Return the message without the worker's traceback, which PyTorch puts around it."""
         message = str(self).rpartition("DataError: ")[2].strip()
         worker = re.match(r"Caught DataError in DataLoader worker process (\d+)", str(self))
-        return f"{message} (told by worker {worker[1]})" if worker else message
+        return f"{message} (reported by data-loader worker {worker[1]})" if worker else message

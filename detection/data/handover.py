@@ -1,7 +1,7 @@
-"""What a loader's worker could not hand over reaches the training as an error.
+"""Send an error to the training when a data-loader worker cannot send a batch.
 
-A thread of the worker puts batches into shared memory. Where there is no room, Python prints a traceback and drops the
-batch, and the training waits for it until its time is up.
+A thread of the worker copies batches into shared memory. If there is no room left, Python prints a traceback and drops
+the batch. The training would then wait for this batch until the loader's timeout.
 """
 
 from multiprocessing.queues import Queue
@@ -11,8 +11,8 @@ from typing import Any
 from torch._utils import ExceptionWrapper
 
 
-def tell_the_training() -> None:
-    """For a loader's worker, before its first batch."""
+def send_queue_errors() -> None:
+    """Install the error handlers in a worker; call this before its first batch."""
     Queue._on_queue_feeder_error = _hand_over_error  # type: ignore[attr-defined]  # Python's hook for it
     Queue.put = _put  # type: ignore[method-assign,assignment]
 
@@ -21,7 +21,7 @@ _put_by_thread = Queue.put
 
 
 def _put(queue: Any, item: object, *options: Any, **more: Any) -> None:
-    """Python's, which begins with a new thread; where there is none to be had, the error goes out without one."""
+    """Call Python's own ``put``, which starts a thread; if no thread can start, send the error without one."""
     try:
         _put_by_thread(queue, item, *options, **more)
     except RuntimeError as error:
@@ -34,6 +34,6 @@ def _hand_over_error(queue: Any, error: Exception, item: object) -> None:
 
 
 def _instead(item: object, error: Exception) -> tuple[object, ExceptionWrapper]:
-    """The error in the batch's place; it is text, which goes through a pipe."""
+    """Return the error in place of the batch. It is short text, so it fits through the pipe."""
     number = item[0] if isinstance(item, tuple) else item
     return number, ExceptionWrapper((type(error), error, error.__traceback__), where="in a DataLoader worker")

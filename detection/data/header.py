@@ -1,7 +1,7 @@
-"""Headers of image files: how large an image is, before a library decodes it, and whether the file is whole.
+"""Check image files before a library decodes them: how large is the image, and is the file complete?
 
-Each size is read from the place that the decoder reads, and only there. What two readers could understand in two ways
-has no size here, and is rejected.
+This module reads each size from the same place as the decoder does. It rejects a header that two readers could
+interpret in two ways.
 """
 
 import io
@@ -22,20 +22,20 @@ _SEPARATOR = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])+"
 _PNM = re.compile(rb"P[1-6]" + _SEPARATOR + rb"(\d{1,9})" + _SEPARATOR + rb"(\d{1,9})[ \t\n\v\f\r]")
 
 _NEEDLESS = {b"zTXt", b"iTXt", b"tEXt", b"iCCP", b"sPLT"}
-"""Chunks of a PNG that no pixel depends on; a thousand of them may unpack to eight megabytes each."""
+"""PNG chunks that do not affect any pixel. A file may have a thousand of them, and each may unpack to 8 MB."""
 _MOST_CHUNKS, _MOST_SCANS, _MOST_TILES = 1_000_000, 100, 1024
 _MOST_FRAMES = 4
-"""Pixels of all frames of an AVIF for each of the image."""
+"""All frames of an AVIF together may have at most this many times the pixels of the image."""
 
 Size = tuple[int, int]
-"""Height and width, as stored."""
+"""(height, width) as stored in the file, before any EXIF rotation."""
 
 
 def stored_size(data: bytes) -> Size | None:
-    """Height and width as stored; None for what is no image or has a broken header.
+    """Return (height, width) as stored; None if the data are not an image or the header is broken.
 
     Args:
-        data: the file, or its first megabyte; of a TIFF all of it.
+        data: the whole file, or its first megabyte. A TIFF must be complete.
     """
     try:
         size = _size(data)
@@ -45,10 +45,11 @@ def stored_size(data: bytes) -> Size | None:
 
 
 def safe_to_decode(data: bytes) -> bytes:
-    """The bytes for the decoder, if it can be trusted with them: whole, with one image, no more than the size says.
+    """Return the bytes to decode, if the file is complete, has one image, and needs no more memory than its size.
 
     Raises:
-        ImageError: cut short, animated, or built to take far more time or memory than its size.
+        ImageError: the file is incomplete or animated, or decoding would take far more time or memory than its size
+            suggests.
     """
     try:
         return _checked(data)
@@ -75,17 +76,17 @@ def _checked(data: bytes) -> bytes:
 
 
 def jpeg_frame(data: bytes) -> tuple[Size | None, int, bool]:
-    """Height and width from the frame header, where the scan begins, and whether there are more scans."""
+    """Return (height, width) from the frame header, the offset of the first scan, and whether more scans follow."""
     size, position, several, components = None, 2, False, 0
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == 0xFF:  # fills up
+        if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if marker == 0xDA:
             more = several or (position + 4 < len(data) and data[position + 4] < components)
             return size, position, more
-        if marker == 0x00:  # no marker: the decoder would look for the next one elsewhere
+        if marker == 0x00:  # not a marker: the decoder would search for the next one in another way
             return None, len(data), False
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 10 <= len(data):
             if size is not None:
@@ -111,7 +112,7 @@ def _size(data: bytes) -> Size | None:
     if data.startswith(b"BM"):
         short = struct.unpack_from("<I", data, 14)[0] == 12
         width, height = struct.unpack_from("<HH" if short else "<ii", data, 18)
-        return abs(height), width  # upside down if negative
+        return abs(height), width  # a negative height means that the first row is the top one
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp_size(data)
     if found := _PNM.match(data[:4096]):
@@ -140,20 +141,22 @@ def _webp_size(data: bytes) -> Size | None:
 
 
 def _avif_size(data: bytes) -> Size | None:
-    """By the library that decodes it; None if the frames in the file are larger, as it would decode these first."""
+    """Return the size that Pillow reads; None if frames in the file are larger, because it decodes those first."""
     try:
         with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
             height, width = image.height, image.width
     except Exception:  # Pillow's readers raise anything on a broken header
         return None
     frames = avif_frames(data)
-    small = all(frame.largest <= 4 * frame.width * frame.height for frame in frames)  # no more bits than it needs
-    pixels = sum(frame.width * frame.height for frame in frames)  # of colors, opacity, tiles, thumbnails
+    small = all(
+        frame.largest <= 4 * frame.width * frame.height for frame in frames
+    )  # the size fields use few spare bits
+    pixels = sum(frame.width * frame.height for frame in frames)  # color, opacity, tiles and thumbnails
     return (height, width) if small and pixels <= _MOST_FRAMES * height * width else None
 
 
 def _safe_png(data: bytes) -> bytes:
-    """Without the chunks that hold words and profiles."""
+    """Return the PNG without its text and color-profile chunks."""
     (height, width), position, ended, parts, kept = stored_size(data) or (0, 0), len(PNG), False, [], 0
     for _ in range(_MOST_CHUNKS):
         if position + 12 > len(data) or ended:
@@ -177,26 +180,26 @@ def _safe_png(data: bytes) -> bytes:
 
 def _check_jpeg(data: bytes) -> None:
     _, begin, several = jpeg_frame(data)
-    # Whatever comes before the scan, such as a thumbnail, may have an end marker of its own.
+    # A thumbnail before the scan can have its own end marker, so the search starts at the scan.
     if data.rfind(b"\xff\xd9", begin) < 0:
         raise ImageError("the JPEG is cut short; copy it again")
-    # Each scan is a walk over the whole image, however few bytes it has.
+    # The decoder visits the whole image once per scan, even if the scan has only a few bytes.
     if several and data.count(b"\xff\xda", begin) > _MOST_SCANS:
         raise ImageError(f"the JPEG has more than {_MOST_SCANS} scans; save it again")
 
 
 def _check_gif(data: bytes) -> None:
-    """Find one image, inside the canvas: Pillow would make the canvas larger for it."""
+    """Check that there is one image, and that it is inside the canvas. Pillow would enlarge the canvas otherwise."""
     width, height = struct.unpack_from("<HH", data, 6)
     for number, (left, top, w, h) in enumerate(_gif_images(data)):
         if left + w > width or top + h > height:
-            raise ImageError("has a frame that reaches over the image; save it again")
+            raise ImageError("has a frame that extends beyond the image; save it again")
         if number > 0:
             raise _animated()
 
 
 def _gif_images(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Left, top, width, height of each image; ends where the file does, or is broken."""
+    """Yield (left, top, width, height) of each image; stop at the end of the file, or where it is broken."""
     flags = data[10] if len(data) > 10 else 0
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while position < len(data) and data[position] in (0x21, 0x2C):
@@ -222,10 +225,10 @@ def _riff_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _codestream(data: bytes) -> int:
-    """Where the codestream of a JPEG 2000 file begins; it starts with its size.
+    """Return the offset of the codestream in a JPEG 2000 file.
 
     Raises:
-        struct.error: there is none.
+        struct.error: there is no valid codestream.
     """
     position = 0
     while not data.startswith(_J2K, position):
@@ -236,24 +239,24 @@ def _codestream(data: bytes) -> int:
         if kind == b"jp2c":
             position += head
             if not data.startswith(_J2K, position):
-                raise struct.error("no size at its begin")
+                raise struct.error("the codestream does not begin with its size")
             return position
         if length < head:
-            raise struct.error("a box without a length")
+            raise struct.error("a box has no valid length")
         position += length
     return position
 
 
 def _check_jpeg2000(data: bytes) -> None:
-    """Bound what the decoder prepares for each tile and component."""
+    """Limit the number of tiles, components and palette channels, for each of which the decoder takes memory."""
     place = _codestream(data)
     right, bottom, left, top, tile_w, tile_h, _, _, components = struct.unpack_from(">8IH", data, place + 8)
     if components > 4 or min(tile_w, tile_h) < 1:
         raise ImageError(f"has {plural(components, 'component')}, or empty tiles; save it as PNG")
     pixels = (right - left) * (bottom - top)
     if -(-right // tile_w) * -(-bottom // tile_h) > _MOST_TILES + pixels // 4096:
-        raise ImageError("has far more tiles than pixels need; save it as PNG")
-    # A palette makes a channel of each of its columns, up to 255 for each pixel.
+        raise ImageError("has too many tiles for its number of pixels; save it as PNG")
+    # Each column of a palette becomes one channel, so that a pixel can have up to 255 channels.
     at = data.find(b"pclr", 0, place)
     while at >= 0:
         if data[at + 6] > 4:
@@ -262,4 +265,4 @@ def _check_jpeg2000(data: bytes) -> None:
 
 
 def _animated() -> ImageError:
-    return ImageError("holds more than one image, and all but the first would be lost; save each as a file of its own")
+    return ImageError("contains more than one image, and only the first could be used; save each image in its own file")

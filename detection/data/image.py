@@ -1,4 +1,4 @@
-"""Reading images: our own bytes, OpenCV's decoder, and a word on everything that is not an image."""
+"""Read image files: check the bytes, decode them with OpenCV, and report anything that is not an image."""
 
 import io
 import os
@@ -21,14 +21,15 @@ from detection.foreign import shown
 from detection.structures import Depth
 from detection.wording import plural
 
-"""Endings of the files that :func:`read_image` reads: Pillow reads their headers, and OpenCV their pixels."""
 
-# What cannot be decoded is told by our errors, with the path; OpenCV would print its own without.
+# This module's errors name the path of a file that cannot be decoded; OpenCV's own log lines do not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd fields that no pixel depends on
+warnings.filterwarnings(
+    "ignore", category=UserWarning, module=r"PIL\."
+)  # about unusual fields that do not affect pixels
 
-# JPEG and PNG straight to RGB, as turning the channels round afterwards costs a third of the decoding.
+# Decode JPEG and PNG directly to RGB: swapping the channels afterwards costs a third of the decoding time.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
 _BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
@@ -45,23 +46,32 @@ def read_image(
 ) -> np.ndarray:
     """Decode an image.
 
-    With three channels, gray, palette, transparent and CMYK images become RGB; with one, all become gray. With ``size``
-    the EXIF orientation is settled by it: the stored or the rotated image, whichever has this size; without, EXIF is
-    followed. Any other number of channels must be what the file holds (see :mod:`detection.data.bands`).
+    With ``channels=3``, gray, palette, transparent and CMYK images become RGB. With ``channels=1``, all images become
+    gray. For any other value, the file must have exactly this number of channels (see :mod:`detection.data.bands`).
+
+    With ``size``, the function returns the stored or the EXIF-rotated image, whichever has this size. Without ``size``,
+    it applies the EXIF orientation.
 
     Args:
-        size: height, width that the annotations speak of.
-        reduce: 2, 4 or 8: decode a JPEG at that fraction of its sides, which is faster (Pillow calls it a draft);
-            needs ``size``, and 8-bit RGB. Other files, and JPEGs that are stored rotated, are decoded whole.
-        channels: wanted.
-        depth: bits per channel that are wanted, whatever the file has: white is 255 or 65535.
+        path: image file.
+        size: (height, width) in the annotations.
+        max_pixels: largest number of pixels to accept.
+        reduce: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its sides, which is faster (Pillow calls this a draft).
+            This needs ``size`` and 8-bit RGB. Other files, and JPEGs stored rotated, are decoded at full size.
+        channels: number of channels to return.
+        depth: bits per channel to return, 8 or 16, independent of the file. White is 255 or 65535.
 
     Returns:
-        (H, W, channels) uint8, or uint16 with depth 16.
+        Array (H, W, channels), uint8 or, for depth 16, uint16.
 
     Raises:
-        ValueError: no such file, no image, a broken one, one of another size or of too many pixels, or without that
-            many channels; with the path.
+        ValueError: the file is missing, is not an image, is broken, or does not have the requested size or number of
+            channels, or has too many pixels. The message begins with the path.
+
+    Example:
+        >>> image = read_image("photo.jpg")  # doctest: +SKIP
+        >>> image.shape  # doctest: +SKIP
+        (480, 640, 3)
     """
     path = Path(path)
     data = read_bytes(path)
@@ -75,9 +85,9 @@ def read_image(
     reduces = reduce > 1 and (channels, depth) == (3, 8)
     if reduces and size is not None and data.startswith(JPEG) and jpeg_frame(data)[0] == tuple(size):
         sides = -(-size[0] // reduce), -(-size[1] // reduce)
-        # Sides that differ, but not when reduced, would not tell whether OpenCV has followed EXIF.
-        told = size[0] == size[1] or sides[0] != sides[1]
-        draft = _decode(path, buffer, _REDUCED[reduce]) if told else None
+        # If different sides become equal by rounding, the result's shape cannot show whether OpenCV applied EXIF.
+        shows_rotation = size[0] == size[1] or sides[0] != sides[1]
+        draft = _decode(path, buffer, _REDUCED[reduce]) if shows_rotation else None
         if draft is not None and draft.shape[:2] == sides:
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
     colours = _RGB if data.startswith((JPEG, PNG)) else _BGR
@@ -102,10 +112,15 @@ def read_image(
 
 
 def to_depth(image: np.ndarray, depth: Depth, path: str | Path = "image") -> np.ndarray:
-    """The image with so many bits per channel; white stays white.
+    """Convert an image to 8 or 16 bits per channel; white stays white.
+
+    Args:
+        image: (H, W, C) uint8 or uint16.
+        depth: 8 or 16.
+        path: name for the error message.
 
     Raises:
-        ValueError: pixels that are neither uint8 nor uint16.
+        ValueError: the pixels are neither uint8 nor uint16.
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: has {image.dtype} pixels; save it with 8 or 16 bits per channel")
@@ -113,36 +128,37 @@ def to_depth(image: np.ndarray, depth: Depth, path: str | Path = "image") -> np.
         return image if depth == 8 else image.astype(np.uint16) * 257
     if depth == 16:
         return image
-    # 65535 / 255 = 257: white stays white, where dropping the high byte would saturate.
+    # 65535 / 255 = 257, so division by 257 with rounding maps white to white.
     small = np.empty(image.shape, dtype=np.uint8)
-    for top in range(0, len(image), 256):  # the numbers in between take four times the memory
+    for top in range(0, len(image), 256):  # in parts, because the uint32 values take four times the memory
         small[top : top + 256] = (image[top : top + 256].astype(np.uint32) + 128) // 257
     return small
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height, width as stored, from the header alone.
+    """Return (height, width) as stored; read only the header.
 
     Raises:
-        ValueError: no such file, no image, or a broken header; with the path.
+        ValueError: the file is missing, is not an image, or has a broken header. The message begins with the path.
     """
     path = Path(path)
     start = read_bytes(path, most=1 << 20)
-    # The header of a TIFF may be at its end, and the frames of an AVIF, too.
+    # A TIFF can have its header at the end of the file, and an AVIF its frames.
     whole = is_tiff(start) or start[4:8] == b"ftyp"
     return _header_size(path, read_bytes(path) if whole else start)
 
 
 def orientation(path: Path) -> int:
-    """How EXIF wants the stored pixels to be turned: 1 as they are, 2 to 4 keep height and width, 5 to 8 change them.
+    """Return the EXIF orientation of an image, from 1 to 8.
 
-    1 also where there is no such word, and for what is no image.
+    1 means: show the pixels as stored. 2 to 4 keep height and width, 5 to 8 swap them. The function also returns 1 for
+    a file without this field, and for a file that is not an image.
     """
     if not path.is_file():
         return 1
     try:
         with Image.open(path) as image:  # reads the header only
-            # In a PNG, Pillow would go on looking behind the pixels.
+            # Without this check, Pillow would search a PNG to the end, behind the pixels.
             found = image.getexif().get(0x0112, 1) if "exif" in image.info or image.format == "TIFF" else 1
     except Exception:  # Pillow's readers raise anything on a broken header
         return 1
@@ -150,9 +166,9 @@ def orientation(path: Path) -> int:
 
 
 def images_behind(path: Path) -> int:
-    """How many images a camera stored behind the photo (MPO): a second view, depth, or smaller copies.
+    """Return the number of further images in a camera's MPO file, such as a second view, depth, or smaller copies.
 
-    0 also for what is no image.
+    The function returns 0 for a file that is not an image.
     """
     try:
         if b"MPF\0" not in read_bytes(path, most=1 << 16):
@@ -164,16 +180,16 @@ def images_behind(path: Path) -> int:
 
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """The content of a regular file, or its first ``most`` bytes.
+    """Return the content of a regular file, or its first ``most`` bytes.
 
     Raises:
-        ValueError: what is there is no file with something in it; opening a pipe would wait for ever.
+        ValueError: the path is not a regular file (opening a pipe would block forever), cannot be read, or is empty.
     """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(
-                f"{path}: is no regular file; a folder, pipe or device cannot be an image; remove its entry"
+                f"{path}: is not a regular file; a folder, pipe or device cannot be an image; remove its entry"
             )
         with open(path, "rb") as file:
             data = file.read(most)
@@ -185,13 +201,16 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
 
 
 def check_whole(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Reject what OpenCV would decode all the same: cut files come out gray, claims of gigapixels fill the memory.
+    """Reject files that OpenCV would decode without an error.
+
+    OpenCV fills the missing part of an incomplete file with gray. A header that claims gigapixels would fill the
+    memory.
 
     Returns:
-        The bytes to decode; of a PNG without the words and profiles in it.
+        The bytes to decode. A PNG comes without its text and profiles.
 
     Raises:
-        ValueError: with the path.
+        ValueError: the file is incomplete, unsafe or too large. The message begins with the path.
     """
     height, width = _header_size(path, data)
     if width * height > max_pixels:
@@ -213,7 +232,7 @@ def _other_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> ValueEr
 
 
 def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray:
-    """The image, or an error with the path; warns of damage that the decoder passes over."""
+    """Decode an image; raise errors with the path, and warn about damage that the decoder tolerates."""
     try:
         image, lines = decoded(lambda: cv2.imdecode(buffer, flags))
     except cv2.error as error:
@@ -223,13 +242,13 @@ def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray:
         raise ValueError(f"{path}: is not an image that OpenCV can decode{why}; replace the file or remove its entry")
     if lines:
         warnings.warn(
-            f"{path}: is damaged{why}, so that some pixels may be wrong; replace the file", DamageWarning, stacklevel=3
+            f"{path}: is damaged{why}; some pixels may be wrong; replace the file", DamageWarning, stacklevel=3
         )
     return image
 
 
 def _header_size(path: Path, data: bytes) -> tuple[int, int]:
-    """Height, width of the stored pixels."""
+    """Return (height, width) of the stored pixels."""
     size = npy_size(data) if has_bands(data) and not is_tiff(data) else stored_size(data)
     if size is None:
         raise ValueError(f"{path}: is not an image, or its header is broken; replace the file or remove its entry")
@@ -237,7 +256,7 @@ def _header_size(path: Path, data: bytes) -> tuple[int, int]:
 
 
 def _settled(path: Path, stored: np.ndarray, turn: int, size: tuple[int, int] | None) -> np.ndarray:
-    """The image as EXIF wants it to be turned, or as stored where only that has the size."""
+    """Return the EXIF-rotated image, or the stored image if only that one has the requested size."""
     image = turned(stored, turn)
     if size is None or image.shape[:2] == tuple(size):
         return image
@@ -247,7 +266,7 @@ def _settled(path: Path, stored: np.ndarray, turn: int, size: tuple[int, int] | 
 
 
 def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """The stored image (H, W, channels) as EXIF's orientation, 1 to 8, wants it to be shown."""
+    """Apply an EXIF orientation (1 to 8) to a stored image (H, W, channels)."""
     if turn >= 5:
         image = image.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -267,10 +286,10 @@ def _by_pillow(path: Path, data: bytes, channels: int) -> np.ndarray:
 
 
 def shown_size(path: Path) -> tuple[int, int]:
-    """Height, width of an image as EXIF turns it, which is how annotation tools show it.
+    """Return (height, width) after the EXIF rotation, as annotation tools show the image.
 
     Raises:
-        ValueError: no image, with the path.
+        ValueError: the file is not an image. The message begins with the path.
     """
     height, width = image_size(path)
     return (width, height) if orientation(path) > 4 else (height, width)

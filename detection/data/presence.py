@@ -1,4 +1,4 @@
-"""Whether all images of an annotation file are there."""
+"""Check that all images of an annotation file exist."""
 
 import os
 from pathlib import Path
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
 
 def check_images(dataset: "CocoDataset", remedy: str = "set the split's images folder", allowed: int = 0) -> None:
-    """Reject annotations whose images are not there, before a run meets them: all are looked for, none is opened.
+    """Check that every image file exists, without opening it, before a run needs it.
 
-    Names that fit a file only in another spelling are counted in the annotations' report.
+    The annotations' report counts the names that match a file only in another spelling.
 
     Args:
-        remedy: how to name another folder.
-        allowed: at most so many may be missing.
+        dataset: its images.
+        remedy: how the user can set another folder; part of the error message.
+        allowed: number of images that may be missing.
 
     Raises:
-        FileNotFoundError: with the number of missing ones, the first and what may help; or two names for one file.
+        FileNotFoundError: more images are missing; the message has their number, the first one and a hint. Also if two
+            names match the same file.
     """
     forget()
-    # A listing of each folder costs far less than a question for each file.
+    # Listing a folder once is much faster than one system call per file.
     names: dict[Path, set[str]] = {}
     missing: list[tuple[Path, str]] = []
     spelled: dict[Path, int] = {}
@@ -49,7 +51,7 @@ def check_images(dataset: "CocoDataset", remedy: str = "set the split's images f
         path, name = missing[0]
         raise FileNotFoundError(
             f"{dataset.annotations.path}: {len(missing)} of {plural(len(dataset), 'image is', 'images are')} missing, "
-            f"the first is {path}; {advice(dataset.image_root, name)}; correct the names, or {remedy}"
+            f"first {path}; {advice(dataset.image_root, name)}; correct the names, or {remedy}"
         )
     for path in exact & spelled.keys():
         first = next(i for i in range(len(dataset)) if dataset.named_path(i) == path)
@@ -59,6 +61,6 @@ def check_images(dataset: "CocoDataset", remedy: str = "set the split's images f
 def _two_names(dataset: "CocoDataset", first: int, second: int, path: Path) -> FileNotFoundError:
     one, other = (dataset.annotations.file_name(i) for i in (first, second))
     return FileNotFoundError(
-        f"{dataset.annotations.path}: file_name {one!a:.80} and {other!a:.80} both fit {path}; give each its own file, "
-        "or set the split's images folder to the one that the names begin at"
+        f"{dataset.annotations.path}: file_name {one!a:.80} and {other!a:.80} both match {path}; give each its own "
+        "file, or set the split's images folder to the folder that the names are relative to"
     )

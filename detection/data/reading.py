@@ -8,16 +8,17 @@ from detection.structures import Depth
 
 @dataclass(frozen=True)
 class Reading:
-    """Which image files the loader opens, and what it does about unreadable ones."""
+    """Limits for reading images, and how many images may be unreadable."""
 
     max_pixels: int = MAX_PIXELS
-    """The loader rejects images whose header states more pixels, before it decodes them."""
+    """Largest number of pixels per image. The loader rejects a larger image before it decodes it."""
     allow_outside_root: bool = False
-    """Follow file names that lead out of the image folder."""
+    """Accept file names that point outside the image folder."""
     bad_images: int = 0
-    """Number of training images that may be unreadable. The next image takes its place; one more is an error."""
+    """Number of training images that may be unreadable. The loader replaces each with the next readable image, and one
+    more is an error."""
     channels: int = 3
-    """Channels of an image; follows model.backbone.in_channels. One is gray, three are RGB; any other number must be
-    the number of channels in the files (PNG, .npy, TIFF)."""
+    """Channels per image: 1 is gray, 3 is RGB. For other values the files (PNG, .npy, TIFF) must have exactly this
+    number. Follows model.backbone.in_channels."""
     depth: Depth = 8
     """Bits per channel that the model sees, 8 or 16."""

@@ -1,4 +1,4 @@
-"""What a worker makes of one image, and batches that the device still has to resize."""
+"""A sample (one image with its targets), and a batch whose images the device still has to resize."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,36 +10,34 @@ from detection.structures import Batch
 
 
 class Unresized(NamedTuple):
-    """A batch whose images are as their files have them; all else speaks of the sizes and sides they shall have."""
+    """A batch whose images still have the size of their files; sizes and boxes are already those after resizing."""
 
     batch: Batch
-    """Its ``images`` are (B, 3, h, w), on a canvas of their own."""
+    """Its ``images`` are (B, C, h, w), padded to the largest image."""
     stored: Tensor
-    """(B, 2) int64: height, width of each as it is."""
+    """(B, 2) int64: current height, width of each image."""
     mirrored: Tensor
-    """(B,) bool: which shall be mirrored left and right."""
+    """(B,) bool: images that the device must flip horizontally."""
     canvas: Tensor
-    """(2,) int64: H, W."""
+    """(2,) int64: H, W of the batch after resizing."""
 
 
 @dataclass
 class Sample:
-    """One image in a worker. Ragged, numpy, and never on the device.
-
-    Boxes: XYXY float32 (n, 4) in pixels of ``image``.
-    """
+    """One image with its n objects, as NumPy arrays in a data-loader worker, without padding."""
 
     image: np.ndarray
-    """(H, W, 3) RGB in 0..255, uint8, or float32 where resizing does not round."""
+    """(H, W, C); RGB if C is 3. uint8, uint16, or float32 from 0 to 255 if resizing does not round."""
     image_id: int
     original_size: tuple[int, int]
-    """Height, width of the file."""
+    """(height, width) of the file."""
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """(n, 4) float32 XYXY in pixels of ``image``, after resizing."""
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     masks: np.ndarray | None = None
     """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""
     wanted: tuple[int, int] | None = None
-    """Height, width that the image shall have, and in whose pixels the boxes are, if it is not resized yet."""
+    """(height, width) to which the device must still resize the image; None if the image has its final size."""
     mirrored: bool = False
-    """The image shall be mirrored left and right, as boxes and masks are, and is not yet."""
+    """The device must still flip the image horizontally; boxes and masks are flipped already."""

@@ -1,4 +1,4 @@
-"""How image files begin, and how their names end."""
+"""Signatures and suffixes of the image files that the toolkit reads."""
 
 PNG, JPEG, GIF, NPY = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"GIF87a", b"GIF89a"), b"\x93NUMPY"
 

@@ -1,7 +1,7 @@
-"""The header of a TIFF (TIFF 6.0, section 2; BigTIFF): the only code that decides how large such an image is.
+"""Read the header of a TIFF (TIFF 6.0, section 2; BigTIFF). Only this module decides how large such an image is.
 
-Libraries differ in what they make of an odd header: one takes the first of two widths, another the last. So this
-reader is strict. It rejects every header that could be read in two ways, before a library decodes a pixel.
+Libraries interpret an unusual header differently: one takes the first of two widths, another the last. So this reader
+is strict. It rejects every header with two possible meanings, before a library decodes any pixel.
 """
 
 import math
@@ -35,10 +35,10 @@ _SEVERAL = {
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 _MOST_FIELDS, _MOST_PAGES = 4096, 10_000
 _SMALL = 1 << 20
-"""Pixels that tiles may always claim, however few an image may have."""
+"""Tiles may always have this many pixels, even if ``max_pixels`` is smaller."""
 
 Fields = dict[int, tuple[int, int, int]]
-"""By tag: the type, how many values, and where the first one is."""
+"""For each tag: the type, the number of values, and the offset of the first value."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,31 @@ class Page:
     """The first image of a TIFF, as its header describes it."""
 
     order: str
-    """``<`` or ``>``: the byte order."""
+    """Byte order: ``<`` (little-endian) or ``>`` (big-endian)."""
     width: int
     height: int
     bits: int
-    """Per sample."""
+    """Bits per sample."""
     samples: int
-    """Per pixel, those without a meaning too."""
+    """Samples per pixel, including those without a stated meaning."""
     photometric: int
     compression: int
     apart: bool
-    """Each sample has a plane of its own."""
+    """Whether each sample has its own plane."""
     floats: int
     """SampleFormat: 1 unsigned integers, 2 signed ones, 3 floats."""
     extra: tuple[int, ...]
-    """The meaning of the last samples: 0 none, 1 opacity that is multiplied into the colors, 2 opacity."""
+    """The meaning of the last samples: 0 unspecified, 1 premultiplied alpha, 2 alpha."""
     predictor: int
     fill: int
     fax: dict[int, int]
     """Options of the fax compressions, by tag."""
     inks: int
     colours: tuple[int, ...]
-    """The palette: all reds, all greens, all blues, of 16 bits each."""
+    """The palette, 16 bits per value: all reds, then all greens, then all blues."""
     orientation: int
     orientation_at: int | None
-    """Where the file has the orientation."""
+    """Offset of the orientation value in the file."""
     tiled: bool
     segment: tuple[int, int]
     """Height and width of a strip or a tile."""
@@ -80,25 +80,26 @@ class Page:
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether this is a TIFF, by how it begins."""
+    """Return whether the data begin like a TIFF."""
     return data.startswith(_BEGINS)
 
 
 def tiff_size(data: bytes) -> tuple[int, int]:
-    """Height and width of the first page, as stored.
+    """Return (height, width) of the first page, as stored.
 
     Raises:
-        ImageError: a header that is broken, or could be read in two ways.
+        ImageError: the header is broken, or has two possible meanings.
     """
     fields = _Fields(data, _first(data))
     return fields.one(HEIGHT), fields.one(WIDTH)
 
 
 def first_page(data: bytes, max_pixels: int) -> Page:
-    """The header of the first page, after checks that bound what decoding it can take.
+    """Return the header of the first page, after checks that limit the time and memory of decoding.
 
     Raises:
-        ImageError: a header that is broken or could be read in two ways, too many pixels, other pages.
+        ImageError: the header is broken or has two possible meanings, the image has too many pixels, or the file has
+            more than one page.
     """
     first = _first(data)
     fields = _Fields(data, first)
@@ -110,13 +111,13 @@ def first_page(data: bytes, max_pixels: int) -> Page:
             f"claims {width} x {height} pixels, more than {max_pixels}; scale it down, or raise data.max_pixels"
         )
     if (fields.one(DEPTH, 1), fields.one(TILE_DEPTH, 1)) != (1, 1):
-        raise ImageError("holds a volume (ImageDepth); save each slice as an image")
+        raise ImageError("contains a volume (ImageDepth); save each slice as an image")
     page = _page(fields, height, width)
     _check_segments(page, len(data), max_pixels)
     if (others := _other_pages(data, fields)) > 0:
         raise ImageError(
-            f"holds {others + 1} images, and all but the first would be lost; save each page as an image, or pages "
-            "that are channels as one .npy array (height x width x channels)"
+            f"contains {others + 1} images, and only the first could be used; save each page as an image, or, if the "
+            "pages are channels, save one .npy array (height x width x channels)"
         )
     return page
 
@@ -153,41 +154,41 @@ def _page(fields: "_Fields", height: int, width: int) -> Page:
 
 
 def _check_segments(page: Page, size: int, max_pixels: int) -> None:
-    """Check the strips or tiles: as many as the image needs, inside the file, and not much larger than the image."""
+    """Check that the strips or tiles have the right number, are inside the file, and do not exceed the limit."""
     if not 1 <= page.samples <= 65535 or not 1 <= page.bits <= 64:
         raise ImageError(f"its header is broken (samples: {page.samples}, bits: {page.bits}); replace the file")
     if min(page.segment) < 1:
-        raise ImageError("its header is broken (a tile or strip without pixels); replace the file")
+        raise ImageError("its header is broken (a tile or strip has no pixels); replace the file")
     down, across = -(-page.height // page.segment[0]), -(-page.width // page.segment[1])
     padded = down * across * math.prod(page.segment)
     if page.tiled and padded > max(max_pixels, _SMALL):
         raise ImageError(
-            f"claims tiles of {page.segment[1]} x {page.segment[0]} pixels, more than {max_pixels} in all; save it "
+            f"claims tiles of {page.segment[1]} x {page.segment[0]} pixels, together more than {max_pixels}; save it "
             "with smaller tiles, or raise data.max_pixels"
         )
     needed = down * across * (page.samples if page.apart else 1)
     offsets, counts = page.offsets, page.counts
     if page.compression == 1 and needed == len(offsets) == 1 and not counts:
-        return  # TIFF 6.0 lets a single strip go without
+        return  # TIFF 6.0 allows a single strip without a length
     if len(offsets) != needed or len(counts) != needed:
         raise ImageError(
-            f"its header is broken (the number of strips or tiles is {len(offsets)}, that of lengths "
-            f"{len(counts)}, but must be {needed}); replace the file"
+            f"its header is broken ({len(offsets)} offsets and {len(counts)} lengths of strips or tiles, but the image "
+            f"needs {needed} of each); replace the file"
         )
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("is cut short; copy it again")
 
 
 def _other_pages(data: bytes, first: "_Fields") -> int:
-    """How many more images there are; thumbnails, masks and the smaller levels of a pyramid do not count."""
+    """Return the number of further images, without thumbnails, masks and the smaller levels of a pyramid."""
     height, width = first.one(HEIGHT), first.one(WIDTH)
     seen, others = {first.start}, 0
     for start in islice(_chain(data, first), _MOST_PAGES):
         if start in seen:
-            raise ImageError("its pages form a circle; save it again")
+            raise ImageError("its list of pages is circular; save it again")
         seen.add(start)
         page = _Fields(data, start)
-        if page.one(SUBFILE, 0) & 0b101 or page.one(OLD_SUBFILE, 1) == 2:  # reduced, or a mask
+        if page.one(SUBFILE, 0) & 0b101 or page.one(OLD_SUBFILE, 1) == 2:  # a reduced image, or a mask
             continue
         h, w = page.one(HEIGHT), page.one(WIDTH)
         level = h * w < height * width and abs(h - height * w / width) <= 2
@@ -203,13 +204,13 @@ def _chain(data: bytes, first: "_Fields") -> Iterator[int]:
 
 
 def _stacked(data: bytes, first: "_Fields") -> int:
-    """How many images ImageJ wrote behind one header."""
+    """Return the number of images that ImageJ wrote behind a single header."""
     if DESCRIPTION not in first.places:
         return 1
     _, length, place = first.places[DESCRIPTION]
     text = data[place : place + min(length, 4096)]
     found = re.search(rb"^images=(\d{1,9})\s*$", text, re.MULTILINE) if text.startswith(b"ImageJ=") else None
-    # Most writers give each image of a stack a header too: _other_pages has counted those.
+    # Most writers also give each image of a stack its own header: _other_pages has counted those.
     return max(1, int(found[1])) if found and not first.next else 1
 
 
@@ -231,7 +232,7 @@ class _Fields:
     """The fields of one page.
 
     Raises:
-        ImageError: behind the end of the file, too many, or one of them twice.
+        ImageError: the fields extend beyond the end of the file, are too many, or contain a tag twice.
     """
 
     def __init__(self, data: bytes, start: int) -> None:
@@ -257,28 +258,30 @@ class _Fields:
             raise ImageError("its header is cut short; copy it again") from error
 
     def one(self, tag: int, default: int | None = None) -> int:
-        """The number in a field that holds one."""
+        """Return the value of a field that has exactly one."""
         values = self.all(tag)
         if not values and default is not None and tag not in self.places:
             return default
         if len(values) != 1:
-            raise ImageError(f"its header is broken ({_name(tag)} with {len(values)} instead of 1); replace the file")
+            raise ImageError(
+                f"its header is broken ({_name(tag)} has {plural(len(values), 'value')} instead of 1); replace the file"
+            )
         return values[0]
 
     def same(self, tag: int, default: int) -> int:
-        """The number that a field holds for every sample."""
+        """Return the value of a field that must be the same for all samples."""
         values = set(self.all(tag)) or {default}
         if len(values) > 1:
-            raise ImageError(f"has samples of different kinds ({_name(tag)}); save it with the same for all")
+            raise ImageError(f"has a different {_name(tag)} per sample; save it with the same value for all")
         return values.pop()
 
     def all(self, tag: int) -> tuple[int, ...]:
-        """The numbers in a field; none without the field."""
+        """Return the values of a field; an empty tuple if the page does not have it."""
         if tag not in self.places:
             return ()
         kind, length, place = self.places[tag]
         if kind not in _INTEGERS:
-            raise ImageError(f"its header is broken ({_name(tag)} of type {kind}); replace the file")
+            raise ImageError(f"its header is broken ({_name(tag)} has type {kind}); replace the file")
         if length * struct.calcsize(_INTEGERS[kind]) > len(self.data):
             raise ImageError("its header is cut short; copy it again")
         try:

@@ -1,8 +1,8 @@
-"""The pixels of a TIFF: as the file has them, or as colors.
+"""Decode the pixels of a TIFF, as stored or as gray or RGB.
 
-libtiff (through Pillow) decompresses each strip or tile, and stops at the length that the header allows. It gets a
-header of ours that describes plain bytes; order, planes, palette and polarity are then a few lines of NumPy. OpenCV
-reads a part of these kinds wrong without an error: 16 bits with white as zero, planes of 16 bits, opacity in tiles.
+libtiff (through Pillow) decompresses each strip or tile, and stops at the length in the header. This module gives it a
+new header that describes plain bytes. NumPy then handles byte order, planes, palette and inverted gray. OpenCV reads
+some kinds of TIFF wrongly without an error: 16-bit white-is-zero images, planes of 16 bits, and tiles with alpha.
 """
 
 import io
@@ -20,18 +20,18 @@ from detection.wording import plural
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
-"""Samples that make the color, by photometric interpretation."""
+"""Number of color samples for each photometric interpretation."""
 _PLAIN, _FAX, _JPEG, _PACKED = 1, (2, 3, 4), 7, (5, 8, 32946, 32773, 34925, 50000)
-"""Compressions: none; fax; JPEG; LZW, deflate (two numbers), PackBits, LZMA and Zstandard."""
+"""Compression codes: none; fax; JPEG; LZW, deflate (two codes), PackBits, LZMA and Zstandard."""
 _MULTIPLIED = 1
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def tiff_samples(data: bytes, page: Page) -> np.ndarray:
-    """(H, W, samples) uint8 or uint16, as the file has them.
+    """Return all samples (H, W, samples) as stored, uint8 or uint16.
 
     Raises:
-        ImageError: another type, an unknown compression, or damage.
+        ImageError: the pixel type or the compression is not supported, or the file is damaged.
     """
     _check(page)
     if page.compression == _JPEG or page.photometric == _YCBCR:
@@ -43,19 +43,23 @@ def tiff_samples(data: bytes, page: Page) -> np.ndarray:
 
 
 def tiff_colours(data: bytes, page: Page) -> np.ndarray | None:
-    """(H, W, 1 or 3) uint8 or uint16: gray or RGB, black is 0; opacity is left out. None for bands without a meaning.
+    """Return the image as gray or RGB (H, W, 1 or 3), uint8 or uint16; black is 0, and alpha is left out.
+
+    Returns:
+        The image, or None if the page has bands whose meaning the header does not state.
 
     Raises:
-        ImageError: as for :func:`tiff_samples`, or colors of another kind.
+        ImageError: as for :func:`tiff_samples`, or the color space is not supported.
     """
     _check(page)
     if page.photometric not in _COLOURS or (page.photometric == _CMYK and page.inks != 1):
-        raise ImageError(f"has colors of another kind (photometric {page.photometric}); save it as RGB")
+        raise ImageError(f"has an unsupported color space (photometric {page.photometric}); save it as RGB")
     number = _COLOURS[page.photometric]
     more = page.samples - number
     if more < 0:
         raise ImageError(
-            f"its header is broken ({plural(page.samples, 'sample makes', 'samples make')} no color); replace the file"
+            f"its header is broken ({plural(page.samples, 'sample')} per pixel, but its color space needs {number}); "
+            "replace the file"
         )
     if more > 1 or (number == 1 and more and page.extra[:1] not in ((1,), (2,))):
         return None
@@ -68,7 +72,7 @@ def tiff_colours(data: bytes, page: Page) -> np.ndarray | None:
         return _from_palette(image, page)
     if page.extra[:1] == (_MULTIPLIED,) and more:
         if page.photometric not in (_BLACK_IS_ZERO, _RGB):
-            raise ImageError("has opacity that is multiplied into colors other than RGB; save it as RGB")
+            raise ImageError("has premultiplied alpha in a color space other than RGB; save it as RGB")
         return _by_rows(_divided, pixels)
     if page.photometric == _CMYK:
         return _by_rows(_without_ink, image)
@@ -79,21 +83,23 @@ def _check(page: Page) -> None:
     if page.floats != 1 or page.bits not in (1, 2, 4, 8, 16):
         kind = {2: "signed integers", 3: "floats"}.get(page.floats, "numbers")
         raise ImageError(
-            f"has pixels that are {kind} of {plural(page.bits, 'bit')}; save it with 8 or 16 bits per channel"
+            f"has pixels of {plural(page.bits, 'bit')} ({kind}); save it with 8 or 16 bits per channel, unsigned"
         )
     fax = page.compression in _FAX and (page.bits, page.samples) == (1, 1)
     jpeg = page.compression == _JPEG and page.bits == 8 and page.photometric in _COLOURS
     if not (page.compression == _PLAIN or page.compression in _PACKED or fax or jpeg):
-        raise ImageError(f"is compressed in a way that is not supported ({page.compression}); save it with LZW or none")
+        raise ImageError(
+            f"has an unsupported compression (code {page.compression}); save it with LZW or without compression"
+        )
     apart = page.apart and page.compression != _JPEG
     if page.photometric == _YCBCR and (page.bits, page.samples, apart) != (8, 3, False):
-        raise ImageError("has YCbCr colors of an unusual form; save it as RGB")
+        raise ImageError("has an unsupported form of YCbCr colors; save it as RGB")
     if page.predictor not in (1, 2) or (page.predictor == 2 and page.bits < 8):
-        raise ImageError(f"is stored with predictor {page.predictor}; save it without")
+        raise ImageError(f"has the unsupported predictor {page.predictor}; save it without a predictor")
 
 
 def _plane(data: bytes, page: Page, numbers: range) -> np.ndarray:
-    """(H, W, samples of this plane) from some strips or tiles."""
+    """Return one plane (H, W, samples of this plane), made from the given strips or tiles."""
     samples = 1 if page.apart else page.samples
     rows, columns = page.segment
     width = -(-columns * samples * page.bits // 8)  # bytes
@@ -110,12 +116,12 @@ def _plane(data: bytes, page: Page, numbers: range) -> np.ndarray:
 
 
 def _unpacked(data: bytes, page: Page, numbers: range, height: int, width: int) -> np.ndarray:
-    """(height, width) bytes of strips or tiles, one below the other."""
-    counts = page.counts or (height * width,)  # a single strip may go without
+    """Return the decompressed bytes (height, width) of strips or tiles, one below the other."""
+    counts = page.counts or (height * width,)  # a single strip may have no stated length
     parts = [data[page.offsets[k] : page.offsets[k] + counts[k]] for k in numbers]
     if page.compression != _PLAIN:
         return _by_libtiff(page, parts, height, width)
-    # A strip's last rows may be longer than it needs, but never shorter.
+    # A strip may have more bytes than its rows need, but never fewer.
     needed = [min(page.segment[0], height - k * page.segment[0]) * width for k in range(len(parts))]
     if any(len(part) < length for part, length in zip(parts, needed, strict=True)):
         raise ImageError("is cut short; copy it again")
@@ -125,7 +131,7 @@ def _unpacked(data: bytes, page: Page, numbers: range, height: int, width: int) 
 
 
 def _by_libtiff(page: Page, parts: list[bytes], height: int, width: int) -> np.ndarray:
-    """Decompress: each part becomes a strip of a TIFF of plain bytes, or of bits for a fax."""
+    """Decompress with libtiff: each part becomes a strip of a new TIFF of plain bytes (of bits for a fax)."""
     fax = page.compression in _FAX
     fields = {256: page.segment[1] if fax else width, 257: height, 258: 1 if fax else 8, 259: page.compression, 262: 1}
     fields |= {FILL_ORDER: page.fill, 277: 1, 278: page.segment[0]} | page.fax
@@ -148,7 +154,7 @@ def _by_libtiff(page: Page, parts: list[bytes], height: int, width: int) -> np.n
 
 
 def _numbers(packed: np.ndarray, page: Page) -> np.ndarray:
-    """(rows, bytes) to (rows, values); of fewer than 8 bits, white becomes 255, but numbers of colors stay."""
+    """Convert (rows, bytes) to (rows, values). Fewer than 8 bits are scaled to 0..255, except palette indices."""
     if page.bits == 16:
         values = np.ascontiguousarray(packed).view(page.order + "u2")
         return values.astype(np.uint16)
@@ -169,27 +175,27 @@ def _from_palette(image: np.ndarray, page: Page) -> np.ndarray:
 
 
 def _by_rows(change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """Change some rows at a time: the numbers in between take several times their memory."""
+    """Apply ``change`` to 256 rows at a time, because its intermediate values take several times the memory."""
     return np.concatenate([change(pixels[top : top + 256]) for top in range(0, len(pixels), 256)])
 
 
 def _divided(pixels: np.ndarray) -> np.ndarray:
-    """The colors before they were multiplied by the opacity, which comes last."""
+    """Undo premultiplied alpha; alpha is the last channel."""
     image, opacity, white = pixels[..., :-1], pixels[..., -1:], np.iinfo(pixels.dtype).max
     whole = image.astype(np.uint32) * white // np.maximum(opacity, 1)
     return np.where(opacity == 0, image, np.minimum(whole, white)).astype(image.dtype)
 
 
 def _without_ink(pixels: np.ndarray) -> np.ndarray:
-    """CMYK to RGB: what each ink, and black, leaves of the light."""
+    """Convert CMYK to RGB: multiply the light that each ink and black let through."""
     white = np.iinfo(pixels.dtype).max
     left = white - pixels.astype(np.uint32)
     return ((left[..., :3] * left[..., 3:] + white // 2) // white).astype(pixels.dtype)
 
 
 def _by_pillow(data: bytes, page: Page) -> np.ndarray:
-    """(H, W, channels): JPEG and YCbCr, which hold colors in blocks."""
-    if page.orientation_at is not None:  # Pillow would turn the image
+    """Decode JPEG and YCbCr, which store colors in blocks, to (H, W, channels)."""
+    if page.orientation_at is not None:  # set the orientation to 1; otherwise Pillow rotates the image
         data = data[: page.orientation_at] + struct.pack(page.order + "H", 1) + data[page.orientation_at + 2 :]
     image = _loaded(data)
     pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
@@ -199,7 +205,7 @@ def _by_pillow(data: bytes, page: Page) -> np.ndarray:
 
 
 def _loaded(data: bytes) -> TiffImageFile:
-    """An image that Pillow has decoded; its size is checked already."""
+    """Decode an image with Pillow; the caller has checked its size."""
     try:
         image = TiffImageFile(io.BytesIO(data))
         _, lines = decoded(image.load)

@@ -1,8 +1,8 @@
-"""Augmentation and resizing of an image together with its objects.
+"""Augment and resize an image together with its objects.
 
-Mirroring, cropping and resizing are, for each axis, ``now = then * scale + offset``. A scene remembers the two
-numbers per axis and leaves its masks alone; when all is done, a mask is cut from the original polygon or RLE in the
-frame of the final box. So masks are exact, and cost the same however many transforms there are.
+Flips, crops and resizing are affine for each axis: ``new = old * scale + offset``. A scene accumulates these two
+numbers per axis and leaves its masks unchanged. After the last transform, :func:`draw_masks` rasterises each original
+polygon or RLE inside its final box. So masks are exact, and their cost does not depend on the number of transforms.
 """
 
 import random
@@ -24,15 +24,15 @@ from detection.ops.resize import averages
 from detection.structures import ResizeMethod
 
 MIN_VISIBLE = 1.0
-"""Objects of which a crop leaves less, in pixels of either side, are gone."""
+"""A crop drops an object if a side of its remaining box is shorter than this, in pixels."""
 
 MASKS = 128
-"""Objects whose full masks albumentations moves at a time: bounds the memory."""
+"""Number of full-size masks that albumentations transforms at a time; it limits the memory."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its objects on their way through the transforms; k objects."""
+    """An image and its k objects between two transforms."""
 
     image: np.ndarray
     """(H, W, C) uint8 or uint16; RGB if C is 3."""
@@ -41,24 +41,31 @@ class Scene:
     labels: np.ndarray
     crowd: np.ndarray
     segmentations: list[Segmentation]
-    """In pixels of the image that the annotations speak of."""
+    """Original polygons or RLEs, in pixels of the annotated image."""
     scale: np.ndarray = field(default_factory=lambda: np.ones(2))
-    """x, y: pixels now per pixel then; negative where mirrored."""
+    """(x, y): scale from the annotated image to this one; negative on a flipped axis."""
     offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """(x, y): offset from the annotated image to this one, in pixels of this one."""
     wanted: tuple[int, int] | None = None
-    """Height, width that ``image`` will be resized to later; boxes are in those pixels already."""
+    """(height, width) to which the device will resize ``image``; the boxes are in these pixels already."""
     mirrored: bool = False
-    """``image`` will be mirrored later; boxes are already."""
+    """The device will flip ``image`` horizontally; the boxes are flipped already."""
 
     def moved(self, image: np.ndarray, scale: Sequence[float], offset: Sequence[float]) -> "Scene":
-        """The scene on an image whose pixels are ``old * scale + offset``."""
+        """Return the scene for a new image, with coordinates ``old * scale + offset``.
+
+        Args:
+            image: (H, W, C), the transformed image.
+            scale: factor for x and y.
+            offset: shift in pixels for x and y.
+        """
         factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
         corners = self.boxes.reshape(-1, 2, 2) * factor + shift
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
         return replace(self, image=image, boxes=boxes, scale=self.scale * factor, offset=self.offset * factor + shift)
 
     def chosen(self, keep: np.ndarray) -> "Scene":
-        """The scene with some of its objects: ``keep`` is (k,) bool."""
+        """Return the scene with only the objects for which ``keep``, (k,) bool, is true."""
         numbers = np.flatnonzero(keep)
         return replace(
             self,
@@ -69,25 +76,27 @@ class Scene:
         )
 
     def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
-        """(size, size) uint8: the ``k``-th mask in the frame of its box, or of another."""
+        """Return mask ``k`` as (size, size) uint8 in the frame of its own box, or of ``box``."""
         frame = self._then((self.boxes[k] if box is None else box)[None])
         return self._turned(_draw([self.segmentations[k]], frame, size))[0]
 
     def _then(self, boxes: np.ndarray) -> np.ndarray:
-        """(n, 4): boxes in pixels of the image that the annotations speak of."""
+        """Convert boxes (n, 4) from pixels of this image to pixels of the annotated image."""
         corners = (boxes.reshape(-1, 2, 2) - self.offset) / self.scale
         return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
     def _turned(self, bitmaps: np.ndarray) -> np.ndarray:
-        """Bitmaps as the annotations have them, as the image has them now."""
+        """Flip bitmaps of the annotated image along the axes on which this image is flipped."""
         mirrored = tuple(slice(None, None, -1 if factor < 0 else 1) for factor in self.scale[::-1])
         return np.ascontiguousarray(bitmaps[:, *mirrored])
 
 
 def draw_masks(scenes: Sequence[Scene], size: int = 112) -> list[np.ndarray]:
-    """Of each scene (k, size, size) uint8: the masks in the frames of their boxes; UNKNOWN where there is none.
+    """Rasterise the masks of several scenes in one call, which is faster than one call per scene.
 
-    Crowds, which no mask is learned from, count as having none. Those of several scenes at once take less time.
+    Returns:
+        For each scene (k, size, size) uint8, each mask in the frame of its box. An object without a mask, and a crowd,
+        which training never uses as a mask, is filled with ``UNKNOWN``.
     """
     learned = [None if c else s for one in scenes for s, c in zip(one.segmentations, one.crowd.tolist(), strict=True)]
     then = np.concatenate([scene._then(scene.boxes) for scene in scenes])
@@ -97,7 +106,7 @@ def draw_masks(scenes: Sequence[Scene], size: int = 112) -> list[np.ndarray]:
 
 
 def _draw(segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
-    """(n, size, size) uint8; segmentations and boxes in the same pixels."""
+    """Rasterise segmentations to (n, size, size) uint8; segmentations and boxes are in the same pixels."""
     bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], boxes, size)
     for k, segmentation in enumerate(segmentations):
         if segmentation is None:
@@ -108,17 +117,17 @@ def _draw(segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -
 
 
 class Transform(Protocol):
-    """Anything that turns a scene into another; random choices come from the generator alone."""
+    """A function from scene to scene; all its random choices come from the generator."""
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene: ...
 
 
 class HorizontalFlip:
-    """Mirror left and right.
+    """Flip the image and its objects horizontally.
 
     Args:
-        p: probability.
-        later: leave the pixels to the device; only right before a :class:`Resize` that does so, too.
+        p: probability of a flip.
+        later: the device flips the pixels later. Use it only directly before a :class:`Resize` with ``later=True``.
     """
 
     def __init__(self, p: float = 0.5, later: bool = False) -> None:
@@ -132,7 +141,7 @@ class HorizontalFlip:
 
 
 class RandomCrop:
-    """Cut out a window of at most ``height`` x ``width``; boxes shrink to what is left of their objects."""
+    """Crop a random window of at most ``height`` x ``width``, and shrink boxes to the visible part of their objects."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
@@ -146,12 +155,14 @@ class RandomCrop:
 
 
 class Resize:
-    """Scale so that the shorter side has ``short_side`` pixels and the longer at most ``long_side``.
+    """Resize so that the shorter side has ``short_side`` pixels, and the longer side at most ``long_side``.
 
     Args:
-        short_side: of several, one is drawn for each image.
-        method: how; see :data:`~detection.structures.ResizeMethod`.
-        later: leave the pixels to the device (:func:`~detection.ops.resize.resize_images`); only as the last transform.
+        short_side: length of the shorter side in pixels. If it is a list, the transform picks one for each image.
+        long_side: largest length of the longer side in pixels.
+        method: interpolation; see :data:`~detection.structures.ResizeMethod`.
+        later: the device resizes the pixels (:func:`~detection.ops.resize.resize_images`). Use it only for the last
+            transform.
     """
 
     def __init__(
@@ -174,11 +185,11 @@ class Resize:
             scene = scene.moved(scene.image, (wanted[1] / width, wanted[0] / height), (0, 0))
             return replace(scene, wanted=wanted)
         image = self.image(scene.image, short)
-        # Boxes follow the pixels, whose number is rounded, not the wished-for factor.
+        # Boxes use the real scale, after the sides were rounded to whole pixels.
         return scene.moved(image, (image.shape[1] / width, image.shape[0] / height), (0, 0))
 
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Resize an image (H, W, C) alone; to float32 with method "tensor", else to its own type."""
+        """Resize an image (H, W, C) without objects; method "tensor" returns float32, others keep the dtype."""
         height, width = image.shape[:2]
         rows, columns = self.size(height, width, short_side)
         if self.method == "tensor":
@@ -187,17 +198,17 @@ class Resize:
             return image
         if self.method == "pillow":
             if image.dtype != np.uint8 or image.shape[2] != 3:
-                raise ValueError("data.resize pillow resizes 8-bit RGB alone; take opencv")
+                raise ValueError("data.resize: pillow supports only 8-bit RGB images; use opencv")
             return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
         area = self.method == "opencv" and averages((height, width), (rows, columns))
         how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        # OpenCV averages four channels at most; of one it drops the axis.
+        # OpenCV's INTER_AREA supports at most four channels, and it drops the axis of a single channel.
         fours = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
         parts = [_with_channels(cv2.resize(four, (columns, rows), interpolation=how)) for four in fours]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
-        """Height, width after resizing."""
+        """Return (height, width) after resizing; of several short sides it takes the largest."""
         wish = short_side or max(self.short_sides)
         if self.method == "pillow":
             return _size_in_two_steps(height, width, wish, self.long_side)
@@ -207,10 +218,10 @@ class Resize:
 
 
 def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]:
-    """Height, width as detectron2 computes them: scaled to the short side, then, where too long, to the long side.
+    """Return (height, width) as detectron2 computes them: first scale to the short side, then limit the long side.
 
-    In floating point this can differ by a pixel from one scaling by the smaller factor: 222 x 372 becomes
-    795 x 1333 instead of 796 x 1333.
+    Because of rounding, the result can differ by a pixel from one scaling by the smaller factor. For example,
+    222 x 372 becomes 795 x 1333 instead of 796 x 1333.
     """
     factor = short / min(height, width)
     rows, columns = (float(short), factor * width) if height < width else (factor * height, float(short))
@@ -221,12 +232,12 @@ def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:
-    """(H, W, C), also where OpenCV has dropped a single channel."""
+    """Return the image as (H, W, C): add the axis of a single channel, which OpenCV drops."""
     return image if image.ndim == 3 else image[..., None]
 
 
 def _resize_tensor(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """As torchvision's detectors do: the scale derived from the rounded sides, pixels not rounded."""
+    """Resize like torchvision's detectors: the scale comes from the rounded sides, and pixels stay float32."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     if image.dtype == np.uint16:
         pixels /= 257
@@ -235,16 +246,20 @@ def _resize_tensor(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 class Albumentations:
-    """Transforms of albumentations, with its traps wrapped.
+    """Apply transforms of the albumentations library to a scene, and avoid three of its problems.
 
-    Its own seeding repeats in every worker and every epoch; it filters boxes but not the masks that belong to them;
-    it sends labels through float32. So: one random stream per image from our generator, and boxes taken from the masks
-    after anything that moves pixels. Its own boxes are only shown to transforms that choose by them, such as
-    BBoxSafeRandomCrop.
+    * Its own seed repeats in every worker and epoch. Here the toolkit's generator gives one random stream per image.
+    * It drops boxes, but not the masks that belong to them. Here each box is computed from the transformed mask.
+    * It converts labels to float32. Here it never gets the labels.
+
+    It gets boxes only for transforms that need them to choose a crop, such as BBoxSafeRandomCrop.
+
+    Args:
+        transforms: transforms of albumentations, applied in this order.
 
     Raises:
-        ValueError: an argument that a transform does not know, a transform that wants what it cannot have here, or one
-            that gives an image of another type or number of channels.
+        ValueError: a transform does not know an argument, needs labels or other data that it cannot get here, or
+            changes the dtype or the number of channels.
     """
 
     def __init__(self, transforms: Sequence[object]) -> None:
@@ -258,7 +273,7 @@ class Albumentations:
             return replace(scene, image=self._seeded(seed, image=scene.image)["image"])
         boxes = {"bboxes": _whole_pixels(scene)} if self._sees_boxes else {}
         if not len(scene.boxes):
-            nothing = np.zeros((1, *scene.image.shape[:2]), dtype=np.uint8)  # some ask for a mask, whatever it shows
+            nothing = np.zeros((1, *scene.image.shape[:2]), dtype=np.uint8)  # some transforms require a mask
             return replace(scene, image=self._seeded(seed, image=scene.image, masks=nothing, **boxes)["image"])
         images, parts = [], []
         for start in range(0, len(scene.boxes), MASKS):
@@ -269,15 +284,17 @@ class Albumentations:
             moved = self._seeded(seed, image=scene.image, masks=masks, **boxes)
             images.append(np.ascontiguousarray(moved["image"]))
             if start and not np.array_equal(images[0], images[-1]):
-                raise ValueError("a transform of data.augment depends on the masks, which come in parts; leave it out")
+                raise ValueError(
+                    f"data.augment: a transform depends on the masks, which it gets in groups of {MASKS}; remove it"
+                )
             after = np.asarray(moved["masks"])
             part = replace(part, image=images[0])
-            # What was not moved keeps its boxes to a fraction of a pixel, and its polygons.
+            # If nothing moved, keep the exact boxes and polygons.
             parts.append(part if np.array_equal(after, masks) else _from_full_frames(part, after))
         return parts[0] if len(parts) == 1 else _together(parts)
 
     def _seeded(self, seed: int, image: np.ndarray, **targets: Any) -> dict[str, Any]:
-        """The same random choices for the same seed."""
+        """Apply the transforms with random choices that depend only on the seed."""
         compose = self._composed()
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         moved = dict(compose(image=image, **targets))
@@ -290,7 +307,9 @@ class Albumentations:
             self._keeps_geometry = all(isinstance(t, albumentations.ImageOnlyTransform) for t in self.transforms)
             every = list(_nested(self.transforms))
             if any(isinstance(t, albumentations.ConstrainedCoarseDropout) for t in every):
-                raise ValueError("ConstrainedCoarseDropout of data.augment has no labels here; take CoarseDropout")
+                raise ValueError(
+                    "data.augment: ConstrainedCoarseDropout needs labels, which it cannot get here; use CoarseDropout"
+                )
             choosers = (albumentations.BBoxSafeRandomCrop, albumentations.AtLeastOneBBoxRandomCrop)
             self._sees_boxes = any(isinstance(t, choosers) for t in every)
             params = albumentations.BboxParams(format="pascal_voc") if self._sees_boxes else None
@@ -302,35 +321,35 @@ class Albumentations:
 
 
 def _nested(transforms: Sequence[object]) -> Iterator[object]:
-    """Transforms and those inside of them, as OneOf has."""
+    """Yield all transforms, including those inside containers such as OneOf."""
     for transform in transforms:
         yield transform
         yield from _nested(getattr(transform, "transforms", ()))
 
 
 def _whole_pixels(scene: Scene) -> np.ndarray:
-    """(k, 4): the smallest boxes of whole pixels around the objects, so that no crop is without area."""
+    """Return the boxes (k, 4) enlarged to whole pixels, so that no crop around one is empty."""
     height, width = scene.image.shape[:2]
     boxes = np.concatenate([np.floor(scene.boxes[:, :2]), np.ceil(scene.boxes[:, 2:])], axis=1)
     return boxes.clip(0, [width, height, width, height])
 
 
 def _of_the_same_kind(image: Any, before: np.ndarray) -> np.ndarray:
-    """The image (H, W, C); refused if its type or channels are not those of the image before."""
+    """Return the image as (H, W, C); raise an error if its dtype or number of channels has changed."""
     if isinstance(image, np.ndarray):
         image = _with_channels(image)
         if image.dtype == before.dtype and image.shape[2] == before.shape[2]:
             return image
     raise ValueError(
-        f"data.augment makes {image.dtype} {tuple(image.shape)} of {before.dtype} {before.shape}, but must keep type "
-        "and channels; leave out Normalize, ToFloat and ToTensorV2, as the model normalises (model.backbone.mean, std)"
+        f"data.augment: a transform changed {before.dtype} {before.shape} to {image.dtype} {tuple(image.shape)}, but "
+        "must keep dtype and channels; remove Normalize, ToFloat and ToTensorV2 (the model normalises its input)"
     )
 
 
 def _together(parts: Sequence[Scene]) -> Scene:
-    """Scenes of one image, moved alike, as one."""
-    still = {(*part.scale, *part.offset) for part in parts}
-    if len(still) > 1:  # some were moved, some not: all in pixels of this image
+    """Merge scenes of the same transformed image into one scene."""
+    coordinates = {(*part.scale, *part.offset) for part in parts}
+    if len(coordinates) > 1:  # some parts moved and some did not: convert all to pixels of this image
         parts = [_from_full_frames(part, _full_frames(part)) for part in parts]
     return replace(
         parts[0],
@@ -342,7 +361,7 @@ def _together(parts: Sequence[Scene]) -> Scene:
 
 
 def cut(scene: Scene) -> Scene:
-    """The scene's objects cut at its image: tight boxes around what is visible, and nothing that is not."""
+    """Clip the objects at the image border: make boxes tight around the visible part, and drop invisible objects."""
     height, width = scene.image.shape[:2]
     clipped = np.clip(scene.boxes, 0, [width, height, width, height])
     touched = (clipped != scene.boxes).any(axis=1)
@@ -355,7 +374,7 @@ def cut(scene: Scene) -> Scene:
 
 
 def _tight(bitmap: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The box around what a bitmap in the frame of ``box`` shows; without area if that is nothing."""
+    """Return the tight box around the pixels of a bitmap in the frame of ``box``; empty if no pixel is set."""
     rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
     if len(rows) == 0:
         return np.array([box[0], box[1], box[0], box[1]])
@@ -365,7 +384,7 @@ def _tight(bitmap: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def _full_frames(scene: Scene) -> np.ndarray:
-    """(k, H, W) uint8 masks; the whole box where no mask is known."""
+    """Return full-size masks (k, H, W) uint8; an object without a mask gets its whole box."""
     height, width = scene.image.shape[:2]
     masks = np.zeros((len(scene.boxes), height, width), dtype=np.uint8)
     for k, box in enumerate(scene.boxes):
@@ -374,18 +393,18 @@ def _full_frames(scene: Scene) -> np.ndarray:
         if scene.segmentations[k] is None:
             masks[k, top:bottom, left:right] = 1
             continue
-        # One cell per pixel: the bitmap of a square frame, then its part.
+        # Draw a square frame with one cell per pixel, and take the part inside the box.
         side = max(right - left, bottom - top, 1)
         frame = np.array([left, top, left + side, top + side], dtype=np.float64)
         masks[k, top:bottom, left:right] = scene.bitmap(k, side, frame)[: bottom - top, : right - left]
-        if not masks[k].any():  # smaller than a pixel, between their centres
+        if not masks[k].any():  # an object smaller than a pixel, which covers no pixel centre
             y, x = (int(v) for v in (box[[1, 0]] + box[[3, 2]]) / 2)
             masks[k, min(y, height - 1), min(x, width - 1)] = 1
     return masks
 
 
 def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
-    """The scene whose objects are where their masks (k, H, W) are now; those without a pixel left are gone."""
+    """Return the scene with boxes and RLEs made from full-size masks (k, H, W); drop objects without a pixel."""
     from pycocotools import mask as coco_mask
 
     boxes, keep, segmentations = np.zeros((len(masks), 4)), np.zeros(len(masks), dtype=bool), []
@@ -403,7 +422,7 @@ def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
 def _albumentations() -> Any:
     import os
 
-    # Without this the library asks a server for its latest version, in every process that imports it.
+    # Without this setting, every process that imports the library contacts a server to check for a new version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 

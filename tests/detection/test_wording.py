@@ -197,8 +197,7 @@ def test_every_kind_that_is_counted_has_a_singular(kind):
 def test_the_first_noun_decides():
     assert of_kind(1, "boxes outside their image (dropped)") == "1 box outside its image (dropped)"
     assert (
-        of_kind(1, "annotation ids that occur twice (numbered anew)")
-        == "1 annotation id that occurs twice (numbered anew)"
+        of_kind(1, "annotation ids that occur twice (renumbered)") == "1 annotation id that occurs twice (renumbered)"
     )
     assert (
         of_kind(1, "RLEs that share a list with others (dropped)") == "1 RLE that shares a list with others (dropped)"

@@ -110,7 +110,7 @@ def test_05_a_negative_width(file):
 
 @pytest.mark.parametrize("box", [[math.nan, 20, 5, 5], [40, 20, math.nan, 5]])
 def test_06_a_box_that_is_no_number(file, box):
-    counted(file.second(bbox=box), "not finite (dropped)", 10)
+    counted(file.second(bbox=box), "NaN or infinite numbers (dropped)", 10)
 
 
 @pytest.mark.parametrize("box", [[math.inf, 20, 5, 5], [40, 20, math.inf, 5], [40, 1e308, 5, 1e308]])
@@ -184,7 +184,7 @@ def test_17_annotation_ids_twice(file, engine):
     if engine == "hotcoco":
         pytest.importorskip("hotcoco")
     annotations = file.second(id=9)
-    counted(annotations, "annotation ids that occur twice (numbered anew)", 9)
+    counted(annotations, "annotation ids that occur twice (renumbered)", 9)
     assert perfect(annotations.to_coco(), engine) == 1.0
 
 
@@ -215,7 +215,7 @@ def test_18_image_ids_twice(file):
 def test_19_one_file_under_two_ids(file):
     content = base()
     content["images"][1]["file_name"] = "100.png"
-    counted(file.load(content), "listed before under another id", 200)
+    counted(file.load(content), "same file as an earlier image id", 200)
 
 
 def test_20_an_annotation_of_no_image(file):
@@ -246,7 +246,7 @@ def test_24_an_object_without_a_mask(file, nothing):
 
 @pytest.mark.parametrize("polygon", [[10, 20, 30, 20], [10, 20, 30, 20, 30], [10, 20, 30, 20, 30, 30, 10]])
 def test_25_a_polygon_of_too_few_or_odd_numbers(file, polygon):
-    counted(file.second(segmentation=[polygon]), "under three points, odd or not finite (dropped)", 10)
+    counted(file.second(segmentation=[polygon]), "under three points, an odd length, NaN or huge numbers (dropped)", 10)
 
 
 def test_25_a_polygon_on_a_line(file):
@@ -261,7 +261,7 @@ def test_25_a_bow_tie_is_no_line(file):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e8])
 def test_26_a_polygon_that_leads_nowhere(file, value):
-    counted(file.second(segmentation=[[40, 20, 60, 20, value, 30]]), "not finite (dropped)", 10)
+    counted(file.second(segmentation=[[40, 20, 60, 20, value, 30]]), "NaN or huge numbers (dropped)", 10)
 
 
 def test_27_a_polygon_that_is_not_in_a_list(file):
@@ -292,7 +292,7 @@ def test_29_an_uncompressed_rle(file):
 
 @pytest.mark.parametrize("size", [[80, 60], [61, 80], [600, 800], None, "60 80"])
 def test_30_an_rle_of_another_size(file, size):
-    with pytest.raises(ValueError, match=r"annotation 10 has an RLE of size .*on an image of \[60, 80\]"):
+    with pytest.raises(ValueError, match=r"annotation 10 has an RLE of size .*but its image is \[60, 80\]"):
         file.second(segmentation={"size": size, "counts": [0, 4800]})
 
 
@@ -331,7 +331,7 @@ def test_33_ids_that_are_words_or_very_large(file):
     ("text", "message"),
     [
         ('{"images": [', "not valid JSON"),
-        ("[]", "wrap or convert it"),
+        ("[]", "contains a list, but a COCO file"),
         ('{"images": [], "images": [], "annotations": [], "categories": []}', "'images' occurs twice"),
         ('{"images": [{"id": 1, "id": 2}], "annotations": [], "categories": []}', "'id' occurs twice"),
         ("<html></html>", "not valid JSON"),

@@ -153,7 +153,7 @@ def test_sizes_may_be_whole_floats_or_digits(write_dataset, tmp_path):
         assert load_annotations(path).sizes.tolist() == [[60, 80]]
     for height in (60.5, "60.5", True, "", None, float("inf"), "-60", 0):
         path = write_dataset(tmp_path, images=[{**image, "height": height, "width": 80}], annotations=[])
-        with pytest.raises(ValueError, match=r"image 100 has height .*; give it in pixels"):
+        with pytest.raises(ValueError, match=r"image 100 has height .*; it must be a positive integer"):
             load_annotations(path)
 
 
@@ -179,7 +179,10 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 4, "width": 4}
         ({"annotations": square(category_id=99)}, r"9 \(category 99\)"),
         ({"annotations": square(bbox=[1, 2, 3])}, "annotation 9 has bbox .* four numbers"),
         ({"annotations": square(bbox=["1", 2, 3, 4])}, "annotation 9 has bbox .* four numbers"),
-        ({"annotations": square(segmentation={"size": [6, 8], "counts": [48]})}, r"size \[6, 8\] on an image of \[60"),
+        (
+            {"annotations": square(segmentation={"size": [6, 8], "counts": [48]})},
+            r"size \[6, 8\], but its image is \[60",
+        ),
         ({"annotations": square(segmentation={"size": [60, 80], "counts": [7]})}, "annotation 9 has a broken RLE"),
         ({"annotations": square(segmentation={"size": [60, 80], "counts": "garbage"})}, "broken RLE"),
         ({"annotations": square(segmentation={"size": [10**5, 10**5], "counts": [10**10]})}, "has an RLE of size"),
@@ -240,7 +243,7 @@ def test_a_file_without_annotations_is_rejected_where_they_are_needed(small, tmp
     del content["annotations"]
     path = tmp_path / "image_info.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="nothing to learn from or to score against: only predict takes it"):
+    with pytest.raises(ValueError, match="training and evaluation need annotations"):
         load_annotations(path)
     path.write_text(json.dumps(content | {"images": None}))
     with pytest.raises(ValueError, match="has no list 'images'"):

@@ -38,9 +38,7 @@ def test_crowds_are_counted_apart_per_class_and_image(load):
 @pytest.mark.parametrize("mask", [RLE, POLYGON, [RLE], []], ids=["brush", "polygon", "listed", "none"])
 def test_crowds_alone_teach_nothing_whatever_their_mask(load, mask):
     annotations = load(*(entry(k, segmentation=mask) for k in (1, 2, 3)))
-    with pytest.raises(
-        ValueError, match=r"no usable object to learn from; all 3 objects are crowds; .*set iscrowd to 0"
-    ):
+    with pytest.raises(ValueError, match=r"no usable object to train on; all 3 objects are crowds; .*set iscrowd to 0"):
         check_learnable(annotations)
     assert texts(annotations, True, "error") == ["all 3 objects are crowds: nothing can be learned"]
     assert "-1 in pycocotools" in texts(annotations, False, "error")[0]
@@ -48,14 +46,16 @@ def test_crowds_alone_teach_nothing_whatever_their_mask(load, mask):
 
 
 def test_what_the_key_ignore_made_a_crowd_gets_an_advice_about_it(load):
-    with pytest.raises(ValueError, match="the only object is a crowd; the key ignore says so: remove it"):
+    with pytest.raises(ValueError, match="the only object is a crowd; the key ignore makes them crowds: remove it"):
         check_learnable(load(entry(1, 0, ignore=1)))
-    with pytest.raises(ValueError, match=r"all 2 objects are crowds; annotation tools .*; the key ignore says so"):
+    with pytest.raises(
+        ValueError, match=r"all 2 objects are crowds; annotation tools .*; the key ignore makes them crowds"
+    ):
         check_learnable(load(entry(1, 0, ignore=1), entry(2)))
 
 
 def test_a_file_without_objects_is_told_to_annotate_some(load):
-    with pytest.raises(ValueError, match="no usable object to learn from; annotate some"):
+    with pytest.raises(ValueError, match="no usable object to train on; annotate some"):
         check_learnable(load())
 
 
@@ -72,8 +72,8 @@ def test_one_object_is_enough(load):
 def test_a_class_of_crowds_alone_is_a_warning(load):
     annotations = load(*(entry(k, 0) for k in range(10)), entry(10, 1, 7))
     assert texts(annotations) == ["1 class has crowds only: ring"]
-    assert "nothing teaches them" in crowd_findings(annotations, True)[1].advice
-    assert "AP is not measured" in crowd_findings(annotations, False)[1].advice
+    assert "training cannot learn them" in crowd_findings(annotations, True)[1].advice
+    assert "cannot measure their AP" in crowd_findings(annotations, False)[1].advice
 
 
 @pytest.mark.parametrize(("crowds", "severity"), [(1, "info"), (2, "warning")])
@@ -88,7 +88,7 @@ def test_more_than_a_tenth_of_crowds_is_a_warning(load, crowds, severity):
 
 def test_images_of_crowds_alone_are_known(load):
     annotations = load(entry(1, 0), entry(2, 1, image=101))
-    assert "1 image has crowds only: only their background teaches" in texts(annotations, True, "info")
+    assert "1 image has crowds only: training uses only their background" in texts(annotations, True, "info")
     assert crowd_findings(annotations, True)[-1].ids == [101]
 
 

@@ -58,7 +58,7 @@ def test_an_error_in_drawing_masks_names_the_images(small, monkeypatch):
 
     monkeypatch.setattr(dataset_module, "draw_masks", fail)
     with pytest.raises(
-        ValueError, match=r"images.0.png, .*images.2.png: augmenting it fails with MemoryError: none left"
+        ValueError, match=r"images.0.png, .*images.2.png: augmentation failed with MemoryError: none left"
     ):
         augmented(small).__getitems__([0, 2])
 
@@ -92,7 +92,7 @@ def test_workers_change_nothing(small, context):
 def test_names_that_lead_out_of_the_folder_are_refused(write_dataset, tmp_path, name):
     image = {"id": 1, "file_name": name, "height": 4, "width": 4}
     path = write_dataset(tmp_path, images=[image], annotations=[])
-    with pytest.raises(ValueError, match=r"image 1 has file_name .* leads out of the image folder"):
+    with pytest.raises(ValueError, match=r"image 1 has file_name .* points outside the image folder"):
         CocoDataset(load_annotations(path), tmp_path / "images")[0]
 
 
@@ -101,7 +101,7 @@ def test_a_backslash_is_a_slash_where_that_file_exists(write_dataset, tmp_path):
     image = {"id": 100, "file_name": "deep\\0.png", "height": 60, "width": 80}
     (tmp_path / "images" / "deep").mkdir(parents=True)
     data = CocoDataset(load_annotations(write_dataset(tmp_path, images=[image], annotations=[])), tmp_path / "images")
-    with pytest.raises(FileNotFoundError, match=r"0\.png; looked for it in other Unicode forms"):
+    with pytest.raises(FileNotFoundError, match=r"0\.png; no file matches with other Unicode forms"):
         check_images(data)
     (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "deep" / "0.png")
     check_images(data)

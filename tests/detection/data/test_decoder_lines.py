@@ -47,7 +47,7 @@ def damaged_tiff(compression: str) -> bytes:
 
 def test_a_damaged_jpeg_is_read_with_a_warning_that_names_it(tmp_path, capfd):
     (tmp_path / "a.jpg").write_bytes(damaged_jpeg())
-    with pytest.warns(DamageWarning, match=r"a\.jpg: is damaged \(Corrupt JPEG data: .*\), so that some pixels may be"):
+    with pytest.warns(DamageWarning, match=r"a\.jpg: is damaged \(Corrupt JPEG data: .*\); some pixels may be"):
         assert read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
     assert capfd.readouterr().err == ""
 

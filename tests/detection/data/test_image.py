@@ -157,10 +157,10 @@ def test_every_reader_starts_with_the_same_limit():
 def test_only_files_are_read(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read_image(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read_image(tmp_path / "pipe.png")
 
 

@@ -102,7 +102,7 @@ def test_another_batch_goes_on_with_the_next_image(steps, before, now):
 
 
 def test_no_image_is_an_error():
-    with pytest.raises(ValueError, match="no image to train on"):
+    with pytest.raises(ValueError, match="no training images"):
         TrainBatchSampler(SIZES[:0], 4)
 
 

@@ -121,7 +121,7 @@ def test_every_combination_equals_the_same_image_as_png(tmp_path, all_orders, bi
     elif photometric == "palette" and bits == 16:
         told = "palette of 65536 colors"
     elif extra == "assocalpha" and photometric in ("miniswhite", "separated"):
-        told = "opacity that is multiplied into colors other than RGB"
+        told = "premultiplied alpha in a color space other than RGB"
     elif extra == "unspecified" and photometric in ("minisblack", "miniswhite"):
         told = "has 2 channels, but model.backbone.in_channels is 3"
     path = tmp_path / "image.tif"
@@ -217,7 +217,7 @@ def test_a_tiff_is_turned_as_its_header_says(tmp_path, orientation_):
 def test_other_numbers_are_rejected_by_name(tmp_path, bits, kind):
     fields = gray_fields(_258=(SHORT, [bits]), _339=(SHORT, [kind]))
     path = written(tmp_path / "image.tif", fields, [b"\0" * (HEIGHT * WIDTH * bits // 8 + 9)])
-    with pytest.raises(ValueError, match=rf"image\.tif: has pixels that are .* of {bits} bits; save it with 8 or 16"):
+    with pytest.raises(ValueError, match=rf"image\.tif: has pixels of {bits} bits .*; save it with 8 or 16"):
         read_image(path)
 
 
@@ -260,17 +260,17 @@ ATTACKS = {
     "huge": ({256: (LONG, [60_000]), 257: (LONG, [60_000])}, "claims 60000 x 60000 pixels"),
     "samples": ({277: (SHORT, [65_535])}, "65535 channels|cut short|header"),
     "bits": ({258: (SHORT, [65_535])}, "header"),
-    "bits differ": ({258: (SHORT, [8, 16, 8])}, "samples of different kinds"),
+    "bits differ": ({258: (SHORT, [8, 16, 8])}, "a different BitsPerSample per sample"),
     "tile": ({322: (LONG, [1 << 20]), 323: (LONG, [1 << 20])}, "claims tiles of 1048576 x 1048576"),
     "flat tile": ({322: (LONG, [0]), 323: (LONG, [16])}, "without pixels"),
-    "strips": ({278: (LONG, [1])}, "strips or tiles is 1, that of lengths 1, but must be 37"),
+    "strips": ({278: (LONG, [1])}, "1 offsets and 1 lengths of strips or tiles, but the image needs 37"),
     "place": ({273: (LONG, [4_000_000_000])}, "cut short"),
     "length": ({279: (LONG, [4_000_000_000])}, "cut short"),
-    "no length": ({279: (LONG, []), 259: (SHORT, [5])}, "that of lengths 0, but must be 1"),
-    "compression": ({259: (SHORT, [6])}, "compressed in a way"),
+    "no length": ({279: (LONG, []), 259: (SHORT, [5])}, "and 0 lengths of strips or tiles, but the image needs 1"),
+    "compression": ({259: (SHORT, [6])}, "unsupported compression"),
     "predictor": ({259: (SHORT, [8]), 317: (SHORT, [3])}, "predictor 3"),
     "lab": ({262: (SHORT, [8]), 277: (SHORT, [3])}, "photometric 8"),
-    "too few samples": ({262: (SHORT, [2])}, "1 sample makes no color"),
+    "too few samples": ({262: (SHORT, [2])}, "1 sample per pixel"),
     "no photometric": ({262: (SHORT, [])}, "PhotometricInterpretation with 0 instead of 1"),
 }
 
@@ -291,7 +291,7 @@ def test_pages_in_a_circle_are_rejected(tmp_path):
     end = start + 2 + 12 * struct.unpack_from("<H", data, start)[0]
     data[end : end + 4] = struct.pack("<I", start)
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"image\.tif: its pages form a circle"):
+    with pytest.raises(ValueError, match=r"image\.tif: its list of pages is circular"):
         read_image(path)
 
 

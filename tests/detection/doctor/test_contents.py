@@ -61,7 +61,7 @@ def test_crowds_alone_in_one_class_are_a_warning(examined):
 
     code, lines, _ = examined(change, ["train"])
     assert code == 0
-    has(lines, "warning train: 1 class has crowds only: ", "nothing teaches them")
+    has(lines, "warning train: 1 class has crowds only: ", "training cannot learn them")
 
 
 def test_boxes_as_corners_are_an_error_and_no_info(examined):
@@ -145,4 +145,4 @@ def test_splits_of_other_classes_have_tables_of_their_own(examined):
 def test_a_file_of_images_alone_is_a_finding(examined):
     code, lines, _ = examined(lambda content: content.pop("annotations"), ["val"])
     assert code == 2
-    has(lines, "error   val: ", "has no list 'annotations'", "only predict takes it")
+    has(lines, "error   val: ", "has no list 'annotations'", "only prediction works without them")

@@ -108,7 +108,7 @@ def test_crowds_alone_cannot_be_scored() -> None:
 def test_images_alone_have_nothing_to_score_against() -> None:
     truth = coco()
     del truth["annotations"]
-    with pytest.raises(ValueError, match="has no list 'annotations'; a file of images alone"):
+    with pytest.raises(ValueError, match="has no list 'annotations'; add it: training and evaluation need"):
         clean_ground_truth(truth, masks=False)
 
 
@@ -123,15 +123,21 @@ def test_images_alone_have_nothing_to_score_against() -> None:
         ({"bbox": "wide"}, "annotation 1 has bbox 'wide'; it must be four numbers"),
         ({"area": "wide"}, "annotation 1 has area 'wide'; give a number"),
         ({"area": 10**400}, "annotation 1 has area 1000.*; give a number"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 1 has boxes that are not finite; correct or remove them"),
-        ({"bbox": [1, 2, -1, 4]}, "annotation 1 has boxes of negative size; correct or remove them"),
+        (
+            {"bbox": [1, 2, float("nan"), 4]},
+            "annotation 1 has boxes with NaN or infinite numbers; correct or remove it",
+        ),
+        ({"bbox": [1, 2, -1, 4]}, "annotation 1 has boxes of negative size; correct or remove it"),
         ({"bbox": [1, 2, 3]}, "annotation 1 has bbox .1.0, 2.0, 3.0.; it must be four numbers"),
         ({"bbox": [1, 2, 3, 10**400]}, "annotation 1 has bbox .*; it must be four numbers"),
         ({"bbox": None, "segmentation": None}, "annotation 1 has neither bbox nor segmentation"),
         ({"area": float("inf")}, "annotation 1 has area inf; give a number"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has polygons of under three points"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "polygons of under three points, odd or not finite;"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "not finite; correct or remove them"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has polygons with under three points"),
+        (
+            {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
+            "polygons with under three points, an odd length, NaN or huge numbers;",
+        ),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "NaN or huge numbers; correct or remove it"),
         ({"segmentation": {"size": [30, 20], "counts": [600]}}, r"RLE of size \[30, 20\]"),
         ({"segmentation": {"size": [20, 30], "counts": [40, 5]}}, "45 pixels"),
         ({"segmentation": {"size": [20, 30], "counts": "1"}}, "annotation 1 has a broken RLE"),
@@ -147,9 +153,13 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("annotations", None, "has no list 'annotations'; a file of images alone"),
-        ("images", None, "has no list 'images'; a COCO file has images, annotations and categories"),
-        ("categories", {}, "has no list 'categories'; categories is dict, but must be a list; .* if there are none"),
+        ("annotations", None, "has no list 'annotations'; add it: training and evaluation need"),
+        ("images", None, "has no list 'images'; add it: a COCO file has the lists images, annotations and categories"),
+        (
+            "categories",
+            {},
+            "has no list 'categories'; categories is of type dict; write a list, or .* if there are none",
+        ),
         ("annotations", [[1]], r"annotations\[0\] is '\[1\]', not an object; remove or correct it"),
         ("annotations", ["cat"], r"annotations\[0\] is 'cat', not an object"),
         ("images", [4], r"images\[0\] is '4', not an object"),
@@ -172,17 +182,17 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"truth\.json"):
         clean_ground_truth(path, masks=True)
     path.write_text("[]")
-    with pytest.raises(ValueError, match="a COCO file holds an object with images"):
+    with pytest.raises(ValueError, match="a COCO file is an object with the lists images"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     truth["images"][0]["id"] = None
     path.write_text(json.dumps(truth))
-    with pytest.raises(ValueError, match=r"truth\.json: image .* needs an integer id"):
+    with pytest.raises(ValueError, match=r"truth\.json: image .* has no valid id; add an integer id"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     del truth["categories"][0]["name"]
     path.write_text(json.dumps(truth))
-    with pytest.raises(ValueError, match=r"truth\.json: category .* needs a name"):
+    with pytest.raises(ValueError, match=r"truth\.json: category .* has no valid name"):
         clean_ground_truth(path, masks=True)
     truth = coco()
     truth["images"] *= 2

@@ -292,7 +292,7 @@ def test_missing_images_are_counted_before_the_model_is_loaded(folder, tmp_path,
         main(["none.ckpt", "--annotations", str(folder / "truth.json"), "--images", str(tmp_path / "images")])
     told = capsys.readouterr().err
     assert stop.value.code == 2
-    assert f"{len(names)} of 24 images are missing, the first is {tmp_path / 'images' / names[0]}" in told
+    assert f"{len(names)} of 24 images are missing, first {tmp_path / 'images' / names[0]}" in told
     assert "--images" in told
     assert told.count("\n") == 1
 
