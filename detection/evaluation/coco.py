@@ -1,6 +1,7 @@
-"""COCO average precision of a detector, image by image and over processes.
+"""Compute COCO average precision, image by image and across processes.
 
-Detections arrive in canvas pixels and are kept, and written, in pixels of the file with the original ids.
+Detections arrive in pixels of the padded batch. The evaluator stores and writes them in pixels of the image file, with
+the original IDs.
 """
 
 from collections import Counter
@@ -27,45 +28,45 @@ from detection.wording import plural
 
 
 class _Found(NamedTuple):
-    """What was found in an image, of one IoU type; n detections."""
+    """The n detections of one image, for one IoU type."""
 
     scores: np.ndarray
     categories: np.ndarray
-    """(n,) int64, original ids."""
+    """(n,) int64, original category IDs."""
     values: Any
     """bbox: (n, 4) float64 x, y, width, height. segm: n compressed RLE counts (str)."""
     areas: np.ndarray | None = None
-    """(n,) of masks, if known."""
+    """(n,) mask areas in pixels, if known."""
 
 
 _NOTHING = _Found(np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
 class CocoEvaluator:
-    """Collects detections and scores them against the ground truth.
+    """Collect detections, and score them against the ground truth.
 
-    With hotcoco, the images of :meth:`add` are matched at once, and :meth:`evaluate` only adds up. Those of result
-    files, and all with pycocotools, are matched there.
+    With hotcoco, :meth:`add` matches images immediately, and :meth:`evaluate` only accumulates. :meth:`evaluate`
+    matches the images of result files; with pycocotools it matches all images.
 
-    Scored are the images that were added, so that a limited validation run or a sanity check measures what it saw;
-    with ``image_ids="all"`` every image of the ground truth, as for a result file, which does not tell the images
-    without detections. Of an image added twice, on one rank or on two, the first addition counts.
+    By default, the score covers only the images that you added, so a partial validation run is scored correctly. With
+    ``image_ids="all"`` it covers every image of the ground truth. Use that for a result file, which does not list
+    images without detections. If you add an image twice, on one rank or on two, the first time counts.
 
-    Detections that are not finite or have a box of negative size are never scored, but counted in :attr:`dropped`
-    (pycocotools takes a NaN box for a perfect match).
+    The evaluator never scores detections with NaN, infinity or a negative size, and counts them in :attr:`dropped`.
+    (pycocotools treats a NaN box as a perfect match.)
 
     Args:
-        ground_truth: a COCO dict (:meth:`Annotations.to_coco`) or its file; checked and repaired as in
-            :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
+        ground_truth: a COCO dict (:meth:`Annotations.to_coco`) or a COCO file.
+            :func:`~detection.evaluation.ground_truth.clean_ground_truth` checks and repairs it.
         iou_types: "bbox", "segm" or both.
-        engine: "auto" takes hotcoco where it is installed, else pycocotools; their numbers are the same.
-        image_ids: which images to score.
+        engine: "auto" uses hotcoco if it is installed, else pycocotools. Both give the same numbers.
+        image_ids: the images to score: "seen" or "all".
         rounded_frames: paste masks as :func:`~detection.ops.masks.rounded_frames` does.
-        max_detections: how many detections of a class in an image count, as three rising limits. The largest is that of
-            all AP numbers. Recall is given at each, and named after it: AR300 at 300.
+        max_detections: three increasing limits of detections per class and image. All AP numbers use the largest.
+            There is one recall per limit, with the limit in its name, such as AR300.
 
     Raises:
-        ValueError: ground truth that cannot be scored.
+        ValueError: the ground truth cannot be scored.
 
     Example:
         >>> evaluator = CocoEvaluator("instances_val2017.json")  # doctest: +SKIP
@@ -84,7 +85,7 @@ class CocoEvaluator:
         max_detections: Sequence[int] = COCO_LIMITS,
     ) -> None:
         if not iou_types or not set(iou_types) <= {"bbox", "segm"}:
-            raise ValueError(f"iou_types is {iou_types!r}, but must hold bbox, segm or both")
+            raise ValueError(f"iou_types is {iou_types!r}, but must contain bbox, segm or both")
         if image_ids not in ("seen", "all"):
             raise ValueError(f"image_ids is {image_ids!r}, but must be seen or all")
         self.iou_types = tuple(iou_types)
@@ -98,7 +99,7 @@ class CocoEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all detections."""
+        """Remove all detections."""
         self._found: dict[str, dict[int, _Found]] = {t: {} for t in self.iou_types}
         self._dropped: dict[int, int] = {}
         self._precision: dict[str, np.ndarray] = {}
@@ -109,18 +110,22 @@ class CocoEvaluator:
 
     @property
     def dropped(self) -> int:
-        """How many detections were not scored because they were not finite or of negative size."""
+        """Number of detections that were not scored because of NaN, infinity or a negative size."""
         return sum(self._dropped.values())
 
     def add(self, batch: Batch, detections: Detections) -> None:
-        """Add the detections of a batch; filler images (``image_ids`` IGNORE) are skipped.
+        """Add the detections of a batch; skip filler images (``image_ids`` is IGNORE).
+
+        Args:
+            batch: the images that the model received.
+            detections: the model's output for them.
 
         Raises:
-            ValueError: an image or label that the ground truth does not know, an image of another size, or no masks
-                for "segm".
+            ValueError: the ground truth does not have this image or label, the image has another size, or "segm"
+                needs masks and there are none.
         """
         if "segm" in self.iou_types and detections.masks is None:
-            raise ValueError("segm is to be scored, but the detector has no masks; set iou_types to bbox only")
+            raise ValueError("iou_types contains segm, but the detector has no masks; set iou_types to bbox only")
         detections = detections.cpu()
         sizes, original_sizes = batch.sizes.cpu(), batch.original_sizes.cpu()
         boxes = box_ops.rescale(detections.boxes.double(), sizes, original_sizes)
@@ -135,7 +140,8 @@ class CocoEvaluator:
             scores, labels = detections.scores[i].double().numpy(), detections.labels[i].numpy()
             if labels.max(initial=0) >= len(ids):
                 raise ValueError(
-                    f"label {labels.max()} was detected, but the ground truth has {plural(len(ids), 'category')}"
+                    f"the detector returned label {labels.max()}, but the ground truth has only "
+                    f"{plural(len(ids), 'category')}; use the annotations that it was trained on"
                 )
             real = labels != IGNORE
             sound = _sound(boxes[i].numpy(), scores)
@@ -148,7 +154,7 @@ class CocoEvaluator:
                 self._found["bbox"][image_id] = _Found(scores, categories, xywh)
             if "segm" in self.iou_types:
                 assert detections.masks is not None
-                # In the frame of the box as the mask head saw it, before clipping.
+                # Use the unclipped box, because the mask head predicts the mask relative to it.
                 masks, frames = detections.masks[i][keep], boxes[i][keep]
                 frames = rounded_frames(frames, masks.shape[-1]) if self.rounded_frames else frames
                 rles = encode_masks(masks, frames, height, width)
@@ -163,10 +169,10 @@ class CocoEvaluator:
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Add COCO result dicts, as :func:`~detection.evaluation.results.read_results` returns them.
 
-        ``bbox`` and ``segmentation`` are scored apart from each other, so that they may come from two files.
+        The evaluator scores ``bbox`` and ``segmentation`` independently, so they may come from two files.
 
         Raises:
-            ValueError: a result without its parts, of an unknown image or category, or an RLE that does not fit.
+            ValueError: a result is incomplete, its image or category is unknown, or its RLE does not fit the image.
         """
         with no_garbage_collection():
             self._add_results(results)
@@ -207,12 +213,12 @@ class CocoEvaluator:
                 self._dropped[image_id] = max(self._dropped.get(image_id, 0), lost)
 
     def state(self) -> dict[str, Any]:
-        """What was collected, in a form that pickles; for :meth:`merge`."""
+        """Return the collected detections in a picklable form, for :meth:`merge`."""
         matched = {t: matching.state() for t, matching in self._matching.items()}
         return {"found": self._found, "dropped": self._dropped, "matched": matched}
 
     def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Add the states of other evaluators; of an image that several have, the first one counts."""
+        """Add the states of other evaluators; if several have the same image, the first one counts."""
         for state in states:
             for iou_type in self.iou_types:
                 if iou_type in self._matching and iou_type in state["matched"]:
@@ -221,7 +227,7 @@ class CocoEvaluator:
             self._dropped = {**state["dropped"], **self._dropped}
 
     def gather(self) -> None:
-        """Make the detections of all ranks known to all; nothing to do in a single process."""
+        """Exchange the detections of all ranks, so that each rank has all of them; does nothing in one process."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             states: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(states, self.state())
@@ -229,17 +235,18 @@ class CocoEvaluator:
             self.merge(states)
 
     def results(self, iou_type: str) -> list[dict[str, Any]]:
-        """The detections as COCO result dicts, by rising image id, ready for ``write_results``.
+        """Return the detections as COCO result dicts, sorted by image ID, ready for ``write_results``.
 
-        Those of "segm" have no ``bbox``: with one, pycocotools sorts masks into small, medium and large by their box.
+        The results for "segm" have no ``bbox``. With a ``bbox``, pycocotools would use the area of the box, not of the
+        mask, for the size ranges small, medium and large.
         """
         with no_garbage_collection():
             return [result for image_id in sorted(self._found[iou_type]) for result in self._image(image_id, iou_type)]
 
     def evaluate(self) -> dict[str, float]:
-        """The twelve COCO numbers of each IoU type, as fractions: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
+        """Return the twelve COCO metrics of each IoU type, as fractions: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
 
-        NaN where there is nothing to find (no object of that size, or no object at all); 0 where nothing was found.
+        A metric is NaN if there are no such objects in the ground truth, and 0 if the detector found none of them.
         """
         numbers: dict[str, float] = {}
         for iou_type in self.iou_types:
@@ -253,7 +260,7 @@ class CocoEvaluator:
         return numbers
 
     def per_class(self, iou_type: str = "bbox") -> list[dict[str, Any]]:
-        """A row per category, of the last :meth:`evaluate`: name, id, AP, AP50, and count of objects (no crowds)."""
+        """Return one row per category of the last :meth:`evaluate`: name, id, AP, AP50, and count (without crowds)."""
         count = dict.fromkeys(self.categories.ids, 0)
         for annotation in self.truth(iou_type)["annotations"]:
             count[annotation["category_id"]] += not annotation["iscrowd"]
@@ -266,7 +273,7 @@ class CocoEvaluator:
         return rows
 
     def truth(self, iou_type: str) -> dict[str, Any]:
-        """The clean ground truth of the images that are scored: a COCO dict."""
+        """Return the clean ground truth of the scored images, as a COCO dict."""
         truth = self._truth[iou_type]
         if self.image_ids == "all":
             return truth
@@ -277,10 +284,11 @@ class CocoEvaluator:
         }
 
     def beyond_limit(self, iou_type: str, remedy: str) -> list[str]:
-        """A line if images have more objects of one class than are scored, and one if they have more detections.
+        """Return a warning if images have more objects of a class than the limit, and one for detections.
 
         Args:
-            remedy: how to raise the limit, with ``{most}`` for the number that is needed.
+            iou_type: "bbox" or "segm".
+            remedy: how the user can raise the limit; ``{most}`` stands for the necessary number.
         """
         limit = self.max_detections[-1]
         found = {
@@ -299,7 +307,7 @@ class CocoEvaluator:
         return matching.scores(image["id"] for image in truth["images"] if image["id"] not in matching.image_ids)
 
     def _rows(self, image_ids: Sequence[int], iou_type: str) -> Rows:
-        """What was found, if anything, as :mod:`~detection.evaluation.matching` takes it."""
+        """Return the detections of images in the form that :mod:`~detection.evaluation.matching` expects."""
         found = [self._found[iou_type].get(image_id, _NOTHING) for image_id in image_ids]
         masks: list[dict[str, Any]] = []
         if iou_type == "segm":
@@ -334,7 +342,7 @@ class CocoEvaluator:
             raise ValueError(f"image {image_id} is {height} x {width}, but {expected} in the ground truth")
 
     def _whole_masks(self, images: Mapping[int, Sequence[tuple[float, int, Any]]]) -> set[int]:
-        """Images whose masks are all compressed, of the right size and whole; the others are looked at one by one."""
+        """Return the images whose masks are all valid compressed RLEs; the caller checks the others one by one."""
         candidates: list[int] = []
         owners: list[int] = []
         texts: list[str] = []
@@ -351,10 +359,12 @@ class CocoEvaluator:
         return {image_id for k, image_id in enumerate(candidates) if k not in broken}
 
     def _counts(self, image_id: int, rle: Mapping[str, Any]) -> str:
-        """The compressed counts of a result's RLE, checked."""
+        """Check the RLE of a result, and return its compressed counts."""
         height, width = self._sizes[image_id]
         if list(rle["size"]) != [height, width]:
-            raise ValueError(f"image {image_id}: RLE of size {rle['size']} in an image of {height} x {width}")
+            raise ValueError(
+                f"image {image_id}: RLE of size {rle['size']}, but the image is {height} x {width}; predict it again"
+            )
         try:
             runs = run_lengths(rle)
         except (TypeError, ValueError) as error:
@@ -366,5 +376,5 @@ class CocoEvaluator:
 
 
 def _sound(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(n,) bool: finite, and no box (n, 4) XYXY of negative size."""
+    """Return which detections have finite numbers and no negative size, (n,) bool; boxes are (n, 4) XYXY."""
     return np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)

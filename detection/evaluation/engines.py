@@ -1,7 +1,8 @@
 """The engines that match detections to ground truth and integrate precision over recall.
 
-pycocotools is the reference; hotcoco gives the same bits many times faster. Both see only checked input, and numbers
-instead of ids (:mod:`~detection.evaluation.numbering`).
+pycocotools is the reference. hotcoco gives bit-identical results and is many times faster. Both get only checked input,
+with consecutive numbers instead of IDs (:mod:`~detection.evaluation.numbering`).
+
 T IoU thresholds   R recall thresholds   K categories   A area ranges (all, small, medium, large)
 D detection limits, 1, 10 and 100 by default
 """
@@ -22,23 +23,26 @@ from detection.evaluation.numbering import Numbering
 
 
 def statistics(limits: Limits = COCO_LIMITS) -> tuple[str, ...]:
-    """The names of the twelve numbers, in the order of pycocotools: AR1, AR10 and AR100 have those of their limits."""
+    """Return the names of the twelve metrics in pycocotools' order; AR1, AR10 and AR100 contain their limits."""
     return ("AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{limit}" for limit in limits), "ARs", "ARm", "ARl")
 
 
 STATISTICS = statistics()
-"""The names at COCO's limits."""
+"""Names of the twelve metrics at COCO's limits."""
 
 
 _hotcoco_process: int | None = None
-"""Where hotcoco started its threads: in a process forked from there it would wait for them for ever."""
+"""ID of the process in which hotcoco started its threads. In a fork of it, hotcoco would wait for them forever."""
 
 
 def hotcoco(purpose: str) -> Any:
-    """The library; from now on it belongs to this process.
+    """Import and return hotcoco; from now on only this process may use it.
+
+    Args:
+        purpose: what needs the library, for the error message.
 
     Raises:
-        ValueError: not installed; says for what ``purpose`` it is needed.
+        ValueError: hotcoco is not installed.
     """
     global _hotcoco_process
     try:
@@ -50,16 +54,16 @@ def hotcoco(purpose: str) -> Any:
 
 
 def is_fast(engine: str) -> bool:
-    """Whether hotcoco is to be used, and can be: a process forked after it was used takes pycocotools instead."""
+    """Return whether to use hotcoco. A process that was forked after its first use must use pycocotools."""
     return engine == "hotcoco" and _hotcoco_process in (None, os.getpid())
 
 
 def choose(engine: str) -> str:
-    """The engine to use for a setting: ``auto`` is hotcoco where it is installed.
+    """Return the engine for a setting; ``auto`` is hotcoco if it is installed, else pycocotools.
 
     Raises:
-        ValueError: unknown.
-        ImportError: not installed.
+        ValueError: the engine is unknown.
+        ImportError: the engine is not installed.
     """
     if engine == "auto":
         return "hotcoco" if find_spec("hotcoco") else "pycocotools"
@@ -77,17 +81,17 @@ def score(
     iou_type: str,
     limits: Limits = COCO_LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score results against a clean ground truth, on all its images.
+    """Score results on all images of a clean ground truth.
 
     Args:
         engine: from :func:`choose`; see :func:`is_fast`.
-        ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; not modified.
-        results: COCO result dicts, finite; may be empty; not modified.
+        ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; it is not modified.
+        results: COCO result dicts with finite numbers; may be empty; not modified.
         iou_type: "bbox" or "segm".
-        limits: detections of a class in an image that count.
+        limits: number of detections per class and image that count.
 
     Returns:
-        precision: (T, R, K, A, D); -1 where there is nothing to find. The categories are by rising id.
+        precision: (T, R, K, A, D), with categories sorted by ID; -1 if the ground truth has no such objects.
         recall: (T, K, A, D); -1 likewise.
     """
     if is_fast(engine):
@@ -97,7 +101,7 @@ def score(
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray, limits: Limits = COCO_LIMITS) -> dict[str, float]:
-    """The twelve numbers, by their :func:`statistics` names, as pycocotools computes them; NaN where it says -1."""
+    """Return the twelve metrics by their :func:`statistics` names, as in pycocotools, but with NaN instead of -1."""
     values = [precision[..., 0, 2], precision[0, ..., 0, 2], precision[5, ..., 0, 2]]  # IoU 0.5 and 0.75
     values += [precision[..., area, 2] for area in (1, 2, 3)]
     values += [recall[..., 0, limit] for limit in (0, 1, 2)]
@@ -106,7 +110,7 @@ def summarize(precision: np.ndarray, recall: np.ndarray, limits: Limits = COCO_L
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean of those that are not -1; NaN if all are."""
+    """Return the mean of the values that are not -1; NaN if there are none."""
     values = values[values > -1]
     return float(np.mean(values)) if values.size else float("nan")
 
@@ -137,11 +141,13 @@ def _pycocotools(
 def hotcoco_evaluation(
     ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str, limits: Limits = COCO_LIMITS
 ) -> "Evaluation":
-    """hotcoco's evaluation, matched and accumulated: what it can tell beyond the twelve numbers is asked of it.
+    """Match and accumulate with hotcoco; the result gives further analyses beyond the twelve metrics.
 
     Args:
         ground_truth: as for :func:`score`.
-        results: likewise; hotcoco numbers them from 1, in their order.
+        results: as for :func:`score`; hotcoco numbers them from 1, in their order.
+        iou_type: "bbox" or "segm".
+        limits: as for :func:`score`.
 
     Raises:
         ValueError: hotcoco is not installed.
@@ -156,11 +162,11 @@ def hotcoco_evaluation(
 
 
 class Evaluation:
-    """An evaluation of hotcoco that speaks of original ids.
+    """An evaluation by hotcoco that returns the original IDs.
 
     Attributes:
-        engine: hotcoco's own, which knows numbers only.
-        limits: detections of a class in an image that count.
+        engine: hotcoco's own object, which uses consecutive numbers instead of IDs.
+        limits: number of detections per class and image that count.
         precision: (T, R, K, A, D).
         recall: (T, K, A, D).
     """
@@ -170,47 +176,47 @@ class Evaluation:
         self.precision, self.recall = (np.asarray(engine.eval[key]) for key in ("precision", "recall"))
 
     def image_diagnostics(self, score: float = 0.5) -> dict[str, Any]:
-        """What hotcoco tells of detections and images, at IoU 0.5.
+        """Return hotcoco's diagnostics of detections and images, at IoU 0.5.
 
         Args:
-            score: the least of a detection that may contradict the annotations.
+            score: smallest score of a detection that can suggest an annotation error.
         """
-        told, ids = self.engine.image_diagnostics(iou_thr=0.5, score_thr=score), self._numbers.image_ids
+        found, ids = self.engine.image_diagnostics(iou_thr=0.5, score_thr=score), self._numbers.image_ids
         return {
-            **told,
-            "img_summary": {ids[number - 1]: summary for number, summary in told["img_summary"].items()},
-            "label_errors": [{**one, "image_id": ids[one["image_id"] - 1]} for one in told["label_errors"]],
+            **found,
+            "img_summary": {ids[number - 1]: summary for number, summary in found["img_summary"].items()},
+            "label_errors": [{**one, "image_id": ids[one["image_id"] - 1]} for one in found["label_errors"]],
         }
 
     def tide_errors(self) -> dict[str, Any]:
-        """AP50 lost to each kind of error, and their counts."""
-        told: dict[str, Any] = self.engine.tide_errors()
-        return told
+        """Return the AP50 lost to each kind of error, and the counts (TIDE)."""
+        errors: dict[str, Any] = self.engine.tide_errors()
+        return errors
 
     def confusion(self) -> np.ndarray:
-        """(K + 1, K + 1) counts at IoU 0.5, by rising category id; the last is background."""
-        told = self.engine.confusion_matrix(iou_thr=0.5)
-        order = [*np.argsort(told["cat_ids"]).tolist(), len(told["cat_ids"])]
-        return np.asarray(told["matrix"]).astype(int)[np.ix_(order, order)]
+        """Return the confusion matrix at IoU 0.5: (K + 1, K + 1) counts, sorted by category ID, background last."""
+        counts = self.engine.confusion_matrix(iou_thr=0.5)
+        order = [*np.argsort(counts["cat_ids"]).tolist(), len(counts["cat_ids"])]
+        return np.asarray(counts["matrix"]).astype(int)[np.ix_(order, order)]
 
     def of_images(self, image_ids: Iterable[int]) -> dict[str, float]:
-        """AP, AP50 and AR at the largest limit, of some images; -1 where there is nothing to find."""
-        told = self.engine.slice_by({"some": self._numbers.images(image_ids)})["some"]
-        return {"AP": told["AP"], "AP50": told["AP50"], "AR": told["AR100"]}  # the names are those of COCO's limits
+        """Return AP, AP50 and AR at the largest limit for some images; -1 if they have no objects."""
+        values = self.engine.slice_by({"some": self._numbers.images(image_ids)})["some"]
+        return {"AP": values["AP"], "AP50": values["AP50"], "AR": values["AR100"]}  # AR100 at any limit
 
 
 def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
-    """The thirteen numbers of LVIS (arXiv 1908.03195, section 3), by hotcoco: APr, APc, APf are those of rare,
-    common and frequent classes.
+    """Return the thirteen metrics of LVIS (arXiv 1908.03195, section 3), computed by hotcoco.
 
-    An image counts for the classes that are annotated in it or listed as absent (``neg_category_ids``); up to 300
-    detections of an image count. As in lvis-api, objects of area 0 do not, nor do such detections among the 300.
+    APr, APc and APf are the AP of rare, common and frequent classes. An image counts for the classes that are annotated
+    in it or listed as absent (``neg_category_ids``). Up to 300 detections per image count. As in lvis-api, objects and
+    detections of area 0 are ignored.
 
     Raises:
-        ValueError: hotcoco is not installed, or the ground truth is not LVIS's.
+        ValueError: hotcoco is not installed, or the ground truth is not in LVIS's format.
     """
     if not all("frequency" in category for category in ground_truth["categories"]):
-        raise ValueError("protocol lvis: the categories have no 'frequency'; is this an LVIS annotation file?")
+        raise ValueError("protocol lvis: the categories have no 'frequency'; give an LVIS annotation file")
     library, numbers = hotcoco("protocol lvis"), Numbering(ground_truth)
     objects = [annotation for annotation in ground_truth["annotations"] if annotation["area"] > 0]
     truth = library.COCO(numbers.truth(ground_truth | {"annotations": objects}))
@@ -223,7 +229,7 @@ def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], io
 
 
 def _with_area(results: list[dict[str, Any]], iou_type: str, most: int = 300) -> list[dict[str, Any]]:
-    """The best of each image, then those that have an area."""
+    """Return the best ``most`` results of each image, then drop those of area 0."""
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_image[result["image_id"]].append(result)

@@ -1,4 +1,4 @@
-"""Ground truth made safe to score: pycocotools crashes on, or silently mis-scores, what is repaired or refused here."""
+"""Check and repair ground truth before scoring. pycocotools would crash on such data, or silently score it wrongly."""
 
 import math
 import warnings
@@ -20,7 +20,7 @@ from detection.home import with_home
 from detection.wording import of_kind
 
 IMAGE_KEYS = ("height", "width", "file_name")
-"""What is kept of an image besides its id."""
+"""Keys of an image to keep, besides its ID."""
 
 LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 """Lists of categories that LVIS adds to an image."""
@@ -29,19 +29,25 @@ MASKLESS = "objects without a mask (not in the segm scores)"
 
 
 def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool) -> dict[str, Any]:
-    """A copy of a COCO ground truth with all that the engines rely on.
+    """Return a checked copy of a COCO ground truth that the engines can score.
 
-    It is read and checked as for training (:mod:`detection.coco`), but what would be dropped there is refused, as a
-    score of the rest would be another number.
+    The checks are those of training (:mod:`detection.coco`), with one difference. Where training drops an entry, this
+    function raises an error, because a score of the rest would be a different number.
 
-    Annotations are renumbered from 1 (id 0 counts as "not matched" in pycocotools, and of two equal ids one is
-    lost); ``iscrowd``, ``area`` and ``bbox`` that are missing or null are filled in; annotations of images that are not
-    listed are left out with a warning, and so are, with ``masks``, those without a segmentation. An annotation with
-    ``ignore`` counts as a crowd; pycocotools does not follow that key.
+    The function makes these changes:
+
+    * It numbers the annotations from 1. pycocotools treats ID 0 as "not matched", and loses one of two equal IDs.
+    * It computes ``iscrowd``, ``area`` and ``bbox`` if they are missing or null.
+    * It leaves out annotations of unlisted images and, with ``masks``, annotations without a segmentation. It warns.
+    * It makes an annotation with ``ignore`` a crowd. pycocotools does not use this key.
+
+    Args:
+        ground_truth: a COCO dict or file.
+        masks: keep segmentations, for scoring masks.
 
     Raises:
-        ValueError: what cannot be repaired, by file and annotation id: double ids, unknown categories, lists or entries
-            of another form, boxes or polygons that are not finite, RLE that does not fit its image.
+        ValueError: the data cannot be repaired: duplicate IDs, unknown categories, wrong structure, NaN or infinite
+            coordinates, or an RLE that does not fit its image. The message has the file and the annotation ID.
     """
     if isinstance(ground_truth, str | Path):
         path = Path(with_home(ground_truth))
@@ -92,7 +98,7 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
 def _clean_annotation(
     entry: Mapping[str, Any], image: Mapping[str, Any], masks: bool, problems: Problems
 ) -> dict[str, Any] | None:
-    """All but the ids; None if a mask is wanted and there is none."""
+    """Return a clean annotation without IDs; None if masks are needed and it has none."""
     where, box, area = f"{problems.path}: annotation {entry.get('id')}", entry.get("bbox"), entry.get("area")
     outline = {"id": entry.get("id"), "segmentation": _plain(entry.get("segmentation"))}
     height = width = 0
@@ -108,7 +114,7 @@ def _clean_annotation(
     elif polygons or rle is not None:
         box = mask_box(outline, height, width, problems) or [0.0, 0.0, 0.0, 0.0]
     else:
-        raise ValueError(f"{where} has neither bbox nor segmentation")
+        raise ValueError(f"{where} has neither bbox nor segmentation; add one, or remove the annotation")
     if area is None:
         area = mask_area(polygons, rle, height, width)
         area = box[2] * box[3] if area is None else area
@@ -118,25 +124,25 @@ def _clean_annotation(
         area = math.nan
     if not math.isfinite(area):
         stated = ascii(entry.get("area"))[:40]
-        raise ValueError(f"{where} has area {stated}; give a number, or remove it to have it computed")
+        raise ValueError(f"{where} has area {stated}; write a number, or remove the key so that it is computed")
     clean = {"bbox": box, "area": area, "iscrowd": int(check_crowd(entry, problems))}
     return clean | {"segmentation": rle or [[*map(float, polygon)] for polygon in polygons]} if masks else clean
 
 
 def _floats(box: Any, entry: Mapping[str, Any], problems: Problems) -> list[float]:
-    """A box that can be scored: one without area is, and nothing finds it."""
-    with suppress(TypeError, ValueError, OverflowError):  # check_box says what is wrong
+    """Return the box as floats, if it can be scored; a box of area 0 can, but no detection matches it."""
+    with suppress(TypeError, ValueError, OverflowError):  # check_box reports the problem
         box = [float(value) for value in box]
     check_box(box, entry, problems)
     if not all(map(math.isfinite, box)):
-        problems.drop("boxes that are not finite (dropped)", entry.get("id"))
+        problems.drop("boxes with NaN or infinite numbers (dropped)", entry.get("id"))
     if min(box[2:]) < 0:
         problems.drop("boxes of negative size (dropped)", entry.get("id"))
     return box
 
 
 def _plain(segmentation: Any) -> Any:
-    """As a file would hold it: lists instead of arrays and tuples, and no polygon without a number."""
+    """Convert a segmentation to the form in a file: lists instead of arrays and tuples, without empty polygons."""
     if isinstance(segmentation, Mapping):
         return dict(segmentation) | {"size": _plain(segmentation.get("size"))}
     if isinstance(segmentation, np.ndarray):
@@ -150,7 +156,7 @@ def _plain(segmentation: Any) -> Any:
 
 
 def _clean_image(entry: Mapping[str, Any], number: int, category_numbers: Mapping[int | str, int]) -> dict[str, Any]:
-    """With whole numbers for its sides, if the file tells them so, and LVIS's lists by the numbers of categories."""
+    """Return an image with integer sides, if the file has valid ones, and with LVIS's lists as category numbers."""
     image = {"id": number} | {key: entry[key] for key in IMAGE_KEYS if key in entry}
     for side in ("height", "width"):
         if isinstance(pixels := identity(entry.get(side)), int) and 0 < pixels < 2**63:

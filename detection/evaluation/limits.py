@@ -1,7 +1,7 @@
-"""How many detections of a class in an image are scored, and what more there is.
+"""Limits of scored detections per class and image, and warnings if an image exceeds them.
 
-COCO scores the best 1, 10 and 100 detections of each class in an image. In an image with more objects of a class, a
-perfect detector cannot reach AP 1.
+COCO scores the best 1, 10 and 100 detections of each class in an image. If an image has more objects of a class, even
+a perfect detector cannot reach an AP of 1.
 """
 
 from collections import Counter
@@ -13,53 +13,61 @@ from detection.wording import plural
 Limits = tuple[int, int, int]
 
 COCO_LIMITS: Limits = (1, 10, 100)
-"""The largest is that of all AP numbers; recall is given at all three."""
+"""All AP numbers use the largest limit; there is one recall for each limit."""
 
 
 def limits_up_to(most: int) -> Limits:
-    """COCO's limits with another largest one.
+    """Return COCO's limits with another largest one.
 
     Raises:
-        ValueError: not above 10, COCO's second limit.
+        ValueError: the limit is not above 10, COCO's second limit.
     """
     if most <= COCO_LIMITS[1]:
-        raise ValueError(f"max_detections {most} must be above 10, COCO's second limit; COCO takes 100")
+        raise ValueError(f"max_detections {most} must be above 10, COCO's second limit; COCO's default is 100")
     return (*COCO_LIMITS[:2], most)
 
 
 def checked_limits(limits: Iterable[int]) -> Limits:
-    """Three rising limits.
+    """Return the limits as a tuple.
 
     Raises:
-        ValueError: others.
+        ValueError: they are not three increasing positive integers.
     """
     found = tuple(limits)
     if len(found) != 3 or any(type(one) is not int for one in found) or not 0 < found[0] < found[1] < found[2]:
-        raise ValueError(f"max_detections is {found}, but must be three rising whole numbers, as COCO's (1, 10, 100)")
+        raise ValueError(f"max_detections is {found}, but must be three increasing integers, such as (1, 10, 100)")
     return found[0], found[1], found[2]
 
 
 def beyond_limit(entries: Iterable[Mapping[str, Any]], limit: int) -> tuple[int, int]:
-    """How many images have more entries of one class than the limit, and the most that an image has of one class.
+    """Count the images that have more entries of one class than the limit.
 
     Args:
         entries: annotations or results; crowds do not count.
+        limit: number of entries per class and image.
+
+    Returns:
+        The number of such images, and the largest number of entries of one class in an image.
     """
     keys = ((one["image_id"], one["category_id"]) for one in entries if not one.get("iscrowd"))
     return beyond_limit_of(Counter(keys), limit)
 
 
 def beyond_limit_of(counts: Mapping[tuple[int, int], int], limit: int) -> tuple[int, int]:
-    """As :func:`beyond_limit`, from the counts by image id and category id."""
+    """Do the same as :func:`beyond_limit` for counts by (image ID, category ID)."""
     images = {image for (image, _), count in counts.items() if count > limit}
     return len(images), max(counts.values(), default=0)
 
 
 def limit_lines(iou_type: str, objects: tuple[int, int], found: tuple[int, int], limit: int, remedy: str) -> list[str]:
-    """What to print, if an image has more than the limit; of ``objects`` and ``found`` as :func:`beyond_limit` gives.
+    """Return warnings for images that exceed the limit.
 
     Args:
-        remedy: how to raise the limit, with ``{most}`` for the number that is needed.
+        iou_type: "bbox" or "segm".
+        objects: result of :func:`beyond_limit` for the annotations.
+        found: result of :func:`beyond_limit` for the detections.
+        limit: number of scored detections per class and image.
+        remedy: how the user can raise the limit; ``{most}`` stands for the necessary number.
     """
     lines = []
     if objects[0]:

@@ -1,4 +1,4 @@
-"""Matching images as they come, by hotcoco: when the last one is there, only adding up is left."""
+"""Match images with hotcoco while they arrive, so that only the accumulation remains at the end."""
 
 import copy
 from collections import defaultdict
@@ -14,24 +14,28 @@ from detection.evaluation.numbering import Numbering
 from detection.memory import no_garbage_collection
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
-"""What was found in some images, one after the other: an array (n, 2) int64 of image id and category id; one (n, 5)
-float64 of x, y, width, height and score; and for "segm" n RLEs, whose boxes are those of :func:`boxes_of_areas`."""
+"""The n detections of some images, in the order of the images:
+
+* (n, 2) int64: image ID, category ID.
+* (n, 5) float64: x, y, width, height, score.
+* n RLEs for "segm"; the boxes are then those of :func:`boxes_of_areas`.
+"""
 
 _CHUNK = 256
-"""Images matched at a time: enough for all threads, and few calls; too few for their dicts to need much memory."""
+"""Number of images to match at a time: enough to use all threads, and few enough to limit the memory."""
 
 
 class Matching:
-    """Images of one IoU type that are matched.
+    """Match the images of one IoU type.
 
-    Neither box nor mask is kept, only scores, classes and what matched at which threshold: 3 kB for an image of 100
-    detections. The scores are bit-equal to those of one evaluation of everything, in whatever order the images came.
+    It keeps no boxes or masks, only scores, classes and the matches at each threshold: 3 kB for an image with 100
+    detections. The result is bit-identical to one evaluation of all images, whatever their order.
 
     Args:
         truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
         iou_type: "bbox" or "segm".
-        rows: of image ids; asked for when they are matched, so that no dict lives longer than that.
-        limits: detections of a class in an image that count.
+        rows: function that returns the detections of images; called when they are matched, to limit the memory.
+        limits: number of detections per class and image that count.
     """
 
     def __init__(
@@ -57,31 +61,32 @@ class Matching:
         self._waiting: list[int] = []
 
     def add(self, image_ids: Iterable[int]) -> None:
-        """Match images that were not matched before, as soon as there are enough of them."""
+        """Add new images, and match them as soon as there are enough."""
         self._waiting += image_ids
         self.image_ids.update(self._waiting)
         if len(self._waiting) >= _CHUNK:
             self._match_waiting()
 
     def scores(self, rest: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Precision and recall, as of :func:`~detection.evaluation.engines.score`, of what was matched and of ``rest``.
+        """Return precision and recall of the added images and of ``rest``.
 
-        The rest is matched for this once, so that it can still change.
+        The arrays are those of :func:`~detection.evaluation.engines.score`.
+        The images of ``rest`` are matched only for this call, so their detections can still change.
         """
         self._match_waiting()
-        stream = copy.copy(self._stream)  # one that was finished takes no more
+        stream = copy.copy(self._stream)  # a finalized stream accepts no more images
         self._update(stream, [*rest])
         evaluation = stream.finalize()
         evaluation.accumulate()
         return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
 
     def state(self) -> tuple[set[int], bytes]:
-        """Image ids and matches, for :meth:`merge` in another process."""
+        """Return image IDs and matches, for :meth:`merge` in another process."""
         self._match_waiting()
         return self.image_ids, self._stream.to_bytes()
 
     def merge(self, state: tuple[set[int], bytes], known: Set[int]) -> None:
-        """Take over what another one has matched, unless it has a known image, which would count twice."""
+        """Add the matches of another instance, unless it has a known image, which would count twice."""
         image_ids, matches = state
         if not image_ids & known:
             kind = type(self._stream)
@@ -105,9 +110,9 @@ class Matching:
 
 
 def boxes_of_areas(areas: np.ndarray) -> np.ndarray:
-    """(n, 4): a box of each mask's area, by which hotcoco then sorts it into small, medium and large.
+    """Return a box (n, 4) with the area of each mask, so that hotcoco assigns the right size range.
 
-    It takes the area of the box where there is one, and masks beside an array need one.
+    hotcoco uses the area of the box if there is one, and its array interface requires a box.
     """
     boxes = np.zeros((len(areas), 4))
     boxes[:, 2], boxes[:, 3] = areas, 1

@@ -1,7 +1,7 @@
-"""Dense numbers for the engines: images 1 to n and categories 1 to K.
+"""Replace IDs by consecutive numbers for the engines: images 1 to n and categories 1 to K.
 
-hotcoco reads image ids as float64, which holds no whole number above 2**53 exactly, and takes no negative category id.
-Ids are therefore replaced where data enter an engine, and put back where they leave it. Files hold the original ids.
+hotcoco converts image IDs to float64, which is not exact above 2**53, and does not accept negative category IDs. So the
+toolkit replaces IDs before it calls an engine, and restores them afterwards. Files contain the original IDs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,9 @@ _OF_LVIS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 class Numbering:
-    """The numbers of the images and categories of a ground truth.
+    """Map the IDs of images and categories to numbers, and back.
 
-    Both follow the rising original ids, so that an engine meets them in the order that it would without numbers.
+    Numbers increase with the original IDs, so that an engine processes everything in the original order.
 
     Args:
         truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
@@ -30,11 +30,11 @@ class Numbering:
         self._category = {id: number for number, id in enumerate(self.category_ids, 1)}
 
     def images(self, image_ids: Iterable[int]) -> list[int]:
-        """The numbers of images."""
+        """Return the numbers of images."""
         return [self._image[id] for id in image_ids]
 
     def truth(self, truth: Mapping[str, Any]) -> dict[str, Any]:
-        """A ground truth with numbers; the original is not modified."""
+        """Return a copy of a ground truth with numbers."""
         return {
             **truth,
             "images": self.image_entries(truth["images"]),
@@ -43,7 +43,7 @@ class Numbering:
         }
 
     def image_entries(self, images: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Image dicts with numbers, and with those of LVIS's lists of categories."""
+        """Return copies of image dicts with numbers, also in LVIS's lists of categories."""
         return [
             {**image, "id": self._image[image["id"]]}
             | {
@@ -55,11 +55,11 @@ class Numbering:
         ]
 
     def category_entries(self, categories: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Category dicts with numbers."""
+        """Return copies of category dicts with numbers."""
         return [{**category, "id": self._category[category["id"]]} for category in categories]
 
     def entries(self, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Annotations or results with numbers."""
+        """Return copies of annotations or results with numbers."""
         image, category = self._image, self._category
         with no_garbage_collection():
             return [
@@ -68,10 +68,10 @@ class Numbering:
             ]
 
     def columns(self, image_ids: np.ndarray, category_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) numbers of (n,) int64 ids, which must be those of the ground truth."""
+        """Return the numbers of image IDs and category IDs, (n,) int64 each; all IDs must be in the ground truth."""
         return _places(self.image_ids, image_ids), _places(self.category_ids, category_ids)
 
 
 def _places(known: Sequence[int], ids: np.ndarray) -> np.ndarray:
-    """(n,) where each id stands in a sorted list, from 1."""
+    """Return the position of each ID in a sorted list, counted from 1."""
     return np.searchsorted(np.array(known, dtype=np.int64), ids) + 1

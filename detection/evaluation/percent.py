@@ -1,8 +1,8 @@
-"""How people read an AP: in percent, with one decimal. Files for programs hold fractions."""
+"""Format an AP for people, in percent with one decimal. Files for programs contain fractions."""
 
 import math
 
 
 def percent(value: float, nothing: str = "–") -> str:
-    """A fraction in percent with one decimal; ``nothing`` for NaN."""
+    """Format a fraction in percent with one decimal; return ``nothing`` for NaN."""
     return nothing if math.isnan(value) else f"{100 * value:.1f}"

@@ -2,7 +2,7 @@
 
 ``{"image_id": 139, "category_id": 18, "bbox": [x, y, width, height], "score": 0.92}`` for boxes, and
 ``{"image_id": 139, "category_id": 18, "segmentation": {"size": [height, width], "counts": "..."}, "score": 0.92}``
-for masks. Ids are the original ones of the annotation file.
+for masks. IDs are the original ones of the annotation file.
 """
 
 import math
@@ -23,12 +23,12 @@ from detection.foreign import shown
 
 
 def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write detections as a result file, whole or not at all.
+    """Write detections to a result file atomically.
 
-    The file is written beside its place and then moved there, so that a reader never sees half of it.
+    The function writes a temporary file and then renames it, so that a reader never sees an incomplete file.
 
     Raises:
-        ValueError: a detection that :func:`read_results` would refuse, or a number that is not finite.
+        ValueError: :func:`read_results` would reject a detection, or a number is NaN or infinite.
     """
     path = Path(path)
     check_results(results, f"{path}: ")
@@ -42,7 +42,7 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
             file.flush()
             os.fsync(file.fileno())
             file.close()  # Windows moves no open file
-            # Temporary files are private; a result file is as readable as any other new file.
+            # Temporary files are private. Give the result file the normal permissions of a new file.
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, path)
         except BaseException:
@@ -52,31 +52,34 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Read a result file, ours or another tool's.
+    """Read a result file of this toolkit or of another tool.
 
-    Numbers may be NaN or infinite, as other tools write them: the evaluator drops and counts such detections.
+    Numbers may be NaN or infinite, because other tools write them. The evaluator drops and counts such detections.
 
     Raises:
-        ValueError: not JSON, not a list, or a detection without its ids, score, and box or mask; names the file
-            and the detection.
+        ValueError: the file is not a JSON list, or a detection lacks an ID, the score, or both box and mask. The
+            message has the file and the index of the detection.
     """
     path = Path(path)
     results = read_json(path, nonfinite=True)
     if isinstance(results, dict) and "annotations" in results:
-        raise ValueError(f"{path}: this is an annotation file; a result file is a list of detections")
+        raise ValueError(f"{path}: is an annotation file; give a result file, which is a list of detections")
     if not isinstance(results, list):
-        raise ValueError(f"{path}: expected a list of detections, found {type(results).__name__}")
+        raise ValueError(
+            f"{path}: contains a {type(results).__name__}; give a result file, which is a list of detections"
+        )
     check_results(results, f"{path}: ")
     return results
 
 
 def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[dict[str, Any]]:
-    """Masks with the boxes around them, as pycocotools' loadRes gives them to results without a box.
+    """Add the box around each mask, as pycocotools' loadRes does for results without a box.
 
-    Such a box is small, medium or large by its own area, as any other, where pycocotools takes that of the mask.
+    The size range (small, medium, large) of such a box follows from the area of the box. pycocotools would use the
+    area of the mask.
 
     Raises:
-        ValueError: an RLE that does not fit its own size; begins with ``where``.
+        ValueError: an RLE does not match its own size. The message begins with ``where``.
     """
     boxed = []
     for index, result in enumerate(results):
@@ -91,23 +94,27 @@ def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[
 
 
 def check_results(results: Sequence[Any], where: str = "") -> None:
-    """:func:`check_result` of each; the message begins with ``where``."""
+    """Call :func:`check_result` for each result; error messages begin with ``where``."""
     if not _are_plain(results):
         for index, result in enumerate(results):
             check_result(result, f"{where}result {index}")
 
 
 def check_result(result: Any, where: str) -> None:
-    """Raise ValueError, beginning with ``where``, unless a detection has all its parts in the right form."""
+    """Check that a detection is complete and has the right types.
+
+    Raises:
+        ValueError: it is not; the message begins with ``where``.
+    """
     if not isinstance(result, Mapping):
-        raise ValueError(f"{where}: expected a dict, found {type(result).__name__}")
+        raise ValueError(f"{where}: is a {type(result).__name__}, but must be a dict")
     for key in ("image_id", "category_id"):
         if not _is_number(result.get(key), int):
             raise ValueError(f"{where}: {key} is {shown(repr(result.get(key)))}, but must be an integer")
     if not _is_number(result.get("score"), int, float):
         raise ValueError(f"{where}: score is {shown(repr(result.get('score')))}, but must be a number")
     if "bbox" not in result and "segmentation" not in result:
-        raise ValueError(f"{where}: has neither bbox nor segmentation")
+        raise ValueError(f"{where}: has neither bbox nor segmentation; add one of them")
     if "bbox" in result:
         box = result["bbox"]
         if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(v, int, float) for v in box):
@@ -115,11 +122,11 @@ def check_result(result: Any, where: str) -> None:
     if "segmentation" in result:
         rle = result["segmentation"]
         if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes | list) or "size" not in rle:
-            raise ValueError(f"{where}: segmentation must be an RLE, a dict of size and counts")
+            raise ValueError(f"{where}: segmentation must be an RLE: a dict with size and counts")
 
 
 def _are_plain(results: Sequence[Any]) -> bool:
-    """Whether all detections are as nearly all are; a quick look, which leaves odd ones to :func:`check_result`."""
+    """Return True for normal results, by a fast check; :func:`check_result` decides about all others."""
     try:
         ids, scores = map(itemgetter("image_id", "category_id"), results), map(itemgetter("score"), results)
         if not (_types(chain.from_iterable(ids)) <= {int} and _types(scores) <= {float}):
@@ -138,7 +145,7 @@ def _are_plain(results: Sequence[Any]) -> bool:
 
 
 def _infinite(results: Sequence[Mapping[str, Any]]) -> str:
-    """What is not finite, of results of which one is not."""
+    """Return the message for the first result with NaN or infinity."""
     return next(
         f"result {index}: {key} is {result[key]!r}, but must be finite"
         for index, result in enumerate(results)
@@ -156,7 +163,7 @@ def _is_number(value: Any, *types: type) -> bool:
 
 
 def _umask() -> int:
-    """The umask, which can only be read by setting it."""
+    """Return the umask; the only way to read it is to set it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,11 @@
-"""Average precision as PASCAL VOC computes it (development kit of 2012, section 4.4): at IoU 0.5, area under the curve.
+"""Average precision of PASCAL VOC (development kit of 2012, section 4.4): the area under the curve at IoU 0.5.
 
-Differs from COCO's AP50: a detection stands for the object that it overlaps most, taken or not, where COCO gives it
-the best of those that are free; precision is integrated at every recall, not at 101; all detections count, not 100.
+It differs from COCO's AP50 in three ways:
+
+* VOC compares a detection with the object of largest overlap, even if that object is matched already. COCO compares it
+  with the best unmatched object.
+* VOC integrates precision over all recall values, COCO over 101 of them.
+* VOC counts all detections, COCO counts 100 per class and image.
 """
 
 from collections import defaultdict
@@ -13,14 +17,14 @@ from pycocotools import mask as coco_mask
 
 
 def voc_ap50(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """AP at IoU 0.5 of each category that has objects, by category id.
+    """Return AP at IoU 0.5 for each category with objects, by category ID.
 
-    Crowds are what VOC calls difficult: to find them is neither right nor wrong. Boxes are continuous, as COCO's are:
-    the kit's extra pixel is not added.
+    Crowds correspond to VOC's difficult objects: a detection of one is neither right nor wrong. Boxes are continuous,
+    as in COCO; the function does not add the extra pixel of the development kit.
 
     Args:
         ground_truth: from :func:`~detection.evaluation.ground_truth.clean_ground_truth`.
-        results: COCO result dicts with ``bbox``, finite.
+        results: COCO result dicts with ``bbox`` and finite numbers.
     """
     truth: dict[tuple[int, int], list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in ground_truth["annotations"]:
@@ -46,7 +50,7 @@ def voc_ap50(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any
 def _match(
     found: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of an image's detections of one class, which are right, and which count."""
+    """Return, for the detections of one class in an image: scores, whether each is correct, whether it counts."""
     scores = np.array([result["score"] for result in found], dtype=np.float64)
     right, counted = np.zeros(len(found), dtype=bool), np.ones(len(found), dtype=bool)
     if found and truth:
@@ -67,7 +71,7 @@ def _match(
 
 
 def area_under(right: np.ndarray, objects: int) -> float:
-    """Area under precision over recall, precision made monotone, of detections by falling score."""
+    """Return the area under the precision-recall curve, with monotone precision; input is sorted by falling score."""
     hits = np.cumsum(right)
     recall = np.concatenate([[0.0], hits / objects])
     precision = hits / np.arange(1, len(hits) + 1)

@@ -1,4 +1,4 @@
-"""What a conversion carried over, what it changed, and what it left out, in numbers."""
+"""Count what a conversion converted, changed and left out."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ from detection.foreign import shown
 from detection.wording import of_kind, plural
 
 MOST_CLASSES = 20
-"""Classes that are listed; the others are added up."""
+"""Number of classes to list; the other classes get one total."""
 
 
 class Account:
@@ -21,31 +21,31 @@ class Account:
         self.notes: list[str] = []
 
     def take_image(self, objects: int) -> None:
-        """Count an image that was carried over."""
+        """Count a converted image."""
         self.images["with objects" if objects else "without objects"] += 1
 
     def take(self, name: str, form: str) -> None:
-        """Count an object that was carried over: its class, and as what, such as ``boxes``."""
+        """Count a converted object by its class ``name`` and its ``form``, such as ``boxes``."""
         self.classes[name] += 1
         self.forms[form] += 1
 
     def change(self, kind: str, count: int = 1) -> None:
-        """Count what is not as it was."""
+        """Count something that the conversion changed."""
         if count > 0:
             self.changed[kind] += count
 
     def lose(self, kind: str, count: int = 1) -> None:
-        """Count what has no place in the other format."""
+        """Count something that the target format cannot store."""
         if count > 0:
             self.lost[kind] += count
 
     @property
     def objects(self) -> int:
-        """Objects that were carried over."""
+        """Number of converted objects."""
         return self.classes.total()
 
     def summary(self) -> list[str]:
-        """Return what was carried over in one line, and a line each for what was changed and left out, if anything."""
+        """Return one line with the converted numbers, and one line for each kind of change or loss."""
         empty = self.images["without objects"]
         forms = ", ".join(of_kind(count, form) for form, count in self.forms.most_common())
         lines = [
@@ -59,8 +59,7 @@ class Account:
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.images.items()))
         lines = [
-            f"carried over: {plural(self.images.total(), 'image')} ({kinds or 'none'}), "
-            f"{plural(self.objects, 'object')}"
+            f"converted: {plural(self.images.total(), 'image')} ({kinds or 'none'}), {plural(self.objects, 'object')}"
         ]
         if self.forms:
             lines.append("  as " + ", ".join(of_kind(count, form) for form, count in self.forms.most_common()))

@@ -1,7 +1,7 @@
-"""Annotation files of COCO's format in a folder, and the image folder of each.
+"""Find COCO annotation files in a folder, and the image folder of each.
 
-Known are COCO as it is published, the exports of Roboflow, CVAT and Label Studio, and a file beside or above its
-images: a file's name, or that of its folder, says the split; the image folder is the one that has the images.
+This works for COCO as published, for exports of Roboflow, CVAT and Label Studio, and for a file beside or above its
+images. The name of the file or of its folder gives the split. The image folder is the one that contains the images.
 """
 
 import re
@@ -17,12 +17,12 @@ from detection.foreign import shown
 from detection.formats.layout import Found, Part, beside, files_in, folder_split, folders_in, split_folders, split_of
 
 ANNOTATIONS = ("annotations", "annotation")
-"""Names of folders that annotation files may be in."""
+"""Names of folders that may contain annotation files."""
 
 _HEAD = 1 << 20
-"""Bytes at the begin of a file that show whether it is COCO's, and some file names."""
+"""Bytes to read at the start of a file, to recognise COCO's format and to get some file names."""
 _MOST_FILES = 50
-"""Files of a folder that are looked into, the largest; a folder may have one for each image."""
+"""Number of files per folder to read, the largest first. A folder may contain one JSON file per image."""
 _MOST_NAMES = 20
 _OTHER_KINDS = ("captions_", "panoptic_", "image_info_")
 _SPECIAL_KINDS = ("person_keypoints_", "stuff_")
@@ -34,13 +34,13 @@ class CocoFile:
 
     path: Path
     split: str | None
-    """As its name or its folder says; None if neither does."""
+    """The split in the name of the file or its folder; None if there is none."""
     rank: int
-    """Of several files of a split, the one with the lowest rank counts."""
+    """If a split has several files, the one with the lowest rank is used."""
 
 
 def coco_files(folder: Path) -> list[CocoFile]:
-    """Return the annotation files in a folder of data: in itself, in ``annotations``, and in a split's folder."""
+    """Return the annotation files of a data set: in its folder, in ``annotations``, and in the folder of a split."""
     found = [CocoFile(path, split_of(path.stem), _rank(path)) for path in _in_form(folder)]
     for one in folders_in(folder):
         if one.name.lower() in ANNOTATIONS:
@@ -53,10 +53,14 @@ def coco_files(folder: Path) -> list[CocoFile]:
 def coco_parts(folder: Path, files: Sequence[CocoFile]) -> Found:
     """Return the parts of a data set in COCO's format.
 
-    A file of no split holds the training images, if there are no other files.
+    If no file names a split, the only file contains the training images.
+
+    Args:
+        folder: the data set.
+        files: from :func:`coco_files`.
 
     Raises:
-        ValueError: several files of one split.
+        ValueError: a split has several files of the same rank.
     """
     chosen: dict[str, CocoFile] = {}
     for split in ("train", "val", "test", None):
@@ -66,8 +70,8 @@ def coco_parts(folder: Path, files: Sequence[CocoFile]) -> Found:
         best = [one for one in own if one.rank == min(other.rank for other in own)]
         if len(best) > 1:
             listed = " and ".join(shown(beside(one.path, folder), None) for one in best[:3])
-            kind = f"hold the {split} images" if split else "may hold the images, and no name says train or val"
-            raise ValueError(f"{folder}: {listed} both {kind}; keep one of them there, or give the file itself")
+            kind = f"are for the {split} images" if split else "list images, and no name contains train or val"
+            raise ValueError(f"{folder}: {listed} both {kind}; keep only one of them, or give the path of the file")
         chosen[split or "train"] = best[0]
     found = Found("COCO")
     for split, one in chosen.items():
@@ -87,48 +91,49 @@ def coco_parts(folder: Path, files: Sequence[CocoFile]) -> Found:
 
 
 def image_folder(path: Path, split: str | None = None) -> Path:
-    """Return the folder that the file names of an annotation file begin at.
+    """Return the folder that the file names in an annotation file are relative to.
 
     Args:
-        split: of the file, if it is known.
+        path: annotation file.
+        split: the split of the file, if known.
 
     Raises:
-        ValueError: no COCO file, or no folder near it has its images.
+        ValueError: the file is not a COCO file, or no folder near it contains its images.
     """
     names = _some_names(path)
     if not names:
-        raise ValueError(f"{path}: lists no images")
+        raise ValueError(f"{path}: lists no images; add them to the list images")
     candidates = list(dict.fromkeys(_candidates(path, split)))
     if split is not None:  # the images of another split may have the same names
         candidates.sort(key=lambda folder: folder_split(folder) not in (None, split))
     found = {folder: sum(_exists(folder, name) for name in names) for folder in candidates}
-    best = max(candidates, key=lambda folder: found[folder])  # on equal terms, the first
+    best = max(candidates, key=lambda folder: found[folder])  # if several are equal, the first
     if found[best]:
         return best
-    for folder in candidates:  # names that are spelled in another way
+    for folder in candidates:  # perhaps the file names are spelled differently
         if find_file(folder, names[0])[0] is not None:
             return folder
     if leads_out(names[0]) and Path(names[0]).is_file():
-        return path.parent  # the names lead elsewhere, which data.allow_outside_root allows
+        return path.parent  # the names point outside the folder, which data.allow_outside_root allows
     listed = ", ".join(shown(beside(folder, path.parent), None) for folder in candidates[:6])
     raise ValueError(
-        f"{path}: image {shown(names[0])} is in none of the folders near it ({listed}); put the images beside the "
-        "file, or into a folder named images or as the split"
+        f"{path}: image {shown(names[0])} is not in any folder near it ({listed}); put the images beside the file, "
+        "or into a folder named images or like the split"
     )
 
 
 def shared_images(parts: Mapping[str, Part]) -> list[str]:
-    """Return a line for each two parts that share images, as far as the begins of their files show."""
+    """Return a line for each pair of parts with common images; it compares only the start of each file."""
     paths = {split: {part.images / name for name in _names_in_head(part.annotations)} for split, part in parts.items()}
     lines = []
     for one, other in combinations(parts, 2):
         if both := paths[one] & paths[other]:
-            lines.append(f"{one} and {other} share images, as {shown(min(both).name)}")
+            lines.append(f"{one} and {other} share images, for example {shown(min(both).name)}")
     return lines
 
 
 def in_coco_form(path: Path) -> bool:
-    """Whether the begin of a file looks like COCO's format."""
+    """Return whether the start of a file looks like COCO's format."""
     head = _head(path)
     return re.match(r"\s*\{", head) is not None and re.search(r'"(images|annotations)"\s*:\s*\[', head) is not None
 
@@ -145,7 +150,7 @@ def _rank(path: Path) -> int:
 
 
 def _candidates(path: Path, split: str | None) -> Iterator[Path]:
-    """Where the images of a file may be, the likeliest first."""
+    """Yield the folders that may contain the images of a file, the most likely first."""
     above = path.parent.parent if path.parent.name.lower() in ANNOTATIONS else path.parent
     yield path.parent
     tail = re.sub(r"^(instances|person_keypoints|stuff)_", "", path.stem)
@@ -163,7 +168,7 @@ def _candidates(path: Path, split: str | None) -> Iterator[Path]:
 def _exists(folder: Path, name: str) -> bool:
     try:
         return not leads_out(name) and (folder / name).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a zero byte
+    except (OSError, ValueError):  # the name is too long or contains a zero byte
         return False
 
 
@@ -176,19 +181,19 @@ def _head(path: Path) -> str:
 
 
 def _some_names(path: Path) -> list[str]:
-    """Some file names: from the begin of the file if it has any, as reading all of a large file takes a minute."""
+    """Return some file names, if possible from the start of the file: reading a large file takes a minute."""
     names = _names_in_head(path)
     if not names:
         images = lists_of(read_json(path, nonfinite=True), path)["images"]
         if images and not any(image.get("file_name") for image in images):
             lvis = " (an LVIS file?); convert it with rcnn convert --from lvis" if "coco_url" in images[0] else ""
-            raise ValueError(f"{path}: no image has a file_name{lvis}")
+            raise ValueError(f"{path}: no image has a file_name{lvis or '; add it to each image'}")
         names = [str(image.get("file_name")) for image in images]
     return names[:: max(1, len(names) // _MOST_NAMES)][:_MOST_NAMES]
 
 
 def _names_in_head(path: Path) -> list[str]:
-    """File names at the begin of a file; none if it is broken there."""
+    """Return the file names at the start of a file; an empty list if the file is broken there."""
     found = re.findall(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', _head(path))
     try:
         return [str(parse_json(name.encode(), path)) for name in found]

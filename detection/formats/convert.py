@@ -1,4 +1,4 @@
-"""Convert COCO, VOC, YOLO and LVIS; say in numbers what was carried over, changed and left out."""
+"""Convert between COCO, VOC, YOLO and LVIS, and count what was converted, changed and left out."""
 
 import argparse
 import json
@@ -23,17 +23,17 @@ OPTIONS = {
     "segments": ("coco2yolo",),
     "one_based": ("voc2coco",),
 }
-"""Which conversions an option is for."""
+"""The conversions that accept each option."""
 
 CARRIED = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
-"""What other formats hold of an object, or what follows from it."""
+"""Keys of an object that a conversion keeps or computes."""
 
 
 def convert(options: argparse.Namespace) -> Account:
-    """Convert as the options of ``rcnn convert`` say; return what was carried over.
+    """Run ``rcnn convert`` with the given options; return the counts.
 
     Raises:
-        ValueError: an option that is not for this conversion, or a source that cannot be read.
+        ValueError: an option does not fit the conversion, or the source cannot be read.
     """
     for name, kinds in OPTIONS.items():
         if getattr(options, name) and options.what not in kinds:
@@ -56,10 +56,10 @@ def _from_coco(source: Path, target: Path, yolo: bool, segments: bool) -> Accoun
     if annotations.report:
         print(printable(annotations.report))
     if not annotations.num_objects:
-        raise ValueError(f"{source}: has no object to convert")
+        raise ValueError(f"{source}: contains no objects; give a file with annotations")
     coco = annotations.to_coco()
     account = write_yolo(coco, target, segments) if yolo else write_voc(coco, target)
-    # A second reading: what the checked annotations no longer hold.
+    # Read the file again, because the checked annotations do not have these keys.
     others = Counter(key for entry in read_coco(source)["annotations"] for key in _others(entry))
     for key, count in others.most_common(20):
         account.lose(f"values of {shown(key)}", count)
@@ -68,12 +68,12 @@ def _from_coco(source: Path, target: Path, yolo: bool, segments: bool) -> Accoun
 
 
 def _others(entry: Mapping[str, Any]) -> list[str]:
-    """Entries of an object, with something in them, that no other format holds."""
+    """Return the non-empty keys of an object that the other formats cannot store."""
     return [key for key in entry.keys() - CARRIED if entry[key] not in (None, 0, "", [], {})]
 
 
 def _write(coco: Mapping[str, Any], target: Path, source: Path) -> None:
-    """Write a COCO file, whole or not at all; report what training would reject, drop or repair."""
+    """Write a COCO file atomically, and print what training would reject, drop or repair."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         written = Path(folder) / target.name
@@ -85,23 +85,30 @@ def _write(coco: Mapping[str, Any], target: Path, source: Path) -> None:
         written.replace(target)
     if report:
         report.path = target
-        print(printable(f"{report}\n  (the file has them as they were; training does what stands in brackets)"))
+        print(printable(f"{report}\n  (the file contains them unchanged; training handles them as stated in brackets)"))
 
 
 def lvis_to_coco(content: Any, source: Path) -> tuple[dict[str, Any], Account]:
-    """LVIS is COCO but for two things: files are named by their address, and absent classes are listed.
+    """Convert the content of an LVIS file to COCO.
+
+    LVIS differs from COCO in two ways: it names images by their URL, and it lists classes that are absent from an
+    image.
+
+    Args:
+        content: parsed JSON.
+        source: path for error messages.
 
     Raises:
-        ValueError: no LVIS file, or one without objects.
+        ValueError: this is not an LVIS file, or it has no objects.
     """
     account = Account()
     lists: dict[str, Any] = {}
     for key in ("images", "annotations", "categories"):
         lists[key] = content.get(key) if isinstance(content, dict) else None
         if not isinstance(lists[key], list) or not all(isinstance(entry, dict) for entry in lists[key]):
-            raise ValueError(f"{source}: is not an LVIS file: it has no list {key!r} of objects")
+            raise ValueError(f"{source}: is not an LVIS file (no list {key!r} of objects); give an LVIS JSON file")
     if not lists["annotations"]:
-        raise ValueError(f"{source}: has no object to convert")
+        raise ValueError(f"{source}: contains no objects; give a file with annotations")
     images = [{**image, "file_name": _lvis_name(image, source)} for image in lists["images"]]
     annotations = [{"iscrowd": 0, **annotation} for annotation in lists["annotations"]]
     keys = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -114,7 +121,9 @@ def lvis_to_coco(content: Any, source: Path) -> tuple[dict[str, Any], Account]:
 def _lvis_name(image: Mapping[str, Any], source: Path) -> str:
     name, url = image.get("file_name"), image.get("coco_url")
     if not name and not isinstance(url, str):
-        raise ValueError(f"{source}: is not an LVIS file: image {shown(image.get('id'))} has no coco_url")
+        raise ValueError(
+            f"{source}: is not an LVIS file (image {shown(image.get('id'))} has no coco_url); give an LVIS JSON file"
+        )
     return str(name or "/".join(str(url).split("/")[-2:]))
 
 

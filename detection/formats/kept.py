@@ -1,4 +1,4 @@
-"""Files that were made from others, kept until those change: a folder of the cache for each."""
+"""A cache for converted data sets: one folder per data set, valid until the source files change."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from typing import Any
 from detection.documents import read_json
 
 VERSION = 1
-"""Of what is written here; a change of it makes all files anew."""
+"""Version of the cached files. Increase it to invalidate all of them."""
 
 NOTE = "made.json"
-"""File in each folder with what its maker returned; where it is missing, the folder is not complete."""
+"""File in each folder with the return value of its maker. A folder without it is incomplete."""
 
 
 def default_cache() -> Path:
@@ -27,7 +27,7 @@ def default_cache() -> Path:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """Return a digest that changes when a file is added, removed or written: of paths, sizes and times."""
+    """Return a digest of paths, sizes and times; it changes when a file is added, removed or written."""
     digest = hashlib.sha256()
     for path in sorted({os.path.abspath(path) for path in paths}):
         try:
@@ -40,17 +40,18 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def kept(cache: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any], bool]:
-    """Return the folder of a key, which ``make`` fills if it is not there yet.
+    """Return the cached folder for a key; call ``make`` to fill it if it does not exist yet.
 
-    The folder appears complete or not at all, also when several processes make it at once.
+    The folder appears atomically, even if several processes create it at the same time.
 
     Args:
-        key: what the files depend on, as values that JSON can hold.
-        make: writes files into an empty folder, and returns a dict with their names as ``files``, and what else is to
-            be known of them, as values that JSON can hold.
+        cache: folder of the cache.
+        key: everything that the files depend on, as JSON values.
+        make: function that writes files into an empty folder. It returns a dict of JSON values, with the names of the
+            files as ``files``.
 
     Returns:
-        The folder, what ``make`` returned, and whether the folder was there already.
+        The folder, the return value of ``make``, and whether the folder existed already.
 
     Raises:
         OSError: the cache cannot be written.
@@ -65,14 +66,14 @@ def kept(cache: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> tuple
         made = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}."))
         note = make(made)
         write_json(note, made / NOTE)
-        if folder.exists() and _note(folder) is None:  # damaged, as by somebody who tidied up
+        if folder.exists() and _note(folder) is None:  # incomplete: somebody has deleted files in it
             shutil.rmtree(folder)
         made.rename(folder)
     except OSError as error:
         if (other := _note(folder)) is None:
             raise OSError(
-                f"{cache}: the converted data set cannot be kept there ({error.strerror or error}); set XDG_CACHE_HOME "
-                "to a folder with free space that can be written"
+                f"{cache}: cannot write the converted data set ({error.strerror or error}); set XDG_CACHE_HOME to a "
+                "writable folder with free space"
             ) from error
         note = other  # another process was faster
     finally:
@@ -82,12 +83,12 @@ def kept(cache: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> tuple
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write a JSON file. Numbers that are not finite become NaN, which the reader of annotations knows."""
+    """Write a JSON file. It may contain NaN and Infinity, which the annotation reader accepts."""
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _note(folder: Path) -> dict[str, Any] | None:
-    """What was kept with a folder; None if it is not complete."""
+    """Return the saved return value of a folder's maker; None if the folder is incomplete."""
     if not (folder / NOTE).is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Parts of a data set, as the readers of its folders describe them."""
+"""The parts (splits) of a data set, and helpers to find their folders."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _WORDS = {
     "test": ("test", "testing"),
 }
 _BESIDES = {"images", "imgs", "image", "img", "set", "data", "dataset", "split", "annotations", "labels", "coco"}
-"""Words that a split's folder may have in its name, besides that of the split."""
+"""Words that the name of a split's folder may contain beside the split's name."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Part:
     """One split of a data set in COCO's format."""
 
     images: Path
-    """Folder that the file names begin at."""
+    """Folder that the file names are relative to."""
     annotations: Path
     """COCO annotation file."""
 
@@ -37,13 +37,13 @@ class Unread:
     """One split of a data set in another format, before its conversion."""
 
     images: Path
-    """Folder that the file names of the COCO dict begin at."""
+    """Folder that the file names in the COCO dict are relative to."""
     files: list[Path]
-    """Files that the conversion reads; some may not be there."""
+    """Files that the conversion reads; some may be missing."""
     settings: list[Any]
-    """What else the COCO dict depends on: values that JSON can hold."""
+    """Everything else that the COCO dict depends on, as JSON values."""
     read: Callable[[], tuple[dict[str, Any], Account]]
-    """Return a COCO dict, and what was carried over; raises ValueError."""
+    """Function that returns a COCO dict and the counts; it raises ValueError."""
 
 
 @dataclass
@@ -51,16 +51,16 @@ class Found:
     """A data set in COCO's format."""
 
     form: str
-    """Of the originals: COCO, YOLO or VOC."""
+    """Format of the original data: COCO, YOLO or VOC."""
     parts: dict[str, Part] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    """Why a split that should be there cannot be used."""
+    """For each split that exists but cannot be used, the reason."""
     lines: list[str] = field(default_factory=list)
-    """What the user should know."""
+    """Lines to show to the user."""
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a file or folder is named after, as ``train`` for ``instances_Train2017``; None if none.
+    """Return the split in the name of a file or folder, such as ``train`` for ``instances_Train2017``; else None.
 
     Example:
         >>> split_of("valid"), split_of("instances_default")
@@ -75,13 +75,13 @@ def _words(name: str) -> list[str]:
 
 
 def folder_split(path: Path) -> str | None:
-    """Return the split that a folder is named after alone, as ``val`` for ``valid_images``; None if none."""
+    """Return the split if a folder's name means nothing else, such as ``val`` for ``valid_images``; else None."""
     split = split_of(path.name)
     return split if split is not None and set(_words(path.name)) <= {*_WORDS[split], *_BESIDES} else None
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """Return folders directly below one that are named after a split, by split; the first by name of each."""
+    """Return the subfolder of each split; if a split has several, the first by name."""
     found: dict[str, Path] = {}
     for one in folders_in(folder):
         if (split := folder_split(one)) is not None:
@@ -90,14 +90,15 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def only_split_folders(folder: Path, holds: Callable[[Path], bool], lines: list[str]) -> dict[str, Path]:
-    """Return folders as :func:`split_folders`, of those that hold data; a line names the others.
+    """Return the subfolder of each split that contains data, and add a line about other subfolders with data.
 
     Args:
-        holds: whether a folder holds data.
-        lines: takes the line.
+        folder: the data set.
+        holds: function that returns whether a folder contains data.
+        lines: list that gets the line.
 
     Raises:
-        ValueError: two folders of one split.
+        ValueError: a split has two folders.
     """
     there = [one for one in folders_in(folder) if holds(one)]
     found: dict[str, Path] = {}
@@ -106,25 +107,25 @@ def only_split_folders(folder: Path, holds: Callable[[Path], bool], lines: list[
             continue
         if split in found:
             raise ValueError(
-                f"{folder}: {shown(found[split].name)} and {shown(one.name)} both are named after the {split} images; "
-                "keep one of them there"
+                f"{folder}: {shown(found[split].name)} and {shown(one.name)} both look like the {split} split; "
+                "keep only one of them"
             )
         found[split] = one
     others = [shown(one.name) for one in there if folder_split(one) is None]
     if found and others:
         lines.append(
-            f"not read, as they are named after no split: {', '.join(others[:8])}{', ...' * (len(others) > 8)}"
+            f"not read, because their names contain no split: {', '.join(others[:8])}{', ...' * (len(others) > 8)}"
         )
     return {split: found[split] for split in SPLITS if split in found}
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the folders directly below one, without hidden ones and the remains of archives."""
+    """Return the direct subfolders, without hidden ones and leftovers of archives."""
     return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith((".", "__MACOSX")))
 
 
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
-    """Return files directly in a folder with one of the suffixes, sorted by name; none if there is no such folder."""
+    """Return the files with one of the suffixes directly in a folder, sorted by name; [] if there is no folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -139,12 +140,12 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link to itself
+    except OSError:  # a symbolic link to itself
         return False
 
 
 def has_images(folder: Path) -> bool:
-    """Whether an image is in a folder or below it."""
+    """Return whether a folder or one of its subfolders contains an image."""
     return next(_images(folder), None) is not None
 
 
@@ -155,5 +156,5 @@ def _images(folder: Path) -> Iterator[str]:
 
 
 def beside(path: Path, folder: Path) -> str:
-    """Return a path as a user knows it: relative to a folder if it is below that."""
+    """Return a path for messages: relative to ``folder`` if it is below it, else unchanged."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

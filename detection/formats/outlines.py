@@ -1,7 +1,7 @@
-"""Outlines of bitmaps as polygons, and several polygons as one.
+"""Convert bitmaps to polygons, and join several polygons into one.
 
-A format with one polygon per object has no place for a second part or for a hole. Both are joined to the rest by a line
-of no width, there and back: a fill by the even-odd rule covers the same pixels.
+A format with one polygon per object cannot store a second part or a hole. This module connects each part and hole to
+the rest by a line of zero width, in both directions. Filled by the even-odd rule, the result covers the same pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 MOST_PARTS = 100
-"""Parts and holes of an object that are kept, the largest; a mask of noise would have a million."""
+"""Number of parts and holes to keep per object, the largest first. A noisy mask could have a million."""
 
 _AHEAD = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])  # east, south, west, north, as row and column
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """The outlines of all parts and holes of a bitmap, the largest first.
+    """Return the outlines of all parts and holes of a bitmap, the largest first.
 
-    They run through the middles of the pixels' sides, with all centres of 1 inside and all centres of 0 outside.
-    Pixels that touch at a corner are one part.
+    The outlines connect the midpoints of pixel edges. All centres of 1-pixels are inside, all centres of 0-pixels are
+    outside. Pixels that touch only at a corner belong to the same part.
 
     Args:
         mask: (H, W) of 0 and 1.
@@ -37,17 +37,17 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def rle_outlines(rle: Mapping[str, Any]) -> list[np.ndarray]:
-    """As :func:`outlines`, of a compressed COCO RLE; looks at the pixels in its box only."""
+    """Return the outlines of a compressed COCO RLE, like :func:`outlines`; read only the pixels in its box."""
     x, y, w, h = (int(value) for value in coco_mask.toBbox(rle))
     crop = np.asarray(coco_mask.decode(rle))[y : y + h, x : x + w]
     return [loop + [x, y] for loop in outlines(crop)]
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """One polygon of several, by lines of no width between the nearest of their points.
+    """Join polygons into one, by lines of zero width between their nearest points.
 
     Args:
-        parts: polygons (k, 2), of which the MOST_PARTS largest are taken.
+        parts: polygons (k, 2); the function uses the MOST_PARTS largest.
     """
     ordered = sorted(parts, key=lambda part: -area(part))[:MOST_PARTS]
     whole = ordered[0]
@@ -58,16 +58,16 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def area(polygon: np.ndarray) -> float:
-    """The area inside a polygon (k, 2), by the shoelace formula."""
+    """Return the area of a polygon (k, 2), by the shoelace formula."""
     x, y = polygon.T
     return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
 
 def _sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sides between 1 and 0, each with 1 on its right: corners (n, 2) where they start, and headings (n,)."""
+    """Return the edges between 1 and 0, with the 1 on the right: start corners (n, 2) and directions (n,)."""
     inside = mask[1:-1, 1:-1]
     starts, headings = [], []
-    # The side above a pixel runs east from its upper left corner, the one on its right south, and so on.
+    # The top edge of a pixel goes east from its upper left corner, the right edge goes south, and so on.
     for heading, (outside, corner) in enumerate(
         [(mask[:-2, 1:-1], (0, 0)), (mask[1:-1, 2:], (0, 1)), (mask[2:, 1:-1], (1, 1)), (mask[1:-1, :-2], (1, 0))]
     ):
@@ -78,7 +78,7 @@ def _sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _following(start: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    """(n,) the side that goes on where each ends: the left one, as pixels that touch at a corner are one part."""
+    """Return the next edge after each, (n,). At a corner take the left one, so that diagonal pixels are one part."""
     if not len(start):
         return np.zeros(0, dtype=np.int64)
     height, width = start.max(axis=0) + 1
@@ -107,13 +107,13 @@ def _loops(following: np.ndarray) -> list[list[int]]:
 
 
 def _without_straight(loop: np.ndarray) -> np.ndarray:
-    """A polygon without the points on the lines between their neighbours."""
+    """Remove the points of a polygon that lie on the line between their neighbours."""
     ahead, behind = np.roll(loop, -1, axis=0) - loop, loop - np.roll(loop, 1, axis=0)
     return loop[ahead[:, 0] * behind[:, 1] != ahead[:, 1] * behind[:, 0]]
 
 
 def _nearest(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """The numbers of the two points, one of each polygon, that are nearest; in pieces, which bounds the memory."""
+    """Return the indices of the nearest pair of points, one of each polygon; compare in parts, to limit the memory."""
     best, found = np.inf, (0, 0)
     step = max(1, 1_000_000 // len(other))
     for begin, end in pairwise([*range(0, len(one), step), len(one)]):

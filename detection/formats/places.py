@@ -1,4 +1,4 @@
-"""Where the file of each image is."""
+"""Output paths for the images of a data set."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,15 +9,15 @@ from detection.foreign import shown
 
 
 def slashed(name: str) -> str:
-    """A file name with slashes, where Windows writes backslashes."""
+    """Replace the backslashes of Windows in a file name by slashes."""
     return name.replace("\\", "/")
 
 
 def places(images: Iterable[Mapping[str, Any]], folder: Path, suffix: str) -> dict[Any, Path]:
-    """By image id, a path in the folder that is named as the image but for its suffix.
+    """Return, for each image ID, a path in the folder with the image's name and another suffix.
 
     Raises:
-        ValueError: two images would share one, or one would be outside the folder.
+        ValueError: two images would get the same path, or a path would be outside the folder.
     """
     found: dict[Any, Path] = {}
     for image in images:
@@ -34,13 +34,13 @@ def places(images: Iterable[Mapping[str, Any]], folder: Path, suffix: str) -> di
 
 
 def check_apart(pairs: Iterable[tuple[str, Path]]) -> None:
-    """Reject images that share one file.
+    """Check that no two images use the same file.
 
     Args:
-        pairs: names of images, and where their files are.
+        pairs: names of images, and the paths of their files.
 
     Raises:
-        ValueError: with the names of both.
+        ValueError: two images use the same file; the message has both names.
     """
     names: dict[str, str] = {}
     for name, path in pairs:

@@ -1,6 +1,6 @@
-"""Any common data set, opened as COCO: which format a folder is in, where its splits are, and what was converted.
+"""Open any common data set as COCO: detect its format, find its splits, and convert it if necessary.
 
-The originals are never changed. What is converted or split goes into a cache; see :mod:`detection.formats.kept`.
+The original files never change. Converted and split annotations go into a cache; see :mod:`detection.formats.kept`.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in COCO's format, as it is or converted."""
+    """A data set in COCO's format, original or converted."""
 
     form: str
-    """Of the originals: ``COCO``, ``YOLO`` or ``VOC``."""
+    """Format of the original data: ``COCO``, ``YOLO`` or ``VOC``."""
     parts: dict[str, Part]
-    """Of ``train``, ``val`` and ``test`` those that there are."""
+    """The existing splits among ``train``, ``val`` and ``test``."""
     lines: list[str]
-    """What the user should know: what was found, converted, left out and split."""
+    """Lines to show to the user: what the toolkit found, converted, left out and split."""
 
 
 def open_data(
@@ -49,18 +49,21 @@ def open_data(
 ) -> DataSet:
     """Open a data set in the format of COCO, YOLO or VOC.
 
-    If validation images are needed and there are none, a part of the training images is set aside for them: always the
-    same images for the same data, fraction and seed.
+    If you need validation images and the data set has none, the function uses a fraction of the training images for
+    validation. The same data, fraction and seed always give the same images.
 
     Args:
         path: a folder, a ``data.yaml``, or a COCO annotation file.
-        need: splits that must be there.
-        val_fraction: part of the training images to set aside.
-        seed: of their choice.
-        cache: folder of what is converted and split; :func:`detection.formats.kept.default_cache` if None.
+        need: splits that must exist.
+        val_fraction: fraction of the training images to use for validation.
+        seed: seed of this choice.
+        cache: folder for converted and split files; None uses :func:`detection.formats.kept.default_cache`.
+
+    Returns:
+        The data set with the paths of its images and annotation files.
 
     Raises:
-        ValueError: an unknown or ambiguous form, a split that is needed but not there, or one that cannot be read.
+        ValueError: the format is unknown or ambiguous, a needed split is missing, or a split cannot be read.
         OSError: the cache cannot be written.
 
     Example:
@@ -76,7 +79,7 @@ def open_data(
         if "val" in need and "val" not in found.parts:
             with_validation(found, place, val_fraction, seed, cache)
     except ValueError as error:
-        raise ValueError(shown(error, None)) from error  # names of files and folders may hold anything
+        raise ValueError(shown(error, None)) from error  # names of files may contain control characters
     found.lines += shared_images(found.parts)
     lines = [f"{found.form} data set: {place}", *(f"  {line}" for line in found.lines)]
     lines += [f"  {split} is left out: {error}" for split, error in found.failed.items()]
@@ -85,7 +88,7 @@ def open_data(
 
 
 def _check_needed(found: Found, path: Path, need: Sequence[str]) -> None:
-    """Reject a data set without a split that is needed, but for ``val``, which training images can stand in for."""
+    """Check that the needed splits exist; training images can replace a missing ``val``."""
     if not found.parts and found.failed:
         raise ValueError(next(iter(found.failed.values())))
     for split in need:
@@ -94,11 +97,11 @@ def _check_needed(found: Found, path: Path, need: Sequence[str]) -> None:
             raise ValueError(found.failed[source])
         if source not in found.parts:
             there = " and ".join(found.parts)
-            raise ValueError(f"{path}: has no {split} images, only {there}; add them, or make them with rcnn split")
+            raise ValueError(f"{path}: has no {split} images, only {there}; add them, or create them with rcnn split")
 
 
 def _found(path: Path, cache: Path) -> Found:
-    """The data set of a file or folder, converted if need be."""
+    """Return the data set of a file or folder, converted if necessary."""
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; give the folder of a data set")
     if path.is_file():
@@ -122,18 +125,20 @@ def _of_file(path: Path, cache: Path) -> Found:
     if suffix in (".yaml", ".yml"):
         return _converted("YOLO", *yolo_splits(path), cache)
     if suffix != ".json":
-        raise ValueError(f"{path}: is no data set; give a folder, a data.yaml, or a COCO annotation file (.json)")
+        raise ValueError(f"{path}: is not a data set; give a folder, a data.yaml, or a COCO annotation file (.json)")
     if not in_coco_form(path):
-        raise ValueError(f"{path}: is no COCO annotation file: it has no lists of images and annotations")
+        raise ValueError(
+            f"{path}: is not a COCO annotation file (no lists of images and annotations); give one, or a folder"
+        )
     found = coco_parts(path.parent, [CocoFile(path, None, 0)])
     others = [one.path for one in coco_files(path.parent) if one.path != path and one.split == "val"]
     if others:
-        found.lines.append(f"{shown(others[0].name)} beside it is not used; give the folder to use both")
+        found.lines.append(f"{shown(others[0].name)} in the same folder is not used; give the folder to use both")
     return found
 
 
 def _of_folder(folder: Path, cache: Path) -> Found:
-    """The data set in a folder, or in the only folder in it."""
+    """Return the data set in a folder, or in its only subfolder."""
     for place in _inwards(folder):
         files, yolo, voc = coco_files(place), yolo_sign(place), voc_sign(place)
         signs = {
@@ -157,7 +162,7 @@ def _of_folder(folder: Path, cache: Path) -> Found:
 
 
 def _inwards(folder: Path) -> list[Path]:
-    """A folder, and those in it as long as there is but one, as archives are often unpacked."""
+    """Return a folder and its chain of only subfolders, which unpacked archives often have."""
     places = [folder]
     while len(places) < 4 and len(inner := folders_in(places[-1])) == 1:
         places.append(inner[0])
@@ -165,7 +170,7 @@ def _inwards(folder: Path) -> list[Path]:
 
 
 def _contents(folder: Path) -> str:
-    """What is in a folder, in a few words."""
+    """Describe the content of a folder in a few words."""
     kinds = {
         "image file": SUFFIXES,
         ".json file (not COCO)": (".json",),
@@ -183,30 +188,30 @@ def _contents(folder: Path) -> str:
 
 
 def _converted(form: str, splits: dict[str, Unread], failed: dict[str, str], lines: list[str], cache: Path) -> Found:
-    """A data set in another format, converted into the cache."""
+    """Return a data set of another format, converted into the cache."""
 
     def make(folder: Path) -> dict[str, Any]:
-        coco, told, wrong = {}, {}, {}
+        coco, summaries, wrong = {}, {}, {}
         for split, unread in splits.items():
             try:
                 coco[split], account = unread.read()
             except (OSError, ValueError) as error:
                 wrong[split] = str(error)
                 continue
-            told[split] = account.summary()
+            summaries[split] = account.summary()
         for split, content in _same_categories(coco).items():
             write_json(content, folder / f"{split}.json")
-        return {"files": [f"{split}.json" for split in coco], "lines": told, "failed": wrong}
+        return {"files": [f"{split}.json" for split in coco], "lines": summaries, "failed": wrong}
 
     keys = [[split, str(one.images), fingerprint(one.files), one.settings] for split, one in splits.items()]
     folder, note, known = kept(cache, [form, keys], make)
     if known and (readable := [split for split in note["failed"] if _can_be_read(splits[split])]):
-        folder, note, known = kept(cache, [form, keys, readable], make)  # a disk may have been away for a moment
+        folder, note, known = kept(cache, [form, keys, readable], make)  # the disk was unavailable at the first try
     found = Found(form, failed=failed | note["failed"])
     for split in (one for one in splits if f"{one}.json" in note["files"]):
         found.parts[split] = Part(splits[split].images, folder / f"{split}.json")
         found.lines += [f"{split}: {note['lines'][split][0]}", *(f"  {line}" for line in note["lines"][split][1:])]
-    found.lines += [*lines, f"converted to COCO's format{' before' * known}, in {shown(folder, None)}"]
+    found.lines += [*lines, f"converted to COCO's format{' earlier' * known}, in {shown(folder, None)}"]
     return found
 
 
@@ -219,7 +224,7 @@ def _can_be_read(unread: Unread) -> bool:
 
 
 def _same_categories(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The parts with one list of categories, where each has those that occur in it."""
+    """Give all parts the same list of categories; before, each part lists only its own classes."""
     lists = [part["categories"] for part in parts.values()]
     if all(one == lists[0] for one in lists):
         return parts

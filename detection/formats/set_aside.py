@@ -1,4 +1,4 @@
-"""Validation images for a data set that has none: a part of the training images, without their copies in the rest."""
+"""Create a validation split from training images, and keep copies of an image in the same split."""
 
 import hashlib
 import os
@@ -21,14 +21,17 @@ _HEAD = 1 << 12
 
 
 def with_validation(found: Found, path: Path, fraction: float, seed: int, cache: Path) -> None:
-    """Split the training images of a data set, and say so; the files go into the cache.
+    """Split the training images of a data set, and add a line that reports it; the files go into the cache.
 
     Args:
-        path: of the data set, for messages.
-        fraction: part of the images for validation.
+        found: the data set; the function replaces its ``train`` and adds ``val``.
+        path: path of the data set, for messages.
+        fraction: fraction of the images for validation.
+        seed: seed of the split.
+        cache: folder of the cache.
 
     Raises:
-        ValueError: a fraction that is not between 0 and 1, or under two images.
+        ValueError: the fraction is not between 0 and 1, or there are fewer than two images.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"--val-fraction {fraction:g} must be between 0 and 1")
@@ -41,7 +44,7 @@ def with_validation(found: Found, path: Path, fraction: float, seed: int, cache:
             parts = split(content, {"train": 1 - fraction, "val": fraction}, seed, together)
         except ValueError as error:
             raise ValueError(
-                f"{path}: no validation images, and {error}; give validation images of your own"
+                f"{path}: has no validation images, and {error}; add validation images to the data set"
             ) from error
         for name, part in parts.items():
             write_json(part, folder / f"{name}.json")
@@ -55,19 +58,19 @@ def with_validation(found: Found, path: Path, fraction: float, seed: int, cache:
     val, train = note["counts"]
     reason = "there are test images, but no validation images" if "test" in found.parts else "no validation images"
     found.lines += [
-        f"{reason}: {plural(val, 'image')} of {val + train} for training set aside for validation (seed {seed}, "
-        "stratified by class)",
-        f"  in {shown(folder, None)}; choose with --val-fraction, or make a lasting split with rcnn split",
+        f"{reason}: the toolkit uses {plural(val, 'image')} of {val + train} training images for validation (seed "
+        f"{seed}, stratified by class)",
+        f"  in {shown(folder, None)}; change it with --val-fraction, or create a permanent split with rcnn split",
     ]
     if note["together"]:
         found.lines.append(together_line(note["together"]))
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
-    """Return the whole content of a COCO file, as it is.
+    """Return the whole, unchanged content of a COCO file.
 
     Raises:
-        ValueError: no JSON, or not in COCO's form.
+        ValueError: the file is not JSON, or not in COCO's format.
     """
     content: dict[str, Any] = read_json(path, nonfinite=True)
     lists_of(content, path)
@@ -75,18 +78,22 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
 
 def together_line(count: int) -> str:
-    """Say how many images :func:`marks` keeps together."""
-    return f"{count} images stay together with their copies, versions or frames of the same video"  # two at least
+    """Return the line that reports how many images :func:`marks` keeps together."""
+    return f"{count} images stay in one split with their copies, versions or frames of the same video"  # at least two
 
 
 def marks(coco: Mapping[str, Any], folder: Path) -> dict[Any, Hashable]:
-    """Return a mark for images that must not be torn apart, by image id: those that another image shares it with.
+    """Return a group mark for each image that must be in the same split as another image.
 
-    Such are frames of one video (``video_id``), versions of one image that Roboflow made (``name.rf.hash.jpg``), and
-    files of the same bytes.
+    These are frames of the same video (``video_id``), versions of an image by Roboflow (``name.rf.hash.jpg``), and
+    files with identical bytes.
 
     Args:
-        folder: of the images.
+        coco: content of a COCO file.
+        folder: image folder.
+
+    Returns:
+        Marks by image ID. Images with the same mark belong together. Images without such a partner have no mark.
     """
     root: dict[Hashable, Hashable] = {}
 
@@ -118,7 +125,7 @@ def marks(coco: Mapping[str, Any], folder: Path) -> dict[Any, Hashable]:
 
 
 def _copies(paths: list[Path]) -> list[list[Path]]:
-    """Files of the same bytes. Only those of one size are opened, and of these only those that begin alike are read."""
+    """Return groups of identical files: compare sizes, then the first bytes of equal ones, then hash the rest."""
     found: list[list[Path]] = [paths]
     for mark in (_size, _begin, _digest):
         finer: list[list[Path]] = []
@@ -127,7 +134,7 @@ def _copies(paths: list[Path]) -> list[list[Path]]:
             for path in several:
                 try:
                     by_mark[mark(path)].append(path)
-                except OSError:  # reading it for training will say so
+                except OSError:  # training reports it when it reads the file
                     continue
             finer += [same for same in by_mark.values() if len(same) > 1]
         found = finer

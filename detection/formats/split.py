@@ -1,7 +1,7 @@
-"""Parts of a data set, such as training and validation: by image, with every class in each part as far as it goes.
+"""Split a data set by image, for example into training and validation, with all classes in each part if possible.
 
-Iterative stratification (Sechidis et al., On the stratification of multi-label data, 2011): images of the rarest class
-come first, and each goes to the part that still lacks most of that class.
+The method is iterative stratification (Sechidis et al., On the stratification of multi-label data, 2011). It assigns
+images of the rarest class first. Each image goes to the part that lacks most images of this class.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ from detection.foreign import shown
 from detection.wording import plural
 
 EMPTY = "no object"
-"""Stands for the class of images without objects, so that they are spread over the parts, too."""
+"""Pseudo-class of images without objects, so that the split distributes them as well."""
 
 
 @dataclass
 class _Group:
-    """Images that stay together."""
+    """Images that must be in the same part."""
 
     place: bytes
-    """In the order in which groups of one class are dealt out; depends on the file names and the seed alone."""
+    """Sort key for the order of assignment; it depends only on the file names and the seed."""
     images: list[Mapping[str, Any]]
     classes: Counter[Hashable]
-    """How many of the images have an object of each class."""
+    """For each class, the number of images with an object of it."""
 
 
 def split(
@@ -36,24 +36,24 @@ def split(
     seed: int,
     together: Mapping[Any, Hashable] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Split the images of a COCO dict into parts, each with its images' annotations and all categories.
+    """Split the images of a COCO dict into parts. Each part has the annotations of its images, and all categories.
 
-    The result depends on the file names and the seed, and not on the order of the file's entries. If no images must
-    stay together, each part has its fraction of the images, up to rounding, and at least one image.
+    The result depends on the file names and the seed, but not on the order of the entries. If no images must stay
+    together, each part gets its fraction of the images, up to rounding, and at least one image.
 
     Args:
-        coco: the content of an annotation file; it stays as it is.
-        fractions: part of the images by name; they add up to 1.
-        seed: of the choice among images with the same classes.
-        together: a mark by image id; images of one mark come into the same part. Ids are compared as
-            :func:`detection.coco.ids.identity` gives them.
+        coco: content of an annotation file; it is not modified.
+        fractions: for each name of a part, its fraction of the images. The sum must be 1.
+        seed: seed of the choice among images with the same classes.
+        together: marks by image ID, as :func:`detection.coco.ids.identity` returns it. Images with the same mark get
+            into the same part.
 
     Returns:
-        A COCO dict for each name, with images and annotations in the order of their ids. An annotation of an image that
-        is not listed goes to the largest part.
+        A COCO dict for each name, with images and annotations in the order of their IDs. An annotation of an unlisted
+        image goes to the largest part.
 
     Raises:
-        ValueError: fractions that do not add up to 1, or fewer images than parts.
+        ValueError: the sum of the fractions is not 1, or there are fewer images than parts.
 
     Example:
         >>> images = [{"id": k, "file_name": f"{k}.jpg", "height": 8, "width": 8} for k in range(10)]
@@ -87,10 +87,10 @@ def split(
 
 
 def _checked(fractions: Mapping[str, float]) -> list[str]:
-    """Names of the parts that get images."""
+    """Check the fractions; return the names of the parts that get images."""
     if not all(0 <= fraction <= 1 for fraction in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
         given = ", ".join(f"{shown(name)} {fraction:g}" for name, fraction in fractions.items())
-        raise ValueError(f"the parts' fractions are {given}; each must be from 0 to 1, and together they must be 1")
+        raise ValueError(f"the fractions are {given}; each must be from 0 to 1, and their sum must be 1")
     return [name for name, fraction in fractions.items() if fraction > 0]
 
 
@@ -100,7 +100,7 @@ def _groups(
     seed: int,
     together: Mapping[Any, Hashable],
 ) -> list[_Group]:
-    """Images by what they belong to, in an order that is random and always the same."""
+    """Group the images that stay together, in a random order that depends only on the seed and the file names."""
     members: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
     for image in images:
         key = identity(image.get("id"))
@@ -118,7 +118,7 @@ def _groups(
 
 
 def _deal(groups: Sequence[_Group], fractions: Sequence[float]) -> list[list[_Group]]:
-    """The groups of each part."""
+    """Assign the groups to parts; return the groups of each part."""
     total: Counter[Hashable] = Counter()
     holders: dict[Hashable, list[int]] = defaultdict(list)
     for k, group in enumerate(groups):
@@ -143,7 +143,7 @@ def _deal(groups: Sequence[_Group], fractions: Sequence[float]) -> list[list[_Gr
             for name, count in group.classes.items():
                 lacking[part][name] -= count
                 left[name] -= 1
-        left = +left  # without those that have none left
+        left = +left  # drop classes without remaining groups
     return dealt
 
 
@@ -155,7 +155,7 @@ def _neediest(
     dealt: Sequence[Sequence[_Group]],
     waiting: int,
 ) -> int:
-    """The part with room that lacks most of a class; no part stays empty."""
+    """Return the part with free places that lacks most images of a class; make sure that no part stays empty."""
     parts = range(len(room))
     empty = [part for part in parts if not dealt[part]]
     fitting = [part for part in parts if room[part] >= len(group.images)] or [
@@ -167,7 +167,7 @@ def _neediest(
 
 
 def _counts(images: int, fractions: Sequence[float]) -> list[int]:
-    """How many images each part gets: its fraction, rounded so that all are given out, and one at least."""
+    """Return the number of images per part: its fraction, rounded so that the sum is right, and at least one."""
     counts = [max(1, math.floor(images * fraction + 1e-9)) for fraction in fractions]
     while sum(counts) != images:
         step = 1 if sum(counts) < images else -1

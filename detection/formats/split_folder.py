@@ -1,6 +1,6 @@
-"""A data set that ``rcnn split`` writes: annotation files of each split, and where their images are.
+"""Write and read the data sets of ``rcnn split``: one annotation file per split.
 
-Images are neither copied nor linked. ``rcnn_data.json`` names the image folder of each split.
+``rcnn split`` does not copy or link images. ``rcnn_data.json`` contains the path of each split's image folder.
 """
 
 import os
@@ -33,13 +33,15 @@ def read_split(folder: Path) -> Found:
     content = read_json(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, dict) or not images or not all(isinstance(one, str) for one in images.values()):
-        raise ValueError(f"{path}: names no image folder by split; make it anew with rcnn split")
+        raise ValueError(f"{path}: has no image folder for each split; create it again with rcnn split")
     found = Found("COCO")
     for name in (one for one in SPLITS if one in images):
         part = Part(Path(os.path.normpath(folder / with_home(images[name]))), folder / _file(name))
         absent = [one for one in (part.images, part.annotations) if not one.exists()]
         if absent:
-            found.failed[name] = f"{path}: {name} needs {absent[0]}, which is not there; make it anew with rcnn split"
+            found.failed[name] = (
+                f"{path}: {name} needs {absent[0]}, which does not exist; create the split again with rcnn split"
+            )
             continue
         found.parts[name] = part
         found.lines.append(f"{name}: {_file(name)}, images in {shown(part.images, None)}")
@@ -57,29 +59,29 @@ def write_split(
     """Split the training images of a data set, or all its images, and write the annotation files.
 
     Args:
-        parts: of the data set.
-        folder: to write into; it is made if need be.
-        fractions: ``val`` and ``test``: parts of the images that are split; the rest is for training. A part with
-            fraction 0 that the data set has is written as it is.
-        seed: of the choice.
-        merge: split all images anew, those of ``val`` and ``test`` included.
-        overwrite: replace a split that is in the folder.
+        parts: the splits of the data set.
+        folder: output folder; the function creates it.
+        fractions: fractions of the images for ``val`` and ``test``; the rest is for training. If a fraction is 0 and
+            the data set has this split, the function writes it unchanged.
+        seed: seed of the split.
+        merge: merge all images, including ``val`` and ``test``, and split them again.
+        overwrite: replace an existing split in the folder.
 
     Returns:
-        Lines that say what was written.
+        Lines that report what was written.
 
     Raises:
-        ValueError: fractions that leave nothing to train on, a part that the data set has already, files that are there
-            already, or annotations that cannot be split.
+        ValueError: the fractions leave no training images, the data set already has a split to be created, files
+            exist already, or the annotations cannot be split.
     """
     if not all(0 <= one < 1 for one in fractions.values()) or not 0 < sum(fractions.values()) < 1:
         given = ", ".join(f"--{name} {one:g}" for name, one in fractions.items())
-        raise ValueError(f"{given}: give fractions from 0 to 1 that leave images for training")
+        raise ValueError(f"{given}: give fractions from 0 to 1 whose sum is between 0 and 1; the rest is for training")
     asked = {name for name, fraction in fractions.items() if fraction > 0}
     twice = [name for name in parts if name in asked]
     if twice and not merge:
         raise ValueError(
-            f"the data have {' and '.join(twice)} images already; give --merge to split all images anew, or "
+            f"the data set already has {' and '.join(twice)} images; add --merge to split all images again, or "
             f"{' '.join(f'--{name} 0' for name in twice)} to keep them"
         )
     _check_free(folder, parts, overwrite)
@@ -97,20 +99,20 @@ def write_split(
 
 
 def _check_free(folder: Path, parts: Mapping[str, Part], overwrite: bool) -> None:
-    """Reject a folder with other files where the split would be."""
+    """Check that writing the split replaces no other files."""
     there = [path for path in (folder / SPLIT_FILE, *(folder / _file(name) for name in SPLITS)) if path.exists()]
     inputs = {os.path.realpath(part.annotations) for part in parts.values()}
     for path in there:
         if os.path.realpath(path) in inputs:
-            raise ValueError(f"{path}: is part of the data that are split; give another --output")
+            raise ValueError(f"{path}: belongs to the data set that you split; give another --output")
         if not (folder / SPLIT_FILE).exists():
-            raise ValueError(f"{path}: is there already, and not from rcnn split; give another --output")
+            raise ValueError(f"{path}: exists already, and rcnn split did not write it; give another --output")
         if not overwrite:
-            raise ValueError(f"{path}: is there already; give another --output, or --overwrite to replace that split")
+            raise ValueError(f"{path}: exists already; give another --output, or --overwrite to replace this split")
 
 
 def _merged(parts: Mapping[str, Part]) -> tuple[dict[str, Any], Path]:
-    """All parts as one, with new ids; file names begin at the returned folder."""
+    """Merge all parts into one, with new IDs; file names are relative to the returned folder."""
     folder = Path(os.path.commonpath([part.images for part in parts.values()]))
     whole: dict[str, Any] = {"images": [], "annotations": []}
     for name, part in parts.items():
@@ -128,14 +130,14 @@ def _merged(parts: Mapping[str, Part]) -> tuple[dict[str, Any], Path]:
             inside = inside if prefix == "." or not isinstance(inside, str) else f"{prefix}/{inside}"
             whole["images"].append({**image, "id": len(whole["images"]) + 1, "file_name": inside})
         for entry in content["annotations"]:
-            # A number of no image stays one, so that the reader reports it.
+            # An unknown image ID becomes -1, so that the reader reports it.
             image_id = number.get(identity(entry.get("image_id")), -1)
             whole["annotations"].append({**entry, "id": len(whole["annotations"]) + 1, "image_id": image_id})
     return whole, folder
 
 
 def _write(made: Mapping[str, Mapping[str, Any]], places: Mapping[str, Path], folder: Path) -> None:
-    """Write the files; ``rcnn_data.json`` last, which makes them a data set."""
+    """Write the files; write ``rcnn_data.json`` last, because it marks the data set as complete."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / SPLIT_FILE).unlink(missing_ok=True)
     for name in SPLITS:
@@ -146,7 +148,7 @@ def _write(made: Mapping[str, Mapping[str, Any]], places: Mapping[str, Path], fo
 
 
 def _place(images: Path, folder: Path) -> str:
-    """An image folder as the file names it: relative where both can be moved together."""
+    """Return the image folder for the file: relative if it is near the split, so that both can move together."""
     images, folder = images.absolute(), folder.absolute()
     near = images.is_relative_to(folder.parent) and folder.parent != Path(folder.anchor)
     return Path(os.path.relpath(images, folder)).as_posix() if near else str(images)
@@ -163,7 +165,7 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def _missing(content: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines that name the classes without an object in a part."""
+    """Return a line for each part in which classes have no object."""
     pairs = {(identity(one.get("image_id")), identity(one.get("category_id"))) for one in content["annotations"]}
     images = Counter(category for _, category in pairs)
     names = {identity(one.get("id")): shown(one.get("name")) for one in content["categories"]}

@@ -1,7 +1,7 @@
-"""PASCAL VOC: an XML file per image, with boxes.
+"""Read and write PASCAL VOC: one XML file per image, with boxes.
 
-Coordinates are written and read as they are, with fractions, as today's tools do; VOC's own files count whole pixels
-from 1, the last one included: ``one_based`` reads those.
+Coordinates stay unchanged, including fractions, as in current tools. The original VOC files count whole pixels from 1
+and include the last pixel; set ``one_based`` to read them.
 """
 
 import math
@@ -18,18 +18,18 @@ from detection.formats.places import places, slashed
 from detection.formats.voc_files import Annotated, find_files, image_name, read_xml
 
 UNSET = (None, "", "0", "Unspecified")
-"""What stands where an object is not truncated, difficult or occluded, or its pose is not known."""
+"""Values that mean: not truncated, not difficult, not occluded, or unknown pose."""
 MOST_PIXELS = 1_000_000
-"""Of a side of an image."""
+"""Longest side of an image."""
 
 
 def write_voc(coco: Mapping[str, Any], folder: Path) -> Account:
-    """Write an XML file for each image, named as the image.
+    """Write one XML file per image, with the name of the image.
 
-    Crowds become ``difficult``. Masks, areas, ids, and categories without objects have no place in VOC.
+    Crowds become ``difficult``. VOC cannot store masks, areas, IDs, and categories without objects.
 
     Raises:
-        ValueError: two images whose XML files would be one, or a name with signs that XML cannot hold.
+        ValueError: two images would get the same XML file, or a name contains characters that XML does not allow.
     """
     account = Account()
     targets = places(coco["images"], folder, ".xml")
@@ -57,23 +57,24 @@ def read_voc(
     images: Path | None = None,
     split: str | None = None,
 ) -> tuple[dict[str, Any], Account]:
-    """A COCO dict of the XML files below a folder; category ids from 1.
+    """Read the XML files below a folder into a COCO dict; category IDs count from 1.
 
-    An image is named as its XML file and lies in the same folder, below that of the images.
+    An image has the same name and the same subfolder as its XML file.
 
     Args:
-        folder: of the XML files, or one with ``Annotations`` and ``JPEGImages`` in it.
-        classes: names in the order of their ids; if empty, those that occur, by name.
-        images: the folder of the images, which settles their names and gives sizes that an XML file lacks; the
-            ``JPEGImages`` beside ``Annotations`` if None.
-        split: a list in ``ImageSets/Main``, as ``train``; all XML files if None.
+        folder: folder of XML files, or a folder with ``Annotations`` and ``JPEGImages`` in it.
+        one_based: coordinates count pixels from 1 and include the last pixel.
+        classes: class names in the order of their IDs. If empty, the classes in the files, sorted by name.
+        images: image folder. It determines the suffixes of the images, and the sizes that an XML file lacks. None
+            takes ``JPEGImages`` beside ``Annotations``.
+        split: name of a list in ``ImageSets/Main``, such as ``train``. None reads all XML files.
 
     Raises:
-        ValueError: a file that is no VOC annotation, or has an object of another class, with its path; no files, no
-            objects, or no classes; a class twice.
+        ValueError: a file is not a VOC annotation or has an unknown class (the message has its path); there are no
+            files, objects or classes; or a class occurs twice.
     """
     if len(set(classes)) < len(classes):
-        raise ValueError(f"classes {' '.join(map(shown, classes))}: one stands twice; give each once")
+        raise ValueError(f"classes {' '.join(map(shown, classes))}: one occurs twice; give each once")
     account = Account()
     entries, found = [], []
     for number, one in enumerate(find_files(folder, images, split, account), start=1):
@@ -87,7 +88,7 @@ def read_voc(
         for part in parts:
             found.append((number, *_object(part, one.path, one_based, classes, account)))
     if not found:
-        raise ValueError(f"{folder}: no file has an object; are these the right annotations?")
+        raise ValueError(f"{folder}: no file contains an object; check that these are the right annotations")
     names = classes or sorted({name for _, name, _, _ in found})
     ids = {name: k for k, name in enumerate(names, start=1)}
     annotations = []
@@ -123,13 +124,13 @@ def _document(
 def _object(
     part: ElementTree.Element, path: Path, one_based: bool, classes: Sequence[str], account: Account
 ) -> tuple[str, list[float], int]:
-    """Class, corners, and whether it is difficult."""
+    """Return the class, the corners, and 1 if the object is difficult."""
     name = _required(part, "name", path)
     if classes and name not in classes:
         listed = ", ".join(shown(known) for known in classes[:10])
-        raise ValueError(f"{shown(path, None)}: has an object of class {shown(name)!r}, which is none of {listed}")
+        raise ValueError(f"{shown(path, None)}: has an object of class {shown(name)!r}, which is not in {listed}")
     if part.find("bndbox") is None and part.find("robndbox") is not None:
-        raise ValueError(f"{shown(path, None)}: has a turned box <robndbox>; export it as <bndbox>")
+        raise ValueError(f"{shown(path, None)}: has a rotated box <robndbox>; export it as <bndbox>")
     corners = [_number(part, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax")]
     if one_based:
         corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
@@ -138,12 +139,12 @@ def _object(
     account.lose("parts of objects", len(part.findall("part")))
     account.lose("polygons of objects", len(part.findall("polygon")))
     difficult = _difficult(part, path)
-    account.change("difficult objects (crowds now: neither learned nor scored)", difficult)
+    account.change("difficult objects (now crowds: neither learned nor scored)", difficult)
     return name, corners, difficult
 
 
 def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account) -> tuple[int, int]:
-    """Height, width as the XML file says, or of the image where it says nothing or 0."""
+    """Return (height, width) from the XML file, or from the image if the XML file has no size or 0."""
     if all(re.fullmatch(r"0*\.?0*", _optional(root, f"size/{side}")) for side in ("width", "height")):
         size = _measured(one, name)
         if size is not None:
@@ -152,8 +153,8 @@ def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account
     width, height = (_number(root, f"size/{side}", one.path) for side in ("width", "height"))
     if not all(1 <= side <= MOST_PIXELS and side == int(side) for side in (height, width)):
         raise ValueError(
-            f"{shown(one.path, None)}: <size> is {width:g} x {height:g}; give that of the image, in pixels, or the "
-            "folder of the images with --images"
+            f"{shown(one.path, None)}: <size> is {width:g} x {height:g}; write the size of the image in pixels, or "
+            "give the image folder with --images"
         )
     return int(height), int(width)
 
@@ -171,7 +172,7 @@ def _optional(element: ElementTree.Element, place: str) -> str:
 def _required(element: ElementTree.Element, place: str, path: Path) -> str:
     value = _optional(element, place)
     if not value:
-        raise ValueError(f"{shown(path, None)}: <{element.tag}> has no <{place}>")
+        raise ValueError(f"{shown(path, None)}: <{element.tag}> has no <{place}>; add it")
     return value
 
 
@@ -182,7 +183,7 @@ def _number(element: ElementTree.Element, place: str, path: Path) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{shown(path, None)}: <{place}> is {shown(text)!r}, which is no number")
+        raise ValueError(f"{shown(path, None)}: <{place}> is {shown(text)!r}; it must be a number")
     return number
 
 
@@ -196,5 +197,5 @@ def _difficult(element: ElementTree.Element, path: Path) -> int:
 def _text(parent: ElementTree.Element, tag: str, value: object) -> None:
     text = str(value)
     if re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", text):
-        raise ValueError(f"<{tag}> {shown(text)!r} has signs that XML cannot hold; rename it")
+        raise ValueError(f"<{tag}> {shown(text)!r} contains characters that XML does not allow; rename it")
     ElementTree.SubElement(parent, tag).text = text

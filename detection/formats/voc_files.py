@@ -1,4 +1,4 @@
-"""The XML files of a VOC data set, and the image of each."""
+"""Find the XML files of a VOC data set, and the image of each."""
 
 import codecs
 import os
@@ -16,7 +16,7 @@ from detection.formats.places import slashed
 from detection.wording import plural
 
 LARGEST = 16 << 20
-"""Bytes of an XML file: fifty thousand objects."""
+"""Largest XML file in bytes: fifty thousand objects."""
 LARGEST_LIST = 64 << 20
 
 _ENCODINGS = {
@@ -24,7 +24,7 @@ _ENCODINGS = {
     "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949", "koi8-r", "koi8-u", *(f"cp125{k}" for k in range(9)),
     *(f"iso8859-{k}" for k in range(1, 17)),
 }  # fmt: skip
-"""Those that annotation tools write, as Python names them; a file may name others, which hide what they say."""
+"""Python's names of the encodings that annotation tools write. Other encodings could hide the content from checks."""
 
 
 @dataclass(frozen=True)
@@ -33,52 +33,55 @@ class Annotated:
 
     path: Path
     place: PurePosixPath
-    """Below the folder of the XML files, without its suffix."""
+    """Path relative to the folder of XML files, without the suffix."""
     images: Path | None
-    """The folder of the images, if it is known."""
+    """Image folder, if known."""
 
 
 def find_files(folder: Path, images: Path | None, split: str | None, account: Account) -> list[Annotated]:
-    """The XML files below a folder, or those of a split.
+    """Return the XML files below a folder, or those of a split.
 
     Args:
-        folder: of XML files, or one with ``Annotations`` in it.
-        images: the folder of the images; ``JPEGImages`` beside ``Annotations`` if None and there is one.
-        split: a list in ``ImageSets/Main``.
+        folder: folder of XML files, or a folder with ``Annotations`` in it.
+        images: image folder. None takes ``JPEGImages`` beside ``Annotations``, if it exists.
+        split: name of a list in ``ImageSets/Main``.
+        account: gets a note about unused lists.
 
     Raises:
-        ValueError: no files, no such split, or one that lists what is not there.
+        ValueError: there are no files, the split does not exist, or it lists missing files.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give that of the XML files")
+        raise ValueError(f"{folder}: no such folder; give the folder of the XML files")
     top = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     beside = next((top.parent / name for name in ("JPEGImages", "images") if (top.parent / name).is_dir()), None)
     images = images or (beside if top.name == "Annotations" else None)
     if images is not None and not images.is_dir():
-        raise ValueError(f"{images}: no such folder; give that of the images with --images")
+        raise ValueError(f"{images}: no such folder; give the image folder with --images")
     lists = top.parent / "ImageSets" / "Main"
     if split is not None:
         paths = [top / f"{name}.xml" for name in _split(lists, split)]
         absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
             raise ValueError(
-                f"{lists / split}.txt: lists {plural(len(absent), 'image')} without XML, as {shown(absent[0], None)}"
+                f"{lists / split}.txt: lists {plural(len(absent), 'image')} without an XML file, the first is missing "
+                f"at {shown(absent[0], None)}; add it or correct the list"
             )
     else:
         paths = sorted(path for path in top.rglob("*") if path.suffix.lower() == ".xml" and path.is_file())
         names = sorted(path.stem for path in lists.glob("*.txt")) if lists.is_dir() else []
         if names:
             listed = ", ".join(shown(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
-            account.notes.append(f"all XML files, of whatever split; --split takes one of {listed}")
+            account.notes.append(f"all XML files, from all splits; to convert one split, give --split: {listed}")
     if not paths:
-        raise ValueError(f"{folder}: has no XML files")
+        raise ValueError(f"{folder}: contains no XML files; give the folder of the XML files")
     return [Annotated(path, PurePosixPath(path.relative_to(top).with_suffix("").as_posix()), images) for path in paths]
 
 
 def image_name(one: Annotated, filename: str, account: Account) -> str:
-    """Where an image is below the image folder: in the folder of its XML file, and named as that.
+    """Return the path of an image relative to the image folder: the name and subfolder of its XML file.
 
-    ``<filename>`` gives the suffix. Its name counts where the image of that name is there, and the other is not.
+    ``<filename>`` gives the suffix. The function uses the name in ``<filename>`` only if that image exists and the
+    other one does not.
     """
     given = PurePosixPath(slashed(filename)).name
     suffix = PurePosixPath(given).suffix
@@ -99,29 +102,30 @@ def image_name(one: Annotated, filename: str, account: Account) -> str:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an annotation.
+    """Return the root element of an annotation.
 
     Raises:
-        ValueError: too large, an unknown or a wrong encoding, a document type, no XML, or no annotation; with the path.
+        ValueError: the file is too large, has an unknown or wrong encoding, declares a document type, is not XML, or
+            is not an annotation. The message begins with the path.
     """
     where = shown(path, None)
     text = _decoded(read_bytes(path, LARGEST), where)
-    # Entities can stand for gigabytes or for other files; no annotation needs any.
+    # Entities can expand to gigabytes or read other files; annotations do not need them.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError(f"{where}: declares a document type, which annotations do not; remove it")
-    if "\0" in text:  # the parser would guess at UTF-16, and find what the line above has not
-        raise ValueError(f"{where}: is no XML (it has zero bytes); save it as UTF-8")
+        raise ValueError(f"{where}: declares a document type, which annotations do not need; remove it")
+    if "\0" in text:  # the parser would guess UTF-16, and could find entities that the check above missed
+        raise ValueError(f"{where}: is not XML (it contains zero bytes); save it as UTF-8")
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{where}: is no XML ({shown(error, 100)})") from error
+        raise ValueError(f"{where}: is not XML ({shown(error, 100)}); export it again") from error
     if root.tag != "annotation":
-        raise ValueError(f"{where}: begins with <{shown(root.tag)}>, not with <annotation>; is it VOC?")
+        raise ValueError(f"{where}: begins with <{shown(root.tag)}>, not with <annotation>; give VOC annotations")
     return root
 
 
 def _decoded(data: bytes, where: str) -> str:
-    """Text by its byte order mark, or else by the encoding that the file declares, or else UTF-8."""
+    """Decode by the byte order mark, or the declared encoding, or as UTF-8."""
     name = "utf-8"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         name = "utf-16"
@@ -134,22 +138,20 @@ def _decoded(data: bytes, where: str) -> str:
     except LookupError:
         known = ""
     if known not in _ENCODINGS:
-        raise ValueError(f"{where}: is in the encoding {shown(name)}, which cannot be read here; save it as UTF-8")
-    known = "gb18030" if known in ("gb2312", "gbk") else known  # which holds both, and what is often called so
+        raise ValueError(f"{where}: has the unsupported encoding {shown(name)}; save it as UTF-8")
+    known = "gb18030" if known in ("gb2312", "gbk") else known  # a superset of both; files often declare the wrong one
     try:
         return data.decode(known)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: is not in {shown(name)}, as it should be ({error.reason}); save it as UTF-8"
-        ) from error
+        raise ValueError(f"{where}: is not valid {shown(name)} ({error.reason}); save it as UTF-8") from error
 
 
 def _split(lists: Path, split: str) -> list[str]:
-    """Names in a list of ``ImageSets/Main``; of a class, those that have or may have it."""
+    """Return the names in a list of ``ImageSets/Main``; in the list of a class, skip images without the class."""
     path = lists / f"{split}.txt"
     if PurePosixPath(slashed(split)).name != split or not os.path.isfile(path):
         there = ", ".join(shown(one.stem) for one in sorted(lists.glob("*.txt"))[:8]) or "no lists"
-        raise ValueError(f"--split {shown(split)}: {lists} has {there}")
+        raise ValueError(f"--split {shown(split)}: {lists} has {there}; give one of them")
     names = []
     for k, line in enumerate(read_text(path, LARGEST_LIST).splitlines(), start=1):
         words = line.split()
@@ -159,7 +161,7 @@ def _split(lists: Path, split: str) -> list[str]:
         if name.suffix.lower() in SUFFIXES or name.suffix == ".xml":
             name = name.with_suffix("")
         if name.is_absolute() or ".." in name.parts or "\0" in str(name):
-            raise ValueError(f"{path}, line {k}: {shown(line)!r} is not the name of an image")
+            raise ValueError(f"{path}, line {k}: {shown(line)!r} is not the name of an image; correct it")
         names.append(str(name))
     return _once(names, path)
 
@@ -172,6 +174,6 @@ def _once(names: Sequence[str], path: Path) -> list[str]:
 
 
 def _among_images(place: PurePosixPath) -> PurePosixPath:
-    """A place below several data sets, each with ``Annotations`` and ``JPEGImages``, among the images."""
+    """Replace ``Annotations`` by ``JPEGImages`` in a path, for folders that contain several VOC data sets."""
     parts = ["JPEGImages" if part == "Annotations" else part for part in place.parts[:-1]]
     return PurePosixPath(*parts, place.name)

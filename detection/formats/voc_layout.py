@@ -1,7 +1,7 @@
-"""The splits of a VOC data set: those of ``ImageSets/Main``, or those that its folders are named after.
+"""Find the splits of a VOC data set, in ``ImageSets/Main`` or by the names of its folders.
 
-Known are VOC as it is published, folders of XML files and images, and XML files beside the images, as LabelImg and
-Roboflow write them.
+This works for VOC as published, for folders of XML files and images, and for XML files beside the images, which
+LabelImg and Roboflow write.
 """
 
 import os
@@ -24,7 +24,7 @@ _OWN = rb"<database>\s*The VOC\d{4} Database\s*</database>"
 
 
 def voc_sign(folder: Path) -> str | None:
-    """Return what shows that a folder holds a VOC data set, below that folder; None if nothing does."""
+    """Return the path of a VOC annotation in a folder, relative to it; None if this is not a VOC data set."""
     for one in (folder, *split_folders(folder).values()):
         path = _first_xml(one)
         if path is not None and re.search(rb"<annotation[>\s]", _head(path)):
@@ -33,14 +33,17 @@ def voc_sign(folder: Path) -> str | None:
 
 
 def voc_splits(folder: Path) -> tuple[dict[str, Unread], dict[str, str], list[str]]:
-    """Return the splits of a VOC data set, by split why others cannot be read, and lines about them.
+    """Find the splits of a VOC data set.
+
+    Returns:
+        The readable splits; for each other split the reason why it cannot be read; and lines for the user.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
     found: dict[str, Unread] = {}
     failed: dict[str, str] = {}
-    lines = ["classes: those that occur, in the order of their names"]
+    lines = ["classes: all classes in the annotations, sorted by name"]
     listed: set[Path] = set()
     everything: set[Path] = set()
     for split, xml, images, name in _places(folder, lines):
@@ -54,18 +57,18 @@ def voc_splits(folder: Path) -> tuple[dict[str, Unread], dict[str, str], list[st
             everything.update(one.path for one in find_files(xml, images, None, Account()))
         one_based = re.search(_OWN, _head(own[0])) is not None
         if one_based:
-            lines.append(f"{split}: coordinates count pixels from 1, as VOC's own files do")
+            lines.append(f"{split}: coordinates count pixels from 1, as in the original VOC files")
         files = [*own, *(path for path in images.rglob("*") if path.is_file())]
-        # Names of classes are settled afterwards, when those of all splits are known.
+        # The class list is computed later, when the classes of all splits are known.
         read = partial(read_voc, xml, one_based, (), images, name)
         found[split] = Unread(images, files, [one_based], read)
     if unlisted := len(everything - listed):
-        lines.append(f"not read: {plural(unlisted, 'XML file')} of no list in ImageSets/Main")
+        lines.append(f"not read: {plural(unlisted, 'XML file')} that no list in ImageSets/Main contains")
     return found, failed, lines
 
 
 def _places(folder: Path, lines: list[str]) -> Iterator[tuple[str, Path, Path, str | None]]:
-    """By split: the folder of the XML files, that of the images, and the list of the split."""
+    """Yield (split, folder of XML files, image folder, name of the split's list)."""
     xml = _xml_folder(folder)
     if xml is None:
         for split, one in only_split_folders(folder, lambda one: _xml_folder(one) is not None, lines).items():
@@ -87,7 +90,7 @@ def _places(folder: Path, lines: list[str]) -> Iterator[tuple[str, Path, Path, s
 
 
 def _xml_folder(folder: Path) -> Path | None:
-    """The folder with the XML files of a data set: one named for them, or the folder itself."""
+    """Return the folder with the XML files of a data set: a subfolder with a known name, or the folder itself."""
     for one in (*(folder / name for name in ANNOTATIONS), folder / "annotations" / "xmls"):
         if one.is_dir() and _xml_below(one) is not None:
             return one
@@ -100,7 +103,7 @@ def _image_folder(xml: Path) -> Path:
         if one.is_dir() and has_images(one):
             return one
     raise ValueError(
-        f"{xml}: has XML files, but no images are beside them or in {xml.parent / IMAGES[0]}; put the images there"
+        f"{xml}: has XML files, but no images beside them or in {xml.parent / IMAGES[0]}; put the images there"
     )
 
 
@@ -110,7 +113,7 @@ def _first_xml(folder: Path) -> Path | None:
 
 
 def _xml_below(folder: Path) -> Path | None:
-    """The first XML file in or below a folder."""
+    """Return the first XML file in or below a folder, or None."""
     for place, folders, _ in os.walk(folder):
         folders.sort()
         if found := files_in(Path(place), ".xml"):

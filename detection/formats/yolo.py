@@ -1,4 +1,7 @@
-"""YOLO: a text file per image; a line per object: its class number and a box or a polygon, in parts of the image."""
+"""Read and write YOLO: one text file per image, one line per object.
+
+A line has the class number, and a box or a polygon in fractions of the image.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,18 +23,20 @@ from detection.formats.yolo_settings import YoloSettings, find_settings
 from detection.wording import plural
 
 LARGEST_LABELS = 64 << 20
-"""Bytes of a text file: a million boxes."""
+"""Largest text file in bytes: a million boxes."""
 
 
 def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) -> Account:
-    """Write a text file for each image, and ``data.yaml`` with the names.
+    """Write one text file per image, and a ``data.yaml`` with the class names.
 
     Args:
-        segments: write polygons. Parts and holes of one object are joined by lines of no width; an object without a
-            mask gets its box as a polygon.
+        coco: content of a COCO file.
+        folder: output folder.
+        segments: write polygons instead of boxes. Lines of zero width connect the parts and holes of an object. An
+            object without a mask gets its box as a polygon.
 
     Raises:
-        ValueError: two images whose text files would be one.
+        ValueError: two images would get the same text file.
     """
     account = Account()
     targets = places(coco["images"], folder / "labels", ".txt")
@@ -70,20 +75,21 @@ def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) ->
 def read_yolo(
     labels: Path, images: Path | None = None, names: Sequence[str] | None = None, split: str | None = None
 ) -> tuple[dict[str, Any], Account]:
-    """A COCO dict of all images below a folder; category ids from 1.
+    """Read all images and labels below a folder into a COCO dict; category IDs count from 1.
 
-    Sizes are those of the images as EXIF turns them, as YOLO's tools see them.
+    Image sizes are those after the EXIF rotation, as YOLO's tools use them.
 
     Args:
-        labels: folder of text files in the folders of the images, or the folder or ``data.yaml`` of a whole data set;
-            an image without a text file has no objects.
-        images: folder of the images; as ``data.yaml`` says, or beside the labels, if None.
-        names: of the classes; from ``data.yaml``, ``classes.txt``, ``obj.names`` or ``notes.json`` if None.
-        split: one of those in ``data.yaml``.
+        labels: folder of text files, or the folder or ``data.yaml`` of a whole data set. An image without a text file
+            has no objects.
+        images: image folder. None takes the one in ``data.yaml``, or the one beside the labels.
+        names: class names. None reads them from ``data.yaml``, ``classes.txt``, ``obj.names`` or ``notes.json``.
+        split: a split in ``data.yaml``; None reads all.
 
     Raises:
-        ValueError: a line that is none of YOLO's, with its file and number; no images or no objects; no names, or names
-            that are not numbered from 0 without gaps; two images that share a text file.
+        ValueError: a line is not in YOLO's format; the message has the file and the line number. Also if there are no
+            images, objects or names, if the names are not numbered from 0 without gaps, or if two images share a text
+            file.
     """
     account = Account()
     settings = find_settings(labels, names)
@@ -92,11 +98,16 @@ def read_yolo(
 
 
 def coco_of(listed: Sequence[Labelled], settings: YoloSettings, labels: Path, account: Account) -> dict[str, Any]:
-    """Return a COCO dict of images that ``find_images`` listed, as :func:`read_yolo` does.
+    """Return a COCO dict of the images from ``find_images``, like :func:`read_yolo`.
 
     Args:
-        labels: begins the message if there is no object.
-        account: takes what was carried over.
+        listed: images and their text files.
+        settings: class names and keypoints.
+        labels: path for the error message if there is no object.
+        account: gets the counts.
+
+    Raises:
+        ValueError: a line is not in YOLO's format, or there is no object.
     """
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -125,11 +136,11 @@ def coco_of(listed: Sequence[Labelled], settings: YoloSettings, labels: Path, ac
 
 
 def _polygon(entry: Mapping[str, Any], height: int, width: int, account: Account) -> tuple[np.ndarray, str]:
-    """One polygon (k, 2) in pixels for an object, and what it was made of."""
+    """Return one polygon (k, 2) in pixels for an object, and its original form."""
     mask = entry.get("segmentation")
     if not mask:
         x, y, w, h = entry["bbox"]
-        account.change("objects without a mask (rectangles now)")
+        account.change("objects without a mask (now rectangles)")
         return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], dtype=np.float64), "rectangles"
     if isinstance(mask, dict):
         parts, form = rle_outlines(mask), "RLE outlines"
@@ -138,14 +149,14 @@ def _polygon(entry: Mapping[str, Any], height: int, width: int, account: Account
         if len(parts) > 1:
             parts = _apart(parts, height, width)
     account.change(
-        "outlines of parts or holes joined to their object by a line of no width", min(len(parts), MOST_PARTS) - 1
+        "outlines of parts or holes joined to their object by a line of zero width", min(len(parts), MOST_PARTS) - 1
     )
     account.lose(f"outlines of parts or holes beyond the {MOST_PARTS} largest of their object", len(parts) - MOST_PARTS)
     return joined(parts), form
 
 
 def _apart(parts: list[np.ndarray], height: int, width: int) -> list[np.ndarray]:
-    """Polygons as they are, or the outlines of what they cover together where joining them would open a hole."""
+    """Return the polygons, or the outlines of their union if joining the polygons would create a hole."""
 
     def drawn(polygons: Sequence[np.ndarray]) -> Any:
         rows = [polygon.ravel().tolist() for polygon in polygons]
@@ -157,14 +168,14 @@ def _apart(parts: list[np.ndarray], height: int, width: int) -> list[np.ndarray]
 
 
 def _within(points: np.ndarray, sides: np.ndarray, account: Account, kind: str) -> np.ndarray:
-    """Points cut at the image, as YOLO's tools drop objects that reach over it."""
+    """Clip points at the image border, because YOLO's tools drop objects that extend beyond it."""
     inside = points.clip(0, sides)
     account.change(f"{kind} cut at the edge of their image", bool((np.abs(inside - points) > 1e-3).any()))
     return inside
 
 
 def _lines(one: Labelled) -> list[tuple[str, str]]:
-    """Lines with something in them, each with its place."""
+    """Return (place, line) for each line that is not empty."""
     if not one.label.is_file():
         return []
     lines = read_text(one.label, LARGEST_LABELS).split("\n")
@@ -174,8 +185,8 @@ def _lines(one: Labelled) -> list[tuple[str, str]]:
 def _why_none(listed: Sequence[Labelled]) -> str:
     there = sum(one.label.is_file() for one in listed)
     if there:
-        return f"no object: {plural(there, 'text file is', 'text files are')} empty; are these the right labels?"
+        return f"no objects: {plural(there, 'text file is', 'text files are')} empty; check that these are the labels"
     return (
-        f"no object: none of {plural(len(listed), 'image')} has a text file; that of {shown(listed[0].name)} would be "
-        f"{shown(listed[0].label, None)}; give the folder of the labels, and --images"
+        f"no objects: none of {plural(len(listed), 'image')} has a text file; for {shown(listed[0].name)} the toolkit "
+        f"expects {shown(listed[0].label, None)}; give the folder of the labels, and --images"
     )

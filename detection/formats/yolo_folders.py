@@ -1,7 +1,7 @@
-"""Where the images of a YOLO data set are, and the text file of each.
+"""Find the images of a YOLO data set, and the text file of each.
 
-YOLO's tools look for the labels of ``images/train/a.jpg`` in ``labels/train/a.txt``; without a folder ``images``,
-beside the image.
+YOLO's tools expect the labels of ``images/train/a.jpg`` in ``labels/train/a.txt``. If there is no folder ``images``,
+they expect the text file beside the image.
 """
 
 import os
@@ -19,33 +19,35 @@ from detection.formats.yolo_settings import YoloSettings, is_list_of_names
 
 SPLITS = ("train", "val", "test")
 LARGEST_LIST = 256 << 20
-"""Bytes of a list of images: two million names."""
+"""Largest list of images in bytes: two million names."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image and its text file, which need not exist."""
+    """An image and its text file, which may not exist."""
 
     image: Path
     name: str
     """``file_name`` in the COCO file."""
     label: Path
     labels: Path | None
-    """The folder below which text files should all belong to images."""
+    """Folder in which every text file should belong to an image."""
 
 
 def find_images(
     source: Path, images: Path | None, split: str | None, settings: YoloSettings, account: Account
 ) -> list[Labelled]:
-    """All images, sorted by name.
+    """Return all images, sorted by name, with their text files.
 
     Args:
-        source: a folder of labels or of a whole data set, or its ``data.yaml``.
-        images: the folder of the images if it is known.
-        split: one of those in ``data.yaml``.
+        source: folder of the labels or of the whole data set, or its ``data.yaml``.
+        images: image folder, if known.
+        split: a split in ``data.yaml``.
+        settings: from ``find_settings``.
+        account: counts missing images.
 
     Raises:
-        ValueError: no images, no such split, or two images that share a text file.
+        ValueError: there are no images, the split does not exist, or two images share a text file.
     """
     if not source.exists():
         raise ValueError(f"{source}: no such folder; give the labels, the data set or its data.yaml")
@@ -56,13 +58,13 @@ def find_images(
     else:
         found = _of_folders(source.parent if source.is_file() else source, images)
     if not found:
-        raise ValueError(f"{images or source}: has no images; give their folder with --images")
+        raise ValueError(f"{images or source}: contains no images; give the image folder with --images")
     check_apart((one.name, one.label) for one in found)
     return found
 
 
 def unused_labels(listed: Sequence[Labelled]) -> int:
-    """How many text files in the folders of labels belong to no image."""
+    """Return the number of text files in the label folders that belong to no image."""
     known = {os.path.normpath(one.label) for one in listed}
     folders = {one.labels for one in listed if one.labels is not None}
     texts = (path for folder in folders for path in folder.rglob("*.txt"))
@@ -70,7 +72,7 @@ def unused_labels(listed: Sequence[Labelled]) -> int:
 
 
 def is_there(settings: YoloSettings, split: str) -> bool:
-    """Return whether an image that ``data.yaml`` names for a split is on the disk."""
+    """Return whether at least one image of a split in ``data.yaml`` exists."""
     assert settings.path is not None
     root = _root(settings)
     entries = _entries(settings.content[split], f"{settings.path}: {split}")
@@ -79,20 +81,20 @@ def is_there(settings: YoloSettings, split: str) -> bool:
 
 
 def _of_folders(source: Path, images: Path | None) -> list[Labelled]:
-    """Images of a folder, with the labels that are found for most of them."""
+    """Return the images of a folder, with the label folder that matches most of them."""
     folder = images or _images_beside(source)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give that of the images with --images")
+        raise ValueError(f"{folder}: no such folder; give the image folder with --images")
     relative = [path.relative_to(folder) for path in _images_below(folder)]
     candidates = list(_candidates(source, folder))
-    # On equal terms, the first.
+    # If several are equal, max takes the first.
     labels, label_of = max(candidates, key=lambda one: sum(one[1](path).is_file() for path in relative))
     unused = labels if labels.is_dir() else None
     return [Labelled(folder / path, path.as_posix(), label_of(path), unused) for path in relative]
 
 
 def _images_beside(source: Path) -> Path:
-    """The folder of the images for one of labels or of a data set."""
+    """Return the image folder for a folder of labels or of a data set."""
     if (source / "images").is_dir():
         return source / "images"
     exchanged = _exchanged(source, "labels", "images")
@@ -100,7 +102,7 @@ def _images_beside(source: Path) -> Path:
 
 
 def _candidates(source: Path, images: Path) -> Iterator[tuple[Path, Callable[[Path], Path]]]:
-    """Where labels may be: a folder, and the text file there of an image's path below ``images``."""
+    """Yield possible label folders, each with a function from an image's relative path to its text file."""
 
     def below(folder: Path) -> Callable[[Path], Path]:
         return lambda path: (folder / path).with_suffix(".txt")
@@ -111,16 +113,16 @@ def _candidates(source: Path, images: Path) -> Iterator[tuple[Path, Callable[[Pa
         yield folder, below(folder)
         if tail := parts[place:]:  # images/train has its labels in labels/train
             yield folder.joinpath(*tail), below(folder.joinpath(*tail))
-    yield source / "labels", lambda path: source / _mirrored(path)
+    yield source / "labels", lambda path: source / _label_path(path)
 
 
 def _of_splits(
     settings: YoloSettings, split: str | None, splits: dict[str, Any], images: Path | None, account: Account
 ) -> list[Labelled]:
-    """Images as ``data.yaml`` lists them: folders, lists of images, or text files of such lists."""
+    """Return the images that ``data.yaml`` names: by folders, lists of images, or text files with such lists."""
     if split is not None and split not in splits:
         where = settings.path or "no data.yaml"
-        raise ValueError(f"--split {shown(split)}: {where} has {', '.join(splits) or 'no splits'}")
+        raise ValueError(f"--split {shown(split)}: {where} has {', '.join(splits) or 'no splits'}; give one of them")
     assert settings.path is not None
     root = _root(settings)
     found: dict[str, Path] = {}
@@ -129,27 +131,31 @@ def _of_splits(
         for entry in _entries(splits[key], f"{settings.path}: {key}"):
             place = _resolved(entry, root, settings.path.parent)
             if place is None and split is None:
-                account.lose(f"splits whose images are not there ({key})")
+                account.lose(f"splits whose images do not exist ({key})")
             elif place is None:
-                raise ValueError(f"{settings.path}: {key} is {shown(entry)}, which is not there; correct path or {key}")
+                raise ValueError(
+                    f"{settings.path}: {key} is {shown(entry)}, which does not exist; correct path or {key}"
+                )
             else:
                 folders.add(place if place.is_dir() else root)
                 for path in _images_of(place, root, account):
                     found.setdefault(os.path.normpath(path.absolute()), path)
     base = images or (folders.pop() if len(folders) == 1 else root)
     base = Path(os.path.normpath(base.absolute()))
-    account.notes.append(f"file names are below {shown(base, None)}: give it as the folder of the images")
+    account.notes.append(f"file names are relative to {shown(base, None)}: use it as the image folder")
     listed = []
     for text in sorted(found):
         path = Path(text)
         if not path.is_relative_to(base):
-            raise ValueError(f"{shown(text, None)}: is not below {base}; give a folder above all images with --images")
-        listed.append(Labelled(path, path.relative_to(base).as_posix(), _mirrored(path), None))
+            raise ValueError(
+                f"{shown(text, None)}: is not below {base}; give a folder that contains all images with --images"
+            )
+        listed.append(Labelled(path, path.relative_to(base).as_posix(), _label_path(path), None))
     return listed
 
 
 def _root(settings: YoloSettings) -> Path:
-    """The folder of the data set: ``path`` in data.yaml, below that file or as it is, or the file's own folder."""
+    """Return the data set's folder: ``path`` in data.yaml (relative to the file, or as is), else the file's folder."""
     assert settings.path is not None
     beside = settings.path.parent
     given = settings.content.get("path")
@@ -168,7 +174,7 @@ def _entries(value: Any, where: str) -> list[str]:
 
 
 def _resolved(entry: str, root: Path, beside: Path) -> Path | None:
-    """Where an entry is; some tools write ``../train/images`` for ``train/images``."""
+    """Return the path of an entry, or None. Some tools write ``../train/images`` for ``train/images``."""
     name = slashed(entry)
     tried = [root / name, beside / name, root / name.removeprefix("../")]
     return next((place for place in tried if os.path.exists(place)), None)
@@ -187,7 +193,7 @@ def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
             tried = [place.parent / name, root / name]
             path = next((one for one in tried if os.path.isfile(one)), None)
             if path is None:
-                account.lose("listed images that are not there")
+                account.lose("listed images that do not exist")
             else:
                 yield path
 
@@ -196,13 +202,13 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _mirrored(image: Path) -> Path:
-    """The text file of an image as YOLO's tools find it."""
+def _label_path(image: Path) -> Path:
+    """Return the text file that YOLO's tools expect for an image."""
     return (_exchanged(image, "images", "labels") or image).with_suffix(".txt")
 
 
 def _exchanged(path: Path, old: str, new: str) -> Path | None:
-    """The path with its last part of that name exchanged; None if it has none."""
+    """Replace the last component named ``old`` in a path; return None if there is none."""
     parts = list(path.parts)
     if old not in parts:
         return None

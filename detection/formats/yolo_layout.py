@@ -1,7 +1,7 @@
-"""The splits of a YOLO data set: those of its ``data.yaml``, or those that its folders are named after.
+"""Find the splits of a YOLO data set, in its ``data.yaml`` or by the names of its folders.
 
-Known are the data sets of Ultralytics and Roboflow, the exports of CVAT and Label Studio, folders ``images`` and
-``labels``, and text files beside the images.
+This works for data sets of Ultralytics and Roboflow, for exports of CVAT and Label Studio, for folders ``images`` and
+``labels``, and for text files beside the images.
 """
 
 import re
@@ -31,7 +31,7 @@ from detection.wording import plural
 
 
 def yolo_sign(folder: Path) -> str | None:
-    """Return what shows that a folder holds a YOLO data set, below that folder; None if nothing does."""
+    """Return the path of a data.yaml or label file in a folder, relative to it; None if this is not YOLO."""
     for path in files_in(folder, ".yaml", ".yml"):
         if _is_settings(path):
             return path.name
@@ -48,13 +48,16 @@ def yolo_sign(folder: Path) -> str | None:
 
 
 def yolo_splits(path: Path) -> tuple[dict[str, Unread], dict[str, str], list[str]]:
-    """Return the splits of a YOLO data set, by split why others cannot be read, and lines about them.
+    """Find the splits of a YOLO data set.
 
     Args:
         path: a folder, or a ``data.yaml``.
 
+    Returns:
+        The readable splits; for each other split the reason why it cannot be read; and lines for the user.
+
     Raises:
-        ValueError: no names of the classes.
+        ValueError: there are no class names.
     """
     folder = path.parent if path.is_file() else path
     settings = find_settings(path)
@@ -66,10 +69,10 @@ def yolo_splits(path: Path) -> tuple[dict[str, Unread], dict[str, str], list[str
     if named and settings.path is not None and settings.path.parent == folder:
         sources = {split: (path, None, split, settings) for split in named}
         for split in [one for one in named if not is_there(settings, one)]:
-            message = f"{settings.path}: {split} is {shown(named[split])}, where no images are"
+            message = f"{settings.path}: {split} is {shown(named[split])}, but there are no images"
             if split == "train":
                 failed[split] = f"{message}; correct path or train"
-            else:  # exports name folders that they do not have
+            else:  # some exports name folders that do not exist
                 lines.append(message)
             del sources[split]
     else:
@@ -86,7 +89,7 @@ def yolo_splits(path: Path) -> tuple[dict[str, Unread], dict[str, str], list[str
 
 
 def _folders(folder: Path, lines: list[str]) -> Iterator[tuple[str, tuple[Path, Path | None]]]:
-    """By split: the folder of the labels and that of the images, for :func:`find_images`."""
+    """Yield (split, (label folder, image folder)), for :func:`find_images`."""
     if (folder / "images").is_dir() and (below := only_split_folders(folder / "images", has_images, lines)):
         yield from ((split, (folder, images)) for split, images in below.items())
         return
@@ -98,7 +101,7 @@ def _folders(folder: Path, lines: list[str]) -> Iterator[tuple[str, tuple[Path, 
 
 
 def _darknet(folder: Path) -> dict[str, Path]:
-    """Folders such as ``obj_train_data``, of images and labels, by split."""
+    """Return darknet's folders of images and labels, such as ``obj_train_data``, by split."""
     found = {split_of(one.name): one for one in folders_in(folder) if re.fullmatch(r"obj_\w+_data", one.name)}
     return {split: found[split] for split in SPLITS if split in found}
 
@@ -115,12 +118,12 @@ def _read(
 ) -> tuple[dict[str, Any], Account]:
     account = Account()
     listed = find_images(source, images, split, settings, account)
-    account.notes.clear()  # they say which folder to give for the images
+    account.notes.clear()  # they name the image folder, which the caller knows
     return coco_of(listed, settings, source, account), account
 
 
 def _base(one: Labelled) -> Path:
-    """The folder that the names of the images begin at."""
+    """Return the folder that the image names are relative to."""
     return one.image.parents[len(PurePosixPath(one.name).parts) - 1]
 
 
@@ -128,5 +131,5 @@ def _is_settings(path: Path) -> bool:
     try:
         content = read_yaml(path)
     except ValueError:
-        return path.name == "data.yaml"  # its fault is to be told
+        return path.name == "data.yaml"  # so that the user gets the error of this file
     return isinstance(content, dict) and "names" in content

@@ -1,4 +1,4 @@
-"""A line of a YOLO label file: a class number, then a box, a polygon, or a box and keypoints."""
+"""Parse a line of a YOLO label file: a class number, then a box, a polygon, or a box and keypoints."""
 
 from typing import Any
 
@@ -8,50 +8,55 @@ from detection.foreign import shown
 from detection.wording import plural
 
 FARTHEST = 2.0
-"""Parts of the image; a coordinate of 2 or more, or below -1, is one in pixels, or no coordinate."""
+"""Limit of coordinates, in fractions of the image. A value of 2 or more, or below -1, is probably in pixels."""
 
 
 def parse_line(line: str, where: str, classes: int, keypoints: tuple[int, int] | None) -> tuple[int, np.ndarray]:
-    """The class, and the numbers behind it.
+    """Return the class and the numbers after it.
 
     Args:
-        where: begins the messages.
-        classes: how many there are.
-        keypoints: ``kpt_shape``: how many each object has, and numbers for each, 2 or 3.
+        line: text of the line.
+        where: start of the error messages, such as the file and the line number.
+        classes: number of classes.
+        keypoints: ``kpt_shape``: keypoints per object, and numbers per keypoint (2 or 3).
 
     Raises:
-        ValueError: no class and numbers, another class, or not the numbers of a box, polygon or pose.
+        ValueError: the line has no class and numbers, an unknown class, or not the numbers of a box, polygon or pose.
     """
     try:
         first, *rest = (_number(word) for word in line.split())
     except ValueError as error:
-        raise ValueError(f"{where}: {shown(line.strip())!r} is not a class and numbers") from error
+        raise ValueError(
+            f"{where}: {shown(line.strip())!r} is not a class number and coordinates; correct the line"
+        ) from error
     if first not in range(classes):
-        raise ValueError(f"{where}: class {shown(line.split()[0])}, but there are names for 0 to {classes - 1}")
+        raise ValueError(
+            f"{where}: class {shown(line.split()[0])}, but names exist only for 0 to {classes - 1}; correct one of them"
+        )
     values = np.array(rest)
     if not np.isfinite(values).all():
-        raise ValueError(f"{where}: {shown(line.strip())!r} has a number that is not finite")
+        raise ValueError(f"{where}: {shown(line.strip())!r} contains NaN or infinity; correct or remove the line")
     places = values
     if keypoints is not None and len(values) > 4:
         number, each = keypoints
         if len(values) != 4 + number * each:
             raise ValueError(
-                f"{where}: {plural(len(values), 'number')}; a box and kpt_shape [{number}, {each}] take "
+                f"{where}: {plural(len(values), 'number')}; a box with kpt_shape [{number}, {each}] needs "
                 f"{4 + number * each}"
             )
         points = values[4:].reshape(number, each)
         if each == 3 and not np.isin(points[:, 2], (0, 1, 2)).all():
-            raise ValueError(f"{where}: a keypoint's third number must be 0, 1 or 2 (absent, covered, visible)")
+            raise ValueError(f"{where}: a keypoint's third number must be 0, 1 or 2 (absent, hidden, visible)")
         places = np.concatenate([values[:4], points[:, :2].ravel()])
     elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(
-            f"{where}: {plural(len(values), 'number')}; a box has 4, a polygon x and y of 3 points at least; keypoints "
-            "need kpt_shape in data.yaml, and a prediction's score must go"
+            f"{where}: {plural(len(values), 'number')}; a box has 4, a polygon has x and y of at least 3 points; for "
+            "keypoints add kpt_shape to data.yaml, and remove the scores of predictions"
         )
     if (places < 1 - FARTHEST).any() or (places >= FARTHEST).any():
         raise ValueError(
-            f"{where}: {shown(line.strip())!r} reaches far over the image; numbers are parts of the image, "
-            "from 0 to 1, not pixels; keypoints need kpt_shape in data.yaml"
+            f"{where}: {shown(line.strip())!r} is far outside the image; write fractions of the image from 0 to 1, "
+            "not pixels; for keypoints add kpt_shape to data.yaml"
         )
     return int(first), values
 
@@ -59,7 +64,7 @@ def parse_line(line: str, where: str, classes: int, keypoints: tuple[int, int] |
 def annotation(
     values: np.ndarray, width: int, height: int, keypoints: tuple[int, int] | None
 ) -> tuple[dict[str, Any], str]:
-    """The entry of COCO's form, without ids, and what kind of object it is."""
+    """Return a COCO annotation without IDs, and the kind of object for the counts."""
     if keypoints is None and len(values) > 4:
         points = values.reshape(-1, 2) * [width, height]
         low, high = points.min(axis=0), points.max(axis=0)
@@ -76,8 +81,8 @@ def annotation(
 
 
 def _keypoints(points: np.ndarray, width: int, height: int) -> tuple[list[float], int]:
-    """x, y, visibility of each in COCO's form, and how many are annotated."""
-    # Without a third number, YOLO's tools take a point at 0, 0 or beyond the image as not annotated.
+    """Return x, y, visibility of each keypoint in COCO's format, and the number of annotated ones."""
+    # Without a third number, YOLO's tools treat a point at (0, 0) or with a negative coordinate as not annotated.
     there = (points >= 0).all(axis=1) & (points > 0).any(axis=1)
     seen: np.ndarray = points[:, 2] if points.shape[1] == 3 else np.where(there, 2, 0)
     places = np.where(seen[:, None] > 0, points[:, :2] * [width, height], 0)

@@ -1,4 +1,4 @@
-"""What the files beside YOLO labels say: names of the classes, keypoints, and where the images are."""
+"""Read the files beside YOLO labels: class names, keypoints, and image folders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,36 +10,37 @@ from detection.foreign import shown
 from detection.wording import plural
 
 LISTS = ("classes.txt", "obj.names", "_darknet.labels")
-"""Files with a name per line, of labelImg, Label Studio, darknet and others."""
+"""Files with one class name per line, written by labelImg, Label Studio, darknet and others."""
 LARGEST_LIST = 4 << 20
 MOST_KEYPOINTS = 10_000
 
 
 @dataclass
 class YoloSettings:
-    """Of one data set."""
+    """Settings of one YOLO data set."""
 
     names: list[str]
-    """Of the classes, by their numbers."""
+    """Class names, in the order of their numbers."""
     source: str
-    """Where the names are from."""
+    """File or option that gave the names."""
     keypoints: tuple[int, int] | None = None
-    """``kpt_shape``: keypoints of each object, and numbers for each: 2, or 3 with visibility."""
+    """``kpt_shape``: keypoints per object, and numbers per keypoint: 2, or 3 with visibility."""
     keypoint_names: list[str] = field(default_factory=list)
     path: Path | None = None
-    """``data.yaml``."""
+    """Path of ``data.yaml``."""
     content: Mapping[str, Any] = field(default_factory=dict)
-    """Of ``data.yaml``."""
+    """Content of ``data.yaml``."""
 
 
 def find_settings(source: Path, names: Sequence[str] | None = None) -> YoloSettings:
-    """Settings from the files in, beside or above a folder of labels, or from a ``data.yaml``.
+    """Return the settings from a ``data.yaml``, or from the files in, beside or above a folder of labels.
 
     Args:
-        names: taken instead of those in the files.
+        source: folder of labels or of the data set, or a ``data.yaml``.
+        names: class names to use instead of those in the files.
 
     Raises:
-        ValueError: no names, or names that are not numbered from 0 without gaps.
+        ValueError: there are no names, or they are not numbered from 0 without gaps.
     """
     path, content = _data_yaml(source)
     settings = YoloSettings(list(names or ()), "--names", path=path, content=content)
@@ -55,12 +56,12 @@ def find_settings(source: Path, names: Sequence[str] | None = None) -> YoloSetti
 
 
 def is_list_of_names(path: Path) -> bool:
-    """Whether a text file that stands among labels is none of them."""
+    """Return whether a text file among the labels is a list of class names."""
     return path.name in LISTS
 
 
 def _folders(source: Path) -> Iterator[Path]:
-    """Where settings may be."""
+    """Yield the folders that may contain settings."""
     below = source.parent if source.is_file() else source
     yield below
     if (below / "labels").is_dir():
@@ -69,16 +70,16 @@ def _folders(source: Path) -> Iterator[Path]:
 
 
 def _data_yaml(source: Path) -> tuple[Path | None, Mapping[str, Any]]:
-    """``data.yaml``, or another file of YAML with names; the nearest."""
+    """Return the nearest ``data.yaml``, or else the nearest other YAML file with names."""
     if source.is_file():
         if source.suffix.lower() not in (".yaml", ".yml"):
-            raise ValueError(f"{source}: is no folder of labels, and no data.yaml; give one of them")
+            raise ValueError(f"{source}: is neither a folder of labels nor a data.yaml; give one of them")
         return source, _mapping(source)
     folders = list(_folders(source))
     for path in (folder / "data.yaml" for folder in folders):
         if path.is_file():
             return path, _mapping(path)
-    for folder in folders[:-1]:  # others too far away may be of anything
+    for folder in folders[:-1]:  # a YAML file further up may belong to something else
         for path in sorted(folder.glob("*.y*ml")):
             try:
                 content = _mapping(path)
@@ -92,12 +93,12 @@ def _data_yaml(source: Path) -> tuple[Path | None, Mapping[str, Any]]:
 def _mapping(path: Path) -> Mapping[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no mapping; a data.yaml has names, and train and val")
+        raise ValueError(f"{path}: is not a mapping; write names, train and val as in a YOLO data.yaml")
     return content
 
 
 def _listed(source: Path) -> tuple[list[str], str]:
-    """Names from a file with one per line, or from Label Studio's notes."""
+    """Return names from a file with one name per line, or from Label Studio's notes.json, and its path."""
     folders = list(_folders(source))
     for folder in folders:
         for path in [*(folder / name for name in LISTS), *sorted(folder.glob("*.names"))]:
@@ -107,8 +108,8 @@ def _listed(source: Path) -> tuple[list[str], str]:
         if path.is_file() and (found := _from_notes(path)):
             return found, shown(path, None)
     raise ValueError(
-        f"{source}: no data.yaml with names, classes.txt, obj.names or notes.json in, beside or above it; "
-        "write the names into a classes.txt there, one per line, or convert with --names"
+        f"{source}: found no class names (no data.yaml with names, classes.txt, obj.names or notes.json in, beside or "
+        "above it); write a classes.txt there with one name per line, or convert with --names"
     )
 
 
@@ -116,12 +117,12 @@ def _from_lines(path: Path) -> list[str]:
     lines = [line.strip() for line in read_text(path, LARGEST_LIST).rstrip().split("\n")]
     if not all(lines):
         number = lines.index("") + 1
-        raise ValueError(f"{path}, line {number}: is empty, which moves the numbers of the classes below; remove it")
+        raise ValueError(f"{path}, line {number}: is empty, which shifts the class numbers below it; remove the line")
     return lines
 
 
 def _from_notes(path: Path) -> list[str]:
-    """Of Label Studio's export; none where it has no categories."""
+    """Return the names in Label Studio's notes.json; an empty list if it has no categories."""
     content = read_json(path)
     categories = content.get("categories") if isinstance(content, dict) else None
     if not categories:
@@ -138,21 +139,23 @@ def _names(names: Any, path: Path) -> list[str]:
     elif isinstance(names, list):
         found = names
     else:
-        raise ValueError(f"{path}: names is {shown(names)!r}; give a list, or names by number")
+        raise ValueError(f"{path}: names is {shown(names)!r}; write a list, or a mapping from number to name")
     for k, name in enumerate(found):
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{path}: name {k} is {shown(name)!r}, which is no name; correct it")
+            raise ValueError(f"{path}: name {k} is {shown(name)!r}, which is not a name; correct it")
     if not found:
         raise ValueError(f"{path}: names is empty; list the classes")
     return found
 
 
 def _numbered(names: Mapping[str, Any], path: Path) -> list[Any]:
-    """Names by their numbers."""
+    """Return the names in the order of their numbers."""
     number = {}
     for key, name in names.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise ValueError(f"{path}: names has a key that is no number ({shown(key)}); number the classes from 0")
+            raise ValueError(
+                f"{path}: names has the key {shown(key)}, which is not a number; number the classes from 0"
+            )
         number[int(key)] = name
     missing = sorted(set(range(len(names))) - number.keys())
     if missing:
@@ -178,7 +181,7 @@ def _kpt_shape(content: Mapping[str, Any], path: Path) -> tuple[int, int] | None
 
 
 def _keypoint_names(content: Mapping[str, Any], path: Path, shape: tuple[int, int] | None) -> list[str]:
-    """As given, for all classes or for the first; numbers if there are none."""
+    """Return the keypoint names (of the first class, if given per class), or numbered names."""
     if shape is None:
         return []
     given = content.get("kpt_names", content.get("keypoints"))
@@ -187,7 +190,5 @@ def _keypoint_names(content: Mapping[str, Any], path: Path, shape: tuple[int, in
     if not given:
         return [f"keypoint {k}" for k in range(shape[0])]
     if not isinstance(given, list) or len(given) != shape[0] or not all(isinstance(name, str) for name in given):
-        raise ValueError(
-            f"{path}: kpt_names must have as many names as kpt_shape says, {shape[0]}; correct one of them"
-        )
+        raise ValueError(f"{path}: kpt_names must have {shape[0]} names, as in kpt_shape; correct one of them")
     return given

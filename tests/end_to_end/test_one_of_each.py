@@ -61,7 +61,7 @@ def test_tools_speak_of_one_image(single, tmp_path, capfd):
         (tmp_path / "browse/browse.html").read_text(),
         (tmp_path / "evaluation/report.html").read_text(),
     ]  # fmt: skip
-    assert all("1 image" in text for text in lines if "carried over" in text or "narrower" in text)
+    assert all("1 image" in text for text in lines if "converted" in text or "narrower" in text)
     assert "1 object" in "".join(lines)
     for text in lines:
         assert WRONG.search(text) is None, WRONG.search(text)

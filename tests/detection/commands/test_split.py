@@ -32,7 +32,7 @@ def test_real_images_are_split_and_read_back(tmp_path, shared_data, capsys):
 
 def test_a_data_set_with_validation_images_needs_a_word(tmp_path, shared_data):
     arguments = [str(shared_data / "coco_mini"), "--output", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match="the data have val images already; give --merge"):
+    with pytest.raises(ValueError, match="the data set already has val images; add --merge"):
         command(*arguments)
     command(*arguments, "--merge", "--val", "0.1")
     data = open_data(tmp_path / "out")

@@ -121,8 +121,8 @@ def test_images_alone_have_nothing_to_score_against() -> None:
         ({"iscrowd": "no"}, "annotation 1 has iscrowd 'no'; it must be 0 or 1"),
         ({"iscrowd": 2}, "annotation 1 has iscrowd 2; it must be 0 or 1"),
         ({"bbox": "wide"}, "annotation 1 has bbox 'wide'; it must be four numbers"),
-        ({"area": "wide"}, "annotation 1 has area 'wide'; give a number"),
-        ({"area": 10**400}, "annotation 1 has area 1000.*; give a number"),
+        ({"area": "wide"}, "annotation 1 has area 'wide'; write a number"),
+        ({"area": 10**400}, "annotation 1 has area 1000.*; write a number"),
         (
             {"bbox": [1, 2, float("nan"), 4]},
             "annotation 1 has boxes with NaN or infinite numbers; correct or remove it",
@@ -131,7 +131,7 @@ def test_images_alone_have_nothing_to_score_against() -> None:
         ({"bbox": [1, 2, 3]}, "annotation 1 has bbox .1.0, 2.0, 3.0.; it must be four numbers"),
         ({"bbox": [1, 2, 3, 10**400]}, "annotation 1 has bbox .*; it must be four numbers"),
         ({"bbox": None, "segmentation": None}, "annotation 1 has neither bbox nor segmentation"),
-        ({"area": float("inf")}, "annotation 1 has area inf; give a number"),
+        ({"area": float("inf")}, "annotation 1 has area inf; write a number"),
         ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has polygons with under three points"),
         (
             {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},

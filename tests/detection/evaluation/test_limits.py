@@ -77,5 +77,5 @@ def test_the_limits_are_three_that_rise() -> None:
     with pytest.raises(ValueError, match="must be above 10"):
         limits_up_to(10)
     for wrong in ((1, 10), (1, 10, 100, 300), (1, 100, 10), (0, 10, 100), (1, 10, 100.0), (1, 10, 10)):
-        with pytest.raises(ValueError, match="three rising whole numbers"):
+        with pytest.raises(ValueError, match="three increasing integers"):
             checked_limits(wrong)  # type: ignore[arg-type]

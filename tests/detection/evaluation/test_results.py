@@ -39,9 +39,9 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('[{"image_id": 1', "not valid JSON"),
-        ("{}", "expected a list"),
+        ("{}", "give a result file, which is a list of detections"),
         ('{"annotations": []}', "annotation file"),
-        ("[[1]]", "result 0: expected a dict"),
+        ("[[1]]", "result 0: is a list, but must be a dict"),
         (json.dumps([BOX, {**BOX, "image_id": "7"}]), "result 1: image_id"),
         (json.dumps([{**BOX, "category_id": 1.5}]), "category_id"),
         (json.dumps([{**BOX, "score": None}]), "score"),

@@ -76,7 +76,7 @@ def test_what_has_no_place_is_counted(tmp_path):
     assert write_yolo(given, tmp_path / "yolo").lost == {"masks (kept with --segments)": 1}
     parts = write_yolo(given, tmp_path / "parts", segments=True)
     assert not parts.lost
-    assert parts.changed == {"outlines of parts or holes joined to their object by a line of no width": 1}
+    assert parts.changed == {"outlines of parts or holes joined to their object by a line of zero width": 1}
     crowd = coco([(1, 1, 24, 24), (30, 30, 9, 9)])
     crowd["annotations"][0] |= {"iscrowd": 1, "segmentation": {"size": [60, 80], "counts": "x"}}
     account = write_yolo(crowd, tmp_path / "crowd")
@@ -140,8 +140,8 @@ def test_nothing_is_written_outside_the_folder(tmp_path, name):
         ({1: "cat", 2: "dog"}, "names has 2 classes but no number 0"),
         ({0: "cat", 2: "dog", 3: "cow"}, "no number 1"),
         ({"0": "cat", 0: "dog"}, "key 0 occurs twice"),
-        ({"cat": 0}, "a key that is no number"),
-        ("cat", "names is 'cat'; give a list"),
+        ({"cat": 0}, "which is not a number"),
+        ("cat", "names is 'cat'; write a list"),
         ([], "names is empty"),
         (["cat", ""], "name 1 is ''"),
     ],
@@ -186,9 +186,9 @@ def test_pixels_from_one(tmp_path):
         ("<annotation>", "is no XML"),
         ("<html/>", "begins with <html>"),
         ("<annotation><filename>a.png</filename></annotation>", "has no <size/width>"),
-        (voc("cat", width=0), r"<size> is 0 x 60; give that of the image"),
-        (voc("cat", xmin="a"), r"<bndbox/xmin> is 'a', which is no number"),
-        (voc("cat", xmin="nan"), r"<bndbox/xmin> is 'nan', which is no number"),
+        (voc("cat", width=0), r"<size> is 0 x 60; write the size of the image"),
+        (voc("cat", xmin="a"), r"<bndbox/xmin> is 'a'; it must be a number"),
+        (voc("cat", xmin="nan"), r"<bndbox/xmin> is 'nan'; it must be a number"),
         (voc("cat", difficult=2), r"<difficult> is '2'; it must be 0 or 1"),
     ],
 )
@@ -212,12 +212,12 @@ def test_splits_have_the_same_ids_by_the_names_of_the_classes(tmp_path, capsys):
     train, val = (load_annotations(tmp_path / f"{split}.json") for split in ("train", "val"))
     check_same_categories(train, val)
     assert val.categories.names == ("dog", "cat")
-    with pytest.raises(ValueError, match=r"a\.xml: has an object of class 'dog', which is none of cat"):
+    with pytest.raises(ValueError, match=r"a\.xml: has an object of class 'dog', which is not in cat"):
         read_voc(tmp_path / "val", classes=["cat"])
-    with pytest.raises(ValueError, match="one stands twice"):
+    with pytest.raises(ValueError, match="one occurs twice"):
         read_voc(tmp_path / "val", classes=["dog", "dog"])
     (tmp_path / "val" / "a.xml").write_text(voc())
-    with pytest.raises(ValueError, match="no file has an object"):
+    with pytest.raises(ValueError, match="no file contains an object"):
         read_voc(tmp_path / "val")
 
 
@@ -229,7 +229,7 @@ def test_what_training_will_drop_or_mend_is_told(tmp_path, capsys):
     assert f"{tmp_path / 'out' / 'coco.json'}:\n" in told
     assert "1 box without area (dropped), 50% of 2: 1\n" in told
     assert "1 image named as its XML file, not as <filename> says\n" in told
-    assert "1 difficult object (crowds now: neither learned nor scored)\n" in told
+    assert "1 difficult object (now crowds: neither learned nor scored)\n" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["coco.json"]
     image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("0 1.5 1.5 0.2 0.2\n")
@@ -284,7 +284,7 @@ def test_lvis():
     assert found["images"][0]["file_name"] == "val2017/000000000001.jpg"
     assert found["annotations"][0]["iscrowd"] == 0
     assert sum(account.lost.values()) == 2
-    assert str(account).startswith("carried over: 2 images (1 with objects, 1 without objects), 1 object")
+    assert str(account).startswith("converted: 2 images (1 with objects, 1 without objects), 1 object")
 
 
 def test_the_command_round_trips_real_annotations(shared_data, tmp_path, capsys):

@@ -284,7 +284,7 @@ def test_a_data_set_without_validation_images_is_split(tmp_path, cache, make):
     assert sorted(train + val) == expected(*range(10))
     assert Counter(name for _, name, _ in val) == {"cat": 1, "dog": 1}
     told = "\n".join(data.lines)
-    assert "no validation images: 2 images of 10 for training set aside for validation (seed 0" in told
+    assert "no validation images: the toolkit uses 2 images of 10 training images for validation (seed 0" in told
     assert "--val-fraction" in told
     assert "rcnn split" in told
     assert data.parts["val"].annotations.is_relative_to(cache)
@@ -321,7 +321,7 @@ def test_one_annotation_file_is_all_there_is(tmp_path):
     coco(tmp_path / "annotations/instances_val.json", tmp_path / "val", 2, 10)
     data = open_data(tmp_path / "annotations/instances_train.json")
     assert sorted(opened(data, "train") + opened(data, "val")) == expected(*range(10))
-    assert any("instances_val.json beside it is not used" in line for line in data.lines)
+    assert any("instances_val.json in the same folder is not used" in line for line in data.lines)
 
 
 def test_test_images_do_not_become_validation_images(tmp_path):
@@ -339,10 +339,8 @@ def test_evaluation_needs_no_training_images(tmp_path):
     shutil.rmtree(tmp_path / "train2017")
     data = open_data(tmp_path, need=("val",))
     assert list(data.parts) == ["val"]
-    assert any("train is left out" in line and "none of the folders near it" in line for line in data.lines)
-    with pytest.raises(
-        ValueError, match=r"instances_train2017\.json: image 000\.png is in none of the folders near it"
-    ):
+    assert any("train is left out" in line and "not in any folder near it" in line for line in data.lines)
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: image 000\.png is not in any folder near it"):
         open_data(tmp_path)
 
 
@@ -355,7 +353,7 @@ def test_a_conversion_is_told_in_numbers_also_the_second_time(tmp_path):
         assert "train: 4 images (0 without objects), 4 objects of 2 classes: 4 boxes" in told
         assert "changed: 1 difficult object (crowds now" in told
         assert "val: 2 images (0 without objects), 2 objects of 2 classes: 2 boxes" in told
-    assert "converted to COCO's format before, in" in told
+    assert "converted to COCO's format earlier, in" in told
 
 
 def test_classes_that_occur_in_one_split_only_have_one_number(tmp_path):
@@ -441,7 +439,7 @@ def test_of_two_that_convert_at_once_the_first_wins(tmp_path):
 def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, cache):
     yolo_ultralytics(tmp_path)
     (tmp_path / "labels/train/000.txt").write_text("7 0.5 0.5 0.5 0.5\n")
-    with pytest.raises(ValueError, match=r"000\.txt, line 1: class 7, but there are names for 0 to 1"):
+    with pytest.raises(ValueError, match=r"000\.txt, line 1: class 7, but names exist only for 0 to 1"):
         open_data(tmp_path)
     (tmp_path / "labels/train/000.txt").write_text("1 0.5 0.5 0.5 0.5\n")
     open_data(tmp_path)
@@ -478,7 +476,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(recognise, "write_json", full)
-        with pytest.raises(OSError, match=r"cannot be kept there \(No space left on device\); set XDG_CACHE_HOME to"):
+        with pytest.raises(
+            OSError, match=r"cannot write the converted data set \(No space left on device\); set XDG_CACHE_HOME to"
+        ):
             open_data(tmp_path)
     assert not list(cache.iterdir())
     assert opened(open_data(tmp_path), "val") == expected(4, 5)
@@ -490,7 +490,7 @@ def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     assert default_cache() == Path.home() / ".cache/rcnn-toolkit/data"
     (tmp_path / "file").write_text("")
     yolo_ultralytics(tmp_path / "data")
-    with pytest.raises(OSError, match=r"the converted data set cannot be kept there .*; set XDG_CACHE_HOME"):
+    with pytest.raises(OSError, match=r"cannot write the converted data set .*; set XDG_CACHE_HOME"):
         open_data(tmp_path / "data", cache=tmp_path / "file/below")
 
 
@@ -512,7 +512,7 @@ def test_copies_versions_and_frames_stay_together(tmp_path):
         for group in (range(4), range(4, 8), range(8, 11)):
             assert len({k in ids for k in group}) == 1
         assert len(ids) == 8
-    assert any(line.strip().startswith("11 images stay together with their copies") for line in data.lines)
+    assert any(line.strip().startswith("11 images stay in one split with their copies") for line in data.lines)
 
 
 def nothing(root: Path) -> None:
@@ -602,11 +602,11 @@ def validation_only(root: Path) -> None:
         (nothing, "", "no data set found: data has nothing in it; expected COCO .*, YOLO .*, or VOC"),
         (nothing, "absent", "absent: no such file or folder"),
         (pictures_only, "", "no data set found: data has 1 image file; expected"),
-        (pictures_only, "a.png", r"a\.png: is no data set; give a folder, a data\.yaml, or a COCO annotation file"),
-        (two_yolo_folders, "", "val and valid both are named after the val images; keep one of them there"),
-        (two_voc_folders, "", "train and training both are named after the train images"),
+        (pictures_only, "a.png", r"a\.png: is not a data set; give a folder, a data\.yaml, or a COCO annotation file"),
+        (two_yolo_folders, "", "val and valid both look like the val split; keep only one of them"),
+        (two_voc_folders, "", "train and training both look like the train split"),
         (labelme, "", r"data has 1 image file, 1 \.json file \(not COCO\)"),
-        (labelme, "a.json", "is no COCO annotation file: it has no lists of images and annotations"),
+        (labelme, "a.json", r"is not a COCO annotation file \(no lists of images and annotations\)"),
         (archive, "my.zip", r"my\.zip: is an archive; unpack it, and give the folder"),
         (archive, "", "data has 1 archive file;"),
         (strange_folder, "", r"no data set found: a\\n\\x1b\[2J has 1 image file; expected"),
@@ -619,12 +619,12 @@ def validation_only(root: Path) -> None:
         (
             two_unnamed_files,
             "",
-            r"labels\.json and others\.json both may hold the images, and no name says train or val",
+            r"labels\.json and others\.json both list images, and no name contains train or val",
         ),
-        (images_elsewhere, "", r"instances_train\.json: image 000\.png is in none of the folders near it \("),
-        (yolo_without_names, "", r"no data\.yaml with names, classes\.txt, .*; write the names into a classes\.txt"),
-        (yolo_without_images, "", r"data\.yaml: train is images/train, where no images are; correct path or train"),
-        (voc_without_images, "", "Annotations: has XML files, but no images are beside them or in .*JPEGImages"),
+        (images_elsewhere, "", r"instances_train\.json: image 000\.png is not in any folder near it \("),
+        (yolo_without_names, "", r"no data\.yaml with names, classes\.txt, .*; write a classes\.txt"),
+        (yolo_without_images, "", r"data\.yaml: train is images/train, but there are no images; correct path or train"),
+        (voc_without_images, "", "Annotations: has XML files, but no images beside them or in .*JPEGImages"),
         (lvis, "", r"lvis_v1_train\.json: no image has a file_name \(an LVIS file\?\); convert it with rcnn convert"),
         (one_image, "", "data: no validation images, and 1 image cannot be split into 2 parts"),
         (validation_only, "", "data: has no train images, only val"),
@@ -640,11 +640,11 @@ def test_what_cannot_be_opened_is_said_in_a_line(tmp_path, make, given, message)
 def test_folders_of_no_split_are_named(tmp_path):
     yolo_folders(tmp_path / "yolo")
     yolo(tmp_path / "yolo/images/extra", tmp_path / "yolo/labels/extra", 1)
-    assert "  not read, as they are named after no split: extra" in open_data(tmp_path / "yolo").lines
+    assert "  not read, because their names contain no split: extra" in open_data(tmp_path / "yolo").lines
     voc_published(tmp_path / "voc")
     top = tmp_path / "voc/VOCdevkit/VOC2012"
     voc(top / "JPEGImages", top / "Annotations", 2, 8)
-    assert "  not read: 2 XML files of no list in ImageSets/Main" in open_data(tmp_path / "voc").lines
+    assert "  not read: 2 XML files that no list in ImageSets/Main contains" in open_data(tmp_path / "voc").lines
     coco_published(tmp_path / "coco")
     assert "  not read: annotations/person_keypoints_train2017.json" in open_data(tmp_path / "coco").lines
 
@@ -653,17 +653,17 @@ def test_splits_that_share_images_are_told(tmp_path):
     coco_same_names(tmp_path / "data")
     assert not [line for line in open_data(tmp_path / "data").lines if "share images," in line]
     shutil.rmtree(tmp_path / "data/val")
-    assert "  train and val share images, as 000.png" in open_data(tmp_path / "data").lines
+    assert "  train and val share images, for example 000.png" in open_data(tmp_path / "data").lines
     yolo_ultralytics(tmp_path / "yolo")
     path = tmp_path / "yolo/data.yaml"
     path.write_text(path.read_text().replace("images/val", "images/train"))
-    assert "  train and val share images, as 000.png" in open_data(tmp_path / "yolo").lines
+    assert "  train and val share images, for example 000.png" in open_data(tmp_path / "yolo").lines
 
 
 def test_a_split_that_is_not_there_is_said(tmp_path):
     coco_own(tmp_path)
     with pytest.raises(
-        ValueError, match="has no test images, only train and val; add them, or make them with rcnn split"
+        ValueError, match="has no test images, only train and val; add them, or create them with rcnn split"
     ):
         open_data(tmp_path, need=("test",))
     with pytest.raises(ValueError, match=r"--val-fraction 1 must be between 0 and 1"):

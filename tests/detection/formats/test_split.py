@@ -134,7 +134,7 @@ def test_annotations_of_images_that_are_not_listed_are_kept_for_the_reader_to_re
 @pytest.mark.parametrize(
     ("count", "fractions", "message"),
     [
-        (9, {"train": 0.8, "val": 0.3}, r"fractions are train 0\.8, val 0\.3; .* together they must be 1"),
+        (9, {"train": 0.8, "val": 0.3}, r"fractions are train 0\.8, val 0\.3; .* their sum must be 1"),
         (9, {"train": 1.2, "val": -0.2}, "each must be from 0 to 1"),
         (9, {"train": float("nan"), "val": 0.2}, "each must be from 0 to 1"),
         (2, THREE, r"2 images cannot be split into 3 parts \(train, val, test\)"),

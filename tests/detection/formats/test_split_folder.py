@@ -93,7 +93,7 @@ def test_parts_that_are_not_asked_for_stay_as_they_are(tmp_path, parts):
 def test_merged_parts_are_split_anew(tmp_path, parts):
     parts["val"] = coco(tmp_path / "data", "val", 10, 10)
     with pytest.raises(
-        ValueError, match="have val images already; give --merge to split all images anew, or --val 0 to"
+        ValueError, match="already has val images; add --merge to split all images again, or --val 0 to"
     ):
         write_split(parts, tmp_path / "out", {"val": 0.2, "test": 0.1})
     lines = write_split(parts, tmp_path / "out", {"val": 0.2, "test": 0.1}, merge=True)
@@ -126,21 +126,21 @@ def test_other_files_are_never_replaced(tmp_path, parts):
     before = parts["train"].annotations.read_text()
     for overwrite in (False, True):
         with pytest.raises(
-            ValueError, match=r"instances_train\.json: is part of the data that are split; give another"
+            ValueError, match=r"instances_train\.json: belongs to the data set that you split; give another"
         ):
             write_split(parts, tmp_path / "data", {"val": 0.2, "test": 0}, overwrite=overwrite)
     assert parts["train"].annotations.read_text() == before
     other = tmp_path / "out/annotations/instances_val.json"
     other.parent.mkdir(parents=True)
     other.write_text("mine")
-    with pytest.raises(ValueError, match=r"instances_val\.json: is there already, and not from rcnn split"):
+    with pytest.raises(ValueError, match=r"instances_val\.json: exists already, and rcnn split did not write it"):
         write_split(parts, tmp_path / "out", {"val": 0.2, "test": 0}, overwrite=True)
     assert other.read_text() == "mine"
 
 
 def test_a_split_is_replaced_on_demand(tmp_path, parts):
     write_split(parts, tmp_path / "out", {"val": 0.2, "test": 0.2})
-    with pytest.raises(ValueError, match=r"rcnn_data\.json: is there already; give another --output, or --overwrite"):
+    with pytest.raises(ValueError, match=r"rcnn_data\.json: exists already; give another --output, or --overwrite"):
         write_split(parts, tmp_path / "out", {"val": 0.5, "test": 0})
     write_split(parts, tmp_path / "out", {"val": 0.5, "test": 0}, overwrite=True)
     data = open_data(tmp_path / "out")
@@ -151,10 +151,10 @@ def test_a_split_is_replaced_on_demand(tmp_path, parts):
 @pytest.mark.parametrize(
     ("val", "test", "message"),
     [
-        (0, 0, "--val 0, --test 0: give fractions from 0 to 1 that leave images for training"),
-        (0.5, 0.5, "leave images for training"),
-        (1.5, -1, "leave images for training"),
-        (float("nan"), 0, "leave images for training"),
+        (0, 0, "--val 0, --test 0: give fractions from 0 to 1 whose sum is between 0 and 1; the rest is for training"),
+        (0.5, 0.5, "the rest is for training"),
+        (1.5, -1, "the rest is for training"),
+        (float("nan"), 0, "the rest is for training"),
     ],
 )
 def test_fractions_that_leave_nothing_are_rejected(tmp_path, parts, val, test, message):
@@ -166,9 +166,9 @@ def test_fractions_that_leave_nothing_are_rejected(tmp_path, parts, val, test, m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "names no image folder by split; make it anew with rcnn split"),
-        ('{"images": {"train": 3}}', "names no image folder by split"),
-        ('{"images": {"train": "../nowhere"}}', "train needs .*nowhere, which is not there; make it anew"),
+        ("[]", "has no image folder for each split; create it again with rcnn split"),
+        ('{"images": {"train": 3}}', "has no image folder for each split"),
+        ('{"images": {"train": "../nowhere"}}', "train needs .*nowhere, which does not exist; create the split again"),
         ("{", "not valid JSON"),
     ],
 )

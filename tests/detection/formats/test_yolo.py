@@ -84,13 +84,13 @@ def test_names_are_found_where_tools_write_them(tmp_path, file, text):
         ("notes.json", '{"categories": [1]}', "not a list of id and name"),
         ("data.yaml", "names: [cat]\nnc: 2", r"data\.yaml: nc is 2, but names has 1"),
         ("data.yaml", "names: [[cat]]", "name 0 is"),
-        ("data.yaml", "[cat]", "holds no mapping"),
+        ("data.yaml", "[cat]", "is not a mapping"),
         ("data.yaml", "names: [cat]\nkpt_shape: [4]", "kpt_shape is"),
         ("data.yaml", "names: [cat]\nkpt_shape: [4, 1" + "0" * 4000 + "]", "not valid YAML|kpt_shape is"),
         (
             "data.yaml",
             "names: [cat]\nkpt_shape: [2, 3]\nkpt_names: {0: [nose]}",
-            "kpt_names must have as many names as kpt_shape says, 2",
+            "kpt_names must have 2 names, as in kpt_shape",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_keypoints_without_visibility_are_seen_unless_at_the_corner(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.2 0.4 0.3 0.3 2", r"7 numbers; a box and kpt_shape \[2, 3\] take 10"),
+        ("0 0.5 0.5 0.2 0.4 0.3 0.3 2", r"7 numbers; a box with kpt_shape \[2, 3\] needs 10"),
         ("0 0.5 0.5 0.2 0.4 0.3 0.3 7 0 0 0", "third number must be 0, 1 or 2"),
         ("0 0.5 0.5 0.2 0.4 30 30 2 0 0 0", "not pixels"),
     ],
@@ -192,7 +192,7 @@ def test_no_object_at_all_is_an_error(tmp_path, capsys, labels):
         main(["yolo2coco", str(tmp_path), str(tmp_path / "out.json")])
     assert stop.value.code == 2
     told = capsys.readouterr().err
-    assert f"{tmp_path}: no object: " in told
+    assert f"{tmp_path}: no objects: " in told
     assert ("none of 1 image has a text file" if labels is None else "text file is empty") in told
     assert not (tmp_path / "out.json").exists()
 
@@ -235,8 +235,8 @@ def test_all_splits_are_taken_without_one(tmp_path):
     assert [image["file_name"] for image in content["images"]] == [
         "images/train/a.jpg", "images/train/deep/b.jpg", "images/val/a.jpg",
     ]  # fmt: skip
-    assert account.lost == {"splits whose images are not there (test)": 1}
-    assert f"file names are below {tmp_path}" in str(account)
+    assert account.lost == {"splits whose images do not exist (test)": 1}
+    assert f"file names are relative to {tmp_path}" in str(account)
 
 
 def test_labels_are_found_in_mirrored_folders(tmp_path):
@@ -335,4 +335,4 @@ def test_places_that_no_file_system_has_are_not_there(tmp_path, entry):
     else:
         account = read_yolo(tmp_path)[1]
         assert account.objects == 1
-        assert account.lost == {"splits whose images are not there (train)": 1, "listed images that are not there": 1}
+        assert account.lost == {"splits whose images do not exist (train)": 1, "listed images that do not exist": 1}

@@ -256,7 +256,7 @@ def test_labels_are_matched_by_name(capsys):
         (["model.ckpt", "--annotations", "truth.json"], "--images"),
         (["model.ckpt", "--annotations", "truth.json", "--images", "images"], "model.ckpt"),
         (["results.json", "--annotations", "truth.json", "--protocol", "lvis"], "frequency"),
-        (["truth.json", "--annotations", "truth.json"], "this is an annotation file"),
+        (["truth.json", "--annotations", "truth.json"], "is an annotation file; give a result file"),
         (["results.json", "--annotations", "truth.json", "--protocol", "voc", "--iou-types", "segm"], "--protocol voc"),
         (["results.json", "--annotations", "truth.json", "--resamplings", "-1"], "--resamplings -1: must be at least"),
         (["results.json", "--annotations", "truth.json", "--batch", "0"], "--batch 0: must be at least 1"),
