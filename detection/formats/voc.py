@@ -160,7 +160,7 @@ def _size(root: ElementTree.Element, one: Annotated, name: str, account: Account
 
 
 def _measured(one: Annotated, name: str) -> tuple[int, int] | None:
-    """Height, width of the image file; None if it is not known where that is."""
+    """Return (height, width) of the image file; None if its location is not known."""
     path = None if one.images is None else one.images / name
     return shown_size(path) if path is not None and path.is_file() else None
 

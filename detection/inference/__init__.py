@@ -1,10 +1,10 @@
-"""From an image to the objects in it.
+"""Detect the objects in images.
 
-:mod:`.api` is the way in. An image passes :mod:`.images` (reading and checking), :mod:`.views` or :mod:`.tiles` (how
-often the detector looks at it), :mod:`.detect` (one run of the detector), and leaves as a :class:`Prediction`.
-:class:`Predictor` holds a detector and offers all this as methods. :mod:`.command` predicts on folders and videos.
+Start with :mod:`.api`. :mod:`.images` reads and checks an image. :mod:`.views` or :mod:`.tiles` decide how often the
+detector runs on it, and :mod:`.detect` runs the detector. The result is a :class:`Prediction`. :class:`Predictor` wraps
+a detector and has all functions as methods. :mod:`.folders` predicts on folders and videos.
 
-Names are imported when they are first used, so that a command that only checks its options starts quickly.
+The package imports each name at its first use, so that a command that only checks its options starts quickly.
 """
 
 from importlib import import_module

@@ -28,14 +28,18 @@ def load_model(source: str | Path, trust_code: bool = False, device: str | torch
     """Load a trained detector, in evaluation mode.
 
     Args:
-        source: a checkpoint of this toolkit; the folder of a run (its ``best.ckpt``, else ``last.ckpt``); or anything
-            that :mod:`detection.convert.pretrained` reads, as ``torchvision:maskrcnn_resnet50_fpn_v2``.
-            :func:`~detection.convert.zoo.list_models` lists the published ones.
-        trust_code: import the custom backbone that a checkpoint names, which runs its code.
-        device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is the GPU if there is one.
+        source: a checkpoint of this toolkit; a run folder (its ``best.ckpt``, else ``last.ckpt``); or any source that
+            :mod:`detection.convert.pretrained` reads, such as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+            :func:`~detection.convert.zoo.list_models` lists the published models.
+        trust_code: import the custom backbone that the checkpoint names. This runs the code of the backbone.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` uses the GPU if there is one.
 
     Raises:
-        ValueError: the source cannot be found or read, or holds no detector that is known here; or no such device.
+        ValueError: the source does not exist, cannot be read or contains no supported detector; or the device does
+            not exist.
+
+    Example:
+        >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
     place = find_device(device)
     return fast.convert(load_pretrained(str(source), trust_code).build()).to(place)
@@ -77,23 +81,26 @@ def predict(
     """Detect the objects in an image, or in each image of a list.
 
     Args:
-        model: used in evaluation mode and left in the mode it was in.
-        image: a file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these; RGB if C is 3. C is that of
-            the model's images. Or a list of these, for which a list comes back (:func:`predict_batch` is faster).
-        score_threshold: drops detections with lower scores. By class names, as ``{"person": 0.6}``: for these classes;
-            the others keep 0.5. The model itself drops detections below its own
-            ``model.box_head.config.score_threshold`` (0.05 by default) first.
-        size: shortest and longest side to resize to; the model's own ``test_size`` if None.
-        tile: look at squares of this many pixels, 32 or more, for images much larger than those of the training.
-        short_sides: look at the image at each of these sizes and merge the detections; not with ``size`` or ``tile``.
-        flip: look at the mirrored image, too; not with ``tile``.
+        model: the detector. It runs in evaluation mode; its previous mode is restored afterwards.
+        image: a file path; an (H, W, C) uint8 or uint16 array; or a (C, H, W) uint8 or uint16 tensor. C is the number
+            of channels of the model; 3 is RGB. For a list of images the function returns a list;
+            :func:`predict_batch` is faster.
+        score_threshold: smallest score of a detection, from 0 to 1. A dict such as ``{"person": 0.6}`` sets it for
+            these classes; all others keep 0.5. Before this, the model drops detections below its own
+            ``model.box_head.config.score_threshold`` (0.05 by default).
+        size: (shortest, longest) image side in pixels for the model; None uses the model's ``test_size``.
+        tile: split the image into overlapping tiles of this side in pixels, at least 32. Use it for images that are
+            much larger than the training images.
+        short_sides: test-time augmentation: run the model at each of these sizes, and merge the detections. You cannot
+            combine it with ``size`` or ``tile``.
+        flip: test-time augmentation: also run the horizontally flipped image. You cannot combine it with ``tile``.
 
     Returns:
-        Boxes in pixels of the image given, whatever size the model saw.
+        The detections. Boxes are in pixels of the given image, at any ``size``.
 
     Raises:
-        ValueError: not an image, with the file's name; an array or tensor of another shape or type; a size below 1; a
-            threshold for a class that the model does not know; or options that do not go together.
+        ValueError: this is not an image, or the array has the wrong shape or dtype. Also if a size is below 1, a
+            threshold names an unknown class, or options cannot be combined.
 
     Example:
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
@@ -120,13 +127,23 @@ def predict_batch(
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
 ) -> list[Prediction]:
-    """Detect the objects in several images at once; faster for images of similar shape.
+    """Detect the objects in several images at once, which is faster for images of similar shape.
 
     Args:
-        images: each as :func:`predict` takes it.
+        model: the detector, as for :func:`predict`.
+        images: a list of images, each as for :func:`predict`.
+        score_threshold: as for :func:`predict`.
+        size: as for :func:`predict`.
+
+    Returns:
+        One prediction per image.
 
     Raises:
-        ValueError: as :func:`predict`; or one image that is not in a list.
+        ValueError: as for :func:`predict`, or ``images`` is a single image.
+
+    Example:
+        >>> [len(found) for found in predict_batch(model, ["a.jpg", "b.jpg"])]  # doctest: +SKIP
+        [3, 0]
     """
     _check_model(model)
     if isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
@@ -141,7 +158,7 @@ def predict_batch(
 def _prediction(
     model: FasterRCNN, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor
 ) -> Prediction:
-    """Drop low scores, encode the masks and clip the boxes."""
+    """Drop detections with low scores, encode the masks, and clip the boxes."""
     height, width, channels = pixels.shape
     found = take(found, found.scores >= thresholds[found.labels])
     rles = encoded(model, found, height, width)
@@ -161,5 +178,5 @@ def _prediction(
 def _check_model(model: Any) -> None:
     if not isinstance(model, FasterRCNN):
         raise ValueError(
-            f"model is a {type(model).__name__}; give the detector that load_model returns, then the image"
+            f"model is a {type(model).__name__}, not a detector; pass the result of load_model first, then the image"
         )

@@ -1,4 +1,4 @@
-"""One run of the detector over images of any size, with the detections in pixels of each image.
+"""Run the detector once on images of any size, and return the detections in pixels of each image.
 
 n detections  m mask side
 """
@@ -23,29 +23,35 @@ from detection.structures import Batch, Detections
 def detect(
     model: FasterRCNN, images: Sequence[np.ndarray], size: tuple[int, int] | None = None, flip: bool = False
 ) -> list[Detections]:
-    """Run the model over images.
+    """Run the model on images.
 
-    Images share a batch only if each of them alone would have the same canvas, so that no batch changes a number.
+    Images share a batch only if each of them alone would be padded to the same size. So the batch does not change the
+    result.
 
     Args:
-        model: used in evaluation mode; each of its modules is left in the mode it was in. Threads that share a model
-            must put it in evaluation mode first: otherwise the first to end puts the others in training mode.
-        images: (H, W, 3) uint8 RGB each.
-        size: shortest and longest side to resize to; the model's own ``test_size`` if None.
-        flip: look at the mirrored images; the detections are mirrored back.
+        model: the detector. It runs in evaluation mode; the previous mode of each module is restored afterwards. If
+            threads share a model, call ``model.eval()`` first: otherwise the first thread that ends restores the
+            training mode while the others still run.
+        images: (H, W, C) uint8 or uint16 arrays; RGB if C is 3.
+        size: (shortest, longest) image side in pixels; None uses the model's ``test_size``.
+        flip: run the horizontally flipped images, and flip the detections back.
 
     Returns:
-        The detections of each image, best first, without padding, on the CPU: boxes (n, 4) float64 in pixels of the
-        image, scores (n,) float32, labels (n,) int64, masks (n, m, m) float32.
+        The detections of each image, best first, without padding, on the CPU:
+
+        * boxes (n, 4) float64, in pixels of the image
+        * scores (n,) float32
+        * labels (n,) int64
+        * masks (n, m, m) float32
 
     Raises:
-        ValueError: an image without pixels.
+        ValueError: an image has no pixels.
     """
     resize = Resize(*(size or model.test_size), model.resize)
     samples = []
     for image in images:
         if not image.size:
-            raise ValueError(f"image: an array of shape {image.shape} has no pixels")
+            raise ValueError(f"image: an array of shape {image.shape} has no pixels; give an image")
         seen = np.ascontiguousarray(image[:, ::-1]) if flip else image
         samples.append(Sample(resize.image(seen), 0, (image.shape[0], image.shape[1])))
     canvases = np.array([canvas_of([sample.image.shape[:2]], model.stride) for sample in samples])
@@ -62,34 +68,36 @@ def detect(
     return [found[number] for number in range(len(images))]
 
 
-def _detect(model: FasterRCNN, batch: Batch, mirrored: bool) -> Iterator[Detections]:
+def _detect(model: FasterRCNN, batch: Batch, flipped: bool) -> Iterator[Detections]:
     """Yield the detections of each image of a batch."""
     device = model.pixel_mean.device
-    detections = model(batch.images.to(device), batch.sizes.to(device)).cpu()  # one copy for all: each copy is a wait
+    detections = model(
+        batch.images.to(device), batch.sizes.to(device)
+    ).cpu()  # one copy: each copy synchronises with the GPU
     boxes = box_ops.rescale(detections.boxes.double(), batch.sizes, batch.original_sizes)
     detections = detections._replace(boxes=boxes)
     for i, (_, width) in enumerate(batch.original_sizes.tolist()):
         one = detections.image(i)
         boxes, masks = one.boxes, None if one.masks is None else one.masks.float()
-        if mirrored:
+        if flipped:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)
         yield one._replace(boxes=boxes, scores=one.scores.float(), masks=masks)
 
 
 def take(found: Detections, index: Tensor) -> Detections:
-    """Return some detections of one image: by their places, (k,) int64, or by a condition, (n,) bool."""
+    """Return some detections of one image, selected by indices, (k,) int64, or by a condition, (n,) bool."""
     return Detections(*(None if value is None else value[index] for value in found))  # type: ignore[arg-type]
 
 
 def concatenate(parts: Sequence[Detections]) -> Detections:
-    """Join the detections of several views of one image, in their order."""
+    """Concatenate the detections of several views of one image."""
     fields = [[value for value in values if value is not None] for values in zip(*parts, strict=True)]
     return Detections(*(torch.cat(values) if values else None for values in fields))  # type: ignore[arg-type]
 
 
 def encoded(model: FasterRCNN, found: Detections, height: int, width: int) -> list[dict[str, object]] | None:
-    """Return the masks of one image of this size as COCO RLE; None without a mask head."""
+    """Return the masks of one image of size height x width as COCO RLE; None without a mask head."""
     if found.masks is None:
         return None
     rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames

@@ -1,4 +1,4 @@
-"""Find objects in files, folders and videos, and write pictures and data: what ``rcnn predict`` does."""
+"""Detect objects in files, folders and videos, and write images and data; ``rcnn predict`` calls this module."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -24,16 +24,16 @@ from detection.wording import plural
 
 
 def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[str]) -> dict[str, Any]:
-    """Predict, write, and print what was found; return it in numbers.
+    """Predict, write the results, print a summary, and return the summary as numbers.
 
     Args:
-        options: those of ``rcnn predict``.
-        failed: gets a line about images and videos that cannot be read.
-        cut_off: gets a line about each video that ends early.
+        options: options of ``rcnn predict``.
+        failed: list that gets a line about images and videos that cannot be read.
+        cut_off: list that gets a line about each video that ends early.
 
     Raises:
-        ValueError: a wrong option.
-        KeyboardInterrupt: a signal came; the message goes on behind its name.
+        ValueError: an option is wrong.
+        KeyboardInterrupt: the process received a signal. The caller puts the name of the signal before the message.
     """
     check_least(options, LEAST | {"frames": 1})
     check_apart(vars(options), "--")
@@ -45,7 +45,7 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     names = class_names(model)
     options.score = read_thresholds(options.score or (), names)
     if "masks" in options.save and not isinstance(model, MaskRCNN):
-        raise ValueError(f"--save masks: {options.model} has no mask head and finds boxes only; leave masks out")
+        raise ValueError(f"--save masks: {options.model} has no mask head and predicts only boxes; remove masks")
     if options.across_classes:
         model.box_head.config = replace(model.box_head.config, nms_across_classes=True)
     ids = model.categories.ids if model.categories else tuple(range(model.num_classes))
@@ -77,11 +77,11 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     unit = ("image or frame", units) if images and seen else ("image", "images") if images else ("frame", "frames")
     print("\n".join(tally.lines(*unit)))
     if left_out:
-        print(f"{plural(len(left_out), 'other file was', 'other files were')} left out, as {shown(left_out[0], None)}")
+        print(f"skipped {plural(len(left_out), 'other file')}, for example {shown(left_out[0], None)}")
     if unread or unopened:
         lines = "\n  ".join(map(printable, unread + unopened))
         what = plural(len(unread + unopened), "file" if unopened else "image")
-        failed.append(f"{what} could not be read:\n  {lines}")
+        failed.append(f"could not read {what}:\n  {lines}")
     return {
         "images": len(images) - len(unread),
         "frames": seen,
@@ -109,7 +109,7 @@ def _images(
     wanted: list[int],
     unread: list[str],
 ) -> Iterator[Prediction]:
-    """Yield the detections of each image, once they are written."""
+    """Yield the detections of each image after writing them."""
     with tqdm(total=len(images), unit="image", disable=len(images) < 2 or is_quiet()) as bar:
         for some in batches(images, options.batch, unread, len(model.pixel_mean), model.depth):
             for (source, image), one in zip(some, _predict(model, some, options), strict=True):
@@ -129,7 +129,7 @@ def _video(
     wanted: list[int],
     cut_off: list[str],
 ) -> Iterator[Prediction]:
-    """Yield the detections of each frame, once they are written; a signal leaves a whole video of those so far."""
+    """Yield the detections of each frame after writing them; after a signal, the video has all frames so far."""
     video = None
     try:
         shown_frames = tqdm(frames(source, cut_off), desc=shown(source.name), unit="frame", disable=is_quiet())
@@ -151,6 +151,6 @@ def _video(
 
 
 def _wanted(classes: Sequence[str] | None, names: Sequence[str]) -> list[int]:
-    """Return the labels of the classes asked for; all of them if none is."""
+    """Return the labels of the given classes; all labels if no class is given."""
     check_known(classes or (), names, "--classes")
     return [k for k, name in enumerate(names) if not classes or name in classes]

@@ -1,4 +1,4 @@
-"""What a user gives as an image, read and checked."""
+"""Read and check the images that users pass to ``predict``."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from detection.home import with_home
 from detection.models.rcnn import FasterRCNN
 
 Image = str | Path | np.ndarray | Tensor
-"""A file; an (H, W, C) uint8 or uint16 array; or a (C, H, W) tensor of these."""
+"""A file path; an (H, W, C) uint8 or uint16 array; or a (C, H, W) uint8 or uint16 tensor."""
 
 
 def pixels_of(image: Image, model: FasterRCNN) -> np.ndarray:
-    """Return the pixels of an image as the model takes them.
+    """Return the pixels of an image in the form that the model expects.
 
     Returns:
         (H, W, C) uint8, or uint16 for a model of 16-bit images.
 
     Raises:
-        ValueError: a URL, a file that is not an image, or an array of another shape or type, with how to convert it.
+        ValueError: this is a URL, the file is not an image, or the array has the wrong shape or dtype. The message says
+            how to convert it.
     """
     channels = len(model.pixel_mean)
     if isinstance(image, str | Path):
@@ -39,17 +40,17 @@ def pixels_of(image: Image, model: FasterRCNN) -> np.ndarray:
 
 
 def _remedy(array: np.ndarray, is_tensor: bool, channels: int) -> str:
-    """How to turn an array into an image; empty if there is no obvious way."""
-    last = 1 if is_tensor else 0  # the axis of the channels if they stand on the other side
+    """Return how to convert an array into an image; an empty text if there is no obvious way."""
+    last = 1 if is_tensor else 0  # the axis of the channels if the user has the other axis order
     if array.ndim == 3 and array.shape[2] != channels and array.shape[last] == channels:
         return "; give image.permute(2, 0, 1)" if is_tensor else "; give image.transpose(1, 2, 0)"
     if array.ndim == 2 and array.size:
-        return f"; repeat the one channel {channels} times" if channels > 1 else "; give it a channel"
+        return f"; repeat the channel {channels} times" if channels > 1 else "; add an axis for the channel"
     if array.ndim == 4 and len(array) == 1:
         return "; give image[0]"
     if array.dtype.kind == "f" and array.size:
         if not np.isfinite(array).all() or array.min() < 0:
-            return "; give the image as it was before it was normalised"
+            return "; give the image before normalisation"
         scale = " * 255" if array.max() <= 1 else ""
         return f"; give (image{scale}).{'round().byte()' if is_tensor else 'round().astype(np.uint8)'}"
     if array.dtype.kind in "iu" and array.size and array.min() >= 0:

@@ -1,4 +1,4 @@
-"""What is known of a detector: kind, backbone, classes, parameters, operations."""
+"""Describe a detector: kind, backbone, classes, parameters, operations."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 
 MOST_NAMES = 10
-"""Classes that the text names."""
+"""Number of class names in the printed text."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,17 @@ class ModelInfo:
     kind: str
     """``Faster R-CNN`` or ``Mask R-CNN``."""
     backbone: str | None
-    """Its name; None for a detector that was assembled by hand."""
+    """Name of the backbone; None if the detector was not built from configs."""
     classes: tuple[str, ...]
-    """Names by label; the labels as text if the model knows no names."""
+    """Class names by label; the labels as text if the model has no names."""
     parameters: int
-    """All that learn or could learn."""
+    """Number of all parameters, including frozen ones."""
     multiply_adds: int | None
-    """Of backbone and pyramid for one image of ``image_size``; None for a detector or a backbone of the user's
-    own."""
+    """Multiply-adds of backbone and FPN for one image of ``image_size``; None for a custom detector or backbone."""
     image_size: tuple[int, int]
-    """Height, width."""
+    """(height, width) in pixels."""
     test_size: tuple[int, int]
-    """Shortest and longest side that images are resized to."""
+    """(shortest, longest) image side in pixels after resizing."""
     device: str
 
     def __str__(self) -> str:
@@ -58,7 +57,8 @@ def model_info(model: FasterRCNN, image_size: tuple[int, int] = (800, 1344)) -> 
     """Describe a detector.
 
     Args:
-        image_size: height, width of the image whose operations are counted; multiples of 32.
+        model: the detector.
+        image_size: (height, width) of the image for which to count operations; multiples of 32.
 
     Example:
         >>> print(model_info(load_model("runs/mine")))  # doctest: +SKIP
@@ -81,12 +81,12 @@ def kind_of(model: FasterRCNN) -> str:
 
 
 def _multiply_adds(model: FasterRCNN, image_size: tuple[int, int]) -> int | None:
-    """Count on PyTorch's meta device, which computes shapes alone; None for a backbone of the user's own."""
+    """Count on PyTorch's meta device, which computes only shapes; return None for a custom backbone."""
     if model.configs is None or not is_known(model.configs["backbone"].name):
         return None
     configs = model.configs | {"backbone": replace(model.configs["backbone"], weights=None)}
     with warnings.catch_warnings(), torch.device("meta"), torch.no_grad():
-        warnings.simplefilter("ignore")  # of a backbone without weights, which are not needed here
+        warnings.simplefilter("ignore")  # about a backbone without weights, which are not necessary here
         like = build_detector(model.num_classes, **configs).eval()  # some backbones run once to learn their channels
         with FlopCounterMode(display=False) as counter:
             like.features(torch.empty(1, len(model.pixel_mean), *image_size), torch.empty(1, 2))

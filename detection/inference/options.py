@@ -1,4 +1,4 @@
-"""Options for how to look at an image, checked before anything is loaded."""
+"""Check the options of prediction before loading anything."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,33 +6,33 @@ from typing import Any
 import numpy as np
 
 LEAST = {"batch": 1, "size": 1, "short_sides": 1, "tile": 32}
-"""The least value of each option."""
+"""Smallest value of each option."""
 
 APART = (("tile", "flip"), ("tile", "short_sides"), ("short_sides", "size"))
-"""Pairs of options that do not go together: the detector would ignore the second one."""
+"""Pairs of options that cannot be combined: the detector would ignore the second one."""
 
 
 def check_apart(given: Mapping[str, object], option: str = "") -> None:
-    """Refuse options that do not go together.
+    """Check that no two options exclude each other.
 
     Args:
-        given: by name; an empty one is not given.
-        option: stands before a name in the message: ``--`` for options of a command line.
+        given: values by name; an empty value means that the option is not set.
+        option: prefix of a name in the message: ``--`` for command-line options.
 
     Raises:
-        ValueError: with both names.
+        ValueError: two options cannot be combined; the message has both names.
     """
     for one, other in APART:
         if given[one] and given[other]:
             first, second = (f"{option}{name.replace('_', '-') if option else name}" for name in (one, other))
-            raise ValueError(f"{first} and {second} do not go together; leave one of them out")
+            raise ValueError(f"{first} and {second} cannot be combined; remove one of them")
 
 
 def check_least(options: object, least: Mapping[str, int]) -> None:
-    """Refuse a value below the least one of its option; an option that is not given may be None.
+    """Check that no value is below the minimum of its option; an option that is not set may be None.
 
     Raises:
-        ValueError: with the option and its least value.
+        ValueError: a value is too small; the message has the option and its minimum.
     """
     for name, low in least.items():
         value = getattr(options, name)
@@ -45,7 +45,7 @@ def size_of(given: Any) -> tuple[int, int]:
     """Return the shortest and the longest side.
 
     Raises:
-        ValueError: not two whole numbers from 1 on.
+        ValueError: the value is not two positive integers.
     """
     shortest, longest = sides("size", given, "(shortest, longest) side", 2)
     return shortest, longest
@@ -55,12 +55,13 @@ def sides(name: str, given: Any, form: str, number: int | None = None) -> tuple[
     """Return sides in whole pixels.
 
     Args:
-        name: of the argument, for the message.
-        form: what is expected, for the message.
-        number: how many sides there must be; any number if None.
+        name: name of the argument, for the message.
+        given: value to check.
+        form: expected form, for the message.
+        number: expected number of sides; None allows any.
 
     Raises:
-        ValueError: another number of sides, or a side that is not a whole number from 1 on.
+        ValueError: the number of sides is wrong, or a side is not a positive integer.
     """
     array = np.asarray(given)
     if array.ndim != 1 or number not in (None, len(array)) or array.dtype.kind not in "iu" or (array < 1).any():

@@ -1,4 +1,4 @@
-"""Predictions as pictures, COCO JSON, CSV and masks."""
+"""Write predictions as images, COCO JSON, CSV and masks."""
 
 import csv
 import io
@@ -18,16 +18,17 @@ from detection.visualize import draw, write_picture
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
 MOST_MASKS = 2**16 - 1
-"""Objects that the numbers of a 16-bit picture tell apart."""
+"""Largest number of objects in a 16-bit mask image, which has one number per object."""
 
 
 class Writer:
-    """Collects predictions and writes them below a folder.
+    """Collect predictions, and write them below a folder.
 
     Args:
-        kinds: of ``pictures``, ``json``, ``csv`` and ``masks``.
-        names: of the classes.
-        ids: original category ids of the classes, for the JSON.
+        folder: output folder; it is created.
+        kinds: what to write: ``pictures``, ``json``, ``csv``, ``masks``.
+        names: class names.
+        ids: original category IDs of the classes, for the JSON.
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> None:
@@ -36,10 +37,10 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, image: np.ndarray, found: Prediction, frame: int | None = None) -> np.ndarray | None:
-        """Take the detections of an image or a frame, and write its picture and its masks.
+        """Add the detections of an image or a video frame; write the annotated image and the masks.
 
         Returns:
-            The picture (kH, kW, 3) uint8 RGB, if pictures are wanted.
+            The annotated image (kH, kW, 3) uint8 RGB with an integer k; None if ``pictures`` is not in ``kinds``.
         """
         picture = None
         if "masks" in self._kinds and found.rles is not None:
@@ -53,7 +54,7 @@ class Writer:
         return picture
 
     def _collect(self, name: str, found: Prediction, frame: int | None) -> None:
-        """Keep one image with its results for the JSON and its rows for the CSV."""
+        """Store one image with its results for the JSON and its rows for the CSV."""
         image_id = len(self._images) + 1
         file = name if frame is None else f"{name}#{frame}"
         image = {"id": image_id, "file_name": file, "height": found.size[0], "width": found.size[1]}
@@ -68,10 +69,10 @@ class Writer:
                 rows.append([*place, *what, *corners, "" if areas is None else int(areas[i])])
         if "json" not in self._kinds:
             results = []
-        self._images.append((image, results, rows))  # at once: a signal leaves all of an image or nothing
+        self._images.append((image, results, rows))  # in one step, so that a signal never leaves half an image
 
     def path(self, name: str, suffix: str) -> Path:
-        """Return the path of a result, and make its folder."""
+        """Return the path of a result, and create its folder."""
         path = Path(f"{(self._folder / name).with_suffix('')}{suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -99,17 +100,17 @@ class Writer:
         return written
 
     def _write_whole(self, name: str, text: str) -> Path:
-        """Write a file of the folder, which is the old one or the new one, and never a part."""
+        """Write a file into the folder atomically."""
         with replacing(self._folder / name) as file:
             file.write(text.encode("utf-8"))
         return self._folder / name
 
     def _write_masks(self, path: Path, size: tuple[int, int], rles: Sequence[dict[str, Any]]) -> None:
-        """Write one 16-bit PNG: 0 is background, k the k-th detection; better ones on top."""
+        """Write one 16-bit PNG: 0 is background, k is detection number k; better detections are on top."""
         if len(rles) > MOST_MASKS:
             raise ValueError(
-                f"{path}: a PNG of masks has numbers for {MOST_MASKS} objects, not for {len(rles)}; raise --score, or "
-                "take --save json"
+                f"{path}: a mask PNG can store {MOST_MASKS} objects, but there are {len(rles)}; raise --score, or use "
+                "--save json"
             )
         numbered = np.zeros(size, dtype=np.uint16)
         for i in reversed(range(len(rles))):

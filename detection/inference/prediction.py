@@ -27,9 +27,9 @@ from detection.visualize import draw, write_picture
 from detection.wording import plural
 
 MOST_NAMES = 5
-"""Classes that the short text of a prediction names."""
+"""Number of class names in the short text of a prediction."""
 WIDEST = 1600
-"""Pixels of the longer side of a picture in a notebook."""
+"""Longest side of an image in a notebook, in pixels."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,15 +42,15 @@ class Detection:
     label: int
     """0..K-1."""
     name: str
-    """Of the class; the label as text if the model knows no names."""
+    """Class name; the label as text if the model has no names."""
     size: tuple[int, int]
-    """Height, width of the image."""
+    """(height, width) of the image."""
     rle: dict[str, Any] | None = None
     """The mask as COCO RLE; None without a mask head."""
 
     @cached_property
     def mask(self) -> np.ndarray | None:
-        """(H, W) bool; None without a mask head. Decoded when it is first asked for."""
+        """The mask, (H, W) bool; None without a mask head. The first access decodes it."""
         return None if self.rle is None else np.asarray(coco_mask.decode(self.rle), dtype=bool)
 
     def __repr__(self) -> str:
@@ -81,13 +81,13 @@ class Prediction:
     rles: list[dict[str, Any]] | None = None
     """n masks as COCO RLE, ready for JSON; None without a mask head."""
     categories: Categories | None = None
-    """Names of the labels and original category ids, if the model knows them."""
+    """Class names and original category IDs, if the model has them."""
     image: Path | np.ndarray | None = None
-    """The image given: the path of its file, or its pixels (H, W, C), which are not copied; None if unknown."""
+    """The input image: the path of its file, or its pixels (H, W, C) without a copy; None if unknown."""
     channels: int = 3
-    """C, of the image's file."""
+    """Number of channels C to read from the image file."""
 
-    # One detection, or some of them.
+    # Select detections.
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -102,7 +102,7 @@ class Prediction:
     def __getitem__(self, index: "slice | np.ndarray | Sequence[int]") -> "Prediction": ...
 
     def __getitem__(self, index: Any) -> "Detection | Prediction":
-        """Return one detection for a number; a prediction for a slice, places or a condition (n,) bool."""
+        """Return one detection for an integer; a prediction for a slice, indices or a condition (n,) bool."""
         if not isinstance(index, int | np.integer) or isinstance(index, bool | np.bool_):
             return self.only(index)
         i = range(len(self))[index]  # negative numbers, and an IndexError, as for a list
@@ -110,22 +110,25 @@ class Prediction:
         return Detection(self.boxes[i], float(self.scores[i]), int(self.labels[i]), self.name(i), self.size, rle)
 
     def only(self, keep: Any) -> "Prediction":
-        """Return some of the detections: by a condition, (n,) bool, by places, (k,) int64, or by a slice."""
+        """Return some detections, selected by a condition, (n,) bool, by indices, (k,) int64, or by a slice."""
         rles = None if self.rles is None else [self.rles[i] for i in np.arange(len(self))[keep]]
         return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep], rles=rles)
 
     def filter(
         self, score: float | None = None, classes: str | Sequence[str] | None = None, min_area: float | None = None
     ) -> "Prediction":
-        """Return the detections that fulfil all conditions.
+        """Return the detections that meet all conditions.
 
         Args:
-            score: the least score.
-            classes: names of the classes to keep.
-            min_area: the least area in pixels: of the mask, or of the box without a mask head.
+            score: smallest score to keep.
+            classes: class names to keep.
+            min_area: smallest area to keep, in pixels: of the mask, or of the box if there is no mask head.
 
         Raises:
-            ValueError: a class that the model does not know, with the nearest ones.
+            ValueError: the model does not have a class; the message suggests similar names.
+
+        Example:
+            >>> found.filter(score=0.8, classes="person")  # doctest: +SKIP
         """
         keep = np.ones(len(self), dtype=bool)
         if score is not None:
@@ -139,10 +142,10 @@ class Prediction:
             keep &= self._areas() >= min_area
         return self.only(keep)
 
-    # What is known of each detection.
+    # Properties of the detections.
 
     def name(self, i: int) -> str:
-        """Return the class name of the ``i``-th detection; its label as text if the model knows no names."""
+        """Return the class name of detection ``i``; its label as text if the model has no names."""
         label = int(self.labels[i])
         return self.categories.names[label] if self.categories else str(label)
 
@@ -152,13 +155,16 @@ class Prediction:
         return [self.name(i) for i in range(len(self))]
 
     def mask(self, i: int) -> np.ndarray:
-        """Return the mask of the ``i``-th detection alone, (H, W) bool."""
+        """Decode and return the mask of detection ``i``, (H, W) bool."""
         assert self.rles is not None, "this model has no mask head"
         return np.asarray(coco_mask.decode(self.rles[i]), dtype=bool)
 
     @cached_property
     def masks(self) -> np.ndarray | None:
-        """(n, H, W) bool; None without a mask head. Decoded when first asked for; ``rles`` takes far less memory."""
+        """All masks, (n, H, W) bool; None without a mask head.
+
+        The first access decodes them. ``rles`` takes far less memory.
+        """
         if self.rles is None:
             return None
         masks = np.zeros((len(self), *self.size), dtype=bool)
@@ -167,7 +173,7 @@ class Prediction:
         return masks
 
     def counts(self) -> dict[str, int]:
-        """Return the number of detections of each class that was found, the most frequent first."""
+        """Return the number of detections of each detected class, the most frequent first."""
         return dict(Counter(self.names).most_common())
 
     def __repr__(self) -> str:
@@ -178,7 +184,7 @@ class Prediction:
         height, width = self.size
         return f"Prediction({', '.join(found) or 'no objects'}; {width} x {height})"
 
-    # Pictures.
+    # Images.
 
     def plot(
         self,
@@ -193,13 +199,13 @@ class Prediction:
 
         Args:
             boxes, masks, names, scores: what to draw.
-            image: (H, W, C) uint8 or uint16, instead of the image that was given to ``predict``.
+            image: (H, W, C) uint8 or uint16, to draw on instead of the image that you gave to ``predict``.
 
         Returns:
-            (kH, kW, 3) uint8 RGB with a whole k >= 1: small images are enlarged so that labels can be read.
+            (kH, kW, 3) uint8 RGB with an integer k >= 1. A small image is enlarged, so that its labels are readable.
 
         Raises:
-            ValueError: the image is not known, or its file is gone or has another size now.
+            ValueError: the image is not known, or its file is missing or has another size now.
         """
         most = int(self.labels.max(initial=0)) + 1
         known = self.categories.names if self.categories else tuple(map(str, range(most)))
@@ -216,10 +222,10 @@ class Prediction:
         )
 
     def show(self) -> None:
-        """Show the picture of :meth:`plot`: in the notebook, or in the system's viewer of images.
+        """Show the image of :meth:`plot` in the notebook, or in the system's image viewer.
 
         Raises:
-            ValueError: as :meth:`plot`; or there is no viewer.
+            ValueError: as for :meth:`plot`, or there is no image viewer.
         """
         from PIL import Image, ImageShow
 
@@ -228,17 +234,17 @@ class Prediction:
         if shell is not None and hasattr(shell.get_ipython(), "kernel"):
             import_module("IPython.display").display(picture)
         elif not ImageShow.show(picture):
-            raise ValueError("show: there is no viewer of images here; use save(path)")
+            raise ValueError("show: this system has no image viewer; use save(path)")
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write the picture of :meth:`plot` and return its path.
+        """Write the image of :meth:`plot`, and return its path.
 
         Args:
-            path: its ending says the format, as ``.jpg`` or ``.png``; its folder is made.
-            options: as :meth:`plot` takes them.
+            path: output file; the suffix, such as ``.jpg`` or ``.png``, sets the format. The folder is created.
+            options: arguments of :meth:`plot`.
 
         Raises:
-            ValueError: as :meth:`plot`; or an ending of no format.
+            ValueError: as for :meth:`plot`, or the suffix is not an image format.
         """
         path = Path(path)
         picture = self.plot(**options)
@@ -247,17 +253,17 @@ class Prediction:
         return path
 
     def crop(self, margin: int = 0, image: np.ndarray | None = None) -> list[np.ndarray]:
-        """Cut each detection out of the image.
+        """Crop each detection from the image.
 
         Args:
-            margin: pixels around each box.
-            image: (H, W, C) uint8 or uint16, instead of the image that was given to ``predict``.
+            margin: extra pixels around each box.
+            image: (H, W, C) uint8 or uint16, to crop from instead of the image that you gave to ``predict``.
 
         Returns:
-            n arrays (h, w, C), of one pixel at least; the pixels are copies.
+            n arrays (h, w, C) of at least one pixel; they are copies.
 
         Raises:
-            ValueError: as :meth:`plot`.
+            ValueError: as for :meth:`plot`.
         """
         pixels = self._pixels(image, "crop")
         height, width = self.size
@@ -272,7 +278,7 @@ class Prediction:
         return pieces
 
     def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows; None, and so the text, if the image is not at hand."""
+        """Return a PNG for notebooks; None if the image is not available, and the notebook shows the text."""
         try:
             picture = self.plot()
         except ValueError:
@@ -285,11 +291,11 @@ class Prediction:
     # Other formats.
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
+        """Return the prediction as plain values, ready for JSON.
 
-        ``image`` (the path, or None), ``height``, ``width`` and ``detections``, each with ``name``, ``label``,
-        ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). Boxes are rounded to a
-        thousandth of a pixel, scores to five digits.
+        The keys are ``image`` (the path, or None), ``height``, ``width`` and ``detections``. Each detection has
+        ``name``, ``label``, ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). Boxes are
+        rounded to 0.001 pixels, scores to five digits.
         """
         detections = []
         for i in range(len(self)):
@@ -302,7 +308,7 @@ class Prediction:
         return {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return :meth:`to_dict` as JSON, and write it to a file if a path is given; its folder is made."""
+        """Return :meth:`to_dict` as JSON text, and write it to ``path`` if you give one; the folder is created."""
         text = json.dumps(self.to_dict())
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -310,11 +316,13 @@ class Prediction:
         return text
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Return COCO results: ``image_id``, ``category_id`` (the original one), ``score``, ``bbox`` (XYWH) and, with
-        a mask head, ``segmentation`` (RLE). Rounded as in :meth:`to_dict`.
+        """Return the detections as COCO results.
+
+        Each has ``image_id``, the original ``category_id``, ``score``, ``bbox`` (XYWH) and, with a mask head,
+        ``segmentation`` (RLE). Numbers are rounded as in :meth:`to_dict`.
 
         Args:
-            image_id: of the image in the annotation file.
+            image_id: ID of the image in the annotation file.
         """
         results = []
         for i in range(len(self)):
@@ -329,9 +337,9 @@ class Prediction:
         return results
 
     def to_dataframe(self) -> Any:
-        """Return a ``pandas.DataFrame`` with a row per detection: name, label, score, x0, y0, x1, y1, area.
+        """Return a ``pandas.DataFrame`` with one row per detection: name, label, score, x0, y0, x1, y1, area.
 
-        The area is in pixels: of the mask, or of the box without a mask head.
+        The area is in pixels: of the mask, or of the box if there is no mask head.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -369,7 +377,7 @@ class Prediction:
         }
 
     def fiftyone(self) -> list[dict[str, Any]]:
-        """Return the arguments of one ``fiftyone.Detection`` each: ``fo.Detection(**one)``; boxes from 0 to 1."""
+        """Return the arguments of each ``fiftyone.Detection``: ``fo.Detection(**one)``; boxes are from 0 to 1."""
         height, width = self.size
         found = []
         for i, (x0, y0, x1, y1) in enumerate(self.boxes.astype(float)):
@@ -388,32 +396,32 @@ class Prediction:
         return [round(float(value), 3) for value in self.boxes[i]]
 
     def _areas(self) -> np.ndarray:
-        """(n,) pixels of the masks, or of the boxes without a mask head."""
+        """Return the areas in pixels, (n,): of the masks, or of the boxes if there is no mask head."""
         if self.rles is not None:
             return mask_areas(self.rles).astype(np.float64)
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).astype(np.float64)
         return sides[:, 0] * sides[:, 1]
 
     def _pixels(self, given: np.ndarray | None, method: str) -> np.ndarray:
-        """The image, of the size that the boxes speak of."""
+        """Return the pixels of the image, after a check of its size."""
         image = self.image if given is None else given
         if image is None:
-            raise ValueError(f"{method}: this prediction does not know its image; give it, as {method}(image=pixels)")
+            raise ValueError(f"{method}: this prediction does not have its image; call {method}(image=pixels)")
         pixels = read_image(image, channels=self.channels) if isinstance(image, Path) else image
         if pixels.shape[:2] != tuple(self.size):
             where = image if isinstance(image, Path) else "the image"
             raise ValueError(
                 f"{method}: {where} is {pixels.shape[0]} x {pixels.shape[1]} (height x width), but this prediction is "
-                f"of {self.size[0]} x {self.size[1]}"
+                f"for {self.size[0]} x {self.size[1]}; give the image that you predicted on"
             )
         return pixels
 
 
 def _optional(package: str, method: str) -> Any:
-    """Import a package that the toolkit does not need.
+    """Import an optional package.
 
     Raises:
-        ModuleNotFoundError: it is not installed; in a line that says how to install it.
+        ModuleNotFoundError: it is not installed; the message says how to install it.
     """
     try:
         return import_module(package)

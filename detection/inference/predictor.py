@@ -1,4 +1,4 @@
-"""A trained detector with its ways of use as methods."""
+"""A class around a trained detector, with methods to predict, describe and save."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,19 +20,19 @@ from detection.models.rcnn import FasterRCNN
 
 
 class Predictor:
-    """A trained detector to predict with.
+    """Predict with a trained detector.
 
-    A detector alone is a network: it knows tensors, and no files, pictures or checkpoints. This class holds one and
-    adds what a user does with it; each method is also a function of its own.
+    A detector is only a network: its input and output are tensors. This class adds images, files and checkpoints. Each
+    method also exists as a function.
 
     Args:
-        model: a detector; or a checkpoint, a run's folder or a published name, as :func:`load_model` takes it.
-        device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is the GPU if there is one. None leaves a detector where it is,
-            and loads to the CPU.
-        trust_code: import the custom backbone that a checkpoint names, which runs its code.
+        model: a detector, or any source for :func:`load_model`: a checkpoint, a run folder or a published name.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` uses the GPU if there is one. None keeps the device of a given
+            detector, and loads any other source to the CPU.
+        trust_code: import the custom backbone that the checkpoint names. This runs the code of the backbone.
 
     Raises:
-        ValueError: as :func:`load_model`.
+        ValueError: as for :func:`load_model`.
 
     Example:
         >>> predictor = Predictor("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
@@ -87,12 +87,12 @@ class Predictor:
         """Detect the objects in an image, or in each image of a list.
 
         Args:
-            images: as :func:`~detection.predict` takes them.
+            images: as for :func:`~detection.predict`.
             score_threshold, size, tile, short_sides, flip: as for :func:`~detection.predict`.
-            batch_size: images of a list that the model sees at a time.
+            batch_size: number of images per model call, for a list of images.
 
         Raises:
-            ValueError: as :func:`~detection.predict`.
+            ValueError: as for :func:`~detection.predict`.
         """
         if isinstance(images, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in images):
             return list(self.stream(images, score_threshold, size, tile, short_sides, flip, batch_size))
@@ -110,14 +110,14 @@ class Predictor:
         flip: bool = False,
         batch_size: int = 4,
     ) -> Iterator[Prediction]:
-        """Yield the prediction of each image, for more images than fit into memory.
+        """Yield one prediction per image; use it for more images than fit into memory.
 
         Args:
-            images: each as for :func:`~detection.predict`; read when its turn comes.
+            images: each as for :func:`~detection.predict`. The method reads an image only when its batch is due.
             score_threshold, size, tile, short_sides, flip, batch_size: as for :meth:`predict`.
 
         Raises:
-            ValueError: as :func:`~detection.predict`.
+            ValueError: as for :func:`~detection.predict`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: must be at least 1")
@@ -130,12 +130,12 @@ class Predictor:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes by label; the labels as text if the model knows no names."""
+        """Class names by label; the labels as text if the model has no names."""
         return list(class_names(self.model))
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.model.pixel_mean.device
 
     def info(self) -> ModelInfo:
@@ -146,7 +146,7 @@ class Predictor:
         """Write a checkpoint that :func:`load_model` reads, and return its path.
 
         Raises:
-            ValueError, OSError: as :func:`~detection.save_model`.
+            ValueError, OSError: as for :func:`~detection.save_model`.
         """
         save_model(self.model, path)
         return Path(path)

@@ -17,7 +17,7 @@ from detection.wording import plural
 
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 COUNTED = {".mp4", ".avi", ".mov", ".m4v"}
-"""Videos with a header that counts the frames."""
+"""Video formats whose header contains the number of frames."""
 CAMERA = "camera:"
 
 
@@ -30,28 +30,32 @@ class Source:
     """An image file, a video file, or a camera (``camera:0``)."""
 
     name: str
-    """The place of its results below the output folder: its path in the named folder, or in the folder that a pattern
-    begins with; else its own name."""
+    """Relative path of its results in the output folder: the path below the given folder, or below the fixed start of
+    a pattern; for a single file, the file name."""
     path: Path
     kind: str
     """``image``, ``video`` or ``camera``."""
 
 
 def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[Source]:
-    """List the images, videos and cameras that files, folders (with all below), patterns and ``camera:0`` stand for.
+    """Return the images, videos and cameras for the given files, folders, patterns and ``camera:0``.
+
+    The function searches folders recursively.
 
     Args:
-        left_out: gets the other files of the folders and patterns, named neither as images nor as videos.
+        named: files, folders, patterns and cameras.
+        left_out: list that gets the other files in the folders and patterns: their suffix is unknown.
 
     Raises:
-        ValueError: nothing is there, a URL, a camera without a number, or two files that would write one result.
+        ValueError: a path does not exist or is a URL, a camera has no number, there are no images, or two files would
+            write the same result.
     """
     found: list[Source] = []
     for text in named:
         path = Path(text)
         if text.startswith(CAMERA):
             if not text.removeprefix(CAMERA).isdecimal():
-                raise ValueError(f"{text}: a camera is told by its number, as {CAMERA}0")
+                raise ValueError(f"{text}: a camera needs a number; write for example {CAMERA}0")
             found.append(Source(text.replace(":", "_"), Path(text.removeprefix(CAMERA)), "camera"))
         elif path.is_dir():
             inside = _known(path.rglob("*"), left_out)
@@ -61,20 +65,22 @@ def sources(named: Sequence[str], left_out: list[Path] | None = None) -> list[So
         elif path.exists():
             found.append(_source(path, path.name))
         elif not glob.has_magic(text):
-            raise ValueError(f"{text}: no such file or folder")
+            raise ValueError(f"{text}: no such file or folder; check the path")
         else:
             matches = [Path(match) for match in glob.glob(text, recursive=True)]
             if not matches:
-                raise ValueError(f"{text}: no file fits this pattern")
+                raise ValueError(f"{text}: no file matches this pattern; check the path")
             begin = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
             found += [_source(p, p.relative_to(begin).as_posix()) for p in _known(matches, left_out)]
     if not found:
-        raise ValueError(f"no images in {', '.join(named) or 'nothing'}")
+        raise ValueError(f"no images in {', '.join(named) or 'nothing'}; give image files or folders with images")
     seen: dict[str, Path] = {}
     for source in found:
         other = seen.setdefault(str(Path(source.name).with_suffix("")), source.path)
         if other != source.path:
-            raise ValueError(f"{other} and {source.path} would write one result; predict them apart")
+            raise ValueError(
+                f"{other} and {source.path} would write the same result file; predict them in separate calls"
+            )
     return found
 
 
@@ -82,15 +88,18 @@ def frames(source: Source, cut_off: list[str] | None = None) -> Iterator[tuple[i
     """Yield the frames of a video or camera: (number, (H, W, 3) uint8 RGB).
 
     Args:
-        cut_off: gets a line about a video that ends earlier than its header says.
+        source: the video or camera.
+        cut_off: list that gets a line if the video ends earlier than its header says.
 
     Raises:
-        VideoError: it cannot be opened.
+        VideoError: the video or camera cannot be opened.
     """
     capture = cv2.VideoCapture(int(str(source.path)) if source.kind == "camera" else str(source.path))
     try:
         if not capture.isOpened():
-            raise VideoError(f"{source.path}: cannot be opened as a {source.kind}")
+            raise VideoError(
+                f"{source.path}: cannot be opened as a {source.kind}; check that it exists and is readable"
+            )
         number = 0
         while True:
             good, frame = capture.read()
@@ -105,10 +114,10 @@ def frames(source: Source, cut_off: list[str] | None = None) -> Iterator[tuple[i
 
 
 def _missing(capture: Any, source: Source, read: int) -> str:
-    """Return a line about frames that a video's header claims and that cannot be read; empty if there are none.
+    """Return a line if a video has fewer readable frames than its header says; else an empty text.
 
-    AVI and MP4 count their frames. In other containers the number is an estimate, length times frame rate: a video is
-    reported only if its last frame comes more than 3 frames and 2 % of the length too early.
+    AVI and MP4 store the number of frames. In other containers it is an estimate: length times frame rate. For these,
+    the function reports a video only if it ends more than 3 frames and more than 2 % too early.
     """
     claimed, speed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
     if read and claimed > read and source.path.suffix.lower() not in COUNTED:
@@ -122,7 +131,7 @@ def _missing(capture: Any, source: Source, read: int) -> str:
 def batches(
     found: Sequence[Source], size: int, failed: list[str], channels: int = 3, depth: Depth = 8
 ) -> Iterator[list[tuple[Source, np.ndarray]]]:
-    """Yield ``size`` readable images at a time; the reason why another cannot be read goes into ``failed``."""
+    """Yield ``size`` readable images at a time; add the error of each unreadable image to ``failed``."""
     waiting: list[tuple[Source, np.ndarray]] = []
     for source in found:
         try:
@@ -137,14 +146,14 @@ def batches(
 
 
 def video_writer(path: Path, like: Source, height: int, width: int) -> Any:
-    """Open an MP4 of the same speed for writing."""
+    """Open an MP4 for writing, with the frame rate of ``like`` (20 for a camera)."""
     capture = cv2.VideoCapture(str(like.path)) if like.kind == "video" else None
     speed = capture.get(cv2.CAP_PROP_FPS) if capture else 0
     return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), speed or 20.0, (width, height))
 
 
 def _known(paths: Iterable[Path], left_out: list[Path] | None) -> list[Path]:
-    """Return the images and videos, sorted; other files go into ``left_out``."""
+    """Return the images and videos, sorted; add other files to ``left_out``."""
     known = []
     for path in sorted(paths):
         if path.suffix.lower() in SUFFIXES | VIDEOS:

@@ -1,4 +1,4 @@
-"""Count the objects of each class, and the images that show them."""
+"""Count the objects of each class, and the images that contain them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from detection.inference.prediction import Prediction
 from detection.wording import plural
 
 MOST_LINES = 20
-"""Classes with a line of their own; one line sums up the others, which are the rarest."""
+"""Number of classes with their own line; one more line sums up the rarest ones."""
 
 
 class Tally:
-    """Counts objects, and the images or frames that show them."""
+    """Count objects per class, and the images or frames that contain them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._objects: Counter[int] = Counter()
         self._images: Counter[int] = Counter()
-        self._looked_at = self._empty = 0
+        self._total = self._empty = 0
 
     def add(self, found: Prediction) -> None:
         """Count the detections of one image or frame."""
         labels = found.labels.tolist()
         self._objects.update(labels)
         self._images.update(set(labels))
-        self._looked_at += 1
+        self._total += 1
         self._empty += not labels
 
     def counts(self) -> dict[str, int]:
@@ -33,17 +33,17 @@ class Tally:
         return {self._names[label]: number for label, number in self._objects.most_common()}
 
     def lines(self, one: str = "image", more: str = "images") -> list[str]:
-        """The sum, then a line per class, the most frequent first.
+        """Return the total, then a line per class, the most frequent first.
 
         Args:
-            one, more: the word for what was looked at.
+            one, more: singular and plural of the counted unit.
         """
-        total, images = self._objects.total(), plural(self._looked_at, one, more)
+        total, images = self._objects.total(), plural(self._total, one, more)
         if not total:
-            return [f"found no objects in {images}; a lower --score shows less certain ones"]
+            return [f"found no objects in {images}; a lower --score shows less certain objects"]
         ordered = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
         width = len(str(ordered[0][1]))
-        lines = [f"found {plural(total, 'object')} in {self._looked_at - self._empty} of {images}:"]
+        lines = [f"found {plural(total, 'object')} in {self._total - self._empty} of {images}:"]
         lines += [
             f"  {n:{width}} {shown(self._names[k])} in {plural(self._images[k], one, more)}"
             for k, n in ordered[:MOST_LINES]

@@ -1,4 +1,4 @@
-"""The least score of a detection: one for all classes, or one per class by its name."""
+"""Score thresholds: one for all classes, or one per class."""
 
 import difflib
 import math
@@ -11,11 +11,11 @@ from detection.foreign import shown
 from detection.models.rcnn import FasterRCNN
 
 LEAST_SCORE = 0.5
-"""The threshold of a class for which none was given."""
+"""Default score threshold of a class."""
 
 
 def class_names(model: FasterRCNN) -> tuple[str, ...]:
-    """Return the names of a model's classes; their numbers if it knows no names."""
+    """Return the class names of a model; the class numbers as text if it has no names."""
     return model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
 
 
@@ -23,7 +23,7 @@ def per_class(threshold: float | Mapping[str, float], names: Sequence[str]) -> T
     """Return the threshold of each class, (K,) float32.
 
     Raises:
-        ValueError: a class that is not in ``names``, with the nearest ones.
+        ValueError: a class is not in ``names``; the message suggests similar names.
     """
     if not isinstance(threshold, Mapping):
         return torch.full((len(names),), float(threshold))
@@ -32,13 +32,15 @@ def per_class(threshold: float | Mapping[str, float], names: Sequence[str]) -> T
 
 
 def read_thresholds(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Read the threshold of each class from the words of a command line: ``0.5``, ``person=0.6``, or both.
+    """Parse the score thresholds of a command line: ``0.5``, ``person=0.6``, or both.
 
     Args:
-        texts: a number alone is for the classes that are not named; the last one for a class counts.
+        texts: the arguments. A number without a name is for all classes that are not named. If a class occurs several
+            times, the last value counts.
+        names: class names of the model.
 
     Raises:
-        ValueError: a score that is not a number from 0 to 1, or a class that is not in ``names``.
+        ValueError: a score is outside 0 to 1 or has another form, or a class is not in ``names``.
     """
     rest, named = LEAST_SCORE, {}
     for text in texts:
@@ -53,10 +55,10 @@ def read_thresholds(texts: Sequence[str], names: Sequence[str]) -> dict[str, flo
 
 
 def check_known(wanted: Iterable[str], names: Sequence[str], where: str) -> None:
-    """Refuse names of classes that a model does not know.
+    """Check that the model has all these classes.
 
     Raises:
-        ValueError: with the nearest names that it knows.
+        ValueError: a class is unknown; the message suggests similar names.
     """
     unknown = [name for name in wanted if name not in names]
     if not unknown:
@@ -69,13 +71,13 @@ def check_known(wanted: Iterable[str], names: Sequence[str], where: str) -> None
 
 def _known(names: Sequence[str], most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"it knows {', '.join(map(shown, names[:most]))}{more}"
+    return f"it has {', '.join(map(shown, names[:most]))}{more}"
 
 
 def _score(number: str, text: str) -> float:
     value = float(number) if _is_number(number) else math.nan
     if not 0 <= value <= 1:
-        raise ValueError(f"--score {text}: must be from 0 to 1, alone or behind a class and =, as person=0.6")
+        raise ValueError(f"--score {text}: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6")
     return value
 
 

@@ -1,7 +1,8 @@
-"""Images much larger than a detector was trained on, tile by tile.
+"""Detect objects tile by tile, in images that are much larger than the training images.
 
-A tile cuts objects. A detection that ends at an inner border of its tile may be a part of an object. Tiles overlap: an
-object that is no larger than the overlap is whole in one of them. A look at the whole image finds larger objects.
+A tile can cut an object. If a detection ends at an inner border of its tile, it may be only a part of an object. Tiles
+overlap, so that an object no larger than the overlap is complete in one of them. The detector also runs on the whole
+image, to find larger objects.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
 BORDER = 3.0
-"""Boxes that end this near to an inner border, in pixels, may be parts."""
+"""A box that ends within this distance of an inner border, in pixels, may be a part of an object."""
 INSIDE = 0.6
-"""A part is dropped if more than this share of its area lies in a detection of its class from another view."""
+"""A part is dropped if more than this fraction of its area is inside a detection of its class in another view."""
 
 
 def detect_in_tiles(
@@ -29,25 +30,31 @@ def detect_in_tiles(
     batch: int = 4,
     size: tuple[int, int] | None = None,
 ) -> Detections:
-    """Detect the objects of an image in overlapping tiles and in the whole.
+    """Detect the objects of an image in overlapping tiles and in the whole image.
 
-    The model's own NMS threshold tells duplicates, across classes if the model suppresses across classes.
+    Two detections are duplicates if their IoU is above the model's own NMS threshold. If the model suppresses across
+    classes, duplicates may have different classes.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        side: of a tile, in pixels of the image.
-        overlap: of neighbouring tiles, as a part of the side.
-        batch: tiles at a time; bounds the memory.
-        size: shortest and longest side that tiles, and the whole, are resized to; the model's ``test_size`` if None.
+        model: the detector.
+        image: (H, W, C) uint8 or uint16; RGB if C is 3.
+        side: side of a tile, in pixels of the image, at least 32.
+        overlap: overlap of neighbouring tiles, as a fraction of the side.
+        batch: number of tiles to process at a time; it limits the memory.
+        size: (shortest, longest) side to which tiles and the whole image are resized; None uses the model's
+            ``test_size``.
 
     Returns:
-        As :func:`~detection.inference.detect.detect` for one image.
+        The detections of the image, as from :func:`~detection.inference.detect.detect`.
 
     Raises:
-        ValueError: a side that is not a whole number from 32 on, or an overlap outside [0, 0.9].
+        ValueError: the side is not an integer of at least 32, or the overlap is not in [0, 0.9].
     """
     if not isinstance(side, int | np.integer) or side < 32 or not 0 <= overlap <= 0.9:
-        raise ValueError(f"tiles of {side!r} pixels with an overlap of {overlap}; take 32 or more, and 0 to 0.9")
+        raise ValueError(
+            f"tiles of {side!r} pixels with an overlap of {overlap}: give a side of at least 32 pixels, and an overlap "
+            "from 0 to 0.9"
+        )
     height, width = image.shape[:2]
     if max(height, width) <= side:
         return detect(model, [image], size)[0]
@@ -67,7 +74,7 @@ def detect_in_tiles(
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:
-    """Return where tiles begin, so that they cover the length and overlap evenly by at least that much."""
+    """Return the start of each tile, so that tiles cover the length with equal overlaps of at least ``overlap``."""
     if length <= side:
         return [0]
     number = -(-(length - side) // max(1, int(side * (1 - overlap)))) + 1
@@ -75,7 +82,7 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int], image: tuple[int, int]) -> Tensor:
-    """Tell which boxes of a tile, (n,) bool, end at a border behind which the image goes on."""
+    """Return which boxes of a tile end at an inner border, (n,) bool: a border that is not one of the image."""
     (top, left), (height, width) = corner, tile
     ends = torch.zeros(len(boxes), dtype=torch.bool)
     if left > 0:
@@ -92,28 +99,30 @@ def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int],
 def merge_tiles(
     found: Detections, cut: Tensor, views: Tensor | None = None, threshold: float = 0.5, across_classes: bool = False
 ) -> Detections:
-    """Merge the detections of several views of one image, where a view is a tile or the whole image.
+    """Merge the detections of several views of one image. A view is a tile or the whole image.
 
-    Whole objects come first, by falling score, then parts, the largest first. A detection that stays drops later ones
-    of its class, and of other views only, as the model's own suppression has compared those of one view:
+    The function visits whole objects first, by falling score, and then parts, the largest first. Each detection that it
+    keeps removes later detections of the same class from other views. (The model's own NMS has compared those of the
+    same view.) It removes:
 
-    - a duplicate, whose IoU is above the threshold;
-    - a part that lies in it by more than INSIDE of the part's area.
+    - duplicates: their IoU with the kept detection is above the threshold;
+    - parts: more than INSIDE of their area is inside the kept detection.
 
-    So a whole object in a larger one stays. Two objects of one view that overlap above the threshold stay, too: of the
-    two only the one that is more like a detection elsewhere is its duplicate.
+    So a whole object inside a larger object stays. Two objects of one view that overlap above the threshold stay, too:
+    only the one that is more similar to a detection of another view counts as its duplicate.
 
-    A whole object may be less sure than a part that it drops. It keeps its box, which is the better one, and takes the
-    score of the surest detection that it drops; across classes the label, too.
+    A whole object may have a lower score than a part that it removes. It then keeps its own, better box, and takes the
+    highest score of the removed detections. With ``across_classes``, it also takes the label of that detection.
 
     Args:
+        found: n detections of all views.
         cut: (n,) bool: parts, which end at an inner border of their tile.
-        views: (n,) int64: the view of each detection; each has its own if None.
-        threshold: IoU.
+        views: (n,) int64: the view of each detection; None means that each detection has its own view.
+        threshold: IoU above which two detections are duplicates.
         across_classes: duplicates may have different classes.
 
     Returns:
-        The detections that stay, by falling score.
+        The remaining detections, by falling score.
     """
     order = _wholes_then_parts(found, cut)
     found, cut = take(found, order), cut[order]
@@ -128,7 +137,7 @@ def merge_tiles(
         own_class = found.labels == found.labels[k]
         other = views != views[k]
         alike = other & (overlap > threshold) & (own_class | across_classes)
-        dropped = _most_alike(alike, overlap, found.boxes, views, threshold) | (other & own_class & cut & inside)
+        dropped = _most_similar(alike, overlap, found.boxes, views, threshold) | (other & own_class & cut & inside)
         later = (dropped[k + 1 :] & keep[k + 1 :]).nonzero().squeeze(1) + k + 1
         if len(later):
             keep[later] = False
@@ -140,18 +149,21 @@ def merge_tiles(
 
 
 def _wholes_then_parts(found: Detections, cut: Tensor) -> Tensor:
-    """Return the order, (n,) int64, in which :func:`merge_tiles` goes through the detections."""
+    """Return the order, (n,) int64, in which :func:`merge_tiles` visits the detections."""
     order = torch.argsort(found.scores, descending=True, stable=True)
     size = torch.where(cut, box_ops.area(found.boxes), torch.inf)
     return order[torch.argsort(size[order], descending=True, stable=True)]
 
 
-def _most_alike(alike: Tensor, overlap: Tensor, boxes: Tensor, views: Tensor, threshold: float) -> Tensor:
-    """Keep one duplicate per view: where two of one view overlap, the more similar one.
+def _most_similar(alike: Tensor, overlap: Tensor, boxes: Tensor, views: Tensor, threshold: float) -> Tensor:
+    """Keep only the most similar duplicate if several duplicates of one view overlap each other.
 
     Args:
-        alike: (n,) bool.
-        overlap: (n,) IoU with the detection that they are like.
+        alike: (n,) bool, duplicates of the current detection.
+        overlap: (n,) IoU with the current detection.
+        boxes: (n, 4) XYXY.
+        views: (n,) int64.
+        threshold: IoU above which two boxes overlap.
     """
     index = alike.nonzero().squeeze(1)
     if len(index) > 1:

@@ -1,4 +1,4 @@
-"""Time the inference of a detector on this machine."""
+"""Measure the inference speed of a detector on this machine."""
 
 import argparse
 import statistics
@@ -17,18 +17,18 @@ from detection.models.rcnn import FasterRCNN
 from detection.shapes import draw_scene
 
 SIDES = (480, 640)
-"""Height, width of a drawn image."""
+"""(height, width) of a synthetic image."""
 
 
 def time_model(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time a model at the batch sizes asked for.
+    """Measure a model at the given batch sizes.
 
     Args:
-        options: those of ``rcnn benchmark``.
+        options: options of ``rcnn benchmark``.
 
     Returns:
-        A row for each batch size: images per second, and milliseconds of a batch from images to detections, and of the
-        network alone.
+        One row per batch size: images per second, the time of a batch from images to detections in milliseconds, and
+        the time of only the network.
     """
     device = inference_device(options.device)
     model = load_model(options.model, options.trust_code).to(device)
@@ -45,7 +45,7 @@ def time_model(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _row(model: FasterRCNN, images: Sequence[np.ndarray], rounds: int) -> dict[str, Any]:
-    """Time one batch: the first run, which compiles and allocates, does not count."""
+    """Measure one batch; ignore the first run, which compiles and allocates memory."""
     network: list[float] = []
     forward = model.forward
 
@@ -80,7 +80,7 @@ def _row(model: FasterRCNN, images: Sequence[np.ndarray], rounds: int) -> dict[s
 
 
 def _per_round(marked: Sequence[float]) -> list[float]:
-    """Add up the times between the zeros that mark the rounds; images of several shapes run one after the other."""
+    """Return the sum per round: a zero marks each start, and images of several shapes make several calls."""
     sums: list[float] = []
     for value in marked:
         if value == 0:
@@ -95,7 +95,7 @@ def _wait(model: FasterRCNN) -> None:
 
 
 def _images(options: argparse.Namespace, model: FasterRCNN, number: int) -> list[np.ndarray]:
-    """Read images of a folder, or draw some."""
+    """Read images from a folder, or create synthetic images."""
     if options.images is None:
         rng = np.random.default_rng(0)
         return [draw_scene(k, *SIDES, rng)[0] for k in range(number)]
@@ -103,5 +103,5 @@ def _images(options: argparse.Namespace, model: FasterRCNN, number: int) -> list
     found = sources([str(options.images)], [])[:number]
     some = [image for part in batches(found, number, unread, len(model.pixel_mean), model.depth) for _, image in part]
     if not some:
-        raise ValueError(f"{options.images}: has no image that can be read")
+        raise ValueError(f"{options.images}: contains no readable image; give a folder with images")
     return some

@@ -1,4 +1,4 @@
-"""Several looks at one image, at other sizes and mirrored, with the detections merged."""
+"""Test-time augmentation: run the detector on resized and flipped versions of an image, and merge the detections."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,18 @@ def detect_in_views(
     flip: bool = False,
     size: tuple[int, int] | None = None,
 ) -> list[Detections]:
-    """Look at each image at several sizes, and mirrored too, and keep the best detections.
+    """Run the model on several views of each image, and keep the best detections.
 
-    The detections of all views pass the model's own suppression once more. The time is the sum over the views.
+    A view is the image at another size, or flipped horizontally. The model's NMS merges the detections of all views.
+    The time is the sum over the views.
 
     Args:
-        short_sides: sizes to look at; the longest side grows with the shortest. One look at ``size`` if empty.
-        flip: look at the mirrored image at each size, too.
-        size: shortest and longest side to resize to; the model's own ``test_size`` if None.
+        model: the detector.
+        images: (H, W, C) uint8 or uint16 arrays.
+        short_sides: lengths of the shortest side in pixels, one per view. The limit of the longest side changes in
+            proportion. If empty, there is one view at ``size``.
+        flip: also run the horizontally flipped image at each size.
+        size: (shortest, longest) image side in pixels; None uses the model's ``test_size``.
 
     Returns:
         The detections of each image, as :func:`~detection.inference.detect.detect` returns them.
@@ -33,7 +37,7 @@ def detect_in_views(
     short, long = size or model.test_size
     sizes = [(side, round(long * side / short)) for side in short_sides] or [(short, long)]
     views = [
-        detect(model, images, size, mirrored) for size in sizes for mirrored in ((False, True) if flip else (False,))
+        detect(model, images, size, flipped) for size in sizes for flipped in ((False, True) if flip else (False,))
     ]
     if len(views) == 1:
         return views[0]
@@ -45,7 +49,7 @@ def detect_in_views(
 
 
 def merge_views(views: Sequence[Detections], threshold: float, most: int, across_classes: bool = False) -> Detections:
-    """Merge the detections of several views of one image: non-maximum suppression per class, or across classes."""
+    """Merge the detections of several views of one image by NMS, per class or across classes."""
     together = concatenate(views)
     order = together.scores.argsort(descending=True, stable=True)
     together = take(together, order)

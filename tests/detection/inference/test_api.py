@@ -78,7 +78,9 @@ def test_a_url_is_no_image(model, read):
 
 
 def test_swapped_arguments_are_told(model):
-    with pytest.raises(ValueError, match="model is a str; give the detector that load_model returns, then the image"):
+    with pytest.raises(
+        ValueError, match="model is a str, not a detector; pass the result of load_model first, then the image"
+    ):
         predict("a.jpg", model)
     with pytest.raises(ValueError, match=r"give the model first, then the path: save_model\(model, 'a\.ckpt'\)"):
         save_model("a.ckpt", model)
@@ -146,7 +148,7 @@ def test_sides_that_are_none_are_refused_by_name(model, pixels, how):
 )
 def test_ways_to_look_that_do_not_go_together_are_refused(model, pixels, how):
     one, other = how
-    with pytest.raises(ValueError, match=f"({one}|{other}) and ({one}|{other}) do not go together"):
+    with pytest.raises(ValueError, match=f"({one}|{other}) and ({one}|{other}) cannot be combined"):
         predict(model, pixels, **how)
 
 

@@ -85,7 +85,7 @@ def test_files_that_are_left_out_are_counted(folder, capsys):
         (folder / "images" / name).touch()
     run(folder, folder / "images")
     assert "4 images" in (told := capsys.readouterr().out)
-    assert f"2 other files were left out, as {folder / 'images' / 'b.txt'}" in told
+    assert f"skipped 2 other files, for example {folder / 'images' / 'b.txt'}" in told
 
 
 def test_a_broken_image_is_named_at_the_end(folder, capsys):
@@ -100,8 +100,8 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--score", "50"], "--score 50: must be from 0 to 1, alone or behind a class and =, as person=0.6"),
-        (["--score", "dog=nan"], "--score dog=nan: must be from 0 to 1, alone or behind a class and =, as person=0.6"),
+        (["--score", "50"], "--score 50: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6"),
+        (["--score", "dog=nan"], "--score dog=nan: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6"),
         (["--score", "0.5", "dgo=0.3"], "--score: the model has no class dgo; did you mean dog?"),
         (["--classes", "horse", "cat"], "--classes: the model has no class horse; it knows cat, dog"),
         (["--size", "0", "0"], "--size 0 0: must be at least 1"),
@@ -109,7 +109,7 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
         (["--tile", "0"], "--tile 0: must be at least 32"),
         (["--batch", "0"], "--batch 0: must be at least 1"),
         (["--frames", "0"], "--frames 0: must be at least 1"),
-        (["--tile", "64", "--flip"], "--tile and --flip do not go together; leave one of them out"),
+        (["--tile", "64", "--flip"], "--tile and --flip cannot be combined; remove one of them"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(folder, capsys, option, message):
@@ -221,7 +221,7 @@ def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, ca
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--save", "pictures", "masks")
     assert stop.value.code == 2
-    line = "error: --save masks: any.ckpt has no mask head and finds boxes only; leave masks out\n"
+    line = "error: --save masks: any.ckpt has no mask head and predicts only boxes; remove masks\n"
     assert capsys.readouterr().err == line
     assert not (folder / "out").exists()
 
@@ -244,7 +244,7 @@ def test_objects_are_counted_by_class_and_image(folder, capsys):
         [str(counts[name]), name, "in", str(images[name]), "images"] for name in shown
     ]
     main(["any.ckpt", str(folder / "images"), "--output", str(out), "--score", "1"])
-    assert "found no objects in 3 images; a lower --score shows less certain ones" in capsys.readouterr().out
+    assert "found no objects in 3 images; a lower --score shows less certain objects" in capsys.readouterr().out
 
 
 def test_thresholds_by_class(folder):

@@ -15,9 +15,9 @@ def test_the_option_is_named_with_what_it_may_be():
 
 def test_two_options_of_which_one_would_be_ignored_are_named():
     given = {"size": [48, 96], "tile": None, "short_sides": [64], "flip": True, "batch": 4}
-    with pytest.raises(ValueError, match=r"^--short-sides and --size do not go together; leave one of them out$"):
+    with pytest.raises(ValueError, match=r"^--short-sides and --size cannot be combined; remove one of them$"):
         check_apart(given, "--")
     check_apart(given | {"short_sides": None})
     check_apart(given | {"size": None})
-    with pytest.raises(ValueError, match=r"^tile and flip do not go together"):
+    with pytest.raises(ValueError, match=r"^tile and flip cannot be combined"):
         check_apart({"size": (), "tile": 64, "short_sides": (), "flip": True})

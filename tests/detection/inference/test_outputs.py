@@ -63,6 +63,6 @@ def test_more_masks_than_numbers_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr("detection.inference.outputs.MOST_MASKS", 9)
     write(tmp_path, ["masks"], prediction(9, 200))
     with pytest.raises(
-        ValueError, match=r"slide\.masks\.png: a PNG of masks has numbers for 9 objects, not for 10; raise --score"
+        ValueError, match=r"slide\.masks\.png: a mask PNG can store 9 objects, but there are 10; raise --score"
     ):
         write(tmp_path, ["masks"], prediction(10, 200))

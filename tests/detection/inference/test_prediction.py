@@ -167,18 +167,18 @@ def test_it_is_shown_where_it_can_be_seen(image, monkeypatch, notebook):
 
 def test_without_a_viewer_there_is_another_way(image, monkeypatch):
     monkeypatch.setattr(ImageShow, "_viewers", [])
-    with pytest.raises(ValueError, match=r"^show: there is no viewer of images here; use save\(path\)$"):
+    with pytest.raises(ValueError, match=r"^show: this system has no image viewer; use save\(path\)$"):
         make(image).show()
 
 
 def test_an_image_that_is_not_at_hand_is_told(image, tmp_path):
-    with pytest.raises(ValueError, match=r"^plot: this prediction does not know its image; give it, as plot\(image="):
+    with pytest.raises(ValueError, match=r"^plot: this prediction does not have its image; call plot\(image="):
         make().plot()
     with pytest.raises(ValueError, match=r"^crop: .* crop\(image=pixels\)"):
         make().crop()
     with pytest.raises(ValueError, match=r"gone\.png"):
         make(tmp_path / "gone.png").plot()
-    with pytest.raises(ValueError, match=r"plot: the image is 8 x 60 .*, but this prediction is of 40 x 60"):
+    with pytest.raises(ValueError, match=r"plot: the image is 8 x 60 .*, but this prediction is for 40 x 60"):
         make().plot(image=image[:8])
 
 

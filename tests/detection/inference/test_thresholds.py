@@ -32,7 +32,7 @@ def test_names_may_hold_the_sign():
 
 @pytest.mark.parametrize("text", ["50", "nan", "-0.1", "car=2", "car=", "car", "car=high"])
 def test_what_is_no_score_is_rejected(text):
-    with pytest.raises(ValueError, match=f"--score {text}: must be from 0 to 1"):
+    with pytest.raises(ValueError, match=f"--score {text}: must be a number from 0 to 1"):
         read_thresholds([text], NAMES)
 
 
