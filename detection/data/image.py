@@ -21,7 +21,6 @@ from detection.foreign import shown
 from detection.structures import Depth
 from detection.wording import plural
 
-
 # This module's errors name the path of a file that cannot be decoded; OpenCV's own log lines do not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
