@@ -63,8 +63,8 @@ def square(**changes):
     [
         ([10, 20, 0, 10], "without area"),
         ([10, 20, -5, 10], "without area"),
-        ([10, float("nan"), 5, 10], "not finite"),
-        ([10, 20, float("inf"), 10], "not finite"),
+        ([10, float("nan"), 5, 10], "NaN or infinite"),
+        ([10, 20, float("inf"), 10], "NaN or infinite"),
         ([200, 20, 5, 10], "outside their image"),
         ([10, 20, 0.001, 10], "side under"),
     ],

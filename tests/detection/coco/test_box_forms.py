@@ -124,7 +124,7 @@ def test_corners_near_the_origin_are_known_by_the_stated_areas():
     )
     assert hint is not None
     assert "left, top, right, bottom" in hint.text
-    assert "200 of 200 have the stated area (as COCO's 0)" in hint.text
+    assert "200 of 200 have the stated area (in COCO's format 0)" in hint.text
 
 
 def test_the_numbers_are_those_of_hand_arithmetic():
@@ -132,7 +132,7 @@ def test_the_numbers_are_those_of_hand_arithmetic():
     boxes = np.array([[10.0, 10, 95, 95], [50, 50, 60, 60], [20, 20, 40, 40]])
     hint = likely_form(boxes, np.full((3, 2), 100.0), *unknown(3))
     assert hint is not None
-    assert "3 of 3 lie inside their image (as COCO's 1)" in hint.text
+    assert "3 of 3 lie inside their image (in COCO's format 1)" in hint.text
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -114,7 +114,7 @@ def test_unresized_images_keep_their_pixels_and_speak_of_the_sizes_to_come():
     samples = [sample(40, 70), sample(60, 30)]
     samples[0].wanted, samples[1].mirrored = (80, 140), True
     for one in samples:
-        with pytest.raises(ValueError, match="take collate_unresized"):
+        with pytest.raises(ValueError, match="use collate_unresized"):
             collate([sample(8, 8), one])
     batch, stored, mirrored, canvas = collate_unresized(samples)
     assert batch.images.shape == (2, 3, 60, 70)

@@ -116,7 +116,7 @@ def test_several_files_that_fit_are_told(images):
 
 @pytest.mark.parametrize("names", [["cam1/1.jpg", "cam2/1.jpg"], ["cam1/1.jpg", "1.jpg"], ["1.jpg", "1.JPG"]])
 def test_two_names_never_stand_for_one_file(images, names):
-    with pytest.raises(FileNotFoundError, match=r"both fit .*1\.jpg; give each its own file"):
+    with pytest.raises(FileNotFoundError, match=r"both match .*1\.jpg; give each its own file"):
         check_images(dataset(images("1.jpg", "other.jpg"), names))
 
 

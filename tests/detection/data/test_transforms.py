@@ -274,7 +274,7 @@ def test_what_changes_the_type_or_the_channels_is_refused(objects):
         ([to_tensor()], r"torch.uint8 \(3, 90, 120\)"),
         ([albumentations.ToGray(num_output_channels=1, p=1)], r"uint8 \(90, 120, 1\)"),
     ):
-        with pytest.raises(ValueError, match=rf"makes {made} of uint8 \(90, 120, 3\), but must keep.*leave out Normal"):
+        with pytest.raises(ValueError, match=rf"changed uint8 \(90, 120, 3\) to {made}, but must keep.*remove Normal"):
             Albumentations(wrong)(scene, np.random.default_rng(0))
     there_and_back = [albumentations.ToFloat(), albumentations.FromFloat(dtype="uint8")]
     assert np.array_equal(Albumentations(there_and_back)(scene, np.random.default_rng(0)).image, scene.image)

@@ -351,7 +351,7 @@ def test_a_conversion_is_told_in_numbers_also_the_second_time(tmp_path):
     for _ in range(2):
         told = "\n".join(open_data(tmp_path).lines)
         assert "train: 4 images (0 without objects), 4 objects of 2 classes: 4 boxes" in told
-        assert "changed: 1 difficult object (crowds now" in told
+        assert "changed: 1 difficult object (now crowds" in told
         assert "val: 2 images (0 without objects), 2 objects of 2 classes: 2 boxes" in told
     assert "converted to COCO's format earlier, in" in told
 
@@ -615,7 +615,7 @@ def validation_only(root: Path) -> None:
             "",
             r"has COCO annotations \(annotations/instances_train\.json\) and YOLO labels \(data\.yaml\); ",
         ),
-        (two_training_files, "", r"annotations/instances_train\.json and .*2017\.json both hold the train images"),
+        (two_training_files, "", r"annotations/instances_train\.json and .*2017\.json both are for the train images"),
         (
             two_unnamed_files,
             "",

@@ -103,7 +103,7 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
         (["--score", "50"], "--score 50: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6"),
         (["--score", "dog=nan"], "--score dog=nan: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6"),
         (["--score", "0.5", "dgo=0.3"], "--score: the model has no class dgo; did you mean dog?"),
-        (["--classes", "horse", "cat"], "--classes: the model has no class horse; it knows cat, dog"),
+        (["--classes", "horse", "cat"], "--classes: the model has no class horse; it has cat, dog"),
         (["--size", "0", "0"], "--size 0 0: must be at least 1"),
         (["--short-sides", "64", "0"], "--short-sides 64 0: must be at least 1"),
         (["--tile", "0"], "--tile 0: must be at least 32"),

@@ -43,9 +43,9 @@ def test_unknown_classes_are_rejected_with_the_nearest():
         read_thresholds(["trafic light=0.5"], NAMES)
     with pytest.raises(ValueError, match=r"^score_threshold: .* no class cat, persn; did you mean person, car\?$"):
         per_class({"cat": 0.5, "car": 0.5, "persn": 0.1}, NAMES)
-    with pytest.raises(ValueError, match=r"has no class zebra; it knows person, car, traffic light$"):
+    with pytest.raises(ValueError, match=r"has no class zebra; it has person, car, traffic light$"):
         per_class({"zebra": 0.5}, NAMES)
-    with pytest.raises(ValueError, match=r"it knows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more$"):
+    with pytest.raises(ValueError, match=r"it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more$"):
         per_class({"zebra": 0.5}, [str(k) for k in range(12)])
 
 
