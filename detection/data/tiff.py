@@ -172,8 +172,8 @@ def _check_segments(page: Page, size: int, max_pixels: int) -> None:
         return  # TIFF 6.0 allows a single strip without a length
     if len(offsets) != needed or len(counts) != needed:
         raise ImageError(
-            f"its header is broken ({len(offsets)} offsets and {len(counts)} lengths of strips or tiles, but the image "
-            f"needs {needed} of each); replace the file"
+            f"its header is broken (strips or tiles: {plural(len(offsets), 'offset')}, "
+            f"{plural(len(counts), 'length')}, but the image needs {needed} of each); replace the file"
         )
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("is cut short; copy it again")

@@ -58,8 +58,8 @@ def with_validation(found: Found, path: Path, fraction: float, seed: int, cache:
     val, train = note["counts"]
     reason = "there are test images, but no validation images" if "test" in found.parts else "no validation images"
     found.lines += [
-        f"{reason}: the toolkit uses {plural(val, 'image')} of {val + train} training images for validation (seed "
-        f"{seed}, stratified by class)",
+        f"{reason}: the toolkit validates on {val} of {plural(val + train, 'training image')} (seed {seed}, "
+        "stratified by class)",
         f"  in {shown(folder, None)}; change it with --val-fraction, or create a permanent split with rcnn split",
     ]
     if note["together"]:

@@ -131,7 +131,7 @@ def _of_splits(
         for entry in _entries(splits[key], f"{settings.path}: {key}"):
             place = _resolved(entry, root, settings.path.parent)
             if place is None and split is None:
-                account.lose(f"splits whose images do not exist ({key})")
+                account.lose(f"splits whose images are missing ({key})")
             elif place is None:
                 raise ValueError(
                     f"{settings.path}: {key} is {shown(entry)}, which does not exist; correct path or {key}"
@@ -193,7 +193,7 @@ def _images_of(place: Path, root: Path, account: Account) -> Iterator[Path]:
             tried = [place.parent / name, root / name]
             path = next((one for one in tried if os.path.isfile(one)), None)
             if path is None:
-                account.lose("listed images that do not exist")
+                account.lose("listed images that are missing")
             else:
                 yield path
 

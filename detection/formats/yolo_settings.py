@@ -190,5 +190,5 @@ def _keypoint_names(content: Mapping[str, Any], path: Path, shape: tuple[int, in
     if not given:
         return [f"keypoint {k}" for k in range(shape[0])]
     if not isinstance(given, list) or len(given) != shape[0] or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"{path}: kpt_names must have {shape[0]} names, as in kpt_shape; correct one of them")
+        raise ValueError(f"{path}: kpt_names must have as many names as kpt_shape ({shape[0]}); correct one of them")
     return given

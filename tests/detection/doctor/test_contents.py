@@ -72,7 +72,11 @@ def test_boxes_as_corners_are_an_error_and_no_info(examined):
 
     code, lines, page = examined(change)
     assert code == 2
-    has(lines, "error   train: the boxes look like left, top, right, bottom", "lie inside their image (in COCO's format ")
+    has(
+        lines,
+        "error   train: the boxes look like left, top, right, bottom",
+        "lie inside their image (in COCO's format ",
+    )
     has(lines, "warning train: ", "boxes that reach over their image (cut)", "% of ")
     assert "left, top, right, bottom" in page
 

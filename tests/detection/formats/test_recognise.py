@@ -284,7 +284,7 @@ def test_a_data_set_without_validation_images_is_split(tmp_path, cache, make):
     assert sorted(train + val) == expected(*range(10))
     assert Counter(name for _, name, _ in val) == {"cat": 1, "dog": 1}
     told = "\n".join(data.lines)
-    assert "no validation images: the toolkit uses 2 images of 10 training images for validation (seed 0" in told
+    assert "no validation images: the toolkit validates on 2 of 10 training images (seed 0" in told
     assert "--val-fraction" in told
     assert "rcnn split" in told
     assert data.parts["val"].annotations.is_relative_to(cache)

@@ -90,7 +90,7 @@ def test_names_are_found_where_tools_write_them(tmp_path, file, text):
         (
             "data.yaml",
             "names: [cat]\nkpt_shape: [2, 3]\nkpt_names: {0: [nose]}",
-            "kpt_names must have 2 names, as in kpt_shape",
+            r"kpt_names must have as many names as kpt_shape \(2\)",
         ),
     ],
 )
@@ -235,7 +235,7 @@ def test_all_splits_are_taken_without_one(tmp_path):
     assert [image["file_name"] for image in content["images"]] == [
         "images/train/a.jpg", "images/train/deep/b.jpg", "images/val/a.jpg",
     ]  # fmt: skip
-    assert account.lost == {"splits whose images do not exist (test)": 1}
+    assert account.lost == {"splits whose images are missing (test)": 1}
     assert f"file names are relative to {tmp_path}" in str(account)
 
 
@@ -335,4 +335,4 @@ def test_places_that_no_file_system_has_are_not_there(tmp_path, entry):
     else:
         account = read_yolo(tmp_path)[1]
         assert account.objects == 1
-        assert account.lost == {"splits whose images do not exist (train)": 1, "listed images that do not exist": 1}
+        assert account.lost == {"splits whose images are missing (train)": 1, "listed images that are missing": 1}
