@@ -1,13 +1,13 @@
 """Object detection and instance segmentation with Faster R-CNN and Mask R-CNN.
 
-Names are imported when they are first used, so that ``import detection`` is quick and needs neither Lightning
-nor albumentations.
+The package imports each name at its first use, so that ``import detection`` is quick and needs neither Lightning nor
+albumentations.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detection import former
+from detection.lazy import lazy_names
 
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
@@ -77,14 +77,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'detection' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 former.install()
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ FLOORS = {
     "detection.documents": 1,
     "detection.foreign": 1,
     "detection.home": 1,
+    "detection.lazy": 1,
     "detection.memory": 1,
     "detection.quiet": 1,
     "detection.shadowed": 1,

@@ -7,8 +7,9 @@ a detector and has all functions as methods. :mod:`.folders` predicts on folders
 The package imports each name at its first use, so that a command that only checks its options starts quickly.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from detection.lazy import lazy_names
 
 if TYPE_CHECKING:
     from detection.inference.api import load_model, predict, predict_batch
@@ -42,11 +43,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'detection.inference' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
