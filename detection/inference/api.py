@@ -155,6 +155,30 @@ def predict_batch(
     return [_prediction(model, *one, thresholds) for one in zip(found, images, pixels, strict=True)]
 
 
+def predict_group(
+    model: FasterRCNN,
+    images: Sequence[Image],
+    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    short_sides: Sequence[int] = (),
+    flip: bool = False,
+) -> list[Prediction]:
+    """Detect the objects in some images: as one batch if possible, else one image after the other.
+
+    Tiles and test-time augmentation need several runs per image, so these images are not batched.
+
+    Args:
+        model, images, score_threshold, size, tile, short_sides, flip: as for :func:`predict`.
+
+    Raises:
+        ValueError: as for :func:`predict`.
+    """
+    if tile is not None or flip or np.size(short_sides):
+        return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in images]
+    return predict_batch(model, images, score_threshold, size)
+
+
 def _prediction(
     model: FasterRCNN, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor
 ) -> Prediction:

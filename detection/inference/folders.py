@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from detection.device import inference_device
 from detection.foreign import printable, shown
-from detection.inference.api import load_model, predict, predict_batch
+from detection.inference.api import load_model, predict_group
+from detection.inference.images import Image
 from detection.inference.options import LEAST, check_apart, check_least
 from detection.inference.outputs import Writer
 from detection.inference.prediction import Prediction
@@ -94,11 +95,9 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
 
 
 def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
-    images = [image for _, image in some]
-    if options.tile or options.flip or options.short_sides:
-        how = {"tile": options.tile, "flip": options.flip, "short_sides": options.short_sides or ()}
-        return [predict(model, image, options.score, options.size, **how) for image in images]
-    return predict_batch(model, images, options.score, options.size)
+    images: list[Image] = [image for _, image in some]
+    sides = options.short_sides or ()
+    return predict_group(model, images, options.score, options.size, options.tile, sides, options.flip)
 
 
 def _images(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detection.checkpoint import save_model
 from detection.device import find_device
-from detection.inference.api import load_model, predict, predict_batch
+from detection.inference.api import load_model, predict, predict_group
 from detection.inference.images import Image
 from detection.inference.info import ModelInfo, kind_of, model_info
 from detection.inference.prediction import Prediction
@@ -123,10 +123,7 @@ class Predictor:
             raise ValueError(f"batch_size is {batch_size}: must be at least 1")
         rest = iter(images)
         while some := list(islice(rest, batch_size)):
-            if tile is not None or flip or np.size(short_sides):
-                yield from predict(self.model, some, score_threshold, size, tile, short_sides, flip)
-            else:
-                yield from predict_batch(self.model, some, score_threshold, size)
+            yield from predict_group(self.model, some, score_threshold, size, tile, short_sides, flip)
 
     @property
     def classes(self) -> list[str]:

@@ -277,7 +277,7 @@ def stopping(number, name):
 
 
 def test_after_ctrl_c_the_results_so_far_are_written(folder, capsys, monkeypatch):
-    monkeypatch.setattr(folders, "predict_batch", stopping(2, "predict_batch"))
+    monkeypatch.setattr(folders, "predict_group", stopping(2, "predict_group"))
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--batch", "1", "--save", "pictures", "json", "csv")
     assert stop.value.code == 130
@@ -293,7 +293,7 @@ def test_after_ctrl_c_the_results_so_far_are_written(folder, capsys, monkeypatch
 
 
 def test_after_ctrl_c_a_video_can_be_played(folder, monkeypatch):
-    monkeypatch.setattr(folders, "predict_batch", stopping(2, "predict_batch"))
+    monkeypatch.setattr(folders, "predict_group", stopping(2, "predict_group"))
     with pytest.raises(SystemExit):
         run(folder, folder / "film.avi")
     capture = cv2.VideoCapture(str(folder / "out" / "film.mp4"))
