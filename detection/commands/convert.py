@@ -65,16 +65,24 @@ def _what(options: argparse.Namespace) -> str:
 
 
 def _form(source: Path) -> str:
-    """Guess the form of a data set by its files."""
+    """Return the format of a file or folder, as :mod:`detection.formats.recognise` recognises it.
+
+    Raises:
+        ValueError: the format is unknown or ambiguous, or the folder contains COCO data: SOURCE must be a COCO file.
+    """
+    from detection.formats.recognise import format_of
+
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder; check the path")
     if source.suffix == ".json":
         return "coco"
     if source.suffix in (".yaml", ".yml"):
         return "yolo"
-    if source.is_dir():
-        if (source / "Annotations").is_dir() or next(source.glob("*.xml"), None):
-            return "voc"
-        if (source / "data.yaml").is_file() or (source / "labels").is_dir() or next(source.glob("*.txt"), None):
-            return "yolo"
-    if not source.exists():
-        raise ValueError(f"{source}: no such file or folder")
-    raise ValueError(f"{source}: its form is not known; say it: --from {' or '.join(FORMS)}")
+    form = format_of(source) if source.is_dir() else None
+    if form == "COCO":
+        raise ValueError(f"{source}: contains a COCO data set; give one of its annotation files")
+    if form is not None:
+        return form.lower()
+    if source.is_dir() and next(source.glob("*.txt"), None):  # labels without their images
+        return "yolo"
+    raise ValueError(f"{source}: unknown format; give it with --from {' or '.join(FORMS)}")

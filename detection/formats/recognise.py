@@ -24,6 +24,7 @@ KNOWN = (
     "COCO (annotations/instances_train.json and train/), YOLO (data.yaml, or images/, labels/ and classes.txt), or VOC "
     "(Annotations/ and JPEGImages/)"
 )
+_DATA = {"COCO": "COCO annotations", "YOLO": "YOLO labels", "VOC": "VOC annotations"}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -137,27 +138,38 @@ def _of_file(path: Path, cache: Path) -> Found:
     return found
 
 
+def format_of(folder: Path) -> str | None:
+    """Return the format of the data in a folder: ``COCO``, ``YOLO``, ``VOC``, or None if it has none of them.
+
+    Raises:
+        ValueError: the folder has data of several formats.
+    """
+    files = coco_files(folder)
+    signs = {
+        "COCO": files[0].path.relative_to(folder).as_posix() if files else None,
+        "YOLO": yolo_sign(folder),
+        "VOC": voc_sign(folder),
+    }
+    found = {form: sign for form, sign in signs.items() if sign is not None}
+    if len(found) > 1:
+        several = " and ".join(f"{_DATA[form]} ({shown(sign)})" for form, sign in found.items())
+        raise ValueError(
+            f"{folder}: has {several}; give one of them: the COCO file, the data.yaml or the folder of the labels, or "
+            "the folder Annotations"
+        )
+    return next(iter(found), None)
+
+
 def _of_folder(folder: Path, cache: Path) -> Found:
     """Return the data set in a folder, or in its only subfolder."""
     for place in _inwards(folder):
-        files, yolo, voc = coco_files(place), yolo_sign(place), voc_sign(place)
-        signs = {
-            "COCO annotations": files[0].path.relative_to(place).as_posix() if files else None,
-            "YOLO labels": yolo,
-            "VOC annotations": voc,
-        }
-        several = [f"{kind} ({shown(sign)})" for kind, sign in signs.items() if sign is not None]
-        if len(several) > 1:
-            raise ValueError(
-                f"{place}: has {' and '.join(several)}; give one of them: the COCO file, the data.yaml or the folder "
-                "of the labels, or the folder Annotations"
-            )
-        if files:
-            return coco_parts(place, files)
-        if yolo is not None:
-            return _converted("YOLO", *yolo_splits(place), cache)
-        if voc is not None:
-            return _converted("VOC", *voc_splits(place), cache)
+        form = format_of(place)
+        if form == "COCO":
+            return coco_parts(place, coco_files(place))
+        if form == "YOLO":
+            return _converted(form, *yolo_splits(place), cache)
+        if form == "VOC":
+            return _converted(form, *voc_splits(place), cache)
     raise ValueError(f"{folder}: no data set found: {_contents(place)}; expected {KNOWN}")
 
 
