@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: names of classes and files, keys and values out of files.
+"""Text that others wrote, made safe to show: names of classes and files, keys and values out of files; and numbers in it.
 
 A terminal obeys escape sequences, a browser and a terminal turn text round at bidirectional controls, and a spreadsheet
 runs a cell that begins with ``=``.
@@ -62,3 +62,12 @@ def _escaped(sign: str) -> str:
     if sign.isprintable() or sign in _JOINERS or unicodedata.category(sign) == "Zs":
         return sign
     return sign.encode("unicode_escape").decode()
+
+
+def is_number(text: str) -> bool:
+    """Return whether Python can read a text as a number, such as ``-1``, ``2e-4`` or ``nan``."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -13,10 +13,11 @@ from types import ModuleType
 from typing import NoReturn
 
 from detection import __version__
-from detection.commands.options import add_shared, is_number
+from detection.commands.options import add_shared
 from detection.commands.printing import fail, json_alone, note
 from detection.engine.lightning_mends.processes import leave_process_group
 from detection.engine.startup import ending_at_signals, is_first_rank, report_stop, signalled, signals_delayed
+from detection.foreign import is_number
 from detection.home import command_line
 from detection.memory import restart_with_glibc_setting
 from detection.quiet import quiet

@@ -49,12 +49,3 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: dict[str
         if given.get("default") not in (None, False, "auto") and "default" not in given["help"]:
             given["help"] += f" (default {given['default']})"
         parser.add_argument(*flags, **given)
-
-
-def is_number(word: str) -> bool:
-    """Return whether a word of a command line is a number, as -1, and no option."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

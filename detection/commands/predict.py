@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.commands.options import MODEL, add_shared, is_number
+from detection.commands.options import MODEL, add_shared
 from detection.commands.printing import fail, write_json
+from detection.foreign import is_number
 
 EPILOG = """\
 exit codes: 0 all done; 2 a wrong option; 3 some images or videos could not be read completely

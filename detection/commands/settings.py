@@ -7,10 +7,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detection.commands.options import DATA, MODEL, add_shared, is_number
+from detection.commands.options import DATA, MODEL, add_shared
 from detection.commands.printing import note
 from detection.engine.hints import OPTIONS
 from detection.engine.startup import is_first_rank
+from detection.foreign import is_number
 
 if TYPE_CHECKING:
     from detection.formats.recognise import DataSet

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detection.foreign import shown
+from detection.foreign import is_number, shown
 from detection.models.rcnn import FasterRCNN
 
 LEAST_SCORE = 0.5
@@ -75,15 +75,7 @@ def _known(names: Sequence[str], most: int = 10) -> str:
 
 
 def _score(number: str, text: str) -> float:
-    value = float(number) if _is_number(number) else math.nan
+    value = float(number) if is_number(number) else math.nan
     if not 0 <= value <= 1:
         raise ValueError(f"--score {text}: must be a number from 0 to 1, or CLASS=NUMBER such as person=0.6")
     return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
