@@ -139,7 +139,7 @@ def test_images_alone_have_nothing_to_score_against() -> None:
         ),
         ({"segmentation": [[1, 2, 3, 4, 5, 1e8]]}, "NaN or huge numbers; correct or remove it"),
         ({"segmentation": {"size": [30, 20], "counts": [600]}}, r"RLE of size \[30, 20\]"),
-        ({"segmentation": {"size": [20, 30], "counts": [40, 5]}}, "45 pixels"),
+        ({"segmentation": {"size": [20, 30], "counts": [40, 5]}}, "sum to 45"),
         ({"segmentation": {"size": [20, 30], "counts": "1"}}, "annotation 1 has a broken RLE"),
         ({"segmentation": {"size": [20, 30]}}, "annotation 1 has a broken RLE"),
     ],

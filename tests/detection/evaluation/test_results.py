@@ -65,5 +65,5 @@ def test_the_box_of_a_mask(counts: str | bytes | list[int]) -> None:
     """Down the columns of 4: pixels 5, 6 are column 1, rows 1, 2; pixels 9, 10 are column 2, rows 1, 2."""
     mask = MASK | {"segmentation": {"size": [4, 4], "counts": counts}}
     assert with_boxes([mask], "x") == [mask | {"bbox": [1, 1, 2, 2]}]
-    with pytest.raises(ValueError, match=r"^x\.json: result 0: RLE"):
+    with pytest.raises(ValueError, match=r"^x\.json: result 0: the runs of the RLE"):
         with_boxes([MASK | {"segmentation": {"size": [4, 5], "counts": counts}}], "x.json")

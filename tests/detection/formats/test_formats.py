@@ -183,7 +183,7 @@ def test_pixels_from_one(tmp_path):
     ("content", "message"),
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares a document type"),
-        ("<annotation>", "is no XML"),
+        ("<annotation>", "is not XML"),
         ("<html/>", "begins with <html>"),
         ("<annotation><filename>a.png</filename></annotation>", "has no <size/width>"),
         (voc("cat", width=0), r"<size> is 0 x 60; write the size of the image"),
