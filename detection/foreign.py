@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: names of classes and files, keys and values out of files; and numbers in it.
+"""Text that others wrote: show names of classes and files, keys and values out of files safely, and recognise numbers.
 
 A terminal obeys escape sequences, a browser and a terminal turn text round at bidirectional controls, and a spreadsheet
 runs a cell that begins with ``=``.
