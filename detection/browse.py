@@ -13,7 +13,7 @@ import torch
 from detection.coco.segmentation import Segmentation
 from detection.data.dataset import CocoDataset
 from detection.data.sample import Sample
-from detection.data.transforms import Scene
+from detection.data.scene import Scene
 from detection.fast.pasting import encode_masks
 from detection.foreign import shown
 from detection.report.frame import frame

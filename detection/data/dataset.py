@@ -21,7 +21,8 @@ from detection.data.image import read_image
 from detection.data.names import advice, find_file, leads_out
 from detection.data.reading import Reading
 from detection.data.sample import Sample
-from detection.data.transforms import HorizontalFlip, Resize, Scene, Transform, draw_masks
+from detection.data.scene import Scene, draw_masks
+from detection.data.transforms import HorizontalFlip, Resize, Transform
 from detection.home import with_home
 from detection.memory import keep_freed_pieces
 

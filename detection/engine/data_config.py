@@ -5,9 +5,10 @@ Each group checks its own settings. The texts under the fields are the help of t
 
 from dataclasses import dataclass, fields, replace
 
+from detection.data.augmentation import Albumentations
 from detection.data.collate import few_canvases_for
 from detection.data.reading import Reading
-from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Transform
+from detection.data.transforms import HorizontalFlip, RandomCrop, Resize, Transform
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.structures import ResizeMethod
 

@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detection.browse import draw_scene, look
-from detection.data.transforms import Scene
+from detection.data.scene import Scene
 from detection.engine.settings import read_settings
 from detection.shapes import write_shapes
 from tests.support.commands import browse as main

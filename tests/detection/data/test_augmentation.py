@@ -12,9 +12,11 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from detection.coco.annotations import load_annotations
-from detection.data import transforms
+from detection.data import augmentation
+from detection.data.augmentation import Albumentations
 from detection.data.dataset import CocoDataset
-from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene
+from detection.data.scene import Scene
+from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 
 PIPELINES = {
     "plain": lambda: [HorizontalFlip(0.5), Resize([48, 64], 96)],
@@ -105,7 +107,7 @@ def test_many_objects_are_moved_in_parts_as_together(monkeypatch):
     scene = scene_of(np.concatenate([corner, corner + generator.uniform(4, 14, (20, 2))], axis=1))
     pipeline = [HorizontalFlip(1.0), Albumentations([albumentations.Rotate(limit=30, p=1.0)])]
     whole = run(pipeline, scene, 3)
-    monkeypatch.setattr(transforms, "MASKS", 6)
+    monkeypatch.setattr(augmentation, "MASKS", 6)
     parts = run(pipeline, scene, 3)
     assert np.array_equal(parts.boxes, whole.boxes)
     assert np.array_equal(parts.labels, whole.labels)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detection.data.image import image_size, read_image, to_depth
-from detection.data.transforms import HorizontalFlip, Resize, Scene
+from detection.data.scene import Scene
+from detection.data.transforms import HorizontalFlip, Resize
 
 
 def scene_of(image: np.ndarray) -> Scene:

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.coco.annotations import load_annotations
-from detection.data import transforms
+from detection.data import augmentation
+from detection.data.augmentation import Albumentations, _full_frames
 from detection.data.dataset import CocoDataset
-from detection.data.transforms import Albumentations, HorizontalFlip, RandomCrop, Resize, Scene, _full_frames, cut
+from detection.data.scene import Scene, cut
+from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.structures import ResizeMethod
 
 
@@ -222,7 +224,7 @@ def test_a_misspelt_argument_is_an_error():
 @pytest.mark.parametrize("at_a_time", [128, 1])
 def test_crops_of_albumentations_see_the_boxes(monkeypatch, at_a_time):
     albumentations = pytest.importorskip("albumentations")
-    monkeypatch.setattr(transforms, "MASKS", at_a_time)
+    monkeypatch.setattr(augmentation, "MASKS", at_a_time)
     scene, masks = drawn()
     safe = Albumentations([albumentations.OneOf([albumentations.BBoxSafeRandomCrop(p=1)], p=1)])
     one = Albumentations([albumentations.AtLeastOneBBoxRandomCrop(50, 60, erosion_factor=0.0, p=1)])

@@ -1,0 +1,133 @@
+"""An image with its objects, and the geometry of its transforms.
+
+Flips, crops and resizing are affine for each axis: ``new = old * scale + offset``. A scene accumulates these two
+numbers per axis and leaves its masks unchanged. After the last transform, :func:`draw_masks` rasterises each original
+polygon or RLE inside its final box. So masks are exact, and their cost does not depend on the number of transforms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from detection.coco.rle import rle_to_bitmap
+from detection.coco.segmentation import Segmentation
+from detection.ops.masks import UNKNOWN
+from detection.ops.polygons import polygons_to_bitmaps
+
+MIN_VISIBLE = 1.0
+"""A crop drops an object if a side of its remaining box is shorter than this, in pixels."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and its k objects between two transforms."""
+
+    image: np.ndarray
+    """(H, W, C) uint8 or uint16; RGB if C is 3."""
+    boxes: np.ndarray
+    """(k, 4) float64 XYXY in pixels of ``image``."""
+    labels: np.ndarray
+    crowd: np.ndarray
+    segmentations: list[Segmentation]
+    """Original polygons or RLEs, in pixels of the annotated image."""
+    scale: np.ndarray = field(default_factory=lambda: np.ones(2))
+    """(x, y): scale from the annotated image to this one; negative on a flipped axis."""
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """(x, y): offset from the annotated image to this one, in pixels of this one."""
+    wanted: tuple[int, int] | None = None
+    """(height, width) to which the device will resize ``image``; the boxes are in these pixels already."""
+    mirrored: bool = False
+    """The device will flip ``image`` horizontally; the boxes are flipped already."""
+
+    def moved(self, image: np.ndarray, scale: Sequence[float], offset: Sequence[float]) -> "Scene":
+        """Return the scene for a new image, with coordinates ``old * scale + offset``.
+
+        Args:
+            image: (H, W, C), the transformed image.
+            scale: factor for x and y.
+            offset: shift in pixels for x and y.
+        """
+        factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
+        corners = self.boxes.reshape(-1, 2, 2) * factor + shift
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        return replace(self, image=image, boxes=boxes, scale=self.scale * factor, offset=self.offset * factor + shift)
+
+    def chosen(self, keep: np.ndarray) -> "Scene":
+        """Return the scene with only the objects for which ``keep``, (k,) bool, is true."""
+        numbers = np.flatnonzero(keep)
+        return replace(
+            self,
+            boxes=self.boxes[numbers],
+            labels=self.labels[numbers],
+            crowd=self.crowd[numbers],
+            segmentations=[self.segmentations[k] for k in numbers],
+        )
+
+    def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
+        """Return mask ``k`` as (size, size) uint8 in the frame of its own box, or of ``box``."""
+        frame = self._then((self.boxes[k] if box is None else box)[None])
+        return self._turned(_draw([self.segmentations[k]], frame, size))[0]
+
+    def _then(self, boxes: np.ndarray) -> np.ndarray:
+        """Convert boxes (n, 4) from pixels of this image to pixels of the annotated image."""
+        corners = (boxes.reshape(-1, 2, 2) - self.offset) / self.scale
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+    def _turned(self, bitmaps: np.ndarray) -> np.ndarray:
+        """Flip bitmaps of the annotated image along the axes on which this image is flipped."""
+        mirrored = tuple(slice(None, None, -1 if factor < 0 else 1) for factor in self.scale[::-1])
+        return np.ascontiguousarray(bitmaps[:, *mirrored])
+
+
+def draw_masks(scenes: Sequence[Scene], size: int = 112) -> list[np.ndarray]:
+    """Rasterise the masks of several scenes in one call, which is faster than one call per scene.
+
+    Returns:
+        For each scene (k, size, size) uint8, each mask in the frame of its box. An object without a mask, and a crowd,
+        which training never uses as a mask, is filled with ``UNKNOWN``.
+    """
+    learned = [None if c else s for one in scenes for s, c in zip(one.segmentations, one.crowd.tolist(), strict=True)]
+    then = np.concatenate([scene._then(scene.boxes) for scene in scenes])
+    ends = np.cumsum([len(scene.boxes) for scene in scenes])
+    drawn = np.split(_draw(learned, then, size), ends[:-1])
+    return [scene._turned(bitmaps) for scene, bitmaps in zip(scenes, drawn, strict=True)]
+
+
+def _draw(segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
+    """Rasterise segmentations to (n, size, size) uint8; segmentations and boxes are in the same pixels."""
+    bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], boxes, size)
+    for k, segmentation in enumerate(segmentations):
+        if segmentation is None:
+            bitmaps[k] = UNKNOWN
+        elif not isinstance(segmentation, list):
+            bitmaps[k] = rle_to_bitmap(segmentation, boxes[k], size)
+    return bitmaps
+
+
+def cut(scene: Scene) -> Scene:
+    """Clip the objects at the image border: make boxes tight around the visible part, and drop invisible objects."""
+    height, width = scene.image.shape[:2]
+    clipped = np.clip(scene.boxes, 0, [width, height, width, height])
+    touched = (clipped != scene.boxes).any(axis=1)
+    boxes = clipped.copy()
+    for k in np.flatnonzero(touched).tolist():
+        if (clipped[k, 2:] - clipped[k, :2] >= MIN_VISIBLE).all() and scene.segmentations[k] is not None:
+            boxes[k] = _tight(scene.bitmap(k, box=clipped[k]), clipped[k])
+    gone = touched & (boxes[:, 2:] - boxes[:, :2] < MIN_VISIBLE).any(axis=1)
+    return replace(scene, boxes=boxes).chosen(~gone)
+
+
+def _tight(bitmap: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the tight box around the pixels of a bitmap in the frame of ``box``; empty if no pixel is set."""
+    rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+    if len(rows) == 0:
+        return np.array([box[0], box[1], box[0], box[1]])
+    cell = (box[2:] - box[:2]) / bitmap.shape[0]
+    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
+    return np.concatenate([box[:2] + low * cell, box[:2] + high * cell])
+
+
+def with_channels(image: np.ndarray) -> np.ndarray:
+    """Return the image as (H, W, C): add the axis of a single channel, which OpenCV drops."""
+    return image if image.ndim == 3 else image[..., None]
