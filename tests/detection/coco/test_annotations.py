@@ -207,7 +207,7 @@ def test_what_cannot_be_mended_is_refused_by_name(write_dataset, tmp_path, chang
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "not valid JSON"), (b"[]", "not a list"), (b"\xff\xfe", "not valid JSON"), (b"", "not valid JSON")],
+    [(b"{", "not valid JSON"), (b"[]", "contains a list"), (b"\xff\xfe", "not valid JSON"), (b"", "not valid JSON")],
 )
 def test_files_that_are_no_coco_files_are_refused(tmp_path, content, message):
     path = tmp_path / "broken.json"

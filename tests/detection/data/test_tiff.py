@@ -226,10 +226,10 @@ def test_a_stack_is_rejected_by_name(tmp_path):
     for number in (2, 3):
         stack = np.stack([picture(1)[..., 0]] * number)
         tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
-        with pytest.raises(ValueError, match=rf"stack\.tif: holds {number} images, .*; save each page as an image"):
+        with pytest.raises(ValueError, match=rf"stack\.tif: contains {number} images, .*; save each page as an image"):
             read_image(tmp_path / "stack.tif")
     tifffile.imwrite(tmp_path / "imagej.tif", stack, imagej=True)
-    with pytest.raises(ValueError, match=r"imagej\.tif: holds 3 images"):
+    with pytest.raises(ValueError, match=r"imagej\.tif: contains 3 images"):
         read_image(tmp_path / "imagej.tif")
 
 
@@ -245,7 +245,7 @@ def test_thumbnails_masks_and_smaller_levels_are_no_lost_pages(tmp_path, subfile
     with tifffile.TiffWriter(tmp_path / "image.tif") as file:
         file.write(image, photometric="minisblack")
         file.write(image[:10], photometric="minisblack")  # of another shape: a page of its own
-    with pytest.raises(ValueError, match="holds 2 images"):
+    with pytest.raises(ValueError, match="contains 2 images"):
         read_image(tmp_path / "image.tif")
 
 
@@ -255,14 +255,14 @@ ATTACKS = {
     "any field twice": ({305: (SHORT, [1]), (305, "again"): (SHORT, [1])}, "field 305 twice"),
     "depth": ({32997: (LONG, [60_000])}, "volume"),
     "depth of tiles": ({32998: (LONG, [60_000])}, "volume"),
-    "two heights": ({257: (LONG, [HEIGHT, 60_000])}, "ImageLength with 2 instead of 1"),
+    "two heights": ({257: (LONG, [HEIGHT, 60_000])}, "ImageLength has 2 values instead of 1"),
     "height as a fraction": ({257: (5, [HEIGHT])}, "header"),
     "huge": ({256: (LONG, [60_000]), 257: (LONG, [60_000])}, "claims 60000 x 60000 pixels"),
     "samples": ({277: (SHORT, [65_535])}, "65535 channels|cut short|header"),
     "bits": ({258: (SHORT, [65_535])}, "header"),
     "bits differ": ({258: (SHORT, [8, 16, 8])}, "a different BitsPerSample per sample"),
     "tile": ({322: (LONG, [1 << 20]), 323: (LONG, [1 << 20])}, "claims tiles of 1048576 x 1048576"),
-    "flat tile": ({322: (LONG, [0]), 323: (LONG, [16])}, "without pixels"),
+    "flat tile": ({322: (LONG, [0]), 323: (LONG, [16])}, "has no pixels"),
     "strips": ({278: (LONG, [1])}, "1 offset, 1 length, but the image needs 37"),
     "place": ({273: (LONG, [4_000_000_000])}, "cut short"),
     "length": ({279: (LONG, [4_000_000_000])}, "cut short"),
@@ -271,7 +271,7 @@ ATTACKS = {
     "predictor": ({259: (SHORT, [8]), 317: (SHORT, [3])}, "predictor 3"),
     "lab": ({262: (SHORT, [8]), 277: (SHORT, [3])}, "photometric 8"),
     "too few samples": ({262: (SHORT, [2])}, "1 sample per pixel"),
-    "no photometric": ({262: (SHORT, [])}, "PhotometricInterpretation with 0 instead of 1"),
+    "no photometric": ({262: (SHORT, [])}, "PhotometricInterpretation has 0 values instead of 1"),
 }
 
 
@@ -302,7 +302,7 @@ def test_real_cases(shared_data, name):
         pytest.skip(f"no such case: {folder}")
     for path in sorted(folder.glob("*.tif")):
         if "stack" in name:
-            with pytest.raises(ValueError, match="holds 3 images"):
+            with pytest.raises(ValueError, match="contains 3 images"):
                 read_image(path)
         else:
             image = read_image(path)

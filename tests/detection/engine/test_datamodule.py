@@ -238,7 +238,7 @@ def test_images_alone_can_be_predicted_but_not_scored(copy, absent, monkeypatch)
     assert (data.categories == known) == ("categories" in absent)
     for stage in ("fit", "validate"):
         with pytest.raises(
-            InputError, match=r"instances_val.json: has no list 'annotations'; .* only prediction works without them"
+            InputError, match=r"instances_val.json: has no list 'annotations'; .*only prediction works without them"
         ):
             make(copy).setup(stage)
 

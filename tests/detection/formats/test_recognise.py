@@ -368,7 +368,7 @@ def test_copies_versions_and_frames_stay_together(tmp_path):
         (yolo_without_images, "", r"data\.yaml: train is images/train, but there are no images; correct path or train"),
         (voc_without_images, "", "Annotations: has XML files, but no images beside them or in .*JPEGImages"),
         (lvis, "", r"lvis_v1_train\.json: no image has a file_name \(an LVIS file\?\); convert it with rcnn convert"),
-        (one_image, "", "data: no validation images, and 1 image cannot be split into 2 parts"),
+        (one_image, "", "data: has no validation images, and 1 image cannot be split into 2 parts"),
         (validation_only, "", "data: has no train images, only val"),
     ],
 )

@@ -109,12 +109,12 @@ def test_encodings_of_annotation_tools_are_read(tmp_path, declared, encoding):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (("<?xml version='1.0' encoding='utf-8'?>" + xml(name="café")).encode("latin-1"), "is not in utf-8"),
-        (xml(name="中文").encode("gb18030"), "is not in utf-8"),
+        (("<?xml version='1.0' encoding='utf-8'?>" + xml(name="café")).encode("latin-1"), "is not valid utf-8"),
+        (xml(name="中文").encode("gb18030"), "is not valid utf-8"),
         (b"<?xml version='1.0' encoding='zlib'?><annotation/>", "the unsupported encoding zlib"),
         (b"<?xml version='1.0' encoding='unicode_escape'?><annotation/>", "the unsupported encoding unicode_escape"),
         (b"<?xml version='1.0' encoding='nonsense'?><annotation/>", "the unsupported encoding nonsense"),
-        (xml().encode("utf-16")[:-1], "is not in utf-16"),
+        (xml().encode("utf-16")[:-1], "is not valid utf-16"),
         (xml().encode("utf-16-le"), "is not XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'.encode("utf-16-le"), "is not XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'.encode("utf-16"), "declares a document type"),

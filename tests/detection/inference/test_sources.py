@@ -49,7 +49,7 @@ def test_a_camera_without_a_number_is_refused(number):
 @pytest.mark.parametrize(
     ("named", "reason"),
     [
-        ("nofolder", "nofolder: no such file or folder"),
+        ("nofolder", "nofolder: no such file or folder; check the path"),
         ("https://x.org/a.jpg", "https://x.org/a.jpg: is a URL; download the file, and give its path"),
     ],
 )
