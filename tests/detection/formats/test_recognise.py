@@ -154,7 +154,10 @@ def test_test_images_do_not_become_validation_images(tmp_path):
     assert list(data.parts) == ["train", "val", "test"]
     assert opened(data, "test") == expected(10, 11, 12)
     assert sorted(opened(data, "train") + opened(data, "val")) == expected(*range(10))
-    assert any("there are test images, but no validation images: 2 images of 10" in line for line in data.lines)
+    assert any(
+        "there are test images, but no validation images: the toolkit validates on 2 of 10" in line
+        for line in data.lines
+    )
 
 
 def test_evaluation_needs_no_training_images(tmp_path):

@@ -260,7 +260,10 @@ def test_labels_are_matched_by_name(capsys):
         (["results.json", "--annotations", "truth.json", "--protocol", "voc", "--iou-types", "segm"], "--protocol voc"),
         (["results.json", "--annotations", "truth.json", "--resamplings", "-1"], "--resamplings -1: must be at least"),
         (["results.json", "--annotations", "truth.json", "--batch", "0"], "--batch 0: must be at least 1"),
-        (["model.ckpt", "--annotations", "truth.json", "--tile", "64", "--flip"], "--tile and --flip cannot be combined"),
+        (
+            ["model.ckpt", "--annotations", "truth.json", "--tile", "64", "--flip"],
+            "--tile and --flip cannot be combined",
+        ),
         (["results.json", "--annotations", "truth.json", "--soft-nms", "0.5"], "--soft-nms is for a model"),
         (["results.json", "--annotations", "truth.json", "--max-dets", "5"], "5 must be above 10"),
         (
