@@ -53,13 +53,8 @@ SOURCES = sorted(
 )
 
 NOT_YET = (
-    "detection/coco/",
-    "detection/data/",
     "detection/doctor/",
     "detection/engine/",
-    "detection/evaluation/",
-    "detection/formats/",
-    "detection/inference/",
     "detection/report/",
     "detection/browse.py",
     "detection/curves.py",
