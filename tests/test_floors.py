@@ -148,8 +148,9 @@ def test_plain_files_neither_know_nor_ask_how_fast(module: str) -> None:
 
 
 def test_the_face_imports_nothing_until_asked() -> None:
-    assert eager("detection") <= {"importlib", "typing", "detection.former"}
-    assert all(name.split(".")[0] in sys.stdlib_module_names for name in eager("detection.former"))
+    assert eager("detection") <= {"importlib", "typing", "detection.former", "detection.lazy"}
+    for module in ("detection.former", "detection.lazy"):
+        assert all(name.split(".")[0] in sys.stdlib_module_names for name in eager(module))
 
 
 def eager(module: str) -> set[str]:
