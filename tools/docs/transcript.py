@@ -21,7 +21,10 @@ PAGE = ROOT / "docs" / "tutorials" / "transcript.md"
 MOST_LINES = 16
 """Lines of an output that the page shows; the middle of a longer one is left out."""
 
-SMALL = "--size 128 213 --batch 2 --workers 1 --lr 0.005 --model.backbone.name resnet18 --model.backbone.weights null"
+SMALL = (
+    "--size 128 213 --batch 2 --workers 1 --lr 0.005 --model.backbone.name resnet18 --model.backbone.weights null "
+    "--model.backbone.norm group --model.backbone.freeze 0"
+)
 """So small that a CPU needs a minute; too short for a useful detector."""
 
 HEAD = """\
