@@ -84,11 +84,11 @@ def _multiply_adds(model: FasterRCNN, image_size: tuple[int, int]) -> int | None
     if model.configs is None or not is_known(model.configs["backbone"].name):
         return None
     configs = model.configs | {"backbone": replace(model.configs["backbone"], weights=None)}
+    from torch.utils.flop_counter import FlopCounterMode  # here, as it imports triton
+
     with warnings.catch_warnings(), torch.device("meta"), torch.no_grad():
         warnings.simplefilter("ignore")  # about a backbone without weights, which are not necessary here
         like = build_detector(model.num_classes, **configs).eval()  # some backbones run once to learn their channels
-        from torch.utils.flop_counter import FlopCounterMode  # imports triton
-
         with FlopCounterMode(display=False) as counter:
             like.features(torch.empty(1, len(model.pixel_mean), *image_size), torch.empty(1, 2))
     return int(counter.get_total_flops()) // 2
