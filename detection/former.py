@@ -7,7 +7,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -56,7 +55,7 @@ def evaluate_parser() -> Any:
     return importlib.import_module("detection.commands.main").parser_of("evaluate")
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder:
     """Finds the modules of :data:`FORMER`, and those of :data:`GONE` only to say what to use instead."""
 
     def find_spec(
@@ -64,7 +63,7 @@ class _Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if name in GONE:
             raise ModuleNotFoundError(f"{name}: {GONE[name]}", name=name)
-        return ModuleSpec(name, self, is_package=True) if name in FORMER else None
+        return ModuleSpec(name, self, is_package=True) if name in FORMER else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
