@@ -81,7 +81,9 @@ def evaluate(
         raise ValueError(f"evaluate: no option {unknown[0]}; `rcnn evaluate --help` lists them")
     places = (options.pop(name, None) for name in ("annotations", "images"))
     annotations, images = annotations_and_images(data, split, *(None if one is None else Path(one) for one in places))
-    given = EvaluateOptions([str(model)], annotations, images, Path(output), **options)
+    given = EvaluateOptions(
+        [str(model)], annotations, images, Path(output), data=data and str(data), split=split, **options
+    )
     with TemporaryDirectory() as folder:
         if isinstance(model, Detector):
             given.what = [str(model.save(Path(folder) / "model.ckpt"))]

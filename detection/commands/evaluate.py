@@ -40,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", type=int, default=default.pictures, metavar="N", help="worst images to show (default 12)"
     )
+    parser.add_argument("--name", metavar="NAME", help="name of the detector in the report (default its kind)")
     add_shared(parser, "size")
     parser.add_argument("--flip", action="store_true", help="also run the horizontally flipped image")
     parser.add_argument("--short-sides", type=int, nargs="+", metavar="N", help="run the image at each of these sizes")

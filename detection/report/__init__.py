@@ -1,1 +1,1 @@
-"""What an evaluation tells beyond twelve numbers: analysis, page, comparison."""
+"""Report an evaluation beyond the twelve COCO metrics: analysis, page, comparison."""

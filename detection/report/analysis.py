@@ -1,6 +1,6 @@
-"""What a report tells of one IoU type, as plain numbers: for the page, the JSON and the tables alike.
+"""Analyse the detections of one IoU type in plain numbers: for the page, the JSON and the tables.
 
-K classes.  Detections that no image of the evaluation has are not here: the evaluator refused them.
+K classes.  The evaluator has rejected detections on other images.
 """
 
 import math
@@ -19,26 +19,26 @@ RECALLS = np.linspace(0, 1, 101)
 CROWDS = ((1, 1), (2, 5), (6, 15), (16, 50), (51, 10**9))
 """Objects in an image, from and to."""
 ERRORS = {
-    "Cls": "right place, wrong class",
-    "Loc": "right class, box or mask not near enough",
-    "Both": "wrong class and not near enough",
-    "Dupe": "found once more",
-    "Bkg": "nothing is there",
-    "Miss": "not found",
+    "Cls": "classification",
+    "Loc": "localisation",
+    "Both": "classification and localisation",
+    "Dupe": "duplicate",
+    "Bkg": "background (false positive)",
+    "Miss": "missed object (false negative)",
 }
 """Kinds of errors (TIDE, arXiv 2008.08115, section 2.2)."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number and its standard error over images drawn again; NaN where there is none."""
+    """A number and its standard error over bootstrap samples of the images; NaN where there is none."""
 
     value: float
     error: float
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95%, by the normal distribution, within 0..1; NaN without an error."""
+        """95% interval by the normal distribution, within 0..1; NaN without an error."""
         low, high = np.clip([self.value - 1.96 * self.error, self.value + 1.96 * self.error], 0, 1).tolist()
         return low, high
 
@@ -66,7 +66,7 @@ class ImageRow:
     file_name: str
     objects: int
     found: int
-    """Objects that were found, others that were not, and detections that are none."""
+    """Objects that were found, objects that were missed, and false positives."""
     missed: int
     wrong: int
     F1: float
@@ -74,7 +74,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A detection so sure of itself that the annotation may be what is wrong."""
+    """A detection with such a high score that the annotation may be wrong."""
 
     image_id: int
     file_name: str
@@ -96,46 +96,46 @@ class Analysis:
     objects: int
     detections: int
     numbers: dict[str, Measure]
-    """The twelve, by their names; NaN where there is nothing to find."""
+    """The twelve COCO metrics by their names; NaN where there are no such objects."""
     max_detections: int
-    """Detections of a class in an image that count."""
+    """The limit of detections of a class in an image."""
     classes: list[ClassRow]
     curves: dict[str, list[float]]
     """Precision at each of RECALLS, averaged over classes, by IoU."""
     class_curves: dict[str, list[float]]
-    """At IoU 0.5, by class, with its id where two have one name; of those with objects."""
+    """Precision at IoU 0.5 of each class with objects; a name that two classes share gets its id."""
     errors: dict[str, float]
-    """AP50 that would be won if this kind of error did not occur, by the names of ERRORS."""
+    """AP50 that the detector would gain without this kind of error, by the names of ERRORS."""
     error_counts: dict[str, int]
     by_crowding: list[dict[str, Any]]
     calibration: dict[str, Any]
     operating_point: dict[str, float]
     """The score threshold of the best F1 over all classes, and precision, recall and F1 there, at IoU 0.5."""
     confusion: list[list[int]]
-    """(K + 1, K + 1) counts at the operating point: rows are truth, columns detections, the last is background.
+    """(K + 1, K + 1) counts at the operating point: rows are true, columns predicted, the last is background.
 
-    Detections that are ignored, as those of a crowd, are not in it."""
+    Ignored detections, such as those in a crowd, do not count."""
     by_image: list[ImageRow]
     """Worst first."""
     suspects: list[Suspect]
 
 
 def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 100, seed: int = 0) -> Analysis:
-    """Analyse what an evaluator has collected.
+    """Analyse the detections of an evaluator.
 
     Args:
-        resamplings: sets of images drawn with replacement, for the standard errors; 0 for none.
+        resamplings: bootstrap samples of the images, for the standard errors; 0 for none.
 
     Raises:
-        ValueError: hotcoco is not installed, or there is no image to score.
+        ValueError: hotcoco is not installed, or no image was scored.
     """
     truth, results = evaluator.truth(iou_type), evaluator.results(iou_type)
     if not truth["images"]:
         raise ValueError("no image was evaluated; add detections first")
-    # Each evaluation takes a copy of the detections: one after the other, and the results are let go between them.
+    # Each evaluation copies the detections, so the results are freed between them.
     from_all, statuses = _of_all(evaluator, truth, results, iou_type, resamplings, seed)
     threshold = from_all["operating_point"]["threshold"]
-    # Ignored ones, as those of a crowd, would be errors to the matrix and suspects.
+    # Ignored detections, such as those in a crowd, would count as errors and suspects.
     counted = (statuses >= 0).tolist()
     shown = [r for r, counts in zip(results, counted, strict=True) if counts and r["score"] >= threshold]
     del results
@@ -161,7 +161,7 @@ def _of_all(
     resamplings: int,
     seed: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The fields that come from all detections, however low they score; and (n,) :func:`_statuses`."""
+    """The fields that depend on all detections, also those with low scores; and (n,) :func:`_statuses`."""
     evaluation = hotcoco_evaluation(truth, results, iou_type, evaluator.max_detections)
     precision, recall = evaluation.precision, evaluation.recall
     statuses = _statuses(evaluation, results)
@@ -174,7 +174,7 @@ def _of_all(
         "detections": len(results),
         "numbers": _numbers(evaluation, truth, iou_type, resamplings, seed),
         "classes": _classes(evaluator, objects, precision, recall, cuts),
-        "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 5, 9)},
+        "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 2, 4, 6, 8)},
         "class_curves": _class_curves(evaluator, precision),
         "errors": {kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
         "error_counts": {kind: int(tide["counts"][kind]) for kind in ERRORS},
@@ -191,7 +191,7 @@ def _numbers(
     limits = evaluation.limits
     errors = dict.fromkeys(statistics(limits), float("nan"))
     if resamplings and truth["annotations"]:
-        # The difference from an evaluation without detections, which is 0 throughout, is the number itself.
+        # All numbers of an evaluation without detections are 0, so the difference from it is the number itself.
         nothing = hotcoco_evaluation(truth, [], iou_type, limits)
         errors = {name: c.error for name, c in changes(truth, nothing, evaluation, resamplings, seed).items()}
     values = summarize(evaluation.precision, evaluation.recall, limits)
@@ -236,13 +236,13 @@ def _statuses(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarr
 
 
 def _best_cut(scores: np.ndarray, statuses: np.ndarray, objects: int) -> dict[str, float]:
-    """The threshold of the best F1, and precision, recall and F1 there; all 0 where nothing was found."""
+    """The threshold of the best F1, with its precision, recall and F1; all 0 without a true positive."""
     counted = np.flatnonzero(statuses >= 0)
     order = counted[np.argsort(-scores[counted], kind="stable")]
     right = np.cumsum(statuses[order])
     if not len(order) or not objects or not right[-1]:
         return {"threshold": 0.0, "precision": 0.0, "recall": 0.0, "F1": 0.0}
-    # Where several have one score, a threshold takes all of them or none.
+    # A threshold takes all detections of one score or none.
     last = np.append(np.diff(scores[order]) != 0, True)
     total = np.arange(1, len(order) + 1)
     F1 = np.where(last, 2 * right / (total + objects), -1)
@@ -253,7 +253,7 @@ def _best_cut(scores: np.ndarray, statuses: np.ndarray, objects: int) -> dict[st
 
 
 def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: int = 10) -> dict[str, Any]:
-    """How often detections of a score are right, at IoU 0.5, and the expected calibration error."""
+    """The precision at IoU 0.5 of detections by their score, and the expected calibration error."""
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     scores, right = scores[statuses >= 0], statuses[statuses >= 0]
     places = np.clip((scores * number).astype(int), 0, number - 1)

@@ -1,4 +1,4 @@
-"""Small charts as SVG text: sharp at any size, in the page's own colours, and without a library in the page."""
+"""Draw small charts as SVG text: sharp at any size, in the colours of the page, without a library in the page."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,14 +9,20 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(
-    series: Mapping[str, Points], x_label: str, y_label: str, diagonal: bool = False, percent: bool = False
+    series: Mapping[str, Points],
+    x_label: str,
+    y_label: str,
+    diagonal: bool = False,
+    percent: bool = False,
+    dots: bool = False,
 ) -> str:
-    """Lines over the unit square, with a legend below.
+    """Draw lines over the unit square, with a legend below.
 
     Args:
         series: points of each line, x and y in 0..1, by name.
         diagonal: draw where x equals y.
         percent: label the axes in percent.
+        dots: mark the points.
     """
     parts = [_axes(x_label, y_label, 100 if percent else 1)]
     if diagonal:
@@ -24,6 +30,9 @@ def lines(
     for k, (name, points) in enumerate(series.items()):
         path = "".join(f"{'L' if n else 'M'}{_x(x)} {_y(y)}" for n, (x, y) in enumerate(points))
         parts.append(f'<path class="line c{k % 6}" d="{path}"><title>{escape(name)}</title></path>')
+        if dots:
+            marks = (f'<circle class="dot c{k % 6}" cx="{_x(x)}" cy="{_y(y)}" r="4"></circle>' for x, y in points)
+            parts.extend(marks)
     legend = "".join(f'<span><i class="key c{k % 6}"></i>{escape(name)}</span>' for k, name in enumerate(series))
     title = f"{y_label} over {x_label}"
     return (
@@ -33,7 +42,7 @@ def lines(
 
 
 def bar(share: float, tone: str = "c0") -> str:
-    """A horizontal bar, for a table's cell; ``share`` in 0..1."""
+    """Draw a horizontal bar for the cell of a table; ``share`` is its length, in 0..1."""
     share = min(max(share, 0.0), 1.0)
     return f'<span class="bar"><i class="fill {tone}" style="width:{100 * share:.1f}%"></i></span>'
 

@@ -1,4 +1,4 @@
-"""The report as files: HTML, JSON, and CSV of classes and images."""
+"""Write the report as files: HTML, JSON, and CSV of classes and images."""
 
 import csv
 import json
@@ -26,22 +26,20 @@ def write(
     """Write ``report.html``, ``report.json``, ``classes_*.csv`` and ``images_*.csv`` into a folder.
 
     Args:
-        images: where the images are; without, the page has no pictures.
-        pictures: of how many of the worst images, and of how many annotations to check.
+        images: folder of the images; if None, the page shows none.
+        pictures: number of the worst images, and of the annotations to check, that the page shows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = analyses[-1]
     bad, suspects = [row for row in last.by_image if row.F1 < 1][:pictures], last.suspects[:pictures]
+    beside = ["report.json", *(f"{part}_{a.iou_type}.csv" for part in ("classes", "images") for a in analyses)]
+    beside += [f"results_{a.iou_type}.json" for a in analyses if (folder / f"results_{a.iou_type}.json").is_file()]
     if images is not None and pictures:
         draw = Pictures(evaluator, images, last.iou_type, last.operating_point["threshold"])
-        html = page(
-            analyses,
-            about,
-            [(row, draw.truth_and_prediction(row)) for row in bad],
-            [(one, draw.suspect(one)) for one in suspects],
-        )
+        pairs = [(row, draw.truth_and_prediction(row.image_id, row.file_name)) for row in bad]
+        html = page(analyses, about, pairs, [(one, draw.suspect(one)) for one in suspects], beside)
     else:
-        html = page(analyses, about, [(row, None) for row in bad], [(one, None) for one in suspects])
+        html = page(analyses, about, [(row, None) for row in bad], [(one, None) for one in suspects], beside)
     (folder / "report.html").write_text(html, encoding="utf-8")
     content = {"about": about, **{analysis.iou_type: asdict(analysis) for analysis in analyses}}
     (folder / "report.json").write_text(json.dumps(plain(content), indent=1), encoding="utf-8")
@@ -55,13 +53,13 @@ def _write_rows(path: Path, kind: Any, rows: Sequence[Any]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        # A file is known by its whole name; of a class, the beginning and the end are enough.
+        # A file needs its whole name; for a class, the beginning and the end are enough.
         longest = {"file_name": None}
         writer.writerows([cell(getattr(row, name), longest.get(name, LONGEST)) for name in names] for row in rows)
 
 
 def plain(value: Any) -> Any:
-    """For JSON, which knows no NaN: null."""
+    """Replace NaN and Inf, which JSON does not have, by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

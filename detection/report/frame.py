@@ -1,4 +1,4 @@
-"""The frame of every HTML page here: one file, which needs no network, with the style of the report."""
+"""Write the frame of every HTML page: one file, which needs no network, with the style of the report."""
 
 from html import escape
 from importlib.resources import files
@@ -7,12 +7,12 @@ from detection.foreign import printable
 
 
 def frame(title: str, body: str, head: str = "", script: str = "") -> str:
-    """A whole page, without signs that would turn its text round or hide it.
+    """Write a whole page, without characters that would reverse or hide its text.
 
     Args:
         body: HTML of the main part.
         head: HTML under the title.
-        script: JavaScript, for comfort only.
+        script: JavaScript; the page must be complete without it.
     """
     style = files("detection.report").joinpath("page.css").read_text(encoding="utf-8")
     comfort = f"<script>{script}</script>" if script else ""

@@ -1,4 +1,4 @@
-"""What can be set about an evaluation, for the command and for Python."""
+"""Options of an evaluation, for the command and for Python."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,3 +32,8 @@ class EvaluateOptions:
     device: str = "auto"
     trust_code: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    name: str | None = None
+    """Name of the detector in the report; its kind if None."""
+    data: str | None = None
+    """The data set that the annotations belong to, for the title of the report."""
+    split: str = "val"

@@ -1,4 +1,4 @@
-// Sort a table by the column that is clicked; without this the rows stand in the order of the classes.
+// Without JavaScript, the rows stand in the order of the classes, and images keep their size.
 for (const table of document.querySelectorAll("table.sortable")) {
   table.classList.add("live");
   table.querySelectorAll("th").forEach((head, column) => {
@@ -11,5 +11,30 @@ for (const table of document.querySelectorAll("table.sortable")) {
       down = !down;
       table.tBodies[0].append(...rows);
     });
+  });
+}
+// Enlarge an image in a dialog: click, Enter or Space opens it; Escape, the button or a click beside it closes it.
+function enlarge(image) {
+  const dialog = document.createElement("dialog"), large = image.cloneNode(), close = document.createElement("button");
+  dialog.className = "enlarged";
+  dialog.setAttribute("aria-label", image.alt);
+  for (const name of ["class", "role", "tabindex", "aria-label", "loading"]) large.removeAttribute(name);
+  close.textContent = "Close";
+  close.autofocus = true;
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.append(close, large);
+  document.body.append(dialog);
+  dialog.showModal();
+}
+for (const image of document.querySelectorAll("img.zoom")) {
+  image.classList.add("live");
+  image.tabIndex = 0;
+  image.setAttribute("role", "button");
+  image.setAttribute("aria-label", "Enlarge: " + image.alt);
+  image.addEventListener("click", () => enlarge(image));
+  image.addEventListener("keydown", event => {
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(image); }
   });
 }

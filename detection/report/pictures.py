@@ -1,7 +1,8 @@
-"""Pictures of a report: truth beside prediction, and detections that the annotations may lack."""
+"""Draw the images of a report: what was found, missed and wrong, and detections that the annotations may lack."""
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,90 @@ from detection.data.bands import read_bands
 from detection.data.image import MAX_PIXELS, read_bytes, read_image
 from detection.data.names import image_path
 from detection.evaluation.coco import CocoEvaluator
-from detection.report.analysis import ImageRow, Suspect
-from detection.visualize import draw, side_by_side
+from detection.evaluation.engines import hotcoco_evaluation
+from detection.report.analysis import Suspect
+from detection.visualize import Color, draw, stretched
+
+LABEL_ROOM = 3.0
+"""A label is drawn only on boxes with at least this many times its area."""
+
+TINT = 0.2
+"""Weight of the colour inside masks: low, so that the objects stay visible."""
+
+FOUND: Color = (30, 190, 90)
+MISSED: Color = (240, 50, 70)
+WRONG: Color = (255, 150, 0)
+IGNORED: Color = (150, 150, 160)
+
+LEGEND = {
+    "true positive (found)": FOUND,
+    "false negative (missed)": MISSED,
+    "false positive": WRONG,
+    "ignored (crowd)": IGNORED,
+}
+"""Colours on the images of a report, by what they mean."""
+
+_COLORS = {"tp": FOUND, "matched": FOUND, "fn": MISSED, "fp": WRONG}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for a page."""
+
+    url: str
+    """A JPEG as a data URL."""
+    stretched: bool = False
+    """Whether the contrast was stretched, because the image is dark."""
 
 
 class Pictures:
-    """Draws from what an evaluator has collected.
+    """Draw images with their objects and detections, coloured by whether they match at IoU 0.5.
 
     Args:
-        folder: where the images are.
+        folder: folder of the images.
         iou_type: draw masks for "segm".
-        threshold: detections scored below are not drawn.
+        threshold: detections with a lower score are not drawn.
+
+    Raises:
+        ValueError: hotcoco is not installed.
     """
 
     def __init__(self, evaluator: CocoEvaluator, folder: Path, iou_type: str, threshold: float) -> None:
         self._folder, self._iou_type = folder, iou_type
         self._categories = evaluator.categories
-        self._truth = _by_image(evaluator.truth(iou_type)["annotations"])
-        self._found = _by_image(r for r in evaluator.results(iou_type) if r["score"] >= threshold)
+        truth = evaluator.truth(iou_type)
+        results = [r for r in evaluator.results(iou_type) if r["score"] >= threshold]
+        found = hotcoco_evaluation(truth, results, iou_type, evaluator.max_detections).image_diagnostics()
+        # hotcoco numbers detections from 1, in their order.
+        colored = [r | {"color": _color(found["dt_status"], k)} for k, r in enumerate(results, 1)]
+        self._truth = _by_image(a | {"color": _color(found["gt_status"], a["id"])} for a in truth["annotations"])
+        self._found = _by_image(colored)
 
-    def truth_and_prediction(self, row: ImageRow, width: int = 1100) -> str | None:
-        """A data URL, or None where the image cannot be read."""
-        image = self._read(row.file_name)
+    def truth_and_prediction(self, image_id: int, file_name: str, width: int = 1000) -> tuple[Picture, Picture] | None:
+        """Draw the ground truth, and the detections.
+
+        Returns:
+            Two images, at most ``width`` pixels wide; None if the file cannot be read.
+        """
+        image = self._read(file_name)
         if image is None:
             return None
-        truth = self._draw(image, self._truth.get(row.image_id, []), scored=False)
-        found = self._draw(image, self._found.get(row.image_id, []), scored=True)
-        return data_url(side_by_side(truth, found), width)
+        seen, changed = stretched(image)
+        truth = self._draw(seen, self._truth.get(image_id, []), scored=False)
+        found = self._draw(seen, self._found.get(image_id, []), scored=True)
+        return Picture(data_url(truth, width), changed), Picture(data_url(found, width), changed)
 
-    def suspect(self, suspect: Suspect, width: int = 320) -> str | None:
-        """The place of a suspect as a data URL, with its box; or None where the image cannot be read."""
+    def outcome(self, image_id: int, file_name: str, width: int = 800) -> Picture | None:
+        """Draw the detections and the missed objects into one image; None if the file cannot be read."""
+        image = self._read(file_name)
+        if image is None:
+            return None
+        seen, changed = stretched(image)
+        missed = [one | {"score": 0.0} for one in self._truth.get(image_id, []) if one["color"] == MISSED]
+        return Picture(data_url(self._draw(seen, [*self._found.get(image_id, []), *missed], None), width), changed)
+
+    def suspect(self, suspect: Suspect, width: int = 640) -> Picture | None:
+        """Draw the place of a suspect with its box; None if the file cannot be read."""
         image = self._read(suspect.file_name)
         if image is None:
             return None
@@ -51,8 +106,10 @@ class Pictures:
         left, top = max(0, int(x - margin)), max(0, int(y - margin))
         right, bottom = int(x + w + margin), int(y + h + margin)
         box = np.array([[x - left, y - top, x + w - left, y + h - top]])
-        crop = image[top:bottom, left:right]
-        return data_url(draw(crop, box, np.zeros(1, dtype=int), None, None, ["", ""]), width)
+        crop, changed = stretched(image[top:bottom, left:right])
+        return Picture(
+            data_url(draw(crop, box, np.zeros(1, dtype=int), None, None, [""], colors=[WRONG]), width), changed
+        )
 
     def _read(self, name: str) -> np.ndarray | None:
         path = image_path(self._folder, name)
@@ -70,7 +127,8 @@ class Pictures:
         except ValueError:
             return None
 
-    def _draw(self, image: np.ndarray, objects: Sequence[dict[str, Any]], scored: bool) -> np.ndarray:
+    def _draw(self, image: np.ndarray, objects: Sequence[dict[str, Any]], scored: bool | None) -> np.ndarray:
+        """Draw objects; ``scored`` None draws no labels, because missed objects are among the detections."""
         label = {id: k for k, id in enumerate(self._categories.ids)}
         height, width = image.shape[:2]
         masks = None
@@ -79,17 +137,29 @@ class Pictures:
         boxes = np.array([_box(one) for one in objects], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label[one["category_id"]] for one in objects], dtype=int)
-        scores = np.array([one["score"] for one in objects]) if scored else None
-        return draw(image, boxes, labels, scores, masks, self._categories.names)
+        scores = np.array([one["score"] for one in objects]) if scored is not False else None
+        return draw(
+            image, boxes, labels, scores, masks, self._categories.names,
+            with_boxes=masks is None, with_names=scored is not None, with_scores=bool(scored),
+            colors=[one["color"] for one in objects], tint=TINT, label_room=LABEL_ROOM,
+        )  # fmt: skip
 
 
-def data_url(picture: np.ndarray, width: int) -> str:
-    """A JPEG inside an address, at most ``width`` wide; the picture (H, W, 3) is uint8 RGB."""
-    if picture.shape[1] > width:
-        height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+def data_url(image: np.ndarray, width: int) -> str:
+    """Encode an image as a JPEG inside an address.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; reduced to ``width`` pixels if it is wider.
+    """
+    if image.shape[1] > width:
+        height = max(1, round(image.shape[0] * width / image.shape[1]))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _color(statuses: Mapping[int, str], number: int) -> Color:
+    return _COLORS.get(statuses.get(number, ""), IGNORED)
 
 
 def _by_image(objects: Any) -> dict[int, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""One process or several, as torchrun starts them."""
+"""Run in one process, or in several that torchrun starts."""
 
 import os
 from collections.abc import Iterator
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-# Whoever is first to import this while there is a group, as torchvision does, keeps the group for ever, as the default
-# of ten functions: its threads outlive the end below, and now and then abort the interpreter's own.
+# torchvision imports this module. If the first import happens while there is a group, ten functions keep the group as
+# their default for ever. Its threads then outlive the end below, and sometimes abort the exit of the interpreter.
 import torch.distributed.nn.functional
 
 
 @contextmanager
 def processes() -> Iterator[int]:
-    """The rank of this process; under ``torchrun``, connected with the others."""
+    """Yield the rank of this process; under ``torchrun``, connect it with the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return
-    # Detections are gathered as Python objects, which gloo moves whatever the device.
+    # Detections are gathered as Python objects, which gloo moves on every device.
     dist.init_process_group("gloo")
     if torch.cuda.is_available():
-        # More processes than GPUs, as for --device cpu, share them.
+        # With more processes than GPUs, as for --device cpu, several processes use one GPU.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         yield dist.get_rank()

@@ -1,4 +1,4 @@
-"""Detections of a model on a data set, in one process or in several, into an evaluator."""
+"""Run a model on a data set, in one process or in several, and collect its detections in an evaluator."""
 
 import sys
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference.api import load_model
 from detection.inference.detect import encoded, take
+from detection.inference.info import kind_of
 from detection.inference.options import size_of
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
@@ -38,12 +39,15 @@ from detection.report.options import EvaluateOptions
 from detection.structures import IGNORE, Categories, Detections
 
 
-def collect(options: EvaluateOptions, images: Path, truth: Any) -> CocoEvaluator:
-    """Return an evaluator that holds what a model finds in all images.
+def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEvaluator, str]:
+    """Run a model on all images.
 
     Args:
         images: folder of the images.
         truth: ground truth for the evaluator.
+
+    Returns:
+        The evaluator, and what the model is, such as ``Mask R-CNN (resnet50)``.
 
     Raises:
         ValueError: the model, the annotations or an image cannot be used.
@@ -58,7 +62,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> CocoEvaluator
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     model.box_head.config = replace(model.box_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
-    if has_masks:  # objects without one are counted
+    if has_masks:  # reports the objects without a mask
         annotations = load_annotations(options.annotations, need_masks=True)
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
@@ -72,11 +76,12 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> CocoEvaluator
         detect_looking(model, annotations, images, evaluator, look, options.precision)
     else:
         detect(model, annotations, images, evaluator, options.batch, options.workers, options.precision)
-    return evaluator
+    backbone = model.configs and model.configs["backbone"].name
+    return evaluator, kind_of(model) + (f" ({shown(backbone)})" if backbone else "")
 
 
 def _look(model: FasterRCNN, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
-    """The way of looking at an image, if it is not the plain one."""
+    """The function for tiles or for several views, if the options name one."""
     if options.tile:
         return partial(detect_in_tiles, model, side=options.tile, batch=options.batch)
     if options.flip or options.short_sides:
@@ -94,13 +99,13 @@ def detect(
     workers: int = 0,
     precision: str = "fp32",
 ) -> None:
-    """Run a model over all images and give what it finds to the evaluator, as it comes.
+    """Run a model on all images and add its detections to the evaluator.
 
-    Under ``torchrun`` each process takes its share, and afterwards each evaluator has everything.
+    Under ``torchrun`` each process runs on a part of the images. Afterwards each evaluator has all detections.
 
     Args:
-        model: on the device that it shall use.
-        images: folder that the file names begin at.
+        model: on the device to use.
+        images: folder that the file names are relative to.
         precision: ``fp32`` or ``bf16``.
     """
     resize = Resize(*model.test_size, model.resize)
@@ -122,7 +127,7 @@ def detect(
     for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0 or is_quiet()):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = model(batch.images.to(device), batch.sizes.to(device))
-        # The last place answers for padding, whose label is -1.
+        # Padding has the label -1, which selects the last place.
         evaluator.add(batch, found._replace(labels=labels[found.labels]))
     evaluator.gather()
 
@@ -135,10 +140,10 @@ def detect_looking(
     look: Callable[[np.ndarray], Detections],
     precision: str = "fp32",
 ) -> None:
-    """As :func:`detect`, but image by image, in any way of looking: several views, or tiles.
+    """Run :func:`detect` image by image, with several views or with tiles.
 
     Args:
-        look: from an image, (H, W, 3) uint8 RGB, to what is found in it.
+        look: returns the detections in an image, (H, W, 3) uint8 RGB.
         precision: ``fp32`` or ``bf16``.
     """
     dataset = CocoDataset(annotations, images, reading=_reading(model))
@@ -168,10 +173,13 @@ def detect_looking(
 
 
 def matching_labels(model: Categories | None, data: Categories) -> Tensor:
-    """(K + 1,) int64: the data's label for each of the model's, IGNORE for a class that the data do not have.
+    """Map the labels of a model to those of a data set, by the names of the classes.
+
+    Returns:
+        (K + 1,) int64: the label in the data set, or IGNORE for a class that the data set does not have.
 
     Raises:
-        ValueError: no class has the same name, or the model does not tell its classes.
+        ValueError: no class has the same name.
     """
     if model is None:
         return torch.tensor([*range(len(data)), IGNORE])

@@ -24,12 +24,12 @@ from detection.report.truth import open_truth
 from detection.wording import plural
 
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
-"""What a result must hold to be scored."""
+"""The key of a result that each IoU type scores."""
 
 OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": None} | dict.fromkeys(
     ("tile", "soft_nms", "refine")
 )
-"""Options that say how a model looks at images, and what they are if a user gives none."""
+"""Options that change how a model runs on an image, and their defaults."""
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -39,13 +39,13 @@ def evaluate(options: EvaluateOptions) -> None:
         ValueError: an option, the model or the data cannot be used.
     """
     with processes() as rank:
-        evaluator = _collect(options)
+        evaluator, detector = _collect(options)
         if rank == 0:
-            _tell(options, evaluator)
+            _report(options, evaluator, detector)
 
 
-def _collect(options: EvaluateOptions) -> CocoEvaluator:
-    """Everything that was found."""
+def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
+    """All detections, and what the detector is, if a model was run."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
     check_apart(vars(options), "--")
     if options.max_dets != COCO_LIMITS[-1] and options.protocol != "coco":
@@ -60,8 +60,8 @@ def _collect(options: EvaluateOptions) -> CocoEvaluator:
     if all(source.endswith(".json") for source in options.what):
         for name, default in OF_MODELS.items():
             if getattr(options, name) != default:
-                raise ValueError(f"--{name.replace('_', '-')} is for a model; result files hold what was found")
-        return _read(options)
+                raise ValueError(f"--{name.replace('_', '-')} is for a model, not for result files")
+        return _read(options), None
     if len(options.what) > 1:
         raise ValueError("give one model, or one or more result files that end in .json")
     if options.images is None:
@@ -84,7 +84,7 @@ def _read(options: EvaluateOptions) -> CocoEvaluator:
     evaluator = CocoEvaluator(options.annotations, types, options.engine, "all", max_detections=limits)
     empty, absent = True, set(types)
     sources: dict[tuple[str, int], str] = {}
-    for source in options.what:  # one after the other, as half a million masks take a gigabyte
+    for source in options.what:  # one by one, because half a million masks need a gigabyte
         results = _results(Path(source), options.annotations, evaluator)
         empty = empty and not results
         absent -= {kind for kind in absent if any(KEYS[kind] in result for result in results)}
@@ -102,7 +102,7 @@ def _read(options: EvaluateOptions) -> CocoEvaluator:
 
 
 def _kinds(source: Path) -> set[str]:
-    """What a file has results of; looked for in all of it, as the first results may be of another kind."""
+    """The IoU types that a file has results of. The first results may be of one type only, so all are searched."""
     content = source.read_bytes()
     return {kind for kind, key in KEYS.items() if f'"{key}"'.encode() in content}
 
@@ -110,10 +110,10 @@ def _kinds(source: Path) -> set[str]:
 def _check_shared(
     results: list[dict[str, Any]], source: str, types: list[str], sources: dict[tuple[str, int], str]
 ) -> None:
-    """Refuse results of an image that another file has, too: those of one kind are scored together, or not at all.
+    """Reject results of an image that another file has, too.
 
     Args:
-        sources: the file of each kind and image so far; is filled.
+        sources: the file of each kind and image so far; this function adds to it.
     """
     for kind in types:
         for image_id in {result["image_id"] for result in results if KEYS[kind] in result}:
@@ -126,10 +126,10 @@ def _check_shared(
 
 
 def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[dict[str, Any]]:
-    """A result file; by the ``images.json`` that rcnn predict leaves beside it, with the annotations' image ids."""
+    """Read a result file. The ``images.json`` that rcnn predict writes beside it gives the annotations' image ids."""
     results = read_results(source)
     beside = source.with_name("images.json")
-    # rcnn evaluate may have written its results into the same folder; they have the annotations' ids.
+    # Results that rcnn evaluate wrote into the same folder have the ids of the annotations.
     if not beside.is_file() or source.name in [f"results_{kind}.json" for kind in KEYS]:
         return results
     listed = read_json(beside)
@@ -137,7 +137,7 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
         return results
     names = {image["id"]: image["file_name"] for image in listed["images"] if {"id", "file_name"} <= {*image}}
     used = {result["image_id"] for result in results}
-    if not used <= names.keys():  # of other results
+    if not used <= names.keys():  # images.json belongs to other results
         return results
     truth = evaluator.truth(evaluator.iou_types[0])
     ids = {image["file_name"]: image["id"] for image in truth["images"] if "file_name" in image}
@@ -158,18 +158,19 @@ def _results(source: Path, annotations: Path, evaluator: CocoEvaluator) -> list[
     return [result | {"image_id": ids[names[result["image_id"]]]} for result in results]
 
 
-def _tell(options: EvaluateOptions, evaluator: CocoEvaluator) -> None:
+def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | None) -> None:
+    """Print the numbers, and write all files."""
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
     lvis = {}
-    if options.protocol == "lvis":  # first of all, as it may be refused
+    if options.protocol == "lvis":  # first, because it may raise an error
         lvis = {k: lvis_numbers(evaluator.truth(k), evaluator.results(k), k) for k in evaluator.iou_types}
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder, [Path(source) for source in options.what])
     if evaluator.dropped:
-        print(f"{plural(evaluator.dropped, 'detection')} not finite or of negative size: not scored")
+        print(f"{plural(evaluator.dropped, 'detection')} with NaN, Inf or a negative size: not scored")
     _print_head(options, from_model)
-    # A model's images are matched, and only adding up is left; result files are matched for the report alone.
+    # Detections of a model are matched already. Result files are matched once, for the report.
     at_once = options.protocol == "coco" and (from_model or evaluator.engine != "hotcoco")
     if at_once:
         numbers = evaluator.evaluate()
@@ -200,10 +201,14 @@ def _tell(options: EvaluateOptions, evaluator: CocoEvaluator) -> None:
             _print(kind, {name: measure.value for name, measure in analyses[-1].numbers.items()})
     sources = [Path(source) for source in options.what if Path(source).is_file()]
     images = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
-    made_of: dict[str, Any] = {"model" if from_model else "results": ", ".join(options.what)}
+    given = {"name": options.name, "detector": detector, "data": options.data and str(options.data)}
+    made_of: dict[str, Any] = {key: value for key, value in given.items() if value}
+    made_of |= {"split": options.split} if options.data else {}
+    made_of |= {"model" if from_model else "results": ", ".join(options.what)}
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options), "max_detections": options.max_dets}
-    made_of |= {"precision": "unknown, as the detections are from result files"}
+    made_of |= {"images": str(options.images)} if options.images else {}
+    made_of |= {"precision": "unknown, because the detections are from result files"}
     if from_model:
         made_of |= {way: getattr(options, way) for way in OF_MODELS if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
@@ -211,9 +216,9 @@ def _tell(options: EvaluateOptions, evaluator: CocoEvaluator) -> None:
 
 
 def _clear(folder: Path, sources: Sequence[Path]) -> None:
-    """Remove what an earlier evaluation has left in a folder, so that nothing there is of other detections.
+    """Remove the files of an earlier evaluation, so that all files in the folder belong to the same detections.
 
-    If its results are what is evaluated, all of them stay.
+    The results of the earlier evaluation stay if they are scored now.
     """
     names = ["report.html", "report.json", *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS)]
     left, results = ([folder / name for name in of] for of in (names, [f"results_{kind}.json" for kind in KEYS]))
@@ -224,15 +229,15 @@ def _clear(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _ground_truth(options: EvaluateOptions) -> str:
-    """Result files are scored against the file as it is; a model, as in training, against what was checked.
+    """The ground truth: for result files the annotation file as it is, for a model the checked annotations.
 
-    LVIS's lists of absent classes stand in the file only.
+    Only the file has LVIS's lists of absent classes.
     """
     return "file" if options.protocol == "lvis" or options.what[0].endswith(".json") else "checked"
 
 
 def _print_head(options: EvaluateOptions, from_model: bool) -> None:
-    """What the numbers below are."""
+    """Explain the numbers that follow."""
     limit = f", at most {options.max_dets} detections of a class in an image" if options.protocol == "coco" else ""
     found = f"found in {options.precision}" if from_model else "of result files"
     print(f"{options.protocol.upper()} numbers in percent, detections {found}{limit}")

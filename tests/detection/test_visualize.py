@@ -6,7 +6,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detection import visualize
-from detection.visualize import SHORTEST, draw, palette, side_by_side
+from detection.shapes import COLOURS
+from detection.visualize import SHORTEST, draw, enlarged, palette, side_by_side, stretched
 
 GRAY = np.full((700, 900, 3), 128, dtype=np.uint8)
 NAMES = ["cat", "dog", "Straßenschild"]
@@ -110,13 +111,11 @@ def test_side_by_side() -> None:
     assert side_by_side(left[:, :3], right, ("a caption wider than its picture", "")).ndim == 3
 
 
-def draw_whole(picture, mask, color, enlarge, line):  # type: ignore[no-untyped-def]
+def draw_whole(picture, mask, color, enlarge, line, tint):  # type: ignore[no-untyped-def]
     """A mask drawn over the whole picture, in place: every pixel is tinted, every outline is traced."""
-    large = mask.astype(np.uint8)
-    if enlarge > 1:
-        large = (cv2.resize(large * 255, None, fx=enlarge, fy=enlarge) >= 128).astype(np.uint8)
+    large = enlarged(mask.astype(np.uint8), enlarge)
     for y, x in zip(*np.nonzero(large), strict=True):
-        picture[y, x] = np.rint(0.6 * picture[y, x] + 0.4 * np.array(color))
+        picture[y, x] = np.rint((1 - tint) * picture[y, x] + tint * np.array(color))
     outlines, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
 
@@ -147,3 +146,51 @@ def test_a_mask_of_another_size_is_named() -> None:
     for masks in ([{"size": [5, 6], "counts": [30]}], np.zeros((1, 5, 6), bool)):
         with pytest.raises(ValueError, match=r"a mask of \(5, 6\) pixels does not fit an image of \(700, 900\)"):
             draw(GRAY, np.array([[0, 0, 5, 5.0]]), np.array([0]), None, masks, NAMES)
+
+
+def test_masks_have_other_colors_than_the_synthetic_shapes() -> None:
+    colors = np.array([palette(len(COLOURS)), [*COLOURS.values()]], dtype=np.float32) / 255
+    overlay, objects = cv2.cvtColor(colors, cv2.COLOR_RGB2LAB)
+    assert np.linalg.norm(overlay - objects, axis=1).min() > 80
+
+
+def test_an_enlarged_mask_is_round_keeps_its_area_and_no_pixel_is_lost() -> None:
+    y, x = np.mgrid[:40, :40]
+    disc = (np.hypot(y - 19.5, x - 19.5) < 14).astype(np.uint8)
+    large = enlarged(disc, 6)
+    assert large.sum() / 36 == pytest.approx(disc.sum(), rel=0.01)
+    outline = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0]
+    distance = np.hypot(*(outline - 119.5).T)
+    assert np.ptp(distance) < 0.6 * 6  # the steps of the original pixels were higher
+    dot = np.zeros((9, 9), np.uint8)
+    dot[4, 4] = 1
+    assert enlarged(dot, 4).any()
+    assert enlarged(dot, 1) is dot
+
+
+def test_dark_images_are_stretched_and_others_are_left_alone() -> None:
+    dark = np.random.default_rng(0).integers(5, 40, (50, 60, 3), np.uint8)
+    image, changed = stretched(dark)
+    assert changed
+    assert image.min() == 0
+    assert image.max() == 255
+    same, changed = stretched(dark + 150)
+    assert not changed
+    assert np.array_equal(same, dark + 150)
+    assert not stretched(np.zeros((5, 5, 3), np.uint8))[1]
+    assert stretched(np.linspace(0, 900, 100).reshape(10, 10, 1).astype(np.uint16))[0].max() == 255
+
+
+def test_labels_need_room() -> None:
+    boxes = np.array([[100, 200, 130, 230], [400, 200, 700, 500.0]])
+    small, large = (draw(GRAY, boxes[k : k + 1], np.array([0]), None, None, NAMES, label_room=3) for k in (0, 1))
+    bare = draw(GRAY, boxes[:1], np.array([0]), None, None, NAMES, with_names=False)
+    assert np.array_equal(small, bare)
+    assert not np.array_equal(large, draw(GRAY, boxes[1:], np.array([0]), None, None, NAMES, with_names=False))
+
+
+def test_given_colors_are_taken() -> None:
+    boxes = np.array([[100, 100, 300, 300], [500, 100, 700, 300.0]])
+    picture = draw(GRAY, boxes, np.array([0, 1]), None, None, NAMES, colors=[(1, 2, 3), (4, 5, 6)])
+    assert picture[200, 100].tolist() == [1, 2, 3]
+    assert picture[200, 500].tolist() == [4, 5, 6]
