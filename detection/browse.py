@@ -1,5 +1,6 @@
-"""Pictures of a data set: as its files have it, and as the detector will see it."""
+"""Draw images of a data set: as in the files, and as the detector gets them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,37 +12,44 @@ import numpy as np
 import torch
 
 from detection.coco.segmentation import Segmentation
+from detection.data.augmentation import Albumentations
 from detection.data.dataset import CocoDataset
 from detection.data.sample import Sample
 from detection.data.scene import Scene
 from detection.fast.pasting import encode_masks
 from detection.foreign import shown
 from detection.report.frame import frame
-from detection.report.pictures import data_url
+from detection.report.page import image, script
+from detection.report.pictures import Picture, data_url
 from detection.visualize import draw
 from detection.wording import plural
+
+SETTINGS = ("p", "height", "width", "short_sides", "long_side", "limit", "scale", "brightness_limit", "contrast_limit")
+"""Attributes of transforms that the page shows."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An image before and after."""
+    """An image before and after augmentation."""
 
     file_name: str
     image_id: int
     objects: int
+    classes: tuple[str, ...]
+    """Names of the classes of its objects."""
     before: np.ndarray
     after: list[np.ndarray]
-    """In the first epochs."""
+    """The image in the first epochs."""
     sizes: list[tuple[int, int]]
-    """Height, width of the images before and after; pictures of small ones are enlarged."""
+    """Height, width of the images before and after; small images are enlarged for display."""
 
 
 def look(dataset: CocoDataset, index: int, views: int) -> Seen:
-    """An image with its objects: (H, W, 3) uint8 RGB pictures.
+    """Draw an image with its objects, before and after augmentation.
 
     Args:
-        dataset: with the transforms to show.
-        views: how many epochs to show.
+        dataset: the data set, with the transforms to show.
+        views: number of epochs to show.
     """
     annotations = dataset.annotations
     names = annotations.categories.names
@@ -51,6 +59,7 @@ def look(dataset: CocoDataset, index: int, views: int) -> Seen:
         file_name=annotations.file_name(index),
         image_id=int(annotations.image_ids[index]),
         objects=len(scene.boxes),
+        classes=tuple(names[k] for k in sorted(set(scene.labels.tolist()))),
         before=draw_scene(scene, names),
         after=[draw_sample(sample, names) for sample in samples],
         sizes=[image.shape[:2] for image in (scene.image, *(sample.image for sample in samples))],
@@ -58,14 +67,14 @@ def look(dataset: CocoDataset, index: int, views: int) -> Seen:
 
 
 def draw_scene(scene: Scene, names: Sequence[str]) -> np.ndarray:
-    """Boxes, and masks as the file has them."""
+    """Draw boxes, and masks as in the file."""
     height, width = scene.image.shape[:2]
     masks = [_rle(segmentation, height, width) for segmentation in scene.segmentations]
     return draw(scene.image, scene.boxes, scene.labels, None, masks, names)
 
 
 def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
-    """Boxes, and the bitmaps that the mask head learns from."""
+    """Draw boxes, and the bitmaps that the mask head is trained on."""
     image = sample.image
     masks = None
     if sample.masks is not None:
@@ -74,23 +83,61 @@ def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
     return draw(image, sample.boxes, sample.labels, None, masks, names)
 
 
-def page(title: str, seen: Sequence[Seen]) -> str:
-    """All of them as one HTML page that needs nothing else."""
+def augmentations(transforms: Sequence[object]) -> list[str]:
+    """Name the transforms of a data set with their settings, such as ``HorizontalFlip(p=0.5)``."""
+    found = []
+    for one in transforms:
+        if isinstance(one, Albumentations):
+            found += augmentations(one.transforms)
+        else:
+            shown_settings = {k: v for k, v in vars(one).items() if k in SETTINGS}
+            words = ", ".join(f"{key}={value}" for key, value in shown_settings.items())
+            found.append(type(one).__name__ + (f"({words})" if words else ""))
+    return found
+
+
+def file_names(seen: Sequence[Seen]) -> list[str]:
+    """Name a JPEG for each image by its source: folders become part of the name, and equal names get the image id."""
+    stems = [re.sub(r"[^\w.\-]+", "_", str(Path(one.file_name).with_suffix(""))).strip("._") for one in seen]
+    return [
+        f"{stem}.jpg" if stem and stems.count(stem) == 1 else f"{stem or 'image'}_{one.image_id}.jpg"
+        for stem, one in zip(stems, seen, strict=True)
+    ]
+
+
+def page(title: str, seen: Sequence[Seen], transforms: Sequence[str] = ()) -> str:
+    """Write one HTML page with all images, which needs no network.
+
+    Args:
+        transforms: names of the augmentations, from :func:`augmentations`.
+    """
     items = []
+    classes = sorted({name for one in seen for name in one.classes})
+    number = {name: str(k) for k, name in enumerate(classes)}
     for one in seen:
         pictures = [("in the file", one.before)] + [(f"epoch {k}", picture) for k, picture in enumerate(one.after)]
         figures = "".join(
-            f'<figure><img src="{data_url(picture, 640)}" alt="{escape(label)}" loading="lazy">'
-            f"<figcaption>{label}, {width} x {height}</figcaption></figure>"
+            f"<figure>{image(Picture(data_url(picture, 800)), f'{one.file_name}, {label}')}"
+            f"<figcaption>{label}, {width} × {height}</figcaption></figure>"
             for (label, picture), (height, width) in zip(pictures, one.sizes, strict=True)
         )
         head = f"{escape(shown(one.file_name))} (id {one.image_id}), {plural(one.objects, 'object')}"
-        items.append(f'<h3>{head}</h3><div class="pair">{figures}</div>')
-    return frame(title, "".join(items))
+        own = " ".join(number[name] for name in one.classes)
+        names = escape(", ".join(map(shown, one.classes)) or "no objects")
+        items.append(
+            f'<section class="case" data-classes="{own}"><h3>{head}</h3><p class="note">{names}</p>'
+            f'<div class="pair three">{figures}</div></section>'
+        )
+    options = "".join(f'<option value="{number[name]}">{escape(shown(name))}</option>' for name in classes)
+    choice = (
+        f'<p class="filter" hidden><label>Class <select><option value="">all</option>{options}</select></label></p>'
+    )
+    steps = ", ".join(escape(one) for one in transforms) or "none"
+    return frame(title, "".join(items), f"<p>Augmentation: {steps}</p>{choice}", script("page.js"))
 
 
 def write_row(path: Path, pictures: Sequence[np.ndarray]) -> None:
-    """All in a row, of one height."""
+    """Write all images in a row, with the same height."""
     height = max(picture.shape[0] for picture in pictures)
     row = [
         cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
@@ -109,7 +156,7 @@ def _rle(segmentation: Segmentation, height: int, width: int) -> Mapping[str, An
     if isinstance(segmentation, dict):
         if tuple(segmentation["size"]) == (height, width):
             return segmentation
-        # A large JPEG may have been decoded at a half of its size, or less.
+        # A large JPEG may have been decoded at half its size, or less.
         mask = np.asarray(coco_mask.decode(segmentation), dtype=np.uint8)
         small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         return coco_mask.encode(np.asfortranarray(small))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Curves of one or more runs: losses, AP, learning rate and throughput, from their CSV files."""
+"""Plot the curves of runs: losses, AP, learning rate and throughput, from their CSV files."""
 
 import csv
 import math
@@ -17,20 +17,19 @@ PANELS = (
     ("learning rate", ("train/lr",), ()),
     ("images per second", ("train/images_per_second",), ()),
 )
-"""Title, what is drawn as a line, and what as a line with points."""
+"""Titles, columns to draw as lines, and columns to draw as lines with points."""
 
 Curve = list[tuple[float, float]]
 
 
 def read_run(path: str | Path) -> dict[str, Curve]:
-    """The (step, value) points of each column of a run.
+    """Read the (step, value) points of each column of a run.
 
     Args:
-        path: a run's folder, with the curves of all its starts, or one ``metrics.csv``. Of one step, the row written
-            last counts.
+        path: folder of a run, with the curves of all its starts, or one ``metrics.csv``. The last row of a step counts.
 
     Raises:
-        ValueError: no such file, or no steps in it.
+        ValueError: there is no such file, or it has no steps.
     """
     path = Path(path)
     file = path / "metrics.csv" if path.is_dir() else path
@@ -55,7 +54,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def smooth(curve: Curve, window: int) -> Curve:
-    """Each value as the mean of the finite ones around it."""
+    """Replace each value by the mean of the finite values around it."""
     half = window // 2
     smoothed = []
     for k, (step, _) in enumerate(curve):
@@ -66,14 +65,15 @@ def smooth(curve: Curve, window: int) -> Curve:
 
 
 def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> None:
-    """Draw all runs into one picture; its kind follows from the file's suffix.
+    """Draw all runs into one file; its suffix chooses the format.
 
     Args:
         runs: from :func:`read_run`, by name.
-        window: values that are averaged.
+        output: file to write.
+        window: number of values to average.
 
     Raises:
-        ValueError: matplotlib is not installed, or does not know the suffix.
+        ValueError: matplotlib is not installed, or has no format with the suffix.
     """
     try:
         from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ def _panel(
     dotted: Sequence[str],
     window: int,
 ) -> None:
-    """One chart: runs by colour, columns by style."""
+    """Draw one chart: a colour for each run, a line style for each column."""
     styles = ("-", "--", ":", "-.", (0, (1, 3)))
     columns = [name for name in (*continuous, *dotted) if any(name in run for run in runs.values())]
     for k, (run, curves) in enumerate(runs.items()):

@@ -1,6 +1,6 @@
-"""A data set of drawn shapes in COCO format: small enough to train on in minutes, mean enough to test with.
+"""Draw synthetic shapes as a data set in COCO format: trained on in minutes, and difficult enough for tests.
 
-It has what real data has: objects that hide one another, tiny and cut-off ones, crowds, images without objects,
+Like real data, it has objects that hide one another, tiny and cut-off ones, crowds, images without objects,
 category ids with gaps, JPEG and PNG files of many sizes, and masks as polygons of several parts, as compressed
 RLE (objects with a hole) and as uncompressed RLE (crowds).
 
@@ -18,28 +18,28 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 FINE = 4
-"""A pixel is 4 x 4 cells, so that edges are smooth and a mask is known to a sixteenth of a pixel."""
+"""A pixel has 4 x 4 cells, so that edges are smooth and masks are exact to a sixteenth of a pixel."""
 
 CATEGORIES = {3: "circle", 7: "square", 11: "triangle", 18: "ring", 42: "star"}
 """Category id to name; the ids have gaps, as COCO's do."""
 
 COLOURS = {3: (222, 70, 60), 7: (64, 176, 80), 11: (60, 104, 216), 18: (40, 178, 200), 42: (240, 186, 44)}
-"""RGB of each category before it is varied: colour helps a network that has a few minutes to learn."""
+"""RGB of each category before variation: colour helps a network that trains for a few minutes only."""
 
 GROUNDS = ((214, 204, 186), (150, 158, 166), (186, 196, 182), (92, 98, 108), (196, 178, 168), (122, 112, 104))
 """RGB of the backgrounds, all less vivid than any object."""
 
 LEAST_VISIBLE = 0.5
-"""No object loses more than half of itself to the image's border, nor more than half of the rest to its neighbours."""
+"""The border of the image cuts off at most half of an object, and its neighbours hide at most half of the rest."""
 
 
 def write_shapes(
     folder: str | Path, train: int = 400, val: int = 100, size: int | tuple[int, int] = (96, 160), seed: int = 0
 ) -> Path:
-    """Write the data set: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``, as COCO has them.
+    """Write the data set in the layout of COCO: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
     The same arguments give the same bytes. Image ``i`` of a split depends on size, seed and ``i`` only, so a larger
-    set begins with the smaller one. The annotations come last: where both files stand, the data are complete.
+    set begins with the smaller one. The annotations are written last: if both files exist, the data are complete.
 
     Args:
         train, val: number of images.
@@ -66,9 +66,9 @@ def write_shapes(
 def draw_scene(
     index: int, height: int, width: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw one image, and say what is to be seen on it.
+    """Draw one image, and annotate its objects.
 
-    Every twentieth image is empty and every twelfth has a crowd, whatever the seed: small sets have them too.
+    For every seed, each twentieth image is empty and each twelfth has a crowd, so that small sets have them, too.
 
     Returns:
         image: (height, width, 3) uint8 RGB.
@@ -81,7 +81,7 @@ def draw_scene(
     if index % 12 == 5:
         shapes.append(_draw_crowd(image, rng))
     wanted = len(shapes) + int(rng.integers(1, 7))
-    for _ in range(12 * wanted):  # not every try finds room
+    for _ in range(12 * wanted):  # some tries find no room
         if len(shapes) == wanted:
             break
         _try_shape(image, shapes, rng)
@@ -90,12 +90,12 @@ def draw_scene(
 
 @dataclass
 class _Shape:
-    """An object on the image; ``visible`` is (FINE * height, FINE * width) bool, without what hides it."""
+    """An object on the image; ``visible`` is (FINE * height, FINE * width) bool, without the parts that others hide."""
 
     category_id: int
     visible: np.ndarray
     drawn: int
-    """Cells that it had in the image before others hid it."""
+    """Number of its cells in the image before others hid some."""
     crowd: bool = False
 
 
@@ -116,7 +116,7 @@ def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dic
         for annotation in found:
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
     return {
-        "info": {"description": "Drawn shapes", "seed": seed},
+        "info": {"description": "Synthetic shapes", "seed": seed},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in CATEGORIES.items()],
@@ -124,12 +124,12 @@ def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dic
 
 
 def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator) -> None:
-    """Draw one more object in front of the others, unless it would hide one of them or itself be out of sight."""
+    """Draw one more object in front of the others, unless too little of it or of another would be visible."""
     height, width = image.shape[:2]
     category_id = int(rng.choice(list(CATEGORIES)))
     tiny = rng.random() < 0.06
     radius = rng.uniform(3.5, 5) if tiny else np.exp(rng.uniform(np.log(9), np.log(min(31, 0.3 * min(height, width)))))
-    reach = radius * (0.2 if rng.random() < 0.15 else 0.9)  # a small reach lets the border cut it off
+    reach = radius * (0.2 if rng.random() < 0.15 else 0.9)  # with a small reach, the border can cut it off
     centre = np.array([rng.uniform(reach, width - reach), rng.uniform(reach, height - reach)])
     outline = [part * radius + centre for part in _outline(category_id, rng)]
 
@@ -149,7 +149,7 @@ def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator
 
 
 def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:
-    """A heap of small circles that nobody would outline one by one."""
+    """Draw a heap of small circles that nobody would outline one by one."""
     height, width = image.shape[:2]
     spread = 0.11 * min(height, width)
     centre = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height])
@@ -163,7 +163,7 @@ def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:
 
 
 def _outline(category_id: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The outer outline and then the holes, turned at random, in the unit circle."""
+    """The outer outline and then the holes, rotated at random, in the unit circle."""
     turn = rng.uniform(0, 2 * np.pi)
 
     def polygon(num: int, radius: float | np.ndarray = 1.0) -> np.ndarray:
@@ -186,7 +186,7 @@ def _outline(category_id: int, rng: np.random.Generator) -> list[np.ndarray]:
 def _fill(outline: list[np.ndarray], height: int, width: int) -> np.ndarray:
     """The cells inside the outline and outside its holes."""
     cells = np.zeros((FINE * height, FINE * width), np.uint8)
-    # Cell i covers [i, i + 1) and cv2 puts its centre at i. shift=4: coordinates in sixteenths of a cell.
+    # Cell i covers [i, i + 1), and cv2 has its centre at i. shift=4: coordinates in sixteenths of a cell.
     corners = [np.round((part * FINE - 0.5) * 16).astype(np.int32) for part in outline]
     cv2.fillPoly(cells, corners, 1, shift=4)
     return cells.astype(bool)
@@ -199,7 +199,7 @@ def _coverage(cells: np.ndarray) -> np.ndarray:
 
 
 def _to_pixels(cells: np.ndarray) -> np.ndarray:
-    """The mask: (height, width) bool, the pixels that are covered by more than half."""
+    """The mask: (height, width) bool, the pixels of which more than half is covered."""
     return _coverage(cells) > 0.5
 
 
@@ -219,7 +219,7 @@ def _ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _paint(image: np.ndarray, cells: np.ndarray, category_id: int, rng: np.random.Generator) -> None:
-    """Lay an object on the image, lit from the top left, with a darker rim and a soft shadow below it."""
+    """Draw an object with light from the top left, a darker rim and a soft shadow."""
     height, width = image.shape[:2]
     alpha = _coverage(cells)
     below = cv2.warpAffine(alpha, np.array([[1, 0, 1.5], [0, 1, 2]], np.float32), (width, height))
@@ -240,7 +240,7 @@ def _finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _annotation(shape: _Shape) -> dict[str, Any]:
-    """One object in COCO's words."""
+    """The COCO annotation of an object."""
     mask = np.asfortranarray(_to_pixels(shape.visible), dtype=np.uint8)
     height, width = mask.shape
     rle = coco_mask.encode(mask)
@@ -269,13 +269,13 @@ def _polygons(cells: np.ndarray) -> list[list[float]] | None:
     outlines, tree = cv2.findContours(cells.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons = []
     for outline, (_, _, _, parent) in zip(outlines, tree[0], strict=True):
-        if cv2.contourArea(outline) < FINE**2:  # crumbs of less than a pixel, and holes of that size
+        if cv2.contourArea(outline) < FINE**2:  # parts and holes smaller than a pixel
             continue
         if parent >= 0:
             return None
-        simple = cv2.approxPolyDP(outline, 1.0, True)[:, 0]  # off by a quarter of a pixel at most
+        simple = cv2.approxPolyDP(outline, 1.0, True)[:, 0]  # at most a quarter of a pixel off
         if len(simple) >= 3:
-            # findContours walks through the centres of the outermost cells.
+            # findContours returns the centres of the outermost cells.
             polygons.append(((simple + 0.5) / FINE).ravel().tolist())
     return polygons or None
 

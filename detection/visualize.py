@@ -18,7 +18,7 @@ from detection.text import fit, readable, write
 SHORTEST = 640
 """Images whose longer side is shorter are enlarged, because labels would hide the objects."""
 
-ROUNDING = 0.7
+ROUNDING = 1.0
 """Standard deviation of the blur that rounds the outline of an enlarged mask, in pixels of the original image."""
 
 DARK = 0.4
@@ -93,7 +93,7 @@ def draw(
         masks: n COCO RLEs of the image's size, or (n, H, W) bool, or None. RLEs need less memory: each is decoded
             alone and in its box.
         with_boxes, with_names, with_scores: draw the boxes, and write the names and the scores on them.
-        colors: n RGB colours, instead of those of the classes.
+        colors: n RGB colours, instead of those of the classes; outlines of masks are then as strong as boxes.
         tint: weight of the colour inside masks, in 0..1.
         label_room: draw a label only if the area of its box is at least this many times that of the label.
 
@@ -116,6 +116,8 @@ def draw(
     # Best first; of the ground truth, small ones first, so that they come to lie on top.
     rank = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if scores is None else -np.asarray(scores)
     order = shown[np.argsort(rank[shown], kind="stable")]
+    # Lighter than the box, so that neighbours of one class stay apart; given colours have a meaning.
+    light = colors is None
     if colors is None:
         own = palette(max(len(names), len(boxes), int(np.max(labels, initial=0)) + 1))
         colors = [own[i if len(names) == 1 else int(labels[i])] for i in range(len(boxes))]
@@ -124,7 +126,7 @@ def draw(
 
     for i in reversed(paint):
         if masks is not None:
-            _draw_mask(picture, _patch(masks[i], image.shape), paint[i], enlarge, line, tint)
+            _draw_mask(picture, _patch(masks[i], image.shape), paint[i], enlarge, line, tint, light)
     for i in reversed(paint) if with_boxes else ():
         cv2.rectangle(picture, corners[i][:2], corners[i][2:], paint[i], line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
@@ -222,7 +224,9 @@ def _patch(mask: np.ndarray | Mapping[str, Any], shape: Sequence[int]) -> Patch:
     return rle_to_patch(mask) if isinstance(mask, Mapping) else bitmap_to_patch(mask)
 
 
-def _draw_mask(picture: np.ndarray, mask: Patch, color: Color, enlarge: int, line: int, tint: float) -> None:
+def _draw_mask(
+    picture: np.ndarray, mask: Patch, color: Color, enlarge: int, line: int, tint: float, light: bool
+) -> None:
     """Tint the pixels of a mask and trace its outline, in place."""
     if not mask.pixels.size:
         return
@@ -239,8 +243,8 @@ def _draw_mask(picture: np.ndarray, mask: Patch, color: Color, enlarge: int, lin
     table = np.rint((1 - tint) * np.arange(256)[:, None] + tint * np.array(color)).astype(np.uint8)
     np.copyto(region, cv2.LUT(region, table[None]), where=crop.astype(bool)[..., None])
     outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-    # Lighter than the box, so that neighbours of one class stay apart.
-    cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
+    ink, width = (tuple((c + 255) // 2 for c in color), max(1, line // 2)) if light else (color, line)
+    cv2.drawContours(picture, outlines, -1, ink, width, cv2.LINE_AA)
 
 
 def enlarged(mask: np.ndarray, factor: int) -> np.ndarray:

@@ -22,7 +22,7 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    output = {"default": Path("browse"), "help": "folder for the pictures"}
+    output = {"default": Path("browse"), "help": "folder for the page and the images"}
     add_data_options(parser, "configuration with the augmentation")
     add_shared(parser, "output", output=output)
     parser.add_argument(
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Show some images before and after augmentation."""
-    from detection.browse import look, page, write_row
+    from detection.browse import augmentations, file_names, look, page, write_row
     from detection.engine.settings import read_settings
     from detection.inference.options import check_least
 
@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> None:
     seen = [look(dataset, index, options.views) for index in _chosen(dataset, options)]
     options.output.mkdir(parents=True, exist_ok=True)
     title = f"{options.split}: {len(seen)} of {plural(len(dataset), 'image')}"
-    (options.output / "browse.html").write_text(page(title, seen), encoding="utf-8")
-    for one in seen:
-        write_row(options.output / f"{one.image_id}.jpg", [one.before, *one.after])
+    (options.output / "browse.html").write_text(page(title, seen, augmentations(dataset.transforms)), encoding="utf-8")
+    for name, one in zip(file_names(seen), seen, strict=True):
+        write_row(options.output / name, [one.before, *one.after])
     print(f"{plural(len(seen), 'image')}: {options.output / 'browse.html'}")
 
 

@@ -24,6 +24,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="the annotation file, if it is not where it was"
     )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images (default that of the evaluations)"
+    )
     resamplings = "bootstrap samples for the intervals (default 1000)"
     parser.add_argument("--resamplings", type=int, default=1000, metavar="N", help=resamplings)
     add_shared(parser, "output", "json", output={"help": "folder for comparison.html and comparison.json"})
@@ -32,7 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Compare, print the differences, and write the page."""
     from detection.inference.options import check_least
-    from detection.report.compare import compare, page, text
+    from detection.report.changed import changed_images
+    from detection.report.compare import compare, text
+    from detection.report.compare_page import page
     from detection.report.files import plain
 
     check_least(options, {"resamplings": 0})
@@ -50,8 +55,12 @@ def run(options: argparse.Namespace) -> None:
         if options.output:
             folder = options.output if len(options.others) == 1 else options.output / other.name
             folder.mkdir(parents=True, exist_ok=True)
-            html = page(str(options.first), str(other), found)
+            changed = changed_images(options.first, other, options.annotations, options.images)
+            html = page(str(options.first), str(other), found, changed)
             (folder / "comparison.html").write_text(html, encoding="utf-8")
-            write_json(plain(rows), str(folder / "comparison.json"))
+            images = [
+                {key: getattr(one, key) for key in ("image_id", "file_name", "first", "second")} for one in changed
+            ]
+            write_json(plain(rows | {"changed_images": images}), str(folder / "comparison.json"))
             print(f"comparison: {folder / 'comparison.html'}")
     write_json(summary, options.json)

@@ -16,6 +16,7 @@ from detection.foreign import printable, shown
 if TYPE_CHECKING:
     from detection.data.dataset import CocoDataset
     from detection.doctor.findings import Diagnosis
+    from detection.report.pictures import Picture
 
 TAKES_SETTINGS = True
 EPILOG = """\
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_data_options(parser, "configuration whose settings to check")
     parser.add_argument("--decode", action="store_true", help="read every image, too")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with the suspicious images")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with example images")
     add_shared(parser, "json")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 for warnings")
 
@@ -48,19 +49,19 @@ def run(options: argparse.Namespace) -> int:
     write_json(plain(diagnosis.plain()), options.json)
     if options.html:
         options.html.parent.mkdir(parents=True, exist_ok=True)
-        pictures = _pictures(diagnosis, opened["train"]) if "train" in opened else []
-        options.html.write_text(page(f"Diagnosis of {data.config.root}", diagnosis, pictures), encoding="utf-8")
+        examples = _examples(diagnosis, opened["train"]) if "train" in opened else []
+        options.html.write_text(page(f"Diagnosis of {data.config.root}", diagnosis, examples), encoding="utf-8")
         note(f"page: {options.html}")
     return diagnosis.exit_code(options.strict)
 
 
-def _pictures(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str, str]]:
-    """Draw the suspicious images with their objects; return captions and data URLs."""
+def _examples(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str, "Picture"]]:
+    """Draw unusual images with their objects, under captions."""
     from detection.browse import draw_scene
-    from detection.report.pictures import data_url
+    from detection.report.pictures import Picture, data_url
 
     found = []
-    for why, numbers in diagnosis.suspicious.items():
+    for why, numbers in diagnosis.examples.items():
         for i in numbers:
             try:
                 scene = dataset.scene(i)
@@ -68,5 +69,7 @@ def _pictures(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str,
                 continue  # --decode has reported it
             picture = draw_scene(scene, dataset.annotations.categories.names)
             name = dataset.annotations.file_name(i)
-            found.append((f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", data_url(picture, 640)))
+            found.append(
+                (f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", Picture(data_url(picture, 800)))
+            )
     return found

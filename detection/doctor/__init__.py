@@ -1,1 +1,1 @@
-"""A data set and a detector looked at together, before any training."""
+"""Check a data set, and whether the settings of a detector fit it, before training."""

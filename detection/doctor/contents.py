@@ -1,4 +1,4 @@
-"""What the annotations of a split hold: all that is odd about objects, crowds and classes."""
+"""Check the annotations of a split: objects, crowds and classes."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from detection.foreign import shown
 from detection.wording import plural
 
 HARMLESS = (OVER, "annotation ids that occur twice (numbered anew)", *FOUND, *meaning.HARMLESS)
-"""Repaired without any loss, where they are few; or without any effect."""
+"""Kinds that are repaired without loss, if they are few, or that have no effect."""
 
 IGNORED_CLASSES = ("ignore", "ignored", "ignored region", "ignored regions", "ignored-regions", "ignored_regions",
                    "dontcare", "don't care", "dont care")  # fmt: skip
-"""Names that VisDrone, KITTI and others give to regions that are neither learned nor scored."""
+"""Names that VisDrone, KITTI and others give to regions that are neither trained on nor scored."""
 
 
 def contents(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
-    """What was found when the file was checked, crowds, twins, and images without objects."""
+    """Add the findings of the file's check, and those about crowds, duplicates and images without objects."""
     report = annotations.report
     for hint in report.hints:
         diagnosis.add("error" if hint.grave else "warning", split, hint.text)
@@ -44,11 +44,11 @@ def contents(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None
     if not annotations.num_objects:
         diagnosis.add("error", split, "no usable object", "annotate some")
     elif split == "train":
-        diagnosis.suspicious["most objects"] = np.argsort(-annotations.counts(crowd=False))[:4].tolist()
+        diagnosis.examples["most objects"] = np.argsort(-annotations.counts(crowd=False))[:4].tolist()
 
 
 def objects_by_class(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
-    """A table of objects and crowds for all splits of the same classes, and the classes that have none."""
+    """Add a table of objects and crowds by class, for all splits of the same classes, and the classes without any."""
     for categories in dict.fromkeys(annotations.categories for annotations in splits.values()):
         _table(diagnosis, {split: a for split, a in splits.items() if a.categories == categories})
     for split, annotations in splits.items():
@@ -57,7 +57,7 @@ def objects_by_class(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> No
         counted = zip(names, annotations.class_counts(crowd=False), strict=True)
         empty = [name for name, number in counted if number == 0 and name not in only]
         if empty:
-            what = "nothing teaches them" if split == "train" else "their AP is not measured"
+            what = "the detector cannot learn them" if split == "train" else "their AP is not measured"
             some = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
             found = f"{plural(len(empty), 'class')} without objects: {some}"
             diagnosis.add("warning", split, found, what, (), len(empty))
@@ -89,5 +89,5 @@ def _twins(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
 def _ignored_classes(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
     ignored = [name for name in annotations.categories.names if name.strip().lower() in IGNORED_CLASSES]
     if ignored:
-        advice = "it is learned like any other class; give its annotations a real class and iscrowd 1, or remove them"
+        advice = "it is trained like other classes; give its annotations a real class and iscrowd 1, or remove them"
         diagnosis.add("warning", split, f"the class {shown(ignored[0])!r} stands for regions to ignore", advice)

@@ -1,4 +1,4 @@
-"""The examination: files, annotations, classes, sizes, anchors, memory."""
+"""Examine a data set: files, annotations, classes, sizes, anchors, memory."""
 
 import hashlib
 import warnings
@@ -15,7 +15,7 @@ from detection.coco.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
 from detection.data.errors import DamageWarning
 from detection.data.image import images_behind, orientation, read_bytes, read_image
-from detection.doctor.anchors import best_overlap, recall_table, suggest
+from detection.doctor.anchors import anchors_per_cell, best_overlap, loses, recall_table, suggest
 from detection.doctor.contents import contents, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
@@ -30,17 +30,19 @@ from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
 from detection.wording import plural
 
+NAMES = {"train": "training", "val": "validation"}
+
 MOST_ERRORS = 20
-"""Broken files of a split that are named; the others are counted."""
+"""Broken files of a split that the doctor names; it counts the others."""
 
 
 def examine(
     module: DetectionModule, data: CocoDataModule, decode: bool = False
 ) -> tuple[Diagnosis, dict[str, CocoDataset]]:
-    """Look at everything that training would use; what is broken is a finding, not an error.
+    """Check everything that training would use; broken data are findings, not errors.
 
     Args:
-        decode: read every image, too.
+        decode: also read every image.
 
     Returns:
         The diagnosis, and the splits that could be opened.
@@ -55,6 +57,7 @@ def examine(
         except (InputError, OSError, ValueError) as error:
             diagnosis.add("error", split, str(error))
     for split, dataset in opened.items():
+        diagnosis.images[NAMES[split]] = len(dataset)
         contents(diagnosis, split, dataset.annotations)
         _turned(diagnosis, split, dataset)
         _behind(diagnosis, split, dataset)
@@ -72,7 +75,7 @@ def examine(
 
 
 def _start(diagnosis: Diagnosis, module: DetectionModule) -> None:
-    """Frozen parts of the backbone that would stay random."""
+    """Report frozen parts of the backbone that would stay random."""
     configs: dict[str, Any] = dict(module.configs)
     problem = None if module.weights is not None else random_start(configs["backbone"])
     if problem is not None:
@@ -81,9 +84,10 @@ def _start(diagnosis: Diagnosis, module: DetectionModule) -> None:
 
 
 def resized(annotations: Annotations, short_side: int, long_side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) XYXY after resizing, the sizes (n, 2) of their images then, and the numbers (n,) of the images.
+    """Resize the boxes of a data set; crowds do not count.
 
-    Crowds are left out.
+    Returns:
+        Boxes (n, 4) XYXY, the sizes (n, 2) of their images after resizing, and the numbers (n,) of their images.
     """
     boxes, owners = [], []
     for i in range(len(annotations)):
@@ -97,10 +101,10 @@ def resized(annotations: Annotations, short_side: int, long_side: int) -> tuple[
 
 
 def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
-    """Read all images; only the broken ones are told, and those of few levels."""
+    """Read all images, and report the broken ones and 16-bit images with few levels."""
 
     def look(i: int) -> str | int | None:
-        """The error, or the highest level if that is low for 16 bits."""
+        """The error, or the highest level if it is low for 16 bits."""
         try:
             return _highest(dataset, i, dataset.scene(i).image)
         except ValueError as error:
@@ -134,7 +138,7 @@ def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
 
 
 def _highest(dataset: CocoDataset, i: int, image: np.ndarray) -> int | None:
-    """The highest level of a 16-bit image that stays in the lowest quarter, as what 10 to 14 bits were saved into."""
+    """The highest level of a 16-bit image, if all its levels are in the lowest quarter, as from 10 to 14 bits."""
     if int(image.max()) * 4 > np.iinfo(image.dtype).max + 1:
         return None
     height, width = dataset.annotations.sizes[i].tolist()
@@ -144,7 +148,7 @@ def _highest(dataset: CocoDataset, i: int, image: np.ndarray) -> int | None:
 
 
 def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
-    """Images that EXIF turns, though they have the annotated size either way."""
+    """Report images that EXIF rotates or flips, and whose size does not show whether the annotations are rotated."""
     annotations, found = dataset.annotations, []
     if dataset.reading.channels not in (1, 3):
         return  # read as they are stored
@@ -154,20 +158,20 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
             found.append(i)
     if found:
         first = shown(annotations.file_name(found[0]))
-        what = f"{plural(len(found), 'image is', 'images are')} turned or mirrored by EXIF, the first is {first}; "
-        what += "the size does not say whether the annotations are, too"
-        advice = "look at some (--html, rcnn browse); if boxes are off, remove EXIF from the files"
+        what = f"{plural(len(found), 'image is', 'images are')} rotated or flipped by EXIF, the first is {first}; "
+        what += "the size does not show whether the annotations are, too"
+        advice = "check some images (--html, rcnn browse); if boxes are wrong, remove EXIF from the files"
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
         if split == "train":
-            diagnosis.suspicious["turned or mirrored by EXIF"] = found[:4]
+            diagnosis.examples["rotated or flipped by EXIF"] = found[:4]
 
 
 def _behind(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
-    """Photos of cameras that store more images in the file."""
+    """Report photos of cameras that store more images in the file."""
     found = [i for i in range(len(dataset)) if images_behind(dataset.path(i))]
     if found:
         what = plural(len(found), "file holds", "files hold")
-        what += " more images than the photo (MPO); the photo, which comes first, is read"
+        what += " more images than the photo (MPO); the toolkit reads the photo, which comes first"
         diagnosis.add("info", split, what, "", dataset.annotations.image_ids[found].tolist(), len(found))
 
 
@@ -190,7 +194,7 @@ def _between(diagnosis: Diagnosis, opened: dict[str, CocoDataset]) -> None:
     both = [i for i, digest in digests["val"].items() if digest in seen]
     if both:
         ids = [int(val.annotations.image_ids[i]) for i in both]
-        advice = "the evaluation would be too good; remove them from one"
+        advice = "the validation AP would be too high; remove them from one split"
         diagnosis.add(
             "error", "train and val", plural(len(both), "image is", "images are") + " in both", advice, ids, len(both)
         )
@@ -201,7 +205,7 @@ def _digests(dataset: CocoDataset) -> Iterator[tuple[int, str]]:
         try:
             yield i, hashlib.blake2b(read_bytes(dataset.path(i)), digest_size=16).hexdigest()
         except ValueError:
-            continue  # told elsewhere
+            continue  # reported elsewhere
 
 
 def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
@@ -217,7 +221,7 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
         ("image height", *np.quantile(annotations.sizes[:, 0], quantiles).tolist()),
         ("image width", *np.quantile(annotations.sizes[:, 1], quantiles).tolist()),
     ]
-    diagnosis.tables.append(Table("Sizes", ("", "least", "5%", "25%", "half", "75%", "95%", "most"), rows))
+    diagnosis.tables.append(Table("Sizes", ("", "min", "5%", "25%", "median", "75%", "95%", "max"), rows))
     try:
         model = _on_meta(module, len(annotations.categories))
     except ValueError as error:
@@ -232,13 +236,13 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
         images = owner[tiny]
         share = len(tiny) / len(boxes)
         narrow = plural(len(tiny), f"object ({share:.1%}) is narrower", f"objects ({share:.1%}) are narrower")
-        advice = "they vanish in the features; a larger data.short_side, data.crop, or tiles would help"
+        advice = "the features hardly show them; increase data.short_side, or use data.crop or tiles"
         diagnosis.add(
             "warning" if share > 0.01 else "info", "train",
             f"{narrow} than one cell of the finest features ({strides[0]} px)",
             advice, annotations.image_ids[np.unique(images)].tolist(), len(tiny),
         )  # fmt: skip
-        diagnosis.suspicious["objects smaller than a cell"] = [i for i, _ in Counter(images.tolist()).most_common(4)]
+        diagnosis.examples["objects smaller than a cell"] = [i for i, _ in Counter(images.tolist()).most_common(4)]
     limit = configs["box_head"].detections
     crowded = np.flatnonzero(per_image > limit)
     if len(crowded):
@@ -246,7 +250,9 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
             f"{plural(len(crowded), 'image has', 'images have')} more objects than model.box_head.detections, {limit}"
         )
         ids = annotations.image_ids[crowded].tolist()
-        diagnosis.add("warning", "train", what, "raise it, or they cannot all be found", ids, len(crowded))
+        diagnosis.add(
+            "warning", "train", what, "increase it; otherwise the detector cannot find all of them", ids, len(crowded)
+        )
     _anchors(diagnosis, boxes, sizes, owner, strides, config)
 
 
@@ -254,28 +260,31 @@ def _anchors(
     diagnosis: Diagnosis, boxes: np.ndarray, sizes: np.ndarray, owner: np.ndarray, strides: tuple[int, ...],
     config: AnchorConfig,
 ) -> None:  # fmt: skip
-    heads = ("objects of", "number", "mean best IoU", "IoU of 0.5", "IoU of 0.7")
+    heads = ("objects of", "number", "mean best IoU", "recall at IoU ≥ 0.5", "recall at IoU ≥ 0.7")
     extent = boxes[:, 2:] - boxes[:, :2]
     sides = np.sqrt(extent.prod(axis=1))
     overlap = best_overlap(boxes, sizes, strides, config)
-    table = recall_table(overlap, sides)
     used = f"model.rpn.anchors: sizes {_listed(config.sizes)}, ratios {_listed(config.ratios)}"
-    diagnosis.tables.append(
-        Table("Objects that an anchor fits", heads, list(table), f"{used}; resized as for evaluation")
-    )
+    note = f"{used}; resized as for evaluation"
+    diagnosis.tables.append(Table("Anchor coverage", heads, list(recall_table(overlap, sides)), note))
     worst = np.argsort(overlap)[:200]
-    diagnosis.suspicious["objects that no anchor fits"] = list(dict.fromkeys(owner[worst].tolist()))[:4]
-    other = suggest(boxes, sizes, strides)
+    diagnosis.examples["objects with the lowest anchor overlap"] = list(dict.fromkeys(owner[worst].tolist()))[:4]
+    other = suggest(boxes, sizes, strides, config)
+    if other is None:
+        return
     better = best_overlap(boxes, sizes, strides, other)
-    if better.mean() > overlap.mean() + 0.02:
-        options = (
-            f"--model.rpn.anchors.sizes '{_listed(other.sizes)}' --model.rpn.anchors.ratios '{_listed(other.ratios)}'"
-        )
-        rows = list(recall_table(better, sides))
-        diagnosis.tables.append(Table("The same with other anchors", heads, rows, options))
-        severity: Any = "warning" if (overlap >= 0.5).mean() < 0.75 else "info"
-        what = f"anchors overlap objects by {overlap.mean():.2f} on average; others would by {better.mean():.2f}"
-        diagnosis.add(severity, "train", what, options)
+    # The search uses a sample of the objects; the promise is about all of them.
+    if better.mean() <= overlap.mean() + 0.02 or loses(overlap, better, sides):
+        return
+    options = f"--model.rpn.anchors.sizes '{_listed(other.sizes)}' --model.rpn.anchors.ratios '{_listed(other.ratios)}'"
+    rows = list(recall_table(better, sides))
+    diagnosis.tables.append(Table("Anchor coverage with other anchors", heads, rows, options))
+    severity: Any = "warning" if (overlap >= 0.5).mean() < 0.75 else "info"
+    what = (
+        f"mean best IoU of anchors and objects: {overlap.mean():.2f}; {better.mean():.2f} with other anchors "
+        f"({anchors_per_cell(other)} instead of {anchors_per_cell(config)} per cell), and no size group loses recall"
+    )
+    diagnosis.add(severity, "train", what, options)
 
 
 def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
@@ -291,21 +300,21 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
     try:
         model = _on_meta(module, len(annotations.categories))
     except ValueError:
-        model = None  # told already
+        model = None  # reported already
     if model is not None:
         adam = module.optimizer_config.name == "adamw"
         needed = training_bytes(model, configs["backbone"], canvas, config.batch_size, configs, adam)
         rows.append(("a training step in float32", f"{needed / 1e9:.1f} GB"))
-    note = f"a forecast for one device with all images of a step ({config.batch_size})"
+    note = f"forecast for one device with all images of a step ({config.batch_size})"
     diagnosis.tables.append(Table("Memory", ("", ""), rows, note))
 
 
 def _on_meta(module: DetectionModule, num_classes: int) -> FasterRCNN | None:
-    """The detector without memory: only its strides are asked for."""
+    """The detector without memory for its weights, to read its strides."""
     configs: dict[str, Any] = dict(module.configs)
     backbone = configs["backbone"]
     if "." in backbone.name:
-        return None  # a class of the user's own may do anything when it is built
+        return None  # building a custom class can have any effect
     configs["backbone"] = type(backbone)(**{**vars(backbone), "weights": None})
     with torch.device("meta"):
         return build_detector(num_classes, **configs)

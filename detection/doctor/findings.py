@@ -1,11 +1,13 @@
-"""What the doctor found, and how it is told."""
+"""Findings of the doctor, as text and as plain data."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from detection.foreign import shown
+from detection.wording import plural
 
 Severity = Literal["error", "warning", "info"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "info")
@@ -13,15 +15,15 @@ ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing."""
+    """One problem, or one fact worth knowing."""
 
     severity: Severity
-    """error: training would stop, or learn something wrong. warning: something is lost. info: good to know."""
+    """error: training would stop, or learn wrong labels. warning: objects or images are lost. info: good to know."""
     split: str
     what: str
     advice: str = ""
     ids: tuple[str, ...] = ()
-    """Of images or annotations, the first few."""
+    """The first ids of images or annotations."""
     count: int = 1
 
 
@@ -37,17 +39,19 @@ class Table:
 
 @dataclass
 class Diagnosis:
-    """Everything."""
+    """All findings and tables."""
 
     findings: list[Finding] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    suspicious: dict[str, list[int]] = field(default_factory=dict)
-    """Image numbers worth looking at, by what is odd about them; of the training split."""
+    examples: dict[str, list[int]] = field(default_factory=dict)
+    """Numbers of images of the training split to show, by what is unusual about them."""
+    images: dict[str, int] = field(default_factory=dict)
+    """Number of images by split."""
 
     def add(
         self, severity: Severity, split: str, what: str, advice: str = "", ids: Sequence[object] = (), count: int = 1
     ) -> None:
-        """One more finding."""
+        """Add a finding."""
         self.findings.append(Finding(severity, split, what, advice, tuple(shown(i) for i in ids[:10]), count))
 
     def exit_code(self, strict: bool = False) -> int:
@@ -55,9 +59,19 @@ class Diagnosis:
         worst = {finding.severity for finding in self.findings}
         return 2 if "error" in worst else 1 if strict and "warning" in worst else 0
 
+    def summary(self) -> str:
+        """Summarise the diagnosis in one sentence."""
+        severities = Counter(finding.severity for finding in self.findings)
+        names = {"error": "error", "warning": "warning", "info": "note"}
+        counts = [plural(severities[one], names[one]) for one in ORDER if severities[one]]
+        images = [f"{count} {split}" for split, count in self.images.items()]
+        total = sum(self.images.values())
+        where = f" in {_and(images)} {'image' if total == 1 else 'images'}" if images else ""
+        return f"{_and(counts) or 'No problems'}{where}."
+
     def text(self) -> str:
-        """For a terminal."""
-        lines = []
+        """Write the diagnosis for a terminal."""
+        lines = [self.summary()]
         for finding in sorted(self.findings, key=lambda f: ORDER.index(f.severity)):
             ids = (
                 f" ({', '.join(finding.ids)}{', ...' if finding.count > len(finding.ids) else ''})"
@@ -72,21 +86,27 @@ class Diagnosis:
         return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the diagnosis for JSON."""
         return {
+            "summary": self.summary(),
             "findings": [asdict(finding) for finding in self.findings],
             "tables": [asdict(table) for table in self.tables],
         }
 
 
 def cell(value: Any) -> str:
-    """As it is shown."""
+    """Write a value of a table."""
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return str(value)
 
 
 def _aligned(table: Table) -> list[str]:
-    rows = [table.heads, *([cell(value) for value in row] for row in table.rows)]
+    rows = [[cell(value) for value in row] for row in table.rows]
+    rows = [[*table.heads], *rows] if any(table.heads) else rows
     widths = [max(len(row[k]) for row in rows) for k in range(len(table.heads))]
     return ["  " + "  ".join(f"{row[k]:<{widths[k]}}" for k in range(len(widths))).rstrip() for row in rows]
+
+
+def _and(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

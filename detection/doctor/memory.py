@@ -1,4 +1,4 @@
-"""How much memory a training step will take, before there is one."""
+"""Forecast the memory of a training step."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from detection.backbone_tool.describe import costs
 from detection.models.rcnn import FasterRCNN
 
 HEADS = 0.13e9
-"""Bytes of an image in the RPN and the heads, whose work does not grow with the image."""
+"""Bytes of an image in the RPN and the heads; they do not depend on the size of the image."""
 
 
 def training_bytes(
@@ -18,11 +18,12 @@ def training_bytes(
     configs: dict[str, Any],
     adam: bool,
 ) -> float:
-    """Bytes in float32 of weights, gradients, optimizer and all that the backward pass needs; a forecast.
+    """Forecast the bytes of weights, gradients, optimizer and activations in float32.
 
-    The backbone's part is counted, the pyramid's follows from its width. It is meant for images of many sizes, of which
-    ``canvas`` is the largest: on a processor it was 1.00 to 1.19 times what 36 such steps took (240 to 520 pixels,
-    ResNet-18, 50 and 101 with two images, ResNet-50 with four). Steps of one size took down to 0.6 of it.
+    The backbone's activations are counted. Those of the pyramid follow from its width. The forecast is for images of
+    many sizes, of which ``canvas`` is the largest. On a CPU, it was 1.00 to 1.19 times the bytes that 36 such steps
+    used (240 to 520 pixels, ResNet-18, 50 and 101 with two images, ResNet-50 with four). Steps of one size used down to
+    0.6 of it.
 
     Args:
         model: may be on the meta device.
@@ -31,7 +32,7 @@ def training_bytes(
     """
     height, width = canvas
     state = (16 if adam else 12) * sum(parameter.numel() for parameter in model.parameters())
-    cells = height * width / 16 * 4 / 3  # of all levels, the finest has a quarter of the sides
+    cells = height * width / 16 * 4 / 3  # of all levels; the finest has a stride of 4
     # About four maps of each level at the peak: features, and gradients on their way.
     pyramid = 4 * 4 * configs["fpn"].channels * cells
     return state + images * (costs(backbone, height, width).activation_bytes + pyramid + HEADS)

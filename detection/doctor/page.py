@@ -1,42 +1,40 @@
-"""The diagnosis as one HTML page that needs nothing else."""
+"""Write a diagnosis as one HTML page that needs no network."""
 
 from collections.abc import Sequence
 from html import escape
 
 from detection.doctor.findings import ORDER, Diagnosis, cell
 from detection.report.frame import frame
-from detection.report.page import table
+from detection.report.page import image, script, table
+from detection.report.pictures import Picture
 
-TONES = {"error": "c4", "warning": "c1", "info": "c0"}
 
-
-def page(title: str, diagnosis: Diagnosis, pictures: Sequence[tuple[str, str]] = ()) -> str:
-    """The whole page.
+def page(title: str, diagnosis: Diagnosis, examples: Sequence[tuple[str, Picture]] = ()) -> str:
+    """Write the whole page.
 
     Args:
-        pictures: captions, and pictures as data URLs.
+        examples: captions and images.
     """
+    findings = sorted(diagnosis.findings, key=lambda f: ORDER.index(f.severity))
     rows = []
-    for finding in sorted(diagnosis.findings, key=lambda f: ORDER.index(f.severity)):
+    for finding in findings:
         ids = f"<br><small>{escape(', '.join(finding.ids))}</small>" if finding.ids else ""
-        rows.append(
-            [
-                f'<b class="{TONES[finding.severity]}">{finding.severity}</b>',
-                escape(finding.split),
-                escape(finding.what) + ids,
-                escape(finding.advice),
-            ]
-        )
-    parts = [table(["", "where", "what", "what to do"], rows) if rows else "<p>Nothing was found.</p>"]
+        name = "note" if finding.severity == "info" else finding.severity
+        rows.append([f"<b>{name}</b>", escape(finding.split), escape(finding.what) + ids, escape(finding.advice)])
+    heads = ["severity", "where", "what", "what to do"]
+    tones = [finding.severity for finding in findings]
+    parts = [table(heads, rows, tones=tones) if rows else ""]
     for one in diagnosis.tables:
         cells = [[escape(cell(value)) for value in row] for row in one.rows]
-        parts.append(f"<h3>{escape(one.title)}</h3>{table(one.heads, cells, numeric=range(1, len(one.heads)))}")
-        parts.append(f'<p class="note">{escape(one.note)}</p>' if one.note else "")
-    if pictures:
+        content = table([*map(escape, one.heads)], cells, numeric=range(1, len(one.heads)))
+        note = f'<p class="note">{escape(one.note)}</p>' if one.note else ""
+        parts.append(f"<div><h3>{escape(one.title)}</h3>{content}{note}</div>")
+    parts = [parts[0], f'<div class="pair tables">{"".join(parts[1:])}</div>']
+    if examples:
         tiles = "".join(
-            f'<figure><img src="{url}" alt="{escape(caption)}" loading="lazy">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
-            for caption, url in pictures
+            f"<figure>{image(picture, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+            for caption, picture in examples
         )
-        parts.append(f'<h3>Worth a look</h3><div class="pair">{tiles}</div>')
-    return frame(title, "".join(parts))
+        parts.append(f'<h3>Examples</h3><div class="tiles large">{tiles}</div>')
+    head = f'<p class="lead">{escape(diagnosis.summary())}</p>'
+    return frame(title, "".join(parts), head, script("page.js") if examples else "")

@@ -1,4 +1,4 @@
-"""Pictures in the run's folder: what the network is fed, and what it answers beside the truth."""
+"""Write image sheets into the folder of a run: training batches, and predictions beside the ground truth."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,16 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from detection.evaluation.percent import percent
 from detection.fast.pasting import encode_masks
+from detection.foreign import shown
+from detection.sheets import Tile, sheet
 from detection.structures import IGNORE, Batch, Detections
-from detection.visualize import as_rgb, draw, side_by_side
+from detection.visualize import as_rgb, draw
 
 
 class Pictures(Callback):
-    """``train_batch.jpg`` at the start, ``val_predictions_STEP.jpg`` at every validation; by the first rank only.
+    """Write ``train_batch.jpg`` at the start and ``val_predictions_STEP.jpg`` at every validation; on rank 0 only.
 
     Args:
         num: images on each.
@@ -24,7 +27,8 @@ class Pictures(Callback):
     def __init__(self, num: int = 4, score_threshold: float = 0.5) -> None:
         self.num, self.score_threshold = num, score_threshold
         self._folder: Path | None = None
-        self._pairs: list[np.ndarray] = []
+        self._pairs: list[list[Tile]] = []
+        self._files: dict[int, str] | None = None
         self._started = False
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -59,17 +63,32 @@ class Pictures(Callback):
             keep = found.scores >= self.score_threshold
             found = Detections(*(None if v is None else v[keep] for v in found))  # type: ignore[arg-type]
             prediction = _draw(_image(batch, i), found.boxes, found.labels, found.scores, found.masks, names)
-            self._pairs.append(side_by_side(_draw_truth(batch, i, names), prediction))
+            name = self._file_name(trainer, int(batch.image_ids[i]))
+            self._pairs.append([(f"{name}, ground truth", _draw_truth(batch, i, names)), ("prediction", prediction)])
 
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if self._folder is not None and self._pairs:
-            _write(self._folder / f"val_predictions_{trainer.global_step:06d}.jpg", self._pairs)
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._folder is not None and self._pairs and not trainer.sanity_checking:
+            title = ", ".join([f"step {trainer.global_step}", *_scores(trainer)])
+            _write(self._folder / f"val_predictions_{trainer.global_step:06d}.jpg", self._pairs, title)
+
+    def _file_name(self, trainer: Trainer, image_id: int) -> str:
+        """The file of an image; its id if the data set is not the toolkit's."""
+        if self._files is None:
+            annotations = getattr(getattr(trainer.val_dataloaders, "dataset", None), "annotations", None)
+            self._files = {}
+            if annotations is not None:
+                ids = annotations.image_ids.tolist()
+                self._files = {id: Path(annotations.file_name(k)).name for k, id in enumerate(ids)}
+        return shown(self._files.get(image_id, f"image {image_id}"))
 
 
 def draw_batch(path: Path, module: LightningModule, batch: Batch, num: int) -> None:
     """Write the first ``num`` images of a batch with their objects."""
     names = _names(module)
-    _write(path, [_draw_truth(batch, i, names) for i in range(min(num, len(batch.images)))])
+    cells = [
+        [(f"image {int(batch.image_ids[i])}", _draw_truth(batch, i, names))] for i in range(min(num, len(batch.images)))
+    ]
+    _write(path, cells)
 
 
 def _names(module: LightningModule) -> tuple[str, ...]:
@@ -106,17 +125,16 @@ def _draw(
     return draw(image, boxes.numpy(), labels.cpu().numpy(), score, rles, names)
 
 
-def _write(path: Path, pictures: list[np.ndarray], columns: int = 2, longest: int = 4000) -> None:
-    """All pictures on one sheet of cells of the same size."""
-    height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, min(columns, len(pictures)) * width, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = i // columns * height, i % columns * width
-        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    scale = min(1.0, longest / max(sheet.shape))
-    if scale < 1:
-        sheet = cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def _scores(trainer: Trainer) -> list[str]:
+    """AP of the validation, in percent."""
+    found = [
+        (kind, trainer.callback_metrics.get(f"val/{name}/AP")) for kind, name in (("box", "bbox"), ("mask", "segm"))
+    ]
+    return [f"{kind} AP {percent(float(AP))}" for kind, AP in found if AP is not None]
+
+
+def _write(path: Path, cells: list[list[Tile]], title: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(sheet[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    picture = np.ascontiguousarray(sheet(cells, title)[..., ::-1])
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
     path.write_bytes(encoded.tobytes())

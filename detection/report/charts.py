@@ -1,9 +1,15 @@
 """Draw small charts as SVG text: sharp at any size, in the colours of the page, without a library in the page."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
+from detection.foreign import shown
+
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 46, 38, 12, 12
+NAMES, ROW, SIDE = 130, 24, 20
+"""Of a dot plot: room for the names, height of a row, room on the right."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -67,3 +73,65 @@ def _x(value: float) -> float:
 
 def _y(value: float) -> float:
     return round(HEIGHT - BOTTOM - value * (HEIGHT - BOTTOM - TOP), 1)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A row of a dot plot; NaN where there is no value or no interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    tone: str = ""
+    """A CSS class for the colour."""
+
+
+def dots(rows: Sequence[Dot], label: str) -> str:
+    """Draw values with their intervals beside a line at zero, one row each.
+
+    Args:
+        rows: from top to bottom; those without a value are not drawn.
+        label: what the values are, with the unit.
+    """
+    rows = [row for row in rows if math.isfinite(row.value)]
+    if not rows:
+        return ""
+    bounds = [abs(v) for row in rows for v in (row.value, row.low, row.high) if math.isfinite(v)]
+    step = _step(max(bounds))
+    extent = step * max(1, math.ceil(max(bounds) / step))
+    height = TOP + ROW * len(rows) + BOTTOM
+
+    def place(value: float) -> float:
+        return round(NAMES + (value / extent + 1) / 2 * (WIDTH - NAMES - SIDE), 1)
+
+    parts, bottom = [], TOP + ROW * len(rows)
+    for k in range(-round(extent / step), round(extent / step) + 1):
+        x = place(k * step)
+        parts.append(f'<path class="{"axis" if k == 0 else "grid"}" d="M{x} {TOP}V{bottom}"/>')
+        sign = "+" if k > 0 else ""
+        parts.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{sign}{k * step:g}</text>')
+    parts.append(f'<text x="{place(0)}" y="{height - 5}" text-anchor="middle">{escape(label)}</text>')
+    for k, row in enumerate(rows):
+        y = TOP + ROW * k + ROW // 2
+        name = shown(row.name)
+        parts.append(
+            f'<text class="name" x="{NAMES - 10}" y="{y + 4}" text-anchor="end">{escape(shown(row.name, 16))}'
+            f"<title>{escape(name)}</title></text>"
+        )
+        if math.isfinite(row.low):
+            parts.append(f'<path class="line {row.tone}" d="M{place(row.low)} {y}H{place(row.high)}"/>')
+        kind = "dot" if math.isfinite(row.low) else "hollow"
+        hint = f"{name}: {row.value:+.1f}" + (f" ({row.low:+.1f} to {row.high:+.1f})" if kind == "dot" else "")
+        title = f"<title>{escape(hint)}</title>"
+        parts.append(f'<circle class="{kind} {row.tone}" cx="{place(row.value)}" cy="{y}" r="4.5">{title}</circle>')
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        "</figure>"
+    )
+
+
+def _step(largest: float) -> float:
+    """The distance of ticks: at most four on each side of zero."""
+    steps = (s * 10.0**power for power in range(-2, 3) for s in (1, 2, 5))
+    return next((step for step in steps if largest / step <= 4), 100.0)

@@ -1,9 +1,8 @@
-"""Two evaluations of the same images: is B better than A, where, and is it more than chance?"""
+"""Compare two evaluations of the same images: differences of all numbers, with confidence intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
 from detection.foreign import shown
 from detection.provenance import checksum
-from detection.report.frame import frame
-from detection.report.page import KINDS, table
+from detection.report.page import KINDS
 from detection.report.resampling import Change, changes
 from detection.report.truth import open_truth
 
@@ -26,7 +24,7 @@ SAME = {
     "protocol": "other protocols",
     "ground_truth": "other readings of the annotations (evaluate the results_*.json of the checked one as files)",
 }
-"""What two evaluations must share to be compared."""
+"""What must be the same in two evaluations that are compared."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Difference:
     second: float
     low: float
     high: float
-    """95% interval of second - first, over images drawn again, the same for both; NaN where there is none."""
+    """95% interval of second - first, over bootstrap samples of the images, the same for both; NaN if there is none."""
 
     @property
     def difference(self) -> float:
@@ -46,53 +44,69 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """In one word: ``better``, ``worse``, or nothing where chance would do."""
+        """``better``, ``worse``, or nothing if the interval contains 0."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else ""
 
 
 def compare(
     first: Path, second: Path, annotations: Path | None = None, resamplings: int = 1000, seed: int = 0
 ) -> dict[str, list[Difference]]:
-    """Differences of the twelve numbers and of each class's AP, by IoU type and kind, as ``bbox/numbers``.
+    """Return the differences of the twelve numbers and of the AP of each class.
 
     Args:
         first: folder that ``rcnn evaluate`` wrote.
-        annotations: where the annotation file is now, if it was moved.
+        second: another one.
+        annotations: the annotation file, if it was moved.
+        resamplings: bootstrap samples of the images, for the intervals.
+
+    Returns:
+        Differences by IoU type and kind, such as ``bbox/numbers`` and ``segm/classes``.
 
     Raises:
-        ValueError: they cannot be compared, and why; or a file is missing.
+        ValueError: the evaluations cannot be compared, with the reason; or a file is missing.
     """
-    reports = [_report(folder) for folder in (first, second)]
+    reports = [read_report(folder) for folder in (first, second)]
     abouts = [report["about"] for report in reports]
     check_comparable(*abouts)
-    path = annotations or Path(abouts[0]["annotations"])
-    if not path.is_file():
-        raise ValueError(f"{path}: no such annotation file; say where it is with --annotations")
-    if checksum(path) != abouts[0]["annotations_sha256"]:
-        raise ValueError(f"{path}: is not the file that was evaluated on (its SHA-256 differs)")
     kinds = [kind for kind in KINDS if all(kind in report for report in reports)]
     if not kinds:
         raise ValueError(f"{first}, {second}: no results of one kind in both; run rcnn evaluate again")
+    path = annotations or Path(abouts[0]["annotations"])
     found: dict[str, list[Difference]] = {}
     for kind in kinds:
-        evaluators = []
-        for folder in (first, second):
-            truth, limits = open_truth(path, abouts[0]["ground_truth"]), limits_up_to(most_detections(abouts[0]))
-            evaluator = CocoEvaluator(truth, [kind], image_ids="all", max_detections=limits)
-            evaluator.add_results(read_results(folder / f"results_{kind}.json"))
-            evaluators.append(evaluator)
+        evaluators = [evaluator_of(folder, abouts[0], kind, path) for folder in (first, second)]
         found |= _compare(kind, evaluators, resamplings, seed)
     return found
 
 
-def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuse two evaluations whose numbers mean different things.
+def evaluator_of(folder: Path, about: Mapping[str, Any], kind: str, annotations: Path) -> CocoEvaluator:
+    """Open an evaluation again, with its results of one IoU type.
 
     Args:
-        first: what :func:`~detection.provenance.about` wrote.
+        about: the part ``about`` of its report.
+        annotations: the annotation file.
 
     Raises:
-        ValueError: with all reasons.
+        ValueError: the annotation file is missing, or is another one.
+    """
+    if not annotations.is_file():
+        raise ValueError(f"{annotations}: no such annotation file; name it with --annotations")
+    if checksum(annotations) != about["annotations_sha256"]:
+        raise ValueError(f"{annotations}: is not the file that was evaluated on (its SHA-256 differs)")
+    truth, limits = open_truth(annotations, about["ground_truth"]), limits_up_to(most_detections(about))
+    evaluator = CocoEvaluator(truth, [kind], image_ids="all", max_detections=limits)
+    evaluator.add_results(read_results(folder / f"results_{kind}.json"))
+    return evaluator
+
+
+def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Check that the numbers of two evaluations mean the same.
+
+    Args:
+        first: from :func:`~detection.provenance.about`.
+
+    Raises:
+        ValueError: they differ; the message lists all differences.
     """
     reasons = [f"{what}: {first.get(key)} and {second.get(key)}" for key, what in SAME.items()
                if first.get(key) != second.get(key)]  # fmt: skip
@@ -104,7 +118,7 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 
 
 def most_detections(about: Mapping[str, Any]) -> int:
-    """The limit of an evaluation; reports of older versions have COCO's and do not say it."""
+    """Return the limit of detections of an evaluation; reports of older versions used the limit of COCO."""
     limit = about.get("max_detections", COCO_LIMITS[-1])
     if type(limit) is not int:
         raise ValueError(f"report.json: max_detections is {shown(limit)}, but must be a number")
@@ -141,40 +155,24 @@ def _difference(name: str, change: Change) -> Difference:
     return Difference(name, change.first, change.second, change.low, change.high)
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    """The content of ``report.json``."""
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read the ``report.json`` of an evaluation.
+
+    Raises:
+        ValueError: the folder has none.
+    """
     path = folder / "report.json"
     try:
         report = read_json(path)
         return {**report, "about": dict(report["about"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no report ({error}); give folders that rcnn evaluate wrote") from error
-
-
-def page(first: str, second: str, found: Mapping[str, Sequence[Difference]]) -> str:
-    """One HTML page of a comparison."""
-    parts = []
-    for key, differences in found.items():
-        kind, what = key.split("/")
-        heads = [what.removesuffix("s") if what == "classes" else "number", "A", "B", "B - A", "95% interval", ""]
-        if what == "classes":
-            heads[0] = "AP of class"
-            differences = sorted(differences, key=lambda d: d.difference)
-        rows = [
-            [escape(shown(d.name)), percent(d.first), percent(d.second), _signed(d.difference), _interval(d), _mark(d)]
-            for d in differences
-        ]
-        parts.append(f"<h2>{KINDS[kind]}: {what}</h2>{table(heads, rows, numeric=(1, 2, 3, 4))}")
-    parts.append(
-        '<p class="note">Numbers in percent. Intervals of B - A over images drawn again with replacement, '
-        "the same ones for both. "
-        "Better and worse are said where 0 lies outside. – where the objects are in too few images.</p>"
-    )
-    return frame("Comparison", "".join(parts), f"<p>A: {escape(first)}<br>B: {escape(second)}</p>")
+        raise ValueError(
+            f"{folder}: not an evaluation folder (no report: {error}). Run rcnn evaluate MODEL --output {folder} first"
+        ) from error
 
 
 def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
-    """For a terminal: all numbers in percent, and the classes that changed most."""
+    """Write a comparison for a terminal: all numbers in percent, and the classes that changed most."""
     lines = ["AP and AR in percent; 95% intervals in brackets"]
     for key, differences in found.items():
         kind, what = key.split("/")
@@ -185,20 +183,17 @@ def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
             lines.append(kind)
         for d in differences:
             lines.append(
-                f"  {shown(d.name):<18}{percent(d.first):>5} -> {percent(d.second):>5}  {_signed(d.difference)}  "
-                f"({_interval(d)})  {d.verdict}".rstrip()
+                f"  {shown(d.name):<18}{percent(d.first):>5} -> {percent(d.second):>5}  {signed(d.difference)}  "
+                f"({interval(d)})  {d.verdict}".rstrip()
             )
     return "\n".join(lines)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Write a fraction in percent with its sign."""
     return "–" if math.isnan(value) else f"{100 * value:+.1f}"
 
 
-def _interval(d: Difference) -> str:
-    return "–" if math.isnan(d.low) else f"{_signed(d.low)} to {_signed(d.high)}"
-
-
-def _mark(d: Difference) -> str:
-    tone = {"better": "c2", "worse": "c4"}.get(d.verdict, "")
-    return f'<b class="{tone}">{d.verdict}</b>'
+def interval(d: Difference) -> str:
+    """Write the interval of a difference in percent."""
+    return "–" if math.isnan(d.low) else f"{signed(d.low)} to {signed(d.high)}"

@@ -1,4 +1,4 @@
-"""Which annotations and images an evaluation reads."""
+"""Find the annotations and images of an evaluation."""
 
 from pathlib import Path
 

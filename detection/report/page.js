@@ -38,3 +38,11 @@ for (const image of document.querySelectorAll("img.zoom")) {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(image); }
   });
 }
+// Show the images with a class; without JavaScript, all images are there and there is no choice.
+for (const choice of document.querySelectorAll(".filter")) {
+  choice.hidden = false;
+  choice.querySelector("select").addEventListener("change", event => {
+    for (const one of document.querySelectorAll("[data-classes]"))
+      one.hidden = event.target.value !== "" && !one.dataset.classes.split(" ").includes(event.target.value);
+  });
+}

@@ -70,16 +70,8 @@ def page(
     links += [("suspects", "Annotations to check")] if suspects else []
     links.append(("about", "About"))
     menu = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
-<<<<<<< HEAD
-    what = str(about.get("model") or about.get("results"))
-    title = "Evaluation of " + ", ".join("/".join(re.split(r"[/\\]", path)[-3:]) for path in what.split(", "))
-    script = files("detection.report").joinpath("page.js").read_text(encoding="utf-8")
-    head = f"<p>{_subtitle(analyses[0], about)}</p><nav>{menu}</nav>"
-    return frame(title, "".join(sections), head, script)
-=======
     head = f"{_head(analyses, about, beside)}<nav>{menu}</nav>"
     return frame(f"Evaluation: {detector_of(about)} on {_data_of(about)}", "".join(sections), head, script("page.js"))
->>>>>>> 3ebb5fb (Report: standard labels, one summary sentence, colours for found, missed and wrong, and images that a click enlarges)
 
 
 def script(name: str) -> str:
@@ -91,14 +83,19 @@ def detector_of(about: Mapping[str, Any]) -> str:
     """Name the detector of an evaluation: as the user does, or by its kind, or by its files."""
     named = about.get("name") or about.get("detector")
     source = str(about.get("model") or about.get("results") or "detections")
-    return str(named) if named else ", ".join("/".join(path.split("/")[-2:]) for path in source.split(", "))
+    return str(named) if named else ", ".join(_end(path, 2) for path in source.split(", "))
 
 
 def _data_of(about: Mapping[str, Any]) -> str:
     """Name the data set: by its folder, or by the annotation file."""
     if about.get("data"):
-        return f"{str(about['data']).rstrip('/').split('/')[-1]} ({about.get('split', 'val')})"
-    return "/".join(str(about.get("annotations", "")).split("/")[-3:])
+        return f"{_end(str(about['data']), 1)} ({about.get('split', 'val')})"
+    return _end(str(about.get("annotations", "")), 3)
+
+
+def _end(path: str, parts: int) -> str:
+    """The last parts of a path of any system."""
+    return "/".join([part for part in re.split(r"[/\\]", path) if part][-parts:])
 
 
 def summary(analyses: Sequence[Analysis], about: Mapping[str, Any]) -> str:
@@ -117,8 +114,10 @@ def _with_interval(measure: Measure) -> str:
 
 def _head(analyses: Sequence[Analysis], about: Mapping[str, Any], beside: Sequence[str]) -> str:
     first = analyses[0]
-    cards = [_card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], WORDS["AP"], " first") for a in analyses]
-    cards += [_card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], WORDS["AP50"]) for a in analyses]
+    cards = []
+    for a in analyses:
+        cards.append(_card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], WORDS["AP"], " first"))
+        cards.append(_card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], WORDS["AP50"]))
     data = f"{plural(first.images, 'image')}, {plural(first.objects, 'object')}, {plural(len(first.classes), 'class')}"
     source = escape(str(about.get("model") or about.get("results") or ""))
     note = (
@@ -165,7 +164,7 @@ def _cards(analysis: Analysis) -> str:
         name: _card(name, value, _words(name), " first" * (name == "AP")) for name, value in analysis.numbers.items()
     }
     main = "".join(cards.pop(name) for name in MAIN)
-    return f'<div class="cards">{main}</div><div class="cards small">{"".join(cards.values())}</div>'
+    return f'<div class="cards main">{main}</div><div class="cards small">{"".join(cards.values())}</div>'
 
 
 def _card(name: str, measure: Measure, words: str, more: str = "") -> str:
@@ -367,7 +366,7 @@ def table(
     for place, row in enumerate(rows):
         cells = "".join(f"<td{c}>{cell}</td>" for c, cell in zip(classes, row, strict=True))
         body.append(f'<tr class="{tones[place]}">{cells}</tr>' if tones else f"<tr>{cells}</tr>")
-    kind = ' class="sortable"' if sortable else ""
+    kind = ' class="sortable"' if sortable else ' class="findings"' if tones else ""
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(body)}</tbody></table></div>'
 

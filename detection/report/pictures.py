@@ -33,7 +33,7 @@ LEGEND = {
     "true positive (found)": FOUND,
     "false negative (missed)": MISSED,
     "false positive": WRONG,
-    "ignored (crowd)": IGNORED,
+    "ignored (crowd, or beyond the limit of detections)": IGNORED,
 }
 """Colours on the images of a report, by what they mean."""
 

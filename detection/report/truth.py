@@ -1,11 +1,11 @@
-"""Ground truth as an evaluation reads it."""
+"""Open the ground truth of an evaluation."""
 
 from pathlib import Path
 from typing import Any
 
 
 def open_truth(path: Path, ground_truth: str) -> Any:
-    """Return the ground truth for the evaluator: the checked annotations, as training sees them, or the file itself.
+    """Return the ground truth for the evaluator: the checked annotations, as in training, or the file itself.
 
     Args:
         ground_truth: "file" for the file itself.

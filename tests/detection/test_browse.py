@@ -1,9 +1,15 @@
+import json
+from pathlib import Path
+
+import albumentations as A
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detection.browse import draw_scene, look
+from detection.browse import Seen, augmentations, draw_scene, file_names, look, page
+from detection.data.augmentation import Albumentations
 from detection.data.scene import Scene
+from detection.data.transforms import HorizontalFlip
 from detection.engine.settings import read_settings
 from detection.shapes import write_shapes
 from tests.support.commands import browse as main
@@ -18,9 +24,15 @@ def root(tmp_path_factory):
 
 def test_the_page_shows_files_and_epochs(root, tmp_path):
     main(["--config", "demo", "--data.root", str(root), "--number", "3", "--views", "2", "--output", str(tmp_path)])
-    page = (tmp_path / "browse.html").read_text()
-    assert page.count("data:image/jpeg") == 3 * 3
-    assert len(list(tmp_path.glob("*.jpg"))) == 3
+    html = (tmp_path / "browse.html").read_text()
+    path = root / "annotations" / "instances_train.json"
+    assert html.count("data:image/jpeg") == 3 * 3
+    sources = {Path(image["file_name"]).stem for image in json.loads(path.read_text())["images"]}
+    found = {path.stem for path in tmp_path.glob("*.jpg")}
+    assert len(found) == 3
+    assert found < sources
+    assert "Augmentation: HorizontalFlip(p=0.5)" in html
+    assert '<option value="0">' in html
 
 
 def test_what_is_shown_is_what_is_trained_on(root):
@@ -64,3 +76,26 @@ def test_mistakes_are_told(root, tmp_path, capsys, arguments, message):
         main([*arguments, "--output", str(tmp_path)])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def seen(name: str, image_id: int, *classes: str) -> Seen:
+    return Seen(name, image_id, len(classes), classes, np.zeros((8, 8, 3), np.uint8), [], [(8, 8)])
+
+
+def test_files_are_named_by_their_source():
+    names = ["a/b.png", "a_b.jpg", "../c d.tif", "e.jpg", "..."]
+    files = file_names([seen(name, k) for k, name in enumerate(names)])
+    assert files == ["a_b_0.jpg", "a_b_1.jpg", "c_d.jpg", "e.jpg", "image_4.jpg"]
+
+
+def test_images_can_be_filtered_by_class():
+    html = page("title", [seen("a.jpg", 1, "cat", "<dog>"), seen("b.jpg", 2)])
+    assert '<option value="1">cat</option>' in html
+    assert '<option value="0">&lt;dog&gt;</option>' in html
+    assert 'data-classes="1 0"' in html
+    assert 'data-classes=""' in html
+
+
+def test_augmentations_are_named():
+    transforms = [HorizontalFlip(0.25), Albumentations([A.Rotate(p=0.3)])]
+    assert augmentations(transforms) == ["HorizontalFlip(p=0.25)", "Rotate(p=0.3)"]

@@ -111,7 +111,7 @@ def test_side_by_side() -> None:
     assert side_by_side(left[:, :3], right, ("a caption wider than its picture", "")).ndim == 3
 
 
-def draw_whole(picture, mask, color, enlarge, line, tint):  # type: ignore[no-untyped-def]
+def draw_whole(picture, mask, color, enlarge, line, tint, light):  # type: ignore[no-untyped-def]
     """A mask drawn over the whole picture, in place: every pixel is tinted, every outline is traced."""
     large = enlarged(mask.astype(np.uint8), enlarge)
     for y, x in zip(*np.nonzero(large), strict=True):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import cv2
@@ -42,7 +43,9 @@ def test_sound_data_pass(sound, capsys):
     assert call("--data.root", sound, "--decode") == 0
     out = capsys.readouterr().out
     assert "error" not in out
-    assert "Objects that an anchor fits" in out
+    assert "Anchor coverage" in out
+    assert "\n\n\n" not in out
+    assert " in 12 training and 4 validation images." in out.splitlines()[0]
 
 
 def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
@@ -57,6 +60,10 @@ def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     assert "data:image/jpeg" in page
     assert "http" not in page
+    assert page.count('<tr class="error">') >= 2
+    assert page.count('<tr class="warning">') >= 2
+    assert "Examples" in page
+    assert re.search(r"\d+ errors?, \d+ warnings? and \d+ notes? in 12 training and 4 validation images", page)
     findings = json.loads((tmp_path / "all.json").read_text())["findings"]
     assert {finding["severity"] for finding in findings} >= {"error", "warning"}
 
@@ -95,7 +102,7 @@ def test_what_exif_turns_and_no_size_settles_is_told(images, capsys):
         with Image.open(path) as image:
             image.copy().save(path, exif=exif)
     assert call("--data.root", root) == 0
-    told = f"2 images are turned or mirrored by EXIF, the first is {paths[1].name}; the size"
+    told = f"2 images are rotated or flipped by EXIF, the first is {paths[1].name}; the size"
     assert told in capsys.readouterr().out  # the size of the last settles it
 
 
@@ -107,7 +114,7 @@ def test_a_square_image_on_its_side_is_told(tmp_path, capsys):
     with Image.open(path) as image:
         image.copy().save(path, exif=exif)
     assert call("--data.root", root) == 0
-    assert f"1 image is turned or mirrored by EXIF, the first is {path.name}" in capsys.readouterr().out
+    assert f"1 image is rotated or flipped by EXIF, the first is {path.name}" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_used_is_a_finding_and_the_other_is_examined(broken, capsys):
@@ -154,5 +161,5 @@ def test_what_is_behind_a_photo_and_names_in_another_spelling_are_counted(images
     paths[1].rename(paths[1].with_name(paths[1].name.upper()))
     assert call("--data.root", root, "--decode", "--strict") in (0, 1)
     out = capsys.readouterr().out
-    assert "1 file holds more images than the photo (MPO); the photo, which comes first, is read" in out
+    assert "1 file holds more images than the photo (MPO); the toolkit reads the photo, which comes first" in out
     assert "1 file name with other capitals than on the disk (found)" in out

@@ -1,10 +1,12 @@
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
 from detection.engine.pictures import Pictures
+from detection.sheets import sheet
 from detection.structures import IGNORE, Batch, Categories, Detections, Targets
 
 
@@ -19,7 +21,12 @@ def batch():
 
 def make_pictures(folder, global_zero=True, **options):
     pictures = Pictures(**options)
-    trainer = SimpleNamespace(log_dir=str(folder), is_global_zero=global_zero, sanity_checking=False, global_step=30)
+    annotations = SimpleNamespace(image_ids=np.array([5]), file_name=lambda k: "train/a_name.jpg")
+    trainer = SimpleNamespace(
+        log_dir=str(folder), is_global_zero=global_zero, sanity_checking=False, global_step=30,
+        val_dataloaders=SimpleNamespace(dataset=SimpleNamespace(annotations=annotations)),
+        callback_metrics={"val/bbox/AP": torch.tensor(0.361)},
+    )  # fmt: skip
     module = SimpleNamespace(model=SimpleNamespace(categories=Categories(("cat",), (1,))))
     pictures.setup(trainer, module, "fit")
     return pictures, trainer, module
@@ -35,14 +42,20 @@ def test_train_batch_is_drawn_once(batch, tmp_path):
     assert not path.exists()
 
 
-def test_predictions_are_beside_the_truth_and_fillers_left_out(batch, tmp_path):
+def test_predictions_are_beside_the_truth_and_fillers_left_out(batch, tmp_path, monkeypatch):
     pictures, trainer, module = make_pictures(tmp_path)
     found = Detections(torch.tensor([[[5.0, 5, 30, 30]]] * 2), torch.tensor([[0.9]] * 2), torch.tensor([[0]] * 2))
     pictures.on_validation_epoch_start(trainer, module)
     pictures.on_validation_batch_end(trainer, module, {"detections": found}, batch, 0)
     assert len(pictures._pairs) == 1
-    pictures.on_validation_epoch_end(trainer, module)
-    assert cv2.imread(str(tmp_path / "val_predictions_000030.jpg")) is not None
+    sheets = []
+    monkeypatch.setattr("detection.engine.pictures.sheet", lambda *given: sheets.append(given) or sheet(*given))
+    pictures.on_validation_end(trainer, module)
+    (cells, title), *_ = sheets
+    assert title == "step 30, box AP 36.1"
+    assert [caption for caption, _ in cells[0]] == ["a_name.jpg, ground truth", "prediction"]
+    written = cv2.imread(str(tmp_path / "val_predictions_000030.jpg"))
+    assert max(written.shape) <= 1600
 
 
 def test_other_ranks_draw_nothing(batch, tmp_path):

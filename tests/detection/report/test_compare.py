@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from detection.report.changed import changed_images
 from detection.report.compare import check_comparable, compare, text
+from detection.report.compare_page import page, summary
 from tests.support import commands
 from tests.support.commands import compare as main
 
@@ -59,7 +61,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(two, folder, tmp_pat
         check_comparable(same, same | {"ground_truth": "checked"})
     with pytest.raises(ValueError, match="is not the file that was evaluated on"):
         compare(two[0], two[1], tmp_path / "truth.json")
-    with pytest.raises(ValueError, match="no report"):
+    with pytest.raises(ValueError, match="not an evaluation folder"):
         compare(two[0], tmp_path)
 
 
@@ -67,7 +69,9 @@ def test_the_command_writes_a_page(two, tmp_path, capsys):
     main([*map(str, two), "--resamplings", "20", "--output", str(tmp_path)])
     assert "cat" in capsys.readouterr().out
     assert "95% interval" in (tmp_path / "comparison.html").read_text()
-    assert json.loads((tmp_path / "comparison.json").read_text())["bbox/numbers"][0]["name"] == "AP"
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["bbox/numbers"][0]["name"] == "AP"
+    assert 0 < len(content["changed_images"]) <= 10
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path), str(two[0])])
     assert stop.value.code == 2
@@ -104,3 +108,27 @@ def test_only_what_both_reports_have_is_compared(folder, results, tmp_path):
     commands.evaluate([str(folder / "results.json"), *rest, str(boxes)])
     (boxes / "results_segm.json").write_bytes((tmp_path / "both" / "results_segm.json").read_bytes())  # of others
     assert {key.split("/")[0] for key in compare(tmp_path / "both", boxes, resamplings=0)} == {"bbox"}
+
+
+def test_a_dot_and_its_interval_stand_for_each_metric_and_each_class(two):
+    found = compare(*two, resamplings=50)
+    html = page("good", "worse", found)
+    with_value = [d for differences in found.values() for d in differences if d.difference == d.difference]
+    assert html.count("<circle") == len(with_value)
+    assert "Boxes: AP by class" in html
+    assert summary(found).startswith("B compared with A: box AP -")
+    assert summary(found).endswith(", worse.")
+
+
+def test_images_that_changed_most_come_first_with_both_results(two, folder):
+    reports = [json.loads((one / "report.json").read_text()) for one in two]
+    before, after = ({row["image_id"]: row["F1"] for row in one["bbox"]["by_image"]} for one in reports)
+    found = changed_images(*two, most=5)
+    sizes = sorted((abs(after[id] - F1) for id, F1 in before.items()), reverse=True)
+    assert [abs(one.second - one.first) for one in found] == sizes[:5]
+    assert all(one.images is None for one in found)  # the evaluations had no images
+    drawn = changed_images(*two, images=folder / "images", most=5)
+    assert all(one.images and one.images[0].url != one.images[1].url for one in drawn)
+    html = page("good", "worse", {}, drawn)
+    assert html.count("data:image/jpeg") == 10
+    assert changed_images(two[0], two[0]) == []
