@@ -82,7 +82,13 @@ def evaluate(
     places = (options.pop(name, None) for name in ("annotations", "images"))
     annotations, images = annotations_and_images(data, split, *(None if one is None else Path(one) for one in places))
     given = EvaluateOptions(
-        [str(model)], annotations, images, Path(output), data=data and str(data), split=split, **options
+        [str(model)],
+        annotations,
+        images,
+        Path(output),
+        data=None if data is None else str(data),
+        split=split,
+        **options,
     )
     with TemporaryDirectory() as folder:
         if isinstance(model, Detector):

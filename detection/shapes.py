@@ -1,8 +1,8 @@
 """Draw synthetic shapes as a data set in COCO format: trained on in minutes, and difficult enough for tests.
 
-Like real data, it has objects that hide one another, tiny and cut-off ones, crowds, images without objects,
-category ids with gaps, JPEG and PNG files of many sizes, and masks as polygons of several parts, as compressed
-RLE (objects with a hole) and as uncompressed RLE (crowds).
+Like real data, it has objects that hide one another, tiny and cut-off objects, crowds, and images without objects. Its
+category ids have gaps, and its images are JPEG and PNG files of many sizes. Its masks are polygons of several parts,
+compressed RLE (objects with a hole) and uncompressed RLE (crowds).
 
 Everything is drawn on a grid ``FINE`` times finer than the image.  Outlines: (n, 2) float64 x, y.
 """

@@ -158,21 +158,21 @@ def side_by_side(
     return np.concatenate(panels[:-1], axis=1)
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
+def write_picture(path: Path, image: np.ndarray) -> None:
     """Write an image in the format that the ending of the file names.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16.
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16.
 
     Raises:
         ValueError: OpenCV writes no format with this ending.
         OSError: the file cannot be written.
     """
-    if picture.ndim == 3:
-        picture = picture[..., ::-1]
+    if image.ndim == 3:
+        image = image[..., ::-1]
     # Not imwrite: it returns False instead of an error, and fails on some names.
     try:
-        good, data = cv2.imencode(path.suffix, picture)
+        good, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         good = False
     if not good:

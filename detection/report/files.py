@@ -21,20 +21,20 @@ def write(
     analyses: Sequence[Analysis],
     about: dict[str, Any],
     images: Path | None = None,
-    pictures: int = 12,
+    number: int = 12,
 ) -> None:
     """Write ``report.html``, ``report.json``, ``classes_*.csv`` and ``images_*.csv`` into a folder.
 
     Args:
         images: folder of the images; if None, the page shows none.
-        pictures: number of the worst images, and of the annotations to check, that the page shows.
+        number: number of the worst images, and of the annotations to check, that the page shows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = analyses[-1]
-    bad, suspects = [row for row in last.by_image if row.F1 < 1][:pictures], last.suspects[:pictures]
+    bad, suspects = [row for row in last.by_image if row.F1 < 1][:number], last.suspects[:number]
     beside = ["report.json", *(f"{part}_{a.iou_type}.csv" for part in ("classes", "images") for a in analyses)]
     beside += [f"results_{a.iou_type}.json" for a in analyses if (folder / f"results_{a.iou_type}.json").is_file()]
-    if images is not None and pictures:
+    if images is not None and number:
         draw = Pictures(evaluator, images, last.iou_type, last.operating_point["threshold"])
         pairs = [(row, draw.truth_and_prediction(row.image_id, row.file_name)) for row in bad]
         html = page(analyses, about, pairs, [(one, draw.suspect(one)) for one in suspects], beside)

@@ -68,9 +68,9 @@ def changes(
 def widening(images: int) -> float:
     """Return the ratio of two spreads of a mean over ``images`` drawn with replacement: with and without repeated ones.
 
-    With n images of variance v, of which D are drawn at least once, the mean of those D has the variance
-    v n / (n - 1) E[1/D - 1/n] instead of v / n, where n E[1/D] is the sum of (k/n)^(n-1) for k = 1 to n
-    (Raj and Khamis 1958). 1.31 for many images; NaN for one image.
+    Let n images have the variance v, and let D of them be drawn at least once. The mean of those D has the variance
+    v n / (n - 1) E[1/D - 1/n] instead of v / n. n E[1/D] is the sum of (k/n)^(n-1) for k = 1 to n (Raj and Khamis
+    1958). 1.31 for many images; NaN for one image.
     """
     if images == 1:
         return math.nan
