@@ -83,9 +83,9 @@ def suggest(
     """Suggest anchors that overlap the objects better than the current ones, and lower the recall of no size group.
 
     The search tries sides that grow with the stride, because anchors of coarse cells are too far apart for small
-    objects. They have one to eight times the stride, with one to three sizes per level. The search also tries the current sides with
-    more sides between them. Aspect ratios are 0.5, 1 and 2, or those of the objects. Of the anchors within 0.02 of the
-    best mean IoU, it returns those with the fewest per cell.
+    objects. They have one to eight times the stride, with one to three sizes per level. The search also tries the
+    current sides with more sides between them. Aspect ratios are 0.5, 1 and 2, or those of the objects. Of the anchors
+    within 0.02 of the best mean IoU, the search returns those with the fewest per cell.
 
     Args:
         boxes: (n, 4) XYXY after resizing.
