@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// Enlarge an image in a dialog: click, Enter or Space opens it; Escape, the button or a click beside it closes it.
+// Enlarge an image in a dialog: click, Enter or Space opens it; Escape, the button or another click closes it.
 function enlarge(image) {
   const dialog = document.createElement("dialog"), large = image.cloneNode(), close = document.createElement("button");
   dialog.className = "enlarged";
@@ -22,7 +22,7 @@ function enlarge(image) {
   close.textContent = "Close";
   close.autofocus = true;
   close.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", event => { if (event.target !== close) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
   dialog.append(close, large);
   document.body.append(dialog);

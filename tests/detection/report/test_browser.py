@@ -1,4 +1,4 @@
-"""The pages in a real browser: nothing is wider than the window, and the numbers need no JavaScript."""
+"""All pages in a real browser: nothing is wider than the window, and the numbers need no JavaScript."""
 
 import re
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import compare
-from tests.support.commands import evaluate as main
+from detection.shapes import write_shapes
+from tests.support.commands import browse, compare, doctor, evaluate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -24,12 +24,16 @@ def pages(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     pytest.importorskip("hotcoco", reason="the report is hotcoco's")
     out = tmp_path_factory.mktemp("pages")
     for name in ("a", "b"):
-        main(
+        evaluate(
             [str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--images"]
             + [str(folder / "images"), "--output", str(out / name), "--resamplings", "20"]
         )
     compare([str(out / "a"), str(out / "b"), "--resamplings", "20", "--output", str(out)])
-    paths = {"report": out / "a" / "report.html", "comparison": out / "comparison.html"}
+    data = ["--config", "demo", "--data.root", str(write_shapes(out / "shapes", 12, 4))]
+    doctor([*data, "--html", str(out / "doctor.html")])
+    browse([*data, "--number", "3", "--views", "2", "--output", str(out)])
+    paths = {name: out / f"{name}.html" for name in ("comparison", "doctor", "browse")}
+    paths["report"] = out / "a" / "report.html"
     return {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
 
 
@@ -42,7 +46,7 @@ def shown(html: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "doctor", "browse"])
 def test_nothing_is_wider_than_the_window(pages: dict[str, str], tmp_path: Path, name: str, width: int) -> None:
     inner = escape(pages[name].replace("</body>", MEASURE))
     # A frame, because a window is never narrower than 500 pixels.
@@ -51,7 +55,7 @@ def test_nothing_is_wider_than_the_window(pages: dict[str, str], tmp_path: Path,
     assert re.search(r"<title>(.*?)</title>", html).group(1) == f"{width} of {width}"
 
 
-def test_javascript_only_sorts(pages: dict[str, str], tmp_path: Path) -> None:
+def test_javascript_only_sorts_and_enlarges(pages: dict[str, str], tmp_path: Path) -> None:
     texts = []
     for html, live in ((pages["report"], True), (pages["report"].replace("<head>", NO_SCRIPT), False)):
         seen = shown(html, tmp_path)
