@@ -281,7 +281,7 @@ def _worst(worst: Sequence[tuple[ImageRow, tuple[Picture, Picture] | None]], ana
                 for one, caption in zip(pair, captions, strict=True)
             )
         items.append(f'<div class="case"><p>{text}</p><div class="pair">{images}</div></div>')
-    note = f"The images with the lowest F1 of {ONE[analysis.iou_type]} detections at the recommended score threshold."
+    note = f"The images with the lowest F1 at the recommended score threshold, by {KINDS[analysis.iou_type].lower()}."
     return f'<section id="worst"><h2>Worst images</h2><p class="note">{note}</p>{legend()}{"".join(items)}</section>'
 
 

@@ -48,7 +48,7 @@ ABOVE_ONE = {
     "detection/data/names.py: len(fitting)": "one file that fits is taken",
     "detection/data/tiff.py: others + 1": "one image is read",
     "detection/evaluation/ground_truth.py: len(annotations)": "the line has another sentence for one",
-    "detection/report/page.py: len(shown)": "a part of the classes, the largest that fits",
+    "detection/report/page.py: len(kept)": "a part of the classes, the largest that fits",
     "detection/commands/backbones.py: len(_timm_names())": "timm has hundreds",
     "backbones/base.py: last": "a stride, 2 at least",
     "detection/formats/set_aside.py: count": "a group has two images at least",
@@ -58,7 +58,7 @@ ABOVE_ONE = {
     "detection/inference/info.py: self.test_size[0]": "a side of hundreds of pixels",
     "detection/evaluation/limits.py: limit": "above 10",
     "detection/report/scoring.py: options.max_dets": "above 10",
-    "detection/report/page.py: analysis.max_detections": "above 10",
+    "detection/report/page.py: first.max_detections": "above 10",
     # no whole number
     "detection/commands/backbones.py: options.side": "a side of hundreds of pixels",
     "tools/benchmark/command.py: rate": "a speed",
