@@ -11,6 +11,8 @@ from detection.wording import plural
 
 Severity = Literal["error", "warning", "info"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "info")
+NAMES: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
+"""What users read."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Diagnosis:
     def summary(self) -> str:
         """Summarise the diagnosis in one sentence."""
         severities = Counter(finding.severity for finding in self.findings)
-        names = {"error": "error", "warning": "warning", "info": "note"}
-        counts = [plural(severities[one], names[one]) for one in ORDER if severities[one]]
+        counts = [plural(severities[one], NAMES[one]) for one in ORDER if severities[one]]
         images = [f"{count} {split}" for split, count in self.images.items()]
         total = sum(self.images.values())
         where = f" in {_and(images)} {'image' if total == 1 else 'images'}" if images else ""
@@ -79,7 +80,7 @@ class Diagnosis:
                 else ""
             )
             advice = f"; {finding.advice}" if finding.advice else ""
-            lines.append(f"{finding.severity:8s}{finding.split}: {finding.what}{ids}{advice}")
+            lines.append(f"{NAMES[finding.severity]:8s}{finding.split}: {finding.what}{ids}{advice}")
         for table in self.tables:
             lines += ["", table.title, *_aligned(table)]
             lines += [table.note] if table.note else []

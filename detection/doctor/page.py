@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from detection.doctor.findings import ORDER, Diagnosis, cell
+from detection.doctor.findings import NAMES, ORDER, Diagnosis, cell
 from detection.report.frame import frame
 from detection.report.page import image, script, table
 from detection.report.pictures import Picture
@@ -19,8 +19,14 @@ def page(title: str, diagnosis: Diagnosis, examples: Sequence[tuple[str, Picture
     rows = []
     for finding in findings:
         ids = f"<br><small>{escape(', '.join(finding.ids))}</small>" if finding.ids else ""
-        name = "note" if finding.severity == "info" else finding.severity
-        rows.append([f"<b>{name}</b>", escape(finding.split), escape(finding.what) + ids, escape(finding.advice)])
+        rows.append(
+            [
+                f"<b>{NAMES[finding.severity]}</b>",
+                escape(finding.split),
+                escape(finding.what) + ids,
+                escape(finding.advice),
+            ]
+        )
     heads = ["severity", "where", "what", "what to do"]
     tones = [finding.severity for finding in findings]
     parts = [table(heads, rows, tones=tones) if rows else ""]

@@ -93,7 +93,7 @@ def test_few_boxes_over_the_border_are_no_more_than_an_info(examined):
 
     code, lines, _ = examined(change, ["train"])
     assert code == 0
-    has(lines, "info    train: 1 box that reaches over its image (cut) (1000000)")
+    has(lines, "note    train: 1 box that reaches over its image (cut) (1000000)")
 
 
 def test_what_is_ignored_and_what_is_marked_is_counted(examined):
@@ -108,7 +108,7 @@ def test_what_is_ignored_and_what_is_marked_is_counted(examined):
     has(lines, "warning train: 1 object with ignore 1 (taken as a crowd: neither learned nor scored)")
     has(lines, "warning train: 1 rotated object (not followed")
     has(lines, "warning train: 1 object marked difficult")
-    has(lines, "info    train: 1 object marked occluded")
+    has(lines, "note    train: 1 object marked occluded")
     assert "rotated object" in page
 
 
