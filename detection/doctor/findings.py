@@ -65,9 +65,8 @@ class Diagnosis:
         """Summarise the diagnosis in one sentence."""
         severities = Counter(finding.severity for finding in self.findings)
         counts = [plural(severities[one], NAMES[one]) for one in ORDER if severities[one]]
-        images = [f"{count} {split}" for split, count in self.images.items()]
-        total = sum(self.images.values())
-        where = f" in {_and(images)} {'image' if total == 1 else 'images'}" if images else ""
+        images = [plural(count, f"{split} image") for split, count in self.images.items()]
+        where = f" in {_and(images)}" if images else ""
         return f"{_and(counts) or 'No problems'}{where}."
 
     def text(self) -> str:

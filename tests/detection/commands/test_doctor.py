@@ -45,7 +45,7 @@ def test_sound_data_pass(sound, capsys):
     assert "error" not in out
     assert "Anchor coverage" in out
     assert "\n\n\n" not in out
-    assert " in 12 training and 4 validation images." in out.splitlines()[0]
+    assert " in 12 training images and 4 validation images." in out.splitlines()[0]
 
 
 def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
@@ -63,7 +63,7 @@ def test_everything_that_is_wrong_is_found(broken, tmp_path, capsys):
     assert page.count('<tr class="error">') >= 2
     assert page.count('<tr class="warning">') >= 2
     assert "Examples" in page
-    assert re.search(r"\d+ errors?, \d+ warnings? and \d+ notes? in 12 training and 4 validation images", page)
+    assert re.search(r"\d+ errors?, \d+ warnings? and \d+ notes? in 12 training images and 4 validation images", page)
     findings = json.loads((tmp_path / "all.json").read_text())["findings"]
     assert {finding["severity"] for finding in findings} >= {"error", "warning"}
 
