@@ -90,7 +90,9 @@ def _data_of(about: Mapping[str, Any]) -> str:
     """Name the data set: by its folder, or by the annotation file."""
     if about.get("data"):
         return f"{_end(str(about['data']), 1)} ({about.get('split', 'val')})"
-    return _end(str(about.get("annotations", "")), 3)
+    annotations = str(about.get("annotations", ""))
+    usual = re.search(r"([^/\\]+)[/\\]annotations[/\\]instances_([^/\\]+)\.json$", annotations)
+    return f"{usual[1]} ({usual[2]})" if usual else _end(annotations, 3)
 
 
 def _end(path: str, parts: int) -> str:
@@ -341,7 +343,13 @@ def _about(about: Mapping[str, Any]) -> str:
 
 
 def _label(key: str) -> str:
-    return f"SHA-256 of {key.removeprefix('sha256_of_')}" if key.startswith("sha256_of_") else key.replace("_", " ")
+    """The name of an entry: ``image_ids_sha256`` is the ``SHA-256 of image ids``."""
+    what = (
+        key.removeprefix("sha256_of_")
+        if key.startswith("sha256_of_")
+        else key.removesuffix("_sha256").replace("_", " ")
+    )
+    return f"SHA-256 of {what}" if "sha256" in key else what
 
 
 def table(

@@ -97,5 +97,5 @@ def test_images_can_be_filtered_by_class():
 
 
 def test_augmentations_are_named():
-    transforms = [HorizontalFlip(0.25), Albumentations([A.Rotate(p=0.3)])]
-    assert augmentations(transforms) == ["HorizontalFlip(p=0.25)", "Rotate(p=0.3)"]
+    transforms = [HorizontalFlip(0.25), Albumentations([A.Rotate(limit=(-20, 20), p=0.3)])]
+    assert augmentations(transforms) == ["HorizontalFlip(p=0.25)", "Rotate(p=0.3, limit=(-20.0, 20.0))"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detection.evaluation.coco import CocoEvaluator
-from detection.report.analysis import analyse
+from detection.report.analysis import Suspect, analyse
 from detection.report.page import detector_of, page, summary
 from detection.report.pictures import FOUND, MISSED, WRONG, Pictures
 
@@ -88,7 +88,9 @@ def test_pictures_are_inside_and_a_missing_image_is_no_error(html, evaluator, fo
     draw = Pictures(evaluator, folder / "images", "bbox", 0.5)
     assert draw.truth_and_prediction(analysis.by_image[0].image_id, "missing.png") is None
     assert draw.outcome(analysis.by_image[0].image_id, "missing.png") is None
-    assert draw.suspect(replace(analysis.suspects[0], file_name="missing.png")) is None
+    here = Suspect(2, "2.png", "nothing is annotated", 0.9, "cat", "", 0.0, [10.0, 10, 30, 30])
+    assert draw.suspect(here).url.startswith("data:image/jpeg")
+    assert draw.suspect(replace(here, file_name="missing.png")) is None
 
 
 def test_labels_are_the_usual_terms(html):
@@ -111,6 +113,8 @@ def test_one_sentence_sums_up(evaluator):
     assert summary([flawless], {"results": "a/b/c.json"}).endswith("%).".replace("%", f"{100 * high:.1f}"))
     assert detector_of({"results": "a/b/c.json"}) == "b/c.json"
     assert detector_of({"results": "c.json", "name": "mine"}) == "mine"
+    usual = page([analysis], {"results": "c.json", "annotations": "a/nuclei/annotations/instances_val.json"})
+    assert "<title>Evaluation: c.json on nuclei (val)</title>" in usual
 
 
 def test_versions_come_before_checksums(evaluator):
