@@ -15,6 +15,10 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import Evaluation, hotcoco_evaluation, mean, statistics, summarize
 from detection.report.resampling import changes
 
+KINDS = {"bbox": "Boxes", "segm": "Masks"}
+ONE = {"bbox": "box", "segm": "mask"}
+"""What IoU types are of, by their names."""
+
 RECALLS = np.linspace(0, 1, 101)
 CROWDS = ((1, 1), (2, 5), (6, 15), (16, 50), (51, 10**9))
 """Objects in an image, from and to."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detection.report.analysis import KINDS
 from detection.report.compare import evaluator_of, read_report
-from detection.report.page import KINDS
 from detection.report.pictures import Picture, Pictures
 
 

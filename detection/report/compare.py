@@ -14,7 +14,7 @@ from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
 from detection.foreign import shown
 from detection.provenance import checksum
-from detection.report.page import KINDS
+from detection.report.analysis import KINDS
 from detection.report.resampling import Change, changes
 from detection.report.truth import open_truth
 

@@ -6,11 +6,12 @@ from html import escape
 
 from detection.evaluation.percent import percent
 from detection.foreign import shown
+from detection.report.analysis import KINDS, ONE
 from detection.report.changed import ChangedImage
 from detection.report.charts import Dot, dots
 from detection.report.compare import Difference, interval, signed
 from detection.report.frame import frame
-from detection.report.page import KINDS, ONE, image, legend, script, stretch_note, table
+from detection.report.page import image, legend, script, stretch_note, table
 from detection.wording import plural
 
 TONES = {"better": "c2", "worse": "c4"}

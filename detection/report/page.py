@@ -11,14 +11,12 @@ import numpy as np
 
 from detection.evaluation.percent import percent
 from detection.foreign import shown
-from detection.report.analysis import ERRORS, RECALLS, Analysis, ImageRow, Measure, Suspect
+from detection.report.analysis import ERRORS, KINDS, ONE, RECALLS, Analysis, ImageRow, Measure, Suspect
 from detection.report.charts import bar, lines
 from detection.report.frame import frame
 from detection.report.pictures import LEGEND, Picture
 from detection.wording import plural
 
-KINDS = {"bbox": "Boxes", "segm": "Masks"}
-ONE = {"bbox": "box", "segm": "mask"}
 WORDS = {
     "AP": "mean over IoU 0.50 to 0.95",
     "AP50": "at IoU 0.50",
