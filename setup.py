@@ -6,11 +6,10 @@ from setuptools import find_packages, setup
 
 TIFF = ["tifffile>=2024.1.30"]
 TIMM = ["timm>=1.0"]
-TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "hotcoco>=1.3,<2", *TIFF, *TIMM]
-PLOT = ["matplotlib>=3.9"]
+TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", *TIFF, *TIMM]
 DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
-FAST = ["hotcoco>=1.3,<2"]
 NOTEBOOK = ["nbclient>=0.11", "ipykernel>=7.4"]
+TENSORBOARD = ["tensorboard>=2.20"]
 
 setup(
     name="rcnn-toolkit",
@@ -45,16 +44,20 @@ setup(
         "orjson>=3.10",
         "safetensors>=0.4",
         "tqdm>=4.66",
+        "hotcoco>=1.3,<2",
+        "matplotlib>=3.9",
     ],
     extras_require={
         "test": TEST,
-        "fast": FAST,
+        "fast": [],  # hotcoco and matplotlib come with the package now; older instructions name these two
+        "plot": [],
         "timm": TIMM,
-        "tensorboard": ["tensorboard"],
+        "tensorboard": TENSORBOARD,
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow>=3.17"],
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
-        "plot": PLOT,
         "docs": DOCS,
         "notebook": NOTEBOOK,
-        "dev": [*TEST, *FAST, *PLOT, "ruff>=0.12", "mypy>=1.15", "tensorboard"],
+        "dev": [*TEST, *TENSORBOARD, "ruff>=0.12", "mypy>=1.15"],
     },
 )

@@ -84,7 +84,7 @@ def build(config: BackboneConfig) -> Backbone:
     for key, values in (("mean", backbone.mean), ("std", backbone.std)):
         if len(values) != config.in_channels:
             raise ValueError(
-                f"backbone.{key} has {len(values)} values, but in_channels is {config.in_channels}; "
+                f"the length of backbone.{key} is {len(values)}, but in_channels is {config.in_channels}; "
                 "give one value per channel"
             )
     if config.norm_eps is not None:

@@ -233,7 +233,7 @@ class _Outline(pickle._Unpickler):
         count = math.prod(size)
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         if count and (count > storage.numbers or last >= storage.numbers):
-            raise FileError(f"a tensor of shape {_short(size)} has only {storage.numbers} values in the file")
+            raise FileError(f"the file has too few values for a tensor of shape {_short(size)}: {storage.numbers}")
         if math.prod(side for side in size if side) >= 2**48:  # PyTorch multiplies the sides of an empty tensor, too
             raise FileError(f"a tensor of shape {_short(size)} is too large")
         self.bytes += count * storage.dtype.itemsize

@@ -1,10 +1,12 @@
 """Plot the curves of runs: losses, AP, learning rate and throughput, from their CSV files."""
 
-import csv
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from detection.run_files import TRAIN, VAL, Row, read_table
 
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
@@ -25,32 +27,36 @@ Curve = list[tuple[float, float]]
 def read_run(path: str | Path) -> dict[str, Curve]:
     """Read the (step, value) points of each column of a run.
 
+    Of two rows with one step, the later one counts.
+
     Args:
-        path: folder of a run, with the curves of all its starts, or one ``metrics.csv``. The last row of a step counts.
+        path: folder of a run, or one table. Runs of older versions have ``metrics.csv``, and ``metrics_N.csv`` of
+            earlier starts.
 
     Raises:
         ValueError: there is no such file, or it has no steps.
     """
     path = Path(path)
-    file = path / "metrics.csv" if path.is_dir() else path
-    starts = len(list(path.glob("metrics_*.csv"))) if path.is_dir() else 0
-    rows = [row for k in range(starts) for row in _rows(path / f"metrics_{k}.csv")] + _rows(file)
     points: dict[str, dict[float, float]] = {}
-    for row in rows:
+    for row in _rows(path):
         for name, value in row.items():
-            if name not in (None, "step", "epoch") and value and row.get("step"):
-                points.setdefault(name, {})[float(row["step"])] = float(value)
+            if name not in ("step", "epoch") and "step" in row:
+                points.setdefault(name, {})[row["step"]] = value
     if not points:
-        raise ValueError(f"{file}: has no values yet")
+        raise ValueError(f"{path}: has no values yet")
     return {name: sorted(values.items()) for name, values in points.items()}
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}); give the folders of runs") from error
+def _rows(path: Path) -> list[Row]:
+    """The rows of all tables, in the order in which they were written."""
+    if path.is_dir():
+        older = [path / f"metrics_{k}.csv" for k in range(len(list(path.glob("metrics_*.csv"))))]
+        files = [file for file in (*older, path / "metrics.csv", path / TRAIN, path / VAL) if file.is_file()]
+    else:
+        files = [path]
+    if not files:
+        raise ValueError(f"{path}: has no {TRAIN}; give the folders of runs")
+    return [row for file in files for row in read_table(file)]
 
 
 def smooth(curve: Curve, window: int) -> Curve:
@@ -73,12 +79,10 @@ def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> No
         window: number of values to average.
 
     Raises:
-        ValueError: matplotlib is not installed, or has no format with the suffix.
+        ValueError: matplotlib has no format with the suffix.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"plotting needs matplotlib ({error}): pip install 'rcnn-toolkit[plot]'") from error
+    from matplotlib.figure import Figure  # takes half a second
+
     known = set().union(*runs.values())
     panels = [panel for panel in PANELS if known & {*panel[1], *panel[2]}]
     figure = Figure(figsize=(11, 3.2 * -(-len(panels) // 2)), layout="constrained")
@@ -88,7 +92,13 @@ def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> No
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    # Written beside its place first, so that nobody sees half of it.
+    partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
+    try:
+        figure.savefig(partial, dpi=110)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _panel(
@@ -112,10 +122,11 @@ def _panel(
             # One run: colours for columns; several: colours for runs.
             color = f"C{(k if len(runs) > 1 else n) % 10}"
             style = styles[n % len(styles)] if len(runs) > 1 else "-"
-            marker = "os"[dotted.index(name) % 2] if name in dotted else None
+            marker = "os"[dotted.index(name) % 2] if name in dotted else "." if len(drawn) == 1 else None
             axis.plot(*zip(*drawn, strict=True), color=color, linestyle=style, marker=marker, markersize=4, label=label)
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_xlabel("step")
+    axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[1]:
         axis.legend(fontsize=7, frameon=False)

@@ -210,7 +210,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
                 raise DocumentError(f"{path}: is a folder, pipe or device; give a regular file")
             if status.st_size > most:
                 raise DocumentError(
-                    f"{path}: has {plural(status.st_size, 'byte')}; at most {most} are allowed. Is it the right file?"
+                    f"{path}: has {plural(status.st_size, 'byte')}; the limit is {most}. Is it the right file?"
                 )
             return file.read()
     except OSError as error:

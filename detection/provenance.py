@@ -45,11 +45,26 @@ def software() -> dict[str, str]:
     """When, by which command, and with which versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "rcnn_toolkit": detection.__version__ + commit(),
         **{package: installed(package) for package in PACKAGES},
         "python": platform.python_version(),
     }
+
+
+def command_line() -> str:
+    """Return the command that started this process, quoted for a shell.
+
+    Example:
+        >>> command_line()  # doctest: +SKIP
+        "rcnn train demo --data 'my data'"
+    """
+    words = sys.orig_argv[1:]  # sys.argv may be the completed line of a subcommand
+    if words[:2] == ["-m", "detection"]:
+        return shlex.join(["rcnn", *words[2:]])
+    if words and Path(words[0]).name == "rcnn":
+        return shlex.join(["rcnn", *words[1:]])
+    return shlex.join(["python", *words])
 
 
 def environment() -> dict[str, str]:

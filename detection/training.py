@@ -2,12 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from detection.documents import parse_json
 
 if TYPE_CHECKING:
     from detection.models.rcnn import FasterRCNN
@@ -20,12 +18,18 @@ class TrainResult:
     folder: Path
     """Folder of the run, which any command and :func:`detection.load_model` take."""
     history: list[dict[str, float]]
-    """A dictionary for each evaluation, as metrics.json has them: ``val/bbox/AP``, ``step``, ..."""
+    """A dictionary for each evaluation, the rows of ``val.csv``: ``val/bbox/AP``, ``step``, ..."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """The last evaluation; empty without validation."""
         return self.history[-1] if self.history else {}
+
+    @property
+    def report(self) -> Path | None:
+        """The evaluation report; None where the run made none, as without validation."""
+        found = self.folder / "report.html"
+        return found if found.is_file() else None
 
     @property
     def last(self) -> Path:
@@ -45,11 +49,7 @@ class TrainResult:
         return load_model(self.best, device=device)
 
     def plot(self, path: str | Path | None = None) -> Path:
-        """Draw losses and AP into ``path``, or ``curves.png`` of the folder if None; return the path.
-
-        Raises:
-            ValueError: matplotlib is not installed.
-        """
+        """Draw losses and AP into ``path``, or ``curves.png`` of the folder if None; return the path."""
         from detection.curves import plot, read_run
 
         target = Path(path or self.folder / "curves.png")
@@ -68,6 +68,7 @@ def train(
     image_size: tuple[int, int] | None = None,
     weights: str | Path | None = None,
     resume: bool | str | Path = False,
+    trackers: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a detector as ``rcnn train`` does, in this process.
@@ -82,6 +83,7 @@ def train(
         image_size: shortest and longest side of the images.
         weights: a model to begin with, or ``imagenet`` for the backbone.
         resume: continue the run in ``output``, or in this folder.
+        trackers: ``tensorboard``, ``wandb`` or ``mlflow``, which get curves, images, settings and the report.
         settings: any others by their names, as ``{"model.backbone.name": "resnet101", "seed_everything": 1}``.
 
     Returns:
@@ -96,6 +98,7 @@ def train(
     """
     from detection.commands.training_settings import settings as words_of
     from detection.engine.command import run
+    from detection.run_files import evaluations
 
     options = argparse.Namespace(
         config=None if config is None else str(config),
@@ -106,6 +109,7 @@ def train(
         lr=lr,
         size=image_size,
         weights=None if weights is None else str(weights),
+        trackers=list(trackers),
         resume=("auto" if resume else None) if isinstance(resume, bool) else str(resume),
         rest=[word for name, value in (settings or {}).items() for word in (f"--{name}", _word(value))],
         **dict.fromkeys(("device", "precision", "workers", "seed", "deterministic")),
@@ -113,15 +117,9 @@ def train(
     )
     done = run(["fit", *words_of(options)])
     folder = Path(done.trainer.log_dir or ".")
-    return TrainResult(folder, _history(folder / "metrics.json"))
+    return TrainResult(folder, evaluations(folder))
 
 
 def _word(value: Any) -> str:
     """A value as the command line takes it."""
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    """Read the evaluations of a run."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [parse_json(line.encode(), path) for line in lines]

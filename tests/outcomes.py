@@ -1,6 +1,5 @@
 """What a training leaves behind, so that one that was stopped can be compared with one that was left alone."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from detection.checkpoint import read_checkpoint
 from detection.engine.module import DetectionModule
 from detection.evaluation.coco import CocoEvaluator
+from detection.run_files import evaluations
 
 PATHS = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
 
@@ -41,7 +41,7 @@ def vary_ap(replace: Callable[[type, str, Any], None]) -> None:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Both checkpoints of a run, and the lines of its evaluations."""
-    curve = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    curve = evaluations(folder)
     return {"curve": curve} | {name: content(folder, name) for name in ("last", "best")}
 
 

@@ -52,26 +52,15 @@ SOURCES = sorted(
     for path in (ROOT / package).rglob("*.py")
 )
 
-NOT_YET = ("detection/engine/",)
-"""What is not checked yet; a slash ends a folder. The list can only shrink: a name without a problem fails."""
-
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_are_plain(name: str) -> None:
-    if not is_excused(name):
-        assert not problems(name)
+    assert not problems(name)
 
 
 def test_docstrings_and_help_texts_are_plain() -> None:
-    found = [problem for name in SOURCES if not is_excused(name) for problem in problems(name)]
+    found = [problem for name in SOURCES for problem in problems(name)]
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_what_is_not_checked_yet_has_problems(name: str) -> None:
-    assert any(problems(one) for one in (*DOCUMENTS, *SOURCES) if is_part(one, name)), (
-        f"{name} has no problem, or is not there any more: take it off NOT_YET"
-    )
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name == "README.md" or "/how-to/" in name])
@@ -95,15 +84,6 @@ def test_sentences_are_found(text: str, expected: list[str]) -> None:
 def test_long_sentences_and_words_are_found() -> None:
     assert problems_of(["One " * 31], []) == [f"31 words: {'One ' * 31}"]
     assert problems_of([], ["It refuses floats."]) == ["'refuses' (rejects, raises): It refuses floats."]
-
-
-def is_excused(name: str) -> bool:
-    return any(is_part(name, one) for one in NOT_YET)
-
-
-def is_part(name: str, whole: str) -> bool:
-    """Whether a file is the file or in the folder; a folder's name ends with a slash."""
-    return name == whole or (whole.endswith("/") and name.startswith(whole))
 
 
 @cache

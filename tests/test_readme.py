@@ -38,6 +38,7 @@ MADE_BY_THE_READER = (
     "timm/",
     ".venv",
     "evaluation/",
+    "summary.md",  # of a run
     "path/to",
     "...",
     "config.yaml",

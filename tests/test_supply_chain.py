@@ -11,6 +11,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LOCK = ROOT / "requirements" / "ci.txt"
+EXTRAS = ("timm", "mkdocs-material", "mkdocstrings", "nbclient", "ipykernel", "wandb", "mlflow")
+"""Packages of extras that CI does not install."""
 RELEASE, DOCS = (ROOT / "requirements" / f"{name}.txt" for name in ("release", "docs"))
 
 
@@ -65,13 +67,7 @@ def test_the_lock_has_what_setup_asks_for_in_a_version_that_fits():
         found.setdefault(name, []).append(version)
     assert len(required()) > 15
     for one in required():
-        if one.name in (
-            "timm",
-            "mkdocs-material",
-            "mkdocstrings",
-            "nbclient",
-            "ipykernel",
-        ):  # extras that CI does not install
+        if one.name in EXTRAS:
             continue
         versions = found[one.name.lower().replace("_", "-")]
         assert all(one.specifier.contains(version) for version in versions), (one, versions)

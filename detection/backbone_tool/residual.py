@@ -83,15 +83,9 @@ def write_csv(curves: Sequence[Curve], path: Path) -> None:
 
 
 def plot(curves: Sequence[Curve], path: Path, title: str) -> None:
-    """Plot the training error of all networks, and the gradient of each stage for each network, to a PNG file.
+    """Plot the training error of all networks, and the gradient of each stage for each network, to a PNG file."""
+    from matplotlib.figure import Figure  # takes half a second
 
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ValueError("the plot needs matplotlib; run pip install 'rcnn-toolkit[plot]'") from error
     figure = Figure(figsize=(4 * (1 + len(curves)), 3.6), layout="constrained")
     panels = figure.subplots(1, 1 + len(curves))
     for curve in curves:

@@ -27,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 1 if its AP50 is below :data:`LEAST_AP50`."""
+    from detection.run_files import evaluations
     from detection.shapes_demo import write_data, write_pictures
 
     start, folder = time.monotonic(), options.output
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     print("Training Mask R-CNN, ResNet-18-FPN, from scratch: config demo", flush=True)
     shutil.rmtree(folder / "run", ignore_errors=True)
     _train(folder, ["--quiet"] if options.quiet else [])
-    metrics = _metrics(folder / "run" / "metrics.json")
+    metrics = evaluations(folder / "run")[-1]
     write_pictures(folder / "run" / "checkpoints" / "last.ckpt", folder / "data", folder / "predictions")
     box, mask = (
         f"{metrics[f'val/{kind}/AP']:.3f} (AP50 {metrics[f'val/{kind}/AP50']:.3f})" for kind in ("bbox", "segm")
@@ -54,11 +55,3 @@ def _train(folder: Path, switches: list[str]) -> None:
     settings = ["demo", "--output", str(folder / "run"), "--data.root", str(folder / "data"), *switches]
     if code := subprocess.run([sys.executable, "-m", "detection", "train", *settings]).returncode:
         sys.exit(code)
-
-
-def _metrics(path: Path) -> dict[str, float]:
-    """Return the last line of the run's metrics."""
-    from detection.documents import parse_json
-
-    found: dict[str, float] = parse_json(path.read_text(encoding="utf-8").splitlines()[-1].encode(), path)
-    return found

@@ -220,7 +220,7 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
 
 def _model(model: str) -> tuple[Path | None, tuple[str, str]]:
     """Return the config of a model's run, if there is one, and the setting that names its weights."""
-    from detection.convert.pretrained import checkpoint_of
+    from detection.convert.run_folder import checkpoint_of
 
     place = Path(model)
     if not place.exists() or place.suffix == ".safetensors":

@@ -36,6 +36,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "device", "precision", "workers", "seed", device=unset, precision=unset, seed=unset)
     deterministic = "equal losses in two runs: up to rounding (seeded), or to the last bit (strict)"
     parser.add_argument("--deterministic", choices=("seeded", "strict"), help=deterministic)
+    names = ("tensorboard", "wandb", "mlflow")
+    trackers = "experiment trackers that get curves, images, settings and the report"
+    parser.add_argument("--trackers", nargs="+", choices=names, help=trackers)
     add_shared(parser, "trust_code")
     parser.add_argument("--help-all", action="store_true", help="print every setting")
 

@@ -50,6 +50,7 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += _schedule(options, configs)
     pairs += [("--data.batch_size", str(options.batch))] if options.batch is not None else []
     pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
+    pairs += [("--run.trackers", json.dumps(options.trackers))] if options.trackers else []
     pairs += [("--deterministic", options.deterministic)] if options.deterministic else []
     pairs += [("--model.backbone.weights", "imagenet")] if options.weights == "imagenet" else []
     pairs += [("--model.weights", options.weights)] if options.weights not in (None, "imagenet") else []
@@ -70,7 +71,7 @@ def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
 
 def _checkpoint(folder: str) -> Path:
     """Return the checkpoint in a run's folder that training continues from."""
-    from detection.engine.run import checkpoint_in
+    from detection.engine.found_checkpoint import checkpoint_in
 
     found = checkpoint_in(folder)
     if found is None:

@@ -36,7 +36,7 @@ from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
-from detection.convert.run_folder import checkpoint_of
+from detection.convert.run_folder import model_of
 from detection.convert.torchvision import from_torchvision
 from detection.data.errors import first_line
 from detection.models.build import build_detector
@@ -94,7 +94,7 @@ def load_pretrained(reference: str, trust_code: bool | str = False) -> Pretraine
     else:
         path = Path(name)
         if path.is_dir():
-            path = checkpoint_of(path)
+            path = model_of(path)
         elif not origin and not path.exists():
             zoo.hint(name)
     state, rest = files.read(path)

@@ -6,6 +6,22 @@ from pathlib import Path
 from detection.wording import plural
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+MODEL = "model.safetensors"
+
+
+def model_of(folder: Path) -> Path:
+    """The file of a run's folder to predict with: ``model.safetensors``, or a checkpoint where that is newer.
+
+    A run writes ``model.safetensors`` at its end, and ``best.ckpt`` on the way.
+
+    Raises:
+        ValueError: as :func:`checkpoint_of`.
+    """
+    model, best = folder / MODEL, folder / "checkpoints" / "best.ckpt"
+    if model.is_file() and not (best.is_file() and best.stat().st_mtime_ns > model.stat().st_mtime_ns):
+        print(f"{folder}: {MODEL} is used", file=sys.stderr)
+        return model
+    return checkpoint_of(folder)
 
 
 def checkpoint_of(folder: Path) -> Path:

@@ -27,7 +27,7 @@ class AverageConfig:
 class Average(WeightAveraging):
     """Lightning's weight averaging, for a model that is built in the module's ``setup``.
 
-    Validation and ``best.ckpt`` have the averaged weights; a checkpoint also holds those that training goes on with.
+    Validation and ``best.ckpt`` have the averaged weights; a checkpoint also holds those that training continues with.
     """
 
     def __init__(self, config: AverageConfig) -> None:
@@ -69,8 +69,8 @@ class Average(WeightAveraging):
 class Averaged(AveragedModel):
     """PyTorch's average, updated by one operation over all tensors.
 
-    PyTorch's own update takes several for each of some hundred tensors, and asks the device twice how many updates
-    there have been, so that a GPU would run dry at every step.
+    PyTorch's own update takes several operations for each of some hundred tensors. It also reads the number of updates
+    from the device twice, so that a GPU would run dry at every step.
 
     Args:
         decay: of the exponential moving average; None: the mean of all.

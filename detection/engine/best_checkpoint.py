@@ -38,9 +38,9 @@ class BestCheckpoint(ModelCheckpoint):
 class KnownScores(Callback):
     """Lets a resumed run know the scores of the checkpoints in its folder, whatever path the folder has now.
 
-    Lightning forgets them where the path has changed: in a run that was moved, that is started from another working
-    directory, or that continues in a new folder, a worse checkpoint would replace the best one. ``best.ckpt`` is copied
-    to a new folder. A score whose file is gone is dropped, so that the next checkpoint is written.
+    Lightning forgets them where the path has changed: in a run that was moved, that has another working directory, or
+    that continues in a new folder. A worse checkpoint would then replace the best one. ``best.ckpt`` is copied to a
+    new folder. A score whose file is gone is dropped, so that the next checkpoint is written.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _not_finite(state: Mapping[str, Any]) -> str | None:
-    """The name of the first tensor that is not all finite; one look at the device for all of them."""
+    """The name of the first tensor with NaN or infinite values; one wait for the device for all of them."""
     floats = {name: value for name, value in state.items() if value.is_floating_point() and value.numel()}
     finite = [torch.linalg.vector_norm(value, math.inf).isfinite() for value in floats.values()]
     found = torch.stack([one.to(finite[0].device) for one in finite]).tolist() if finite else []

@@ -1,4 +1,4 @@
-"""Settings and checkpoints that do not fit, refused before anything is computed."""
+"""Reject settings and checkpoints that do not fit, before anything is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from detection.structures import Categories
 
 
 def check_configs(configs: Mapping[str, Any]) -> None:
-    """Refuse settings that no detector can have, before any data are read.
+    """Reject settings that no detector can have, before any data are read.
 
     Raises:
         ValueError: an unknown backbone, anchors that do not fit the pyramid, ...
@@ -27,7 +27,7 @@ def check_configs(configs: Mapping[str, Any]) -> None:
 
 
 def check_combinations(config: Any) -> None:
-    """Refuse settings that do not go together, and those of Lightning that would do something else here.
+    """Reject settings that contradict each other, and settings of Lightning that mean something else here.
 
     Args:
         config: of a subcommand.
@@ -99,10 +99,10 @@ def is_own(backbone: BackboneConfig) -> bool:
 def check_same_training(
     checkpoint: Mapping[str, Any], optimizer: Mapping[str, Any], backbone: Mapping[str, Any]
 ) -> None:
-    """Refuse to go on with other settings of the optimizer, or other frozen parts, which its state does not have.
+    """Reject other settings of the optimizer, or other frozen parts, than the resumed run has: its state does not fit.
 
     Args:
-        checkpoint: of Lightning; one that does not tell its settings is not refused.
+        checkpoint: of Lightning; one without its settings is accepted.
         optimizer, backbone: the settings of this run, in plain values.
 
     Raises:
@@ -116,13 +116,13 @@ def check_same_training(
         for key, now in ours.items():
             if saved.get(key, now) != now:
                 raise ValueError(
-                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that goes on; leave it, or begin a new "
-                    "run from its weights with --init-from"
+                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that is resumed; leave it, or begin a "
+                    "new run from its weights with --init-from"
                 )
 
 
 def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:
-    """Refuse a checkpoint of other classes.
+    """Reject a checkpoint of other classes.
 
     Raises:
         ValueError: naming what differs.

@@ -23,7 +23,7 @@ class Clock:
     """Seconds by part, while it is open.
 
     A part begins when the network comes to it, or with ``clock("backward")``, and lasts until the next one. Nothing
-    waits for the device before :meth:`seconds` is asked: on CUDA the time is that of the device.
+    waits for the device before :meth:`seconds` is called: on CUDA the time is that of the device.
 
     Example:
         >>> with Clock(model) as clock:  # doctest: +SKIP

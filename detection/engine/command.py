@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from detection.checkpoint_files import outline_checkpoint
 from detection.engine.checkpoint_io import AtomicCheckpointIO
 from detection.engine.checks import check_combinations, check_random_start
+from detection.engine.console import Console, Log
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import complete
 from detection.engine.ending import end_at_once
@@ -38,12 +39,13 @@ from detection.engine.run import (
     callbacks,
     lock_folder,
     refuse_another_run,
-    restore_metrics,
-    set_metrics_aside,
 )
+from detection.engine.run_report import write_report
 from detection.engine.schedule import limits
 from detection.engine.sharding import refuse_with_sharding, strategy_of
 from detection.engine.shortcuts import add_shortcuts
+from detection.engine.startup import is_first_rank
+from detection.engine.trackers import check_trackers
 from detection.engine.trainer import Trainer
 from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
 from detection.home import settle_home
@@ -55,7 +57,7 @@ stayed below 45, the first steps on 80 classes below 78."""
 
 
 class SavedConfig(SaveConfigCallback):
-    """``config.yaml`` of a training, written once the checkpoint that it goes on from has been found to fit."""
+    """``config.yaml`` of a training, written once the checkpoint that it continues from is known to fit."""
 
     def setup(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule, stage: str) -> None:
         pass
@@ -67,12 +69,12 @@ class SavedConfig(SaveConfigCallback):
 class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self._console = console
         given_configs.clear()
         # Without this albumentations asks a server for its latest version when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None
-        self._old_metrics: Path | None = None
         silence()
         watch_ranks()
         super().__init__(
@@ -100,7 +102,7 @@ class Command(LightningCLI):
         """Take no settings out of a checkpoint; Lightning would put its ``hyper_parameters`` over the config."""
 
     def _saved_config(self, parser: LightningArgumentParser, config: Any, **options: Any) -> SavedConfig:
-        """A config that begins the run anew, with the weights it began from and without the checkpoint it continued."""
+        """A config that begins the run again, with its first weights and without the checkpoint that it continued."""
         config = config.clone()
         if self.subcommand == "fit":
             config.ckpt_path = None
@@ -130,7 +132,7 @@ class Command(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot work, and fill in what was left open, so that the saved config says it."""
+        """Reject what cannot work, and fill in what was left open, so that the saved config says it."""
         config = self.config[self.subcommand]
         settle_home(config)
         with user_input():
@@ -176,11 +178,7 @@ class Command(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         self.datamodule.detector = self.config[subcommand].get("ckpt_path") or self._weights[0]
         try:
-            try:
-                super()._run_subcommand(subcommand)
-            finally:
-                if self._old_metrics is not None:  # a run that was refused, or had ended, has written no others
-                    restore_metrics(self._old_metrics)
+            super()._run_subcommand(subcommand)
         except Exception as error:
             end_at_once(self.trainer, error)
             if line := restoring_error(error, str(self.config[subcommand].get("ckpt_path"))):
@@ -196,7 +194,12 @@ class Command(LightningCLI):
         if self.subcommand == "fit":
             if given.max_epochs is None and given.max_steps == -1:
                 kwargs |= limits(config.model.schedule_config, config.data.config.batch_size)
-            kwargs["logger"] = loggers(given.logger, place, config.run.tensorboard)
+            trackers = {
+                **dict.fromkeys(config.run.trackers),
+                **({"tensorboard": None} if config.run.tensorboard else {}),
+            }
+            check_trackers(trackers)
+            kwargs["logger"] = loggers(given.logger, place, list(trackers), config.run.name)
         else:
             kwargs["logger"] = given.logger or False
         if given.enable_model_summary is None:
@@ -209,14 +212,15 @@ class Command(LightningCLI):
         if not save:
             kwargs["enable_checkpointing"] = False
         with user_input():
-            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save)
+            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save, write_report)
         if self.subcommand == "fit":
             prepare_metric_names(users, masks=self.config["fit"].model.mask_head is not None)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0
-                ours.append(Unvalidated(why))
-            ours.append(FirstStepMemory(_finest_map(self.config["fit"])))
+                ours.insert(-1, Unvalidated(why))  # the last one closes the run
+            ours.insert(-1, FirstStepMemory(_finest_map(self.config["fit"])))
+            ours.insert(0, Log(self._console))  # first, for what the others print
         kwargs["callbacks"] = [*users, *ours]
         keep_checkpoints_in(place, kwargs["callbacks"])
         plugins = given.plugins or []
@@ -230,10 +234,8 @@ class Command(LightningCLI):
             raise InputError(f"trainer: {error}") from error
         trainer.run_folder = place
         # Only a trainer knows its rank. Its loggers open their files when it begins.
-        if self.subcommand == "fit" and trainer.is_global_zero:
-            if config.run.folder is not None:
-                self._lock = lock_folder(config.run.folder)
-            self._old_metrics = set_metrics_aside(config.run)
+        if self.subcommand == "fit" and trainer.is_global_zero and config.run.folder is not None:
+            self._lock = lock_folder(config.run.folder)
         return trainer
 
 
@@ -254,10 +256,13 @@ def run(arguments: Sequence[str]) -> Command:
     Raises:
         InputError: something that the user should correct, in one line.
     """
-    before = sys.argv
+    before, console = sys.argv, Console()
     try:
         # Lightning reads sys.argv, also to start the processes of other devices.
         sys.argv = [before[0], *complete(list(arguments))]
-        return Command()
+        if sys.argv[1:2] == ["fit"] and is_first_rank():
+            console.open()
+        return Command(console)
     finally:
+        console.close()
         sys.argv = before

@@ -71,7 +71,7 @@ class SizeConfig:
         return Resize(*self.test_size, self.resize)
 
     def check_sizes(self) -> None:
-        """Refuse sides that no image can have.
+        """Reject sides that no image can have.
 
         Raises:
             ValueError: a short side below 1 or above the long side, or none.
@@ -88,14 +88,14 @@ class AugmentConfig:
     """Random changes of training images."""
 
     flip: float = 0.5
-    """Probability that a training image is mirrored."""
+    """Probability that a training image is flipped horizontally."""
     crop: tuple[int, int] | None = None
     """Height and width of a window that training images are cut to before they are resized."""
     augment: list[object] | None = None
     """Albumentations transforms of the training images, by class_path and init_args."""
 
     def check_augmentation(self) -> None:
-        """Refuse changes that cannot be made.
+        """Reject changes that cannot be made.
 
         Raises:
             ValueError: a flip that is no probability, an empty window, or something that is no transform.
@@ -127,7 +127,7 @@ class LoadConfig:
     """Pad training batches to one of a few sizes, so that a compiled detector meets no other."""
 
     def check_batches(self) -> None:
-        """Refuse batches without images.
+        """Reject batches without images.
 
         Raises:
             ValueError: a batch size below 1.
@@ -143,13 +143,13 @@ class DataConfig(Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
     """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
 
     resize_on_device: bool = False
-    """Leave the resizing and mirroring of training images to the device, where the workers are the limit."""
+    """Resize and flip training images on the device, where the workers are the limit."""
     max_detections: int = COCO_LIMITS[-1]
     """Detections of a class in an image that evaluation scores, 100 as COCO. Recall is named after it, as AR300. What
     the detector finds at all is model.box_head.detections."""
 
     def check(self) -> None:
-        """Refuse settings that no data module can have.
+        """Reject settings that no data module can have.
 
         Raises:
             ValueError: naming the setting, and what it must be.
@@ -184,7 +184,7 @@ class DataConfig(Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
         """The transforms of the images of a split, in this order.
 
         Args:
-            resize_later: leave mirroring and resizing to the device.
+            resize_later: resize and flip on the device.
         """
         if split != "train":
             return [self.test_resize]

@@ -74,7 +74,7 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         """Images per device and batch in training.
 
         Raises:
-            InputError: the images of a step cannot be shared out over devices and accumulated batches.
+            InputError: the images of a step cannot be divided among devices and accumulated batches.
         """
         return self._share.images(self.config.batch_size)
 
@@ -140,7 +140,7 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.loaders.evaluation(self.splits.predicted, self._share)
 
     def teardown(self, stage: str) -> None:
-        """Tell which images were replaced because they could not be read."""
+        """Print which images were replaced because they could not be read."""
         data = self.splits.datasets.get("train")
         if data is not None and stage == "fit" and (bad := data.bad_images()):
             some = ", ".join(str(data.path(i)) for i in bad[:5])
@@ -188,7 +188,7 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.config.val is not None and (self.trainer is None or self.trainer.limit_val_batches != 0)
 
     def _check_batches(self) -> None:
-        """Refuse a batch that cannot be shared out, and a validation that Lightning would refuse with a traceback."""
+        """Reject a batch that cannot be divided among the devices, and a validation interval longer than an epoch."""
         every, batches = self._trainer.val_check_interval, self.batches_per_epoch
         within_an_epoch = self._trainer.check_val_every_n_epoch is not None and self._trainer.limit_val_batches
         if within_an_epoch and isinstance(every, int) and every > batches:

@@ -88,7 +88,7 @@ class LossWatch:
 class WatchLoss(StepRecorder):
     """Report a loss that is far above its running median; end the run if it stays there.
 
-    To ask a GPU costs a stall, so a GPU is asked every ``log_every_n_steps`` about all steps since, as
+    To synchronise with a GPU costs a stall. So its losses are checked every ``log_every_n_steps`` only, as
     :class:`~detection.engine.nonfinite.StopAtNonFinite` does.
     """
 

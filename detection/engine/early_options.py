@@ -64,7 +64,7 @@ def _checkpoint_of_run(given: argparse.Namespace) -> str | None:
         InputError: no folder to look in, or one that cannot be looked into.
     """
     from detection.engine.errors import InputError, user_input
-    from detection.engine.run import checkpoint_in
+    from detection.engine.found_checkpoint import checkpoint_in
 
     folder = given.folder or _in_configs(given.config, "run", "folder")
     if folder is None:

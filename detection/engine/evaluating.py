@@ -80,7 +80,7 @@ class Evaluation:
         return metrics
 
     def report(self, metrics: Mapping[str, float], precision: str) -> Iterator[str]:
-        """The lines to print: a table, images with more objects than are scored (once), detections that are not finite.
+        """The lines to print: a table, images with more objects than are scored (once), NaN or infinite detections.
 
         Args:
             precision: as the table names it.

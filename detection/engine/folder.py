@@ -9,7 +9,11 @@ from pathlib import Path
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from detection.engine.run_record import starts
+from detection.engine.tables import TrainTable
+from detection.engine.trackers import make
 
 
 def run_folder(folder: str | None, root: str | Path, name: str | None) -> str:
@@ -17,22 +21,22 @@ def run_folder(folder: str | None, root: str | Path, name: str | None) -> str:
     return folder or str(CSVLogger(root, name=name).log_dir)
 
 
-def loggers(given: Logger | Iterable[Logger] | bool | None, folder: str, tensorboard: bool = False) -> list[Logger]:
-    """The user's loggers, and those that write into the run's folder: CSV and, by choice, TensorBoard.
+def loggers(
+    given: Logger | Iterable[Logger] | bool | None, folder: str, trackers: Sequence[str] = (), project: str = "rcnn"
+) -> list[Logger]:
+    """The user's loggers, then ``train.csv`` in the run's folder, then the trackers.
 
     Args:
-        given: ``trainer.logger``; False for none at all, None or True for ours alone.
+        given: ``trainer.logger``; False for none at all, None or True for the toolkit's alone.
+        trackers: names, as :func:`~detection.engine.trackers.make` takes them.
+        project: under which trackers list the run.
     """
     if given is False:
         return []
     users = [] if given is None or given is True else [given] if isinstance(given, Logger) else list(given)
     place = Path(folder)
-    ours: list[Logger] = []
-    if not any(isinstance(user, CSVLogger) and _is_same(user.log_dir, place) for user in users):
-        ours.append(CSVLogger(place.parent, name="", version=place.name))
-    if tensorboard:
-        ours.append(TensorBoardLogger(place.parent, name="", version=place.name))
-    return [*users, *ours]
+    known = next((start.get("trackers") for start in reversed(starts(place))), None)
+    return [*users, TrainTable(place), *make(trackers, place, project, known if isinstance(known, dict) else {})]
 
 
 def keep_checkpoints_in(folder: str, callbacks: Sequence[Callback]) -> None:
@@ -40,7 +44,3 @@ def keep_checkpoints_in(folder: str, callbacks: Sequence[Callback]) -> None:
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = os.path.join(folder, "checkpoints")
-
-
-def _is_same(one: str | Path, other: str | Path) -> bool:
-    return Path(one).resolve() == Path(other).resolve()

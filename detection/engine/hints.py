@@ -1,4 +1,4 @@
-"""The option that a user may have meant: a table of other tools' words, and the nearest of ours.
+"""The option that a user may have meant: a table of other tools' words, and the nearest option of this toolkit.
 
 A hint is the end of a message: ``; did you mean NAME?``, or nothing.
 """

@@ -26,13 +26,13 @@ class LastCheckpoint(Checkpoint):
         self.minutes, self._saved, self._time = minutes, -1, 0.0
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asks all ranks
+        folder = trainer.log_dir  # all ranks must call it
         if stage == "fit" and trainer.is_global_zero and folder is not None:
             sweep(Path(folder) / "checkpoints")
         first = trainer.strategy.broadcast(str(trainer.ckpt_path))
         if first != str(trainer.ckpt_path):
             raise InputError(
-                f"rank {trainer.global_rank} would begin from {trainer.ckpt_path}, the first rank from {first}: "
+                f"rank {trainer.global_rank} would begin from {trainer.ckpt_path}, rank 0 from {first}: "
                 "is run.folder the same place on all nodes?"
             )
 
@@ -71,7 +71,7 @@ class LastCheckpoint(Checkpoint):
 
     def path(self, trainer: Trainer) -> str:
         """The path of the checkpoint; empty where nothing is saved. All ranks must call it."""
-        folder = trainer.log_dir  # asks all ranks
+        folder = trainer.log_dir  # all ranks must call it
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return ""
         return str(Path(folder) / "checkpoints" / "last.ckpt")

@@ -44,13 +44,13 @@ class Share(NamedTuple):
             batch_size: images of a step.
 
         Raises:
-            InputError: the images of a step cannot be shared out over devices and accumulated batches.
+            InputError: the images of a step cannot be divided among devices and accumulated batches.
         """
         parts = self.world_size * self.accumulated
         if batch_size % parts:
             fitting = [size for size in (batch_size // parts * parts, -(-batch_size // parts) * parts) if size]
             raise InputError(
-                f"data.batch_size {batch_size} cannot be shared out over {plural(self.world_size, 'device')} x "
+                f"data.batch_size {batch_size} cannot be divided among {plural(self.world_size, 'device')} x "
                 f"{plural(self.accumulated, 'accumulated batch')}; try {' or '.join(map(str, fitting))}"
             )
         return batch_size // parts

@@ -49,7 +49,7 @@ def largest_canvas(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> tupl
 def workers_that_fit(workers: int, batch: int, free: int | None = None) -> int:
     """As many workers as /dev/shm has room for, at most ``workers``; says so if it is fewer.
 
-    A worker that finds no room there dies of SIGBUS, which tells nobody why.
+    A worker that finds no room there dies of SIGBUS, which explains nothing.
 
     Args:
         batch: bytes.

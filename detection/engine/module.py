@@ -69,7 +69,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         compile: bool | Literal["graphs"] = False,
         fast: bool = True,
     ) -> None:
-        """Take the settings; nothing is built yet, but settings that do not fit are refused.
+        """Take the settings, and reject those that do not fit; nothing is built yet.
 
         Args:
             backbone: Which backbone, with what weights, and what of it learns.
@@ -199,7 +199,7 @@ class DetectionModule(NoClassLoading, LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """``loss``, and its ``terms`` without gradient."""
-        # Not the global stream, so that a run that goes on draws what the uninterrupted one would have drawn.
+        # Not the global stream, so that a run that continues draws what the uninterrupted one would have drawn.
         generator = self._generator((self.data.config.seed, self.trainer.current_epoch, batch_idx, self.global_rank))
         losses = self.model.losses(batch, generator=generator)
         loss = torch.stack(list(losses.values())).sum()
@@ -256,7 +256,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         complete_checkpoint(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what was trained for other classes or with other settings, by name; count on in images."""
+        """Reject what was trained for other classes or with other settings, by name; continue the count of images."""
         source = str(self.trainer.ckpt_path or "checkpoint")
         check_checkpoint(checkpoint, self, source)
         self._resumed = checkpoint, source
@@ -301,7 +301,7 @@ class DetectionModule(NoClassLoading, LightningModule):
                 self.print(line)
 
     def _write_results(self, split: str) -> None:
-        folder = self.trainer.log_dir  # asks all ranks
+        folder = self.trainer.log_dir  # all ranks must call it
         if self.trainer.is_global_zero and folder is not None:
             for path in self.evaluations[split].write_results(Path(folder)):
                 self.print(f"Results: {path}")

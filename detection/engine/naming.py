@@ -39,7 +39,7 @@ def prepare_metric_names(callbacks: Sequence[Callback], masks: bool) -> None:
     ``{epoch}-{val/bbox/AP:.3f}`` becomes ``epoch=3-val_bbox_AP=0.412.ckpt``.
 
     Args:
-        callbacks: the user's own.
+        callbacks: of the user.
 
     Raises:
         InputError: with what to write instead.

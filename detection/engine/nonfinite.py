@@ -1,7 +1,7 @@
-"""Losses and gradients that are not finite: reported, recorded, and skipped where the user allows it.
+"""NaN or infinite losses and gradients: reported, recorded, and skipped where the user allows it.
 
 ``nonfinite/step_N_rank_R.json`` in the run's folder holds the images' ids, the loss terms and the gradient's norm by
-part of the detector; the ``.jpg`` beside it shows the images with their objects.
+part of the detector. The ``.jpg`` beside it shows the images with their objects.
 """
 
 import json
@@ -22,18 +22,18 @@ from detection.wording import plural
 
 ADVICE = "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
 DRAWN = 16
-"""Images of a batch on the picture at most."""
+"""Images of a batch that are drawn at most."""
 
 
 class StepRecorder(Callback):
-    """Records a step that went wrong in the run's folder: a JSON file and a picture."""
+    """Records a step that went wrong in the run's folder: a JSON file and an image."""
 
     subfolder = "nonfinite"
     """The folder for its files, below the run's."""
     _folder: Path | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asks all ranks; later one alone may have something to write
+        folder = trainer.log_dir  # all ranks must call it; later one alone may have something to write
         self._folder = None if folder is None else Path(folder) / self.subfolder
 
     def _write(
@@ -60,7 +60,7 @@ class StepRecorder(Callback):
 class StopAtNonFinite(StepRecorder):
     """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
 
-    To ask a GPU costs a stall, so a GPU is asked every ``log_every_n_steps`` about all steps since then. Images and
+    To synchronise with a GPU costs a stall, so its losses are checked only every ``log_every_n_steps``. Images and
     gradients are known for the last of these steps only.
     """
 
@@ -89,7 +89,7 @@ class StopAtNonFinite(StepRecorder):
 
 
 class SkipNonFinite(StepRecorder):
-    """Skip steps whose gradient is not finite, at most ``limit`` of them, and record each.
+    """Skip steps whose gradient is NaN or infinite, at most ``limit`` of them, and record each.
 
     Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
     gradient and skip together. Every step waits for the device.

@@ -21,7 +21,7 @@ class Opening(Callback):
     """One line at the start of every command: device, number of processes, precision, folder."""
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asks all ranks
+        folder = trainer.log_dir  # all ranks must call it
         module.print(opening(stage, trainer.strategy.root_device, trainer.world_size, str(trainer.precision), folder))
 
 
@@ -48,7 +48,7 @@ def opening(stage: str, device: torch.device, processes: int, precision: str, fo
 
 
 def frozen_table(backbone: Backbone) -> str:
-    """A line for each stage, by the names that ``backbone.freeze`` takes; one line for a backbone that tells none."""
+    """A line for each stage, by the names that ``backbone.freeze`` takes; one line where there are no named stages."""
     learning = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
     try:
         stages = backbone.stages()

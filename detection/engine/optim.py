@@ -43,11 +43,11 @@ class OptimizerConfig:
     decay_biases: bool = True
     """Pull the other biases, too."""
     layer_decay: float = 1.0
-    """Learning rate of each layer of the backbone as a share of the next one's; 0.7 to 0.9 for a pretrained
-    transformer, whose blocks are its layers, and 1 for the same rate everywhere."""
+    """Learning rate of each layer of the backbone as a fraction of the next layer's. Take 0.7 to 0.9 for a pretrained
+    transformer, whose blocks are its layers; 1 is the same rate everywhere."""
 
     def check(self) -> None:
-        """Refuse settings that no optimizer can have.
+        """Reject settings that no optimizer can have.
 
         Raises:
             ValueError: a rate or decay below zero, or a layer decay that is no share.

@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from detection.checkpoint_files import replacing
 from detection.evaluation.percent import percent
 from detection.fast.pasting import encode_masks
 from detection.foreign import shown
@@ -15,12 +16,16 @@ from detection.sheets import Tile, sheet
 from detection.structures import IGNORE, Batch, Detections
 from detection.visualize import as_rgb, draw
 
+FOLDER = "images"
+
 
 class Pictures(Callback):
-    """Write ``train_batch.jpg`` at the start and ``val_predictions_STEP.jpg`` at every validation; on rank 0 only.
+    """Write ``images/train_batch.jpg`` at the start, and an image at each validation; on rank 0 only.
+
+    The second one is ``images/val_epoch_EPOCH.jpg`` at the end of an epoch, and ``images/val_step_STEP.jpg`` elsewhere.
 
     Args:
-        num: images on each.
+        num: samples on each image.
         score_threshold: of the predictions that are drawn.
     """
 
@@ -32,8 +37,8 @@ class Pictures(Callback):
         self._started = False
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asks all ranks
-        self._folder = Path(folder) if folder is not None and trainer.is_global_zero else None
+        folder = trainer.log_dir  # all ranks must call it
+        self._folder = Path(folder) / FOLDER if folder is not None and trainer.is_global_zero else None
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, index: int) -> None:
         if self._started or self._folder is None:
@@ -69,7 +74,7 @@ class Pictures(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._folder is not None and self._pairs and not trainer.sanity_checking:
             title = ", ".join([f"step {trainer.global_step}", *_scores(trainer)])
-            _write(self._folder / f"val_predictions_{trainer.global_step:06d}.jpg", self._pairs, title)
+            _write(self._folder / f"{name_of(trainer)}.jpg", self._pairs, title)
 
     def _file_name(self, trainer: Trainer, image_id: int) -> str:
         """The file of an image; its id if the data set is not the toolkit's."""
@@ -80,6 +85,13 @@ class Pictures(Callback):
                 ids = annotations.image_ids.tolist()
                 self._files = {id: Path(annotations.file_name(k)).name for k, id in enumerate(ids)}
         return shown(self._files.get(image_id, f"image {image_id}"))
+
+
+def name_of(trainer: Trainer) -> str:
+    """The name of a validation: ``val_epoch_012`` at the end of an epoch, else ``val_step_000700``."""
+    if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        return f"val_epoch_{trainer.current_epoch + 1:03d}"
+    return f"val_step_{trainer.global_step:06d}"
 
 
 def draw_batch(path: Path, module: LightningModule, batch: Batch, num: int) -> None:
@@ -135,6 +147,7 @@ def _scores(trainer: Trainer) -> list[str]:
 
 def _write(path: Path, cells: list[list[Tile]], title: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = np.ascontiguousarray(sheet(cells, title)[..., ::-1])
-    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    path.write_bytes(encoded.tobytes())
+    image = np.ascontiguousarray(sheet(cells, title)[..., ::-1])
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    with replacing(path) as file:
+        file.write(encoded.tobytes())

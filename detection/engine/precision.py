@@ -1,6 +1,6 @@
 """In which precision a run trains: bfloat16 where the CPU or GPU computes in it fast, float32 where it does not.
 
-The choice follows from the instruction set and the vendor of the CPU alone. No clock is asked: on a busy machine two
+The choice follows from the instruction set and the vendor of the CPU alone. Nothing is timed: on a busy machine two
 timings of the same CPU differ by a factor of four, and two equal runs would train in different precisions.
 """
 
@@ -34,16 +34,12 @@ class Choice(NamedTuple):
 def best_precision(accelerator: str) -> Choice:
     """The precision that pays on this machine.
 
-    ======================================  ==========  =====================================================
-    CPU                                     precision   why
-    ======================================  ==========  =====================================================
-    AMX (Sapphire Rapids and later)         bf16-mixed  a convolution takes a quarter of the time
-    AVX512-BF16, AMD (Zen 4 and later)      bf16-mixed  a convolution takes half the time
-    AVX512-BF16, Intel, no AMX              32-true     a convolution takes 1.4 to 2 times as long
-    AVX512-BF16, another vendor             32-true     nobody has measured it
-    ARM with bfloat16 (SVE, NEON)           32-true     nobody has measured it here
-    all others                              32-true     PyTorch imitates it, 6 to 16 times as slowly
-    ======================================  ==========  =====================================================
+    - AMX (Sapphire Rapids and later): bf16-mixed, since a convolution takes a quarter of the time
+    - AVX512-BF16, AMD (Zen 4 and later): bf16-mixed, since a convolution takes half the time
+    - AVX512-BF16, Intel, no AMX: 32-true, since a convolution takes 1.4 to 2 times as long
+    - AVX512-BF16, another vendor: 32-true, as nobody has measured it
+    - ARM with bfloat16 (SVE, NEON): 32-true, as nobody has measured it here
+    - all others: 32-true, since PyTorch imitates it, 6 to 16 times as slowly
 
     A GPU trains in bfloat16 if it has units for it (Ampere and later).
 

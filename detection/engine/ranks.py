@@ -1,6 +1,6 @@
 """Several processes of one run on a machine: when one is killed, the others end with one line that says which.
 
-By itself Lightning ends all without a word, and a rank that exchanges data writes pages of its library's traceback.
+By itself, Lightning silently ends all ranks, and a rank that exchanges data writes pages of its library's traceback.
 Other launchers (torchrun, Slurm) say themselves which rank is gone.
 """
 

@@ -31,7 +31,7 @@ def complete_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule") -
 
 
 def check_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule", source: str) -> None:
-    """Refuse a checkpoint of other classes, of another detector or of a training with other settings, by name.
+    """Reject a checkpoint of other classes, of another detector or of a training with other settings, by name.
 
     Raises:
         InputError: naming what differs.
@@ -66,7 +66,7 @@ def continue_training(checkpoint: dict[str, Any], module: "DetectionModule") -> 
     if old != new:
         data.load_state_dict(saved)  # Lightning does so after the module
         ends = rescale(checkpoint, old, new, data.batches_done, data.batches_per_epoch)
-        module.print(f"Goes on with batches of {new[0]} instead of {old[0]}; the schedule is kept in images")
+        module.print(f"Continues with batches of {new[0]} instead of {old[0]}; the schedule is kept in images")
     count_validation(checkpoint)
     module.evaluation_due = bool(checkpoint.get("evaluation_due"))
     module.evaluation_due |= ends and epoch_ends_with_evaluation(trainer, saved["epoch"], data.batches_per_epoch)

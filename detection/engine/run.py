@@ -1,38 +1,40 @@
 """A run: its folder, its loggers and its callbacks.
 
-``runs/NAME/version_N/`` holds config.yaml, run.json, metrics.csv, metrics.json, the pictures and checkpoints/best.ckpt,
-checkpoints/last.ckpt.
+docs/reference/outputs.md lists the files in the folder, each with its content.
 """
 
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 
 from detection.engine.average import Average, AverageConfig
 from detection.engine.best_checkpoint import BestCheckpoint, KnownScores
+from detection.engine.best_detections import BestDetections
 from detection.engine.changes import Changes
+from detection.engine.closing import Closing, WriteReport
 from detection.engine.divergence import WatchLoss
 from detection.engine.early_stopping import StayStopped, StopEarly
 from detection.engine.error_place import ErrorPlace
 from detection.engine.errors import InputError, user_input
+from detection.engine.found_checkpoint import checkpoint_in
 from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.lightning_mends.pending_evaluations import ValidateAtEnd
-from detection.engine.metrics_file import MetricsFile
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.opening import FrozenParts, Opening
 from detection.engine.pictures import Pictures
 from detection.engine.run_record import RunRecord
 from detection.engine.shares import Shares
 from detection.engine.signals import SaveAndStop, StopEvaluation
-from detection.engine.summary import Summary
+from detection.engine.summary import Best
+from detection.engine.tables import Tables
 from detection.engine.terminal import Bar, Lines
 from detection.engine.throughput import Throughput
+from detection.engine.trackers import Trackers
 from detection.quiet import is_quiet
 
 try:
@@ -52,44 +54,30 @@ class RunConfig:
     """Folder of like runs below trainer.default_root_dir (runs); the name of the first config if not given."""
     folder: str | None = None
     """This run's own folder, instead of the next runs/NAME/version_N."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = field(default_factory=list)
+    """Experiment trackers that get curves, images, settings and the report."""
     tensorboard: bool = False
-    """Write TensorBoard's files, too."""
+    """The same as tensorboard in trackers."""
     pictures: int = 4
-    """Images on train_batch.jpg and val_predictions_*.jpg; 0 for none."""
+    """Samples on each file in images/; 0 writes none."""
+    report: bool = True
+    """Write report.html and curves.png at the end of the training."""
     early_stopping: int | None = None
-    """Stop after so many validations without a better AP."""
+    """Stop after this number of validations without a better AP."""
     skip_nonfinite: int = 0
-    """Steps with a loss or gradient that is not finite that are left out before training stops."""
+    """Steps with a NaN or infinite loss or gradient that are skipped before training stops."""
     save_minutes: float = 30
     """Save last.ckpt so often between validations, which save it anyway."""
     save_in_background: bool = False
-    """Write checkpoints in a thread while training goes on; takes the memory of one more copy."""
+    """Write checkpoints in a thread while training continues; takes the memory of one more copy."""
     allow_changed_data: bool = False
     """Resume with other training images, or in another order; the epoch that was running begins again."""
     average: AverageConfig | None = None
     """Keep an average of the weights, and evaluate and save it."""
 
 
-def checkpoint_in(folder: str | Path) -> Path | None:
-    """The checkpoint that a run in this folder goes on from: ``last.ckpt``, or ``best.ckpt`` if there is no other.
-
-    A run that is killed at its first evaluation may have written the best one alone.
-
-    Raises:
-        OSError: the folder cannot be looked into, which is no reason to begin anew.
-    """
-    for name in ("last.ckpt", "best.ckpt"):
-        path = Path(folder) / "checkpoints" / name
-        try:
-            path.stat()  # is_file would take a file that cannot be reached for none
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return path
-    return None
-
-
 def refuse_another_run(folder: str | Path) -> None:
-    """Refuse to begin where a run has its checkpoints, which would be written over.
+    """Raise where a new run would overwrite the checkpoints of another one.
 
     Raises:
         InputError: naming the checkpoint.
@@ -97,7 +85,7 @@ def refuse_another_run(folder: str | Path) -> None:
     with user_input():
         found = checkpoint_in(folder)
     if found is not None:
-        raise InputError(f"run.folder {folder} has {found}: go on with --resume auto, or take another folder")
+        raise InputError(f"run.folder {folder} has {found}: continue with --resume auto, or take another folder")
 
 
 def lock_folder(folder: str | Path) -> IO[str] | None:
@@ -124,31 +112,20 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
     return file
 
 
-def set_metrics_aside(config: RunConfig) -> Path | None:
-    """Rename ``metrics.csv`` of a run that continues in its old folder, so that it is not overwritten; its new path."""
-    if config.folder is None:
-        return None
-    old = Path(config.folder) / "metrics.csv"
-    if not old.is_file():
-        return None
-    kept = old.with_name(f"metrics_{len(list(old.parent.glob('metrics_*.csv')))}.csv")
-    os.replace(old, kept)
-    return kept
-
-
-def restore_metrics(kept: Path) -> None:
-    """Undo :func:`set_metrics_aside` if the run wrote no new file."""
-    if not kept.with_name("metrics.csv").exists():
-        os.replace(kept, kept.with_name("metrics.csv"))
-
-
-def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = True, save: bool = True) -> list[Callback]:
+def callbacks(
+    config: RunConfig,
+    given: Sequence[Callback] = (),
+    bar: bool = True,
+    save: bool = True,
+    report: WriteReport | None = None,
+) -> list[Callback]:
     """The callbacks of every run.
 
     Args:
         given: the user's own; a progress bar among them replaces ours.
         bar: show progress at all.
         save: write checkpoints.
+        report: writes the evaluation report of the best evaluation.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
     ours: list[Callback] = [ErrorPlace(), guard, WatchLoss()]
@@ -157,17 +134,10 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
     for callback in given:
         if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
             callback._check_on_train_epoch_end = False  # counts before the checkpoints of the evaluation are written
-    ours += [
-        Opening(),
-        FrozenParts(),
-        StayStopped(),
-        Summary(BEST),
-        ValidateAtEnd(),
-        Throughput(),
-        Shares(),
-        MetricsFile(),
-        RunRecord(),
-    ]
+    best, record = Best(BEST), RunRecord()
+    detections = BestDetections(BEST) if config.report else None
+    ours += [Opening(), FrozenParts(), StayStopped(), best, ValidateAtEnd(), Throughput(), Shares(), Tables(), record]
+    ours += [] if detections is None else [detections]
     if save:
         last = LastCheckpoint(config.save_minutes)
         ours += [BestCheckpoint(BEST), last, KnownScores(), Changes(config.allow_changed_data), SaveAndStop(last)]
@@ -179,4 +149,6 @@ def callbacks(config: RunConfig, given: Sequence[Callback] = (), bar: bool = Tru
         ours.append(StopEarly(BEST, config.early_stopping))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
+    trackers = Trackers()
+    ours += [trackers, Closing(best, record, trackers, detections, report)]  # its lines are the last ones
     return ours

@@ -1,40 +1,127 @@
-"""``run.json``: how a run was started, with which software, on which devices and data."""
+"""``run.json``: how a run was started, with which software, on which devices and data, and how it ended."""
 
 import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from detection.checkpoint_files import replacing
+from detection.device import accelerator_name, processor_name
 from detection.documents import read_json
 from detection.engine.data_of import data_of
+from detection.engine.errors import user_input
+from detection.engine.trackers import ids
 from detection.provenance import checksum, software
+
+NAME = "run.json"
+KILLED = "killed"
+"""Result of a start that ended without writing one."""
 
 
 class RunRecord(Callback):
-    """Writes ``run.json`` in the run's folder: for each start the command, versions, commit, devices and data."""
+    """Writes ``run.json``: an entry for each start of the run, and the result of the last one on top."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._began = 0.0
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        folder = trainer.log_dir  # asks all ranks
+        folder = trainer.log_dir  # all ranks must call it
         if not trainer.is_global_zero or folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self._folder, self._began = Path(folder), time.monotonic()
+        earlier = [{**start, "result": KILLED} if is_running(start) else start for start in starts(self._folder)]
+        versions = software()
+        del versions["date"]
         record = {
-            **software(),
-            "devices": f"{trainer.world_size} x {module.device.type}, precision {trainer.precision}",
-            "data": {
-                split: {
-                    "annotations": str(annotations.path),
-                    "sha256": checksum(annotations.path),
-                    "images": len(annotations),
-                    "objects": annotations.num_objects - annotations.num_crowds,
-                    "crowds": annotations.num_crowds,
-                }
-                for split, annotations in data_of(trainer).annotations.items()
-            },
+            "start": now(),
+            "command": versions.pop("command"),
+            "working_directory": os.getcwd(),
+            "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+            "result": "running",
+            "devices": devices(trainer, module),
+            "trackers": ids(trainer.loggers),
+            "data": dict(data(trainer)),
+            "versions": versions,
         }
-        path = Path(folder) / "run.json"
-        try:
-            earlier = list(read_json(path)["starts"])
-        except (ValueError, KeyError, TypeError):
-            earlier = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"starts": [*earlier, record]}, indent=1), encoding="utf-8")
+        self._write([*earlier, record])
+
+    def finish(self, result: str, reason: str | None, best: Mapping[str, Any], last: Mapping[str, int]) -> None:
+        """Add to the last entry how it ended.
+
+        Args:
+            result: finished, interrupted or failed.
+            reason: why the run did not finish.
+            best: ``epoch``, ``step`` and ``AP`` of the best evaluation.
+            last: ``epoch`` and ``step`` of the end.
+        """
+        if self._folder is None:
+            return
+        *earlier, record = starts(self._folder)
+        record |= {"end": now(), "seconds": round(time.monotonic() - self._began, 1), "result": result}
+        record |= {"reason": reason, "best": dict(best) or None, "last": dict(last)}
+        self._write([*earlier, record])
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        assert self._folder is not None
+        last = entries[-1]
+        # What most readers want, without a search for the last entry.
+        summary = {key: last.get(key) for key in ("result", "reason", "best", "last")}
+        summary["seconds"] = round(sum(start.get("seconds") or 0 for start in entries), 1)
+        with user_input():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._folder / NAME) as file:
+                file.write(json.dumps({**summary, "starts": entries}, indent=1).encode())
+
+
+def starts(folder: Path) -> list[dict[str, Any]]:
+    """The entries of ``run.json``; none where the file is not there or cannot be read."""
+    try:
+        found = read_json(folder / NAME)["starts"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [start for start in found if isinstance(start, dict)] if isinstance(found, list) else []
+
+
+def is_running(start: Mapping[str, Any]) -> bool:
+    """Whether an entry has no end: its process runs, or was killed."""
+    return start.get("result") == "running"
+
+
+def devices(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """The devices as fields."""
+    kind = module.device.type
+    return {
+        "type": kind,
+        "name": processor_name() if kind == "cpu" else accelerator_name(),
+        "count": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "precision": str(trainer.precision),
+        "strategy": type(trainer.strategy).__name__,
+    }
+
+
+def data(trainer: Trainer) -> Mapping[str, Any]:
+    """The annotation files of the splits in use, with their checksums and what they hold."""
+    module = data_of(trainer)
+    return {
+        split: {
+            "annotations": str(annotations.path),
+            "sha256": checksum(annotations.path),
+            "images": len(annotations),
+            "objects": annotations.num_objects - annotations.num_crowds,
+            "crowds": annotations.num_crowds,
+            "classes": len(module.categories),
+        }
+        for split, annotations in module.annotations.items()
+    }
+
+
+def now() -> str:
+    """The time in UTC, as ``2026-11-30T09:24:51Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
 """The learning rate over a run.
 
-A schedule is written for ``reference_batch`` images per step. With another batch the learning rate is scaled with it
-and everything else keeps its place in images seen: half the batch, twice the steps (Goyal et al. 2017, section 2.1).
+A schedule is written for ``reference_batch`` images per step. With another batch the learning rate is scaled with it.
+Everything else keeps its place in images seen: half the batch, twice the steps (Goyal et al. 2017, section 2.1).
 A step is one update of the weights, whatever the number of devices and accumulated batches behind it.
 """
 
@@ -36,7 +36,7 @@ class ScheduleConfig:
     """Images per step that iterations and the optimizer's lr are given for."""
 
     def check(self) -> None:
-        """Refuse settings that no schedule can have.
+        """Reject settings that no schedule can have.
 
         Raises:
             ValueError: no length, or a batch without images.

@@ -1,11 +1,11 @@
 """A line that stays at the bottom of a terminal, while whatever is printed stands above it."""
 
-import logging
 import os
-import sys
 import threading
 from contextlib import suppress
 from typing import Any, TextIO
+
+from detection.engine.streams import Streams
 
 
 class Screen:
@@ -18,8 +18,7 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._shown, self._at_start = stream, "", True
         self._lock = threading.RLock()  # a thread may print, too
-        self._before: dict[str, Any] = {}
-        self._handlers: list[tuple[Any, Any]] = []
+        self._streams = Streams(lambda stream: _Above(stream, self))
 
     def width(self) -> int:
         """Characters that fit; a terminal breaks a line that fills its last column."""
@@ -62,28 +61,12 @@ class Screen:
 
     def open(self) -> None:
         """Lead ``sys.stdout``, ``sys.stderr`` and what is logged there around the line, until :meth:`close`."""
-        if self._before:
-            return
-        self._before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
-        around = {name: _Above(stream, self) for name, stream in self._before.items()}
-        for name, stream in around.items():
-            setattr(sys, name, stream)
-        loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
-        for handler in {handler for logger in loggers for handler in logger.handlers}:
-            for name, stream in self._before.items():
-                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
-                    self._handlers.append((handler, stream))
-                    handler.setStream(around[name])
+        self._streams.replace()
 
     def close(self) -> None:
         """Give the streams back, on a line of their own."""
         self.finish()
-        for name, stream in self._before.items():
-            if isinstance(getattr(sys, name), _Above):  # else somebody else has put his own there
-                setattr(sys, name, stream)
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        self._before, self._handlers = {}, []
+        self._streams.restore()
 
     def _put(self, text: str) -> None:
         with suppress(OSError):  # the terminal was closed; the run is worth more than its line

@@ -1,8 +1,8 @@
-"""``--trainer.strategy fsdp``: parameters, gradients and optimizer state shared out over the devices.
+"""``--trainer.strategy fsdp``: parameters, gradients and optimizer state sharded over the devices.
 
-For backbones that one device cannot train: each device keeps its part of every tensor and gathers a block of the
-backbone when that block is computed (PyTorch's ``fully_shard``; Rajbhandari et al. 2020, ZeRO, stage 3). Checkpoints
-are the same single files that every other run writes, and a run may go on with another strategy.
+For backbones that one device cannot train. Each device keeps its part of every tensor, and gathers a block of the
+backbone when it computes that block (PyTorch's ``fully_shard``; Rajbhandari et al. 2020, ZeRO, stage 3). Checkpoints
+are the same single files that every other run writes, and a run may continue with another strategy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ class Sharded(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole weights on the first rank, nothing on the others; all must ask."""
+        """The whole weights on rank 0, nothing on the others; all ranks must call it."""
         assert self.model is not None
         return _whole(self.model.state_dict(), self.is_global_zero)
 
@@ -123,7 +123,7 @@ def shard(module: LightningModule, backbone: Backbone, device: torch.device) -> 
     """
     if isinstance(module, FSDPModule):
         return
-    module.to(device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # else it is refused
+    module.to(device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # else PyTorch rejects it
     for tensor in (*module.parameters(), *module.buffers()):
         dist.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -150,7 +150,7 @@ def blocks(backbone: Backbone) -> list[nn.Module]:
 def gather(module: nn.Module) -> None:
     """Give every rank the whole weights for an evaluation, in which ranks have different numbers of batches.
 
-    The statistics of norms are then those of the first rank, as DDP has them.
+    The statistics of norms are then those of rank 0, as DDP has them.
     """
     for buffer in module.buffers():
         dist.broadcast(buffer, 0)
@@ -168,7 +168,7 @@ def release(module: nn.Module) -> None:
 
 
 def full(value: Tensor) -> Tensor:
-    """A tensor that may be shared out, whole; all ranks must ask."""
+    """The whole tensor, of one that may be sharded; all ranks must call it."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -196,7 +196,7 @@ def _whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
 
 
 def _part(value: Any, like: Tensor) -> Any:
-    """This rank's part of what every rank has read, if ``like`` is shared out and of its shape."""
+    """This rank's part of what every rank has read, if ``like`` is sharded and of its shape."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     value = value.to(like.device)

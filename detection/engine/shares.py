@@ -13,7 +13,7 @@ from detection.structures import Batch
 
 class Shares(Callback):
     """Logs ``train/share_data``, ``share_transfer``, ``share_dense``, ``share_proposals``, ``share_box_head``,
-    ``share_mask_head``, ``share_backward`` and ``share_optimizer``; they add up to 1. Tells them all at the end.
+    ``share_mask_head``, ``share_backward`` and ``share_optimizer``; they add up to 1. Prints them at the end.
 
     ``data`` is the wait for images, ``dense`` the backbone, the pyramid and the RPN head.
     """

@@ -1,8 +1,8 @@
-"""A run that is told to stop saves itself first: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, on any rank.
+"""A run that gets a signal to stop saves itself first: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, on any rank.
 
 Lightning alone saves nothing at SIGTERM and exits with 0, so that a preempted job looks finished; a signal to one rank
-leaves the others waiting. Here a handler only remembers the signal. Between two steps, or two batches of an evaluation,
-the ranks agree on it, all save, and all leave with the shell's code for the signal.
+leaves the others waiting. Here a handler only remembers the signal. The ranks agree on it between two steps, or between
+two batches of an evaluation. Then all save, and all leave with the shell's code for the signal.
 """
 
 import atexit

@@ -80,7 +80,7 @@ class Splits:
                     print("\n".join(described(name, self.annotations[name])))
 
     def check_same_classes(self) -> None:
-        """Refuse splits of different classes.
+        """Reject splits of different classes.
 
         Raises:
             ValueError: naming the classes that differ.
@@ -90,7 +90,7 @@ class Splits:
             check_same_categories(first, other)
 
     def check_training(self) -> None:
-        """Refuse training images without an object to learn from, or without a mask where masks are trained.
+        """Reject training images without an object to learn from, or without a mask where masks are trained.
 
         Raises:
             ValueError: with what to do.
@@ -106,7 +106,7 @@ class Splits:
         """A split that has been read, as training or evaluation sees it.
 
         Args:
-            resize_later: leave mirroring and resizing to the device.
+            resize_later: resize and flip on the device.
         """
         config = self.config
         self.datasets[name] = CocoDataset(

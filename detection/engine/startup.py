@@ -79,7 +79,7 @@ def raise_if_signalled() -> None:
 
 
 def report_stop(done: str = "") -> int:
-    """Print the line of a program that a signal stopped, on the first rank; returns its exit code.
+    """Print the line of a program that a signal stopped, on rank 0; return its exit code.
 
     Args:
         done: what the program has to say of its results so far, as ``; images done: 2``.

@@ -85,6 +85,6 @@ def remaining(rank: float, seconds: float) -> Field:
 
 
 def gauge(share: float, width: int) -> str:
-    """A bar of so many characters."""
+    """A bar of ``width`` characters."""
     full = min(width, int(width * max(0.0, share)))
     return "[" + "#" * full + "." * (width - full) + "]"

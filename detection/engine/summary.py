@@ -1,69 +1,143 @@
-"""The last lines of a training: its best AP, its files, and the next commands."""
+"""The best evaluation of a run; its summary, as the last lines of the console and as ``summary.md``."""
 
 import math
 import shlex
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+
+from detection.foreign import shown
+from detection.wording import plural
 
 KINDS = {"box": "val/bbox/AP", "mask": "val/segm/AP"}
+FILES = {
+    "report.html": "evaluation report: errors, classes, worst images",
+    "curves.png": "losses, AP and learning rate",
+    "images": "training samples, and predictions at each validation",
+    "model.safetensors": "the best weights, with classes and settings",
+    "checkpoints/last.ckpt": "the state from which training continues",
+    "train.csv": "what training logged",
+    "val.csv": "the evaluations",
+    "config.yaml": "all settings",
+    "run.json": "commands, versions, devices and data",
+    "log.txt": "what the console showed",
+    "classes.txt": "class names, in the order of their labels",
+}
 
 
-class Summary(Callback):
-    """Remembers the best evaluation, over all starts of a run, and says it in the last lines of a training."""
-
-    def __init__(self, monitor: str) -> None:
-        self._monitor, self._best = monitor, dict[str, Any]()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": dict(self._best)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = dict(state_dict["best"])
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        score = found.get(self._monitor, math.nan)
-        if trainer.sanity_checking or math.isnan(score) or score <= self._best.get("score", -math.inf):
-            return
-        self._best = {"score": score, "step": trainer.global_step, "epoch": trainer.current_epoch + 1}
-        self._best["AP"] = {kind: found[name] for kind, name in KINDS.items() if name in found}
-
-    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        folder = trainer.log_dir  # asks all ranks
-        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            module.print("\n".join(summary(self._best, Path(folder), _checkpoint(trainer, Path(folder)))))
-
-
-def summary(best: dict[str, Any], folder: Path, checkpoint: Path | None) -> list[str]:
-    """The lines.
+class Best(Callback):
+    """Remembers the best evaluation over all starts of a run.
 
     Args:
-        best: ``AP`` by kind as fractions, ``step`` and ``epoch`` (from 1); empty without an evaluation.
-        checkpoint: None where none was written.
+        monitor: the metric that decides.
     """
-    lines = ["Training is over"]
-    if best:
-        scores = ", ".join(f"{kind} AP {100 * value:.1f}" for kind, value in best["AP"].items())
-        lines.append(f"  Best:       {scores} (percent) at step {best['step']}, epoch {best['epoch']}")
-    lines.append(f"  Folder:     {folder}")
-    if checkpoint is None:
+
+    def __init__(self, monitor: str) -> None:
+        self._monitor = monitor
+        self.found: dict[str, Any] = {}
+        """``epoch`` (from 1), ``step`` and ``AP`` by kind, as fractions; empty without an evaluation."""
+
+    @property
+    def state_key(self) -> str:
+        return "Summary"  # the name of the class in checkpoints of older versions
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": dict(self.found)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.found = dict(state_dict["best"])
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        score = metrics.get(self._monitor, math.nan)
+        if trainer.sanity_checking or math.isnan(score) or score <= self.found.get("score", -math.inf):
+            return
+        self.found = {"score": score, "step": trainer.global_step, "epoch": trainer.current_epoch + 1}
+        self.found["AP"] = {kind: metrics[name] for kind, name in KINDS.items() if name in metrics}
+
+
+def best_line(best: Mapping[str, Any]) -> str:
+    """The best evaluation in a line; AP in percent."""
+    if not best:
+        return "no evaluation"
+    scores = ", ".join(f"{kind} AP {100 * value:.1f}" for kind, value in best["AP"].items())
+    return f"epoch {best['epoch']} (step {best['step']}): {scores}"
+
+
+def next_commands(folder: Path) -> dict[str, str]:
+    """What a user does next, ready to paste."""
+    place = shlex.quote(str(folder))
+    return {
+        "Evaluate": f"rcnn validate {place}",
+        "Predict": f"rcnn predict {place} IMAGES --output {shlex.quote(str(folder / 'predictions'))}",
+    }
+
+
+def last_lines(result: str, best: Mapping[str, Any], folder: Path) -> list[str]:
+    """The last lines of a training on the console.
+
+    Args:
+        result: finished or interrupted.
+        best: from :class:`Best`.
+    """
+    there = [
+        name for name in ("summary.md", "report.html", "curves.png", "model.safetensors") if is_there(folder, name)
+    ]
+    lines = [f"Training {result}", f"  Best:     {best_line(best)}", f"  Folder:   {folder}"]
+    lines += [f"  Files:    {', '.join(there)}"] if there else []
+    if not any(is_there(folder, f"checkpoints/{name}.ckpt") for name in ("best", "last")):
         return lines
-    place, output = shlex.quote(str(folder)), shlex.quote(str(folder / "predictions"))
-    return [
-        *lines,
-        f"  Checkpoint: {checkpoint}",
-        f"  Evaluate:   rcnn validate {place}",
-        f"  Predict:    rcnn predict {place} IMAGES --output {output}",
-    ]
+    return [*lines, *(f"  {name + ':':9s} {command}" for name, command in next_commands(folder).items())]
 
 
-def _checkpoint(trainer: Trainer, folder: Path) -> Path | None:
-    """The best one, or else the last."""
-    best = [
-        callback.best_model_path for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)
-    ]
-    found = [Path(path) for path in best if path] + [folder / "checkpoints" / "last.ckpt"]
-    return next((path for path in found if path.is_file()), None)
+def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
+    """``summary.md``.
+
+    Args:
+        record: the content of ``run.json``.
+        model: the detector in a line.
+    """
+    start = record["starts"][-1]
+    why = f" ({shown(record['reason'], 300)})" if record.get("reason") else ""
+    facts = {
+        "Result": f"{record['result']}{why}",
+        "Model": model,
+        "Best": best_line(record["best"] or {}),
+        "End": f"epoch {record['last']['epoch']}, step {record['last']['step']}",
+        "Time": f"{timedelta(seconds=round(record['seconds']))} (h:mm:ss), {plural(len(record['starts']), 'start')}",
+        "Device": _device(start["devices"]),
+        **{f"Data: {split}": _data(data) for split, data in start["data"].items()},
+        "Command": f"`{start['command']}`",
+    }
+    commands = "\n".join(next_commands(folder).values())
+    files = "\n".join(f"- [{name}]({name}): {text}" for name, text in FILES.items() if is_there(folder, name))
+    rows = "\n".join(f"| {name} | {_cell(text)} |" for name, text in facts.items())
+    return (
+        f"# {shown(folder.resolve().name)}\n\n| | |\n| --- | --- |\n{rows}\n\n"
+        f"AP is COCO's, in percent, on the validation images.\n\n"
+        f"## Next\n\n```bash\n{commands}\n```\n\n## Files\n\n{files}\n"
+    )
+
+
+def is_there(folder: Path, name: str) -> bool:
+    """Whether a run has a file or a folder."""
+    return (folder / name).exists()
+
+
+def _device(devices: Mapping[str, Any]) -> str:
+    return f"{devices['count']} x {devices['name'] or devices['type']}, precision {devices['precision']}"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    counts = (
+        f"{plural(data['images'], 'image')}, {plural(data['objects'], 'object')}, {plural(data['classes'], 'class')}"
+    )
+    return f"{shown(data['annotations'], None)}: {counts}"
+
+
+def _cell(text: str) -> str:
+    """A text in a table of Markdown."""
+    return text.replace("|", "\\|")

@@ -28,7 +28,7 @@ def check_unvalidated(why: str, early_stopping: int | None, callbacks: Sequence[
     Args:
         why: as :func:`why_unvalidated` says.
         early_stopping: ``run.early_stopping``.
-        callbacks: the user's own.
+        callbacks: of the user.
 
     Raises:
         InputError: naming what waits.

@@ -217,6 +217,10 @@ class CocoEvaluator:
         matched = {t: matching.state() for t, matching in self._matching.items()}
         return {"found": self._found, "dropped": self._dropped, "matched": matched}
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return what was collected, without copies, for :meth:`merge` after a :meth:`reset`."""
+        return {"found": self._found, "dropped": self._dropped, "matched": {}}
+
     def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Add the states of other evaluators; if several have the same image, the first one counts."""
         for state in states:

@@ -48,7 +48,7 @@ def hotcoco(purpose: str) -> Any:
     try:
         import hotcoco
     except ImportError as error:
-        raise ValueError(f"{purpose} needs hotcoco ({error}): pip install 'rcnn-toolkit[fast]'") from error
+        raise ValueError(f"{purpose} needs hotcoco ({error}): pip install hotcoco") from error
     _hotcoco_process = os.getpid()
     return hotcoco
 

@@ -28,8 +28,9 @@ def load_model(source: str | Path, trust_code: bool = False, device: str | torch
     """Load a trained detector, in evaluation mode.
 
     Args:
-        source: a checkpoint of this toolkit; a run folder (its ``best.ckpt``, else ``last.ckpt``); or any source that
-            :mod:`detection.convert.pretrained` reads, such as ``torchvision:maskrcnn_resnet50_fpn_v2``.
+        source: a checkpoint of this toolkit; a run folder (its ``model.safetensors``, else ``best.ckpt``, else
+            ``last.ckpt``); or any source that :mod:`detection.convert.pretrained` reads, such as
+            ``torchvision:maskrcnn_resnet50_fpn_v2``.
             :func:`~detection.convert.zoo.list_models` lists the published models.
         trust_code: import the custom backbone that the checkpoint names. This runs the code of the backbone.
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` uses the GPU if there is one.

@@ -69,8 +69,8 @@ class Anchors:
         per_level = [tuple(size) if isinstance(size, Sequence) else (size,) for size in config.sizes]
         if len(per_level) != len(strides):
             raise ValueError(
-                f"anchors: sizes has {len(per_level)} entries, but the pyramid has {len(strides)} levels with strides "
-                f"{tuple(strides)}; give one size (or list of sizes) per level"
+                f"anchors: the length of sizes is {len(per_level)}, but the number of pyramid levels is {len(strides)} "
+                f"(strides {tuple(strides)}); give one size (or list of sizes) per level"
             )
         if len({len(level) for level in per_level}) != 1:
             raise ValueError(f"anchors: sizes is {per_level}; give every level the same number of sizes")

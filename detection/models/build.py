@@ -166,6 +166,6 @@ def _checked_count(num_classes: int | None, categories: Categories | None) -> in
         return 80 if categories is None else len(categories)
     if categories is not None and num_classes != len(categories):
         raise ValueError(
-            f"num_classes is {num_classes}, but there are {len(categories)} categories; leave num_classes out"
+            f"num_classes is {num_classes}, but the number of categories is {len(categories)}; leave num_classes out"
         )
     return num_classes

@@ -192,7 +192,7 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
         _print("bbox, VOC", {"AP50": mean} | {names[id]: value for id, value in precision.items()})
         return
     if evaluator.engine != "hotcoco":
-        print("the report needs hotcoco: pip install 'rcnn-toolkit[fast]', and leave --engine out")
+        print("the report needs hotcoco; leave --engine out")
         return
     analyses: list[Analysis] = []
     for kind in evaluator.iou_types:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from detection.run_files import evaluations, read_table
 from detection.shapes import write_shapes
 from tests.end_to_end.ranks import Launch
 from tests.outcomes import content, different, outcome
@@ -152,7 +153,7 @@ def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
         folder = tmp_path / str(ranks)
         options = ("--ckpt_path", checkpoint, "--run.folder", folder, "--model.box_head.score_threshold", "0")
         torchrun(config, ranks, *options, *test, subcommand="test")
-        numbers = json.loads((folder / "metrics.json").read_text())
+        (numbers,) = read_table(folder / "test.csv")
         precision = {name: value for name, value in numbers.items() if "/A" in name}
         found.append(([(folder / f"results_{kind}.json").read_bytes() for kind in ("bbox", "segm")], precision))
     assert found[0] == found[1] == found[2]
@@ -174,7 +175,7 @@ def test_more_ranks_than_images(config, tmp_path):
         config, 1, "--data.root", root, "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt",
         "--run.folder", tmp_path / "alone", subcommand="validate",
     )  # fmt: skip
-    three, one = (json.loads((tmp_path / n / "metrics.json").read_text().splitlines()[-1]) for n in ("run", "alone"))
+    three, one = (evaluations(tmp_path / n)[-1] for n in ("run", "alone"))
     assert {n: three[n] for n in three if "/A" in n} == {n: one[n] for n in one if "/A" in n}
 
 

@@ -1,12 +1,12 @@
 """``--trainer.strategy fsdp`` with two real ranks on a CPU, beside the plain reference: DDP."""
 
-import csv
 import json
 
 import pytest
 import torch
 
 from detection.checkpoint import load_model
+from detection.run_files import read_table
 from tests.end_to_end.test_processes import agent, config, last, same_weights, torchrun
 
 __all__ = ["config"]  # the fixture
@@ -23,8 +23,7 @@ def whole(config):
 
 
 def losses(folder):
-    with open(folder / "metrics.csv", newline="") as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    return [row["train/loss"] for row in read_table(folder / "train.csv")]
 
 
 @pytest.mark.slow

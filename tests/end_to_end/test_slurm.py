@@ -67,7 +67,7 @@ def cluster(tmp_path):
 def test_a_job_that_is_warned_saves_itself_is_requeued_and_goes_on(cluster, tmp_path):
     options = ("--run.folder", "run", "--model.schedule.length", "500", "--trainer.limit_val_batches", "0")
     job = cluster(*options)
-    metrics = tmp_path / "run" / "metrics.csv"
+    metrics = tmp_path / "run" / "train.csv"
     until = time.monotonic() + 90
     while not metrics.is_file() and job.poll() is None and time.monotonic() < until:
         time.sleep(0.2)

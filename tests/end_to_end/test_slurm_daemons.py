@@ -145,7 +145,7 @@ def submit(cluster, *options, steps=60):
 
 def test_a_preempted_job_goes_on_where_it_was(cluster):
     job = submit(cluster, steps=400)
-    metrics = cluster.folder / "run" / "metrics.csv"
+    metrics = cluster.folder / "run" / "train.csv"
     cluster.wait(metrics.is_file, 90)
     urgent = cluster.run("sbatch", "--parsable", "--partition=high", "--nodes=2", "--time=1", "--wrap", "sleep 3")
     cluster.wait(lambda: cluster.state(urgent)["JobState"] == "COMPLETED", 90)
@@ -158,7 +158,7 @@ def test_a_preempted_job_goes_on_where_it_was(cluster):
 
 def test_a_job_at_its_time_limit_goes_on(cluster):
     job = submit(cluster, "--signal=USR1@30", steps=200)
-    cluster.wait((cluster.folder / "run" / "metrics.csv").is_file, 90)
+    cluster.wait((cluster.folder / "run" / "train.csv").is_file, 90)
     cluster.run("scancel", "--signal=USR1", job)  # what the controller sends when the time comes
     cluster.wait(lambda: cluster.state(job)["JobState"] == "COMPLETED", 400)
     assert cluster.state(job)["Restarts"] == "1"
@@ -166,7 +166,7 @@ def test_a_job_at_its_time_limit_goes_on(cluster):
 
 def test_a_cancelled_job_saves_itself_and_stays_cancelled(cluster):
     job = submit(cluster, steps=2000)
-    cluster.wait((cluster.folder / "run" / "metrics.csv").is_file, 90)
+    cluster.wait((cluster.folder / "run" / "train.csv").is_file, 90)
     cluster.run("scancel", job)
     cluster.wait(lambda: cluster.state(job)["JobState"] == "CANCELLED", 60)
     time.sleep(3)

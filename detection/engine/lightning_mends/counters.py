@@ -6,9 +6,11 @@ from typing import Any
 def correct_counters(checkpoint: dict[str, Any], is_over: bool) -> None:
     """Correct the counters that are about to be saved, in place.
 
-    Lightning does not count the next epoch as begun in a run that was resumed from the last batch of an epoch: a later
-    checkpoint from the middle of that epoch would begin it again. And it takes a checkpoint that was saved between two
-    epochs for the end of the next one, and skips that epoch: here it is saved as after the epoch's last batch.
+    In a run that was resumed from the last batch of an epoch, Lightning does not count the next epoch as begun. A later
+    checkpoint from the middle of that epoch would begin it again.
+
+    It also takes a checkpoint that was saved between two epochs for the end of the next one, and skips that epoch. Here
+    such a checkpoint is saved as after the epoch's last batch.
 
     Args:
         is_over: the epoch of the last batch has ended, and no other has begun.

@@ -15,7 +15,7 @@ from detection.data.samplers import TrainBatchSampler
 class EpochLoader(DataLoader[Any]):
     """A loader that asks where to begin whenever it starts an iteration.
 
-    Lightning tells samplers their epoch only after it has started the workers: in a resumed run these would load the
+    Lightning sets the epoch of samplers only after it has started the workers. In a resumed run these would load the
     images of epoch 0 first.
 
     Args:

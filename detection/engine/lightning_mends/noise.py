@@ -30,16 +30,16 @@ LINES = (
 WARNINGS = (
     "does not have many workers",  # the user's choice
     "in eval mode at the start of training",  # frozen stages
-    "dataloader is not resumable",  # ours goes on where it was
+    "dataloader is not resumable",  # the toolkit's loader continues where it was
     "smaller than the logging interval",  # a small data set
     "callbacks used to create the checkpoint",  # evaluation needs none of them
     "does not round-trip",  # tuples in a transform's arguments, saved as lists
     "overridden `transfer_batch_to_device`",  # and it is meant to be used
     "LeafSpec",  # between Lightning and PyTorch
-    "The dirpath has changed",  # a run that goes on in a new folder
+    "The dirpath has changed",  # a run that continues in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
-    "sync_dist=True)` when logging",  # the first rank has told the others
-    "exists and is not empty",  # the folder of a run that goes on; its curve and checkpoints are kept
+    "sync_dist=True)` when logging",  # rank 0 has sent it to the others
+    "exists and is not empty",  # the folder of a run that continues; its curve and checkpoints are kept
     "overrides the configure_model callback",  # that does nothing where weights are averaged
 )
 """Parts of the warnings that are dropped: they warn of things that are right here."""

@@ -19,7 +19,7 @@ def may_fuse(precision: object) -> bool:
 def allow_clipping(optimizer: Optimizer) -> None:
     """Let Lightning clip the gradients of a fused optimizer.
 
-    Lightning refuses to clip where an optimizer says that it can unscale gradients, in bfloat16 too, where nothing is
+    Lightning rejects clipping where an optimizer says that it can unscale gradients, in bfloat16 too, where nothing is
     scaled.
     """
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ def keep_signal_handlers_away(trainer: Any) -> None:
 def observe_children_by(observer: Callable[[list[Any]], None]) -> None:
     """Let another function watch the ranks that Lightning starts.
 
-    Lightning's own looks every 5 s, and kills all ranks without a word when one has ended.
+    Lightning's own looks every 5 s, and silently kills all ranks when one has ended.
 
     Args:
         observer: takes the processes (``subprocess.Popen``), and returns at once.

@@ -25,7 +25,6 @@ def test_an_unknown_name_is_one_line_with_the_nearest(arguments, capsys):
 
 
 def test_gradients_writes_a_picture_and_its_numbers(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     arguments = ["--steps", "2", "--every", "1", "--width", "4", "--side", "24", "--pictures", "16", "--batch", "4"]
     main(["gradients", "--depths", "18", *arguments, "--output", str(tmp_path / "r")])
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")

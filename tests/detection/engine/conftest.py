@@ -36,7 +36,7 @@ TINY = {
         "workers": 0,
     },
     "trainer": {"accelerator": "cpu", "precision": "32-true", "log_every_n_steps": 1, "num_sanity_val_steps": 0},
-    "run": {"pictures": 2},
+    "run": {"pictures": 2, "report": False},
 }
 
 

@@ -1,12 +1,11 @@
 """What a resumed run knows of its best checkpoint: scores and files."""
 
-import json
-
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from detection.engine.best_checkpoint import BestCheckpoint, known_here
+from detection.run_files import evaluations
 
 OPTIONS = ("--run.pictures", "0", "--model.mask_head", "null")
 
@@ -41,7 +40,7 @@ def test_a_worse_checkpoint_never_replaces_the_best_one(run, tmp_path, scores, p
 
 
 def lines_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return evaluations(folder)
 
 
 def state(mode="max", **scores):

@@ -1,15 +1,12 @@
 """The command line end to end, in this process, on a few drawn images."""
 
-import csv
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import lightning
-import lightning.fabric.utilities.rank_zero
-import lightning.pytorch.utilities.rank_zero
 import pytest
 import torch
 import yaml
@@ -18,6 +15,7 @@ from backbones.resnet import VARIANTS, ResNet
 from detection.checkpoint import load_model
 from detection.cli import main
 from detection.engine.module import DetectionModule
+from detection.run_files import evaluations, read_table
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,42 +25,42 @@ def test_a_run_leaves_its_files(trained):
     assert names == {
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "classes.txt",
         "config.yaml",
-        "metrics.csv",
-        "metrics.json",
+        "images/train_batch.jpg",
+        "images/val_epoch_001.jpg",
+        "log.txt",
+        "model.safetensors",
         "run.json",
-        "train_batch.jpg",
-        "val_predictions_000004.jpg",
+        "summary.md",
+        "train.csv",
+        "val.csv",
     }
 
 
 def test_what_is_logged(trained):
-    with open(trained / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows, (evaluation,) = read_table(trained / "train.csv"), read_table(trained / "val.csv")
     losses = {"loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
     statistics = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     parts = ("data", "transfer", "dense", "proposals", "box_head", "mask_head", "backward", "optimizer")
     shares = {f"share_{part}" for part in parts}
-    assert {key.removeprefix("train/") for key in rows[0] if key.startswith("train/")} == losses | shares | {
-        "lr",
-        "images_per_second",
-        "data_wait",
-    }
-    told = [sum(float(row[f"train/{name}"]) for name in shares) for row in rows if row["train/share_data"]]
-    assert told == pytest.approx([1, 1, 1])  # all but the first step
-    assert {key for key in rows[0] if key.startswith("val/")} == {f"val/{name}" for name in losses} | {
+    others = {"lr", "images_per_second", "data_wait"}
+    assert rows[1].keys() - {"epoch", "step"} == {f"train/{name}" for name in losses | shares | others}
+    sums = [sum(row[f"train/{name}"] for name in shares) for row in rows[1:]]
+    assert sums == pytest.approx([1, 1, 1], rel=1e-5)  # the first step is not measured
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert evaluation.keys() - {"epoch", "step"} == {f"val/{name}" for name in losses} | {
         "val/AP",
         *(f"val/{kind}/{name}" for kind in ("bbox", "segm") for name in statistics),
     }
-    assert all(row["val/AP"] == row["val/segm/AP"] for row in rows)
+    assert (evaluation["epoch"], evaluation["step"]) == (1, 4)
+    assert evaluation["val/AP"] == evaluation["val/segm/AP"]
     first = rows[0]
     # lr 0.02 for 16 images, 2 here; 4 steps are too few for a warm-up
     assert float(first["train/lr"]) == pytest.approx(0.02 * 2 / 16)
     assert float(first["train/loss"]) == pytest.approx(
         sum(float(first[f"train/{n}"]) for n in losses - {"loss"}), rel=1e-5
     )
-    (line,) = (trained / "metrics.json").read_text().splitlines()
-    assert json.loads(line).keys() - {"epoch", "step"} == {key for key in rows[0] if key.startswith("val/")}
 
 
 @pytest.mark.slow
@@ -89,8 +87,9 @@ def test_validate_takes_the_model_from_the_checkpoint(trained, shapes, tmp_path,
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
     folder = tmp_path / "out"
     assert main(["validate", *options, "--ckpt_path", checkpoint, "--run.folder", str(folder)]) == 0
-    before, now = (json.loads((f / "metrics.json").read_text()) for f in (trained, folder))
-    assert {name: now[name] for name in now if name.startswith("val/")} == {n: before[n] for n in before if "val/" in n}
+    ((before,), (now,)) = (evaluations(f) for f in (trained, folder))
+    names = [name for name in now if name.startswith("val/")]
+    assert [now[name] for name in names] == pytest.approx([before[name] for name in names], rel=0, nan_ok=True)
     assert "AP100" not in capsys.readouterr().out
 
 
@@ -106,7 +105,7 @@ def test_test_and_predict_write_results(trained, run, shapes, tmp_path):
         )
         assert tested == predicted
         assert {result["image_id"] for result in tested} <= images
-    assert "test/bbox/AP" in json.loads((tmp_path / "tested" / "metrics.json").read_text())
+    assert "test/bbox/AP" in read_table(tmp_path / "tested" / "test.csv")[0]
 
 
 @pytest.mark.parametrize("absent", [["annotations"], ["annotations", "categories"]])
@@ -160,9 +159,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, o
 
 def test_training_ends_with_a_validation_in_the_middle_of_an_epoch(run, tmp_path):
     assert run("fit", "--trainer.max_steps", "6", "--run.folder", "out", "--model.mask_head", "null") == 0
-    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [4, 6]
-    assert not any("segm" in name for name in json.loads(lines[0]))
+    lines = evaluations(tmp_path / "out")
+    assert [line["step"] for line in lines] == [4, 6]
+    assert not any("segm" in name for name in lines[0])
 
 
 @pytest.mark.slow
@@ -206,9 +205,10 @@ def test_two_processes_evaluate_as_one(tiny_config, trained, tmp_path):
         command = [sys.executable, "-m", "detection", "validate", *options]
         # Another number of threads would change the last digits.
         subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
-        metrics.append(json.loads((folder / "metrics.json").read_text()))
+        metrics += evaluations(folder)
     one, two = metrics
-    assert {name: one[name] for name in one if "/A" in name} == {name: two[name] for name in two if "/A" in name}
+    precision = [name for name in one if "/A" in name]
+    assert [one[name] for name in precision] == pytest.approx([two[name] for name in precision], rel=0, nan_ok=True)
     losses = [name for name in one if "loss" in name]
     # Float32, added up in another order.
     assert [one[name] for name in losses] == pytest.approx([two[name] for name in losses], rel=1e-6)
@@ -227,7 +227,7 @@ def weights_of(path):
 
 def test_what_a_run_was_made_of(trained):
     (start,) = json.loads((trained / "run.json").read_text())["starts"]
-    assert start["torch"] == torch.__version__
+    assert start["versions"]["torch"] == torch.__version__
     assert start["data"]["train"]["images"] == 8
     assert len(start["data"]["val"]["sha256"]) == 64
 
@@ -310,29 +310,13 @@ def test_the_learning_rate_finder_leaves_the_warm_up(run, monkeypatch):
     assert [rate for _, rate in ours[:5]] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_of_two_ranks_the_first_alone_keeps_the_old_curve(run, tmp_path, monkeypatch, rank):
-    """Both of them at it, the second may find the file gone between looking and moving."""
-    torchrun = {"TORCHELASTIC_RUN_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "GROUP_RANK": "0"}
-    torchrun |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    for name, value in torchrun.items():
-        monkeypatch.setenv(name, value)
-    for module in (lightning.fabric.utilities.rank_zero, lightning.pytorch.utilities.rank_zero):
-        monkeypatch.setattr(module.rank_zero_only, "rank", rank)  # Lightning sets it; put back at the end
-    curve = tmp_path / "metrics.csv"
-    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: None if rank else curve.write_text("new"))
-    curve.write_text("old")
-    assert run("fit", "--run.folder", str(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp") == 0
-    found = {path.name: path.read_text() for path in tmp_path.glob("*.csv")}
-    assert found == {"metrics.csv": "old"} if rank else {"metrics.csv": "new", "metrics_0.csv": "old"}
-
-
 def test_what_was_not_begun_leaves_the_record_of_a_run_as_it_was(run, tmp_path, capsys):
     assert run("fit", "--run.folder", "out") == 0
-    files = {name: (tmp_path / "out" / name).read_bytes() for name in ("config.yaml", "metrics.csv")}
+    names = ("config.yaml", "train.csv", "val.csv", "run.json", "log.txt")
+    files = {name: (tmp_path / "out" / name).read_bytes() for name in names}
     for options, message in (
         (("--model.fpn.channels", "8"), "instead of"),  # weights that do not fit
-        (("--model.optimizer.lr", "0.5"), "model.optimizer.lr is 0.5, and 0.02 in the run that goes on"),
+        (("--model.optimizer.lr", "0.5"), "model.optimizer.lr is 0.5, and 0.02 in the run that is resumed"),
         (("--model.optimizer.name", "adamw"), "model.optimizer.name is adamw, and sgd in the run"),
         (("--model.backbone.freeze", "2"), "model.backbone.freeze is 2, and 0 in the run"),
     ):
@@ -340,7 +324,7 @@ def test_what_was_not_begun_leaves_the_record_of_a_run_as_it_was(run, tmp_path, 
         assert message in capsys.readouterr().err
         assert files == {name: (tmp_path / "out" / name).read_bytes() for name in files}
     assert run("fit", "--run.folder", "out", "--resume", "auto") == 0  # it has ended, and trains no more
-    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"metrics.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"train.csv", "val.csv"}
 
 
 def test_the_saved_config_begins_the_run_anew(run, tmp_path):
@@ -361,9 +345,9 @@ def test_where_validation_has_no_masks_the_best_is_that_of_the_boxes(run, shapes
     (tmp_path / "val.json").write_text(json.dumps(content))
     options = ("--data.val.annotations", str(tmp_path / "val.json"), "--data.allow_outside_root", "true")
     assert run("fit", "--run.folder", "out", *options) == 0
-    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert metrics["val/segm/AP"] is None
-    assert metrics["val/AP"] == metrics["val/bbox/AP"] is not None
+    (metrics,) = evaluations(tmp_path / "out")
+    assert math.isnan(metrics["val/segm/AP"])
+    assert metrics["val/AP"] == metrics["val/bbox/AP"]  # NaN would not be equal
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])

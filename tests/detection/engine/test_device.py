@@ -1,8 +1,7 @@
 """A whole run on a device: the same weights as on the processor, and when the host waits for it."""
 
-import json
+import math
 import zlib
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from detection.engine import command
 from detection.engine.module import DetectionModule
+from detection.run_files import evaluations
 from tests.support.pretended_device import PretendedDevice
 
 ONCE = {"detection/models/anchors.py", "detection/fast/levels.py"}
@@ -75,8 +75,8 @@ def train(run, monkeypatch):
                 patch.setattr(CPUAccelerator, "setup_device", lambda self, device: None)
                 patch.setattr(command, "strategy_of", lambda name: strategy)
                 assert run("fit", *options) == 0
-        metrics = json.loads(Path(folder, "metrics.json").read_text())
-        return weights, {name: value for name, value in metrics.items() if value is not None}, waits
+        (metrics,) = evaluations(folder)
+        return weights, {name: value for name, value in metrics.items() if not math.isnan(value)}, waits
 
     return call
 

@@ -1,6 +1,5 @@
 """Early stopping: its reasons, and its count in a run that is resumed."""
 
-import json
 import math
 
 import pytest
@@ -10,12 +9,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from detection.engine.early_stopping import StopEarly
 from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.run import RunConfig, callbacks
+from detection.run_files import evaluations
 
 OPTIONS = ("--run.pictures", "0", "--model.mask_head", "null")
 
 
 def lines_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return evaluations(folder)
 
 
 def test_an_ap_that_is_no_number_is_no_reason_to_stop_and_stopping_is_told(caplog):

@@ -1,6 +1,5 @@
 """The folder of a run is where all its files are, whatever logs."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
+from detection.engine.tables import TrainTable
+from detection.run_files import evaluations
 
 LOGGERS = '''
 from lightning.pytorch.loggers.logger import Logger
@@ -49,22 +50,21 @@ def test_each_run_has_the_next_folder(tmp_path):
 @pytest.mark.parametrize("given", [None, True])
 def test_the_curve_is_in_the_runs_folder(tmp_path, given):
     (csv,) = loggers(given, str(tmp_path / "here"))
-    assert Path(csv.log_dir) == tmp_path / "here"
+    assert csv.table.path == tmp_path / "here" / "train.csv"
 
 
 def test_tensorboard_writes_beside(tmp_path):
     pytest.importorskip("tensorboard")
-    csv, tensorboard = loggers(None, str(tmp_path / "here"), tensorboard=True)
+    csv, tensorboard = loggers(None, str(tmp_path / "here"), ["tensorboard"])
     assert isinstance(tensorboard, TensorBoardLogger)
-    assert Path(tensorboard.log_dir) == Path(csv.log_dir) == tmp_path / "here"
+    assert Path(tensorboard.log_dir) == csv.table.path.parent == tmp_path / "here"
 
 
-def test_the_users_loggers_come_first_and_none_writes_the_same_curve_twice(tmp_path):
+def test_the_users_loggers_come_first(tmp_path):
     console, elsewhere = Console(), CSVLogger(tmp_path, name="elsewhere")
     assert loggers(False, str(tmp_path / "here")) == []
-    assert [type(one) for one in loggers(console, str(tmp_path / "here"))] == [Console, CSVLogger]
+    assert [type(one) for one in loggers(console, str(tmp_path / "here"))] == [Console, TrainTable]
     assert loggers([console, elsewhere], str(tmp_path / "here"))[:2] == [console, elsewhere]
-    assert loggers(elsewhere, elsewhere.log_dir) == [elsewhere]
 
 
 def test_checkpoints_without_a_folder_are_kept_in_the_runs(tmp_path):
@@ -76,8 +76,8 @@ def test_checkpoints_without_a_folder_are_kept_in_the_runs(tmp_path):
 ALWAYS = {
     "config.yaml",
     "run.json",
-    "metrics.json",
-    "train_batch.jpg",
+    "val.csv",
+    "images/train_batch.jpg",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
 }
@@ -105,14 +105,13 @@ def test_all_files_of_a_run_are_in_its_folder_whatever_logs(run, tmp_path, monke
     assert run("fit", "--run.folder", "run", "--trainer.callbacks", SAVED, *options) == 0
     found = files(tmp_path / "run")
     assert ALWAYS | {"checkpoints/epoch=0.ckpt"} <= found
-    assert ("metrics.csv" in found) == (options[1] != "false")
+    assert ("train.csv" in found) == (options[1] != "false")
     assert {path.name for path in tmp_path.iterdir()} - {"my_logger.py", "__pycache__"} == {"run"} | others
     # The same line continues the run, and nothing else may begin in its folder.
     longer = ("--trainer.max_epochs", "2")
     assert run("fit", "--run.folder", "run", "--trainer.callbacks", SAVED, *options) == 2
     assert run("fit", "--run.folder", "run", "--trainer.callbacks", SAVED, *options, "--resume", "auto", *longer) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [4, 8]
+    assert [line["step"] for line in evaluations(tmp_path / "run")] == [4, 8]
 
 
 def test_without_a_folder_a_run_has_the_next_one_below_the_root(run, tmp_path):
@@ -124,4 +123,4 @@ def test_without_a_folder_a_run_has_the_next_one_below_the_root(run, tmp_path):
 def test_an_evaluation_leaves_its_files_in_its_folder_whatever_logs(run, trained, tmp_path):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert run("validate", "--ckpt_path", checkpoint, "--run.folder", "out", "--trainer.logger", PLACE) == 0
-    assert "metrics.json" in files(tmp_path / "out")
+    assert "val.csv" in files(tmp_path / "out")

@@ -23,7 +23,10 @@ def test_nothing_is_built_before_the_classes_are_known():
     [
         ({"backbone": BackboneConfig("resnet5O")}, "unknown backbone 'resnet5O'; did you mean resnet50"),
         ({"backbone": BackboneConfig("resnet18", freeze=9)}, "freeze is 9"),
-        ({"rpn": RPNConfig(AnchorConfig(sizes=(32, 64)))}, "sizes has 2 entries, but the pyramid has 5 levels"),
+        (
+            {"rpn": RPNConfig(AnchorConfig(sizes=(32, 64)))},
+            "length of sizes is 2, but the number of pyramid levels is 5",
+        ),
         ({"optimizer": OptimizerConfig(lr=-0.1)}, "model.optimizer.lr -0.1 .* must not be below 0"),
         ({"schedule": ScheduleConfig(length=0)}, "model.schedule.length 0 .* must be at least 1"),
     ],

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from detection.engine.errors import InputError
 from detection.engine.naming import metric_names, prepare_metric_names
+from detection.run_files import evaluations
 
 METRICS = {"epoch": torch.tensor(3), "step": torch.tensor(12), "val/bbox/AP": torch.tensor(0.4123)}
 
@@ -82,7 +83,8 @@ def test_metrics_of_the_users_own_callbacks_are_left_alone():
 
 def test_the_metrics_that_are_known_are_those_of_a_run(trained):
     """What the run logged, but for the shares of a step's time, which are for the curves."""
-    logged = set((trained / "metrics.csv").read_text().splitlines()[0].split(","))
+    heads = [(trained / file).read_text().splitlines()[0] for file in ("train.csv", "val.csv")]
+    logged = {name for head in heads for name in head.split(",")}
     logged -= {"epoch", "step", *(name for name in logged if name.startswith("train/share_"))}
     assert set(metric_names(masks=True)) == logged
 
@@ -96,5 +98,5 @@ def test_a_users_checkpoints_lie_beside_the_runs(run, tmp_path, inserted, name):
     }
     assert run("fit", "--run.folder", "run", "--trainer.callbacks", json.dumps(callback)) == 0
     found = {path.relative_to(tmp_path / "run/checkpoints").as_posix() for path in tmp_path.rglob("*.ckpt")}
-    (ap,) = (json.loads(line)["val/bbox/AP"] for line in (tmp_path / "run/metrics.json").read_text().splitlines())
+    (ap,) = (line["val/bbox/AP"] for line in evaluations(tmp_path / "run"))
     assert found == {"best.ckpt", "last.ckpt", f"{name}{ap:.3f}.ckpt"}

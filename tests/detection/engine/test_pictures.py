@@ -23,9 +23,10 @@ def make_pictures(folder, global_zero=True, **options):
     pictures = Pictures(**options)
     annotations = SimpleNamespace(image_ids=np.array([5]), file_name=lambda k: "train/a_name.jpg")
     trainer = SimpleNamespace(
-        log_dir=str(folder), is_global_zero=global_zero, sanity_checking=False, global_step=30,
+        log_dir=str(folder), is_global_zero=global_zero, sanity_checking=False, global_step=30, current_epoch=11,
         val_dataloaders=SimpleNamespace(dataset=SimpleNamespace(annotations=annotations)),
         callback_metrics={"val/bbox/AP": torch.tensor(0.361)},
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=True))),
     )  # fmt: skip
     module = SimpleNamespace(model=SimpleNamespace(categories=Categories(("cat",), (1,))))
     pictures.setup(trainer, module, "fit")
@@ -35,7 +36,7 @@ def make_pictures(folder, global_zero=True, **options):
 def test_train_batch_is_drawn_once(batch, tmp_path):
     pictures, trainer, module = make_pictures(tmp_path)
     pictures.on_train_batch_start(trainer, module, batch, 0)
-    path = tmp_path / "train_batch.jpg"
+    path = tmp_path / "images/train_batch.jpg"
     assert cv2.imread(str(path)).std() > 1  # something was drawn on the grey
     path.unlink()
     pictures.on_train_batch_start(trainer, module, batch, 1)
@@ -54,8 +55,11 @@ def test_predictions_are_beside_the_truth_and_fillers_left_out(batch, tmp_path, 
     (cells, title), *_ = sheets
     assert title == "step 30, box AP 36.1"
     assert [caption for caption, _ in cells[0]] == ["a_name.jpg, ground truth", "prediction"]
-    written = cv2.imread(str(tmp_path / "val_predictions_000030.jpg"))
-    assert max(written.shape) <= 1600
+    trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+    pictures.on_validation_end(trainer, module)
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"val_epoch_012.jpg", "val_step_000030.jpg"}
+    for path in (tmp_path / "images").iterdir():
+        assert max(cv2.imread(str(path)).shape) <= 1600
 
 
 def test_other_ranks_draw_nothing(batch, tmp_path):

@@ -100,7 +100,7 @@ def test_another_word_for_deterministic_is_refused(run, capsys, option):
 def test_a_run_does_not_write_over_another(trained, run, capsys):
     before = (trained / "checkpoints/last.ckpt").read_bytes()
     assert run("fit", "--run.folder", str(trained)) == 2
-    assert "go on with --resume auto, or take another folder" in capsys.readouterr().err
+    assert "continue with --resume auto, or take another folder" in capsys.readouterr().err
     assert (trained / "checkpoints/last.ckpt").read_bytes() == before
 
 

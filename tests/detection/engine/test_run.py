@@ -18,7 +18,6 @@ from detection.engine.run import (
     checkpoint_in,
     lock_folder,
     refuse_another_run,
-    set_metrics_aside,
 )
 from detection.engine.terminal import Lines
 
@@ -30,14 +29,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def of(kind, found):
     return [callback for callback in found if isinstance(callback, kind)]
-
-
-def test_going_on_in_a_folder_keeps_the_old_curve(tmp_path):
-    (tmp_path / "metrics.csv").write_text("old")
-    set_metrics_aside(RunConfig(folder=str(tmp_path)))
-    set_metrics_aside(RunConfig(folder=str(tmp_path)))
-    assert (tmp_path / "metrics_0.csv").read_text() == "old"
-    assert not (tmp_path / "metrics.csv").exists()
 
 
 def test_a_run_goes_on_from_its_last_checkpoint_or_from_the_best(tmp_path):
@@ -52,7 +43,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_or_from_the_best(tmp_path):
     assert checkpoint_in(tmp_path) == folder / "best.ckpt"
     (folder / "last.ckpt").touch()
     assert checkpoint_in(tmp_path) == folder / "last.ckpt"
-    with pytest.raises(InputError, match=r"last\.ckpt: go on with --resume auto, or take another folder"):
+    with pytest.raises(InputError, match=r"last\.ckpt: continue with --resume auto, or take another folder"):
         refuse_another_run(tmp_path)
 
 

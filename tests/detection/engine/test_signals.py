@@ -276,7 +276,7 @@ def test_a_signal_in_an_evaluation_of_a_training_ends_it_between_two_batches(
     assert run("fit", "--run.folder", "whole", *length) == 0
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (tmp_path / "out/metrics.json").read_text() == (tmp_path / "whole/metrics.json").read_text()
+    assert (tmp_path / "out/val.csv").read_text() == (tmp_path / "whole/val.csv").read_text()
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])

@@ -147,11 +147,16 @@ def test_a_run_on_a_terminal(columns, tiny_config, tmp_path):
         "Model: ",
         "Schedule: ",
         "Backbone ",
-        "Training is over",
+        "Training finished",
         "  Best: ",
         "bbox ",
     ):
         assert sum(line.startswith(word) for line in lines) == 1
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert all(line.isprintable() and len(line) < 200 for line in log)
+    assert [line for line in lines if line.startswith(("Model: ", "bbox ", "  Best: "))] == [
+        line for line in log if line.startswith(("Model: ", "bbox ", "  Best: "))
+    ]
     for noise in ("TPU", "GPU available", "Tip", "Seed set", "`Trainer.fit`"):
         assert noise not in text
 

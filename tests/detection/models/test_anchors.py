@@ -47,5 +47,5 @@ def test_an_anchor_is_inside_where_its_cell_begins_on_the_image_or_up_to_the_nex
 
 
 def test_one_size_per_level_is_required():
-    with pytest.raises(ValueError, match="sizes has 2 entries, but the pyramid has 1 levels"):
+    with pytest.raises(ValueError, match="the length of sizes is 2, but the number of pyramid levels is 1"):
         Anchors((4,), AnchorConfig((32, 64)))

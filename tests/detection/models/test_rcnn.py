@@ -149,7 +149,7 @@ def test_categories_give_the_number_of_classes(make):
         model = make("resnet10", categories=categories)
         assert (model.num_classes, model.categories) == (2, categories)
         assert (make("resnet10").num_classes, make("resnet10", 3).num_classes) == (80, 3)
-    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 categories"):
+    with pytest.raises(ValueError, match="num_classes is 3, but the number of categories is 2"):
         make("resnet10", 3, categories=categories)
 
 

@@ -1,7 +1,5 @@
 """Where a run is, when what it goes on with differs from what it was."""
 
-import csv
-import json
 import signal
 
 import pytest
@@ -9,12 +7,12 @@ import torch
 
 from detection.engine import resuming
 from detection.engine.module import DetectionModule
+from detection.run_files import evaluations, read_table
 
 
 def seen(folder):
     """(epoch, step) of each training step in the log."""
-    with open(folder / "metrics.csv", newline="") as file:
-        return [(int(row["epoch"]), int(row["step"])) for row in csv.DictReader(file) if row["train/loss"]]
+    return [(int(row["epoch"]) - 1, int(row["step"]) - 1) for row in read_table(folder / "train.csv")]
 
 
 def test_a_run_that_validated_goes_on_without_validation(run, tmp_path):
@@ -85,8 +83,8 @@ def test_an_epoch_that_continues_with_another_batch_ends_with_its_evaluation(
     for epoch in (0, 1):
         images = [image for place in found if place[0] == epoch for image in place[2]]
         assert len(images) == len(set(images))
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1]
+    lines = evaluations(tmp_path / "run")
+    assert [line["epoch"] for line in lines] == [1, 2]
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert lines[1]["step"] == last["global_step"] == lines[0]["step"] + 8 // after
 

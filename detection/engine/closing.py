@@ -1,0 +1,146 @@
+"""The end of a training: everything that its folder holds beside what was written on the way.
+
+A run never fails because one of these files cannot be written: a line says why.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from detection.checkpoint_files import replacing
+from detection.convert.export import save_safetensors
+from detection.convert.pretrained import load_pretrained
+from detection.curves import plot, read_run
+from detection.data.errors import first_line
+from detection.documents import read_json
+from detection.engine import summary
+from detection.engine.best_detections import BestDetections
+from detection.engine.data_of import data_of
+from detection.engine.errors import StoppedError, user_message
+from detection.engine.run_record import NAME as RECORD
+from detection.engine.run_record import RunRecord
+from detection.engine.startup import Signalled
+from detection.engine.trackers import Trackers
+from detection.foreign import printable, shown
+
+REPORT = "report.html"
+QUICK = 50_000
+"""Detections of an interrupted run for which a report is still made: a cluster may soon kill the process."""
+
+WriteReport = Callable[[Path, BestDetections, Trainer], None]
+
+
+class Closing(Callback):
+    """Writes at the end of a run, on rank 0: ``run.json``, ``summary.md``, ``model.safetensors``, the plot, the report.
+
+    An interrupted run gets the same files. A failed one has ``run.json`` and ``summary.md``.
+
+    Args:
+        best: knows the best evaluation.
+        record: writes ``run.json``.
+        trackers: get the files.
+        detections: those of the best evaluation; None for a run without a report and curves.
+        write_report: writes the report from them.
+    """
+
+    def __init__(
+        self,
+        best: summary.Best,
+        record: RunRecord,
+        trackers: Trackers,
+        detections: BestDetections | None = None,
+        write_report: WriteReport | None = None,
+    ) -> None:
+        self._best, self._record, self._trackers = best, record, trackers
+        self._detections, self._write_report = detections, write_report
+        self._folder: Path | None = None
+        self._model = ""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        folder = trainer.log_dir  # all ranks must call it
+        if folder is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._folder, self._model = Path(folder), described(module)
+        names = [shown(name, None) for name in data_of(trainer).categories.names]
+        self._attempt("classes.txt", lambda path: _write(path, "\n".join([*names, ""])))
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._close(trainer, module, "finished", None)
+        trainer.strategy.barrier()  # a launcher may end rank 0 once the others have left
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        stopped = isinstance(exception, StoppedError | Signalled | KeyboardInterrupt)
+        reason = user_message(exception)[0] or type(exception).__name__
+        self._close(trainer, module, "interrupted" if stopped else "failed", reason)
+        if isinstance(exception, StoppedError):  # of other errors, the other ranks may know nothing
+            trainer.strategy.barrier()
+
+    def _close(self, trainer: Trainer, module: LightningModule, result: str, reason: str | None) -> None:
+        if self._folder is None:
+            return
+        folder, best = self._folder, self._best.found
+        last = {"epoch": trainer.current_epoch + (result != "finished"), "step": trainer.global_step}
+        self._attempt(RECORD, lambda _: self._record.finish(result, reason, best, last))
+        if result != "failed":
+            self._attempt("model.safetensors", lambda path: export(folder, path, module))
+            if self._detections is not None:
+                self._attempt("curves.png", lambda path: plot({path.parent.name: read_run(folder)}, path))
+                self._report(trainer, module, self._detections, result == "interrupted")
+        self._attempt("summary.md", lambda path: _write(path, self._page(folder)))
+        self._trackers.finish(trainer, result == "failed")
+        if result != "failed":
+            module.print("\n".join(summary.last_lines(result, best, folder)))
+
+    def _report(self, trainer: Trainer, module: LightningModule, detections: BestDetections, interrupted: bool) -> None:
+        """Write the report, unless the one that is there is of a better evaluation, or a stop leaves no time."""
+        assert self._folder is not None
+        folder = self._folder
+        is_best = detections.place.get("step") == self._best.found.get("step")
+        if self._write_report is None or not detections.place or (not is_best and (folder / REPORT).is_file()):
+            return
+        if interrupted and detections.count > QUICK:
+            module.print(f"{folder / REPORT}: not written, as the run was stopped; `rcnn evaluate` makes a report")
+            return
+        write = self._write_report
+        self._attempt(REPORT, lambda path: write(path, detections, trainer))
+
+    def _page(self, folder: Path) -> str:
+        return summary.page(read_json(folder / RECORD), self._model, folder)
+
+    def _attempt(self, name: str, write: Callable[[Path], Any]) -> None:
+        """Write a file, or say in a line why there is none."""
+        assert self._folder is not None
+        try:
+            write(self._folder / name)
+        except Exception as error:
+            line = f"warning: {self._folder / name} was not written: {first_line(error)[:300]}"
+            print(printable(line), file=sys.stderr)
+
+
+def export(folder: Path, path: Path, module: LightningModule) -> None:
+    """Write ``model.safetensors`` from the best checkpoint, or from the last one where there is no best one."""
+    found = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    source = next((one for one in found if one.is_file()), None)
+    if source is None:
+        return
+    if path.is_file() and path.stat().st_mtime_ns > source.stat().st_mtime_ns:
+        return  # of an earlier start, and there is no better one
+    trusted: str = module.configs["backbone"].name  # type: ignore[union-attr,assignment,index]
+    save_safetensors(load_pretrained(str(source), trusted).build(), path)
+
+
+def described(module: LightningModule) -> str:
+    """The detector in a line: ``MaskRCNN with resnet50, 44.4 M parameters``."""
+    model: Any = module.model
+    name = next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("detection.models"))
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return f"{name} with {shown(module.configs['backbone'].name)}, {parameters:.1f} M parameters"  # type: ignore[union-attr,index]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())

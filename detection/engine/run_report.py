@@ -1,0 +1,34 @@
+"""``report.html`` of a run: the evaluation report of its best evaluation on the validation data."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from detection.engine.best_detections import BestDetections
+from detection.engine.data_of import data_of
+from detection.engine.opening import precision_name
+from detection.provenance import about
+from detection.report.analysis import analyse
+from detection.report.files import write_page
+
+DRAWN = 12
+"""Worst images, and annotations to check, that the report shows."""
+
+
+def write_report(path: Path, detections: BestDetections, trainer: Trainer) -> None:
+    """Write the report; no image goes through the detector again.
+
+    Raises:
+        ValueError: there was no evaluation.
+    """
+    evaluator, data = detections.restore().evaluator, data_of(trainer)
+    analyses = [analyse(evaluator, kind) for kind in evaluator.iou_types]
+    ids = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
+    place = f"{path.parent}, epoch {detections.place['epoch']}, step {detections.place['step']}"
+    made_of: dict[str, Any] = {
+        "model": place,
+        **about(data.annotations["val"].path, [], ids, "coco", evaluator.engine),
+        "precision": precision_name(trainer.precision),
+    }
+    write_page(path, evaluator, analyses, made_of, data.splits.paths("val").images, DRAWN)
