@@ -46,7 +46,7 @@ def nms_by_threads(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     threads = min(torch.get_num_threads(), sum(length >= LONG for length in lengths))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:  # torchvision's loop releases Python's lock
-            survivors = list(pool.map(lambda one: greedy_nms(*one, threshold), lists))
+            survivors = list(pool.map(lambda one: greedy_nms(one[0], one[1], threshold), lists))
     else:
         survivors = [greedy_nms(*one, threshold) for one in lists]
     keep = torch.zeros_like(valid)
