@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         predict,
         predict_batch,
     )
-    from detection.models.build import build_detector, faster_rcnn, mask_rcnn
+    from detection.models.build import build_detector, faster_rcnn, fcos, mask_rcnn, retinanet
+    from detection.models.detector import Detector
+    from detection.models.one_stage import OneStage
     from detection.models.rcnn import FasterRCNN, MaskRCNN
     from detection.scoring import Evaluation, compare, evaluate
     from detection.training import TrainResult, train
@@ -31,9 +33,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Detection": "detection.inference",
+    "Detector": "detection.models.detector",
     "Evaluation": "detection.scoring",
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
+    "OneStage": "detection.models.one_stage",
     "Prediction": "detection.inference",
     "Predictor": "detection.inference",
     "TrainResult": "detection.training",
@@ -41,6 +45,7 @@ _HOMES = {
     "compare": "detection.scoring",
     "evaluate": "detection.scoring",
     "faster_rcnn": "detection.models.build",
+    "fcos": "detection.models.build",
     "list_configs": "detection.engine.configs",
     "list_models": "detection.convert.zoo",
     "load_model": "detection.inference",
@@ -48,15 +53,18 @@ _HOMES = {
     "model_info": "detection.inference",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
+    "retinanet": "detection.models.build",
     "save_model": "detection.checkpoint",
     "train": "detection.training",
 }
 
 __all__ = [
     "Detection",
+    "Detector",
     "Evaluation",
     "FasterRCNN",
     "MaskRCNN",
+    "OneStage",
     "Prediction",
     "Predictor",
     "TrainResult",
@@ -65,6 +73,7 @@ __all__ = [
     "compare",
     "evaluate",
     "faster_rcnn",
+    "fcos",
     "list_configs",
     "list_models",
     "load_model",
@@ -72,6 +81,7 @@ __all__ = [
     "model_info",
     "predict",
     "predict_batch",
+    "retinanet",
     "save_model",
     "train",
 ]

@@ -26,11 +26,20 @@ from detection.checkpoint_files import outline_checkpoint as outline_checkpoint
 from detection.checkpoint_files import read_checkpoint, write_checkpoint
 from detection.checkpoint_files import replacing as replacing
 from detection.checkpoint_files import sweep as sweep
-from detection.checkpoint_schema import FORMAT, PARTS, check_categories, check_info, restore_configs
+from detection.checkpoint_schema import (
+    FORMAT,
+    ONE_STAGE,
+    PARTS,
+    TWO_STAGE,
+    check_categories,
+    check_info,
+    may_be_absent,
+    restore_configs,
+)
 from detection.data.errors import first_line
 from detection.foreign import shown
 from detection.models.build import build_detector
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories
 from detection.wording import plural
@@ -41,7 +50,7 @@ COUNTER = "num_batches_tracked"
 ALONE = "weights without the settings of their detector; write the file with detection.checkpoint.save_model"
 
 
-def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
+def save_model(model: Detector, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
     """Write a detector to a checkpoint that :func:`load_model` can read.
 
     Args:
@@ -58,14 +67,14 @@ def save_model(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] |
     Example:
         >>> save_model(build_detector(3, "resnet18"), "faster.ckpt")  # doctest: +SKIP
     """
-    if isinstance(model, str | Path) and isinstance(path, FasterRCNN):
+    if isinstance(model, str | Path) and isinstance(path, Detector):
         raise ValueError(f"save_model: give the model first, then the path: save_model(model, {str(model)!r})")
     info = description(model, path, configs)
     state = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
     write_checkpoint({"state_dict": state, "rcnn": info}, path)
 
 
-def load_model(path: str | Path, trust_code: bool = False) -> tuple[FasterRCNN, dict[str, Any]]:
+def load_model(path: str | Path, trust_code: bool = False) -> tuple[Detector, dict[str, Any]]:
     """Rebuild a detector from its checkpoint.
 
     Args:
@@ -130,17 +139,15 @@ def check_shapes(num_classes: int, configs: Mapping[str, Any], weights: Mapping[
     check_weights(model, _with_counters(model, weights), source)
 
 
-def description(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def description(model: Detector, path: str | Path, configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the ``rcnn`` entry for a detector's file, after a check that the file will load.
 
     Raises:
         ValueError: the model is not a detector; its configs are missing or wrong; its weights contain NaN or Inf; or as
             for :func:`describe_model`. The message names ``path``.
     """
-    if not isinstance(model, FasterRCNN):
-        raise ValueError(
-            f"{path}: not written: expected a FasterRCNN or MaskRCNN as first argument, got {type(model).__name__}"
-        )
+    if not isinstance(model, Detector):
+        raise ValueError(f"{path}: not written: expected a detector as first argument, got {type(model).__name__}")
     try:
         info = describe_model(model, _own_configs(model, configs))
         check_rebuilt(model, info, path)
@@ -152,7 +159,7 @@ def description(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] 
     return info
 
 
-def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, Any]:
+def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a detector, without its weights, in plain values.
 
     Returns:
@@ -189,7 +196,7 @@ def describe_model(model: FasterRCNN, configs: Mapping[str, Any]) -> dict[str, A
     return info
 
 
-def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) -> None:
+def check_rebuilt(model: Detector, info: Mapping[str, Any], path: str | Path) -> None:
     """Check that a description rebuilds the model.
 
     Raises:
@@ -206,7 +213,7 @@ def check_rebuilt(model: FasterRCNN, info: Mapping[str, Any], path: str | Path) 
         raise ValueError(f"configs are not those of this detector: {error}") from error
 
 
-def _own_configs(model: FasterRCNN, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _own_configs(model: Detector, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return the configs that a detector holds; for one that holds none, the given configs."""
     if model.configs is None:
         if given is None:
@@ -215,20 +222,23 @@ def _own_configs(model: FasterRCNN, given: Mapping[str, Any] | None) -> Mapping[
     if given is not None:
         ours, theirs = _plain_configs(model.configs), _plain_configs(given)
         theirs["backbone"]["weights"] = ours["backbone"]["weights"]  # initial weights do not matter
-        differing = [part for part in PARTS if ours[part] != theirs[part]]
+        differing = [part for part in PARTS if ours.get(part) != theirs.get(part)]
         if differing:
             raise ValueError(f"configs are not those of this detector: {differing[0]} differs; leave configs out")
     return model.configs
 
 
 def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every setting by part, as plain values; None if there is no mask head."""
+    """Return every setting by part, as plain values; None for the parts of two stages that the detector lacks."""
     unknown = configs.keys() - PARTS.keys()
     if unknown:
         raise ValueError(f"configs: unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")
-    parts = {name: configs.get(name) for name in PARTS}
+    # Earlier versions read the file if it does not name the heads of one stage.
+    parts = {name: configs.get(name) for name in PARTS if name not in ONE_STAGE or configs.get(name) is not None}
+    if any(name in parts for name in ONE_STAGE):
+        parts |= dict.fromkeys(TWO_STAGE)
     for name, part in parts.items():
-        if part is None and name != "mask_head":
+        if part is None and name not in may_be_absent(configs):
             parts[name] = PARTS[name]()
         elif part is not None and not isinstance(part, PARTS[name]):
             raise ValueError(f"configs: {name} is a {type(part).__name__}; give a {PARTS[name].__name__}")
@@ -255,8 +265,8 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
 
 def are_ours(weights: Any) -> bool:
     """Return whether this is a state dict with this toolkit's names of tensors."""
-    name = "box_head.logits.bias"
-    return isinstance(weights, Mapping) and (name in weights or PREFIX + name in weights)
+    names = ("box_head.logits.bias", "head.logits.bias")
+    return isinstance(weights, Mapping) and any(name in weights or PREFIX + name in weights for name in names)
 
 
 def detector_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -300,8 +310,8 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
         for name, value in weights.items()
         if name in own and value.shape != own[name].shape
     }
-    if all(len(shape) == 1 for shape in shapes.get("box_head.logits.bias", [()])):
-        theirs, ours = (shape[0] - 1 for shape in shapes["box_head.logits.bias"])  # the last is the background
+    theirs, ours = class_count(weights), class_count(own)
+    if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(f"{source}: the detector has {plural(theirs, 'class')}, but the annotations have {ours}")
     kinds = [
         name
@@ -320,6 +330,18 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
                 f" and {len(names) - 3} more" if len(names) > 3 else ""
             )
             raise ValueError(f"{source}: {problem} {listed}; was it trained with the same model settings?")
+
+
+def class_count(state: Mapping[str, Tensor]) -> int | None:
+    """Return how many classes the detector of these weights has; None where their shapes do not say."""
+    two_stage, one_stage = state.get("box_head.logits.bias"), state.get("head.logits.bias")
+    if two_stage is not None and two_stage.ndim == 1:
+        return len(two_stage) - 1  # the last is the background
+    if one_stage is not None and one_stage.ndim == 1:
+        deltas = state.get("head.deltas.bias")
+        per_cell = 1 if deltas is None or deltas.ndim != 1 else max(1, len(deltas) // 4)
+        return len(one_stage) // per_cell
+    return None
 
 
 def plain(value: Any, name: str = "value") -> Any:

@@ -13,8 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from backbones import BackboneConfig, is_known
 from detection.foreign import shown
 from detection.models.box_head import BoxHeadConfig
+from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
+from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
@@ -27,8 +29,14 @@ PARTS = {
     "rpn": RPNConfig,
     "box_head": BoxHeadConfig,
     "mask_head": MaskHeadConfig,
+    "retinanet": RetinaNetConfig,
+    "fcos": FCOSConfig,
 }
 """The arguments of :func:`~detection.models.build.build_detector` and their classes."""
+ONE_STAGE = ("retinanet", "fcos")
+"""Parts that replace those of two stages."""
+TWO_STAGE = ("rpn", "box_head")
+"""Parts that every detector of two stages has."""
 ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
 """Entries that every checkpoint has; ``versions`` may be absent."""
 LARGEST = 1_000_000
@@ -187,8 +195,14 @@ def _check_model(model: Any) -> None:
     for part, values in model.items():
         if values is not None:
             _check_config(f"rcnn.model.{part}", values, PARTS[part])
-        elif part != "mask_head":
-            raise ValueError(f"rcnn.model.{part} is missing; only a mask head may be")
+        elif part not in may_be_absent(model):
+            raise ValueError(f"rcnn.model.{part} is missing")
+
+
+def may_be_absent(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the parts that a detector with these parts need not have."""
+    heads = ("mask_head", *ONE_STAGE)
+    return (*heads, *TWO_STAGE) if any(model.get(part) is not None for part in ONE_STAGE) else heads
 
 
 def _check_config(name: str, values: Any, kind: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detection.documents import read_json
 
 if TYPE_CHECKING:
-    from detection.models.rcnn import FasterRCNN
+    from detection.models.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: "FasterRCNN | str | Path",
+    model: "Detector | str | Path",
     data: str | Path | None = None,
     *,
     split: str = "val",

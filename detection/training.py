@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detection.models.rcnn import FasterRCNN
+    from detection.models.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainResult:
         found = self.folder / "checkpoints" / "best.ckpt"
         return found if found.is_file() else self.last
 
-    def load(self, device: str = "cpu") -> "FasterRCNN":
+    def load(self, device: str = "cpu") -> "Detector":
         """Load the best detector."""
         from detection.inference import load_model
 

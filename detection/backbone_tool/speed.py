@@ -70,7 +70,7 @@ def measure(name: str, size: int, batch: int, rounds: int, precision: str) -> di
     train = _rate(lambda: steps.train(data), batch, rounds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else most_resident() - before
     # Allow no detections and so no masks: the number of random detections of an untrained network would distort times.
-    model.box_head.config = replace(model.box_head.config, score_threshold=1.0)
+    model.last_head.config = replace(model.last_head.config, score_threshold=1.0)
     evaluated = steps.evaluated()
     infer = _rate(lambda: steps.infer(evaluated, data), batch, rounds)
     return {

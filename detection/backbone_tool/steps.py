@@ -13,7 +13,7 @@ from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.fast.folding import folded
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.shapes import write_shapes
 from detection.structures import Batch, Detections
 
@@ -42,7 +42,7 @@ class Steps:
         precision: ``fp32`` or ``bf16``.
     """
 
-    def __init__(self, model: FasterRCNN, device: torch.device, precision: str) -> None:
+    def __init__(self, model: Detector, device: torch.device, precision: str) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.half = device, precision == "bf16"
         config = OptimizerConfig(momentum=0.9, weight_decay=1e-4)
@@ -57,13 +57,13 @@ class Steps:
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()
 
-    def evaluated(self) -> FasterRCNN:
+    def evaluated(self) -> Detector:
         """Return a model in evaluation mode with the current weights."""
         self.model.eval()
         return folded(self.model).eval() if self.half else self.model
 
     @torch.inference_mode()
-    def infer(self, model: FasterRCNN, batch: Batch) -> Detections:
+    def infer(self, model: Detector, batch: Batch) -> Detections:
         """Detect objects with the model from :meth:`evaluated`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             found: Detections = model(batch.images.to(self.device), batch.sizes.to(self.device))

@@ -16,6 +16,8 @@ _ROWS = {
     for kind in ("weight", "bias")
 }
 """Tensors with rows for each class, and the number of rows per class."""
+_PER_ANCHOR = ("head.logits.weight", "head.logits.bias")
+"""Tensors with a row for each class of each anchor; the classes of an anchor are neighbours."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ def transfer_classes(
         if key.startswith("box_head.logits"):
             new[-1] = old[-1]  # the background
         carried[key] = new.flatten(0, 1)
+    for key in _PER_ANCHOR:
+        if key in state and key in initial:
+            each, before = (
+                x[key].unflatten(0, (-1, len(classes))) for x, classes in ((initial, ours), (state, theirs))
+            )
+            if len(each) != len(before):
+                continue  # other anchors; the check of all shapes reports them
+            each = each.clone()
+            each[:, target] = before[:, source]
+            carried[key] = each.flatten(0, 1)
     copied = {new for new, _ in rows}
     used = set(source)
     return carried, ClassTransfer(

@@ -1,4 +1,4 @@
-"""Convert detectron2's R-CNN weights: ``.pkl`` files of its zoo and ``.pth`` files of its checkpointer.
+"""Convert detectron2's R-CNN and RetinaNet weights: ``.pkl`` files of its zoo and ``.pth`` files of its checkpointer.
 
 Its models read BGR and this toolkit RGB, so the conversion reverses the input channels of the first convolution. The
 position of the background, the coordinates of boxes and the order of anchors are the same in both toolkits.
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from detection.convert.names import Rules, rename
+from detection.convert.one_stage import is_one_stage, retinanet_rules, sizes_fastest
 
 _BOTTOM_UP = r"backbone\.bottom_up\."
 _RULES: Rules = [
@@ -41,16 +42,20 @@ _RULES: Rules = [
 
 
 def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str, Tensor]:
-    """Convert the state dict of a detectron2 R-CNN-FPN to this toolkit's names and RGB input.
+    """Convert the state dict of a detectron2 R-CNN-FPN or RetinaNet to this toolkit's names and RGB input.
 
     Args:
         state: the state dict.
         rgb: whether the model was trained with ``INPUT.FORMAT: RGB``; the zoo's models were not.
 
     Raises:
-        ValueError: a key does not belong to a ResNet-FPN R-CNN of detectron2.
+        ValueError: a key does not belong to one of these detectors.
     """
-    ours = rename(state, _RULES, "detectron2")
+    if is_one_stage(state):
+        ours = rename(state, [*retinanet_rules(state), *_RULES], "detectron2")
+        sizes_fastest(ours)
+    else:
+        ours = rename(state, _RULES, "detectron2")
     if not rgb and "backbone.conv1.weight" in ours:
         ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
     return ours

@@ -16,11 +16,12 @@ from detection.checkpoint import description
 from detection.checkpoint_files import replacing
 from detection.convert.torchvision import to_torchvision
 from detection.home import with_home
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
+from detection.models.one_stage import OneStage
 from detection.models.roi_linear import as_linear
 
 
-def save_safetensors(model: FasterRCNN, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
+def save_safetensors(model: Detector, path: str | Path, configs: Mapping[str, Any] | None = None) -> None:
     """Write a detector to a safetensors file with its settings, class names, category IDs and preprocessing.
 
     The file's metadata holds them under ``rcnn`` as the JSON of :func:`~detection.checkpoint.describe_model`.
@@ -42,7 +43,7 @@ def save_safetensors(model: FasterRCNN, path: str | Path, configs: Mapping[str, 
         file.write(content)
 
 
-def save_torchvision(model: FasterRCNN, path: str | Path) -> None:
+def save_torchvision(model: Detector, path: str | Path) -> None:
     """Write a detector's weights in the layout of torchvision's ``*_resnet50_fpn`` or, with norms, ``*_v2``.
 
     The background comes first, then the classes in their order. Build torchvision's model with ``num_classes`` + 1.
@@ -51,6 +52,10 @@ def save_torchvision(model: FasterRCNN, path: str | Path) -> None:
         ValueError: the detector has a part that torchvision's detectors do not have.
         OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
+    if isinstance(model, OneStage):
+        raise ValueError(
+            f"{path}: a {model.head.kind} is not written in torchvision's layout; export it as safetensors"
+        )
     state = model.state_dict()
     converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)
     with replacing(Path(path)) as file:
@@ -63,7 +68,7 @@ class Format:
 
     ending: str
     """Of the file's name."""
-    write: Callable[[FasterRCNN, Path], None]
+    write: Callable[[Detector, Path], None]
 
 
 FORMATS = {
@@ -73,7 +78,7 @@ FORMATS = {
 """By the name that a user types."""
 
 
-def export(model: FasterRCNN, path: str | Path, format: str | None = None) -> Path:
+def export(model: Detector, path: str | Path, format: str | None = None) -> Path:
     """Write a detector to one file for other programs, and return its path.
 
     Args:

@@ -29,8 +29,8 @@ def rename(state: Mapping[str, Tensor], rules: Rules, origin: str) -> dict[str, 
             renamed[name] = value
     if unknown:
         raise ValueError(
-            f"{origin} weights: {listing(unknown)} do not belong to a Faster or Mask R-CNN with a ResNet-FPN; is the "
-            "file from another toolkit or another model?"
+            f"{origin} weights: {listing(unknown)} do not belong to an R-CNN, RetinaNet or FCOS with a ResNet-FPN; "
+            "is the file from another toolkit or another model?"
         )
     return renamed
 

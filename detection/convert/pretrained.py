@@ -3,7 +3,7 @@
 A reference is ``ORIGIN:NAME`` (an entry of :mod:`detection.convert.zoo`), ``ORIGIN:FILE``, or just a FILE; the toolkit
 then recognises the origin from the keys in the file. Origins:
 
-- ``torchvision``: R-CNNs of torchvision's first and second version, and with MobileNet
+- ``torchvision``: R-CNNs of torchvision's first and second version, and with MobileNet; RetinaNet and FCOS
 - ``detectron2``: models of its zoo: BGR, subtract only the mean, stride in the 1x1 (R-50, R-101)
 - ``detectron2-rgb``: trained with torchvision's backbones: RGB, mean and std, stride in the 3x3
 - ``mmdetection``: pytorch style
@@ -27,6 +27,7 @@ from detection.checkpoint import (
     are_ours,
     check_shapes,
     checked_info,
+    class_count,
     detector_weights,
     load_weights,
 )
@@ -36,11 +37,12 @@ from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
+from detection.convert.one_stage import from_torchvision_one_stage, is_fcos, is_one_stage
 from detection.convert.run_folder import model_of
 from detection.convert.torchvision import from_torchvision
 from detection.data.errors import first_line
 from detection.models.build import build_detector
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
 from detection.wording import plural
@@ -63,7 +65,7 @@ class Pretrained:
     resize: ResizeMethod = "opencv"
     depth: Depth = 8
 
-    def build(self) -> FasterRCNN:
+    def build(self) -> Detector:
         """Build the detector, in evaluation mode on the CPU."""
         with NoRandomStart() if is_known(self.config.backbone.name) else nullcontext():
             model = build_detector(self.num_classes, **vars(self.config))
@@ -134,6 +136,7 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> str:
         "backbone.bottom_up.": "detectron2",
         "roi_head.bbox_head.": "mmdetection",
         "roi_heads.box_predictor.": "torchvision",
+        "head.classification_head.": "torchvision",
     }
     for sign, origin in signs.items():
         if any(key.startswith(sign) for key in state):
@@ -141,12 +144,12 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> str:
     if are_ours(state):
         raise ValueError(f"weights: {path}: {ALONE}")
     raise ValueError(
-        f"weights: {path} holds {listing(state, 3)}. This is not a Faster or Mask R-CNN of torchvision, detectron2 or "
-        "mmdetection. If the file holds only a backbone, use model.backbone.weights"
+        f"weights: {path} holds {listing(state, 3)}. This is not an R-CNN, RetinaNet or FCOS of torchvision, "
+        "detectron2 or mmdetection. If the file holds only a backbone, use model.backbone.weights"
     )
 
 
-def initialise(model: FasterRCNN, reference: str) -> str:
+def initialise(model: Detector, reference: str) -> str:
     """Load trained weights into a detector; weights of classes are copied by class name.
 
     Returns:
@@ -215,6 +218,8 @@ def _own_checkpoint(
 
 
 def _torchvision(reference: str, state: Mapping[str, Tensor], file: str) -> Pretrained:
+    if is_one_stage(state):
+        return _torchvision_one_stage(reference, state, file)
     logits = state.get("roi_heads.box_predictor.cls_score.bias")
     if logits is None:
         raise ValueError(
@@ -239,11 +244,31 @@ def _torchvision(reference: str, state: Mapping[str, Tensor], file: str) -> Pret
     return _checked(Pretrained(reference, ours, config, len(categories or range(classes)), categories, size, "tensor"))
 
 
+def _torchvision_one_stage(reference: str, state: Mapping[str, Tensor], file: str) -> Pretrained:
+    logits, deltas = (
+        state[f"head.{name}.bias"] for name in ("classification_head.cls_logits", "regression_head.bbox_reg")
+    )
+    classes, coco = len(logits) // (len(deltas) // 4) - 1, coco_categories()
+    categories = coco if classes == max(coco.ids) else None
+    ours = from_torchvision_one_stage(state, coco.ids if categories else None)
+    frozen = not any(key.endswith("num_batches_tracked") for key in ours)
+    eps = 0.0 if frozen and "retinanet_resnet50_fpn_coco" in file else None  # as with its R-CNNs
+    backbone = BackboneConfig(backbone_name(ours), norm="frozen" if frozen else "batch", freeze=2, norm_eps=eps)
+    if is_fcos(state):
+        config = settings.torchvision_fcos_config(backbone)
+    else:
+        config = settings.torchvision_retinanet_config(2 if "head.class_convs.3.weight" in ours else 1, backbone)
+    return _checked(Pretrained(reference, ours, config, len(categories or range(classes)), categories, resize="tensor"))
+
+
 def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretrained:
     ours = from_detectron2(state, rgb=rgb)
     name = backbone_name(ours)
     caffe = not rgb and name in ("resnet50", "resnet101")
-    config = settings.detectron2_config(name, "mask_head.logits.weight" in ours, caffe)
+    if is_one_stage(state):
+        config = settings.detectron2_retinanet_config(name, caffe)
+    else:
+        config = settings.detectron2_config(name, "mask_head.logits.weight" in ours, caffe)
     return _named(reference, ours, config, "pillow", None)
 
 
@@ -261,13 +286,14 @@ def _named(
     reference: str, state: dict[str, Tensor], config: settings.DetectorConfig, resize: ResizeMethod, names: Any
 ) -> Pretrained:
     """Add the class names of the file, or COCO's if the number of classes is the same."""
-    classes, coco = len(state["box_head.logits.bias"]) - 1, coco_categories()
+    classes, coco = class_count(state) or 0, coco_categories()
     if names is not None and len(names) == classes and tuple(names) != coco.names:
         categories: Categories | None = Categories(tuple(map(str, names)), tuple(range(1, classes + 1)))
     else:
         categories = coco if classes == len(coco) else None
-    agnostic = classes > 1 and len(state["box_head.deltas.bias"]) == 4
-    config = replace(config, box_head=replace(config.box_head, class_agnostic=agnostic))
+    if config.box_head is not None:
+        agnostic = classes > 1 and len(state["box_head.deltas.bias"]) == 4
+        config = replace(config, box_head=replace(config.box_head, class_agnostic=agnostic))
     return _checked(Pretrained(reference, state, config, classes, categories, resize=resize))
 
 

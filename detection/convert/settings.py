@@ -10,8 +10,10 @@ from backbones import MOBILENET, BackboneConfig
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
+from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 
 
@@ -21,9 +23,11 @@ class DetectorConfig:
 
     backbone: BackboneConfig
     fpn: FPNConfig
-    rpn: RPNConfig
-    box_head: BoxHeadConfig
-    mask_head: MaskHeadConfig | None
+    rpn: RPNConfig | None = None
+    box_head: BoxHeadConfig | None = None
+    mask_head: MaskHeadConfig | None = None
+    retinanet: RetinaNetConfig | None = None
+    fcos: FCOSConfig | None = None
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:
@@ -67,6 +71,40 @@ def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig |
         ),
         box_head=BoxHeadConfig(aligned=False, beta=1 / 9),
         mask_head=None,
+    )
+
+
+def torchvision_retinanet_config(version: int = 1, backbone: BackboneConfig | None = None) -> DetectorConfig:
+    """Settings of torchvision's ``retinanet_resnet50_fpn`` (1) and ``retinanet_resnet50_fpn_v2`` (2)."""
+    sizes = tuple(tuple(int(side * 2 ** (i / 3)) for i in range(3)) for side in (32, 64, 128, 256, 512))
+    return DetectorConfig(
+        backbone=backbone or BackboneConfig("resnet50", norm="batch"),
+        fpn=FPNConfig(extra="conv" if version == 1 else "conv_c5", finest=3),
+        retinanet=RetinaNetConfig(
+            norm=None if version == 1 else "group",
+            anchors=AnchorConfig(sizes=sizes, rounded=True, stride_from_canvas=True),
+            box_loss="l1" if version == 1 else "giou",
+            detections=300,
+            min_size=0.0,
+        ),
+    )
+
+
+def torchvision_fcos_config(backbone: BackboneConfig | None = None) -> DetectorConfig:
+    """Settings of torchvision's ``fcos_resnet50_fpn``."""
+    return DetectorConfig(
+        backbone=backbone or BackboneConfig("resnet50", norm="batch"),
+        fpn=FPNConfig(extra="conv", finest=3),
+        fcos=FCOSConfig(score_threshold=0.2, min_size=0.0, level_scales=False, offset=0.0, stride_from_canvas=True),
+    )
+
+
+def detectron2_retinanet_config(backbone: str = "resnet50", caffe: bool = True) -> DetectorConfig:
+    """Settings of detectron2's ``retinanet_*_FPN`` models; ``caffe`` as for :func:`detectron2_config`."""
+    return DetectorConfig(
+        backbone=_backbone(backbone, caffe),
+        fpn=FPNConfig(extra="conv_c5", finest=3),
+        retinanet=RetinaNetConfig(min_size=0.0),
     )
 
 

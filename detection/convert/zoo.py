@@ -54,8 +54,11 @@ DETECTRON2 = {
     "mask_rcnn_X_101_32x8d_FPN_3x": _detectron2(
         "mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl", 44.3, 39.5
     ),
+    "retinanet_R_50_FPN_1x": _detectron2("retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl", 37.4),
+    "retinanet_R_50_FPN_3x": _detectron2("retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl", 38.7),
+    "retinanet_R_101_FPN_3x": _detectron2("retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl", 40.4),
 }
-"""Faster and Mask R-CNN with FPN, from detectron2's ``MODEL_ZOO.md``."""
+"""Faster R-CNN, Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry
@@ -138,6 +141,9 @@ TORCHVISION = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 22.8),
     "maskrcnn_resnet50_fpn": _torchvision("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 37.9, 34.6),
     "maskrcnn_resnet50_fpn_v2": _torchvision("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 47.4, 41.8),
+    "retinanet_resnet50_fpn": _torchvision("retinanet_resnet50_fpn_coco-eeacb38b.pth", 36.4),
+    "retinanet_resnet50_fpn_v2": _torchvision("retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", 41.5),
+    "fcos_resnet50_fpn": _torchvision("fcos_resnet50_fpn_coco-99b0c9b7.pth", 39.2),
 }
 """torchvision's detectors, with the values of its enums of weights, whose import is slower than that of PyTorch."""
 

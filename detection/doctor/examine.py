@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from detection.checkpoint_schema import ONE_STAGE
 from detection.coco.annotations import Annotations, check_same_categories
 from detection.data.dataset import CocoDataset
 from detection.data.errors import DamageWarning
 from detection.data.image import images_behind, orientation, read_bytes, read_image
 from detection.doctor.anchors import anchors_per_cell, best_overlap, loses, recall_table, suggest
+from detection.doctor.cells import cells_table, positive_cells
 from detection.doctor.contents import contents, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.memory import training_bytes
@@ -27,7 +29,8 @@ from detection.engine.module import DetectionModule
 from detection.foreign import shown
 from detection.models.anchors import AnchorConfig
 from detection.models.build import build_detector
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
+from detection.models.fcos import FCOSConfig
 from detection.wording import plural
 
 NAMES = {"train": "training", "val": "validation"}
@@ -230,7 +233,7 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
     if model is None:
         return
     configs: dict[str, Any] = dict(module.configs)
-    strides, config = model.rpn.anchors.strides, configs["rpn"].anchors
+    strides = tuple(model.fpn.strides)
     tiny = np.flatnonzero(extent.min(axis=1) < strides[0])
     if len(tiny):
         images = owner[tiny]
@@ -243,28 +246,31 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
             advice, annotations.image_ids[np.unique(images)].tolist(), len(tiny),
         )  # fmt: skip
         diagnosis.examples["objects smaller than a cell"] = [i for i, _ in Counter(images.tolist()).most_common(4)]
-    limit = configs["box_head"].detections
+    head = next((name for name in ONE_STAGE if configs[name] is not None), "box_head")
+    limit = configs[head].detections
     crowded = np.flatnonzero(per_image > limit)
     if len(crowded):
-        what = (
-            f"{plural(len(crowded), 'image has', 'images have')} more objects than model.box_head.detections, {limit}"
-        )
+        what = f"{plural(len(crowded), 'image has', 'images have')} more objects than model.{head}.detections, {limit}"
         ids = annotations.image_ids[crowded].tolist()
         diagnosis.add(
             "warning", "train", what, "increase it; otherwise the detector cannot find all of them", ids, len(crowded)
         )
-    _anchors(diagnosis, boxes, sizes, owner, strides, config)
+    if head == "fcos":
+        _cells(diagnosis, boxes, sizes, owner, annotations.image_ids, strides, configs["fcos"])
+    else:
+        part = "retinanet" if head == "retinanet" else "rpn"
+        _anchors(diagnosis, boxes, sizes, owner, strides, part, configs[part].anchors)
 
 
 def _anchors(
     diagnosis: Diagnosis, boxes: np.ndarray, sizes: np.ndarray, owner: np.ndarray, strides: tuple[int, ...],
-    config: AnchorConfig,
+    part: str, config: AnchorConfig,
 ) -> None:  # fmt: skip
     heads = ("objects of", "number", "mean best IoU", "recall at IoU ≥ 0.5", "recall at IoU ≥ 0.7")
     extent = boxes[:, 2:] - boxes[:, :2]
     sides = np.sqrt(extent.prod(axis=1))
     overlap = best_overlap(boxes, sizes, strides, config)
-    used = f"model.rpn.anchors: sizes {_listed(config.sizes)}, ratios {_listed(config.ratios)}"
+    used = f"model.{part}.anchors: sizes {_listed(config.sizes)}, ratios {_listed(config.ratios)}"
     note = f"{used}; resized as for evaluation"
     diagnosis.tables.append(Table("Anchor coverage", heads, list(recall_table(overlap, sides)), note))
     worst = np.argsort(overlap)[:200]
@@ -276,7 +282,8 @@ def _anchors(
     # The search uses a sample of the objects; the promise is about all of them.
     if better.mean() <= overlap.mean() + 0.02 or loses(overlap, better, sides):
         return
-    options = f"--model.rpn.anchors.sizes '{_listed(other.sizes)}' --model.rpn.anchors.ratios '{_listed(other.ratios)}'"
+    name = f"--model.{part}.anchors"
+    options = f"{name}.sizes '{_listed(other.sizes)}' {name}.ratios '{_listed(other.ratios)}'"
     rows = list(recall_table(better, sides))
     diagnosis.tables.append(Table("Anchor coverage with other anchors", heads, rows, options))
     severity: Any = "warning" if (overlap >= 0.5).mean() < 0.75 else "info"
@@ -285,6 +292,27 @@ def _anchors(
         f"({anchors_per_cell(other)} instead of {anchors_per_cell(config)} per cell), and no size group loses recall"
     )
     diagnosis.add(severity, "train", what, options)
+
+
+def _cells(
+    diagnosis: Diagnosis, boxes: np.ndarray, sizes: np.ndarray, owner: np.ndarray, image_ids: np.ndarray,
+    strides: tuple[int, ...], config: FCOSConfig,
+) -> None:  # fmt: skip
+    """How many cells learn each object, where no anchors are."""
+    extent = boxes[:, 2:] - boxes[:, :2]
+    number = positive_cells(boxes, sizes, strides, config)
+    rows = list(cells_table(number, np.sqrt(extent.prod(axis=1))))
+    heads = ("objects of", "number", "mean number of cells", "without a cell")
+    used = f"model.fcos: radius {config.radius:g}, reach {config.reach:g}; resized as for evaluation"
+    diagnosis.tables.append(Table("Cells that learn an object", heads, rows, used))
+    lost = np.flatnonzero(number == 0)
+    if len(lost):
+        share = len(lost) / len(number)
+        what = plural(len(lost), f"object ({share:.1%}) has", f"objects ({share:.1%}) have") + " no cell to learn from"
+        advice = "a larger data.short_side, or a larger model.fcos.radius, would give them some"
+        ids = image_ids[np.unique(owner[lost])].tolist()
+        diagnosis.add("warning" if share > 0.01 else "info", "train", what, advice, ids, len(lost))
+        diagnosis.examples["objects without a cell"] = [i for i, _ in Counter(owner[lost].tolist()).most_common(4)]
 
 
 def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule, annotations: Annotations) -> None:
@@ -309,7 +337,7 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
     diagnosis.tables.append(Table("Memory", ("", ""), rows, note))
 
 
-def _on_meta(module: DetectionModule, num_classes: int) -> FasterRCNN | None:
+def _on_meta(module: DetectionModule, num_classes: int) -> Detector | None:
     """The detector without memory for its weights, to read its strides."""
     configs: dict[str, Any] = dict(module.configs)
     backbone = configs["backbone"]

@@ -4,14 +4,14 @@ from typing import Any
 
 from backbones import BackboneConfig
 from detection.backbone_tool.describe import costs
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 
 HEADS = 0.13e9
 """Bytes of an image in the RPN and the heads; they do not depend on the size of the image."""
 
 
 def training_bytes(
-    model: FasterRCNN,
+    model: Detector,
     backbone: str | BackboneConfig,
     canvas: tuple[int, int],
     images: int,

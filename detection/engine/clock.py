@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.detector import Detector
 
 BEGINS = {
     "dense": ("features",),
     "proposals": ("rpn.losses", "rpn.propose"),
     "box head": ("box_head.losses", "box_head.detect"),
     "mask head": ("mask_head.losses", "mask_head.detect"),
+    "head": ("head.losses", "head.candidates"),
 }
-"""The methods at which a part begins. ``dense`` is what works on whole images: backbone, pyramid and RPN head."""
+"""The methods at which a part begins. ``dense`` is what works on whole images: backbone, pyramid and RPN head.
+``head`` is that of a one-stage detector."""
 
 
 class Clock:
@@ -34,7 +36,7 @@ class Clock:
         {'dense': 0.61, 'proposals': 0.08, 'box head': 0.21, 'mask head': 0.19, 'backward': 1.1}
     """
 
-    def __init__(self, model: FasterRCNN) -> None:
+    def __init__(self, model: Detector) -> None:
         self._model = model
         self._cuda = model.pixel_mean.device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
@@ -44,7 +46,7 @@ class Clock:
         for part, methods in BEGINS.items():
             for path in methods:
                 owner_name, _, name = path.rpartition(".")
-                if owner_name == "mask_head" and not isinstance(self._model, MaskRCNN):
+                if owner_name and not hasattr(self._model, owner_name):
                     continue
                 owner = self._model.get_submodule(owner_name)
                 # On the instance, over the class's method; a compiled module's own call stays untouched.

@@ -92,7 +92,19 @@ def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]
     with user_input():
         configs = restore_configs(checked_info(outline_checkpoint(path), path), path, trust_code)
     model = {part: plain(asdict(value)) for part, value in configs.items()}
-    return {"model": {**model, "mask_head": model.get("mask_head"), "weights": None}}
+    return {"model": {**absent_parts(model), **model, "weights": None}}
+
+
+def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the parts that a detector does not have, to override those of a config."""
+    from detection.checkpoint import plain
+    from detection.checkpoint_schema import PARTS, TWO_STAGE
+
+    return {
+        part: plain(asdict(PARTS[part]())) if part in TWO_STAGE else None
+        for part in PARTS
+        if model.get(part) is None and part not in ("backbone", "fpn")
+    }
 
 
 def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> dict[str, Any]:
@@ -104,7 +116,8 @@ def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> d
     with user_input():
         found = load_pretrained(reference, trust_code)
     model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
-    if fit and model["mask_head"] is None:
+    model |= absent_parts(model)
+    if fit and found.config.rpn is not None and model["mask_head"] is None:
         del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
     data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}
     if found.depth != 8:

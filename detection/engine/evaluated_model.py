@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 
 from detection.engine.sharding import Sharded, gather, release
 from detection.fast.folding import folded
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.structures import Batch
 
 
@@ -22,7 +22,7 @@ class EvaluatedModel:
 
     def __init__(self, compiled: bool) -> None:
         self._compiled = compiled
-        self._folded: FasterRCNN | None = None
+        self._folded: Detector | None = None
         self._common_shapes: Set[tuple[int, ...]] = frozenset()
 
     def start(self, module: LightningModule, common_shapes: Set[tuple[int, ...]] = frozenset()) -> None:
@@ -44,7 +44,7 @@ class EvaluatedModel:
         if isinstance(module.trainer.strategy, Sharded):
             release(module)
 
-    def of(self, model: FasterRCNN) -> FasterRCNN:
+    def of(self, model: Detector) -> Detector:
         """The detector to compute with."""
         return model if self._folded is None else self._folded
 

@@ -18,7 +18,7 @@ from detection.wording import plural
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Columns of the printed table, beside recall at the largest limit; all twelve numbers are logged."""
-RAISE_LIMIT = "--data.max_detections {most}, with a model.box_head.detections that finds as many"
+RAISE_LIMIT = "--data.max_detections {most}, with a head whose setting detections is as large"
 """The options that score more detections of an image."""
 
 

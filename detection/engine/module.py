@@ -38,9 +38,13 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.fast.rcnn import compile_model
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
+from detection.models.detector import Detector
+from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.one_stage import OneStage
+from detection.models.rcnn import MaskRCNN
+from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.structures import Batch, Detections
 
@@ -54,7 +58,7 @@ class DetectionModule(NoClassLoading, LightningModule):
     The detector is built in :meth:`setup`, since its classes come from the data module's annotations.
     """
 
-    model: FasterRCNN
+    model: Detector
 
     def __init__(
         self,
@@ -63,6 +67,8 @@ class DetectionModule(NoClassLoading, LightningModule):
         rpn: RPNConfig = RPNConfig(),  # noqa: B008
         box_head: BoxHeadConfig = BoxHeadConfig(),  # noqa: B008
         mask_head: MaskHeadConfig | None = None,
+        retinanet: RetinaNetConfig | None = None,
+        fcos: FCOSConfig | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
@@ -77,6 +83,8 @@ class DetectionModule(NoClassLoading, LightningModule):
             rpn: Anchors, training samples and proposals.
             box_head: Layers, training samples and detections.
             mask_head: Layers of the mask head; null for Faster R-CNN.
+            retinanet: Anchors, layers, losses and detections of a RetinaNet, which replaces rpn and box_head.
+            fcos: Layers, losses and detections of an FCOS, which replaces rpn and box_head.
             optimizer: What turns gradients into steps.
             schedule: How long training lasts, and how the learning rate rises and falls.
             weights: A whole detector's weights to start from, whose settings are then taken, too:
@@ -93,6 +101,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         """
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
+        self.configs |= {"retinanet": retinanet, "fcos": fcos}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.given_optimizer = optimizer  # Lightning's finder changes the other
         self.fast, self.compile_dense = fast, compile is not False
@@ -172,6 +181,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         name, precision = faster.plain_class(self.model).__name__, self.trainer.precision
+        name = self.model.head.kind if isinstance(self.model, OneStage) else name
         self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them learn, in {precision}")
         self.print(describe(schedule, lr, batch, epoch))
         return {

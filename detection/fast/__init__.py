@@ -17,13 +17,14 @@ from detection.fast.box_head import FastBoxHead, FastConvStack, FastRoILinear
 from detection.fast.fpn import FastFPN, FastPAFPN
 from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
-from detection.fast.rcnn import FastFasterRCNN, FastMaskRCNN
+from detection.fast.rcnn import FastFasterRCNN, FastMaskRCNN, FastOneStage
 from detection.fast.rpn import FastRPN
 from detection.models.box_head import BoxHead, RoILinear
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN
 from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
+from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPN
 from detection.ops.nms import nms as nms_operator
@@ -40,6 +41,7 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     MaskHead: FastMaskHead,
     FasterRCNN: FastFasterRCNN,
     MaskRCNN: FastMaskRCNN,
+    OneStage: FastOneStage,
 }
 """The faster class for each plain class."""
 

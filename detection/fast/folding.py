@@ -9,13 +9,13 @@ from backbones.fast.conv import Conv2d
 from backbones.fast.resnet import fold_norms
 from detection.fast.box_head import FastRoILinear
 from detection.models.box_head import RoILinear
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 
 CAST = (nn.Conv2d, Conv2d, nn.ConvTranspose2d, nn.Linear, RoILinear, FastRoILinear)
 """Layers whose weights may be cast in advance. Subclasses are excluded, as they may use their weights differently."""
 
 
-def folded(model: FasterRCNN, dtype: torch.dtype = torch.bfloat16) -> FasterRCNN:
+def folded(model: Detector, dtype: torch.dtype = torch.bfloat16) -> Detector:
     """Return a copy of a detector for faster inference under autocast to ``dtype``, with bit-identical detections.
 
     For every batch, autocast casts every weight, and :func:`backbones.fast.fused.conv_norm` folds fixed norms into

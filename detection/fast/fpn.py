@@ -16,13 +16,14 @@ class _FastTopDown(FPN):
     """A top-down path that recomputes its finest merged map in the backward pass, as this is the largest map."""
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        stages = stages[-len(self.lateral) :]
         merged: Tensor | None = None
         levels = []
         for i in range(len(stages) - 1, 0, -1):
             merged = self._merge(i, stages[i], merged)
             levels.append(self.output[i](merged))
         levels.append(self._finest(stages[0], merged))
-        return self.above(levels[::-1])
+        return self.above(levels[::-1], stages[-1])
 
     def _finest(self, stage: Tensor, coarser: Tensor | None) -> Tensor:
         if coarser is None or self.norm in ("batch", "sync"):  # a second pass would update the statistics twice

@@ -1,13 +1,15 @@
-"""Faster two-stage detectors: all heads read one table of the pyramid, and torch.compile sees a single graph."""
+"""Faster detectors: heads of two stages read one table of the pyramid, and torch.compile sees a single graph."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from detection.fast.levels import Levels, Pyramid, levels_from_maps, with_gradient_sum
 from detection.fast.rpn import FastRPN
+from detection.models.detector import Detector
+from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
 
 COMPILED_SHAPES = 64
@@ -23,15 +25,9 @@ class ImageOutputs(NamedTuple):
     """For each of L levels, objectness (B, N_l) and deltas (B, N_l, 4), float32, without gradient."""
 
 
-class _FastTwoStage(TwoStage):
-    _compiled: "Callable[[TwoStage, Tensor, Tensor], ImageOutputs] | None" = None
+class _FastDetector(Detector):
+    _compiled: Callable[[Any, Tensor, Tensor], Any] | None = None
     _replays = False  # whether it replays CUDA graphs
-
-    def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
-        if self._replays:  # allows the graph to overwrite the results of its previous run
-            torch.compiler.cudagraph_mark_step_begin()
-        outputs = (self._compiled or image_outputs)(self, images, sizes)
-        return Pyramid(with_gradient_sum(outputs.levels), outputs.rpn)
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
         self.check_shape(images)
@@ -49,6 +45,23 @@ class _FastTwoStage(TwoStage):
     def check_labels(self, labels: Tensor) -> None:
         if labels.device.type == "cpu":  # the check would synchronise with a GPU
             super().check_labels(labels)
+
+
+class _FastTwoStage(_FastDetector, TwoStage):
+    def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
+        if self._replays:  # allows the graph to overwrite the results of its previous run
+            torch.compiler.cudagraph_mark_step_begin()
+        outputs = (self._compiled or image_outputs)(self, images, sizes)
+        return Pyramid(with_gradient_sum(outputs.levels), outputs.rpn)
+
+
+class FastOneStage(_FastDetector, OneStage):
+    """:class:`~detection.models.one_stage.OneStage`, whose backbone and pyramid compile together."""
+
+    def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
+        if self._replays:  # allows the graph to overwrite the results of its previous run
+            torch.compiler.cudagraph_mark_step_begin()
+        return (self._compiled or pyramid)(self, images, sizes)
 
 
 class FastFasterRCNN(_FastTwoStage, FasterRCNN):
@@ -69,6 +82,11 @@ def image_outputs(model: TwoStage, images: Tensor, sizes: Tensor) -> ImageOutput
         return ImageOutputs(levels, model.rpn(levels.maps))
 
 
+def pyramid(model: Detector, images: Tensor, sizes: Tensor) -> list[Tensor]:
+    """Return the feature pyramid of images."""
+    return model.fpn(model.backbone(model.normalise(images, sizes)))  # type: ignore[no-any-return]
+
+
 def compile_model(model: nn.Module, backend: str = "inductor", graphs: bool = False) -> None:
     """Compile the layers that process complete images as one graph, for each shape of images.
 
@@ -83,10 +101,11 @@ def compile_model(model: nn.Module, backend: str = "inductor", graphs: bool = Fa
     Raises:
         ValueError: the model was not converted.
     """
-    if not isinstance(model, _FastTwoStage):
+    if not isinstance(model, _FastDetector):
         raise ValueError("model.compile needs a converted detector; set model.fast true, and do not set RCNN_FAST=0")
     # Dynamic shapes would need only one graph, but PyTorch did not finish a ResNet-18 in a quarter of an hour.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
     mode = "reduce-overhead" if graphs else None
-    model._compiled = torch.compile(image_outputs, backend=backend, dynamic=False, fullgraph=True, mode=mode)
+    dense = pyramid if isinstance(model, FastOneStage) else image_outputs
+    model._compiled = torch.compile(dense, backend=backend, dynamic=False, fullgraph=True, mode=mode)
     model._replays = graphs

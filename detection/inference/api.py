@@ -19,12 +19,12 @@ from detection.inference.prediction import Prediction
 from detection.inference.thresholds import LEAST_SCORE, class_names, per_class
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
 
-def load_model(source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu") -> FasterRCNN:
+def load_model(source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu") -> Detector:
     """Load a trained detector, in evaluation mode.
 
     Args:
@@ -48,7 +48,7 @@ def load_model(source: str | Path, trust_code: bool = False, device: str | torch
 
 @overload
 def predict(
-    model: FasterRCNN,
+    model: Detector,
     image: Image,
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
@@ -60,7 +60,7 @@ def predict(
 
 @overload
 def predict(
-    model: FasterRCNN,
+    model: Detector,
     image: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor],
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
@@ -71,7 +71,7 @@ def predict(
 
 
 def predict(
-    model: FasterRCNN,
+    model: Detector,
     image: Image | Sequence[Image],
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
@@ -123,7 +123,7 @@ def predict(
 
 
 def predict_batch(
-    model: FasterRCNN,
+    model: Detector,
     images: Sequence[str | Path | np.ndarray | Tensor],
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
@@ -157,7 +157,7 @@ def predict_batch(
 
 
 def predict_group(
-    model: FasterRCNN,
+    model: Detector,
     images: Sequence[Image],
     score_threshold: float | Mapping[str, float] = LEAST_SCORE,
     size: tuple[int, int] | None = None,
@@ -180,9 +180,7 @@ def predict_group(
     return predict_batch(model, images, score_threshold, size)
 
 
-def _prediction(
-    model: FasterRCNN, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor
-) -> Prediction:
+def _prediction(model: Detector, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor) -> Prediction:
     """Drop detections with low scores, encode the masks, and clip the boxes."""
     height, width, channels = pixels.shape
     found = take(found, found.scores >= thresholds[found.labels])
@@ -201,7 +199,7 @@ def _prediction(
 
 
 def _check_model(model: Any) -> None:
-    if not isinstance(model, FasterRCNN):
+    if not isinstance(model, Detector):
         raise ValueError(
             f"model is a {type(model).__name__}, not a detector; pass the result of load_model first, then the image"
         )

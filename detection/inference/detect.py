@@ -14,14 +14,15 @@ from detection.data.sample import Sample
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.fast.pasting import encode_masks, rounded_frames
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.detector import Detector
+from detection.models.rcnn import MaskRCNN
 from detection.ops import boxes as box_ops
 from detection.structures import Batch, Detections
 
 
 @torch.inference_mode()
 def detect(
-    model: FasterRCNN, images: Sequence[np.ndarray], size: tuple[int, int] | None = None, flip: bool = False
+    model: Detector, images: Sequence[np.ndarray], size: tuple[int, int] | None = None, flip: bool = False
 ) -> list[Detections]:
     """Run the model on images.
 
@@ -68,7 +69,7 @@ def detect(
     return [found[number] for number in range(len(images))]
 
 
-def _detect(model: FasterRCNN, batch: Batch, flipped: bool) -> Iterator[Detections]:
+def _detect(model: Detector, batch: Batch, flipped: bool) -> Iterator[Detections]:
     """Yield the detections of each image of a batch."""
     device = model.pixel_mean.device
     detections = model(
@@ -96,7 +97,7 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     return Detections(*(torch.cat(values) if values else None for values in fields))  # type: ignore[arg-type]
 
 
-def encoded(model: FasterRCNN, found: Detections, height: int, width: int) -> list[dict[str, object]] | None:
+def encoded(model: Detector, found: Detections, height: int, width: int) -> list[dict[str, object]] | None:
     """Return the masks of one image of size height x width as COCO RLE; None without a mask head."""
     if found.masks is None:
         return None

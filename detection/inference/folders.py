@@ -19,7 +19,8 @@ from detection.inference.prediction import Prediction
 from detection.inference.sources import Source, VideoError, batches, frames, sources, video_writer
 from detection.inference.tally import Tally
 from detection.inference.thresholds import check_known, class_names, read_thresholds
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.detector import Detector
+from detection.models.rcnn import MaskRCNN
 from detection.quiet import is_quiet
 from detection.wording import plural
 
@@ -48,7 +49,7 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     if "masks" in options.save and not isinstance(model, MaskRCNN):
         raise ValueError(f"--save masks: {options.model} has no mask head and predicts only boxes; remove masks")
     if options.across_classes:
-        model.box_head.config = replace(model.box_head.config, nms_across_classes=True)
+        model.last_head.config = replace(model.last_head.config, nms_across_classes=True)
     ids = model.categories.ids if model.categories else tuple(range(model.num_classes))
     wanted = _wanted(options.classes, names)
     writer, tally = Writer(options.output, options.save, names, ids), Tally(names)
@@ -94,14 +95,14 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     }
 
 
-def _predict(model: FasterRCNN, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
+def _predict(model: Detector, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
     images: list[Image] = [image for _, image in some]
     sides = options.short_sides or ()
     return predict_group(model, images, options.score, options.size, options.tile, sides, options.flip)
 
 
 def _images(
-    model: FasterRCNN,
+    model: Detector,
     images: list[Source],
     writer: Writer,
     options: argparse.Namespace,
@@ -121,7 +122,7 @@ def _images(
 
 
 def _video(
-    model: FasterRCNN,
+    model: Detector,
     source: Source,
     writer: Writer,
     options: argparse.Namespace,

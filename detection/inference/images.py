@@ -8,13 +8,13 @@ from torch import Tensor
 
 from detection.data.image import read_image, to_depth
 from detection.home import with_home
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 
 Image = str | Path | np.ndarray | Tensor
 """A file path; an (H, W, C) uint8 or uint16 array; or a (C, H, W) uint8 or uint16 tensor."""
 
 
-def pixels_of(image: Image, model: FasterRCNN) -> np.ndarray:
+def pixels_of(image: Image, model: Detector) -> np.ndarray:
     """Return the pixels of an image in the form that the model expects.
 
     Returns:

@@ -9,7 +9,9 @@ from backbones import is_known
 from detection.foreign import shown
 from detection.inference.thresholds import class_names
 from detection.models.build import build_detector
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.detector import Detector
+from detection.models.one_stage import OneStage
+from detection.models.rcnn import MaskRCNN
 
 MOST_NAMES = 10
 """Number of class names in the printed text."""
@@ -20,7 +22,7 @@ class ModelInfo:
     """A detector in numbers; ``print`` it for a table."""
 
     kind: str
-    """``Faster R-CNN`` or ``Mask R-CNN``."""
+    """``Faster R-CNN``, ``Mask R-CNN``, ``RetinaNet`` or ``FCOS``."""
     backbone: str | None
     """Name of the backbone; None if the detector was not built from configs."""
     classes: tuple[str, ...]
@@ -52,7 +54,7 @@ class ModelInfo:
         return "\n".join(f"{name:11}{value}" for name, value in rows.items() if value)
 
 
-def model_info(model: FasterRCNN, image_size: tuple[int, int] = (800, 1344)) -> ModelInfo:
+def model_info(model: Detector, image_size: tuple[int, int] = (800, 1344)) -> ModelInfo:
     """Describe a detector.
 
     Args:
@@ -74,12 +76,14 @@ def model_info(model: FasterRCNN, image_size: tuple[int, int] = (800, 1344)) -> 
     )
 
 
-def kind_of(model: FasterRCNN) -> str:
-    """Return ``Faster R-CNN`` or ``Mask R-CNN``."""
+def kind_of(model: Detector) -> str:
+    """Return ``Faster R-CNN``, ``Mask R-CNN``, ``RetinaNet`` or ``FCOS``."""
+    if isinstance(model, OneStage):
+        return model.head.kind
     return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
 
 
-def _multiply_adds(model: FasterRCNN, image_size: tuple[int, int]) -> int | None:
+def _multiply_adds(model: Detector, image_size: tuple[int, int]) -> int | None:
     """Count on PyTorch's meta device, which computes only shapes; return None for a custom backbone."""
     if model.configs is None or not is_known(model.configs["backbone"].name):
         return None

@@ -16,7 +16,7 @@ from detection.inference.images import Image
 from detection.inference.info import ModelInfo, kind_of, model_info
 from detection.inference.prediction import Prediction
 from detection.inference.thresholds import LEAST_SCORE, class_names
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 
 
 class Predictor:
@@ -41,11 +41,11 @@ class Predictor:
 
     def __init__(
         self,
-        model: FasterRCNN | str | Path,
+        model: Detector | str | Path,
         device: str | torch.device | None = None,
         trust_code: bool = False,
     ) -> None:
-        if isinstance(model, FasterRCNN):
+        if isinstance(model, Detector):
             self.model = model if device is None else model.to(find_device(device))
         else:
             self.model = load_model(model, trust_code, device or "cpu")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from detection.foreign import is_number, shown
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 
 LEAST_SCORE = 0.5
 """Default score threshold of a class."""
 
 
-def class_names(model: FasterRCNN) -> tuple[str, ...]:
+def class_names(model: Detector) -> tuple[str, ...]:
     """Return the class names of a model; the class numbers as text if it has no names."""
     return model.categories.names if model.categories else tuple(str(k) for k in range(model.num_classes))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detection.inference.detect import concatenate, detect, take
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
@@ -23,7 +23,7 @@ INSIDE = 0.6
 
 
 def detect_in_tiles(
-    model: FasterRCNN,
+    model: Detector,
     image: np.ndarray,
     side: int,
     overlap: float = 0.2,
@@ -69,7 +69,7 @@ def detect_in_tiles(
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             parts.append(found._replace(boxes=found.boxes + offset))
     views = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.scores) for part in parts]))
-    config = model.box_head.config
+    config = model.last_head.config
     return merge_tiles(concatenate(parts), torch.cat(cut), views, config.nms_threshold, config.nms_across_classes)
 
 

@@ -13,7 +13,7 @@ from detection.device import inference_device
 from detection.inference.api import load_model, predict_batch
 from detection.inference.sources import batches, sources
 from detection.memory import most_resident
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.shapes import draw_scene
 
 SIDES = (480, 640)
@@ -44,7 +44,7 @@ def time_model(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(model: FasterRCNN, images: Sequence[np.ndarray], rounds: int) -> dict[str, Any]:
+def _row(model: Detector, images: Sequence[np.ndarray], rounds: int) -> dict[str, Any]:
     """Measure one batch; ignore the first run, which compiles and allocates memory."""
     network: list[float] = []
     forward = model.forward
@@ -89,12 +89,12 @@ def _per_round(marked: Sequence[float]) -> list[float]:
     return sums
 
 
-def _wait(model: FasterRCNN) -> None:
+def _wait(model: Detector) -> None:
     if model.pixel_mean.is_cuda:
         torch.cuda.synchronize()
 
 
-def _images(options: argparse.Namespace, model: FasterRCNN, number: int) -> list[np.ndarray]:
+def _images(options: argparse.Namespace, model: Detector, number: int) -> list[np.ndarray]:
     """Read images from a folder, or create synthetic images."""
     if options.images is None:
         rng = np.random.default_rng(0)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from detection.inference.detect import concatenate, detect, take
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
 from detection.ops.nms import nms
 from detection.structures import Detections
 
 
 def detect_in_views(
-    model: FasterRCNN,
+    model: Detector,
     images: Sequence[np.ndarray],
     short_sides: Sequence[int] = (),
     flip: bool = False,
@@ -41,7 +41,7 @@ def detect_in_views(
     ]
     if len(views) == 1:
         return views[0]
-    config = model.box_head.config
+    config = model.last_head.config
     return [
         merge_views(seen, config.nms_threshold, config.detections, config.nms_across_classes)
         for seen in zip(*views, strict=True)

@@ -2,15 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import backbones
 from backbones import BackboneConfig
 from detection.models.box_head import BoxHead, BoxHeadConfig
+from detection.models.detector import Detector
+from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
+from detection.models.one_stage import PYRAMID, OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
 from detection.structures import Categories
 
@@ -46,6 +51,7 @@ def faster_rcnn(
     categories = _categories(categories)
     count = _checked_count(num_classes, categories)
     model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, None)
+    assert isinstance(model, FasterRCNN)
     model.categories = categories
     return model
 
@@ -68,6 +74,51 @@ def mask_rcnn(
     return model
 
 
+def retinanet(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    head: RetinaNetConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> OneStage:
+    """Build a RetinaNet from the name of its backbone.
+
+    Args:
+        backbone, num_classes, categories: as for :func:`faster_rcnn`.
+        fpn: P3 to P7 if None, P6 by a convolution of P5.
+        head: anchors, layers, losses and detections; the default if None.
+
+    Raises:
+        ValueError: as :func:`faster_rcnn`.
+
+    Example:
+        >>> model = retinanet("resnet18", num_classes=3)
+    """
+    categories = _categories(categories)
+    count = _checked_count(num_classes, categories)
+    model = build_detector(count, _warned_config(backbone), fpn, retinanet=head or RetinaNetConfig())
+    assert isinstance(model, OneStage)
+    model.categories = categories
+    return model
+
+
+def fcos(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    head: FCOSConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> OneStage:
+    """Build an FCOS from the name of its backbone; arguments as for :func:`retinanet`."""
+    categories = _categories(categories)
+    model = build_detector(
+        _checked_count(num_classes, categories), _warned_config(backbone), fpn, fcos=head or FCOSConfig()
+    )
+    assert isinstance(model, OneStage)
+    model.categories = categories
+    return model
+
+
 def build_detector(
     num_classes: int,
     backbone: str | BackboneConfig,
@@ -75,33 +126,64 @@ def build_detector(
     rpn: RPNConfig | None = None,
     box_head: BoxHeadConfig | None = None,
     mask_head: MaskHeadConfig | None = None,
-) -> FasterRCNN:
-    """Build a detector from configs: a Mask R-CNN if there is a mask head, else a Faster R-CNN.
+    retinanet: RetinaNetConfig | None = None,
+    fcos: FCOSConfig | None = None,
+) -> Detector:
+    """Build a detector from configs: the heads that you give.
+
+    - ``retinanet`` or ``fcos``: a one-stage detector. Leave out the heads of other detectors.
+    - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
+    - None of these: a Faster R-CNN.
 
     Each part gets its channels and strides from the part before it. The detector keeps its configs for
     :func:`~detection.checkpoint.save_model`.
 
     Raises:
-        ValueError: the backbone is unknown, the anchors do not fit the pyramid, or another setting is invalid.
+        ValueError: the backbone is unknown, the anchors do not fit the pyramid, heads do not go together, or another
+            setting is invalid.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1 (background does not count)")
     backbone = _config(backbone)
+    one_stage = {name: head for name, head in (("retinanet", retinanet), ("fcos", fcos)) if head is not None}
+    if one_stage:
+        _check_alone(list(one_stage), rpn, box_head, mask_head)
+        ((name, head),) = one_stage.items()
+        fpn = fpn or PYRAMID
+        body = backbones.build(backbone)
+        neck = build_neck(body.channels, body.strides, fpn)
+        detector = OneStage(body, neck, head.build(neck.channels, num_classes, neck.strides))
+        detector.configs = {"backbone": backbone, "fpn": fpn, name: head}
+        return detector
     fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
     body = backbones.build(backbone)
     neck = build_neck(body.channels, body.strides, fpn)
+    strides = neck.strides[: len(neck.lateral)]  # the levels that RoIs are pooled from
     parts = (
         body,
         neck,
         RPN(neck.channels, neck.strides, rpn),
-        BoxHead(neck.channels, num_classes, body.strides, box_head),
+        BoxHead(neck.channels, num_classes, strides, box_head),
     )
     if mask_head is None:
         model = FasterRCNN(*parts)
     else:
-        model = MaskRCNN(*parts, MaskHead(neck.channels, num_classes, body.strides, mask_head))
+        model = MaskRCNN(*parts, MaskHead(neck.channels, num_classes, strides, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
     return model
+
+
+def _check_alone(
+    one_stage: list[str], rpn: RPNConfig | None, box_head: BoxHeadConfig | None, mask_head: MaskHeadConfig | None
+) -> None:
+    """Raise a ValueError for settings of heads that a one-stage detector does not have."""
+    others = one_stage[1:]
+    for name, given, default in (("rpn", rpn, RPNConfig()), ("box_head", box_head, BoxHeadConfig())):
+        others += [name] if given is not None and not _same(asdict(given), asdict(default)) else []
+    others += [] if mask_head is None else ["mask_head"]
+    if others:
+        name, settings = f"model.{one_stage[0]}", ", ".join(f"model.{other}" for other in others)
+        raise ValueError(f"{name} makes a detector without {settings}; leave {settings} out, or set {name} to null")
 
 
 def frozen_at_random(backbone: BackboneConfig) -> list[str]:
@@ -118,6 +200,15 @@ def frozen_at_random(backbone: BackboneConfig) -> list[str]:
 def learning_norm(backbone: BackboneConfig) -> str:
     """Return a trainable norm; only ResNets are sure to support group norm."""
     return "group" if backbone.name in backbones.VARIANTS else "batch"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare plain values; a list equals a tuple, as parsers make lists."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
 def _warned_config(backbone: str | BackboneConfig) -> BackboneConfig:

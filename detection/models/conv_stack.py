@@ -1,7 +1,6 @@
 """The first convolutions of a head."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import nn
 
@@ -9,12 +8,12 @@ from backbones.norms import make_norm
 
 
 class ConvStack(nn.Sequential):
-    """3x3 convolutions with the given output channels, each with its norm and ReLU."""
+    """3x3 convolutions with the given output channels, each with its norm and ReLU; ``bias``: also before a norm."""
 
-    def __init__(self, channels: int, widths: Sequence[int], norm: Literal["batch", "sync", "group"] | None) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], norm: str | None, bias: bool = False) -> None:
         layers: list[nn.Module] = []
         for width in widths:
-            conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm is None)
+            conv = nn.Conv2d(channels, width, 3, padding=1, bias=bias or norm is None)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)

@@ -22,6 +22,7 @@ class Detector(Usable):
 
     stride = 32
     """Height and width of the canvas must be multiples of this."""
+    last = "box_head"  # the name of the head that scores the detections
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -37,6 +38,16 @@ class Detector(Usable):
         for name, values in (("pixel_mean", backbone.mean), ("pixel_std", backbone.std)):
             numbers = torch.tensor(values, dtype=torch.get_default_dtype())  # the values may be integers
             self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
+
+    @property
+    def last_head(self) -> Any:
+        """The head that scores the detections; its ``config`` has thresholds and their number."""
+        return self.get_submodule(self.last)
+
+    @property
+    def num_classes(self) -> int:
+        """K, without background."""
+        return self.last_head.num_classes  # type: ignore[no-any-return]
 
     def losses(
         self, batch: Batch, features: list[Tensor] | None = None, generator: torch.Generator | None = None
@@ -62,7 +73,7 @@ class Detector(Usable):
             sizes: (B, 2) height, width of each image on the canvas.
 
         Returns:
-            P2..P6, (B, channels, H / stride, W / stride), finest first.
+            P2..P6 or P3..P7, (B, channels, H / stride, W / stride), finest first.
         """
         return self.fpn(self.backbone(self.normalise(images, sizes)))  # type: ignore[no-any-return]
 
@@ -86,3 +97,8 @@ class Detector(Usable):
         """Raise a ValueError if the images do not have the shape that this model needs."""
         if images.ndim != 4 or images.shape[1] != len(self.pixel_mean):
             raise ValueError(f"images are {tuple(images.shape)}; this model needs (B, {len(self.pixel_mean)}, H, W)")
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise a ValueError for labels (B, G) that this detector does not have."""
+        if (labels >= self.num_classes).any():
+            raise ValueError(f"targets: label {int(labels.max())} is not in 0 to {self.num_classes - 1}, the classes")

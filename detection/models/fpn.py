@@ -24,8 +24,10 @@ class FPNConfig:
     """Channels of every level."""
     norm: Literal["batch", "sync", "group"] | None = None
     """Norm after every convolution of the pyramid; the paper has none."""
-    extra: Literal["pool", "conv"] = "pool"
-    """Levels above the backbone's last stage. pool: P6 by max-pooling (FPN). conv: convolutions P6, P7 (RetinaNet)."""
+    extra: Literal["pool", "conv", "conv_c5"] = "pool"
+    """Levels above the stages. pool: P6 by max-pooling (FPN). conv, conv_c5: P6, P7 from P5 or C5 (RetinaNet)."""
+    finest: int = 2
+    """The finest level: 2 is P2, one cell per 4 pixels; 3 is P3, one per 8, for one-stage detectors."""
 
 
 class FPN(nn.Module):
@@ -40,9 +42,9 @@ class FPN(nn.Module):
         channels, norm = config.channels, config.norm
         self.lateral = nn.ModuleList(conv_block(c, channels, 1, norm) for c in in_channels)
         self.output = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in in_channels)
-        self.extra = nn.ModuleList(
-            conv_block(channels, channels, 3, None, stride=2) for _ in range(2 * (config.extra == "conv"))
-        )
+        self.from_c5 = config.extra == "conv_c5"
+        above = [in_channels[-1] if self.from_c5 else channels, channels] if config.extra != "pool" else []
+        self.extra = nn.ModuleList(conv_block(c, channels, 3, None, stride=2) for c in above)
         self.norm, self.channels = norm, channels
         self.strides = tuple(in_strides) + tuple(in_strides[-1] * 2**i for i in range(1, 1 + max(1, len(self.extra))))
 
@@ -50,22 +52,23 @@ class FPN(nn.Module):
         """Return the pyramid's levels, finest first.
 
         Args:
-            stages: (B, C_l, H_l, W_l) per backbone stage, finest first.
+            stages: (B, C_l, H_l, W_l) per backbone stage, finest first; those finer than the pyramid are not used.
 
         Returns:
             (B, channels, H_l, W_l) per stage, then the levels above.
         """
+        stages = stages[-len(self.lateral) :]
         merged = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
-        return self.above([output(x) for output, x in zip(self.output, merged, strict=True)])
+        return self.above([output(x) for output, x in zip(self.output, merged, strict=True)], stages[-1])
 
-    def above(self, levels: list[Tensor]) -> list[Tensor]:
-        """Append the levels above the backbone's last stage, and return all."""
+    def above(self, levels: list[Tensor], last: Tensor) -> list[Tensor]:
+        """Append the levels above the backbone's last stage, C5, and return all."""
         if not self.extra:
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
         for i, conv in enumerate(self.extra):
-            levels.append(conv(levels[-1] if i == 0 else levels[-1].relu()))
+            levels.append(conv(levels[-1].relu() if i else (last if self.from_c5 else levels[-1])))
         return levels
 
 

@@ -22,12 +22,12 @@ class PAFPN(FPN):
         self.down = nn.ModuleList(conv_block(channels, channels, 3, norm, stride=2) for _ in range(count))
         self.fuse = nn.ModuleList(conv_block(channels, channels, 3, norm) for _ in range(count))
 
-    def above(self, levels: list[Tensor]) -> list[Tensor]:
+    def above(self, levels: list[Tensor], last: Tensor) -> list[Tensor]:
         """Run the bottom-up path, then append the levels above the backbone's last stage."""
         up = [levels[0]]
         for level, down, fuse in zip(levels[1:], self.down, self.fuse, strict=True):
             up.append(fuse(level + _resize_like(down(up[-1]), level)))
-        return super().above(up)
+        return super().above(up, last)
 
 
 class BiFPN(FPN):
@@ -46,10 +46,11 @@ class BiFPN(FPN):
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
         """Return the pyramid's levels; see :meth:`FPN.forward`."""
+        stages = stages[-len(self.lateral) :]
         levels = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
         for each in self.passes:
             levels = each(levels)
-        return self.above(levels)
+        return self.above(levels, stages[-1])
 
 
 class BiFPNPass(nn.Module):
@@ -84,12 +85,16 @@ def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FP
     """Build the pyramid that a config describes.
 
     Raises:
-        ValueError: ``kind`` or ``extra`` is unknown.
+        ValueError: ``kind`` or ``extra`` is unknown, or ``finest`` is above all stages.
     """
-    for key, value, known in (("kind", config.kind, NECKS), ("extra", config.extra, ("pool", "conv"))):
+    for key, value, known in (("kind", config.kind, NECKS), ("extra", config.extra, ("pool", "conv", "conv_c5"))):
         if value not in known:
             raise ValueError(f"fpn.{key} is {value!r}; use one of {', '.join(known)}")
-    return NECKS[config.kind](in_channels, in_strides, config)
+    first = sum(stride < 2**config.finest for stride in in_strides)
+    if first == len(in_strides):
+        coarsest = in_strides[-1].bit_length() - 1
+        raise ValueError(f"fpn.finest is {config.finest}; the backbone's coarsest stage is C{coarsest}")
+    return NECKS[config.kind](in_channels[first:], in_strides[first:], config)
 
 
 def _weighted_sum(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:

@@ -47,11 +47,6 @@ class TwoStage(Detector):
         """The region heads, in order."""
         return [self.get_submodule(name) for name in self.region_names]
 
-    @property
-    def num_classes(self) -> int:
-        """K, without background."""
-        return self.box_head.num_classes
-
     def losses(
         self, batch: Batch, features: list[Tensor] | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
@@ -87,11 +82,6 @@ class TwoStage(Detector):
             if any(getattr(batch.targets, need) is None for need in head.needs):  # type: ignore[union-attr]
                 raise ValueError(head.missing)
         self.check_labels(batch.targets.labels)
-
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise a ValueError for labels (B, G) that this detector does not have."""
-        if (labels >= self.num_classes).any():
-            raise ValueError(f"targets: label {int(labels.max())} is not in 0 to {self.num_classes - 1}, the classes")
 
 
 class FasterRCNN(TwoStage):

@@ -32,7 +32,8 @@ from detection.inference.info import kind_of
 from detection.inference.options import size_of
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
-from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.detector import Detector
+from detection.models.rcnn import MaskRCNN, TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
 from detection.report.options import EvaluateOptions
@@ -59,8 +60,10 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
     if options.size:
         model.test_size = size_of(options.size)
     given = {"soft_sigma": options.soft_nms, "refinements": options.refine}
+    if options.refine is not None and not isinstance(model, TwoStage):
+        raise ValueError("--refine moves boxes once more by the box head, which this detector does not have")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    model.box_head.config = replace(model.box_head.config, **changes)
+    model.last_head.config = replace(model.last_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
     if has_masks:  # reports the objects without a mask
         annotations = load_annotations(options.annotations, need_masks=True)
@@ -80,7 +83,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
     return evaluator, kind_of(model) + (f" ({shown(backbone)})" if backbone else "")
 
 
-def _look(model: FasterRCNN, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
+def _look(model: Detector, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
     """The function for tiles or for several views, if the options name one."""
     if options.tile:
         return partial(detect_in_tiles, model, side=options.tile, batch=options.batch)
@@ -91,7 +94,7 @@ def _look(model: FasterRCNN, options: EvaluateOptions) -> Callable[[np.ndarray],
 
 @torch.inference_mode()
 def detect(
-    model: FasterRCNN,
+    model: Detector,
     annotations: Annotations,
     images: Path,
     evaluator: CocoEvaluator,
@@ -133,7 +136,7 @@ def detect(
 
 
 def detect_looking(
-    model: FasterRCNN,
+    model: Detector,
     annotations: Annotations,
     images: Path,
     evaluator: CocoEvaluator,
@@ -205,5 +208,5 @@ def _some(names: Any, most: int = 5) -> str:
     return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _reading(model: FasterRCNN) -> Reading:
+def _reading(model: Detector) -> Reading:
     return Reading(channels=len(model.pixel_mean), depth=model.depth)

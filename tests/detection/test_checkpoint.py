@@ -123,7 +123,7 @@ def test_configs_of_no_part_are_refused(tmp_path, configs, message):
 
 def test_what_only_wraps_a_detector_is_refused(tmp_path):
     for wrong in (torch.nn.DataParallel(build()), "a.ckpt"):
-        with pytest.raises(ValueError, match=f"expected a FasterRCNN or MaskRCNN .*, got {type(wrong).__name__}"):
+        with pytest.raises(ValueError, match=f"expected a detector .*, got {type(wrong).__name__}"):
             save_model(wrong, tmp_path / "a.ckpt")
 
 

@@ -1,0 +1,270 @@
+"""RetinaNet and FCOS: losses beside loops, detections beside loops, odd batches, export, and what is rejected."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from backbones import BackboneConfig
+from detection import fast
+from detection.models.box_head import BoxHeadConfig
+from detection.models.build import build_detector, fcos, retinanet
+from detection.models.fcos import FCOSConfig
+from detection.models.fpn import FPNConfig
+from detection.models.one_stage import OneStage
+from detection.models.retinanet import RetinaNetConfig, three_scales
+from detection.ops import boxes as box_ops
+from detection.ops.losses import focal_loss
+from detection.ops.matching import match
+from detection.structures import IGNORE
+
+CONFIGS = {
+    "retinanet": RetinaNetConfig(convs=1, anchors=three_scales((12, 24, 48, 96, 192)), score_threshold=0.0),
+    "fcos": FCOSConfig(convs=1, score_threshold=0.0),
+}
+LOSSES = {"retinanet": ["loss_cls", "loss_box_reg"], "fcos": ["loss_cls", "loss_box_reg", "loss_centreness"]}
+
+
+def make(kind: str, **changes: object) -> OneStage:
+    torch.manual_seed(0)
+    backbone = BackboneConfig("resnet18", norm="group", freeze=0)
+    pyramid = FPNConfig(channels=64, finest=3, extra="conv")  # group norms of two channels
+    model = build_detector(3, backbone, pyramid, **{kind: replace(CONFIGS[kind], **changes)})
+    assert isinstance(model, OneStage)
+    with torch.no_grad():  # scores that differ, as after a training
+        model.head.logits.weight.mul_(30)
+    return model
+
+
+@pytest.fixture(params=list(CONFIGS))
+def kind(request):
+    return request.param
+
+
+OBJECTS = [[([10.0, 10, 60, 60], 1, False), ([40.0, 30, 120, 90], 2, False)], [([5.0, 5, 30, 25], 0, False)]]
+
+
+@pytest.mark.parametrize("form", ["plain", "fast"])
+def test_everything_learns(kind, form, make_batch):
+    model = make(kind).train()
+    model = fast.convert(model) if form == "fast" else model
+    losses = model.losses(make_batch(OBJECTS))
+    assert list(losses) == LOSSES[kind]
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_faster_form_gives_the_same_numbers(kind, make_batch):
+    batch, model = make_batch(OBJECTS, sizes=[(96, 128), (70, 90)]), make(kind).eval()
+    with torch.no_grad():
+        losses, found = model.losses(batch), model(batch.images, batch.sizes)
+        fast.convert(model)
+        again, other = model.losses(batch), model(batch.images, batch.sizes)
+    for name, value in losses.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.scores, found.scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [[], []],
+        [[([0.0, 0, 128, 96], 0, True)], [([10.0, 10, 60, 60], 1, True)]],
+        [OBJECTS[0], []],
+    ],
+    ids=["no objects", "only crowds", "one image without"],
+)
+def test_odd_batches_have_finite_losses(kind, objects, make_batch):
+    model = make(kind).train()
+    losses = model.losses(make_batch(objects))
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    if objects != [OBJECTS[0], []]:
+        assert losses["loss_box_reg"] == 0
+        assert losses["loss_cls"] > 0
+
+
+def test_a_thousand_objects_are_learnt(kind, make_batch):
+    batch = make_batch([[], []])
+    corners = torch.rand(2, 1000, 2, generator=torch.Generator().manual_seed(1)) * 90
+    boxes = torch.cat([corners, corners + 6 + 20 * torch.rand(2, 1000, 2)], dim=-1)
+    labels = torch.randint(0, 3, (2, 1000))
+    targets = batch.targets._replace(boxes=boxes, labels=labels, crowd=labels < 0, masks=None)
+    losses = make(kind).losses(batch._replace(targets=targets))
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+
+
+def test_a_larger_canvas_changes_nothing(kind, make_batch):
+    model = make(kind).eval()
+    batch = make_batch([OBJECTS[0]], canvas=(96, 128))
+    larger = nn.functional.pad(batch.images, (0, 64, 0, 32))
+    with torch.no_grad():
+        # Features near the border change with the canvas: the same features tell what the head makes of the rest.
+        head = model.head
+        features = model.features(larger, batch.sizes)
+        losses = head.losses(features, batch._replace(images=larger))
+        _, scores = head.candidates(features, larger.shape[-2:], batch.sizes)
+        found = model(larger, batch.sizes, features)
+    assert all(value.isfinite() for value in losses.values())
+    assert (scores > 0).any()
+    assert (found.boxes <= torch.tensor([128.0, 96, 128, 96])).all()
+
+
+def test_cells_beyond_the_image_are_no_candidates(kind, make_batch):
+    model = make(kind, candidates=10_000).eval()
+    batch = make_batch([[]], canvas=(128, 256), sizes=[(64, 64)])
+    with torch.no_grad():
+        _, scores = model.head.candidates(model.features(*batch[:2]), (128, 256), batch.sizes)
+    inside = sum((64 // stride or 1) ** 2 for stride in (8, 16, 32, 64, 128))
+    per_cell = 9 if kind == "retinanet" else 1
+    assert (scores > 0).any(dim=2).sum() <= inside * per_cell
+
+
+def test_the_losses_of_retinanet_are_those_of_a_loop(make_batch):
+    model, batch = make("retinanet"), make_batch([*OBJECTS, [([0.0, 0, 64, 64], 0, True)]])
+    with torch.no_grad():
+        features = model.features(*batch[:2])
+        losses = model.head.losses(features, batch)
+        logits, deltas = (torch.cat(levels, dim=1) for levels in model.head(features))
+        anchors = model.head.canvas_anchors(features, (96, 128)).boxes
+        classes, boxes = [], []
+        for i in range(3):
+            real = batch.targets.labels[i] != IGNORE
+            truth, crowd, own = (x[i][real] for x in (batch.targets.boxes, batch.targets.crowd, batch.targets.labels))
+            matched, label = (x[0] for x in match(truth[None], crowd[None], anchors, 0.4, 0.5, keep_best=True))
+            count = max(1, int((label == 1).sum()))
+            total_class = total_box = 0.0
+            for n in range(len(anchors)):
+                if label[n] != IGNORE:
+                    wanted = own[matched[n]] if label[n] == 1 else torch.tensor(3)
+                    total_class += float(focal_loss(logits[i, n], wanted))
+                if label[n] == 1:
+                    target = box_ops.encode(truth[matched[n]], anchors[n])
+                    total_box += float((deltas[i, n] - target).abs().sum())
+            classes.append(total_class / count)
+            boxes.append(total_box / count)
+    assert losses["loss_cls"].item() == pytest.approx(sum(classes) / 3, rel=1e-4)
+    assert losses["loss_box_reg"].item() == pytest.approx(sum(boxes) / 3, rel=1e-4)
+
+
+def test_detections_are_those_of_a_loop(kind, make_batch):
+    model = make(kind, candidates=50, detections=20).eval()
+    batch = make_batch([[]])
+    with torch.no_grad():
+        features = model.features(*batch[:2])
+        found = model(*batch[:2], features).image(0)
+        boxes, scores = whole_maps(model, features)
+        kept = [best_of_level(*level, 50) for level in zip(boxes, scores, strict=True)]
+    box, score, label = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    box = box_ops.clip(box[None], batch.sizes)[0]
+    real = (box[:, 2:] - box[:, :2]).amin(dim=1) >= 0.01
+    box, score, label = box[real], score[real], label[real]
+    rows = []
+    for k in range(3):
+        own = label == k
+        stay = nms(box[own], score[own], model.head.config.nms_threshold)
+        rows += [(s, k, b) for s, b in zip(score[own][stay].tolist(), box[own][stay].tolist(), strict=True)]
+    rows = sorted(rows, key=lambda row: -row[0])[:20]
+    assert len(rows) == len(found.scores) == 20
+    torch.testing.assert_close(found.scores, torch.tensor([row[0] for row in rows]))
+    assert found.labels.tolist() == [row[1] for row in rows]
+    torch.testing.assert_close(found.boxes, torch.tensor([row[2] for row in rows]))
+
+
+def whole_maps(model: OneStage, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Boxes (N_l, 4) and scores (N_l, K) at every place of each level, of one image on a canvas of its size."""
+    head, canvas = model.head, (96, 128)
+    if head.kind == "RetinaNet":
+        logits, deltas = head(features)
+        anchors = head.canvas_anchors(features, canvas)
+        of_level = anchors.boxes.split(anchors.lengths)
+        return [box_ops.decode(d[0], a) for d, a in zip(deltas, of_level, strict=True)], [
+            x[0].sigmoid() for x in logits
+        ]
+    boxes, scores = [], []
+    for level, (logit, side, centre) in enumerate(zip(*head(features), strict=True)):
+        stride, (rows, columns) = head.strides[level], features[level].shape[-2:]
+        x = (torch.arange(columns) + 0.5).repeat(rows) * stride
+        y = (torch.arange(rows) + 0.5).repeat_interleave(columns) * stride
+        left, top, right, bottom = (side[0] * stride).unbind(-1)
+        boxes.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1))
+        scores.append((logit[0].sigmoid() * centre[0].sigmoid()[:, None]).sqrt())
+    return boxes, scores
+
+
+def best_of_level(boxes: Tensor, scores: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    top, index = scores.flatten().topk(min(number, scores.numel()))
+    return boxes[index // scores.shape[1]], top, index % scores.shape[1]
+
+
+class Whole(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(images, sizes)[:3])
+
+
+@pytest.mark.slow
+def test_the_whole_detector_is_exported(kind, make_batch):
+    model, given = make(kind).eval(), make_batch([[], []], sizes=[(96, 128), (70, 90)])[:2]
+    with torch.no_grad():
+        program = torch.export.export(Whole(model), given)
+        other = make_batch([[], []], sizes=[(90, 128), (96, 101)], seed=2)[:2]
+        for found, expected in zip(program.module()(*other), model(*other), strict=False):
+            torch.testing.assert_close(found, expected)
+    nodes = [str(node.target) for node in program.graph.nodes]
+    assert nodes.count("rcnn.select_detections.default") == 1
+
+
+def test_scores_begin_at_the_prior(make_batch):
+    model = build_detector(3, BackboneConfig("resnet18", norm="group"), retinanet=RetinaNetConfig(prior=0.02))
+    torch.testing.assert_close(model.head.logits.bias.sigmoid(), torch.full((27,), 0.02))
+
+
+@pytest.mark.parametrize(("function", "kind"), [(retinanet, "RetinaNet"), (fcos, "FCOS")])
+def test_factories_build_p3_to_p7(function, kind):
+    model = function(BackboneConfig("resnet18", norm="group", freeze=0), categories=["a", "b"])
+    assert (model.head.kind, model.num_classes, model.categories.names) == (kind, 2, ("a", "b"))
+    assert model.fpn.strides == (8, 16, 32, 64, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retinanet": RetinaNetConfig(), "fcos": FCOSConfig()}, "model.retinanet makes a detector without model.fcos"),
+        (
+            {"fcos": FCOSConfig(), "box_head": BoxHeadConfig(hidden=5)},
+            "a detector without model.box_head; leave",
+        ),
+        ({"retinanet": RetinaNetConfig(prior=1.0)}, "prior is 1.0"),
+        ({"fpn": FPNConfig(finest=6)}, "fpn.finest is 6; the backbone's coarsest stage is C5"),
+        ({"fpn": FPNConfig(), "retinanet": RetinaNetConfig(anchors=three_scales((8, 16)))}, "sizes has 2 entries"),
+    ],
+)
+def test_what_makes_no_detector_is_rejected(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_detector(2, BackboneConfig("resnet18", norm="group"), **options)
+
+
+def test_labels_beyond_the_classes_are_rejected(kind, make_batch):
+    with pytest.raises(ValueError, match="label 3 is not in 0 to 2"):
+        make(kind).losses(make_batch([[([10.0, 10, 60, 60], 3, False)]]))
+    with pytest.raises(ValueError, match="this one has none"):
+        make(kind).losses(make_batch([[]])._replace(targets=None))
+
+
+@pytest.mark.parametrize("extra", ["conv", "conv_c5"])
+def test_p6_comes_from_p5_or_from_c5(extra):
+    config = FPNConfig(channels=16, finest=3, extra=extra)
+    model = build_detector(2, BackboneConfig("resnet18", norm="group"), config, retinanet=RetinaNetConfig())
+    assert model.fpn.extra[0][0].in_channels == {"conv": 16, "conv_c5": 512}[extra]
+    with torch.no_grad():
+        stages = model.backbone(torch.randn(1, 3, 64, 64))
+        levels = model.fpn(stages)
+        source = stages[-1] if extra == "conv_c5" else levels[2]
+        torch.testing.assert_close(levels[3], model.fpn.extra[0](source))
+        torch.testing.assert_close(levels[4], model.fpn.extra[1](levels[3].relu()))
