@@ -1,10 +1,12 @@
-"""Ten images are learnt by heart: whatever is wrong between files and detections keeps a model from that."""
+"""A model learns ten images by heart: any fault between files and detections prevents that."""
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from backbones import BackboneConfig
+from detection import fast
 from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
@@ -17,7 +19,12 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
 from detection.shapes import write_shapes
 
-STEPS = 300
+STEPS = 600
+"""Boxes need half of them. A mask channel learns from one or two objects of its class here, and needs all: on the real
+images, mask AP50 was 0.86 after 300 steps."""
+OVERLAP = 0.4
+"""IoU of boxes of one class, at most. NMS removes one of two objects whose boxes overlap by more than 0.5: two of the
+first ten images had such objects, which cost 5 points of AP50."""
 
 
 def overfit(data: CocoDataset, images: list[int]) -> dict[str, float]:
@@ -31,7 +38,8 @@ def overfit(data: CocoDataset, images: list[int]) -> dict[str, float]:
         RPNConfig(pre_nms_train=500, pre_nms_test=500, proposals_train=300, proposals_test=300),
         BoxHeadConfig(hidden=256, samples=128),
         MaskHeadConfig(convs=4, channels=128),
-    ).to(memory_format=torch.channels_last)
+    )
+    model = fast.convert(model).to(memory_format=torch.channels_last)  # as training does
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=STEPS, pct_start=0.1)
     samples = [data[i] for i in images]
@@ -60,9 +68,8 @@ def test_ten_real_images(shared_data):
     annotations = load_annotations(folder / "annotations/instances_val2017.json", need_masks=True)
     data = CocoDataset(annotations, folder / "val2017", [Resize(224, 384)], masks=True)
     metrics = overfit(data, [i for i in range(len(data)) if learnable(annotations, i)][:10])
-    assert metrics["bbox/AP50"] > 0.95
-    # Each class has a mask channel of its own, which learns from one or two objects here and takes longer.
-    assert metrics["segm/AP50"] > 0.80
+    assert metrics["bbox/AP50"] >= 0.95
+    assert metrics["segm/AP50"] >= 0.95
 
 
 @pytest.mark.slow
@@ -71,11 +78,14 @@ def test_ten_drawn_images(tmp_path):
     annotations = load_annotations(tmp_path / "annotations/instances_train.json", need_masks=True)
     data = CocoDataset(annotations, tmp_path / "train", [Resize(224, 384)], masks=True)
     metrics = overfit(data, list(range(10)))
-    assert metrics["bbox/AP50"] > 0.95
-    assert metrics["segm/AP50"] > 0.90
+    assert metrics["bbox/AP50"] >= 0.95
+    assert metrics["segm/AP50"] >= 0.95
 
 
 def learnable(annotations: Annotations, index: int, side: float = 32) -> bool:
-    """A few objects, none hidden in a crowd or, at the size used here, smaller than three cells of the features."""
-    boxes = annotations.boxes(index)
-    return 0 < len(boxes) <= 8 and not annotations.crowd(index).any() and (boxes[:, 2:] - boxes[:, :2]).min() >= side
+    """A few objects that a detector can tell apart: no crowds, and none smaller than three cells of the features."""
+    boxes, labels = annotations.boxes(index), annotations.labels(index)
+    if not 0 < len(boxes) <= 8 or annotations.crowd(index).any() or (boxes[:, 2:] - boxes[:, :2]).min() < side:
+        return False
+    overlaps = box_iou(torch.as_tensor(boxes), torch.as_tensor(boxes)).fill_diagonal_(0).numpy()
+    return bool((overlaps[labels[:, None] == labels] <= OVERLAP).all())
