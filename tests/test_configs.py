@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detection.data.copy_paste import CopyPaste
+from detection.data.jitter import JitterConfig
 from detection.engine.command import Command
 from detection.engine.configs import list_configs, names_of_configs, read_config
+from detection.engine.console import Console
+from detection.engine.schedule import plan
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data" / "configs.json").read_text(encoding="utf-8"))
@@ -22,6 +26,10 @@ BACKBONES = {
     "wide_r50_2": "wide_resnet50_2",
 }
 COCO = [f"{kind}_rcnn_{b}_fpn_{s}_coco" for kind in ("faster", "mask") for b in BACKBONES for s in ("1x", "3x")]
+LONG = [
+    *(f"mask_rcnn_{b}_fpn_lsj_{epochs}ep_coco" for b in ("r50", "r101") for epochs in (100, 200, 400)),
+    "mask_rcnn_r50_fpn_copy_paste_270k_coco",
+]
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE)
@@ -43,7 +51,7 @@ class OnlyParser(Command):
 @pytest.fixture(scope="module")
 def parser():
     with pytest.raises(Parsed):
-        OnlyParser()
+        OnlyParser(Console())
     return OnlyParser.found
 
 
@@ -65,7 +73,7 @@ def test_there_are_1x_and_3x_of_each():
 
 @pytest.mark.parametrize("name", [name for name in names_of_configs() if name not in COCO] + COCO[::9])
 def test_it_parses_and_its_settings_fit_together(parser, name):
-    names = [name] if name.startswith(WHOLE) or name in COCO else ["mask_rcnn_r50_fpn_1x_coco", name]
+    names = [name] if name.startswith(WHOLE) or name in COCO + LONG else ["mask_rcnn_r50_fpn_1x_coco", name]
     parser.instantiate_classes(parse(parser, *names))  # builds the detector without memory, and reads no data
 
 
@@ -83,13 +91,13 @@ def test_it_is_what_its_name_says(name):
 
 def test_each_file_says_in_its_first_line_what_it_is():
     for config in list_configs():
-        assert bool(config.title) != (config.name in COCO + ONE_STAGE), config.name
+        assert bool(config.title) != (config.name in COCO + ONE_STAGE + LONG), config.name
 
 
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
-    published = [config for config in list_configs() if config.box_ap is not None]
+    published = [config for config in list_configs() if config.box_ap is not None and config.name not in LONG]
     assert len(published) == 14
     for config in published:
         if config.name.startswith("fcos"):
@@ -138,3 +146,53 @@ def test_the_example_in_the_design_holds(parser):
     assert settings.model.mask_head is None
     assert settings.model.backbone.weights == "imagenet"
     assert settings.data.masks is False
+
+
+PUBLISHED = {
+    "mask_rcnn_r50_fpn_lsj_100ep_coco": (44.6, 40.3),
+    "mask_rcnn_r50_fpn_lsj_200ep_coco": (46.3, 41.7),
+    "mask_rcnn_r50_fpn_lsj_400ep_coco": (47.4, 42.5),
+    "mask_rcnn_r101_fpn_lsj_100ep_coco": (46.4, 41.6),
+    "mask_rcnn_r101_fpn_lsj_200ep_coco": (48.0, 43.1),
+    "mask_rcnn_r101_fpn_lsj_400ep_coco": (48.9, 43.7),
+    "mask_rcnn_r50_fpn_copy_paste_270k_coco": (45.1, 40.3),
+}
+"""Of detectron2's MODEL_ZOO.md and of configs/simple_copy_paste in mmdetection."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_recipe_is_the_published_one(parser, name):
+    info = list_configs(name)[0]
+    assert (info.box_ap, info.mask_ap) == PUBLISHED[name]
+    found = parser.instantiate_classes(parse(parser, name)).fit
+    module, data = found.model, found.data.config
+    pastes = "copy_paste" in name
+    # Images: detectron2's new baselines have the large jitter, mmdetection's copy-paste the standard one.
+    assert data.jitter == JitterConfig((0.8, 1.25) if pastes else (0.1, 2.0), (1024, 1024))
+    assert data.copy_paste == (CopyPaste(1.0, 100, 10, 300) if pastes else None)
+    assert (data.batch_size, data.strong_until, data.flip, data.test_size) == (64, 1.0, 0.5, (800, 1333))
+    # The model: from scratch, batch norm over all devices, two convolutions in the RPN, four and one layer in the head.
+    configs = module.configs
+    assert (configs["backbone"].weights, configs["backbone"].norm, configs["backbone"].freeze) == (None, "sync", 0)
+    assert [configs[part].norm for part in ("fpn", "box_head", "mask_head")] == ["sync"] * 3
+    assert (configs["rpn"].convs, configs["box_head"].convs, configs["box_head"].fcs) == (2, 4, 1)
+    # The schedule, at 64 images per step and at 16.
+    config = module.schedule_config
+    if pastes:
+        length, milestones, warmup, start = 270000, (243000, 256500, 263250), 1000, 0.001
+    else:
+        times = int(name.split("_lsj_")[1].removesuffix("00ep_coco"))
+        length, milestones = 184375 * times, (163889 * times, 177546 * times)
+        warmup, start = 500, 0.067
+    for batch, longer in ((64, 1), (16, 4)):
+        schedule = plan(config, batch, steps_per_epoch=118000 // batch)
+        assert (schedule.total, schedule.milestones) == (length * longer, tuple(m * longer for m in milestones))
+        steps = [0, warmup * longer // 2, warmup * longer, milestones[0] * longer - 1]
+        assert [schedule.factor(k) for k in steps] == pytest.approx([start, (1 + start) / 2, 1, 1])
+        lowered = [0.1 ** (k + 1) for k in range(len(milestones))]
+        assert [schedule.factor(m * longer) for m in milestones] == pytest.approx(lowered)
+    # The optimizer: mmdetection pulls the norms towards zero, too.
+    optimizer = module.optimizer_config
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.1, 0.9, 4e-5)
+    assert config.reference_batch == 64
+    assert optimizer.decay_norms == pastes

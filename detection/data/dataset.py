@@ -18,11 +18,12 @@ from detection.coco.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.handover import send_queue_errors
 from detection.data.image import read_image
+from detection.data.mixing import Mix
 from detection.data.names import advice, find_file, leads_out
+from detection.data.pipeline import Late, Pipeline, Step
 from detection.data.reading import Reading
 from detection.data.sample import Sample
 from detection.data.scene import Scene, draw_masks
-from detection.data.transforms import HorizontalFlip, Resize, Transform
 from detection.home import with_home
 from detection.memory import keep_freed_pieces
 
@@ -42,18 +43,20 @@ class CocoDataset(Dataset[Sample]):
         reading: limits, and how many images may be unreadable.
         draft: decode large JPEGs at 1/2, 1/4 or 1/8 of their size if they become smaller anyway. This is faster, but
             the pixels differ slightly from those of a full decode.
+        late: the transforms of the last epochs, if they differ.
     """
 
     def __init__(
         self,
         annotations: Annotations,
         image_root: str | Path,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Step] = (),
         masks: bool = False,
         seed: int = 0,
         mask_size: int = 112,
         reading: Reading = Reading(),
         draft: bool = False,
+        late: Late | None = None,
     ) -> None:
         self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
@@ -61,11 +64,8 @@ class CocoDataset(Dataset[Sample]):
         # Workers share this memory, so that they count unreadable images together.
         self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
         self._now = torch.full((64, 2), -1).share_memory_()
-        # Other transforms may use distances in pixels of the full-size file.
-        simple = all(isinstance(transform, HorizontalFlip | Resize) for transform in transforms)
-        sides = [max(transform.short_sides) for transform in transforms if isinstance(transform, Resize)]
-        whole = reading.channels != 3 or reading.depth != 8
-        self._draft_side = min(sides) if draft and simple and sides and not whole else None
+        drafts = draft and (reading.channels, reading.depth) == (3, 8)
+        self.pipeline = Pipeline(self.transforms, late, drafts)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -99,11 +99,29 @@ class CocoDataset(Dataset[Sample]):
     def _augmented(self, index: int, epoch: int) -> tuple[int, Scene]:
         """Return the index and the transformed scene of an image, or of its replacement if it is unreadable."""
         self._note(index)
-        index, scene = self._readable_scene(index)
-        generator = np.random.default_rng((self.seed, epoch, index))
-        with self._named(index):
-            for transform in self.transforms:
-                scene = transform(scene, generator)
+        return self._transformed(index, epoch, np.random.default_rng((self.seed, epoch, index)))
+
+    def _transformed(
+        self, index: int, epoch: int, generator: np.random.Generator, before: int | None = None
+    ) -> tuple[int, Scene]:
+        """Return the index and the transformed scene of an image, or of its replacement if it is unreadable.
+
+        Args:
+            before: apply the transforms before this one alone, and none of them that takes further images: a sample
+                needs few.
+        """
+        steps = self.pipeline.decided(epoch, generator, before)
+        index, scene = self._readable_scene(index, steps)
+        for place, step in enumerate(steps):
+            with self._named(index):
+                if not isinstance(step, Mix):
+                    scene = step(scene, generator)
+                    continue
+
+                def partner(place: int = place) -> Scene:
+                    return self._transformed(int(generator.integers(len(self))), epoch, generator, place)[1]
+
+                scene = step.mix(scene, generator, partner)
         return index, scene
 
     @contextmanager
@@ -111,6 +129,8 @@ class CocoDataset(Dataset[Sample]):
         """Add the paths of these images to any error raised inside the block."""
         try:
             yield
+        except DataError:  # of a partner, which has its own name in it
+            raise
         except Exception as error:
             raise DataError(
                 f"{', '.join(str(self.path(i)) for i in indices)}: augmentation failed with {type(error).__name__}: "
@@ -131,15 +151,17 @@ class CocoDataset(Dataset[Sample]):
             mirrored=scene.mirrored,
         )
 
-    def scene(self, index: int) -> Scene:
-        """Return the image and its objects before any transform; a draft JPEG comes at reduced size."""
+    def scene(self, index: int, steps: Sequence[Step] | None = None) -> Scene:
+        """Return the image and its objects before any transform; a draft JPEG comes at reduced size.
+
+        Args:
+            steps: the transforms that follow; by default those of the data set.
+        """
         height, width = (int(side) for side in self.annotations.sizes[index])
         # OpenCV's own threads would compete with the other workers for the same cores.
         cv2.setNumThreads(0)
         boxes = self.annotations.boxes(index)
-        reduce = 1
-        while self._draft_side is not None and reduce < 8 and min(height, width) >= 2 * reduce * self._draft_side:
-            reduce *= 2
+        reduce = self.pipeline.reduction(self.transforms if steps is None else steps, height, width)
         image = read_image(
             self.path(index),
             (height, width),
@@ -172,11 +194,11 @@ class CocoDataset(Dataset[Sample]):
         if (worker := get_worker_info()) is not None:
             self._now[worker.id % len(self._now)] = torch.tensor([os.getpid(), index])
 
-    def _readable_scene(self, index: int) -> tuple[int, Scene]:
+    def _readable_scene(self, index: int, steps: Sequence[Step]) -> tuple[int, Scene]:
         """Return the index and the scene of an image, or of the next readable image."""
         while True:
             try:
-                return index, self.scene(index)
+                return index, self.scene(index, steps)
             except ValueError as error:
                 if not self.reading.bad_images:
                     raise DataError(str(error)) from error

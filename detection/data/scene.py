@@ -12,6 +12,7 @@ import numpy as np
 
 from detection.coco.rle import rle_to_bitmap
 from detection.coco.segmentation import Segmentation
+from detection.data.visible import visible_boxes
 from detection.ops.masks import UNKNOWN
 from detection.ops.polygons import polygons_to_bitmaps
 
@@ -94,6 +95,16 @@ def draw_masks(scenes: Sequence[Scene], size: int = 112) -> list[np.ndarray]:
     return [scene._turned(bitmaps) for scene, bitmaps in zip(scenes, drawn, strict=True)]
 
 
+def pixel_bitmaps(scene: Scene, numbers: Sequence[int], frames: np.ndarray, size: int) -> np.ndarray:
+    """Rasterise some masks to (n, size, size) uint8, each in its own frame.
+
+    Args:
+        numbers: n objects of the scene.
+        frames: (n, 4) XYXY in pixels of the scene's image.
+    """
+    return scene._turned(_draw([scene.segmentations[k] for k in numbers], scene._then(frames), size))
+
+
 def _draw(segmentations: Sequence[Segmentation], boxes: np.ndarray, size: int) -> np.ndarray:
     """Rasterise segmentations to (n, size, size) uint8; segmentations and boxes are in the same pixels."""
     bitmaps = polygons_to_bitmaps([s if isinstance(s, list) else [] for s in segmentations], boxes, size)
@@ -111,21 +122,24 @@ def cut(scene: Scene) -> Scene:
     clipped = np.clip(scene.boxes, 0, [width, height, width, height])
     touched = (clipped != scene.boxes).any(axis=1)
     boxes = clipped.copy()
-    for k in np.flatnonzero(touched).tolist():
-        if (clipped[k, 2:] - clipped[k, :2] >= MIN_VISIBLE).all() and scene.segmentations[k] is not None:
-            boxes[k] = _tight(scene.bitmap(k, box=clipped[k]), clipped[k])
+    visible = touched & (clipped[:, 2:] - clipped[:, :2] >= MIN_VISIBLE).all(axis=1)
+    if visible.any():
+        boxes[visible] = _visible(scene.chosen(visible), clipped[visible])
     gone = touched & (boxes[:, 2:] - boxes[:, :2] < MIN_VISIBLE).any(axis=1)
     return replace(scene, boxes=boxes).chosen(~gone)
 
 
-def _tight(bitmap: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the tight box around the pixels of a bitmap in the frame of ``box``; empty if no pixel is set."""
-    rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
-    if len(rows) == 0:
-        return np.array([box[0], box[1], box[0], box[1]])
-    cell = (box[2:] - box[:2]) / bitmap.shape[0]
-    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
-    return np.concatenate([box[:2] + low * cell, box[:2] + high * cell])
+def _visible(scene: Scene, clipped: np.ndarray) -> np.ndarray:
+    """Return the exact boxes (k, 4) around the visible parts of masks; ``clipped`` where no mask is known."""
+    height, width = scene.image.shape[:2]
+    window = scene._then(np.array([[0, 0, width, height]], dtype=np.float64))[0]
+    corners = visible_boxes(scene.segmentations, window).reshape(-1, 2, 2) * scene.scale + scene.offset
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    # The part of a mask outside of its annotated box does not count.
+    low, high = np.maximum(boxes[:, :2], clipped[:, :2]), np.minimum(boxes[:, 2:], clipped[:, 2:])
+    nothing = np.isinf(corners).any(axis=(1, 2))
+    low[nothing], high[nothing] = clipped[nothing, :2], clipped[nothing, :2]
+    return np.concatenate([low, high], axis=1)
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:

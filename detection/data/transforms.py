@@ -90,21 +90,7 @@ class Resize:
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
         """Resize an image (H, W, C) without objects; method "tensor" returns float32, others keep the dtype."""
         height, width = image.shape[:2]
-        rows, columns = self.size(height, width, short_side)
-        if self.method == "tensor":
-            return _resize_tensor(image, rows, columns)
-        if (rows, columns) == (height, width):
-            return image
-        if self.method == "pillow":
-            if image.dtype != np.uint8 or image.shape[2] != 3:
-                raise ValueError("data.resize: pillow supports only 8-bit RGB images; use opencv")
-            return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
-        area = self.method == "opencv" and averages((height, width), (rows, columns))
-        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        # OpenCV's INTER_AREA supports at most four channels, and it drops the axis of a single channel.
-        fours = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
-        parts = [with_channels(cv2.resize(four, (columns, rows), interpolation=how)) for four in fours]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        return resized(image, *self.size(height, width, short_side), self.method)
 
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Return (height, width) after resizing; of several short sides it takes the largest."""
@@ -114,6 +100,25 @@ class Resize:
         factor = min(wish / min(height, width), self.long_side / max(height, width))
         rounding = 0 if self.method == "tensor" else 0.5  # torchvision's detectors round down
         return max(1, int(height * factor + rounding)), max(1, int(width * factor + rounding))
+
+
+def resized(image: np.ndarray, rows: int, columns: int, method: ResizeMethod = "opencv") -> np.ndarray:
+    """Return an image (H, W, C) with this height and width; method "tensor" returns float32, others keep the dtype."""
+    height, width = image.shape[:2]
+    if method == "tensor":
+        return _resize_tensor(image, rows, columns)
+    if (rows, columns) == (height, width):
+        return image
+    if method == "pillow":
+        if image.dtype != np.uint8 or image.shape[2] != 3:
+            raise ValueError("data.resize: pillow supports only 8-bit RGB images; use opencv")
+        return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+    area = method == "opencv" and averages((height, width), (rows, columns))
+    how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    # OpenCV's INTER_AREA supports at most four channels, and it drops the axis of a single channel.
+    fours = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
+    parts = [with_channels(cv2.resize(four, (columns, rows), interpolation=how)) for four in fours]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]:

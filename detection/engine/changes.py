@@ -7,13 +7,14 @@ could not continue with the next image that it has not seen.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detection.checkpoint import plain
 from detection.coco.annotations import Annotations
+from detection.engine.data_config import StrongConfig
 from detection.engine.errors import InputError
 from detection.engine.progress import begin_epoch
 from detection.foreign import shown
@@ -74,6 +75,7 @@ def ingredients(data: Any, module: Any) -> dict[str, Any]:
         "flip": config.flip,
         "crop": config.crop,
         "augment": [_described(transform) for transform in config.augment or []],
+        **{field.name: _setting(getattr(config, field.name)) for field in fields(StrongConfig)},
         "bad_images": config.bad_images,
         "depth": config.depth,
     }
@@ -81,6 +83,11 @@ def ingredients(data: Any, module: Any) -> dict[str, Any]:
     configs = {name: config and asdict(config) for name, config in module.configs.items()}
     found |= _flat({**configs, "schedule": asdict(module.schedule_config)}, "model")
     return {key: plain(value, key) for key, value in found.items()}
+
+
+def _setting(value: Any) -> Any:
+    """A setting, or a group of them, as plain values."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def images_of(annotations: Annotations) -> dict[str, Any]:

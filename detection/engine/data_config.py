@@ -6,9 +6,15 @@ Each group checks its own settings. The texts under the fields are the help of t
 from dataclasses import dataclass, fields, replace
 
 from detection.data.augmentation import Albumentations
-from detection.data.collate import few_canvases_for
+from detection.data.collate import canvas_of, few_canvases_for
+from detection.data.copy_paste import CopyPaste
+from detection.data.jitter import JitterConfig, LargeScaleJitter
+from detection.data.mixup import MixUp
+from detection.data.mosaic import Mosaic
+from detection.data.photometric import PhotometricDistortion
+from detection.data.pipeline import Step
 from detection.data.reading import Reading
-from detection.data.transforms import HorizontalFlip, RandomCrop, Resize, Transform
+from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.structures import ResizeMethod
 
@@ -139,14 +145,61 @@ class LoadConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
-    """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
+class OtherConfig:
+    """Settings of none of the other groups."""
 
     resize_on_device: bool = False
     """Resize and flip training images on the device, where the workers are the limit."""
     max_detections: int = COCO_LIMITS[-1]
     """Detections of a class in an image that evaluation scores, 100 as COCO. Recall is named after it, as AR300. What
     the detector finds at all is model.box_head.detections."""
+
+
+@dataclass(frozen=True)
+class StrongConfig:
+    """Strong random changes of training images, for long recipes."""
+
+    jitter: JitterConfig | None = None
+    """Large-scale jitter: resize by a random factor, then cut or pad to one size. It replaces short_side and long_side
+    in training."""
+    copy_paste: CopyPaste | None = None
+    """Paste objects of a second training image. Needs masks."""
+    mosaic: Mosaic | None = None
+    """Put four training images into one."""
+    mixup: MixUp | None = None
+    """Blend each training image with a second one."""
+    photometric: PhotometricDistortion | None = None
+    """Change brightness, contrast, saturation, hue and the order of the channels."""
+    strong_until: float = 1.0
+    """The part of the training after which jitter, copy_paste, mosaic, mixup and photometric end, in whole epochs; 1
+    keeps them to the end."""
+
+    @property
+    def mixes(self) -> list[CopyPaste | Mosaic | MixUp]:
+        """The changes that take further images."""
+        return [one for one in (self.mosaic, self.copy_paste, self.mixup) if one is not None]
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether any of the changes is set."""
+        return bool(self.mixes) or self.jitter is not None or self.photometric is not None
+
+    def check_strong(self) -> None:
+        """Reject changes that cannot be made.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for one in (self.jitter, self.photometric, *self.mixes):
+            if one is not None:
+                one.check()
+        if not 0 <= self.strong_until <= 1:
+            raise ValueError(f"data.strong_until {self.strong_until} must be a part of the training, from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
+    """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
 
     def check(self) -> None:
         """Reject settings that no data module can have.
@@ -159,6 +212,12 @@ class DataConfig(Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
         if self.resize_on_device and self.resize != "opencv":
             raise ValueError(f"data.resize_on_device resizes as opencv does; data.resize is {self.resize}")
         self.check_augmentation()
+        self.check_strong()
+        if self.resize_on_device and (self.jitter or self.mixes):
+            raise ValueError(
+                "data.resize_on_device cannot resize for data.jitter, copy_paste, mosaic and mixup, which the loader "
+                "does; set it to false"
+            )
         if self.bad_images < 0 or self.max_pixels < 1:
             raise ValueError(
                 f"data.bad_images {self.bad_images} must be at least 0, data.max_pixels {self.max_pixels} at least 1"
@@ -173,22 +232,32 @@ class DataConfig(Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
     @property
     def canvases(self) -> list[tuple[int, int]] | None:
         """Height and width of the few canvases of training batches; None where each batch has its own."""
-        return few_canvases_for(*self.test_size) if self.few_canvases else None
+        if not self.few_canvases:
+            return None
+        jittered = [canvas_of([self.jitter.size])] if self.jitter else []
+        return jittered + few_canvases_for(*self.test_size)
 
     def reading(self, split: str) -> Reading:
         """The limits of reading the images of a split: only a training may replace images that cannot be read."""
         found = Reading(**{field.name: getattr(self, field.name) for field in fields(Reading)})
         return found if split == "train" else replace(found, bad_images=0)
 
-    def transforms(self, split: str, resize_later: bool = False) -> list[Transform]:
+    def transforms(self, split: str, resize_later: bool = False, late: bool = False) -> list[Step]:
         """The transforms of the images of a split, in this order.
 
         Args:
             resize_later: resize and flip on the device.
+            late: return those that follow ``strong_until``.
         """
         if split != "train":
             return [self.test_resize]
-        found: list[Transform] = [RandomCrop(*self.crop)] if self.crop else []
+        strong = StrongConfig() if late else self
+        found: list[Step] = [RandomCrop(*self.crop)] if self.crop else []
         found += [Albumentations(self.augment)] if self.augment else []
-        found += [HorizontalFlip(self.flip, resize_later)] if self.flip else []
-        return [*found, Resize(self.short_sides, self.long_side, self.resize, resize_later)]
+        found += [one for one in (strong.photometric, strong.mosaic) if one is not None]
+        flip = [HorizontalFlip(self.flip, resize_later)] if self.flip else []
+        if strong.jitter is not None:
+            found += [LargeScaleJitter(strong.jitter, self.resize), *flip]
+        else:
+            found += [*flip, Resize(self.short_sides, self.long_side, self.resize, resize_later)]
+        return found + [one for one in (strong.copy_paste, strong.mixup) if one is not None]

@@ -128,7 +128,7 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.splits.dataset(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self.loaders.train(self._share, self._next_epoch)
+        return self.loaders.train(self._share, self._next_epoch, self._calm_from)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self.loaders.evaluation("val", self._share)
@@ -182,6 +182,17 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         trainer = self._trainer
         pins = trainer.strategy.root_device.type == "cuda"
         return Share(trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches, pins)
+
+    @property
+    def _calm_from(self) -> int | None:
+        """The first epoch without the strong augmentation; None where that never ends."""
+        if not self.config.is_strong or self.config.strong_until == 1:
+            return None
+        trainer = self._trainer
+        ends = [float(trainer.max_epochs)] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
+        ends += [trainer.max_steps / self.steps_per_epoch] if trainer.max_steps >= 0 else []
+        # The rounding of floating point must not add an epoch.
+        return math.ceil(self.config.strong_until * min(ends) - 1e-6) if ends else None
 
     @property
     def _validates(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
-from detection.data.collate import collate, collate_unresized, own_canvases
+from detection.data.collate import canvas_of, collate, collate_unresized, own_canvases
 from detection.data.dataset import begin_worker
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.engine.errors import InputError
@@ -73,15 +73,18 @@ class Loaders:
             sizes, images, self.config.seed, share.rank, share.world_size, accumulated=share.accumulated
         )
 
-    def train(self, share: Share, begin: Callable[[], tuple[int, int, int]]) -> DataLoader[Any]:
+    def train(
+        self, share: Share, begin: Callable[[], tuple[int, int, int]], calm_from: int | None = None
+    ) -> DataLoader[Any]:
         """The loader of the training.
 
         Args:
             begin: gives the arguments of :meth:`TrainBatchSampler.start` for each epoch.
+            calm_from: the first epoch without the strong augmentation; none if None.
         """
         later = self.config.resize_on_device
         together = partial(collate_unresized if later else collate, canvases=self.config.canvases)
-        data, sampler = self.splits.dataset("train", later), self.train_sampler(share)
+        data, sampler = self.splits.dataset("train", later, calm_from), self.train_sampler(share)
         return EpochLoader(data, sampler, begin, collate_fn=together, **self._options("train", share))
 
     def evaluation(self, split: str, share: Share) -> DataLoader[Any]:
@@ -111,9 +114,11 @@ class Loaders:
         canvas = largest_canvas(sizes, config.test_resize)
         if config.resize_on_device and trains:
             canvas = tuple(np.maximum(canvas, sizes.max(axis=0, initial=1)).tolist())
+        if config.jitter and trains:
+            canvas = tuple(np.maximum(canvas, canvas_of([config.jitter.size])).tolist())
         images = share.images(config.batch_size) if trains else config.eval_batch_size
         pixel_bytes = config.channels * config.depth // 8
-        objects = int(annotations.counts().max(initial=0))
+        objects = int(annotations.counts().max(initial=0)) * (2 ** len(config.mixes) if trains else 1)
         allow_open_files()
         batch = batch_bytes(images, canvas, objects, config.masks, pixel_bytes=pixel_bytes)
         return workers_that_fit(config.workers, batch)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from detection.coco.annotations import Annotations, check_same_categories, load_annotations
 from detection.coco.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset
+from detection.data.pipeline import Late
 from detection.data.presence import check_images
 from detection.engine.data_config import DataConfig
 from detection.engine.errors import InputError
@@ -101,14 +102,18 @@ class Splits:
             raise ValueError(
                 f"{train.path}: has no mask to learn from; without masks it is a Faster R-CNN: --model.mask_head null"
             )
+        if self.config.copy_paste and not train.has_masks:
+            raise ValueError(f"{train.path}: has no mask, which data.copy_paste needs to paste objects; set it to null")
 
-    def dataset(self, name: str, resize_later: bool = False) -> CocoDataset:
+    def dataset(self, name: str, resize_later: bool = False, calm_from: int | None = None) -> CocoDataset:
         """A split that has been read, as training or evaluation sees it.
 
         Args:
             resize_later: resize and flip on the device.
+            calm_from: first epoch without the strong augmentation; never by default.
         """
         config = self.config
+        late = None if calm_from is None else Late(calm_from, config.transforms(name, resize_later, late=True))
         self.datasets[name] = CocoDataset(
             self.annotations[name],
             self.paths(name).images,
@@ -117,6 +122,7 @@ class Splits:
             config.seed,
             reading=config.reading(name),
             draft=name == "train",
+            late=late,
         )
         return self.datasets[name]
 

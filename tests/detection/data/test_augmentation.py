@@ -14,7 +14,13 @@ from torch.utils.data import DataLoader
 from detection.coco.annotations import load_annotations
 from detection.data import augmentation
 from detection.data.augmentation import Albumentations
+from detection.data.copy_paste import CopyPaste
 from detection.data.dataset import CocoDataset
+from detection.data.jitter import JitterConfig, LargeScaleJitter
+from detection.data.mixup import MixUp
+from detection.data.mosaic import Mosaic
+from detection.data.photometric import PhotometricDistortion
+from detection.data.pipeline import Late
 from detection.data.scene import Scene
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 
@@ -22,6 +28,14 @@ PIPELINES = {
     "plain": lambda: [HorizontalFlip(0.5), Resize([48, 64], 96)],
     "crop": lambda: [RandomCrop(40, 40), HorizontalFlip(0.5), Resize(64, 96)],
     "rotate": lambda: [Albumentations([albumentations.Rotate(limit=45, p=0.7)]), Resize(64, 96)],
+    "strong": lambda: [
+        PhotometricDistortion(),
+        Mosaic(p=0.5, size=(40, 50)),
+        LargeScaleJitter(JitterConfig((0.5, 2), (64, 64))),
+        HorizontalFlip(0.5),
+        CopyPaste(),
+        MixUp(p=0.5),
+    ],
     "many": lambda: [
         HorizontalFlip(0.5),
         Albumentations(
@@ -137,9 +151,12 @@ def whole(samples):
     return samples
 
 
-@pytest.mark.parametrize(("workers", "context"), [(2, "fork"), (4, "fork"), (2, "spawn")])
-def test_the_same_sample_for_the_same_seed_epoch_and_image(files, workers, context):
-    data = CocoDataset(load_annotations(files / "coco.json"), files, PIPELINES["many"](), masks=True, seed=5)
+@pytest.mark.parametrize(
+    ("pipeline", "workers", "context"),
+    [("many", 2, "fork"), ("many", 4, "fork"), ("many", 2, "spawn"), ("strong", 3, "fork"), ("strong", 2, "spawn")],
+)
+def test_the_same_sample_for_the_same_seed_epoch_and_image(files, pipeline, workers, context):
+    data = CocoDataset(load_annotations(files / "coco.json"), files, PIPELINES[pipeline](), masks=True, seed=5)
     order = [(i, epoch) for epoch in (0, 3) for i in range(5)]
     loader = DataLoader(
         data, sampler=order, batch_size=2, num_workers=workers, multiprocessing_context=context, collate_fn=whole
@@ -151,3 +168,62 @@ def test_the_same_sample_for_the_same_seed_epoch_and_image(files, workers, conte
         for name in ("image", "boxes", "labels", "crowd", "masks"):
             assert np.array_equal(getattr(sample, name), getattr(again, name)), (key, name)
     assert not np.array_equal(found[0].image, found[5].image)
+
+
+def test_the_partner_depends_on_nothing_but_seed_epoch_and_image(files, monkeypatch):
+    data = CocoDataset(load_annotations(files / "coco.json"), files, PIPELINES["strong"](), masks=True, seed=5)
+    read: list[int] = []
+    plain = CocoDataset.scene
+    monkeypatch.setattr(CocoDataset, "scene", lambda self, i, steps=None: (read.append(i), plain(self, i, steps))[1])
+
+    def reads(key) -> list[int]:
+        read.clear()
+        data[key]
+        return list(read)
+
+    keys = [(i, epoch) for epoch in range(4) for i in range(5)]
+    first = {key: reads(key) for key in keys}
+    assert {key: reads(key) for key in reversed(keys)} == first
+    assert all(images[0] == key[0] for key, images in first.items())
+    # A mosaic reads three more, copy-paste one, mixup one; a partner has no partners.
+    assert {len(images) for images in first.values()} == {2, 3, 5, 6}
+    assert len({tuple(images) for images in first.values()}) > 15
+
+
+def test_the_last_epochs_are_calm(files):
+    late = Late(3, [Resize(64, 96)])
+    annotations = load_annotations(files / "coco.json")
+    data = CocoDataset(annotations, files, PIPELINES["strong"](), masks=True, late=late)
+    calm = CocoDataset(annotations, files, late.transforms, masks=True)
+    assert not np.array_equal(data[0, 2].image, calm[0, 2].image)
+    for epoch in (3, 4):
+        for i in range(5):
+            assert np.array_equal(data[i, epoch].image, calm[i, epoch].image)
+            assert np.array_equal(data[i, epoch].boxes, calm[i, epoch].boxes)
+
+
+def test_a_large_jpeg_is_decoded_small_for_a_small_result(tmp_path):
+    height, width = 800, 1000
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], axis=2).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "0.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    square = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [100, 200, 400, 400], "iscrowd": 0,
+              "segmentation": [[100, 200, 500, 200, 500, 600, 100, 600]]}  # fmt: skip
+    images = [{"id": 0, "file_name": "0.jpg", "height": height, "width": width}]
+    content = {"images": images, "annotations": [square], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    transforms = [LargeScaleJitter(JitterConfig((0.2, 2), (256, 256)))]
+    annotations = load_annotations(tmp_path / "coco.json")
+    whole, reduced = (CocoDataset(annotations, tmp_path, transforms, True, draft=draft) for draft in (False, True))
+    smaller = 0
+    for epoch in range(12):
+        one, other = whole[0, epoch], reduced[0, epoch]
+        generator = np.random.default_rng((0, epoch, 0))
+        steps = reduced.pipeline.decided(epoch, generator)
+        reduction = reduced.pipeline.reduction(steps, height, width)
+        smaller += reduction > 1
+        assert steps[0].factor(height, width) * reduction <= 1 or reduction == 1
+        if reduction * steps[0].factor(height, width) * max(height, width) <= 256 * reduction:  # nothing is cut
+            assert np.abs(one.boxes - other.boxes).max(initial=0) <= 1
+            assert np.abs(one.image.astype(int) - other.image).mean() < 3
+    assert smaller > 2

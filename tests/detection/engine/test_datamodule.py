@@ -13,7 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from detection.data import dataset
 from detection.data.collate import few_canvases_for
+from detection.data.copy_paste import CopyPaste
+from detection.data.jitter import JitterConfig
+from detection.data.mosaic import Mosaic
 from detection.data.sample import Unresized
+from detection.data.transforms import HorizontalFlip, Resize
 from detection.engine import loaders
 from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
@@ -333,3 +337,56 @@ def test_resizing_on_the_device_gives_the_same_batches_to_one_level(shapes):
             assert torch.equal(a, b)
     with pytest.raises(InputError, match="resizes as opencv does"):
         make(shapes, resize_on_device=True, resize="pillow")
+
+
+STRONG = {"jitter": JitterConfig((0.5, 2), (64, 64)), "copy_paste": CopyPaste(), "mosaic": Mosaic(0.5, (48, 48))}
+
+
+@pytest.mark.parametrize(
+    ("until", "limits", "first"),
+    [
+        (0.9, {"max_epochs": 12, "max_steps": -1}, 11),
+        (0.75, {"max_epochs": 12, "max_steps": -1}, 9),
+        (0.0, {"max_epochs": 12, "max_steps": -1}, 0),
+        (1.0, {"max_epochs": 12, "max_steps": -1}, None),
+        (0.5, {"max_epochs": -1, "max_steps": 24}, 3),
+        (0.5, {"max_epochs": 4, "max_steps": 24}, 2),
+        (0.5, {"max_epochs": -1, "max_steps": -1}, None),  # nobody knows when it ends
+    ],
+)
+def test_strong_augmentation_ends_after_its_part_of_the_training(shapes, until, limits, first):
+    data = make(shapes, limits, batch_size=2, strong_until=until, **STRONG)
+    data.setup("fit")
+    assert data.steps_per_epoch == 4
+    data.train_dataloader()
+    late = data.splits.datasets["train"].pipeline.late
+    assert (late and late.epoch) == first
+    if late is not None:
+        assert [type(one) for one in late.transforms] == [HorizontalFlip, Resize]
+
+
+def test_the_strong_samples_are_the_same_on_one_rank_and_on_two(shapes):
+    def samples(world_size: int) -> dict[int, np.ndarray]:
+        found = {}
+        for rank in range(world_size):
+            trainer = {"world_size": world_size, "global_rank": rank, "max_epochs": 2, "max_steps": -1}
+            data = make(shapes, trainer, batch_size=4, **STRONG)
+            data.setup("fit")
+            for batch in data.train_dataloader():
+                for image, number in zip(batch.images.numpy(), batch.image_ids.tolist(), strict=True):
+                    found[number] = image
+        return found
+
+    one, two = samples(1), samples(2)
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[number], two[number]) for number in one)
+
+
+def test_copy_paste_without_a_mask_is_an_error(copy):
+    def remove(content):
+        for entry in content["annotations"]:
+            entry.pop("segmentation", None)
+
+    change(copy / TRAIN.annotations, remove)
+    with pytest.raises(InputError, match=r"data\.copy_paste needs to paste"):
+        make(copy, copy_paste=CopyPaste()).setup("fit")

@@ -1,0 +1,121 @@
+"""Simple copy-paste: objects of one image on another."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from detection.coco.segmentation import Segmentation
+from detection.data.mixing import Mix, Partner, Pixels, joined, pixels_of, rle_of, settled
+from detection.data.scene import Scene, cut
+
+
+@dataclass(frozen=True)
+class CopyPaste(Mix):
+    """Paste a random part of the objects of a second training image; they hide what lies below.
+
+    Ghiasi et al. 2021 (Simple Copy-Paste), without their blending, which they found to make no difference. The number
+    of objects, and the rule by which hidden ones are removed, are those of mmdetection. Crowds, and objects without a
+    mask, are not pasted.
+    """
+
+    p: float = 1.0
+    """Probability that objects are pasted on an image."""
+    most: int = 100
+    """Objects pasted on an image at most."""
+    shift: float = 10.0
+    """An object below stays if no side of its box moves further, in pixels, ..."""
+    area: int = 300
+    """... or if more pixels of its mask stay visible. Objects without a visible pixel never stay."""
+
+    def check(self) -> None:
+        """Reject settings that cannot be.
+
+        Raises:
+            ValueError: no probability, or a number below 0.
+        """
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"data.copy_paste.p {self.p} must be a probability, from 0 to 1")
+        if min(self.most, self.shift, self.area) < 0:
+            raise ValueError("data.copy_paste: most, shift and area must not be below 0")
+
+    def mix(self, scene: Scene, generator: np.random.Generator, partner: Partner) -> Scene:
+        """Return the scene with objects of a partner on it."""
+        if generator.random() >= self.p:
+            return scene
+        above = self._chosen(_fitted(partner(), scene), generator)
+        pasted = pixels_of(above, range(len(above.boxes)))
+        return self._pasted(scene, above, pasted) if pasted else scene
+
+    def _chosen(self, other: Scene, generator: np.random.Generator) -> Scene:
+        """Return the partner with a random number of its objects, from none to all."""
+        known = np.array([one is not None for one in other.segmentations], dtype=bool)
+        usable = np.flatnonzero(known & ~other.crowd)
+        count = int(generator.integers(min(len(usable), self.most) + 1))
+        keep = np.zeros(len(other.boxes), dtype=bool)
+        keep[generator.choice(usable, count, replace=False) if count else usable[:0]] = True
+        return other.chosen(keep)
+
+    def _pasted(self, below: Scene, above: Scene, pasted: list[Pixels]) -> Scene:
+        covered = np.zeros(below.image.shape[:2], dtype=bool)
+        for one in pasted:
+            covered[one.window] |= one.bitmap
+        below = self._hidden(settled(below), covered, _around(pasted))
+        image = below.image.copy()
+        _copy(above.image, covered, image, _around(pasted))
+        return joined([below, above], image)
+
+    def _hidden(self, below: Scene, covered: np.ndarray, around: tuple[int, int, int, int]) -> Scene:
+        """Return the lower scene whose masks lose the covered pixels."""
+        left, top, right, bottom = around
+        apart = (below.boxes[:, :2] >= [right, bottom]).any(axis=1) | (below.boxes[:, 2:] <= [left, top]).any(axis=1)
+        near = np.flatnonzero(~apart).tolist()
+        boxes, keep = below.boxes.copy(), np.ones(len(below.boxes), dtype=bool)
+        segmentations: list[Segmentation] = list(below.segmentations)
+        for k, pixels in zip(near, pixels_of(below, near), strict=True):
+            hidden = covered[pixels.window]
+            if segmentations[k] is None:  # nobody knows which pixels of the box are the object's
+                keep[k] = not hidden.all()
+                continue
+            if not (hidden & pixels.bitmap).any():
+                continue
+            visible = pixels.bitmap & ~hidden
+            area = int(visible.sum())
+            if area == 0:
+                keep[k] = False
+                continue
+            boxes[k] = _bounds(pixels, visible)
+            stays = area > self.area or np.abs(boxes[k] - below.boxes[k]).max() <= self.shift
+            keep[k] = stays or below.crowd[k]  # detectors must not learn from any visible part of a crowd
+            segmentations[k] = rle_of(Pixels(pixels.top, pixels.left, visible), *covered.shape)
+        return replace(below, boxes=boxes, segmentations=segmentations).chosen(keep)
+
+
+def _fitted(other: Scene, scene: Scene) -> Scene:
+    """Return a scene without what is to the right of another one's image, or below it."""
+    height, width = (min(a, b) for a, b in zip(other.image.shape[:2], scene.image.shape[:2], strict=True))
+    return cut(other.moved(other.image[:height, :width], (1, 1), (0, 0)))
+
+
+def _around(pasted: list[Pixels]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of all windows."""
+    rows, columns = zip(*(one.window for one in pasted), strict=True)
+    left, top = min(one.start for one in columns), min(one.start for one in rows)
+    return left, top, max(one.stop for one in columns), max(one.stop for one in rows)
+
+
+def _bounds(pixels: Pixels, visible: np.ndarray) -> np.ndarray:
+    """Return the box around the visible pixels."""
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    return np.array(found, dtype=np.float64) + [pixels.left, pixels.top, pixels.left, pixels.top]
+
+
+def _copy(source: np.ndarray, where: np.ndarray, target: np.ndarray, around: tuple[int, int, int, int]) -> None:
+    """Overwrite the pixels of an image that are marked; none is outside of ``around``."""
+    left, top, right, bottom = around
+    window = np.s_[top:bottom, left:right]
+    if target.shape[2] <= 4:  # all that OpenCV copies at a time
+        cv2.copyTo(source[window], where[window].view(np.uint8), target[window])
+    else:
+        np.copyto(target[window], source[window], where=where[window][..., None])
