@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.data.mixing import filled
+from detection.data.resizing import filled, resized
 from detection.data.scene import Scene, cut
-from detection.data.transforms import resized
 from detection.structures import ResizeMethod
 
 PADDING = 128

@@ -28,6 +28,10 @@ class Mix(ABC):
             partner: gives another scene at each call.
         """
 
+    def factor(self, height: int, width: int) -> float:
+        """Return the pixels that become of one pixel of an image of that size; 0 if it keeps its size."""
+        return 0.0
+
 
 class Pixels(NamedTuple):
     """The pixels of a mask inside its box, in whole pixels of an image."""
@@ -102,12 +106,3 @@ def joined(scenes: Sequence[Scene], image: np.ndarray) -> Scene:
         crowd=np.concatenate([part.crowd for part in parts]),
         segmentations=[segmentation for part in parts for segmentation in part.segmentations],
     )
-
-
-def filled(shape: tuple[int, ...], like: np.ndarray, gray: int) -> np.ndarray:
-    """Return an image of one gray, of the kind of another image.
-
-    Args:
-        gray: of 255.
-    """
-    return np.full(shape, gray * 257 if like.dtype == np.uint16 else gray, dtype=like.dtype)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from detection.data.mixing import Mix, Partner, filled, joined
+from detection.data.mixing import Mix, Partner, joined
+from detection.data.resizing import filled
 from detection.data.scene import Scene, cut
 
 PADDING = 114

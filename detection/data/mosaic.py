@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.data.mixing import Mix, Partner, filled, joined
+from detection.data.mixing import Mix, Partner, joined
+from detection.data.resizing import filled, resized
 from detection.data.scene import Scene, cut
-from detection.data.transforms import resized
 
 PADDING = 114
 """Gray where no image is, as in YOLOX and RTMDet."""

@@ -6,12 +6,9 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image
 
+from detection.data.resizing import resized
 from detection.data.scene import Scene, cut, with_channels
-from detection.ops.resize import averages
 from detection.structures import ResizeMethod
 
 
@@ -102,25 +99,6 @@ class Resize:
         return max(1, int(height * factor + rounding)), max(1, int(width * factor + rounding))
 
 
-def resized(image: np.ndarray, rows: int, columns: int, method: ResizeMethod = "opencv") -> np.ndarray:
-    """Return an image (H, W, C) with this height and width; method "tensor" returns float32, others keep the dtype."""
-    height, width = image.shape[:2]
-    if method == "tensor":
-        return _resize_tensor(image, rows, columns)
-    if (rows, columns) == (height, width):
-        return image
-    if method == "pillow":
-        if image.dtype != np.uint8 or image.shape[2] != 3:
-            raise ValueError("data.resize: pillow supports only 8-bit RGB images; use opencv")
-        return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
-    area = method == "opencv" and averages((height, width), (rows, columns))
-    how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    # OpenCV's INTER_AREA supports at most four channels, and it drops the axis of a single channel.
-    fours = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
-    parts = [with_channels(cv2.resize(four, (columns, rows), interpolation=how)) for four in fours]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-
-
 def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]:
     """Return (height, width) as detectron2 computes them: first scale to the short side, then limit the long side.
 
@@ -133,12 +111,3 @@ def _size_in_two_steps(height: int, width: int, short: int, long: int) -> tuple[
         factor = long / max(rows, columns)
         rows, columns = rows * factor, columns * factor
     return max(1, int(rows + 0.5)), max(1, int(columns + 0.5))
-
-
-def _resize_tensor(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Resize like torchvision's detectors: the scale comes from the rounded sides, and pixels stay float32."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    if image.dtype == np.uint16:
-        pixels /= 257
-    resized = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()

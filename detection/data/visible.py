@@ -4,12 +4,14 @@ All numbers are in the pixels of one image, continuous: pixel (0, 0) covers [0, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from detection.coco.rle import run_lengths
-from detection.coco.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from detection.coco.segmentation import Segmentation
 
 NOTHING = np.array([np.inf, np.inf, -np.inf, -np.inf])
 """The box around nothing."""
@@ -18,7 +20,7 @@ _INSIDE = 1e-7
 """Distance in pixels by which a corner of the window is moved inwards, away from outlines that run along the window."""
 
 
-def visible_boxes(segmentations: Sequence[Segmentation], window: np.ndarray) -> np.ndarray:
+def visible_boxes(segmentations: "Sequence[Segmentation]", window: np.ndarray) -> np.ndarray:
     """Return the boxes around what a window shows of masks.
 
     Args:

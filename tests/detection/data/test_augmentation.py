@@ -28,14 +28,6 @@ PIPELINES = {
     "plain": lambda: [HorizontalFlip(0.5), Resize([48, 64], 96)],
     "crop": lambda: [RandomCrop(40, 40), HorizontalFlip(0.5), Resize(64, 96)],
     "rotate": lambda: [Albumentations([albumentations.Rotate(limit=45, p=0.7)]), Resize(64, 96)],
-    "strong": lambda: [
-        PhotometricDistortion(),
-        Mosaic(p=0.5, size=(40, 50)),
-        LargeScaleJitter(JitterConfig((0.5, 2), (64, 64))),
-        HorizontalFlip(0.5),
-        CopyPaste(),
-        MixUp(p=0.5),
-    ],
     "many": lambda: [
         HorizontalFlip(0.5),
         Albumentations(
@@ -45,6 +37,19 @@ PIPELINES = {
         Resize(64, 96),
     ],
 }  # fmt: skip
+
+
+MIXED = {
+    "strong": lambda: [
+        PhotometricDistortion(),
+        Mosaic(p=0.5, size=(40, 50)),
+        LargeScaleJitter(JitterConfig((0.5, 2), (64, 64))),
+        HorizontalFlip(0.5),
+        CopyPaste(),
+        MixUp(p=0.5),
+    ],
+}
+"""With transforms that take further images, which only a data set can run."""
 
 
 def scene_of(boxes, image=None, masks=True) -> Scene:
@@ -156,7 +161,9 @@ def whole(samples):
     [("many", 2, "fork"), ("many", 4, "fork"), ("many", 2, "spawn"), ("strong", 3, "fork"), ("strong", 2, "spawn")],
 )
 def test_the_same_sample_for_the_same_seed_epoch_and_image(files, pipeline, workers, context):
-    data = CocoDataset(load_annotations(files / "coco.json"), files, PIPELINES[pipeline](), masks=True, seed=5)
+    data = CocoDataset(
+        load_annotations(files / "coco.json"), files, (PIPELINES | MIXED)[pipeline](), masks=True, seed=5
+    )
     order = [(i, epoch) for epoch in (0, 3) for i in range(5)]
     loader = DataLoader(
         data, sampler=order, batch_size=2, num_workers=workers, multiprocessing_context=context, collate_fn=whole
@@ -171,7 +178,7 @@ def test_the_same_sample_for_the_same_seed_epoch_and_image(files, pipeline, work
 
 
 def test_the_partner_depends_on_nothing_but_seed_epoch_and_image(files, monkeypatch):
-    data = CocoDataset(load_annotations(files / "coco.json"), files, PIPELINES["strong"](), masks=True, seed=5)
+    data = CocoDataset(load_annotations(files / "coco.json"), files, MIXED["strong"](), masks=True, seed=5)
     read: list[int] = []
     plain = CocoDataset.scene
     monkeypatch.setattr(CocoDataset, "scene", lambda self, i, steps=None: (read.append(i), plain(self, i, steps))[1])
@@ -193,7 +200,7 @@ def test_the_partner_depends_on_nothing_but_seed_epoch_and_image(files, monkeypa
 def test_the_last_epochs_are_calm(files):
     late = Late(3, [Resize(64, 96)])
     annotations = load_annotations(files / "coco.json")
-    data = CocoDataset(annotations, files, PIPELINES["strong"](), masks=True, late=late)
+    data = CocoDataset(annotations, files, MIXED["strong"](), masks=True, late=late)
     calm = CocoDataset(annotations, files, late.transforms, masks=True)
     assert not np.array_equal(data[0, 2].image, calm[0, 2].image)
     for epoch in (3, 4):
