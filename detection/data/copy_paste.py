@@ -69,7 +69,7 @@ class CopyPaste(Mix):
         """Return the lower scene whose masks lose the covered pixels."""
         left, top, right, bottom = around
         apart = (below.boxes[:, :2] >= [right, bottom]).any(axis=1) | (below.boxes[:, 2:] <= [left, top]).any(axis=1)
-        near = np.flatnonzero(~apart).tolist()
+        near = [k for k in np.flatnonzero(~apart).tolist() if _touches(covered, below.boxes[k])]
         boxes, keep = below.boxes.copy(), np.ones(len(below.boxes), dtype=bool)
         segmentations: list[Segmentation] = list(below.segmentations)
         for k, pixels in zip(near, pixels_of(below, near), strict=True):
@@ -89,6 +89,12 @@ class CopyPaste(Mix):
             keep[k] = stays or below.crowd[k]  # detectors must not learn from any visible part of a crowd
             segmentations[k] = rle_of(Pixels(pixels.top, pixels.left, visible), *covered.shape)
         return replace(below, boxes=boxes, segmentations=segmentations).chosen(keep)
+
+
+def _touches(covered: np.ndarray, box: np.ndarray) -> bool:
+    """Return whether a pixel of the box is covered, before its mask is drawn at a cost."""
+    (left, top), (right, bottom) = np.floor(box[:2]).clip(0).astype(int), np.ceil(box[2:]).astype(int)
+    return bool(covered[top:bottom, left:right].any())
 
 
 def _fitted(other: Scene, scene: Scene) -> Scene:
