@@ -104,8 +104,8 @@ def _holds(start: np.ndarray, step: np.ndarray, begin: np.ndarray, points: np.nd
 def _bounds_of_rle(rle: Mapping[str, Any], window: np.ndarray) -> np.ndarray:
     """Return (4,) bounds of the pixels of an RLE that overlap a window, cut at the window."""
     height, width = (int(side) for side in rle["size"])
-    left, top = (max(0, int(np.floor(value))) for value in window[:2])
-    right, bottom = min(width, int(np.ceil(window[2]))), min(height, int(np.ceil(window[3])))
+    left, top = (max(0, int(np.floor(value + _INSIDE))) for value in window[:2])
+    right, bottom = (min(b, int(np.ceil(a - _INSIDE))) for a, b in zip(window[2:], (width, height), strict=True))
     if left >= right or top >= bottom:
         return NOTHING
     ends = run_lengths(rle).cumsum()

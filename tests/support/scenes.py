@@ -98,7 +98,7 @@ def draw(segmentation, scale, offset, height: int, width: int) -> Drawn:
         cells = cells * np.reshape(scale, (1, 2, 1)) + np.reshape(offset, (1, 2, 1))
         low = cells.min(axis=0).clip(0, [[width], [height]])
         high = cells.max(axis=0).clip(0, [[width], [height]])
-        shown = (high > low).all(axis=0)
+        shown = (high - low > 1e-6).all(axis=0)  # rounding may leave a sliver of the next cell
         edges = np.concatenate([low[:, shown], high[:, shown]], axis=1)
         thin = False
     else:
