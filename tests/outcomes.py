@@ -64,5 +64,7 @@ def different(one: Any, other: Any, place: str = "") -> list[tuple[str, Any, Any
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
         return [found for i, pair in pairs for found in different(*pair, f"{place}/{i}")]
-    equal = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    equal = (
+        torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other or (one != one and other != other)
+    )
     return [] if equal else [(place, one, other)]

@@ -17,9 +17,12 @@ class ImageError(ValueError):
 
 
 class DataError(ValueError):
-    """An image or an annotation cannot be used; the message names the file and the fix."""
+    """An image or an annotation cannot be used; the message names the file and the fix.
 
-    def message(self) -> str:
+    It has no attribute ``message``: PyTorch would pass one as a keyword when it raises a worker's error again.
+    """
+
+    def plain_message(self) -> str:
         """Return the message without the worker's traceback, which PyTorch puts around it."""
         message = str(self).rpartition("DataError: ")[2].strip()
         worker = re.match(r"Caught DataError in DataLoader worker process (\d+)", str(self))

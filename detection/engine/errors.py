@@ -46,7 +46,7 @@ def user_message(error: BaseException) -> tuple[str, int | None]:
     """The message for a user, and the exit code; None as code where only a traceback explains the error."""
     error = hidden_error(error)
     if isinstance(error, DataError):
-        return error.message(), 2
+        return error.plain_message(), 2
     if isinstance(error, InputError):
         return str(error), 2
     if isinstance(error, NonFiniteError):

@@ -110,7 +110,7 @@ def test_frozen_stages_stay_bit_equal_through_training(freeze):
 
 
 def test_too_many_frozen_stages_are_rejected():
-    with pytest.raises(ValueError, match="use 0 to 5, the number of stages with the stem"):
+    with pytest.raises(ValueError, match="use 0 to 5, the number of stages including the stem"):
         build(BackboneConfig("resnet18", freeze=6))
 
 

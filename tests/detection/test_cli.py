@@ -44,7 +44,8 @@ def test_a_checkpoints_settings_come_between_configs_and_options(checkpoint):
     given = ["validate", "--config", "a", "-c", "b", "--model.fpn.channels", "4", f"--ckpt_path={checkpoint}"]
     found = complete(given)
     assert found[:5] == given[:5]
-    assert found[5].startswith('--config={"model": {"backbone": {"name": "resnet10"')
+    assert found[5].startswith("--config={")
+    assert '"backbone": {"name": "resnet10"' in found[5]
     assert '"mask_head": null' in found[5]
     assert found[6:] == given[5:]
     assert complete(found) == found  # other processes of the run get the completed line
@@ -58,7 +59,8 @@ def test_resuming_a_run_that_began_from_weights_keeps_their_settings(checkpoint)
     given = ["fit", "--config", "a", "--model.weights", checkpoint]
     begun, resumed = complete(given), complete([*given, "--resume", checkpoint])
     for found in (begun, resumed):
-        assert found[3].startswith('--config={"model": {"backbone": {"name": "resnet10"')
+        assert found[3].startswith("--config={")
+        assert '"backbone": {"name": "resnet10"' in found[3]
     assert resumed[-2:] == ["--resume", checkpoint]
 
 

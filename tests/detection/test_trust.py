@@ -190,7 +190,8 @@ def test_a_tool_may_be_told_to_trust_a_file(custom, marker, tmp_path):
 
 def test_the_user_may_name_the_backbone_or_trust_the_file(custom, marker, tmp_path):
     named = ["validate", f"--ckpt_path={custom}", "--model.backbone.name", "stranger.Net"]
-    assert complete(named)[1].startswith('--config={"model": {"backbone": {"name": "stranger.Net"')
+    assert complete(named)[1].startswith("--config={")
+    assert '"backbone": {"name": "stranger.Net"' in complete(named)[1]
     (tmp_path / "mine.yaml").write_text("model: {backbone: {name: stranger.Net}}")
     (tmp_path / "more.yaml").write_text("model: {backbone: {norm: batch}}")
     configs = ["--config", str(tmp_path / "mine.yaml"), f"--config={tmp_path / 'more.yaml'}"]
@@ -252,7 +253,7 @@ def test_lightnings_own_reader_is_not_offered(custom, marker):
 
 def test_a_safetensors_files_settings_are_checked(tmp_path):
     save_file({"model.w": torch.zeros(1)}, tmp_path / "a.safetensors", {"rcnn": "[" * 100_000})
-    with pytest.raises(ValueError, match=r"a\.safetensors is cut off"):
+    with pytest.raises(ValueError, match=r"a\.safetensors is incomplete"):
         detection.load_model(tmp_path / "a.safetensors")
     save_file({"model.w": torch.zeros(1)}, tmp_path / "a.safetensors", {"rcnn": "[1]"})
     with pytest.raises(ValueError, match="its entry rcnn is a list, not a mapping"):

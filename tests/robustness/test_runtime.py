@@ -33,14 +33,14 @@ class Unlucky(CocoDataset):
 
     way = "raise"
 
-    def scene(self, index):
+    def scene(self, index, *steps):
         if index == 2 and torch.utils.data.get_worker_info() is not None:
             if self.way == "raise":
                 raise ValueError(f"{self.path(index)}: is broken; replace the file")
             if self.way == "hang":
                 time.sleep(60)
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "crash": signal.SIGSEGV}[self.way])
-        return super().scene(index)
+        return super().scene(index, *steps)
 
 
 @pytest.fixture(scope="module")

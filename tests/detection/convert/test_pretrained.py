@@ -225,7 +225,7 @@ def test_our_weights_alone_get_a_hint_how_to_save_them(tmp_path):
 
 def test_a_backbone_alone_is_no_detector(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=r"not a Faster or Mask R-CNN .* use model\.backbone\.weights"):
+    with pytest.raises(ValueError, match=r"not an R-CNN, RetinaNet or FCOS .* model\.backbone\.weights"):
         load_pretrained(str(tmp_path / "resnet18.pth"))
     with pytest.raises(ValueError, match=r"lacks roi_heads\.box_predictor.* not an R-CNN of torchvision"):
         load_pretrained(f"torchvision:{tmp_path / 'resnet18.pth'}")
@@ -264,7 +264,7 @@ def test_a_file_with_another_checksum_is_not_kept(monkeypatch, tmp_path):
 
 def test_every_entry_has_a_file_of_its_own():
     entries = [entry for origin in zoo.ZOO.values() for entry in origin.values()]
-    assert len({entry.cache for entry in entries}) == len(entries) == 30
+    assert len({entry.cache for entry in entries}) == len(entries) == 36
     assert all((entry.mask_ap is not None) == ("mask" in entry.url.lower()) for entry in entries)
     assert zoo.TORCHVISION["maskrcnn_resnet50_fpn_v2"].box_ap == 47.4
     assert len(coco_categories()) == 80

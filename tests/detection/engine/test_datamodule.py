@@ -110,7 +110,7 @@ def test_evaluation_sees_each_image_once(shapes):
     ("trainer", "message"),
     [
         ({"world_size": 3}, "16 cannot be divided among 3 devices x 1 accumulated batch; try 15 or 18"),
-        ({"accumulate_grad_batches": 32}, "over 1 device x 32 accumulated batches; try 32$"),
+        ({"accumulate_grad_batches": 32}, "among 1 device x 32 accumulated batches; try 32$"),
         ({"val_check_interval": 50}, r"50 is more than the batches of an epoch, \d; .*check_val_every_n_epoch null"),
     ],
 )

@@ -120,5 +120,5 @@ def test_a_copy_has_weights_of_its_own(tiny, make_batch, counter):
 
 
 def test_a_plain_detector_is_not_compiled(tiny):
-    with pytest.raises(ValueError, match="needs the faster form"):
+    with pytest.raises(ValueError, match="needs a converted detector"):
         compile_model(fast.revert(tiny))

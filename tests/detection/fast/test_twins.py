@@ -7,15 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones import BackboneConfig
 from backbones.resnet import VARIANTS, BasicBlock, Bottleneck, ResNet
 from detection import fast
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHead, BoxHeadConfig, RoILinear
+from detection.models.build import build_detector
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import PAFPN
+from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
 from tests.support import detectors
 
@@ -90,7 +94,7 @@ def step(form: Callable[[nn.Module], nn.Module], given: Twin, dtype: torch.dtype
     return [*results, *(torch.zeros_like(x) if g is None else g for x, g in zip(learning, grads, strict=True))]
 
 
-MODULES = [kind for kind in fast.FASTER if kind not in (FasterRCNN, MaskRCNN)]
+MODULES = [kind for kind in fast.FASTER if kind not in (FasterRCNN, MaskRCNN, OneStage)]
 
 
 @pytest.mark.parametrize("odd", [False, True], ids=["even", "odd"])
@@ -122,14 +126,26 @@ def error(found: list[Tensor], exact: list[Tensor]) -> float:
     return float(torch.stack(parts).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
-def test_a_faster_detector_is_its_plain_twin(masks):
+def detector(kind: str) -> nn.Module:
+    if kind == "RetinaNet":
+        torch.manual_seed(0)
+        return build_detector(
+            3,
+            BackboneConfig("resnet18", norm="group"),
+            FPNConfig(channels=64, extra="conv", finest=3),
+            retinanet=RetinaNetConfig(),
+        )
+    model = detectors.make_tiny()
+    return model if kind == "masks" else FasterRCNN(model.backbone, model.fpn, model.rpn, model.box_head)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "masks", "RetinaNet"])
+def test_a_faster_detector_is_its_plain_twin(kind):
     objects = [[([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, True)], [], [([5.0, 5, 40, 70], 0, False)]]
     batch = detectors.make_batch(objects, sizes=[(96, 128), (70, 90), (96, 101)])
     torch.set_default_dtype(torch.float64)  # of means and deviations, too
     try:
-        model = detectors.make_tiny()
-        model = model if masks else FasterRCNN(model.backbone, model.fpn, model.rpn, model.box_head)
+        model = detector(kind)
     finally:
         torch.set_default_dtype(torch.float32)
     model.double()

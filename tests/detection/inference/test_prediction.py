@@ -134,7 +134,7 @@ def test_a_picture_is_written_in_the_format_of_its_name(found, tmp_path):
     assert np.array_equal(np.asarray(Image.open(path)), found.plot(scores=False))
     assert Image.open(found.save(str(tmp_path / "found.jpg"))).format == "JPEG"
     for name in ("found.json", "found"):
-        with pytest.raises(ValueError, match=r"is no format of pictures; take \.jpg or \.png|no ending"):
+        with pytest.raises(ValueError, match=r"is no image format; use \.jpg or \.png|no ending"):
             found.save(tmp_path / name)
         assert not (tmp_path / name).exists()
 

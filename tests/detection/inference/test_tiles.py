@@ -14,7 +14,7 @@ from detection.inference.tiles import at_inner_border, detect_in_tiles, merge_ti
 from detection.models.box_head import BoxHeadConfig
 from detection.structures import Detections
 
-HEAD = SimpleNamespace(box_head=SimpleNamespace(config=BoxHeadConfig()))
+HEAD = SimpleNamespace(last_head=SimpleNamespace(config=BoxHeadConfig()))
 """All that the merging of tiles asks of a detector."""
 COCO = Path(__file__).parents[4] / "shared/data/coco_mini"
 
@@ -237,7 +237,7 @@ def test_duplicates_are_those_of_the_models_own_threshold(monkeypatch, config, n
         ]
 
     monkeypatch.setattr(tiles, "detect", look)
-    model = SimpleNamespace(box_head=SimpleNamespace(config=config))
+    model = SimpleNamespace(last_head=SimpleNamespace(config=config))
     found = detect_in_tiles(model, np.zeros((64, 40, 3), np.uint8), side=40)
     assert (found.scores > 0.5).sum() == number
 

@@ -242,7 +242,7 @@ def test_factories_build_p3_to_p7(function, kind):
         ),
         ({"retinanet": RetinaNetConfig(prior=1.0)}, "prior is 1.0"),
         ({"fpn": FPNConfig(finest=6)}, "fpn.finest is 6; the backbone's coarsest stage is C5"),
-        ({"fpn": FPNConfig(), "retinanet": RetinaNetConfig(anchors=three_scales((8, 16)))}, "sizes has 2 entries"),
+        ({"fpn": FPNConfig(), "retinanet": RetinaNetConfig(anchors=three_scales((8, 16)))}, "length of sizes is 2"),
     ],
 )
 def test_what_makes_no_detector_is_rejected(options, message):

@@ -14,7 +14,7 @@ from tools.benchmark.data import batches, open_data
 def test_it_is_asked_for_and_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--peer", "detectron2"])
-    assert "--peer detectron2: it is not installed" in capsys.readouterr().err
+    assert "--peer detectron2: not installed" in capsys.readouterr().err
 
 
 def test_it_trains_and_finds_as_much_as_the_others(tmp_path: Path) -> None:
