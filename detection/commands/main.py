@@ -5,6 +5,7 @@ Imports only what is quick: ``rcnn --help`` needs no PyTorch.
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -176,7 +177,13 @@ def _output_is_closed() -> bool:
         sys.stdout.flush()
     except BrokenPipeError:
         return True
-    return False
+    # A write that failed may have left nothing to flush.
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (AttributeError, OSError):  # Windows has no poll; a test's output is no file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 class Parser(argparse.ArgumentParser):
