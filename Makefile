@@ -18,8 +18,9 @@ help:
 demo: .venv/.core
 	@$(RUN) tools/demo.py
 
+# Each process compiles nothing that another has compiled before; computing threads would wait for one another.
 test: .venv/.test
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/.test
 	$(RUN) -m pytest -m "slow or not slow"

@@ -79,6 +79,7 @@ def constructors(paths: list[Path]) -> Iterator[tuple[int, str]]:
                 yield count, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
+@cache
 def chain() -> list[str]:
     """The longest chain of modules of which each imports the next one; those in a circle count as one."""
     every = {name: path for name, path in MODULES.items() if name.split(".")[0] in PACKAGES}
@@ -97,11 +98,13 @@ def chain() -> list[str]:
 
 def loaded(name: str, source: str) -> set[str]:
     """Modules that a module imports when it runs, but for those that need not be there."""
-    tree = ast.parse(source)
-    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
-    for node in types:
-        node.body = [ast.Pass()]
-    return {one for one in imports(ast.unparse(tree), set(MODULES)) if (name, one) not in OPTIONAL}
+    if "TYPE_CHECKING" in source:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = [ast.Pass()]
+        source = ast.unparse(tree)
+    return {one for one in imports(source, set(MODULES)) if (name, one) not in OPTIONAL}
 
 
 def reachable(start: str, imported: dict[str, set[str]]) -> set[str]:

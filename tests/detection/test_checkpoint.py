@@ -21,7 +21,7 @@ from detection.models.rpn import RPNConfig
 from detection.structures import Categories
 
 CONFIGS = {
-    "backbone": BackboneConfig("resnet10", norm="group"),
+    "backbone": BackboneConfig("resnet10", norm="group", width=8),
     "fpn": FPNConfig(channels=16),
     "rpn": RPNConfig(AnchorConfig(sizes=((8, 12), (16, 24), (32, 48), (64, 96), (128, 192))), proposals_test=20),
     "box_head": BoxHeadConfig(hidden=32, score_threshold=0.0, detections=5),
@@ -80,7 +80,7 @@ def test_settings_of_another_model_are_refused_at_saving(tmp_path):
 
 
 SLIGHTLY_OTHER = {
-    "backbone": BackboneConfig("resnet10", norm="group", mean=(0.0, 0.0, 0.0)),
+    "backbone": BackboneConfig("resnet10", norm="group", width=8, mean=(0.0, 0.0, 0.0)),
     "rpn": RPNConfig(AnchorConfig(sizes=((9, 12), (16, 24), (32, 48), (64, 96), (128, 192))), proposals_test=20),
     "box_head": BoxHeadConfig(hidden=32, score_threshold=0.5, detections=5),
 }

@@ -35,7 +35,7 @@ def checkpoint(tmp_path):
     from detection.models.build import build_detector
     from detection.models.fpn import FPNConfig
 
-    configs = {"backbone": BackboneConfig("resnet10"), "fpn": FPNConfig(channels=8)}
+    configs = {"backbone": BackboneConfig("resnet10", width=8), "fpn": FPNConfig(channels=8)}
     save_model(build_detector(2, **configs), tmp_path / "a.ckpt")
     return str(tmp_path / "a.ckpt")
 

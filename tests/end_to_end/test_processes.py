@@ -161,7 +161,7 @@ def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
     assert len(json.loads(found[0][0][0])) > 20
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_rank_raises_and_all_end(config, tmp_path, rank):
     done = torchrun(config, 2, "--run.folder", tmp_path / "run", *agent(rank=rank, step=2), code=1)
     assert "broken on purpose" in done.output

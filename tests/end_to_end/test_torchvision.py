@@ -4,7 +4,9 @@ torchvision's detectors are initialised at random, their norm statistics taken f
 scaled up until there are confident detections; then every stage is compared, on real images where there are any.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ from detection.convert import from_torchvision, torchvision_config
 from detection.models import box_head, mask_head, rpn
 from detection.models.build import build_detector
 from detection.models.rcnn import FasterRCNN
-from detection.structures import IGNORE, Batch, Detections, Targets
+from detection.structures import IGNORE, Batch, Detections, Proposals, Targets
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(224, 320), (320, 200), (256, 256)]
@@ -49,26 +51,30 @@ def prepare(model: nn.Module, images: list[Tensor], confidence: float = 2.0) -> 
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
+
+    def spread(layer: nn.Module, inputs: list[Tensor], wanted: float) -> None:
+        layer.weight.mul_(wanted / torch.cat([layer(x).flatten() for x in inputs]).std())
+
     with torch.no_grad():
         model.train()
         for image in images:
             features = model.backbone(model.transform([image])[0].tensors)
             model.rpn.head(list(features.values()))
         model.eval()
-        spreads = {
-            model.rpn.head.cls_logits: 2.0,
-            model.rpn.head.bbox_pred: 0.2,
-            model.roi_heads.box_predictor.cls_score: confidence,
-            model.roi_heads.box_predictor.bbox_pred: 0.5,
-        }
-        if model.roi_heads.has_mask():
-            spreads[model.roi_heads.mask_predictor.mask_fcn_logits] = 2.0
-        for layer, spread in spreads.items():
-            outputs: list[Tensor] = []
-            hook = layer.register_forward_hook(lambda _m, _i, out, into=outputs: into.append(out.flatten()))
-            model(list(images))
-            hook.remove()
-            layer.weight.mul_(spread / torch.cat(outputs).std())
+        batch = model.transform(list(images))[0]
+        features = model.backbone(batch.tensors)
+        hidden = [model.rpn.head.conv(level) for level in features.values()]
+        spread(model.rpn.head.cls_logits, hidden, 2.0)
+        spread(model.rpn.head.bbox_pred, hidden, 0.2)
+        heads = model.roi_heads
+        proposals, _ = model.rpn(batch, features)
+        boxes = heads.box_head(heads.box_roi_pool(features, proposals, batch.image_sizes))
+        spread(heads.box_predictor.cls_score, [boxes], confidence)
+        spread(heads.box_predictor.bbox_pred, [boxes], 0.5)
+        if heads.has_mask():
+            masks = heads.mask_head(heads.mask_roi_pool(features, [p[:10] for p in proposals], batch.image_sizes))
+            upsampled = heads.mask_predictor.relu(heads.mask_predictor.conv5_mask(masks))
+            spread(heads.mask_predictor.mask_fcn_logits, [upsampled], 2.0)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1
@@ -101,28 +107,62 @@ def canvas(image: Tensor) -> tuple[Tensor, Tensor]:
     return padded[None], torch.tensor([[height, width]])
 
 
-def test_features_agree(mask_pair):
-    theirs, ours, images = mask_pair
-    with torch.no_grad():
-        for image in images:
-            expected = theirs.backbone(theirs.transform([image])[0].tensors)
-            for level, reference in zip(ours.features(*canvas(image)), expected.values(), strict=True):
-                assert (level - reference).abs().max() < 1e-4 * max(1, reference.abs().max())
+class Answer(NamedTuple):
+    """What both detectors find on an image."""
+
+    features: list[Tensor]
+    expected_features: list[Tensor]
+    proposals: Proposals
+    expected_proposals: Tensor
+    found: Detections
+    expected: dict[str, Tensor]
+    expected_masks: Tensor
+    """Probabilities of each detection's class, before they are pasted."""
 
 
-def test_proposals_agree(mask_pair):
+@pytest.fixture(scope="module")
+def answers(mask_pair) -> list[Answer]:
+    """Every stage of both detectors on each image."""
     theirs, ours, images = mask_pair
+    seen: dict[str, Any] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: seen.update({name: output})
+
+    parts = {"features": theirs.backbone, "proposals": theirs.rpn, "masks": theirs.roi_heads.mask_predictor}
+    hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    results = []
     with torch.no_grad():
         for image in images:
-            inputs, _ = theirs.transform([image])
-            expected = theirs.rpn(inputs, theirs.backbone(inputs.tensors))[0][0]
+            expected = theirs([image])[0]
             padded, sizes = canvas(image)
-            found = ours.rpn.propose(ours.features(padded, sizes), tuple(padded.shape[-2:]), sizes)
-            real = found.boxes[0][found.logits[0] > -torch.inf]
-            # Two scores that differ by rounding alone may change places, and with them who suppresses whom.
-            nearest = (real[:, None] - expected).abs().amax(dim=2).amin(dim=0)
-            assert abs(len(real) - len(expected)) < 5 < 100 < len(expected)
-            assert (nearest < 0.01).float().mean() > 0.99
+            features = ours.features(padded, sizes)
+            proposals = ours.rpn.propose(features, tuple(padded.shape[-2:]), sizes)
+            found = ours(padded, sizes).image(0)
+            masks = seen["masks"].sigmoid()[torch.arange(len(expected["labels"])), expected["labels"]]
+            expected_features = list(seen["features"].values())
+            results.append(
+                Answer(features, expected_features, proposals, seen["proposals"][0][0], found, expected, masks)
+            )
+    for hook in hooks:
+        hook.remove()
+    return results
+
+
+def test_features_agree(answers):
+    for answer in answers:
+        for level, reference in zip(answer.features, answer.expected_features, strict=True):
+            assert (level - reference).abs().max() < 1e-4 * max(1, reference.abs().max())
+
+
+def test_proposals_agree(answers):
+    for answer in answers:
+        found, expected = answer.proposals, answer.expected_proposals
+        real = found.boxes[0][found.logits[0] > -torch.inf]
+        # Two scores that differ by rounding alone may change places, and with them who suppresses whom.
+        nearest = (real[:, None] - expected).abs().amax(dim=2).amin(dim=0)
+        assert abs(len(real) - len(expected)) < 5 < 100 < len(expected)
+        assert (nearest < 0.01).float().mean() > 0.99
 
 
 def partners(found: Detections, expected: dict[str, Tensor]) -> Tensor:
@@ -137,38 +177,31 @@ def partners(found: Detections, expected: dict[str, Tensor]) -> Tensor:
     return nearest.indices
 
 
-def check_detections(theirs: nn.Module, ours: FasterRCNN, images: list[Tensor]) -> None:
-    with torch.no_grad():
-        for image in images:
-            expected = theirs([image])[0]
-            found = ours(*canvas(image)).image(0)
-            assert len(expected["scores"]) == 100
-            same = partners(found, expected)
-            assert (found.scores[same] - expected["scores"]).abs().max() < 1e-4
+def check_detections(found: Detections, expected: dict[str, Tensor]) -> None:
+    assert len(expected["scores"]) == 100
+    same = partners(found, expected)
+    assert (found.scores[same] - expected["scores"]).abs().max() < 1e-4
 
 
-def test_detections_agree(mask_pair):
-    check_detections(*mask_pair)
+def test_detections_agree(answers):
+    for answer in answers:
+        check_detections(answer.found, answer.expected)
 
 
-def test_masks_agree(mask_pair):
-    theirs, ours, images = mask_pair
-    logits: list[Tensor] = []
-    hook = theirs.roi_heads.mask_predictor.register_forward_hook(lambda _m, _i, out: logits.append(out))
-    with torch.no_grad():
-        for image in images:
-            expected = theirs([image])[0]
-            found = ours(*canvas(image)).image(0)
-            reference = logits.pop().sigmoid()[torch.arange(100), expected["labels"]]
-            assert found.masks is not None
-            assert (found.masks[partners(found, expected)] - reference).abs().max() < 1e-4
-    hook.remove()
+def test_masks_agree(answers):
+    for answer in answers:
+        assert answer.found.masks is not None
+        same = partners(answer.found, answer.expected)
+        assert (answer.found.masks[same] - answer.expected_masks).abs().max() < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"])
 def test_the_other_layouts_agree(kind):
-    check_detections(*pair(kind))
+    theirs, ours, images = pair(kind)
+    with torch.no_grad():
+        for image in images:
+            check_detections(ours(*canvas(image)).image(0), theirs([image])[0])
 
 
 def first_candidates(label: Tensor, num: int, fraction: float, generator=None) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ def make_tiny(norm: str = "group") -> FasterRCNN:
     torch.manual_seed(0)
     return build_detector(
         3,
-        BackboneConfig("resnet18", norm=norm),
+        BackboneConfig("resnet18", norm=norm, width=16),
         FPNConfig(channels=16),
         RPNConfig(AnchorConfig(sizes=(8, 16, 32, 64, 128)), proposals_train=60, proposals_test=40, samples=64),
         BoxHeadConfig(hidden=32, samples=32, score_threshold=0.0, detections=10),

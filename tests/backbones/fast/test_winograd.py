@@ -120,7 +120,8 @@ def test_errors_are_hardly_larger_than_those_of_the_plain_sum(shape, most):
     assert error(winograd.weight_gradient(grad, x), to_weight) < most
 
 
-def test_a_deep_network_is_as_exact_with_it(monkeypatch, calls):
+@pytest.mark.parametrize("way", [NATIVE, pytest.param("products", marks=pytest.mark.slow)], indirect=True)
+def test_a_deep_network_is_as_exact_with_it(monkeypatch, calls, way):
     torch.manual_seed(0)
     network = convert(build(BackboneConfig("resnet50", norm="group")).eval().to(memory_format=torch.channels_last))
     x = torch.rand(2, 3, 160, 192).to(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from detection.structures import Categories
 from tests.support.commands import export as main
 
 CONFIGS = {
-    "backbone": BackboneConfig("resnet10", norm="batch"),
+    "backbone": BackboneConfig("resnet10", norm="batch", width=8),
     "fpn": FPNConfig(channels=16),
     "box_head": BoxHeadConfig(hidden=16),
 }

@@ -20,7 +20,7 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.structures import Categories
 
 CONFIGS = {
-    "backbone": BackboneConfig("resnet10"),
+    "backbone": BackboneConfig("resnet10", width=8),
     "fpn": FPNConfig(channels=16),
     "box_head": BoxHeadConfig(hidden=16),
     "mask_head": MaskHeadConfig(convs=1, channels=8),
@@ -168,23 +168,23 @@ def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state)
 
 @pytest.mark.parametrize(("theirs", "ours"), [("batch", "frozen"), ("frozen", "batch")])
 def test_batch_norms_and_frozen_ones_take_each_others_weights(tmp_path, theirs, ours):
-    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm=theirs)}
+    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm=theirs, width=8)}
     trained = build_detector(2, **configs)
     trained.backbone.bn1.running_mean.fill_(3)
     if theirs == "batch":
         trained.backbone.bn1.num_batches_tracked.fill_(100)
     save_model(trained, tmp_path / "a.ckpt")
-    model = build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10", norm=ours)})
+    model = build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10", norm=ours, width=8)})
     initialise(model, str(tmp_path / "a.ckpt"))
     assert (model.backbone.bn1.running_mean == 3).all()
     assert ours == "frozen" or model.backbone.bn1.num_batches_tracked == 0
 
 
 def test_other_norms_are_still_reported(tmp_path):
-    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm="group")}
+    configs = CONFIGS | {"backbone": BackboneConfig("resnet10", norm="group", width=8)}
     save_model(build_detector(2, **configs), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"lacks backbone\.bn1\.running_mean"):
-        initialise(build_detector(2, **{**configs, "backbone": BackboneConfig("resnet10")}), str(tmp_path / "a.ckpt"))
+        initialise(small(), str(tmp_path / "a.ckpt"))
 
 
 def test_a_model_of_another_shape_gets_the_keys(saved):

@@ -158,7 +158,13 @@ def whole(samples):
 
 @pytest.mark.parametrize(
     ("pipeline", "workers", "context"),
-    [("many", 2, "fork"), ("many", 4, "fork"), ("many", 2, "spawn"), ("strong", 3, "fork"), ("strong", 2, "spawn")],
+    [
+        ("many", 2, "fork"),
+        ("many", 4, "fork"),
+        pytest.param("many", 2, "spawn", marks=pytest.mark.slow),
+        ("strong", 3, "fork"),
+        ("strong", 2, "spawn"),
+    ],
 )
 def test_the_same_sample_for_the_same_seed_epoch_and_image(files, pipeline, workers, context):
     data = CocoDataset(

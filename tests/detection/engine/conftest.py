@@ -13,7 +13,7 @@ from detection.shapes import write_shapes
 
 TINY = {
     "model": {
-        "backbone": {"name": "resnet10", "norm": "group"},
+        "backbone": {"name": "resnet10", "norm": "group", "width": 8},
         "fpn": {"channels": 16},
         "rpn": {
             "anchors": {"sizes": [8, 16, 32, 64, 128]},

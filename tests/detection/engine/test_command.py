@@ -263,7 +263,7 @@ def test_strict_runs_agree_to_the_last_bit_also_saved_in_the_background(run, tmp
 
 def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, tmp_path, capsys):
     torch.manual_seed(0)
-    whole = ResNet(VARIANTS["resnet10"])
+    whole = ResNet(VARIANTS["resnet10"], width=8)
     torch.save(whole.state_dict(), tmp_path / "start.pth")
     options = ["--model.backbone.weights", str(tmp_path / "start.pth"), "--model.backbone.norm", "batch"]
     options += ["--model.backbone.freeze", "[stem,layer1,layer3]", "--model.optimizer.layer_decay", "0.8"]

@@ -49,15 +49,15 @@ def test_a_run_that_saves_in_the_background_leaves_when_that_is_written(interrup
     assert there == [True]
 
 
-def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path):
+# In the middle of the first epoch, at its end, in the middle of the second epoch.
+@pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 5))])
+def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path, at):
     length = ("--model.schedule.length", "2")
     assert run("fit", *length, "--run.folder", "whole") == 0
-    for at in (1, 3, 5):  # in the middle of the first, at its end, in the middle of the second epoch
-        folder = f"out{at}"
-        assert interrupted(signal.SIGTERM, at, "--run.folder", folder) == 143
-        assert run("fit", *length, "--run.folder", folder, "--resume", "auto") == 0
-        one, other = weights(tmp_path / "whole"), weights(tmp_path / folder)
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert interrupted(signal.SIGTERM, at, "--run.folder", "out") == 143
+    assert run("fit", *length, "--run.folder", "out", "--resume", "auto") == 0
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsy
     ("options", "last"),
     [
         (("--data.batch_size", "4"), 4),  # 8 images an epoch: 4 of the first are done, then 1 + 2 steps
-        (("--data.batch_size", "1"), 16),
+        pytest.param(("--data.batch_size", "1"), 16, marks=pytest.mark.slow),
         (("--trainer.accumulate_grad_batches", "2"), 8),
     ],
 )

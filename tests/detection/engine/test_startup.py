@@ -45,8 +45,18 @@ MADE_ANOTHER = (
 )
 
 
-@pytest.mark.parametrize("where", [IMPORTS, PARSING, MADE_ANOTHER])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+PLACES = {"imports": IMPORTS, "parsing": PARSING, "made another": MADE_ANOTHER}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
+QUICK = list(zip(PLACES.values(), CODES.items(), strict=True))
+"""Every place and every signal once; the other pairs are slow tests."""
+OTHERS = [(where, each) for where in PLACES.values() for each in CODES.items() if (where, each) not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "code"),
+    [(where, *each) for where, each in QUICK]
+    + [pytest.param(where, *each, marks=pytest.mark.slow) for where, each in OTHERS],
+)
 def test_a_signal_during_the_start_is_one_line_and_the_code_of_a_shell(where, number, code):
     done = script(number, where)
     assert done.returncode == code

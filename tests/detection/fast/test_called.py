@@ -31,7 +31,7 @@ def make(norm="frozen", fpn_norm=None, box_convs=1):
     torch.manual_seed(0)
     model = build_detector(
         3,
-        BackboneConfig("resnet18", norm=norm, freeze=()),
+        BackboneConfig("resnet18", norm=norm, freeze=(), width=16),
         FPNConfig(channels=16, norm=fpn_norm),
         RPNConfig(proposals_train=60, proposals_test=40, samples=64),
         BoxHeadConfig(hidden=32, convs=box_convs, samples=32, score_threshold=0.0, detections=10),

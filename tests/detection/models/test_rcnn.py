@@ -171,7 +171,7 @@ def test_images_of_another_shape_are_rejected(tiny, shape):
 
 
 def test_means_and_deviations_may_be_integers():
-    config = BackboneConfig("resnet10", mean=(0, 0, 0), std=(2, 2, 2))
+    config = BackboneConfig("resnet10", width=8, mean=(0, 0, 0), std=(2, 2, 2))
     model = build_detector(2, config, FPNConfig(channels=8), None, BoxHeadConfig(hidden=8))
     white = model.normalise(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), torch.tensor([[32, 32]]))
     assert white.dtype == torch.float32

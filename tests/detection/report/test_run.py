@@ -17,7 +17,7 @@ from detection.shapes import write_shapes
 def test_looking_longer_is_in_the_precision_that_the_report_tells(tmp_path):
     root = write_shapes(tmp_path, train=1, val=1, size=(40, 50))
     annotations = load_annotations(root / "annotations" / "instances_val.json")
-    model = build_detector(len(annotations.categories), BackboneConfig("resnet10"), FPNConfig(channels=16))
+    model = build_detector(len(annotations.categories), BackboneConfig("resnet10", width=8), FPNConfig(channels=16))
     model.test_size = (64, 128)
     seen = []
 
@@ -39,7 +39,7 @@ def test_images_of_all_sizes_in_batches_give_what_they_give_alone(tmp_path):
     torch.manual_seed(0)
     model = build_detector(
         len(annotations.categories),
-        BackboneConfig("resnet10", norm="group"),
+        BackboneConfig("resnet10", norm="group", width=8),
         FPNConfig(channels=16),
         box_head=BoxHeadConfig(hidden=16, score_threshold=0.0),
     )
