@@ -24,13 +24,13 @@ from detection.models.rcnn import FasterRCNN
 from detection.structures import IGNORE, Batch, Detections, Proposals, Targets
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = [(224, 320), (320, 200), (256, 256)]
+SIZES = [(224, 320), (320, 200)]
 
 
 def real_images() -> list[Tensor]:
-    """Three COCO images scaled to SIZES, or drawn ones where COCO is missing; (3, H, W) float in 0..255."""
-    files = sorted((ROOT.parent / "shared/data/coco_mini/val2017").glob("*.jpg"))[:3]
-    if len(files) < 3:
+    """COCO images scaled to SIZES, or drawn ones where COCO is missing; (3, H, W) float in 0..255."""
+    files = sorted((ROOT.parent / "shared/data/coco_mini/val2017").glob("*.jpg"))[: len(SIZES)]
+    if len(files) < len(SIZES):
         noise = np.random.default_rng(0)
         drawn = [cv2.resize(noise.integers(0, 255, (12, 16, 3), np.uint8), size[::-1]) for size in SIZES]
     else:
