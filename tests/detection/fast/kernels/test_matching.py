@@ -14,7 +14,7 @@ kernel = kernels("detection.fast.kernels.matching")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     batch=st.integers(1, 3),
     objects=st.integers(1, 6),
