@@ -15,7 +15,7 @@ def tiny_model():
     torch.manual_seed(0)
     detector = build_detector(
         2,
-        BackboneConfig("resnet10", width=8),
+        BackboneConfig("resnet10"),
         FPNConfig(channels=16),
         None,
         BoxHeadConfig(hidden=16, score_threshold=0.0, detections=5),

@@ -216,8 +216,7 @@ def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, ca
     from tests.detection.conftest import BackboneConfig, BoxHeadConfig, FPNConfig
 
     torch.manual_seed(0)
-    parts = BackboneConfig("resnet10", width=8), FPNConfig(channels=16), None, BoxHeadConfig(hidden=16)
-    boxes_only = build_detector(2, *parts)
+    boxes_only = build_detector(2, BackboneConfig("resnet10"), FPNConfig(channels=16), None, BoxHeadConfig(hidden=16))
     monkeypatch.setattr(folders, "load_model", lambda source, trust_code=False: boxes_only)
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--save", "pictures", "masks")
