@@ -5,30 +5,23 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from docstring_parser.attrdoc import AttributeDocstrings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are then computed step by step, by NumPy
+
+# jsonargparse would parse the source of every settings class again for every command line.
+_read = AttributeDocstrings.get_attr_docs
+_once = cache(lambda component: _read(AttributeDocstrings(), component))
+AttributeDocstrings.get_attr_docs = lambda _, component: _once(component)
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Prepare a process that runs tests; the one that only hands them out needs no PyTorch."""
-    if getattr(session.config.option, "dist", "no") != "no" and "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    import torch
-    from docstring_parser.attrdoc import AttributeDocstrings
-
-    # jsonargparse parses the source of every settings class again for every command line.
-    read = AttributeDocstrings.get_attr_docs
-    once = cache(lambda component: read(AttributeDocstrings(), component))
-    AttributeDocstrings.get_attr_docs = lambda _, component: once(component)
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are then computed step by step, by NumPy
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
     """Tiny tensors lose more to thread hand-over than they gain; beside other processes of pytest one is enough."""
-    import torch
-
     most = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     torch.set_num_threads(min(most, torch.get_num_threads()))
 
