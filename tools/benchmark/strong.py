@@ -133,7 +133,8 @@ def main() -> None:
     for name, way, images in (("ours", ours, 96), ("torchvision", peer, 32)):
         for paste in (False, True):
             found = speed(way(annotations, options.images, paste), images)
-            print(f"{name:12s} {'jitter + copy-paste' if paste else 'jitter':20s} {found:6.1f} images/s per core")
+            what = "jitter + copy-paste" if paste else "jitter"
+            print(f"{name:12s} {what:20s} images/s per core: {found:.1f}")
 
 
 if __name__ == "__main__":
