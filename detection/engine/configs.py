@@ -83,8 +83,8 @@ def list_configs(pattern: str = "*") -> list[ConfigInfo]:
         pattern: of names, with ``*`` and ``?``.
 
     Example:
-        >>> [config.name for config in list_configs("mask_rcnn_r50_*")]
-        ['mask_rcnn_r50_fpn_1x_coco', 'mask_rcnn_r50_fpn_3x_coco']
+        >>> list_configs("mask_rcnn_r50_*")[1].name
+        'mask_rcnn_r50_fpn_3x_coco'
         >>> list_configs("mask_rcnn_r50_fpn_1x_coco")[0].box_ap
         38.2
     """
