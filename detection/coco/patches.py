@@ -1,20 +1,22 @@
-"""Masks cropped to their non-empty pixels."""
+"""Masks inside a window of their image: of a whole mask, the smallest window around it."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
+from detection.coco.bitmaps import bitmap_bounds
 from detection.coco.rle import run_lengths
 
 
 class Patch(NamedTuple):
-    """A mask, cropped to the smallest box of whole pixels around it."""
+    """A mask inside a window of whole pixels of its image."""
 
     top: int
     left: int
     pixels: np.ndarray
-    """(h, w) bool; an empty mask has shape (0, 0)."""
+    """(h, w) bool."""
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -62,8 +64,18 @@ def rle_to_patch(rle: Mapping[str, Any]) -> Patch:
 
 def bitmap_to_patch(mask: np.ndarray) -> Patch:
     """Crop an (H, W) bool mask to its non-empty pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return Patch(0, 0, np.zeros((0, 0), dtype=bool))
-    top, left = int(rows[0]), int(columns[0])
-    return Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    left, top, right, bottom = bitmap_bounds(mask) or (0, 0, 0, 0)
+    return Patch(top, left, mask[top:bottom, left:right])
+
+
+def patch_to_rle(patch: Patch, height: int, width: int) -> dict[str, object]:
+    """Return the RLE of a mask in an image of that size, without drawing the image."""
+    rows, columns = patch.pixels.shape
+    padded = np.zeros((columns, rows + 2), dtype=bool)
+    padded[:, 1:-1] = patch.pixels.T
+    # Each run's begin and end in turn, down the columns.
+    column, row = np.divmod(np.flatnonzero(padded[:, 1:] ^ padded[:, :-1]), rows + 1)
+    ends = (patch.left + column) * height + patch.top + row
+    counts = np.diff(ends, prepend=0, append=height * width).tolist()
+    found: dict[str, object] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.coco.bitmaps import bitmap_bounds
 from detection.data.scene import Scene, with_channels
 
 MASKS = 128
@@ -154,10 +155,8 @@ def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
 
     boxes, keep, segmentations = np.zeros((len(masks), 4)), np.zeros(len(masks), dtype=bool), []
     for k, mask in enumerate(masks):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        keep[k] = len(rows) > 0
-        if keep[k]:
-            boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        if (bounds := bitmap_bounds(mask)) is not None:
+            boxes[k], keep[k] = bounds, True
         known = scene.segmentations[k] is not None
         segmentations.append(coco_mask.encode(np.asfortranarray(mask)) if keep[k] and known else None)
     moved = replace(scene, boxes=boxes, segmentations=segmentations, scale=np.ones(2), offset=np.zeros(2))

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from detection.coco.bitmaps import bitmap_bounds
+from detection.coco.patches import Patch, patch_to_rle
 from detection.coco.segmentation import Segmentation
-from detection.data.mixing import Mix, Partner, Pixels, joined, pixels_of, rle_of, settled
+from detection.data.mixing import Mix, Partner, joined, pixels_of, settled
 from detection.data.scene import Scene, cut
 
 
@@ -56,10 +58,10 @@ class CopyPaste(Mix):
         keep[generator.choice(usable, count, replace=False) if count else usable[:0]] = True
         return other.chosen(keep)
 
-    def _pasted(self, below: Scene, above: Scene, pasted: list[Pixels]) -> Scene:
+    def _pasted(self, below: Scene, above: Scene, pasted: list[Patch]) -> Scene:
         covered = np.zeros(below.image.shape[:2], dtype=bool)
         for one in pasted:
-            covered[one.window] |= one.bitmap
+            covered[one.place] |= one.pixels
         below = self._hidden(settled(below), covered, _around(pasted))
         image = below.image.copy()
         _copy(above.image, covered, image, _around(pasted))
@@ -72,22 +74,22 @@ class CopyPaste(Mix):
         near = [k for k in np.flatnonzero(~apart).tolist() if _touches(covered, below.boxes[k])]
         boxes, keep = below.boxes.copy(), np.ones(len(below.boxes), dtype=bool)
         segmentations: list[Segmentation] = list(below.segmentations)
-        for k, pixels in zip(near, pixels_of(below, near), strict=True):
-            hidden = covered[pixels.window]
+        for k, patch in zip(near, pixels_of(below, near), strict=True):
+            hidden = covered[patch.place]
             if segmentations[k] is None:  # nobody knows which pixels of the box are the object's
                 keep[k] = not hidden.all()
                 continue
-            if not (hidden & pixels.bitmap).any():
+            if not (hidden & patch.pixels).any():
                 continue
-            visible = pixels.bitmap & ~hidden
+            visible = patch.pixels & ~hidden
             area = int(visible.sum())
             if area == 0:
                 keep[k] = False
                 continue
-            boxes[k] = _bounds(pixels, visible)
+            boxes[k] = _bounds(patch, visible)
             stays = area > self.area or np.abs(boxes[k] - below.boxes[k]).max() <= self.shift
             keep[k] = stays or below.crowd[k]  # detectors must not learn from any visible part of a crowd
-            segmentations[k] = rle_of(Pixels(pixels.top, pixels.left, visible), *covered.shape)
+            segmentations[k] = patch_to_rle(Patch(patch.top, patch.left, visible), *covered.shape)
         return replace(below, boxes=boxes, segmentations=segmentations).chosen(keep)
 
 
@@ -103,18 +105,18 @@ def _fitted(other: Scene, scene: Scene) -> Scene:
     return cut(other.moved(other.image[:height, :width], (1, 1), (0, 0)))
 
 
-def _around(pasted: list[Pixels]) -> tuple[int, int, int, int]:
+def _around(pasted: list[Patch]) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of all windows."""
-    rows, columns = zip(*(one.window for one in pasted), strict=True)
+    rows, columns = zip(*(one.place for one in pasted), strict=True)
     left, top = min(one.start for one in columns), min(one.start for one in rows)
     return left, top, max(one.stop for one in columns), max(one.stop for one in rows)
 
 
-def _bounds(pixels: Pixels, visible: np.ndarray) -> np.ndarray:
-    """Return the box around the visible pixels."""
-    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    return np.array(found, dtype=np.float64) + [pixels.left, pixels.top, pixels.left, pixels.top]
+def _bounds(patch: Patch, visible: np.ndarray) -> np.ndarray:
+    """Return the box around the visible pixels, of which there is at least one."""
+    found = bitmap_bounds(visible)
+    assert found is not None
+    return np.array(found, dtype=np.float64) + [patch.left, patch.top, patch.left, patch.top]
 
 
 def _copy(source: np.ndarray, where: np.ndarray, target: np.ndarray, around: tuple[int, int, int, int]) -> None:

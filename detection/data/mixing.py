@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from detection.coco.patches import Patch, patch_to_rle
 from detection.coco.segmentation import Segmentation
 from detection.data.scene import Scene, pixel_bitmaps
 
@@ -33,28 +32,13 @@ class Mix(ABC):
         return 0.0
 
 
-class Pixels(NamedTuple):
-    """The pixels of a mask inside its box, in whole pixels of an image."""
-
-    top: int
-    left: int
-    bitmap: np.ndarray
-    """(h, w) bool."""
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the image that the bitmap covers."""
-        height, width = self.bitmap.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
-
-
-def pixels_of(scene: Scene, numbers: Sequence[int]) -> list[Pixels]:
+def pixels_of(scene: Scene, numbers: Sequence[int]) -> list[Patch]:
     """Return the pixels of some objects of a scene: those whose centres are in the mask and in the box."""
     height, width = scene.image.shape[:2]
     low = np.floor(scene.boxes[:, :2]).clip(0).astype(int)
     high = np.ceil(scene.boxes[:, 2:]).clip(0, [width, height]).astype(int)
     sides = (high - low).clip(1)
-    found: dict[int, Pixels] = {}
+    found: dict[int, Patch] = {}
     # One call draws objects of like size: each has room for the largest of them.
     classes = np.ceil(np.log2(np.maximum(sides.max(axis=1), 16))).astype(int) if len(sides) else sides
     for room in sorted({int(classes[k]) for k in numbers}):
@@ -66,21 +50,8 @@ def pixels_of(scene: Scene, numbers: Sequence[int]) -> list[Pixels]:
             own = bitmap[:rows, :columns].astype(bool)
             if not own.any() and own.size:  # smaller than a pixel, between their centres
                 own[rows // 2, columns // 2] = True
-            found[k] = Pixels(int(low[k, 1]), int(low[k, 0]), own[: height - low[k, 1], : width - low[k, 0]])
+            found[k] = Patch(int(low[k, 1]), int(low[k, 0]), own[: height - low[k, 1], : width - low[k, 0]])
     return [found[k] for k in numbers]
-
-
-def rle_of(pixels: Pixels, height: int, width: int) -> dict[str, object]:
-    """Return the RLE of a mask in an image of that size, without drawing the image."""
-    rows, columns = pixels.bitmap.shape
-    padded = np.zeros((columns, rows + 2), dtype=bool)
-    padded[:, 1:-1] = pixels.bitmap.T
-    # Each run's begin and end in turn, down the columns.
-    column, row = np.divmod(np.flatnonzero(padded[:, 1:] ^ padded[:, :-1]), rows + 1)
-    ends = (pixels.left + column) * height + pixels.top + row
-    counts = np.diff(ends, prepend=0, append=height * width).tolist()
-    found: dict[str, object] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return found
 
 
 def settled(scene: Scene) -> Scene:
@@ -88,7 +59,9 @@ def settled(scene: Scene) -> Scene:
     if (scene.scale == 1).all() and (scene.offset == 0).all():
         return scene
     encoded = [k for k, segmentation in enumerate(scene.segmentations) if isinstance(segmentation, dict)]
-    rles = {k: rle_of(one, *scene.image.shape[:2]) for k, one in zip(encoded, pixels_of(scene, encoded), strict=True)}
+    rles = {
+        k: patch_to_rle(one, *scene.image.shape[:2]) for k, one in zip(encoded, pixels_of(scene, encoded), strict=True)
+    }
     moved: list[Segmentation] = [
         [polygon * scene.scale + scene.offset for polygon in one] if isinstance(one, list) else rles.get(k)
         for k, one in enumerate(scene.segmentations)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detection.coco.bitmaps import bitmap_bounds
 from detection.coco.rle import run_lengths
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ def _bounds_of_rle(rle: Mapping[str, Any], window: np.ndarray) -> np.ndarray:
     # COCO runs go down the columns; runs of ones have odd numbers.
     ends = np.concatenate([[left * height], ends.clip(left * height, right * height)])
     ones = np.repeat((np.arange(len(ends) - 1) & 1).astype(bool), np.diff(ends)).reshape(-1, height)[:, top:bottom]
-    columns, rows = np.flatnonzero(ones.any(axis=1)), np.flatnonzero(ones.any(axis=0))
-    if len(columns) == 0:
+    found = bitmap_bounds(ones.T)
+    if found is None:
         return NOTHING
-    found = [left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1]
-    return np.array(found, dtype=np.float64).clip(window[[0, 1, 0, 1]], window[[2, 3, 2, 3]])
+    return (np.array(found, dtype=np.float64) + [left, top, left, top]).clip(window[[0, 1, 0, 1]], window[[2, 3, 2, 3]])

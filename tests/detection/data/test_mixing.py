@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from detection.coco.patches import Patch, patch_to_rle
 from detection.data.copy_paste import CopyPaste
 from detection.data.jitter import JitterConfig, LargeScaleJitter
-from detection.data.mixing import Pixels, joined, pixels_of, rle_of, settled
+from detection.data.mixing import joined, pixels_of, settled
 from detection.data.mixup import MixUp
 from detection.data.mosaic import Mosaic
 from detection.data.photometric import PhotometricDistortion
@@ -85,9 +86,9 @@ def check_place(old: Scene, new: Scene) -> None:
     assert np.abs(part[..., 1] - wanted_y[:, None]).max(initial=0) <= 1 + 0.5 / abs(scale[1])
 
 
-def full(pixels: Pixels, height: int, width: int) -> np.ndarray:
+def full(patch: Patch, height: int, width: int) -> np.ndarray:
     bitmap = np.zeros((height, width), dtype=bool)
-    bitmap[pixels.window] = pixels.bitmap
+    bitmap[patch.place] = patch.pixels
     return bitmap
 
 
@@ -252,9 +253,9 @@ def test_an_rle_of_a_part_is_that_of_the_whole_image():
         top, left = int(generator.integers(height)), int(generator.integers(width))
         rows, columns = int(generator.integers(1, height - top + 1)), int(generator.integers(1, width - left + 1))
         bitmap = generator.random((rows, columns)) < generator.random()
-        pixels = Pixels(top, left, bitmap)
-        decoded = coco_mask.decode(rle_of(pixels, height, width)).astype(bool)
-        assert np.array_equal(decoded, full(pixels, height, width))
+        patch = Patch(top, left, bitmap)
+        decoded = coco_mask.decode(patch_to_rle(patch, height, width)).astype(bool)
+        assert np.array_equal(decoded, full(patch, height, width))
 
 
 def test_joined_scenes_keep_their_order_and_kinds():
