@@ -140,7 +140,7 @@ def _in_the_corner(boxes: np.ndarray) -> np.ndarray:
 
 
 def _is_doubtful(passed: np.ndarray, fewest: int) -> bool:
-    """Return whether so many boxes fail that other formats should be tried."""
+    """Return whether enough boxes fail for other formats to be tried."""
     failed = int((~passed).sum())
     return failed >= fewest and failed > (0.02 if failed >= 3 else 0.5) * len(passed)
 

@@ -69,7 +69,7 @@ class PhotometricDistortion:
 
 
 def _recoloured(image: np.ndarray, saturation: float, turn: float) -> np.ndarray:
-    """Return an RGB image of 0..255 with another saturation, and its hue turned by so many degrees."""
+    """Return an RGB image of 0..255 with another saturation, and with its hue turned by an angle in degrees."""
     if saturation == 1 and turn == 0:
         return image
     hue, chroma, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))

@@ -225,7 +225,7 @@ def test_our_weights_alone_get_a_hint_how_to_save_them(tmp_path):
 
 def test_a_backbone_alone_is_no_detector(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=r"not an R-CNN, RetinaNet or FCOS .* model\.backbone\.weights"):
+    with pytest.raises(ValueError, match=r"not an R-CNN, RetinaNet or FCOS .* use model\.backbone\.weights"):
         load_pretrained(str(tmp_path / "resnet18.pth"))
     with pytest.raises(ValueError, match=r"lacks roi_heads\.box_predictor.* not an R-CNN of torchvision"):
         load_pretrained(f"torchvision:{tmp_path / 'resnet18.pth'}")

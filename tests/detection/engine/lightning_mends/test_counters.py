@@ -101,7 +101,9 @@ def test_lightning_alone_begins_an_epoch_again_that_was_stopped_in_its_middle(
     assert interrupted(signal.SIGTERM, 5, *options, "--resume", "auto") == 143
     resumed = ("--resume", "auto", "--model.schedule.length", "2")
     assert run("fit", *options, *resumed) == 0
-    assert (seen(tmp_path / "out")[-2:] == [(1, 6), (1, 7)]) is corrected
+    rows = seen(tmp_path / "out")  # of all three starts
+    assert rows == sorted(set(rows))
+    assert ([row for row in rows if row[1] > 5] == [(1, 6), (1, 7)]) is corrected
 
 
 def test_lightning_alone_trains_a_batch_too_many_where_a_validation_is_left_out(run, tmp_path, monkeypatch):
