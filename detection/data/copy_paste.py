@@ -8,6 +8,7 @@ import numpy as np
 from detection.coco.bitmaps import bitmap_bounds
 from detection.coco.patches import Patch, patch_to_rle
 from detection.coco.segmentation import Segmentation
+from detection.data.limits import check_probability
 from detection.data.mixing import Mix, Partner, joined, pixels_of, settled
 from detection.data.scene import Scene, cut
 
@@ -36,8 +37,7 @@ class CopyPaste(Mix):
         Raises:
             ValueError: no probability, or a number below 0.
         """
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"data.copy_paste.p {self.p} must be a probability, from 0 to 1")
+        check_probability("data.copy_paste.p", self.p)
         if min(self.most, self.shift, self.area) < 0:
             raise ValueError("data.copy_paste: most, shift and area must not be below 0")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detection.data.limits import check_size
 from detection.data.resizing import filled, resized
 from detection.data.scene import Scene, cut
 from detection.structures import ResizeMethod
@@ -30,8 +31,7 @@ class JitterConfig:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"data.jitter.scale {list(self.scale)} must be two factors above 0, the smaller one first")
-        if min(self.size) < 1:
-            raise ValueError(f"data.jitter.size {list(self.size)} must be a height and a width of at least 1 pixel")
+        check_size("data.jitter.size", self.size)
 
 
 class LargeScaleJitter:

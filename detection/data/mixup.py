@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from detection.data.limits import check_probability
 from detection.data.mixing import Mix, Partner, joined
 from detection.data.resizing import filled
 from detection.data.scene import Scene, cut
@@ -30,8 +31,7 @@ class MixUp(Mix):
         Raises:
             ValueError: with the value.
         """
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"data.mixup.p {self.p} must be a probability, from 0 to 1")
+        check_probability("data.mixup.p", self.p)
 
     def mix(self, scene: Scene, generator: np.random.Generator, partner: Partner) -> Scene:
         """Return the mean of the scene and a partner."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detection.data.limits import check_probability, check_size
 from detection.data.mixing import Mix, Partner, joined
 from detection.data.resizing import filled, resized
 from detection.data.scene import Scene, cut
@@ -31,10 +32,8 @@ class Mosaic(Mix):
         Raises:
             ValueError: no probability, or an empty size.
         """
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"data.mosaic.p {self.p} must be a probability, from 0 to 1")
-        if min(self.size) < 1:
-            raise ValueError(f"data.mosaic.size {list(self.size)} must be a height and a width of at least 1 pixel")
+        check_probability("data.mosaic.p", self.p)
+        check_size("data.mosaic.size", self.size)
 
     def factor(self, height: int, width: int) -> float:
         """Pixels in the mosaic per pixel of an image of that size."""

@@ -53,16 +53,9 @@ class Pipeline:
         """
         # Other transforms may count in pixels of the file.
         simple = HorizontalFlip | Resize | Zoom | Mix | PhotometricDistortion
-        factors = [_factor(step, height, width) for step in steps if isinstance(step, Resize | Zoom | Mix)]
+        factors = [step.factor(height, width) for step in steps if isinstance(step, Resize | Zoom | Mix)]
         reduced = 1
         if self.draft and max(factors, default=0) > 0 and all(isinstance(step, simple) for step in steps):
             while reduced < SMALLEST and 2 * reduced * max(factors) <= 1:
                 reduced *= 2
         return reduced
-
-
-def _factor(step: Resize | Zoom | Mix, height: int, width: int) -> float:
-    """Return the pixels that a transform makes of one pixel."""
-    if isinstance(step, Resize):
-        return max(step.short_sides) / min(height, width)
-    return step.factor(height, width)

@@ -50,8 +50,7 @@ class Scene:
             offset: shift in pixels for x and y.
         """
         factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
-        corners = self.boxes.reshape(-1, 2, 2) * factor + shift
-        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        boxes = _around(self.boxes.reshape(-1, 2, 2) * factor + shift)
         return replace(self, image=image, boxes=boxes, scale=self.scale * factor, offset=self.offset * factor + shift)
 
     def chosen(self, keep: np.ndarray) -> "Scene":
@@ -72,8 +71,7 @@ class Scene:
 
     def _then(self, boxes: np.ndarray) -> np.ndarray:
         """Convert boxes (n, 4) from pixels of this image to pixels of the annotated image."""
-        corners = (boxes.reshape(-1, 2, 2) - self.offset) / self.scale
-        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        return _around((boxes.reshape(-1, 2, 2) - self.offset) / self.scale)
 
     def _turned(self, bitmaps: np.ndarray) -> np.ndarray:
         """Flip bitmaps of the annotated image along the axes on which this image is flipped."""
@@ -134,12 +132,17 @@ def _visible(scene: Scene, clipped: np.ndarray) -> np.ndarray:
     height, width = scene.image.shape[:2]
     window = scene._then(np.array([[0, 0, width, height]], dtype=np.float64))[0]
     corners = visible_boxes(scene.segmentations, window).reshape(-1, 2, 2) * scene.scale + scene.offset
-    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    boxes = _around(corners)
     # The part of a mask outside of its annotated box does not count.
     low, high = np.maximum(boxes[:, :2], clipped[:, :2]), np.minimum(boxes[:, 2:], clipped[:, 2:])
     nothing = np.isinf(corners).any(axis=(1, 2))
     low[nothing], high[nothing] = clipped[nothing, :2], clipped[nothing, :2]
     return np.concatenate([low, high], axis=1)
+
+
+def _around(corners: np.ndarray) -> np.ndarray:
+    """Return the boxes (k, 4) around corners (k, 2, 2), of which a flip exchanges the two."""
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:

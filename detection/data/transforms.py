@@ -89,6 +89,10 @@ class Resize:
         height, width = image.shape[:2]
         return resized(image, *self.size(height, width, short_side), self.method)
 
+    def factor(self, height: int, width: int) -> float:
+        """Return the pixels that become of one pixel of an image of that size, at most."""
+        return max(self.short_sides) / min(height, width)
+
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Return (height, width) after resizing; of several short sides it takes the largest."""
         wish = short_side or max(self.short_sides)

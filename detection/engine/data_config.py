@@ -9,6 +9,7 @@ from detection.data.augmentation import Albumentations
 from detection.data.collate import canvas_of, few_canvases_for
 from detection.data.copy_paste import CopyPaste
 from detection.data.jitter import JitterConfig, LargeScaleJitter
+from detection.data.limits import check_probability
 from detection.data.mixup import MixUp
 from detection.data.mosaic import Mosaic
 from detection.data.photometric import PhotometricDistortion
@@ -108,8 +109,7 @@ class AugmentConfig:
         """
         if not all(map(callable, self.augment or [])):
             raise ValueError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"data.flip {self.flip} must be a probability, from 0 to 1")
+        check_probability("data.flip", self.flip)
         if self.crop is not None and min(self.crop) < 1:
             raise ValueError(f"data.crop {list(self.crop)} must be a height and a width of at least 1 pixel")
 
