@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from detection.checkpoint_files import replacing
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
+from detection.convert.run_folder import CHECKPOINTS, MODEL
 from detection.curves import plot, read_run
 from detection.data.errors import first_line
 from detection.documents import read_json
@@ -85,7 +86,7 @@ class Closing(Callback):
         last = {"epoch": trainer.current_epoch + (result != "finished"), "step": trainer.global_step}
         self._attempt(RECORD, lambda _: self._record.finish(result, reason, best, last))
         if result != "failed":
-            self._attempt("model.safetensors", lambda path: export(folder, path, module))
+            self._attempt(MODEL, lambda path: export(folder, path, module))
             if self._detections is not None:
                 self._attempt("curves.png", lambda path: plot({path.parent.name: read_run(folder)}, path))
                 self._report(trainer, module, self._detections, result == "interrupted")
@@ -122,7 +123,7 @@ class Closing(Callback):
 
 def export(folder: Path, path: Path, module: LightningModule) -> None:
     """Write ``model.safetensors`` from the best checkpoint, or from the last one where there is no best one."""
-    found = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    found = [folder / "checkpoints" / name for name in CHECKPOINTS]
     source = next((one for one in found if one.is_file()), None)
     if source is None:
         return

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from detection.models.anchors import Anchors, CanvasAnchors
 from detection.models.conv_stack import ConvStack
 from detection.ops import boxes as box_ops
 from detection.structures import IGNORE, Batch, Targets
@@ -63,6 +64,8 @@ class DenseHead(nn.Module):
 
     kind: str
     """Name of the detector."""
+    anchors: Anchors
+    """The boxes at every cell that predictions belong to."""
 
     def __init__(
         self, channels: int, num_classes: int, per_cell: int, config: DenseHeadConfig, bias: bool = False
@@ -92,6 +95,10 @@ class DenseHead(nn.Module):
             sizes: (B, 2) height, width of the images.
         """
         raise NotImplementedError
+
+    def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
+        """Return the anchors on the cells of a pyramid."""
+        return self.anchors(canvas, tuple((x.shape[2], x.shape[3]) for x in features), features[0].device)
 
     def best(self, rank: Tensor) -> Tensor:
         """Return the index (B, n) of the best cells or anchors of a level, by the rank (B, N_l) of their best class."""

@@ -54,7 +54,7 @@ class FCOSHead(DenseHead):
         super().__init__(channels, num_classes, 1, config, bias=True)
         self.strides = tuple(strides)
         squares = AnchorConfig(strides, (1.0,), stride_from_canvas=config.stride_from_canvas)
-        self.cells = Anchors(strides, squares)
+        self.anchors = Anchors(strides, squares)  # a square of one stride around the corner of every cell
         self.sides = nn.Conv2d(channels, 4, 3, padding=1)
         self.centreness = nn.Conv2d(channels, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if config.level_scales else None
@@ -83,7 +83,7 @@ class FCOSHead(DenseHead):
         assert batch.targets is not None
         targets, config = batch.targets, self.config
         logits, distances, centre = (torch.cat(levels, dim=1) for levels in self(features))
-        cells = self.canvas_cells(features, (batch.images.shape[-2], batch.images.shape[-1]))
+        cells = self.canvas_anchors(features, (batch.images.shape[-2], batch.images.shape[-1]))
         points = self.points(cells)
         matched, label = assign(targets.boxes, targets.crowd, points, config.radius)
         label = label.masked_fill(~cells.inside(batch.sizes), IGNORE)
@@ -105,7 +105,7 @@ class FCOSHead(DenseHead):
 
         A score is the geometric mean of class probability and centre-ness.
         """
-        cells = self.canvas_cells(features, canvas)
+        cells = self.canvas_anchors(features, canvas)
         outside = (~cells.inside(sizes)).split(cells.lengths, dim=1)
         centres = self.points(cells).centres.split(cells.lengths)
         boxes, scores = [], []
@@ -117,10 +117,6 @@ class FCOSHead(DenseHead):
             boxes.append(boxes_around(point[index], take(distance, index) * stride))
             scores.append((take(logit, index).sigmoid() * quality.gather(1, index)[..., None]).sqrt())
         return self.of_all_levels(boxes, scores, sizes)
-
-    def canvas_cells(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
-        """Return a square of one stride around the corner of every cell."""
-        return self.cells(canvas, tuple((x.shape[2], x.shape[3]) for x in features), features[0].device)
 
     def points(self, cells: CanvasAnchors) -> Points:
         """Return where each cell measures from, and which distances it predicts."""

@@ -113,7 +113,3 @@ class RetinaNetHead(DenseHead):
             boxes.append(box_ops.decode(take(delta, index), anchor[index]))
             scores.append(take(logit, index).sigmoid().masked_fill(out.gather(1, index)[..., None], 0))
         return self.of_all_levels(boxes, scores, sizes)
-
-    def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
-        """Return the anchors on the cells of a pyramid."""
-        return self.anchors(canvas, tuple((x.shape[2], x.shape[3]) for x in features), features[0].device)

@@ -19,7 +19,7 @@ def test_cells_are_those_of_the_detector(config):
     sizes = np.tile([256, 320], (60, 1))
     head = FCOSHead(8, 1, STRIDES, config)
     features = [torch.zeros(1, 8, -(-256 // stride), -(-320 // stride)) for stride in STRIDES]
-    points = head.points(head.canvas_cells(features, (256, 320)))
+    points = head.points(head.canvas_anchors(features, (256, 320)))
     truth = torch.from_numpy(boxes).float()[:, None]  # each alone in its image
     _, label = assign(truth, torch.zeros(60, 1, dtype=torch.bool), points, config.radius)
     assert positive_cells(boxes.astype(np.float32), sizes, STRIDES, config).tolist() == (label == 1).sum(dim=1).tolist()
