@@ -13,14 +13,19 @@ PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "d
 NOTEBOOKS = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.ipynb")}
 
 
-@pytest.fixture(scope="module")
-def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pages", ROOT / "tools" / "docs" / "pages.py")
+def tool(name: str) -> ModuleType:
+    """A module of ``tools/docs``, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    return tool("pages")
 
 
 def listed(entry: object) -> list[str]:
@@ -68,6 +73,16 @@ def test_the_tables_hold_what_the_code_has(pages: ModuleType) -> None:
         assert line in settings, line
     assert "data.few_canvases" not in settings
     assert not re.search(r"\|  \|$", settings, flags=re.M), "a setting without a meaning"
+
+
+def test_the_page_of_results_has_the_measurements() -> None:
+    results = tool("results")
+    text, measured = results.PAGE.read_text(encoding="utf-8"), results.measured()
+    assert {found[1] for found in results.PLACE.finditer(text)} == set(measured) == set(results.TABLES)
+    assert results.page(text, measured) == text, "run python tools/docs/results.py"
+    assert all((results.PAGE.parent / row["page"]).is_file() for row in measured["training"])
+    measured["training"][0]["toolkit"] = 12345
+    assert "| [NVIDIA H200](h200.md), bf16 | 800 px, 16 | 12345 images/s |" in results.page(text, measured)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import ast
 import importlib
 import importlib.util
 import re
-import shlex
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,7 @@ from detection.engine.configs import names_of_configs, read_config
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.shapes import write_shapes
+from tests.support.documents import blocks, command_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -60,10 +60,6 @@ MADE_BY_THE_READER = (
 """Beginnings of names that a checkout does not have: files of a reader, metrics, files of other toolkits."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", EVERYTHING, flags=re.S)
-
-
 def found(pattern: str) -> list[str]:
     matches = sorted(set(re.findall(pattern, EVERYTHING)))
     assert matches, f"nothing in the documents looks like {pattern}; does this test still read them rightly?"
@@ -90,16 +86,7 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
-def command_lines() -> list[list[str]]:
-    """The words from ``rcnn`` on of each line in a block of commands that runs it, also by torchrun or Slurm."""
-    found = {}
-    for line in "\n".join(blocks("(?:bash|console)")).replace("\\\n", " ").splitlines():
-        line = line.removeprefix("$ ")
-        line = re.sub(r"^(?:torchrun|python3?)\b.* -m detection ", "rcnn ", line)
-        line = re.sub(r"^sbatch tools/slurm/train\.sbatch ", "rcnn train ", line)
-        if line.startswith("rcnn "):
-            found[line] = shlex.split(line, comments=True)
-    return list(found.values())
+LINES = command_lines(EVERYTHING)
 
 
 def known_settings() -> set[str]:
@@ -115,14 +102,14 @@ def known_settings() -> set[str]:
 def test_settings_on_command_lines_exist() -> None:
     known = known_settings()
     parents = {name.rpartition(".")[0] for name in known}
-    given = {word.split("=")[0].lstrip("-").rstrip("+") for words in command_lines() for word in words if "--" in word}
+    given = {word.split("=")[0].lstrip("-").rstrip("+") for words in LINES for word in words if "--" in word}
     given = {re.sub(r"^data\.(?:val|test)\.", "data.train.", name) for name in given}  # the reference lists one split
     dotted = {name for name in given if "." in name and not name.startswith("trainer.")}
     assert dotted
     assert sorted(dotted - known - parents) == []
 
 
-@pytest.mark.parametrize("words", command_lines(), ids=" ".join)
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
 def test_commands_take_their_options(words: list[str]) -> None:
     name = OLD.get(words[1], words[1])
     if name.startswith("-"):
@@ -153,7 +140,7 @@ def test_configs_exist() -> None:
             assert config in names_of_configs(), config
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", blocks(EVERYTHING, "python"))
 def test_python_compiles_and_its_names_exist(block: str) -> None:
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.ImportFrom):
@@ -167,7 +154,7 @@ def test_python_compiles_and_its_names_exist(block: str) -> None:
 
 
 def test_the_plain_training_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (loop,) = [block for block in blocks("python") if "optimizer.step()" in block]
+    (loop,) = [block for block in blocks(EVERYTHING, "python") if "optimizer.step()" in block]
     write_shapes(tmp_path / "my_data", train=2, val=1)
     monkeypatch.chdir(tmp_path)
     # The same loop on small images, with a smaller network that begins from nothing.

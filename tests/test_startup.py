@@ -34,6 +34,15 @@ def test_help_and_wrong_options_import_nothing_that_takes_long(words):
     assert not imported(run_of(*words)) & HEAVY
 
 
+def test_a_misspelt_setting_imports_nothing_that_takes_long():
+    words = ["train", "mask_rcnn_r50_fpn_1x_coco", "--model.backbone.nmae", "resnet18"]
+    assert not imported(run_of(*words)) & (HEAVY - {"yaml", "numpy"})
+
+
+def test_the_list_of_published_models_needs_no_pytorch():
+    assert not imported(run_of("models", "list")) & HEAVY
+
+
 def test_the_help_of_every_command_imports_nothing_that_takes_long():
     code = "\n".join(run_of(name, "--help") for name in COMMANDS)
     assert not imported(code) & HEAVY

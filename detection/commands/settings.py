@@ -51,7 +51,7 @@ Pairs = list[tuple[str, str]]
 
 
 def check_settings(given: Sequence[str], command: str = "train") -> None:
-    """Reject an option that is no setting before anything slow is imported; settings have a dot in their names.
+    """Reject an option that is no setting before anything slow is imported.
 
     Args:
         command: the command that was called; a message may suggest its options.
@@ -61,13 +61,26 @@ def check_settings(given: Sequence[str], command: str = "train") -> None:
     """
     for word in given:
         name = word.split("=")[0].rstrip("+")
-        if not name.startswith("-") or "." in name or name in UNDOTTED or is_number(word):
+        if not name.startswith("-") or name in UNDOTTED or is_number(word):
+            continue
+        if "." in name:
+            _check_dotted(name.lstrip("-"))
             continue
         key = name.lstrip("-").replace("-", "_").lower()
         near = OTHERS.get(key) or (f"--{OPTIONS[key]}" if key in OPTIONS else None)
         near = near or next(iter(get_close_matches(name, [*_flags(command), *UNDOTTED], 1)), None)
         hint = f"did you mean {near}?" if near else f"rcnn {command} --help-all lists all settings"
         raise ValueError(f"{name}: no such option; {hint}")
+
+
+def _check_dotted(name: str) -> None:
+    """Reject a setting that no class has, with the message of the parser, which takes longer."""
+    from detection.commands.setting_names import all_names, wrong_name
+
+    if wrong_name(name):
+        from detection.engine.config_errors import no_option
+
+        raise ValueError(no_option(name, all_names()))
 
 
 def _flags(command: str) -> list[str]:

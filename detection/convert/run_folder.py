@@ -10,15 +10,17 @@ MODEL = "model.safetensors"
 
 
 def model_of(folder: Path) -> Path:
-    """The file of a run's folder to predict with: ``model.safetensors``, or a checkpoint where that is newer.
+    """Return the file of a run's folder to predict with: ``model.safetensors``, or the checkpoint if that is newer.
 
-    A run writes ``model.safetensors`` at its end, and ``best.ckpt`` on the way.
+    A run writes its checkpoints while it trains, and ``model.safetensors`` from one of them at its end. So a newer
+    ``best.ckpt``, or ``last.ckpt`` in a run without a best one, belongs to a run that continues or was killed.
 
     Raises:
         ValueError: as :func:`checkpoint_of`.
     """
-    model, best = folder / MODEL, folder / "checkpoints" / "best.ckpt"
-    if model.is_file() and not (best.is_file() and best.stat().st_mtime_ns > model.stat().st_mtime_ns):
+    model = folder / MODEL
+    source = next((path for name in CHECKPOINTS if (path := folder / "checkpoints" / name).is_file()), None)
+    if model.is_file() and (source is None or source.stat().st_mtime_ns <= model.stat().st_mtime_ns):
         print(f"{folder}: {MODEL} is used", file=sys.stderr)
         return model
     return checkpoint_of(folder)

@@ -9,8 +9,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from urllib.error import URLError
 
-import torch
-
 _D2 = "https://dl.fbaipublicfiles.com/detectron2/"
 _MM = "https://download.openmmlab.com/mmdetection/v2.0/"
 
@@ -27,6 +25,8 @@ class Entry:
     @property
     def cache(self) -> Path:
         """Path of the downloaded file, in PyTorch's cache folder."""
+        import torch  # not for the names alone
+
         folder, name = self.url.split("/")[-2:]
         # Most files of detectron2 have the name model_final_*.pkl, so the number of the run goes into the name.
         return Path(torch.hub.get_dir()) / "checkpoints" / (f"detectron2_{folder}_{name}" if _D2 in self.url else name)
@@ -204,6 +204,8 @@ def fetch(entry: Entry) -> Path:
     Raises:
         ValueError: the download failed, or the file is not the published one. The message names the URL and the path.
     """
+    import torch
+
     path = entry.cache
     if path.is_file():
         return path

@@ -28,10 +28,18 @@ def explain(message: str, options: Sequence[str], files: Sequence[str | Path]) -
         return _shorten(message).replace(
             "the settings: not valid", f"{files[-1] if files else 'the settings'}: not valid"
         )
-    for word, reason in HINTS.items():
-        if key.rsplit(".", 1)[-1] == word:
-            return f"no option {key}: {reason}{_place(key, files)}"
-    return f"no option {key}{_place(key, files)}{nearest(key, options)}"
+    return no_option(key, options, _place(key, files))
+
+
+def no_option(key: str, options: Sequence[str], place: str = "") -> str:
+    """Return the message about an option that does not exist, with the nearest one, or with the reason.
+
+    Args:
+        options: all that exist.
+        place: the end of the message, such as `` (my.yaml, line 3)``.
+    """
+    reason = HINTS.get(key.rsplit(".", 1)[-1])
+    return f"no option {key}{place}{nearest(key, options)}" if reason is None else f"no option {key}: {reason}{place}"
 
 
 def wrong_key(message: str) -> str | None:

@@ -24,6 +24,9 @@ from detection.home import with_home
 NAMES = "names.yaml"
 """The file of the shipped configs that names combinations of parts."""
 
+GROUPS = ("model", "data", "trainer", "run")
+"""The keys of a config below which its settings are."""
+
 DEEPEST = 8
 """Configs that may be parts of one another; the shipped ones need 3."""
 
@@ -217,6 +220,9 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
     if len(inside) > DEEPEST:
         raise DocumentError(f"{place.file}: parts of parts, more than {DEEPEST} deep; list them in one config")
     content = place.content()
+    for group in GROUPS:
+        if group in content and content[group] is None:  # would replace the settings of the parts by nothing
+            raise DocumentError(f"{place.file}: {group}: has no settings; indent some below it, or remove the line")
     settings: dict[str, Any] = {}
     files: list[Path] = []
     for name in _parts(place, content):

@@ -24,6 +24,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from detection.engine.errors import StoppedError
 from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.lightning_mends.processes import keep_signal_handlers_away
+from detection.engine.lightning_mends.step_log import log_step
 from detection.engine.listener import Listener, leave_at_once
 from detection.engine.startup import raise_if_signalled
 from detection.wording import plural
@@ -70,6 +71,7 @@ class SaveAndStop(Callback):
             if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
                 trainer.strategy.checkpoint_io.teardown()  # waits until it is written
                 trainer.strategy.barrier()
+            log_step(trainer)
             self._stop(trainer, number, f"after step {trainer.global_step}; continue with --resume {path}")
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

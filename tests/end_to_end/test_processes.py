@@ -2,12 +2,17 @@
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from detection import load_model
 from detection.run_files import evaluations, read_table
 from detection.shapes import write_shapes
 from tests.end_to_end.ranks import Launch
@@ -159,6 +164,34 @@ def test_the_same_results_in_one_two_and_three_processes(config, tmp_path):
     assert not different(found[0], found[1])
     assert not different(found[0], found[2])
     assert len(json.loads(found[0][0][0])) > 20
+
+
+@pytest.mark.slow
+def test_two_ranks_that_the_command_starts_leave_the_files_of_a_run_once(config, tmp_path):
+    """Lightning starts the second rank; rank 0 alone writes, and nothing waits for the report."""
+    folder = tmp_path / "run"
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run.report", "true", "--run.pictures", "2"]
+    command = [sys.executable, "-m", "detection", "train", "--config", config, "--epochs", "2", "--output", folder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*map(str, command), *options], capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("Training finished\n", "  Best:     epoch ", "  Files:    summary.md, report.html, curves.png, model"):
+        assert done.stdout.count(line) == 1, line
+    assert not re.findall("warning: .* was not written", done.stderr)
+    assert [(row["epoch"], row["step"]) for row in evaluations(folder)] == [(1, 3), (2, 6)]
+    trained = read_table(folder / "train.csv")
+    assert [row["step"] for row in trained] == [1, 2, 3, 4, 5, 6]
+    assert all(row["train/loss"] > 0 for row in trained)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["result"], record["last"]) == ("finished", {"epoch": 2, "step": 6})
+    assert record["starts"][0]["devices"]["count"] == 2
+    assert "| Device | 2 x " in (folder / "summary.md").read_text()
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "5 images" in (folder / "report.html").read_text()  # those of both ranks
+    assert set(load_model(folder).state_dict()) == set(load_model(folder / "checkpoints/best.ckpt").state_dict())
+    assert {path.name for path in (folder / "images").iterdir()} >= {"train_batch.jpg", "val_epoch_002.jpg"}
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])

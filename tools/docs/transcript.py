@@ -21,11 +21,18 @@ PAGE = ROOT / "docs" / "tutorials" / "transcript.md"
 MOST_LINES = 16
 """Lines of an output that the page shows; the middle of a longer one is left out."""
 
-SMALL = (
-    "--size 128 213 --batch 2 --workers 1 --lr 0.005 --model.backbone.name resnet18 --model.backbone.weights null "
-    "--model.backbone.norm group --model.backbone.freeze 0"
-)
-"""So small that a CPU needs a minute; too short for a useful detector."""
+SMALL = """\
+parts: [mask_rcnn_r50_fpn_1x_coco]
+model:
+  backbone: {name: resnet18, weights: null, norm: group, freeze: 0}
+  fpn: {channels: 64}
+  box_head: {hidden: 128, samples: 32}
+  mask_head: {convs: 1, channels: 64}
+  optimizer: {lr: 0.01}
+  schedule: {reference_batch: 2, warmup: 5}
+data: {short_side: 128, long_side: 213, batch_size: 2, workers: 1}
+"""
+"""A configuration so small that a CPU needs less than a minute; too small for a useful detector."""
 
 HEAD = """\
 # A whole session
@@ -47,14 +54,14 @@ STEPS = (
     Step("Look around", ("rcnn --version", "rcnn configs list 'mask_rcnn_r50*'")),
     Step("Train on synthetic shapes", ("rcnn demo",)),
     Step("Check a data set", ("rcnn doctor coco --json doctor.json", "rcnn browse coco --number 2 --views 1")),
-    Step("Train", (f"rcnn train --data coco --output runs/coco --epochs 1 {SMALL}",)),
-    Step("Resume", (f"rcnn train --data coco --output runs/coco --epochs 2 {SMALL} --resume",)),
+    Step("Train", ("cat small.yaml", "rcnn train small.yaml --data coco --output runs/coco --epochs 1")),
+    Step("Resume", ("rcnn train small.yaml --data coco --output runs/coco --epochs 2 --resume",)),
     Step(
         "Train on the same data in YOLO's format",
         (
             "rcnn convert coco/annotations/instances_train2017.json yolo --to yolo --segments",
             "cp -r coco/train2017 yolo/images",
-            f"rcnn train --data yolo --output runs/yolo --epochs 1 {SMALL}",
+            "rcnn train small.yaml --data yolo --output runs/yolo --epochs 1",
         ),
     ),
     Step(
@@ -62,7 +69,7 @@ STEPS = (
         (
             "rcnn convert coco/annotations/instances_train2017.json voc/Annotations --to voc",
             "cp -r coco/train2017 voc/JPEGImages",
-            f"rcnn train --data voc --output runs/voc --epochs 1 {SMALL}",
+            "rcnn train small.yaml --data voc --output runs/voc --epochs 1",
         ),
     ),
     Step("Split a data set", ("rcnn split coco --output split --val 0.2 --test 0.1 --merge",)),
@@ -126,7 +133,11 @@ def session(python: Path, folder: Path, steps: tuple[Step, ...] = STEPS) -> Iter
 
 
 def put_data(source: Path | None, folder: Path, python: Path) -> None:
-    """Copy COCO's layout of a data set into a folder; without a source, draw shapes in the same layout."""
+    """Copy COCO's layout of a data set into a folder; without a source, draw shapes in the same layout.
+
+    The configuration of the trainings is beside it.
+    """
+    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
     if source is not None:
         shutil.copytree(source, folder / "coco", copy_function=shutil.copyfile)
         return

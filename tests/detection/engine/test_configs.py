@@ -48,6 +48,19 @@ def test_a_path_into_the_folder_from_beside_it_is_a_name(monkeypatch):
     assert read_config(f"../{NAME}.yaml").info.name == NAME
 
 
+@pytest.mark.parametrize("group", ["model", "data", "trainer", "run"])
+def test_a_group_without_settings_is_rejected(tmp_path, group):
+    """It would drop the settings that the parts have in this group."""
+    (tmp_path / "mine.yaml").write_text(f"parts: [{NAME}]\n{group}:\nseed_everything: 1\n")
+    with pytest.raises(DocumentError, match=rf"mine\.yaml: {group}: has no settings; indent some below it, or remove"):
+        read_config(tmp_path / "mine.yaml")
+
+
+def test_null_replaces_a_part_that_a_detector_can_lack(tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"parts: [{NAME}]\nmodel: {{mask_head: null}}\n")
+    assert read_config(tmp_path / "mine.yaml").settings["model"]["mask_head"] is None
+
+
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(FileNotFoundError, match=f"did you mean {NAME}"):
         read_config("mask_rcnn_r50_fnp_1x_coco")

@@ -17,6 +17,7 @@ from detection.engine import checkpoint_io, listener, signals
 from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.engine.module import DetectionModule
+from detection.run_files import read_table
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 8
@@ -26,12 +27,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def losses(folder: Path) -> list[tuple[float, float, float]]:
+    """Epoch, step and loss of each row of the run's table."""
+    return [(row["epoch"], row["step"], row["train/loss"]) for row in read_table(folder / "train.csv")]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path, capsys, number, code):
     before = signal.getsignal(number)
     assert interrupted(number, 2, "--run.folder", "out") == code
     assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
     assert f"stopped by {number.name} after step 3; continue with --resume" in capsys.readouterr().err
+    assert [row["step"] for row in read_table(tmp_path / "out/train.csv")] == [1, 2, 3]
     assert signal.getsignal(number) == before
 
 
@@ -58,6 +65,8 @@ def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path
     assert run("fit", *length, "--run.folder", "out", "--resume", "auto") == 0
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
     assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = losses(tmp_path / "whole"), losses(tmp_path / "out")
+    assert one == other
 
 
 @pytest.mark.slow

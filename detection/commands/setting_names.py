@@ -1,0 +1,104 @@
+"""The names of the settings of a training, read from the source of their classes.
+
+To import these classes takes as long as to import PyTorch and Lightning. A message about a misspelt name comes sooner.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from detection.engine.hints import OPTIONS
+
+SOURCES = Path(__file__).resolve().parents[2]
+"""Folder of the packages ``detection`` and ``backbones``."""
+
+Place = tuple[str, str]
+"""The module and the name of a class."""
+
+GROUPS: dict[str, Place] = {
+    "model": ("detection.engine.module", "DetectionModule"),
+    "data": ("detection.engine.data_config", "DataConfig"),
+    "run": ("detection.engine.run", "RunConfig"),
+}
+
+
+def wrong_name(name: str) -> bool:
+    """Return whether a dotted name is certainly no setting.
+
+    Names in ``trainer`` are Lightning's, and below a plain value everything may be right: both are left to the parser.
+
+    Example:
+        >>> wrong_name("model.backbone.name"), wrong_name("model.backbone.nmae"), wrong_name("trainer.nmae")
+        (False, True, False)
+    """
+    group, *parts = name.split(".")
+    place = GROUPS.get(group)
+    for part in parts:
+        settings = None if place is None else settings_of(place)
+        if settings is None or part == "help":  # the parser can explain a group
+            return False
+        if part not in settings:
+            return True
+        place = settings[part]
+    return False
+
+
+def all_names() -> list[str]:
+    """Return the full names of all settings, and those of Lightning's that a hint may suggest."""
+    hinted = (meaning.split(" ")[0] for meaning in OPTIONS.values())
+    return list(dict.fromkeys([*(name for pair in GROUPS.items() for name in _below(*pair)), *hinted]))
+
+
+def _below(prefix: str, place: Place) -> list[str]:
+    names = []
+    for name, inner in (settings_of(place) or {}).items():
+        names.append(f"{prefix}.{name}")
+        names += _below(f"{prefix}.{name}", inner) if inner else []
+    return names
+
+
+@cache
+def settings_of(place: Place) -> dict[str, Place | None] | None:
+    """Return the settings of a class: the fields of a dataclass, or else the arguments of its constructor.
+
+    Returns:
+        For each name the class that has its settings, or None for a plain value. None if the class cannot be read.
+    """
+    module, name = place
+    tree = _tree(module)
+    node = None if tree is None else next((one for one in _classes(tree) if one.name == name), None)
+    if tree is None or node is None:
+        return None
+    if not node.decorator_list:
+        inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+        return {one.arg: _class_in(one.annotation, tree, module) for init in inits for one in init.args.args[1:]}
+    found: dict[str, Place | None] = {}
+    for base in node.bases:
+        inherited = _class_in(base, tree, module)
+        if inherited is None:
+            return None
+        found |= settings_of(inherited) or {}
+    fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+    return found | {one.target.id: _class_in(one.annotation, tree, module) for one in fields}  # type: ignore[union-attr]
+
+
+def _class_in(annotation: ast.expr | None, tree: ast.Module, module: str) -> Place | None:
+    """Return the class of settings that an annotation such as ``MaskHeadConfig | None`` names."""
+    places = {one.name: (module, one.name) for one in _classes(tree)}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom):
+            places |= {one.asname or one.name: (str(statement.module), one.name) for one in statement.names}
+    names = [] if annotation is None else [one.id for one in ast.walk(annotation) if isinstance(one, ast.Name)]
+    return next((places[name] for name in names if name in places and settings_of(places[name])), None)
+
+
+def _classes(tree: ast.Module) -> list[ast.ClassDef]:
+    return [one for one in tree.body if isinstance(one, ast.ClassDef)]
+
+
+@cache
+def _tree(module: str) -> ast.Module | None:
+    """Return the source of a module of this toolkit."""
+    place = SOURCES.joinpath(*module.split("."))
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
