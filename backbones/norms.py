@@ -53,7 +53,7 @@ def make_norm(name: str, channels: int) -> nn.Module:
     """Return a norm layer for ``channels`` channels.
 
     ``frozen`` has fixed statistics, ``batch`` those of the batch on one device, ``sync`` those of all devices.
-    ``group`` has 32 groups (Wu and He 2018), or the largest smaller number that divides the channels.
+    ``group`` has 32 groups (Wu and He 2018), or the largest smaller number whose groups share two channels or more.
 
     Raises:
         ValueError: the name is unknown.
@@ -65,5 +65,5 @@ def make_norm(name: str, channels: int) -> nn.Module:
     if name == "sync":
         return nn.SyncBatchNorm(channels)
     if name == "group":
-        return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
+        return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0 and g < max(2, channels)), channels)
     raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync or group")

@@ -95,7 +95,14 @@ def torchvision_fcos_config(backbone: BackboneConfig | None = None) -> DetectorC
     return DetectorConfig(
         backbone=backbone or BackboneConfig("resnet50", norm="batch"),
         fpn=FPNConfig(extra="conv", finest=3),
-        fcos=FCOSConfig(score_threshold=0.2, min_size=0.0, level_scales=False, offset=0.0, stride_from_canvas=True),
+        fcos=FCOSConfig(
+            score_threshold=0.2,
+            min_size=0.0,
+            weight_boxes=False,
+            level_scales=False,
+            offset=0.0,
+            stride_from_canvas=True,
+        ),
     )
 
 

@@ -32,6 +32,8 @@ class FCOSConfig(DenseHeadConfig):
     """A cell is positive up to this many strides from the centre of its object, along both axes."""
     reach: float = 8.0
     """The farthest side that a level predicts, in strides: 64 pixels on P3. The last level has no limit."""
+    weight_boxes: bool = True
+    """Weight the box loss of a cell by how central it is, as the authors' repository does; torchvision does not."""
     level_scales: bool = True
     """Learn one factor per level for the distances; torchvision has none."""
     offset: float = 0.5
@@ -76,9 +78,10 @@ class FCOSHead(DenseHead):
         return logits, distances, centre
 
     def losses(self, features: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss_cls``, ``loss_box_reg`` and ``loss_centreness``, sums by the positives of the batch.
+        """Return ``loss_cls``, ``loss_box_reg`` and ``loss_centreness``, means over the positives of the batch.
 
-        The paper of 2019, equation 2, with a GIoU loss and a binary cross entropy for the centre-ness.
+        The paper of 2019, equation 2, with a GIoU loss and a binary cross entropy for the centre-ness. With
+        ``weight_boxes``, the mean of the GIoU losses is weighted by the centre-ness, as in the authors' repository.
         """
         assert batch.targets is not None
         targets, config = batch.targets, self.config
@@ -93,10 +96,13 @@ class FCOSHead(DenseHead):
         boxes = boxes_around(points.centres, distances * points.strides[:, None])
         wanted = centreness(sides(points.centres, truth)).masked_fill(negative, 0)
         of_centre = F.binary_cross_entropy_with_logits(centre, wanted, reduction="none")
-        count = (label == 1).sum().clamp(min=1)
+        count = (~negative).sum().clamp(min=1)
+        # A positive cell lies inside its object, so that the sum of the weights is zero only without positives.
+        weight, total = (wanted, wanted.sum().clamp(min=1e-6)) if config.weight_boxes else (1.0, count)
+        of_box = (giou_loss(boxes, truth) * weight).masked_fill(negative, 0)
         return {
             "loss_cls": focal_loss(logits, classes, config.alpha, config.gamma).sum() / count,
-            "loss_box_reg": giou_loss(boxes, truth).masked_fill(negative, 0).sum() / count,
+            "loss_box_reg": of_box.sum() / total,
             "loss_centreness": of_centre.masked_fill(negative, 0).sum() / count,
         }
 

@@ -1,11 +1,12 @@
 """RetinaNet and FCOS: losses beside loops, detections beside loops, odd batches, export, and what is rejected."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import generalized_box_iou_loss, nms, sigmoid_focal_loss
 
 from backbones import BackboneConfig
 from detection import fast
@@ -149,6 +150,71 @@ def test_the_losses_of_retinanet_are_those_of_a_loop(make_batch):
     assert losses["loss_box_reg"].item() == pytest.approx(sum(boxes) / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted boxes", "equal boxes"])
+def test_the_losses_of_fcos_are_those_of_a_loop(weighted, make_batch):
+    """The assignment of a cell, too: by distances and ranges, one cell and one object after another."""
+    model = make("fcos", weight_boxes=weighted)
+    batch = make_batch([*OBJECTS, [([0.0, 0, 64, 64], 0, True)]], sizes=[(96, 128), (50, 90), (96, 128)])
+    with torch.no_grad():
+        features = model.features(*batch[:2])
+        losses = model.head.losses(features, batch)
+        outputs = model.head(features)
+    of_class, of_box, of_centre, weights, positives = 0.0, 0.0, 0.0, 0.0, 0
+    limits = [0, 64, 128, 256, 512, float("inf")]
+    for level, (logits, sides, centre) in enumerate(zip(*outputs, strict=True)):
+        stride, columns = 8 * 2**level, features[level].shape[3]
+        for i in range(3):
+            height, width = ((side + 31) // 32 * 32 for side in batch.sizes[i].tolist())
+            for n in range(logits.shape[1]):
+                row, column = divmod(n, columns)
+                if row * stride >= height or column * stride >= width:
+                    continue  # beyond the image
+                x, y = (column + 0.5) * stride, (row + 0.5) * stride
+                chosen, is_ignored = None, False
+                for (x1, y1, x2, y2), label, crowd in [*OBJECTS, [([0.0, 0, 64, 64], 0, True)]][i]:
+                    distances = [x - x1, y - y1, x2 - x, y2 - y]
+                    inside = min(distances) > 0
+                    central = max(abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2)) < 1.5 * stride
+                    is_ignored = is_ignored or (crowd and inside)
+                    if not crowd and inside and central and limits[level] < max(distances) <= limits[level + 1]:
+                        size = (x2 - x1) * (y2 - y1)
+                        chosen = min(chosen or (float("inf"),), (size, label, distances, [x1, y1, x2, y2]))
+                if chosen is None and is_ignored:
+                    continue
+                wanted = torch.zeros(3)
+                if chosen is not None:
+                    _, label, (left, top, right, bottom), truth = chosen
+                    wanted[label] = 1
+                    central = (min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)) ** 0.5
+                    left, top, right, bottom = (sides[i, n] * stride).tolist()
+                    box = torch.tensor([x - left, y - top, x + right, y + bottom])
+                    giou = float(generalized_box_iou_loss(box, torch.tensor(truth)))
+                    of_box += (central if weighted else 1) * giou
+                    weights, positives = weights + (central if weighted else 1), positives + 1
+                    probability = float(centre[i, n].sigmoid())
+                    of_centre -= central * math.log(probability) + (1 - central) * math.log(1 - probability)
+                of_class += float(sigmoid_focal_loss(logits[i, n], wanted, 0.25, 2.0).sum())
+    assert positives > 10
+    assert losses["loss_cls"].item() == pytest.approx(of_class / positives, rel=1e-4)
+    assert losses["loss_box_reg"].item() == pytest.approx(of_box / weights, rel=1e-4)
+    assert losses["loss_centreness"].item() == pytest.approx(of_centre / positives, rel=1e-4)
+
+
+def test_a_narrow_group_norm_learns_from_an_image_of_one_cell(kind, make_batch):
+    """P7 has one cell there, so a group of one channel would be one number: PyTorch raises an error for it."""
+    torch.manual_seed(0)
+    backbone, pyramid = BackboneConfig("resnet18", norm="group"), FPNConfig(channels=32, finest=3, extra="conv")
+    model = build_detector(3, backbone, pyramid, **{kind: replace(CONFIGS[kind], norm="group")}).train()
+    batch = make_batch([[([10.0, 10, 60, 60], 1, False)]])
+    features = model.features(batch.images, batch.sizes)
+    assert features[-1].shape == (1, 32, 1, 1)
+    sum(model.losses(batch, features).values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        conv, norm = model.head.class_convs[0], model.head.class_convs[1]
+        assert (norm(conv(features[-1])) != 0).any()  # its answer depends on the image
+
+
 def test_detections_are_those_of_a_loop(kind, make_batch):
     model = make(kind, candidates=50, detections=20).eval()
     batch = make_batch([[]])
@@ -218,6 +284,19 @@ def test_the_whole_detector_is_exported(kind, make_batch):
             torch.testing.assert_close(found, expected)
     nodes = [str(node.target) for node in program.graph.nodes]
     assert nodes.count("rcnn.select_detections.default") == 1
+
+
+def test_the_first_loss_is_that_of_the_prior(kind, make_batch):
+    """A positive costs 1.13 with a prior of 0.01, and a negative almost nothing: no first steps are wasted on them."""
+    model, batch = make(kind), make_batch(OBJECTS)
+    with torch.no_grad():
+        model.head.logits.weight.zero_()
+        losses = model.losses(batch)
+        number = sum(level[0].numel() for level in model.head(model.features(*batch[:2]))[0])
+    positive, negative = -0.25 * 0.99**2 * math.log(0.01), -0.75 * 0.01**2 * math.log(0.99)
+    assert positive < losses["loss_cls"] < positive + number * negative
+    if kind == "fcos":
+        assert losses["loss_centreness"].item() == pytest.approx(math.log(2), abs=0.05)
 
 
 def test_scores_begin_at_the_prior(make_batch):
