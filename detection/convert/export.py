@@ -14,9 +14,11 @@ from safetensors.torch import save
 
 from detection.checkpoint import description
 from detection.checkpoint_files import replacing
+from detection.convert.one_stage import to_torchvision_one_stage
 from detection.convert.torchvision import to_torchvision
 from detection.home import with_home
 from detection.models.detector import Detector
+from detection.models.fcos import FCOSHead
 from detection.models.one_stage import OneStage
 from detection.models.roi_linear import as_linear
 
@@ -47,17 +49,22 @@ def save_torchvision(model: Detector, path: str | Path) -> None:
     """Write a detector's weights in the layout of torchvision's ``*_resnet50_fpn`` or, with norms, ``*_v2``.
 
     The background comes first, then the classes in their order. Build torchvision's model with ``num_classes`` + 1.
+    torchvision's FCOS has no factors of the levels (``level_scales``), and measures from the corner of a cell.
 
     Raises:
         ValueError: the detector has a part that torchvision's detectors do not have.
         OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
-    if isinstance(model, OneStage):
-        raise ValueError(
-            f"{path}: a {model.head.kind} is not written in torchvision's layout; export it as safetensors"
-        )
     state = model.state_dict()
-    converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)
+    if isinstance(model, OneStage):
+        converted = to_torchvision_one_stage(state)
+        if isinstance(model.head, FCOSHead) and model.head.config.offset != 0:
+            raise ValueError(
+                f"{path}: torchvision's FCOS measures from the corner of a cell, this one from model.fcos.offset "
+                f"{model.head.config.offset:g}; export it as safetensors"
+            )
+    else:
+        converted = to_torchvision(state, 2 if "box_head.convs.1.weight" in state else 1)
     with replacing(Path(path)) as file:
         torch.save(converted, file)
 

@@ -1,16 +1,20 @@
-"""RetinaNet and FCOS weights of torchvision, RetinaNet weights of detectron2, under our names.
+"""RetinaNet and FCOS weights from and to torchvision, RetinaNet weights of detectron2 under our names.
 
 A anchors per cell   K classes.  Rows of class logits are A x K, the anchors slowest.
 """
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from detection.convert.names import Rules, rename
 
 SCALES = 3
 """Sizes of detectron2's anchors on a level; it counts shapes fastest, we count sizes fastest."""
+
+NEVER = -20.0
+"""Logit of the background, a class for torchvision's one-stage detectors: its score is 2e-9, below every threshold."""
 
 
 def is_one_stage(state: Mapping[str, Tensor]) -> bool:
@@ -40,6 +44,23 @@ def from_torchvision_one_stage(state: Mapping[str, Tensor], labels: Sequence[int
         per_anchor = ours[f"head.logits.{kind}"].unflatten(0, (-1, rows))
         ours[f"head.logits.{kind}"] = per_anchor[:, chosen].flatten(0, 1)
     return ours
+
+
+def to_torchvision_one_stage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of ours under the names of torchvision's ``retinanet_*`` or ``fcos_*``.
+
+    The background comes before the classes of each anchor, and its score is zero.
+
+    Raises:
+        ValueError: torchvision's layout does not have a part of this detector.
+    """
+    outputs = dict(state)
+    per_cell = len(state["head.deltas.bias"]) // 4 if "head.deltas.bias" in state else 1
+    for kind, background in (("weight", 0.0), ("bias", NEVER)):
+        per_anchor = state[f"head.logits.{kind}"].unflatten(0, (per_cell, -1))
+        first = torch.full_like(per_anchor[:, :1], background)
+        outputs[f"head.logits.{kind}"] = torch.cat([first, per_anchor], dim=1).flatten(0, 1)
+    return rename(outputs, _outwards(state), "torchvision's layout does not have these parts;")
 
 
 def retinanet_rules(state: Mapping[str, Tensor]) -> Rules:
@@ -98,4 +119,29 @@ def _towers(state: Mapping[str, Tensor]) -> Rules:
         ],
         *[(rf"head\.{theirs}_head\.conv\.(\d+)\.(weight|bias)", rf"head.{ours}_convs.\1.\2") for theirs, ours in parts],
         (r"head\.regression_head\.bbox_reg\.(.*)", rf"head.{boxes}.\1"),
+    ]
+
+
+def _outwards(state: Mapping[str, Tensor]) -> Rules:
+    """The inverse of the rules for torchvision."""
+    has_anchors = "head.deltas.bias" in state
+    step = 3 if "head.class_convs.1.weight" in state else 2
+    parts = (("class", "classification"), ("box", "regression"))
+    blocks = [
+        (rf"head\.{ours}_convs\.{block * step + part}\.(.*)", rf"head.{theirs}_head.conv.{block}.{part}.\1")
+        for ours, theirs in parts
+        for block in range(4)
+        for part in range(step - 1)
+    ]
+    layers = [(rf"head\.{ours}_convs\.(\d+)\.(.*)", rf"head.{theirs}_head.conv.\1.\2") for ours, theirs in parts]
+    return [
+        (r"backbone\.(.*)", r"backbone.body.\1"),
+        (r"fpn\.lateral\.(.*)", r"backbone.fpn.inner_blocks.\1"),
+        (r"fpn\.output\.(.*)", r"backbone.fpn.layer_blocks.\1"),
+        (r"fpn\.extra\.0\.0\.(.*)", r"backbone.fpn.extra_blocks.p6.\1"),
+        (r"fpn\.extra\.1\.0\.(.*)", r"backbone.fpn.extra_blocks.p7.\1"),
+        *(blocks if has_anchors else layers),
+        (r"head\.logits\.(.*)", r"head.classification_head.cls_logits.\1"),
+        (r"head\.(?:deltas|sides)\.(.*)", r"head.regression_head.bbox_reg.\1"),
+        (r"head\.centreness\.(.*)", r"head.regression_head.bbox_ctrness.\1"),
     ]

@@ -11,6 +11,7 @@ from detection.fast.rpn import FastRPN
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
+from detection.structures import Targets
 
 COMPILED_SHAPES = 64
 """Largest number of image shapes to compile, in training and in evaluation; PyTorch's default limit is 8."""
@@ -42,9 +43,9 @@ class _FastDetector(Detector):
         x = (x - mean).div_(std).mul_(rows[:, :, None]).mul_(columns.repeat_interleave(channels, dim=1)[:, None])
         return x.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
-    def check_labels(self, labels: Tensor) -> None:
-        if labels.device.type == "cpu":  # the check would synchronise with a GPU
-            super().check_labels(labels)
+    def check_labels(self, targets: Targets | None) -> None:
+        if targets is None or targets.labels.device.type == "cpu":  # the check would synchronise with a GPU
+            super().check_labels(targets)
 
 
 class _FastTwoStage(_FastDetector, TwoStage):

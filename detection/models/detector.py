@@ -11,7 +11,7 @@ from torch import Tensor
 from backbones.base import Backbone
 from detection.models.fpn import FPN
 from detection.models.usable import Usable
-from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod
+from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, Targets
 
 
 class Detector(Usable):
@@ -98,7 +98,9 @@ class Detector(Usable):
         if images.ndim != 4 or images.shape[1] != len(self.pixel_mean):
             raise ValueError(f"images are {tuple(images.shape)}; this model needs (B, {len(self.pixel_mean)}, H, W)")
 
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise a ValueError for labels (B, G) that this detector does not have."""
-        if (labels >= self.num_classes).any():
-            raise ValueError(f"targets: label {int(labels.max())} is not in 0 to {self.num_classes - 1}, the classes")
+    def check_labels(self, targets: Targets | None) -> None:
+        """Raise a ValueError for missing targets, or for labels that this detector does not have."""
+        if targets is None:
+            raise ValueError("losses need a batch with targets; this batch has none")
+        if (targets.labels >= (classes := self.num_classes)).any():
+            raise ValueError(f"targets: label {int(targets.labels.max())} is not in 0 to {classes - 1}, the classes")

@@ -35,9 +35,7 @@ class OneStage(Detector):
         Raises:
             ValueError: a batch without targets, or with labels that the detector does not have.
         """
-        if batch.targets is None:
-            raise ValueError("losses are of batches with targets; this one has none")
-        self.check_labels(batch.targets.labels)
+        self.check_labels(batch.targets)
         features = self.features(batch.images, batch.sizes) if features is None else features
         return self.head.losses(features, batch)
 

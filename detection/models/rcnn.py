@@ -76,12 +76,10 @@ class TwoStage(Detector):
 
     def check_targets(self, batch: Batch) -> None:
         """Raise a ValueError if this detector cannot train on a batch."""
-        if batch.targets is None:
-            raise ValueError("losses need a batch with targets; this batch has none")
+        self.check_labels(batch.targets)
         for head in self.region_heads:
             if any(getattr(batch.targets, need) is None for need in head.needs):  # type: ignore[union-attr]
                 raise ValueError(head.missing)
-        self.check_labels(batch.targets.labels)
 
 
 class FasterRCNN(TwoStage):

@@ -35,7 +35,7 @@ class Alone:
 
             self.chosen = detectron2(options.backbone, device, options.peer_precision, self.batch)
             return
-        ours, peer = pair(options.backbone, device, precision, options.peer_precision)
+        ours, peer = pair(options.backbone, device, precision, options.peer_precision, options.detector)
         if options.compile:
             compile_model(ours.model, graphs=options.compile == "graphs")
         equalise(ours, peer, self.batch)

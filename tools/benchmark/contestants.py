@@ -16,13 +16,16 @@ from torchvision.ops import FrozenBatchNorm2d
 from backbones import BackboneConfig
 from detection import fast
 from detection.convert import from_torchvision, torchvision_config
+from detection.convert.one_stage import from_torchvision_one_stage
 from detection.engine.clock import Clock
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.fast.folding import folded
 from detection.fast.pasting import paste_masks
 from detection.models.build import build_detector
-from detection.models.rcnn import FasterRCNN
+from detection.models.detector import Detector
+from detection.models.one_stage import OneStage
 from detection.structures import IGNORE, Batch, Detections
+from tools.benchmark import one_stage
 
 CLASSES = 80
 SPREAD = {"cls_score": 2.0, "bbox_pred": 0.3}
@@ -73,7 +76,7 @@ class Ours(Contestant):
     def prepare(self) -> None:
         """Prepare the model for inference with the current weights."""
         self.model.eval()
-        assert isinstance(self.model, FasterRCNN)
+        assert isinstance(self.model, Detector)
         self.prepared = folded(self.model) if self.precision == "bf16" else self.model
 
     def train(self, batch: Batch, mark: Mark = _unmarked) -> None:
@@ -106,7 +109,7 @@ class Ours(Contestant):
     def shares(self, step: Callable[[Batch, Mark], object], batch: Batch) -> dict[str, float]:
         """Return the seconds of each part of a step (:meth:`train` or :meth:`infer`)."""
         model = self.prepared if step == self.infer else self.model
-        assert isinstance(model, FasterRCNN)
+        assert isinstance(model, Detector)
         with Clock(model) as clock:
             step(batch, clock)
         return clock.seconds()
@@ -150,19 +153,26 @@ class Torchvision(Contestant):
         )
 
 
-def pair(backbone: str, device: torch.device, precision: str, peer_precision: str) -> tuple[Ours, Torchvision]:
+def pair(
+    backbone: str, device: torch.device, precision: str, peer_precision: str, detector: str = "mask_rcnn"
+) -> tuple[Ours, Torchvision]:
     """Return both detectors with the same random weights, frozen norms and two frozen stages, as for fine-tuning."""
     torch.manual_seed(0)
-    body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
-    for module in body.modules():  # without trained statistics, activations would grow with each block
+    if detector == "mask_rcnn":
+        body = resnet_fpn_backbone(
+            backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+        )
+        peer = PeerMaskRCNN(body, CLASSES + 1)
+        config = torchvision_config(1, True, BackboneConfig(backbone, norm="frozen", freeze=2))
+    else:
+        peer, config = one_stage.peer_and_config(detector, backbone, CLASSES)
+    for module in peer.modules():  # without trained statistics, activations would grow with each block
         if isinstance(module, FrozenBatchNorm2d):
             module.running_var.fill_(1.5)
     # The images already have their final size.
-    peer = PeerMaskRCNN(body, CLASSES + 1)
     peer.transform.resize = lambda image, target=None: (image, target)  # type: ignore[method-assign, assignment]
     if peer_precision == "bf16":
         peer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = torchvision_config(1, True, BackboneConfig(backbone, norm="frozen", freeze=2))
     model = fast.convert(build_detector(CLASSES, **vars(config)))
     ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
     return ours, Torchvision(peer.to(device), device, peer_precision)
@@ -170,8 +180,12 @@ def pair(backbone: str, device: torch.device, precision: str, peer_precision: st
 
 def equalise(ours: Ours, theirs: Torchvision, batch: Batch) -> None:
     """Scale the outputs of both detectors like those of a trained one, and give both the same weights."""
-    spread_answers(theirs.model.roi_heads.box_predictor, lambda: theirs.infer(batch))  # type: ignore[union-attr, arg-type]
-    ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
+    if isinstance(ours.model, OneStage):
+        one_stage.spread_answers(theirs.model, theirs.lists(batch)[0])
+        ours.model.load_state_dict(from_torchvision_one_stage(theirs.model.state_dict()))
+    else:
+        spread_answers(theirs.model.roi_heads.box_predictor, lambda: theirs.infer(batch))  # type: ignore[union-attr, arg-type]
+        ours.model.load_state_dict(from_torchvision(theirs.model.state_dict()))
     ours.prepare()
 
 

@@ -47,7 +47,7 @@ class Measured:
         self.settle = prepare(options, who, max(sizes), precision, "train")
         self.data = [crowded(size) if who == "crowded" else own_batch(options, size) for size in sizes]
         # Keep both models: steps would reuse the memory that the other one freed, and the peak would miss it.
-        self.both = pair(options.backbone, best_device(), precision, options.peer_precision)
+        self.both = pair(options.backbone, best_device(), precision, options.peer_precision, options.detector)
         self.chosen: Any = self.both[who == "torchvision"]
         self.before = resident()
 

@@ -5,8 +5,10 @@ import torch
 import torchvision
 from torch import Tensor
 
+from backbones import BackboneConfig
 from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
+from detection.convert.export import save_torchvision
 from detection.convert.one_stage import from_torchvision_one_stage, is_fcos, is_one_stage
 from detection.convert.pretrained import load_pretrained
 from detection.convert.settings import (
@@ -15,6 +17,8 @@ from detection.convert.settings import (
     torchvision_retinanet_config,
 )
 from detection.models.build import build_detector
+from detection.models.fcos import FCOSConfig
+from detection.models.fpn import FPNConfig
 from detection.structures import Categories
 
 CONFIGS = {
@@ -33,6 +37,36 @@ def test_torchvisions_names_fill_our_detector(kind):
     assert is_fcos(theirs.state_dict()) == kind.startswith("fcos")
     found = from_torchvision_one_stage(theirs.state_dict())
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in ours.items()}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_goes_to_torchvision_fits_its_detector_and_comes_back(kind, tmp_path):
+    """Its background, one more class there, has a score of zero whatever the features are."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models.detection, kind)(weights=None, weights_backbone=None, num_classes=5)
+    ours = build_detector(4, **vars(CONFIGS[kind]))
+    torch.nn.init.normal_(ours.head.logits.bias)
+    save_torchvision(ours, tmp_path / "ours.pth")
+    written = torch.load(tmp_path / "ours.pth", weights_only=True)
+    theirs.load_state_dict(written, assign=True)
+    rows = written["head.classification_head.cls_logits.weight"].unflatten(0, (-1, 5))
+    assert (rows[:, 0] == 0).all()
+    assert (theirs.head.classification_head.cls_logits.bias.unflatten(0, (-1, 5))[:, 0].sigmoid() < 1e-8).all()
+    again, state = from_torchvision_one_stage(written), ours.state_dict()
+    assert again.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in again.items())
+
+
+def test_an_fcos_that_torchvision_does_not_have_is_not_written_for_it(tmp_path):
+    small = {
+        "backbone": BackboneConfig("resnet10", norm="batch", width=8),
+        "fpn": FPNConfig(channels=16, finest=3, extra="conv"),
+    }
+    with pytest.raises(ValueError, match=r"does not have these parts; .*head\.scales"):
+        save_torchvision(build_detector(2, fcos=FCOSConfig(), **small), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"model\.fcos\.offset 0\.5; export it as safetensors"):
+        save_torchvision(build_detector(2, fcos=FCOSConfig(level_scales=False), **small), tmp_path / "a.pth")
 
 
 def test_names_from_before_torchvision_0_13_are_known():

@@ -332,7 +332,7 @@ def test_what_makes_no_detector_is_rejected(options, message):
 def test_labels_beyond_the_classes_are_rejected(kind, make_batch):
     with pytest.raises(ValueError, match="label 3 is not in 0 to 2"):
         make(kind).losses(make_batch([[([10.0, 10, 60, 60], 3, False)]]))
-    with pytest.raises(ValueError, match="this one has none"):
+    with pytest.raises(ValueError, match="this batch has none"):
         make(kind).losses(make_batch([[]])._replace(targets=None))
 
 
