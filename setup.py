@@ -10,6 +10,8 @@ TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", *TIFF, *TIMM]
 DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
 NOTEBOOK = ["nbclient>=0.11", "ipykernel>=7.4"]
 TENSORBOARD = ["tensorboard>=2.20"]
+ONNX = ["onnx>=1.23", "onnxscript>=0.7.2", "onnxruntime>=1.32"]
+OPENVINO = ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4.1"]
 
 setup(
     name="rcnn-toolkit",
@@ -56,6 +58,8 @@ setup(
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow>=3.17"],
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "docs": DOCS,
         "notebook": NOTEBOOK,
         "dev": [*TEST, *TENSORBOARD, "ruff>=0.12", "mypy>=1.15"],

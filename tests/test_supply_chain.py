@@ -11,7 +11,19 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LOCK = ROOT / "requirements" / "ci.txt"
-EXTRAS = ("timm", "mkdocs-material", "mkdocstrings", "nbclient", "ipykernel", "wandb", "mlflow")
+EXTRAS = (
+    "timm",
+    "mkdocs-material",
+    "mkdocstrings",
+    "nbclient",
+    "ipykernel",
+    "wandb",
+    "mlflow",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+)
 """Packages of extras that CI does not install."""
 RELEASE, DOCS = (ROOT / "requirements" / f"{name}.txt" for name in ("release", "docs"))
 

@@ -1,18 +1,27 @@
-"""Write a model to one file for other programs, or the mean of several models.
+"""Write a model for other programs, or the mean of several models.
 
-The formats are safetensors (weights, classes and settings) and torchvision (its layout, weights alone). The ending of
-the file's name chooses: .safetensors or .pth.
+The formats safetensors (weights, classes and settings) and torchvision (its layout, weights alone) are files. The
+ending of the file's name chooses: .safetensors or .pth. The formats onnx and openvino are folders with a model
+that runs without PyTorch, torch is one for torch.export. The command runs both on images, writes the differences into
+card.md, and fails if they are too large.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detection.commands.options import MODEL, add_shared
 from detection.wording import plural
 
+if TYPE_CHECKING:
+    from detection.models.detector import Detector
+
 EPILOG = """\
 example:
-  rcnn export runs/first --output detector.safetensors"""
+  rcnn export runs/first --output detector.safetensors
+  rcnn export runs/first --format onnx --output exported
+
+exit codes: 0 all done; 2 a wrong option; 3 the detections of the export differ from those of the model"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,22 +34,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     output = {"metavar": "FILE", "help": "file to write; without this option, the last MODEL names it"}
     add_shared(parser, "output", "trust_code", output=output)
-    parser.add_argument("--format", metavar="NAME", help="safetensors or torchvision (default by the name's ending)")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="safetensors, torchvision (default by the name's ending) or onnx, openvino, torch (folders)",
+    )
+    images = "images to compare both on, for folders: files or folders (default synthetic images)"
+    parser.add_argument("--images", nargs="+", default=[], metavar="SOURCE", help=images)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Load the models, average their weights, and write the file."""
+def run(options: argparse.Namespace) -> int:
+    """Load the models, average their weights, and write the file; return 3 if an export is not the same model."""
     models = list(options.models)
     output = options.output
     if output is None:
         if len(models) < 2:
             raise ValueError("no output file is given; add --output detector.safetensors")
         output = Path(models.pop())
+    from detection import fast
     from detection.convert.average import average
     from detection.convert.export import check_format, export
     from detection.convert.pretrained import load_pretrained
+    from detection.export.extras import FOLDERS, check_packages
 
-    check_format(output, options.format)
+    if is_folder := options.format in FOLDERS:
+        check_packages(options.format)
+    else:
+        check_format(output, options.format)
     found = average([load_pretrained(source, options.trust_code) for source in models])
+    if is_folder:
+        return _export_folder(fast.convert(found.build()), output, options)
     export(found.build(), output, options.format)
     print(f"{output}: {plural(found.num_classes, 'class')}, {output.stat().st_size / 1e6:.0f} MB")
+    return 0
+
+
+def _export_folder(model: "Detector", folder: Path, options: argparse.Namespace) -> int:
+    """Write the folder of an export, and print the result of the comparison."""
+    from detection.export.folder import export_folder
+
+    file, gate = export_folder(model, folder, options.format, options.images)
+    print(f"{file}: {plural(model.num_classes, 'class')}, {file.stat().st_size / 1e6:.0f} MB")
+    print(f"parity gate {gate.line()}; details: {folder / 'card.md'}")
+    return 0 if gate.passed else 3

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-MODEL = "a run's folder, a checkpoint, a .safetensors file, or published weights (rcnn models list)"
+MODEL = "a run's folder, a checkpoint, a .safetensors file, an export, or published weights (rcnn models list)"
 """The help text of each option that takes a model."""
 
 DATA = "a data set: a folder in COCO, YOLO or VOC form, a data.yaml, or a COCO annotation file"

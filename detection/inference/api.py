@@ -11,6 +11,7 @@ from torch import Tensor
 from detection import fast
 from detection.convert.pretrained import load_pretrained
 from detection.device import find_device
+from detection.export.loading import is_exported, load_exported
 from detection.home import with_home
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
@@ -24,25 +25,31 @@ from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
 
-def load_model(source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu") -> Detector:
+def load_model(
+    source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu", unchecked: bool = False
+) -> Detector:
     """Load a trained detector, in evaluation mode.
 
     Args:
         source: a checkpoint of this toolkit; a run folder (its ``model.safetensors``, else ``best.ckpt``, else
-            ``last.ckpt``); or any source that :mod:`detection.convert.pretrained` reads, such as
-            ``torchvision:maskrcnn_resnet50_fpn_v2``.
+            ``last.ckpt``); an export (``model.onnx``, or its folder); or any source that
+            :mod:`detection.convert.pretrained` reads, such as ``torchvision:maskrcnn_resnet50_fpn_v2``.
             :func:`~detection.convert.zoo.list_models` lists the published models.
-        trust_code: import the custom backbone that the checkpoint names. This runs the code of the backbone.
+        trust_code: import the custom backbone that the checkpoint names. This runs the code of the backbone. Also
+            load an export with the format ``torch``, whose file can run code.
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` uses the GPU if there is one.
+        unchecked: also load an export that did not pass its parity gate, or has none.
 
     Raises:
         ValueError: the source does not exist, cannot be read or contains no supported detector; or the device does
-            not exist.
+            not exist. Also if an export did not pass its parity gate.
 
     Example:
         >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
     place = find_device(device)
+    if is_exported(source):
+        return load_exported(with_home(str(source)), unchecked, trust_code).to(place)
     return fast.convert(load_pretrained(str(source), trust_code).build()).to(place)
 
 

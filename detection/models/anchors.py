@@ -100,7 +100,7 @@ class Anchors:
             row, column = (torch.arange(n, device=cell.device, dtype=torch.int32) * stride for n in grid)
             rows.append(row[:, None].expand(grid).flatten())
             columns.append(column.expand(grid).flatten())
-        lengths = tuple(len(level) for level in boxes)
+        lengths = tuple(level.shape[0] for level in boxes)  # not len(), which makes sizes of an export constant
         return CanvasAnchors(torch.cat(boxes), torch.cat(rows), torch.cat(columns), lengths, tuple(grids))
 
     def _steps(self, canvas: tuple[int, int], grid: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def start(layer: nn.Conv2d) -> None:
 
 def rows(maps: Tensor, width: int) -> Tensor:
     """Return predictions (B, N_l, width) out of maps (B, A * width, H_l, W_l), in float32."""
-    return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, width).float()
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width).float()
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class MaskHead(nn.Module):
         x = self.convs(self.pool(features, rois).flatten(0, 1))
         logits = self.logits(self.upsample(x).relu())  # (B * S, K, m, m)
         own = labels.clamp(min=0).flatten()
-        return logits[torch.arange(len(own), device=own.device), own].float().unflatten(0, labels.shape)
+        return logits[torch.arange(own.shape[0], device=own.device), own].float().unflatten(0, labels.shape)
 
     def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Return the features of RoIs, (B, S, C, r, r)."""

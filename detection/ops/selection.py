@@ -85,7 +85,7 @@ def _(
     soft_sigma: float = 0.0,
     across_classes: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch = len(scores)
+    batch = scores.shape[0]  # not len(scores), which makes an exported batch size constant
     whole = scores.new_empty((batch, num), dtype=torch.int64)
     return boxes.new_empty((batch, num, 4)), scores.new_empty((batch, num)), whole, whole.clone()
 

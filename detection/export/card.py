@@ -1,0 +1,49 @@
+"""The card of an export: what it is, what made it, and how its detections differ from those of the checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detection.foreign import shown
+
+
+def card(settings: Mapping[str, Any], size: int) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        settings: content of ``model.json``.
+        size: bytes of the model's file.
+    """
+    about, gate, info = settings["export"], settings["gate"], settings["rcnn"]
+    classes = (info["categories"] or {}).get("names") or [str(k) for k in range(info["num_classes"])]
+    lines = [
+        f"# {about['format']} export",
+        "",
+        f"**Parity gate: {'passed' if gate['passed'] else 'FAILED'}** ({gate['engine']} against PyTorch).",
+        "",
+        "| image | detections | boxes, pixels | scores | masks | mask IoU | unmatched | at the cut | unstable |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_row(one) for one in gate["images"]),
+        "",
+        f"Tolerances: boxes {gate['tolerances']['boxes']} pixels, scores {gate['tolerances']['scores']}, probabilities "
+        f"of masks {gate['tolerances']['masks']}, no unmatched detection. Columns hold the largest difference of an "
+        "image, and the smallest IoU. An unstable image does not count: rounding alone changes its detections by more.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| classes | {len(classes)}: {', '.join(shown(name).replace('|', '/') for name in classes[:20])} |",
+        f"| file | {size / 1e6:.1f} MB, SHA-256 {', '.join(settings['files'].values())} |",
+        f"| weights | SHA-256 {about['weights_sha256']} |",
+        f"| versions | {', '.join(f'{name} {number}' for name, number in about['versions'].items())} |",
+        "",
+        "Run it without PyTorch: `python predict.py image.jpg`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(one: Mapping[str, Any]) -> str:
+    masks, iou = ("" if one[name] is None else one[name] for name in ("masks", "mask_iou"))
+    numbers = [one["boxes"], one["scores"], masks]
+    cells = [shown(one["image"]).replace("|", "/"), one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
+    cells += [f"{iou:.4f}" if iou != "" else "", one["unmatched"], one["at_cut"], "yes" if one["unstable"] else ""]
+    return f"| {' | '.join(map(str, cells))} |"

@@ -1,0 +1,131 @@
+"""Write an export: a folder with the model, its settings, the proof, and a program that runs it without PyTorch."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detection
+from detection.checkpoint import description
+from detection.checkpoint_files import replacing
+from detection.export import onnx_file, openvino_file, program, torch_file
+from detection.export.card import card
+from detection.export.extras import FOLDERS, check_packages
+from detection.export.gate import Gate, run_gate
+from detection.export.images import given_images, synthetic_images
+from detection.export.loading import checksum_of, of_session
+from detection.export.runtime import open_session
+from detection.models.detector import Detector
+from detection.models.rcnn import MaskRCNN
+from detection.provenance import installed
+
+PROGRAM = Path(__file__).with_name("standalone.py")
+"""The program of the folder."""
+
+
+def _write_openvino(model: Detector, path: Path) -> None:
+    file = path.with_name("model.onnx")
+    onnx_file.write_onnx(model, file)
+    openvino_file.write_openvino(file, path)
+    file.unlink()
+
+
+WRITERS: Mapping[str, tuple[tuple[str, ...], Any]] = {
+    "onnx": (("model.onnx",), (onnx_file.write_onnx, onnx_file.add_metadata)),
+    "torch": (("model.pt2",), (torch_file.write_torch, torch_file.add_metadata)),
+    "openvino": (("model.xml", "model.bin"), (_write_openvino, openvino_file.add_metadata)),
+}
+"""For each format the files, and the functions that write them and their metadata."""
+
+
+def export_folder(
+    model: Detector, folder: str | Path, format: str = "onnx", images: Sequence[str] = (), configs: Any = None
+) -> tuple[Path, Gate]:
+    """Write a detector to a folder that runs without PyTorch, and compare both on images.
+
+    The folder has the model (``model.onnx``, or ``model.xml`` and ``model.bin``) and ``model.json``: classes,
+    preprocessing, thresholds, checksums. ``card.md`` has the comparison, and ``predict.py`` runs it. The function
+    replaces the files of an earlier export.
+
+    Args:
+        model: the detector.
+        folder: it is created.
+        format: ``onnx``, ``openvino`` or ``torch``.
+        images: files, folders and patterns to compare on; synthetic images if empty.
+        configs: as for :func:`~detection.checkpoint.save_model`.
+
+    Returns:
+        The exported file, and the comparison. A file that did not pass is written, but ``load_model`` rejects it.
+
+    Raises:
+        ValueError: the detector cannot be exported, or an image cannot be read.
+        ModuleNotFoundError: a package of the extra is not installed.
+        OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    if format not in FOLDERS:
+        raise ValueError(f"unknown format {format!r}; give one of {', '.join(FOLDERS)}")
+    check_packages(format)
+    if folder.suffix or folder.is_file():
+        raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
+    info = description(model, folder, configs)
+    named = given_images(list(images), model) if images else synthetic_images(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
+        names, (write, add_metadata) = WRITERS[format]
+        file = Path(place) / names[0]
+        write(model, file)
+        about = _about(model, format)
+        add_metadata(file, {"rcnn": info, "export": about})
+        session = open_session(file, torch.get_num_threads())
+        gate = run_gate(model, of_session(session, file), named, session.engine)
+        add_metadata(file, {"gate": gate.summary()})
+        checksums = {name: checksum_of(file.with_name(name)) for name in names}
+        settings = {"rcnn": info, "export": about, "gate": gate.summary(), "files": checksums}
+        for name in names:
+            shutil.move(file.with_name(name), folder / name)
+    size = sum((folder / name).stat().st_size for name in names)
+    _write(folder / "model.json", json.dumps(settings, indent=1))
+    _write(folder / "card.md", card(settings, size))
+    if format != "torch":
+        _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
+    return folder / names[0], gate
+
+
+def _about(model: Detector, format: str) -> dict[str, Any]:
+    """Return what a program must know to use the file, and what made it."""
+    config = model.last_head.config
+    packages = ("torch", *FOLDERS[format])
+    return {
+        "format": format,
+        "preprocess": "outside",
+        "stride": model.stride,
+        "channels": len(model.pixel_mean),
+        "dtype": str(program.dtype_of(model)).removeprefix("torch."),
+        "score_threshold": config.score_threshold,
+        "nms_threshold": config.nms_threshold,
+        "detections": config.detections,
+        "rounded_frames": isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames,
+        "opset": onnx_file.OPSET,
+        "weights_sha256": _checksum_of_weights(model),
+        "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
+    }
+
+
+def _checksum_of_weights(model: Detector) -> str:
+    """Return the SHA-256 of all weights and their names."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))

@@ -1,0 +1,37 @@
+"""Forms of the plain heads whose shapes an exporter can follow: the same results from the same parameters.
+
+The plain code asks how many anchors a level has, and does less where there are few. An exporter needs a program that
+does the same for every image. A new head with such questions gets a file here, and a line in :data:`FORMS`.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import nn
+
+from detection.export.forms.dense import ExportedFCOS, ExportedRetinaNet
+from detection.export.forms.regions import ExportedBoxHead, ExportedMaskHead
+from detection.export.forms.rpn import ExportedRPN
+from detection.models.box_head import BoxHead
+from detection.models.fcos import FCOSHead
+from detection.models.mask_head import MaskHead
+from detection.models.retinanet import RetinaNetHead
+from detection.models.rpn import RPN
+
+FORMS: Mapping[type[nn.Module], type[nn.Module]] = {
+    RPN: ExportedRPN,
+    BoxHead: ExportedBoxHead,
+    MaskHead: ExportedMaskHead,
+    RetinaNetHead: ExportedRetinaNet,
+    FCOSHead: ExportedFCOS,
+}
+"""The exportable class of each plain class."""
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def to_exportable(model: M) -> M:
+    """Give each part of a plain detector its exportable class, in place, and return the detector."""
+    for module in model.modules():
+        module.__class__ = FORMS.get(type(module), type(module))
+    return model

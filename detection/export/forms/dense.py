@@ -1,0 +1,50 @@
+"""Heads of one-stage detectors for exporters: every level has some cells more, all outside the image.
+
+So no level has fewer cells than candidates, and the plain code takes the same way for every image.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detection.models.anchors import CanvasAnchors
+from detection.models.dense_head import DenseHead
+from detection.models.fcos import FCOSHead
+from detection.models.retinanet import RetinaNetHead
+
+FAR = 2**30
+"""Row and column of the further cells, in pixels: outside every image."""
+
+
+class _Padded(DenseHead):
+    def forward(self, features: Sequence[Tensor]) -> Any:
+        more = self.config.candidates
+        return tuple([self._longer(x, more) for x in levels] for levels in super().forward(features))
+
+    def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
+        found, more = super().canvas_anchors(features, canvas), self.config.candidates
+        per_cell = self.anchors.per_cell
+        cells = [length // per_cell for length in found.lengths]
+        boxes = [F.pad(x, (0, 0, 0, more * per_cell)) for x in found.boxes.split(found.lengths)]
+        rows, columns = (
+            torch.cat([F.pad(x, (0, more), value=FAR) for x in places.split(cells)])
+            for places in (found.rows, found.columns)
+        )
+        lengths = tuple(length + more * per_cell for length in found.lengths)
+        return CanvasAnchors(torch.cat(boxes), rows, columns, lengths, found.grids)
+
+    def _longer(self, x: Tensor, cells: int) -> Tensor:
+        """Append predictions of further cells to those of a level, (B, N_l) or (B, N_l, C)."""
+        count = cells * self.anchors.per_cell
+        return F.pad(x, (0, count) if x.dim() == 2 else (0, 0, 0, count))
+
+
+class ExportedRetinaNet(_Padded, RetinaNetHead):
+    """:class:`~detection.models.retinanet.RetinaNetHead` at test time."""
+
+
+class ExportedFCOS(_Padded, FCOSHead):
+    """:class:`~detection.models.fcos.FCOSHead` at test time."""

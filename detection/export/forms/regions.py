@@ -1,0 +1,31 @@
+"""Heads on RoIs for exporters: RoIAlign is one operator of the program."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from detection.export.align import align_regions
+from detection.models.box_head import BoxHead
+from detection.models.mask_head import MaskHead
+
+
+def pool(head: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """Return the features of RoIs, (B, S, C, r, r), for a head with strides and a config."""
+    config, strides = head.config, list(head.strides)
+    ratio, aligned = config.sampling_ratio, config.aligned
+    return align_regions(list(features[: len(strides)]), strides, rois, config.resolution, ratio, aligned)
+
+
+class ExportedBoxHead(BoxHead):
+    """:class:`~detection.models.box_head.BoxHead` at test time."""
+
+    def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        return pool(self, features, rois)
+
+
+class ExportedMaskHead(MaskHead):
+    """:class:`~detection.models.mask_head.MaskHead` at test time."""
+
+    def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        return pool(self, features, rois)

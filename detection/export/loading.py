@@ -1,0 +1,216 @@
+"""Load an exported file as a detector: predict, evaluate and benchmark use it like a checkpoint.
+
+The detector has the class and settings of the original, but no layers: an engine computes the detections.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from detection.checkpoint_schema import check_info, restore_configs
+from detection.documents import read_json
+from detection.export.runtime import SESSIONS, Session, open_session
+from detection.models.detector import Detector
+from detection.models.one_stage import OneStage
+from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.structures import Categories, Detections
+
+ENDINGS = tuple(SESSIONS)
+"""Of files that this module loads."""
+MODELS = tuple(f"model{ending}" for ending in ENDINGS)
+"""Names of the file in the folder of an export."""
+FIXED = "the settings of an exported model are fixed; change those of the checkpoint, and export it again"
+
+
+class Head:
+    """Settings of a head that an engine computes; an assignment of other settings raises a ValueError."""
+
+    def __init__(self, config: Any, num_classes: int, kind: str | None = None) -> None:
+        self._config, self.num_classes, self.kind = config, num_classes, kind
+
+    @property
+    def config(self) -> Any:
+        """The settings."""
+        return self._config
+
+    @config.setter
+    def config(self, value: Any) -> None:
+        if value != self._config:
+            raise ValueError(FIXED)
+
+
+class Exported(Detector):
+    """A detector that an engine computes.
+
+    Args:
+        session: the loaded file.
+        info: its checked ``rcnn`` entry, as of a checkpoint.
+        configs: those of its parts.
+    """
+
+    def __init__(self, session: Session, info: dict[str, Any], configs: dict[str, Any]) -> None:
+        nn.Module.__init__(self)
+        self.session, self.configs = session, configs
+        preprocessing, named = info["preprocessing"], info["categories"]
+        self.test_size = (preprocessing["short_side"], preprocessing["long_side"])
+        self.resize, self.depth = preprocessing.get("resize", "opencv"), preprocessing.get("depth", 8)
+        self.categories = named and Categories(tuple(named["names"]), tuple(named["ids"]))
+        self.stride = session.metadata["export"]["stride"]
+        channels = session.metadata["export"]["channels"]
+        self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
+        self._heads = {self.last: Head(_last_config(configs), info["num_classes"], _kind(configs))}
+        if configs.get("mask_head") is not None:
+            self._heads["mask_head"] = Head(configs["mask_head"], info["num_classes"])
+        self.eval()
+
+    @property
+    def last_head(self) -> Any:
+        """The settings of the head that scores the detections."""
+        return self._heads[self.last]
+
+    def __getattr__(self, name: str) -> Any:
+        heads = self.__dict__.get("_heads", {})
+        return heads[name] if name in heads else super().__getattr__(name)
+
+    def forward(self, images: Tensor, sizes: Tensor, features: list[Tensor] | None = None) -> Detections:
+        """Return detections in canvas pixels."""
+        if torch.is_autocast_enabled("cpu"):
+            raise ValueError("an exported model computes in the precision of its file; leave --precision out")
+        self.check_shape(images)
+        found = self.session.run(images.contiguous().numpy(), sizes.numpy())
+        return Detections(*map(torch.from_numpy, found))
+
+    def features(self, images: Tensor, sizes: Tensor) -> NoReturn:
+        raise ValueError("an exported model returns detections alone; load the checkpoint for its features")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if fn(torch.zeros(1)).device.type != "cpu":
+            raise ValueError("an exported model runs on the CPU here; use --device cpu")
+        return self
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        raise ValueError("an exported model computes in the precision of its file; leave --precision out")
+
+
+class ExportedFasterRCNN(Exported, FasterRCNN):
+    """A Faster R-CNN that an engine computes."""
+
+
+class ExportedMaskRCNN(Exported, MaskRCNN):
+    """A Mask R-CNN that an engine computes."""
+
+
+class ExportedOneStage(Exported, OneStage):
+    """A one-stage detector that an engine computes."""
+
+
+def is_exported(source: str | Path) -> bool:
+    """Return whether a source is an exported file, or the folder of an export."""
+    path = Path(source)
+    return path.suffix in ENDINGS or (path.is_dir() and (path / "model.json").is_file())
+
+
+def load_exported(source: str | Path, unchecked: bool = False, trust_code: bool = False) -> Exported:
+    """Load an exported file as a detector.
+
+    Args:
+        source: the file, or the folder of the export.
+        unchecked: also load a file that did not pass its parity gate, or has none.
+        trust_code: also load a program of ``torch.export``, whose file can run code.
+
+    Raises:
+        ValueError: the file does not exist, is damaged, or is no export of this toolkit. Or it did not pass its gate.
+        ModuleNotFoundError: the engine is not installed.
+    """
+    path = _file_of(Path(source))
+    if path.suffix == ".pt2" and not trust_code:
+        raise ValueError(
+            f"{path}: a file of torch.export can run code; if you trust it, pass --trust-code, or trust_code=True"
+        )
+    if not unchecked:
+        check_unchanged(path)
+    session = open_session(path, torch.get_num_threads())
+    if not unchecked:
+        check_gate(session, path)
+    return of_session(session, path)
+
+
+def of_session(session: Session, path: Path) -> Exported:
+    """Return the detector of a loaded file.
+
+    Raises:
+        ValueError: the file is no export of this toolkit.
+    """
+    info, export = session.metadata.get("rcnn"), session.metadata.get("export")
+    sides = [export.get(name) for name in ("stride", "channels")] if isinstance(export, dict) else [None]
+    if not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
+        raise ValueError(f"{path}: is no export of this toolkit; write one with rcnn export")
+    check_info(info, path)
+    assert isinstance(info, dict)
+    name = info["model"]["backbone"]["name"]
+    configs = restore_configs(info, path, trust_code=name)  # settings only: no code of a custom backbone runs
+    kind = ExportedMaskRCNN if configs.get("mask_head") else ExportedFasterRCNN
+    return (ExportedOneStage if _kind(configs) else kind)(session, info, configs)
+
+
+def check_gate(session: Session, path: Path) -> None:
+    """Check that a file passed its parity gate.
+
+    Raises:
+        ValueError: it did not, or has none.
+    """
+    gate = session.metadata.get("gate")
+    if not isinstance(gate, dict):
+        raise ValueError(f"{path}: has no parity gate; write it with rcnn export, or pass unchecked=True")
+    if gate.get("passed") is not True:
+        raise ValueError(
+            f"{path}: its detections differ from those of the checkpoint, see card.md beside it; "
+            "export again, or pass unchecked=True"
+        )
+
+
+def check_unchanged(path: Path) -> None:
+    """Check an exported file, and those that belong to it, against the checksums in ``model.json``, if there is one.
+
+    Raises:
+        ValueError: the file changed after its gate.
+    """
+    beside = path.with_name("model.json")
+    if not beside.is_file() or not path.is_file():
+        return
+    listed = read_json(beside)
+    files = listed.get("files") if isinstance(listed, dict) else None
+    if not isinstance(files, dict) or path.name not in files:
+        return  # the folder of another program
+    for name, known in files.items():
+        one = path.with_name(Path(name).name)
+        if not one.is_file() or known != checksum_of(one):
+            raise ValueError(f"{one}: differs from the file that was compared; export again, or pass unchecked=True")
+
+
+def checksum_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_of(source: Path) -> Path:
+    path = source
+    if source.is_dir():
+        path = next((source / name for name in MODELS if (source / name).is_file()), source / MODELS[0])
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give an exported file, or the folder of an export")
+    return path
+
+
+def _last_config(configs: dict[str, Any]) -> Any:
+    return next(configs[name] for name in ("retinanet", "fcos", "box_head") if configs.get(name) is not None)
+
+
+def _kind(configs: dict[str, Any]) -> str | None:
+    """Return the name of a one-stage detector; None for one of two stages."""
+    kinds = {"retinanet": "RetinaNet", "fcos": "FCOS"}
+    return next((kind for name, kind in kinds.items() if configs.get(name) is not None), None)

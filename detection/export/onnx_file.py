@@ -1,0 +1,60 @@
+"""Write a detector to an ONNX file: from images on their canvas to boxes, scores, labels and masks.
+
+B images, C channels, H x W canvas, D detections, m mask side.  Inputs: ``images`` (B, C, H, W), ``sizes`` (B, 2) int64
+height and width of each image at the top left of its canvas. B, H and W are free; H and W are multiples of the stride.
+Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding, and ``masks`` (B, D, m, m).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detection.checkpoint_files import replacing
+from detection.export.extras import needed
+from detection.export.program import export_program, quiet
+from detection.models.detector import Detector
+
+OPSET = 18
+"""Runs in ONNX Runtime, OpenVINO and TensorRT of today."""
+OUTPUTS = ("boxes", "scores", "labels", "masks")
+
+
+def write_onnx(model: Detector, path: Path) -> None:
+    """Write a detector to an ONNX file, without metadata.
+
+    Raises:
+        ModuleNotFoundError: onnx or onnxscript is not installed.
+        ValueError: as for :func:`export_program`.
+        OSError: the file cannot be written.
+    """
+    needed("onnx", "onnxscript")
+    from detection.export.nodes import translations
+
+    program = export_program(model)
+    with torch.no_grad(), quiet():
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=dict(translations()),
+            input_names=["images", "sizes"],
+            output_names=list(OUTPUTS[: len(program.graph_signature.user_outputs)]),
+            verbose=False,
+            optimize=False,  # takes as long as all the rest, and the engines do it themselves
+        )
+    assert converted is not None
+    converted.save(str(path))
+
+
+def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write entries, as JSON, into the metadata of an ONNX file; an entry of the same name is replaced."""
+    import onnx
+
+    content = onnx.load(str(path))
+    kept = {one.key: one.value for one in content.metadata_props}
+    onnx.helper.set_model_props(content, kept | {name: json.dumps(value) for name, value in entries.items()})
+    with replacing(path) as file:
+        file.write(content.SerializeToString())

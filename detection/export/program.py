@@ -1,0 +1,101 @@
+"""Trace a detector with ``torch.export``, for any batch size and canvas.
+
+B images, C channels, H x W canvas.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detection import fast
+from detection.export.forms import to_exportable
+from detection.models.detector import Detector
+
+MOST_CELLS = 512
+"""Largest side of a canvas, in strides of the detector."""
+MOST_IMAGES = 256
+"""Largest batch."""
+
+
+class _Outputs(nn.Module):
+    """The detector with a tuple as its result."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value for value in self.model(images, sizes) if value is not None)
+
+
+def dtype_of(model: Detector) -> torch.dtype:
+    """Return the dtype of a detector's images: resizing with the method "tensor" leaves fractions."""
+    if model.resize == "tensor":
+        return torch.float32
+    return torch.uint16 if model.depth == 16 else torch.uint8
+
+
+def check_exportable(model: Detector) -> None:
+    """Check what can be checked before the export.
+
+    Raises:
+        ValueError: a setting has no counterpart in ONNX.
+    """
+    if model.last_head.config.soft_sigma > 0:
+        raise ValueError("soft-NMS has no counterpart in ONNX; set soft_sigma to 0, and export again")
+
+
+def export_program(model: Detector) -> Any:
+    """Trace a detector for any batch size and canvas.
+
+    Returns:
+        A ``torch.export.ExportedProgram`` with the toolkit's operators as nodes.
+
+    Raises:
+        ValueError: the detector has a part that cannot be traced.
+    """
+    check_exportable(model)
+    stride, channels = model.stride, len(model.pixel_mean)
+    largest = max(model.fpn.strides)
+    sides = (3 * largest, 4 * largest)  # every level has several cells: the tracer treats a size of 1 as a constant
+    images = torch.zeros((2, channels, *sides), dtype=dtype_of(model))
+    sizes = torch.tensor([sides, sides])
+    dim = torch.export.Dim
+    batch, rows, columns = (
+        dim("batch", min=1, max=MOST_IMAGES),
+        dim("rows", max=MOST_CELLS),
+        dim("columns", max=MOST_CELLS),
+    )
+    free = {0: batch, 2: stride * rows, 3: stride * columns}
+    form = _Outputs(exportable(model))
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(form, (images, sizes), dynamic_shapes=(free, {0: batch}), strict=False)
+    except Exception as error:  # PyTorch raises many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"this detector cannot be traced for every image size: {reason[:300]}") from error
+
+
+def exportable(model: Detector) -> Detector:
+    """Return a copy of a detector on the CPU, in evaluation mode, of which every part can be exported."""
+    return to_exportable(fast.revert(copy.deepcopy(model)).cpu().eval())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the exporter's warnings about itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

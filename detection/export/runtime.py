@@ -1,0 +1,155 @@
+"""Run an exported file: arrays in, arrays out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from detection.export.extras import needed
+from detection.foreign import shown
+
+ENTRIES = ("rcnn", "export", "gate")
+"""The toolkit's entries in a file's metadata: the detector, the export, the comparison."""
+
+
+class Session(Protocol):
+    """A file that an engine has loaded."""
+
+    engine: str
+    """Name and version of the engine."""
+    metadata: dict[str, Any]
+    """What the file says of itself."""
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+
+
+class OnnxSession:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: the file.
+        threads: number of threads.
+
+    Raises:
+        ModuleNotFoundError: onnxruntime is not installed.
+        ValueError: ONNX Runtime cannot read the file.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        needed("onnxruntime")
+        import onnxruntime
+
+        self.engine = f"onnxruntime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        try:
+            content = path.read_bytes()  # as bytes, the file cannot refer to other files
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has its own classes of errors, one per code
+            raise ValueError(f"{path}: ONNX Runtime cannot read it ({shown(error, 200)})") from error
+        self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map, path)
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        return list(self._session.run(None, {"images": images, "sizes": sizes}))
+
+
+class OpenVinoSession:
+    """OpenVINO's files in OpenVINO, on the CPU, in float32.
+
+    Args:
+        path: of the ``.xml``.
+        threads: number of threads.
+
+    Raises:
+        ModuleNotFoundError: openvino is not installed.
+        ValueError: OpenVINO cannot read the files.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        needed("openvino")
+        import openvino
+
+        self.engine = f"openvino {openvino.__version__}"
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            model = openvino.Core().read_model(path)
+            names = [name for name in ENTRIES if model.has_rt_info([name])]
+            self.metadata = parsed({name: model.get_rt_info([name]).astype(str) for name in names}, path)
+            self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: OpenVINO cannot read it ({shown(error, 200)})") from error
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        found = self._compiled({"images": images, "sizes": sizes})
+        return [np.array(found[k]) for k in range(len(found))]  # copies: the engine reuses its memory
+
+
+class TorchSession:
+    """A program of ``torch.export``, on the CPU, with PyTorch's number of threads.
+
+    Raises:
+        ValueError: PyTorch cannot read the file.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import torch
+
+        self.engine, self._torch = f"torch {torch.__version__}", torch
+        try:
+            program, texts = read_program(path)
+        except Exception as error:  # PyTorch raises many kinds
+            raise ValueError(f"{path}: PyTorch cannot read it ({shown(error, 200)})") from error
+        # The tracer's guards reject canvases with one cell on a level, which compute correctly.
+        self._run, self.metadata = program.module(check_guards=False), parsed(texts, path)
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        with self._torch.no_grad():
+            found = self._run(self._torch.from_numpy(images), self._torch.from_numpy(sizes))
+        return [value.numpy() for value in found]
+
+
+SESSIONS: Mapping[str, type[OnnxSession] | type[OpenVinoSession] | type[TorchSession]] = {
+    ".onnx": OnnxSession,
+    ".xml": OpenVinoSession,
+    ".pt2": TorchSession,
+}
+"""The engine for each ending."""
+
+
+def open_session(path: Path, threads: int) -> Session:
+    """Load an exported file with the engine for its ending.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as for the engine.
+    """
+    return SESSIONS[path.suffix](path, threads)
+
+
+def read_program(path: Path) -> tuple[Any, dict[str, str]]:
+    """Read a program of ``torch.export``, and the texts in its archive. A damaged or hostile file can run code."""
+    import torch
+
+    import detection.export.align
+    import detection.ops.selection  # noqa: F401  # registers the operators
+
+    texts = dict.fromkeys(ENTRIES, "")
+    program = torch.export.load(str(path), extra_files=texts)
+    return program, {name: text for name, text in texts.items() if text}
+
+
+def parsed(texts: dict[str, str], path: Path) -> dict[str, Any]:
+    """Return the toolkit's entries of a file's metadata.
+
+    Raises:
+        ValueError: an entry is not JSON.
+    """
+    try:
+        return {name: json.loads(texts[name]) for name in ENTRIES if name in texts}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata is damaged ({shown(error)})") from error

@@ -1,0 +1,194 @@
+"""Find objects in images with an exported model. Needs numpy, OpenCV, and ONNX Runtime or OpenVINO; no PyTorch.
+
+    python predict.py image.jpg --score 0.5 --save found.jpg
+
+prints a line of JSON per image: ``box`` is x1, y1, x2, y2 in pixels, ``mask`` is a COCO RLE that is not compressed.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+def load(folder: Path, threads: int) -> Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]:
+    """Load the model of a folder, and return a function from its inputs to its outputs."""
+    if (folder / "model.xml").is_file():
+        import openvino
+
+        precise = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", precise)
+        return lambda given: list(compiled(given).values())
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    return lambda given: session.run(None, given)
+
+
+class Model:
+    """An exported model.
+
+    Args:
+        folder: the folder of the export.
+        threads: number of threads; 0 lets the engine choose.
+
+    Raises:
+        ValueError: the parity gate of the export did not pass.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 0) -> None:
+        settings = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+        if settings["gate"]["passed"] is not True:
+            raise ValueError(f"{folder}: its detections differ from those of the checkpoint, see card.md")
+        self.about, info = settings["export"], settings["rcnn"]
+        self.names = (info["categories"] or {}).get("names") or [str(k) for k in range(info["num_classes"])]
+        self.preprocessing = info["preprocessing"]
+        self.run = load(Path(folder), threads)
+
+    def predict(self, image: np.ndarray, score: float = 0.5) -> list[dict[str, Any]]:
+        """Return the objects of an image, best first.
+
+        Args:
+            image: (H, W, C) uint8 or uint16; RGB if C is 3.
+            score: smallest score.
+        """
+        height, width = image.shape[:2]
+        pixels = self.resized(image)
+        rows, columns, channels = pixels.shape
+        stride = self.about["stride"]
+        canvas = np.zeros((1, channels, -(-rows // stride) * stride, -(-columns // stride) * stride), pixels.dtype)
+        canvas[0, :, :rows, :columns] = pixels.transpose(2, 0, 1)
+        given = {"images": canvas, "sizes": np.array([[rows, columns]])}
+        boxes, scores, labels, *masks = (x[0] for x in self.run(given))
+        boxes = boxes.astype(np.float64) * ([width / columns, height / rows] * 2)
+        found = []
+        for k in np.flatnonzero((labels >= 0) & (scores >= score)):
+            box = boxes[k].clip(0, [width, height] * 2)
+            one = {"name": self.names[labels[k]], "label": int(labels[k]), "score": round(float(scores[k]), 5)}
+            one["box"] = [round(float(value), 3) for value in box]
+            if masks:
+                one["mask"] = run_lengths(self.pasted(masks[0][k], boxes[k], height, width))
+            found.append(one)
+        return found
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """Resize an image as in training: the shorter side, and a limit of the longer one."""
+        height, width = image.shape[:2]
+        method, wish, limit = (self.preprocessing[name] for name in ("resize", "short_side", "long_side"))
+        if method == "pillow":
+            rows, columns = two_steps(height, width, wish, limit)
+            from PIL import Image
+
+            return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+        factor = min(wish / min(height, width), limit / max(height, width))
+        rounding = 0 if method == "tensor" else 0.5
+        rows, columns = (max(1, int(side * factor + rounding)) for side in (height, width))
+        if method == "tensor":
+            image = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
+        elif (rows, columns) == (height, width):
+            return image
+        shrinks = method == "opencv" and 4 * rows * columns < height * width
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        fours = (image[..., k : k + 4] for k in range(0, image.shape[2], 4))  # as many channels as OpenCV takes
+        parts = [cv2.resize(four, (columns, rows), interpolation=how).reshape(rows, columns, -1) for four in fours]
+        return np.concatenate(parts, axis=2)
+
+    def pasted(self, mask: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return a mask (m, m) of probabilities as pixels of the image, (H, W) bool."""
+        side = mask.shape[0]
+        if self.about["rounded_frames"]:  # as torchvision pastes: whole pixels around the enlarged box
+            grown = (box[2:] - box[:2]) * (side + 2) / side
+            centre = (box[2:] + box[:2]) / 2
+            low, high = np.trunc(centre - grown / 2), np.trunc(centre + grown / 2) + 1
+            high = np.maximum(high, low + 1)
+            inner = (high - low) / (side + 2)
+            box = np.concatenate([low + inner, high - inner])
+        pixels = np.zeros((height, width), bool)
+        (x1, y1), (x2, y2) = box[:2], box[2:]
+        left, top = max(0, int(np.floor(x1)) - 1), max(0, int(np.floor(y1)) - 1)
+        right, bottom = min(width, int(np.ceil(x2)) + 1), min(height, int(np.ceil(y2)) + 1)
+        if right <= left or bottom <= top or x2 <= x1 or y2 <= y1:
+            return pixels
+        padded = np.pad(mask, 1).astype(np.float64)
+        along = [
+            between(np.arange(start, stop) + 0.5, low, high, side)
+            for start, stop, low, high in ((top, bottom, y1, y2), (left, right, x1, x2))
+        ]
+        pixels[top:bottom, left:right] = along[0] @ padded @ along[1].T >= 0.5
+        return pixels
+
+
+def between(points: np.ndarray, low: float, high: float, side: int) -> np.ndarray:
+    """Return the weights (points, side + 2) of linear interpolation between the centres of a mask's padded cells."""
+    place = (points - low) / (high - low) * side + 0.5
+    inside = (place > 0) & (place < side + 1)
+    cell = np.clip(np.floor(place).astype(int), 0, side)
+    weights = np.zeros((len(points), side + 2))
+    rows = np.arange(len(points))
+    weights[rows, cell] = (1 - (place - cell)) * inside
+    weights[rows, cell + 1] = (place - cell) * inside
+    return weights
+
+
+def two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]:
+    """Return (height, width) as detectron2 computes them: first the short side, then the limit of the long one."""
+    factor = short / min(height, width)
+    rows, columns = (float(short), factor * width) if height < width else (factor * height, float(short))
+    if max(rows, columns) > long:
+        factor = long / max(rows, columns)
+        rows, columns = rows * factor, columns * factor
+    return max(1, int(rows + 0.5)), max(1, int(columns + 0.5))
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """Return a mask (H, W) as COCO RLE: lengths of runs down the columns, the first of zeros."""
+    flat = np.concatenate([[False], mask.T.ravel(), [False]])
+    places = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], places, [mask.size]]))
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def read(path: str) -> np.ndarray:
+    """Read an RGB image; OpenCV turns it as its EXIF entry says.
+
+    Raises:
+        ValueError: the file is not an image.
+    """
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path}: is missing or is not an image")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def main() -> None:
+    """Predict on the images of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--score", type=float, default=0.5, help="drop detections with a lower score (default 0.5)")
+    parser.add_argument("--save", help="write the last image with its boxes to this file")
+    options = parser.parse_args()
+    model = Model(Path(__file__).parent)
+    if model.about["channels"] != 3 or model.about["dtype"] == "uint16":
+        parser.error("this model does not use 8-bit RGB images; give their pixels to Model.predict")
+    for path in options.images:
+        image = read(path)
+        found = model.predict(image, options.score)
+        print(json.dumps({"image": path, "detections": found}))
+    if options.save:
+        for one in found:
+            x1, y1, x2, y2 = (round(value) for value in one["box"])
+            cv2.rectangle(image, (x1, y1), (x2, y2), (255, 60, 60), 2)
+            cv2.putText(image, one["name"], (x1, y1 + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 60, 60), 1)
+        cv2.imwrite(options.save, image[..., ::-1])
+
+
+if __name__ == "__main__":
+    main()
