@@ -5,6 +5,7 @@ returns uninitialised memory for an RLE that is too short.
 """
 
 import math
+import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -178,7 +179,7 @@ class SegmentationBuilder:
         if self._need_masks and not polygons and rle is None:
             self._problems.warn(MASKLESS, identity)
         area = entry.get("area")
-        if type(area) in (int, float) and 0 < area < 1e300:  # type: ignore[operator]  # an int may not fit a float
+        if type(area) in (int, float) and 0 < area <= sys.float_info.max:  # type: ignore[operator]  # an int may not fit
             return float(area)  # type: ignore[arg-type]
         return mask_area(polygons, rle, height, width)
 

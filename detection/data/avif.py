@@ -44,7 +44,7 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
         length, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if length == 1:
-            length, head = struct.unpack_from(">Q", data, begin + 8)[0], 16
+            (length,), head = struct.unpack_from(">Q", data, begin + 8), 16
         stop = begin + length if length else end
         if length and length < head:
             raise ImageError("its header is broken (a box has no valid length); replace the file")

@@ -110,7 +110,7 @@ def _size(data: bytes) -> Size | None:
         width, height = struct.unpack_from("<HH", data, 6)
         return height, width
     if data.startswith(b"BM"):
-        short = struct.unpack_from("<I", data, 14)[0] == 12
+        short = struct.unpack_from("<I", data, 14) == (12,)
         width, height = struct.unpack_from("<HH" if short else "<ii", data, 18)
         return abs(height), width  # a negative height means that the first row is the top one
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -131,9 +131,9 @@ def _webp_size(data: bytes) -> Size | None:
     kind = data[12:16] if len(data) >= 30 else b""
     if kind == b"VP8X":
         return 1 + int.from_bytes(data[27:30], "little"), 1 + int.from_bytes(data[24:27], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little") if data[20] == 0x2F else 0
-        return (1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)) if bits else None
+    if kind == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
     if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
@@ -163,7 +163,7 @@ def _safe_png(data: bytes) -> bytes:
             break
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        if kind == b"acTL" and length >= 4 and struct.unpack_from(">I", data, position + 8)[0] > 1:
+        if kind == b"acTL" and length >= 4 and struct.unpack_from(">I", data, position + 8) > (1,):
             raise _animated()
         if kind == b"fcTL" and length >= 12:
             w, h = struct.unpack_from(">II", data, position + 12)
@@ -235,7 +235,7 @@ def _codestream(data: bytes) -> int:
         length, kind = struct.unpack_from(">I4s", data, position)
         head = 8
         if length == 1:
-            length, head = struct.unpack_from(">Q", data, position + 8)[0], 16
+            (length,), head = struct.unpack_from(">Q", data, position + 8), 16
         if kind == b"jp2c":
             position += head
             if not data.startswith(_J2K, position):
@@ -257,11 +257,9 @@ def _check_jpeg2000(data: bytes) -> None:
     if -(-right // tile_w) * -(-bottom // tile_h) > _MOST_TILES + pixels // 4096:
         raise ImageError("has too many tiles for its number of pixels; save it as PNG")
     # Each column of a palette becomes one channel, so that a pixel can have up to 255 channels.
-    at = data.find(b"pclr", 0, place)
-    while at >= 0:
-        if data[at + 6] > 4:
-            raise ImageError(f"has a palette of {data[at + 6]} channels; save it as PNG")
-        at = data.find(b"pclr", at + 1, place)
+    for palette in re.finditer(b"pclr", data[:place]):
+        if (channels := data[palette.end() + 2]) > 4:
+            raise ImageError(f"has a palette of {channels} channels; save it as PNG")
 
 
 def _animated() -> ImageError:

@@ -282,8 +282,6 @@ class _Fields:
         kind, length, place = self.places[tag]
         if kind not in _INTEGERS:
             raise ImageError(f"its header is broken ({_name(tag)} has type {kind}); replace the file")
-        if length * struct.calcsize(_INTEGERS[kind]) > len(self.data):
-            raise ImageError("its header is cut short; copy it again")
         try:
             return struct.unpack_from(f"{self.order}{length}{_INTEGERS[kind]}", self.data, place)
         except (struct.error, OverflowError) as error:

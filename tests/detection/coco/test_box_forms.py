@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from detection.coco.annotations import load_annotations
-from detection.coco.box_forms import COCO, LAYOUTS, likely_form
+from detection.coco.box_forms import (
+    COCO,
+    LAYOUTS,
+    _described,
+    _evidence,
+    _explains,
+    _in_percent,
+    _is_doubtful,
+    _is_sound,
+    likely_form,
+)
 
 FROM_COCO = {
     "left, top, width, height": lambda x, y, w, h: (x, y, w, h),
@@ -223,3 +233,166 @@ def test_real_files_are_suspected_of_nothing_with_and_without_masks(shared_data,
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
     assert load_annotations(source).report.hints == load_annotations(path).report.hints == []
+
+
+def passed(number: int, of: int) -> np.ndarray:
+    """Which of some boxes pass a test: the first so many."""
+    return np.arange(of) < number
+
+
+@pytest.mark.parametrize(
+    ("failed", "of", "fewest", "doubtful"),
+    [(0, 0, 1, False), (0, 9, 1, False), (1, 1, 1, True), (1, 2, 1, False), (1, 1, 2, False), (2, 2, 2, True),
+     (2, 3, 2, True), (2, 4, 2, False), (3, 149, 2, True), (3, 150, 2, False), (4, 199, 2, True), (4, 200, 2, False)],
+)  # fmt: skip
+def test_a_few_failures_raise_no_doubt(failed, of, fewest, doubtful):
+    """From three on, more than 2% must fail; below, more than half."""
+    assert _is_doubtful(passed(of - failed, of), fewest) == doubtful
+
+
+@pytest.mark.parametrize(
+    ("failed", "before", "explains"),
+    [(0, 1, True), (10, 100, True), (11, 110, False), (10, 99, False), (1, 10, True), (1, 9, False), (0, 0, True)],
+)
+def test_another_format_explains_nine_of_ten_failures(failed, before, explains):
+    """At most 10% of 100 boxes fail, and at most 10% as many as before."""
+    assert _explains(passed(100 - failed, 100), passed(200 - before, 200)) == explains
+
+
+@pytest.mark.parametrize(
+    ("inside", "masks", "before", "sound"),
+    [(19, 20, 20, True), (18, 20, 20, False), (20, 48, 50, True), (20, 47, 50, False), (20, 50, 40, True)],
+)
+def test_another_format_must_be_sound_itself(inside, masks, before, sound):
+    """95% of the boxes are inside, and the masks agree as often as before, up to 2%."""
+    found = {"inside": passed(inside, 20), "masks": passed(masks, 100 if masks > 20 else 20)}
+    assert _is_sound(found, {"masks": passed(before, 100 if before > 20 else 20)}) == sound
+
+
+def evidence(box, test, form=COCO, limits=(80, 480), mask=None, area=np.nan):
+    (found,) = [
+        _evidence(form, np.array([box], float), np.array([limits], float), np.array([mask or [np.nan] * 4], float),
+                  np.array([area], float))[test].tolist()
+    ]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ([10, 20, 30, 40], True),
+        ([10, 20, 0, 40], False),
+        ([10, 20, 30, 0], False),
+        ([-1, 20, 30, 40], True),  # a pixel, or 1% of the side, may lie outside
+        ([-1.1, 20, 30, 40], False),
+        ([10, -4.8, 30, 40], True),
+        ([10, -4.9, 30, 40], False),
+        ([10, 20, 71, 40], True),
+        ([10, 20, 71.1, 40], False),
+        ([10, 20, 30, 464.75], True),
+        ([10, 20, 30, 464.9], False),
+        ([0, 0, 1, 1], False),  # likely a fraction
+        ([0, 0, 1, 1.01], True),
+        ([-1, 0, 1, 1], False),
+        ([np.nan, 0, 10, 10], False),
+    ],
+)
+def test_what_is_inside_an_image(box, inside):
+    assert evidence(box, "inside") == [inside]
+
+
+def test_fractions_and_percent_are_those_of_the_sides():
+    assert evidence([0.5, 0.25, 0.5, 0.75], "inside", (COCO[0], "fractions of the image")) == [True]
+    assert evidence([0.5, 0.25, 0.52, 0.75], "inside", (COCO[0], "fractions of the image")) == [False]
+    assert evidence([50, 25, 50, 75], "inside", (COCO[0], "percent of the image")) == [True]
+    assert evidence([50, 25, 50, 77], "inside", (COCO[0], "percent of the image")) == [False]
+    assert evidence([50, 25, 50, 50], "areas", (COCO[0], "percent of the image"), area=40 * 240) == [True]
+
+
+@pytest.mark.parametrize(("bottom", "agrees"), [(8, False), (8.1, True), (10, True), (12.4, True), (12.6, False)])
+def test_a_box_agrees_with_its_mask_above_an_iou_of_0_8(bottom, agrees):
+    assert evidence([0, 0, 10, 10], "masks", mask=[0, 0, 10, bottom]) == [agrees]
+    assert evidence([0, 0, 10, 10], "masks", mask=[0, np.nan, 10, bottom]) == []
+
+
+@pytest.mark.parametrize(("area", "agrees"), [(97, False), (97.1, True), (100, True), (103, True), (104.2, False)])
+def test_a_box_has_its_stated_area_up_to_two_percent_and_a_pixel(area, agrees):
+    assert evidence([0, 0, 10, 10.0], "areas", area=area) == [agrees]
+    assert evidence([0, 0, 10, 10.0], "areas") == []
+
+
+def spread(low=10.0, high=90.0, middle=(30.0, 60.0), side=10.0):
+    """(21, 4) squares: two begin at ``low``, two end at ``high``, and the others are between."""
+    corner = [low, low, *np.linspace(*middle, 17), high - side, high - side]
+    return np.array([[c, c, side, side] for c in corner])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size", "found"),
+    [
+        (spread(), 200, True),
+        (spread(), 199, False),  # too small to tell
+        (spread()[1:], 200, True),
+        (spread()[2:], 200, False),  # 19 are too few
+        (spread(10.1), 500, False),
+        (spread(high=89.9), 500, False),
+        (spread(middle=(30, 59.9)), 500, False),
+        (spread(-1, 101), 500, True),
+        (spread(-1.1), 500, False),
+        (spread(high=101.1), 500, False),
+    ],
+)
+def test_numbers_that_cover_0_to_100_are_percent(boxes, size, found):
+    """Left and top below 10, right and bottom above 90, most centres 30 apart, and none beyond 101 or below -1."""
+    for limits in ([size, 500.0], [500.0, size]):
+        hint = _in_percent(boxes, np.tile([limits], (len(boxes), 1)))
+        assert (hint is not None and f"look like {COCO[0]}" in hint.text) == found
+
+
+@pytest.mark.parametrize(("small", "found"), [(21, True), (22, False)])
+def test_half_of_the_images_must_be_large(small, found):
+    boxes = np.concatenate([spread(), np.tile([[300.0, 300, 5, 5]], (small, 1))])
+    limits = np.array([[500.0, 500]] * 21 + [[199.0, 500]] * small)
+    hint = _in_percent(boxes, limits)
+    assert (hint is not None) == found
+    if hint is not None:
+        assert "the numbers of all 21 boxes in images of at least 200 x 200 pixels are between 10 and 80;" in hint.text
+        assert "(or top, left, height, width) in percent of the image" in hint.text
+        assert hint.grave
+
+
+def test_a_layout_alone_has_no_alternative():
+    boxes = spread()
+    boxes[:, 2] = 12
+    boxes[:, 1] = boxes[::-1, 1]
+    boxes[:, 0] *= 0.9
+    hint = _in_percent(boxes, np.full((21, 2), 500.0))
+    assert hint is None or "(or" in hint.text or hint.text.startswith("the boxes look like left, top, width, height in")
+
+
+@pytest.mark.parametrize(
+    ("failed", "boxes", "unit", "grave", "unusable"),
+    [(10, 0, "pixels", False, False), (11, 0, "pixels", True, False), (100, 0, "pixels", True, False),
+     (10, 90, "fractions of the image", False, True), (10, 89, "fractions of the image", False, False),
+     (10, 90, "pixels", False, False)],
+)  # fmt: skip
+def test_a_hint_is_grave_if_more_than_a_tenth_fails(failed, boxes, unit, grave, unusable):
+    """And a file is unusable if nine of ten boxes are in the corner of their image."""
+    given = {test: passed(100 - failed, 100) for test in ("inside", "masks", "areas")}
+    xywh = np.where(passed(boxes, 100)[:, None], 0.5, 30.0) * np.ones((100, 4))
+    form = ("left, top, right, bottom", unit)
+    hint = _described([form], "inside", given, xywh, np.full((100, 2), 90.0), *unknown(100))
+    assert (hint.grave, hint.unusable) == (grave, unusable)
+    assert hint.text.startswith(f"the boxes look like left, top, right, bottom in {unit}, not left, top, width, height")
+    assert f"(in COCO's format {100 - failed}); convert them" in hint.text
+    several = _described([form, (COCO[0], unit)], "inside", given, xywh, np.full((100, 2), 90.0), *unknown(100))
+    assert several.text.startswith(
+        f"the boxes look like left, top, right, bottom (or left, top, width, height) in {unit}"
+    )
+
+
+def test_one_corner_alone_raises_doubt_but_one_large_box_does_not():
+    boxes, limits = np.array([[60.0, 50, 90, 95]]), np.full((1, 2), 100.0)  # right and bottom, likely
+    assert likely_form(boxes, limits, *unknown(1)) is None
+    assert likely_form(np.tile(boxes, (2, 1)), np.tile(limits, (2, 1)), *unknown(2)) is not None
+    assert likely_form(boxes / 100, limits, *unknown(1)) is not None
