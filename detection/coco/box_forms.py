@@ -85,7 +85,7 @@ def _in_percent(boxes: np.ndarray, limits: np.ndarray) -> Hint | None:
     """Return a hint if the numbers cover 0 to 100 for every image size, and never exceed it: likely percent."""
     large = (limits >= LEAST_SIDE).all(axis=1)  # on smaller images, pixels and percent look alike
     boxes = boxes[large]
-    if len(boxes) < FEWEST or len(boxes) < 0.5 * len(limits) or not ((boxes >= -1) & (boxes <= MOST)).all():
+    if len(boxes) < FEWEST or len(boxes) < 0.5 * len(limits) or not (boxes <= MOST).all():
         return None
     fitting = []
     for layout, read in LAYOUTS.items():

@@ -143,9 +143,9 @@ def _full_frames(scene: Scene) -> np.ndarray:
         side = max(right - left, bottom - top, 1)
         frame = np.array([left, top, left + side, top + side], dtype=np.float64)
         masks[k, top:bottom, left:right] = scene.bitmap(k, side, frame)[: bottom - top, : right - left]
-        if not masks[k].any():  # an object smaller than a pixel, which covers no pixel centre
+        if not masks[k].any():  # smaller than a pixel, or all of it outside of its box
             y, x = (int(v) for v in (box[[1, 0]] + box[[3, 2]]) / 2)
-            masks[k, min(y, height - 1), min(x, width - 1)] = 1
+            masks[k, y, x] = 1
     return masks
 
 

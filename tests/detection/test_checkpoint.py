@@ -395,3 +395,117 @@ def test_loading_draws_no_random_numbers(tmp_path):
     own, again = dict(model.named_buffers()) | model.state_dict(), dict(loaded.named_buffers()) | loaded.state_dict()
     assert own.keys() == again.keys()
     assert all(torch.equal(own[name], again[name]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "classes"),
+    [
+        ({}, None),
+        ({"box_head.logits.bias": (5,)}, 4),
+        ({"box_head.logits.bias": (5, 1)}, None),
+        ({"head.logits.bias": (6,)}, 6),
+        ({"head.logits.bias": (6, 1)}, None),
+        ({"head.logits.bias": (6,), "head.deltas.bias": (4,)}, 6),
+        ({"head.logits.bias": (6,), "head.deltas.bias": (12,)}, 2),  # of three anchors
+        ({"head.logits.bias": (6,), "head.deltas.bias": (3,)}, 6),
+        ({"head.logits.bias": (6,), "head.deltas.bias": (12, 1)}, 6),
+        ({"head.logits.bias": (6,), "head.deltas.bias": ()}, 6),
+        ({"box_head.logits.bias": (5,), "head.logits.bias": (6,)}, 4),
+    ],
+)
+def test_weights_say_how_many_classes_they_have(shapes, classes):
+    assert module.class_count({name: torch.zeros(shape) for name, shape in shapes.items()}) == classes
+
+
+def layers(*names, inputs=1):
+    return torch.nn.ModuleDict({name: torch.nn.Linear(inputs, 1, bias=False) for name in names})
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 5])
+def test_three_tensors_are_named_and_the_others_counted(number):
+    few, many = layers("a"), layers("a", *"vwxyz"[:number])
+    listed = ", ".join(f"{name}.weight" for name in "vwxyz"[: min(number, 3)])
+    more = f" and {number - 3} more" if number > 3 else ""
+    ends = f"{listed}{more}; was it trained with the same model settings?"
+    for model, weights, problem in ((many, few, "lacks"), (few, many, "has unknown")):
+        with pytest.raises(ValueError, match="settings") as error:
+            module.check_weights(model, weights.state_dict(), "a.pth")
+        assert str(error.value) == f"a.pth: {problem} {ends}"
+
+
+def test_tensors_of_other_shapes_and_dtypes_are_named():
+    module.check_weights(layers("a"), layers("a").half().state_dict(), "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: has other shapes: a\.weight \(1, 2\) instead of \(1, 1\); was it"):
+        module.check_weights(layers("a"), layers("a", inputs=2).state_dict(), "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: has other dtypes in a\.weight; was it"):
+        module.check_weights(layers("a"), {"a.weight": torch.zeros(1, 1, dtype=torch.int64)}, "a.pth")
+
+
+def test_long_names_are_cut():
+    with pytest.raises(ValueError, match="has unknown") as error:
+        module.check_weights(layers("a"), layers("a", "x" * 200).state_dict(), "a.pth")
+    assert len(str(error.value)) < 200
+
+
+def test_counters_of_batch_norms_are_those_of_the_model():
+    norm, frozen = torch.nn.BatchNorm2d(2), torch.nn.ParameterDict({"weight": torch.zeros(2), "bias": torch.zeros(2)})
+    weights = {"weight": torch.ones(2), "bias": torch.zeros(2)}
+    statistics = {"running_mean": torch.zeros(2), "running_var": torch.ones(2)}
+    load_weights(norm, weights | statistics)
+    load_weights(norm, weights | statistics | {"num_batches_tracked": torch.tensor(7)})
+    assert norm.num_batches_tracked == 7
+    load_weights(frozen, weights | {"num_batches_tracked": torch.tensor(7)})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, True), (np.bool_(True), True), (np.int64(5), 5), (np.float32(0.5), 0.5), (np.str_("a"), "a"),
+        (None, None),
+        ((1, [2.5, "x"]), [1, [2.5, "x"]]), ({1: (2,)}, {"1": [2]}),
+    ],
+)  # fmt: skip
+def test_plain_values(value, expected):
+    found = module.plain(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_a_value_that_is_not_plain_is_named():
+    with pytest.raises(ValueError, match=r"model\.rpn\.sizes holds a set; give plain numbers and strings"):
+        module.plain({"rpn": {"sizes": [{1}]}}, "model")
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize(
+    ("name", "ours"), [("box_head.logits.bias", True), ("head.logits.bias", True), ("fc.bias", False)]
+)
+def test_own_weights_are_known_by_their_names(prefix, name, ours):
+    assert module.are_ours({prefix + name: torch.zeros(1), "x": torch.zeros(1)}) == ours
+    assert not module.are_ours([prefix + name])
+
+
+def test_a_reason_is_cut(tmp_path):
+    from detection.checkpoint_files import _unreadable
+
+    told = str(_unreadable("a.ckpt", ValueError("x" * 500)))
+    assert told == f"a.ckpt: cut off, or no checkpoint of tensors and plain values alone ({'x' * 150})"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("https://host/a.ckpt", "https.*: a URL; download the file, and give its path"),
+        (".", r"\.: a folder; give a checkpoint in it, as .*last\.ckpt"),
+        ("gone.ckpt", "gone.ckpt: no such checkpoint"),
+    ],
+)
+def test_what_is_no_file_is_told(path, message):
+    with pytest.raises(ValueError, match=message):
+        module.outline_checkpoint(path)
+
+
+def test_a_file_that_holds_no_mapping_is_told(tmp_path):
+    torch.save([1, 2], tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt: holds a list, not a checkpoint"):
+        module.outline_checkpoint(tmp_path / "a.ckpt")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from detection.coco.annotations import load_annotations
+from detection.coco.annotations import TWICE, check_same_categories, load_annotations
 from detection.structures import Categories
 
 
@@ -273,3 +273,70 @@ def test_an_image_may_have_a_side_of_one_pixel(write_dataset, tmp_path):
     image = {"id": 100, "file_name": "0.png", "height": 1, "width": "1"}
     annotations = load_annotations(write_dataset(tmp_path, images=[image], annotations=[]))
     assert annotations.sizes.tolist() == [[1, 1]]
+
+
+def test_object_ids_are_the_file_s_if_they_are_64_bit_integers(write_dataset, tmp_path):
+    given = [5, "17", 2.0, "x", 2**63 - 1, 2**63, 1 - 2**63, -(2**63), None, "", 1.5, 0]
+    entries = [square(id=one)[0] | {"bbox": [10, 20, 20 + k, 10]} for k, one in enumerate(given)]
+    annotations = load_annotations(write_dataset(tmp_path, annotations=entries))
+    assert annotations.object_ids.tolist() == [5, 17, 2, -1, 2**63 - 1, -1, 1 - 2**63, -1, -1, -1, -1, 0]
+
+
+def test_objects_are_counted_by_image_and_class(write_dataset, tmp_path):
+    entries = [
+        {"id": k, "image_id": image, "category_id": category, "bbox": [1 + k, 2, 5, 6], "iscrowd": crowd}
+        for k, (image, category, crowd) in enumerate([(102, 7, 0), (100, 3, 1), (100, 3, 0), (102, 3, 0), (103, 3, 1)])
+    ]
+    annotations = load_annotations(write_dataset(tmp_path, annotations=entries))
+    assert [annotations.counts(crowd).tolist() for crowd in (None, True, False)] == [
+        [2, 0, 2, 1], [1, 0, 0, 1], [1, 0, 2, 0]
+    ]  # fmt: skip
+    assert [annotations.class_counts(crowd).tolist() for crowd in (None, True, False)] == [[4, 1], [2, 0], [2, 1]]
+    assert (annotations.num_objects, annotations.num_crowds, annotations.has_masks) == (5, 2, False)
+    assert annotations.object_ids.tolist() == [1, 2, 0, 3, 4]
+    some = annotations.to_coco([2, 0])
+    assert [image["id"] for image in some["images"]] == [102, 100]
+    assert [(entry["id"], entry["image_id"], entry["category_id"]) for entry in some["annotations"]] == [
+        (1, 102, 7), (2, 102, 3), (3, 100, 3), (4, 100, 3)
+    ]  # fmt: skip
+    assert [entry["iscrowd"] for entry in some["annotations"]] == [0, 0, 1, 0]
+
+
+def test_only_masks_of_objects_count_as_masks(write_dataset, tmp_path):
+    mask = {"segmentation": [[10, 20, 30, 20, 30, 30]]}
+    assert load_annotations(write_dataset(tmp_path, annotations=square(**mask))).has_masks
+    assert not load_annotations(write_dataset(tmp_path, annotations=square(**mask, iscrowd=1))).has_masks
+
+
+def test_twins_are_named_by_their_ids(write_dataset, tmp_path):
+    boxes = [[10, 20, 20, 10], [10, 20, 20, 10], [10, 20, 20, 10.1], [40, 20, 20, 10]]
+    entries = [square(id=11 + k, bbox=box)[0] for k, box in enumerate(boxes)]
+    annotations = load_annotations(write_dataset(tmp_path, annotations=entries))
+    assert annotations.exact_twins() == [1]
+    assert annotations.report.ids[TWICE] == [12]
+    assert annotations.near_twins() == [(11, 13)]
+
+
+@pytest.mark.parametrize("differences", [0, 1, 8, 9, 10])
+def test_eight_different_categories_are_listed(write_dataset, tmp_path, differences):
+    files = []
+    for name in "ab":
+        names = [f"{name if k < differences else 'same'}{k}" for k in range(12)]
+        categories = [{"id": k, "name": one} for k, one in enumerate(names)]
+        path = write_dataset(tmp_path / name, categories=categories, annotations=[])
+        files.append(load_annotations(path))
+    if not differences:
+        check_same_categories(*files)
+        return
+    with pytest.raises(ValueError, match="have different categories; give both files the same list") as caught:
+        check_same_categories(*files)
+    lines = str(caught.value).splitlines()[1:]
+    assert lines[: min(differences, 8)] == [f"  id {k}: 'a{k}' and 'b{k}'" for k in range(min(differences, 8))]
+    assert lines[8:] == ([f"  and {differences - 8} more"] if differences > 8 else [])
+
+
+def test_names_are_read_one_by_one(write_dataset, tmp_path):
+    names = ["\u00e4.png", "b/c.png", "\u6f22\u5b57.png"]
+    images = [{"id": k, "file_name": name, "height": 4, "width": 4} for k, name in enumerate(names)]
+    annotations = load_annotations(write_dataset(tmp_path, images=images, annotations=[]))
+    assert [annotations.file_name(k) for k in range(3)] == names

@@ -283,6 +283,7 @@ def evidence(box, test, form=COCO, limits=(80, 480), mask=None, area=np.nan):
         ([10, 20, 30, 40], True),
         ([10, 20, 0, 40], False),
         ([10, 20, 30, 0], False),
+        ([10, 20, 0.5, 0.5], True),
         ([-1, 20, 30, 40], True),  # a pixel, or 1% of the side, may lie outside
         ([-1.1, 20, 30, 40], False),
         ([10, -4.8, 30, 40], True),

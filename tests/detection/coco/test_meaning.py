@@ -118,3 +118,40 @@ def test_an_outline_of_another_width_does_not_confirm_the_box(write_dataset, tmp
     outline = [10, 37, 20, 31.5, 30, 37, 20, 43]  # and this one's 10, 31.5, 20, 11.5: its lower side is 3 away
     report = load(write_dataset, tmp_path, bbox=[10, 30, 20, 10], rotation=45, segmentation=[outline]).report
     assert report.counts == {ROTATED: 1}
+
+
+@pytest.mark.parametrize(("off", "upright"), [(1.9, True), (2.0, False)])
+@pytest.mark.parametrize("side", range(4))
+def test_the_box_around_an_outline_may_be_two_pixels_off(write_dataset, tmp_path, side, off, upright):
+    outline = [10, 35, 20, 30, 30, 35, 20, 40]  # its box is 10, 30, 20, 10
+    corners = [10.0, 30.0, 30.0, 40.0]
+    corners[side] += off
+    box = [corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]]
+    report = load(write_dataset, tmp_path, bbox=box, rotation=45, segmentation=[outline]).report
+    assert report.counts == ({} if upright else {ROTATED: 1})
+
+
+def test_a_box_that_is_taken_from_the_outline_is_upright(write_dataset, tmp_path):
+    outline = [10, 35, 20, 30, 30, 35, 20, 40]
+    assert not load(write_dataset, tmp_path, bbox=None, rotation=45, segmentation=[outline]).report
+
+
+def test_of_several_outlines_the_whole_box_counts(write_dataset, tmp_path):
+    parts = [[10, 20, 14, 20, 14, 30, 10, 30], [26, 20, 30, 20, 30, 30, 26, 30]]
+    assert not load(write_dataset, tmp_path, rotation=45, segmentation=parts).report
+
+
+@pytest.mark.parametrize(
+    ("degrees", "rotated"), [(0.001, False), (0.0011, True), (-0.0011, True), (179.9989, True), (179.9991, False)]
+)
+def test_an_angle_of_a_thousandth_of_a_degree_is_rounding(write_dataset, tmp_path, degrees, rotated):
+    report = load(write_dataset, tmp_path, rotation=degrees).report
+    assert report.counts == ({ROTATED: 1} if rotated else {})
+
+
+@pytest.mark.parametrize(
+    ("value", "marked"), [(0, False), (-1, True), (0.5, True), ("2", True), ("", False), (None, False)]
+)
+def test_any_number_but_zero_is_a_mark(write_dataset, tmp_path, value, marked):
+    report = load(write_dataset, tmp_path, difficult=value).report
+    assert report.counts == ({FIELDS["difficult"]: 1} if marked else {})

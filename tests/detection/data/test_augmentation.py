@@ -240,3 +240,15 @@ def test_a_large_jpeg_is_decoded_small_for_a_small_result(tmp_path):
             assert np.abs(one.boxes - other.boxes).max(initial=0) <= 1
             assert np.abs(one.image.astype(int) - other.image).mean() < 3
     assert smaller > 2
+
+
+@pytest.mark.parametrize(
+    ("box", "pixel"), [([2.2, 1.2, 2.6, 1.6], (1, 2)), ([79.5, 58.5, 80, 60], (59, 79)), ([4, 6, 10, 9], (7, 7))]
+)
+def test_a_mask_outside_of_its_box_becomes_the_middle_of_the_box(box, pixel):
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[30, 40] = 1
+    scene = scene_of([box])
+    scene.segmentations[0] = coco_mask.encode(np.asfortranarray(mask))
+    (frame,) = augmentation._full_frames(scene)
+    assert np.argwhere(frame).tolist() == [list(pixel)]

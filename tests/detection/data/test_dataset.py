@@ -41,6 +41,8 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(small):
     first, again, other = augmented(small), augmented(small), augmented(small, seed=1)
     assert all(equal(first[(i, 3)], again[(i, 3)]) for i in (3, 1, 0, 2))
     assert not all(equal(first[(i, 3)], first[(i, 4)]) for i in range(4))
+    assert all(equal(first[i], again[(i, 0)]) for i in range(4))
+    assert not all(equal(first[i], again[(i, 1)]) for i in range(4))
     assert not all(equal(first[(i, 3)], other[(i, 3)]) for i in range(4))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detection.coco.rle import mask_areas
+from detection.evaluation import matching as module
 from detection.evaluation.engines import STATISTICS, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
@@ -99,3 +100,24 @@ def test_published_numbers_image_by_image(shared_data: Path, published: Any, iou
         matching.add([image["id"]])
     numbers = summarize(*matching.scores([]))
     assert [numbers[name] for name in STATISTICS] == pytest.approx(published[iou_type], abs=1e-12)
+
+
+def test_images_are_matched_as_soon_as_there_are_enough(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their detections need no memory after that."""
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    truth, results = problem(0, "bbox")
+    rows, asked = Results(results, "bbox"), []
+
+    def noted(image_ids: list[int]) -> Rows:
+        asked.append(list(image_ids))
+        return rows(image_ids)
+
+    order = [image["id"] for image in truth["images"]]
+    matching = Matching(truth, "bbox", noted)
+    for image_id in order[:3]:
+        matching.add([image_id])
+    assert asked == [order[:2]]
+    matching.add(order[3:6])
+    assert asked == [order[:2], order[2:4], order[4:6]]
+    for ours, theirs in zip(matching.scores(order[6:]), score("pycocotools", truth, results, "bbox"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

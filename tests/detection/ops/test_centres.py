@@ -93,3 +93,20 @@ def test_boxes_come_back_from_their_sides():
 def test_centreness_by_hand(distances, expected):
     found = centreness(torch.tensor(distances, dtype=torch.float32))
     assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_point_on_a_side_is_outside():
+    one, many = torch.ones(5), torch.full((5,), math.inf)
+    points = Points(torch.tensor([[4.0, 12], [5, 12], [12, 4], [20, 12], [12, 20]]), 8 * one, 0 * one, many)
+    boxes = torch.tensor([[[4.0, 4.0, 20.0, 20.0]]])
+    for crowd, label in ((False, 1), (True, IGNORE)):
+        found = assign(boxes, torch.tensor([[crowd]]), points, 20.0)[1]
+        assert found.tolist() == [[0, label, 0, 0, 0]]
+
+
+def test_of_equally_small_objects_the_first_counts():
+    points = Points(torch.tensor([[12.0, 12]]), torch.ones(1), torch.zeros(1), torch.full((1,), math.inf))
+    boxes = torch.tensor([[[0.0, 0, 24, 30], [4, 4, 20, 20], [4, 4, 20, 20], [5, 4, 21, 20]]])
+    for chunk in (1, 2, 3, 2**20):
+        index, label = assign(boxes, torch.zeros(1, 4, dtype=torch.bool), points, 20.0, chunk)
+        assert (index.tolist(), label.tolist()) == ([[1]], [[1]])
