@@ -74,7 +74,7 @@ def likely_form(boxes: np.ndarray, limits: np.ndarray, masks: np.ndarray, areas:
         rank = sum(_share(found[test]) for test in TESTS if len(found[test]))
         if rank > top + 0.02:
             best, reason, top = [], explained[0], rank
-        if rank > top - 0.02 and unit == (best[0][1] if best else unit):
+        if rank > top - 0.02 and all(unit == other for _, other in best):
             best.append(form)
     if not best:
         return None

@@ -176,7 +176,7 @@ def check_boxes(objects: Sequence[Object], sizes: np.ndarray, problems: Problems
         (OVER, partly),
     ]:
         problems.totals[kind] = len(objects)
-        for k in rows_of_kind.nonzero()[0].tolist():
+        for k in np.flatnonzero(rows_of_kind).tolist():
             problems.warn(kind, objects[k][2].get("id"))
     return xywh, finite & ~flat & ~outside & ~small
 
@@ -259,8 +259,8 @@ def _is_text(name: str) -> bool:
 
 def _other_form(box: object) -> str:
     """Return a guess at what a bbox without four numbers is."""
-    count = len(box) if isinstance(box, list) else 0
-    return {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}.get(count, "")
+    guesses = {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}
+    return guesses.get(len(box), "") if isinstance(box, list) else ""
 
 
 def _is_number(value: object) -> bool:

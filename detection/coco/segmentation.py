@@ -268,8 +268,6 @@ def _far_from_box(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray
     for start, last, first, stop in _chunks(parts, points):
         own = np.arange(start, last)
         own = own[parts[own + 1] > parts[own]]
-        if len(own) == 0:
-            continue
         xy, begin = coordinates[first:stop].reshape(-1, 2), (points[parts[own]] - first) // 2
         box = xywh[own]
         over = np.maximum(
@@ -283,15 +281,13 @@ def _on_a_line(parts: np.ndarray, points: np.ndarray, coordinates: np.ndarray) -
     """Yield objects with a polygon whose points lie on one line, once for each such polygon."""
     for start, last, first, stop in _chunks(parts, points):
         ends = points[parts[start] : parts[last] + 1]
-        if len(ends) < 2:
-            continue
         xy, begin = coordinates[first:stop].reshape(-1, 2), (ends[:-1] - first) // 2
         x, y = (xy - np.repeat(xy[begin], np.diff(ends) // 2, axis=0)).T
         following = np.arange(1, len(x) + 1)
         following[(ends[1:] - first) // 2 - 1] = begin
         twice = np.add.reduceat(x * y[following] - x[following] * y, begin)  # the shoelace formula
         side = np.maximum.reduceat(np.maximum(np.abs(x), np.abs(y)), begin)
-        for part in (np.abs(twice) <= 1e-6 * side**2).nonzero()[0].tolist():
+        for part in np.flatnonzero(np.abs(twice) <= 1e-6 * side**2).tolist():
             # A bow tie has area zero, too. So check the distance of the points from the line to the farthest point.
             own = slice(begin[part], (ends[part + 1] - first) // 2)
             far = begin[part] + int(np.argmax(x[own] ** 2 + y[own] ** 2))

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from detection.coco import checks as module
 from detection.coco.checks import (
     OVER,
     UNLISTED,
@@ -87,6 +88,14 @@ def test_each_object_is_cut_at_its_own_image(problems):
     _, usable = check_boxes(objects, np.array([[70, 50], [50, 70]]), problems)
     assert usable.all()
     assert problems.ids == {OVER: [1]}
+
+
+def test_each_side_has_its_own_limit(problems):
+    _, usable = boxes_of(problems, [0, 55, 10, 10], size=(70, 50))
+    assert usable.all()
+    _, usable = boxes_of(problems, [55, 0, 10, 10], size=(50, 70))
+    assert usable.all()
+    assert problems.counts == {}
 
 
 def test_an_object_without_a_box_gets_that_of_its_mask_or_is_counted(problems):
@@ -209,15 +218,26 @@ def test_unknown_categories_are_listed_up_to_five(problems, number):
     assert {len(pair) for pair in pairs} == {80}
 
 
-def test_areas_count_for_the_form_only_without_a_mask(problems):
-    boxes = np.array([[10.0, 10, 40, 40]] * 20 + [[50.0, 50, 30, 30]] * 20)
-    entries = [{"area": 900.0 if k < 20 else -1, "segmentation": None} for k in range(40)]
+@pytest.mark.parametrize(("number", "compared"), [(1, 1), (19, 19), (20, 10), (29, 15), (30, 10)])
+def test_about_so_many_masks_are_compared_with_their_boxes(problems, monkeypatch, number, compared):
+    """Evenly over the file; the boxes are fractions of the image, so that none agrees with its mask."""
+    monkeypatch.setattr(module, "LOOKED_AT", 10)
+    entries = [{"bbox": [0.5, 0.25, 0.25, 0.5], "segmentation": [[40, 15, 60, 15, 60, 45, 40, 45]]}] * number
     objects = [(0, 0, entry) for entry in entries]
-    check_form(objects, boxes, np.array([[200, 300]]), problems)
-    assert "left, top, right, bottom" in problems.hints[0].text if problems.hints else True
-    quiet = Problems("coco.json")
-    check_form([(0, 0, {"area": "900"})] * 40, boxes, np.array([[200, 300]]), quiet)
-    assert not quiet.hints
+    xywh = np.array([entry["bbox"] for entry in entries])
+    check_form(objects, xywh, np.array([[60, 80]]), problems)
+    (hint,) = problems.hints
+    assert f"{compared} of {compared} agree with their masks (in COCO's format 0)" in hint.text
+
+
+@pytest.mark.parametrize(("fields", "known"), [({}, True), ({"segmentation": []}, True), ({"area": "900"}, False)])
+def test_areas_tell_the_form_of_boxes_without_masks(problems, fields, known):
+    entry = {"area": 900.0} | fields
+    corners = np.array([[50.0, 50, 80, 80]] * 20)  # as left, top, width, height inside the image, too
+    check_form([(0, 0, entry)] * 20, corners, np.array([[200, 200]]), problems)
+    assert bool(problems.hints) == known
+    if known:
+        assert "20 of 20 have the stated area (in COCO's format 0)" in problems.hints[0].text
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,13 @@ def test_broken_runs_are_errors(counts, message):
         assert sound_counts([counts, "6"], np.array([6, 6])).tolist() == [False, True]
 
 
+def test_every_character_from_0_to_o_is_valid():
+    """The first has the value 0, the last 31 with a digit behind it: 31 + 32."""
+    assert run_lengths({"size": [7, 9], "counts": "o1"}).tolist() == [63]
+    assert run_lengths({"size": [7, 9], "counts": "0o1"}).tolist() == [0, 63]
+    assert sound_counts(["o1", "0o1", "p1", "/o1"], np.array([63] * 4)).tolist() == [True, True, False, False]
+
+
 def test_huge_runs_whose_sum_overflows_are_errors():
     counts = [2**62, 2**62, 2**62, 2**62, 6]
     with pytest.raises(ValueError, match="the runs of the RLE sum to 6"):
@@ -120,7 +127,8 @@ def test_a_bitmap_samples_the_mask_at_the_centres_of_its_cells():
 
 def test_a_bitmap_has_112_cells_a_side_unless_told():
     assert rle_to_bitmap({"size": [2, 3], "counts": [0, 6]}, np.array([0.0, 0, 3, 2])).shape == (112, 112)
-    assert not rle_to_bitmap({"size": [0, 3], "counts": []}, np.array([0.0, 0, 3, 2]), 4).any()
+    for size in ([0, 3], [2, 0]):
+        assert not rle_to_bitmap({"size": size, "counts": []}, np.array([0.0, 0, 3, 2]), 4).any()
 
 
 @pytest.mark.parametrize("number", [0, 1, 255, 256, 511])

@@ -207,6 +207,17 @@ def test_polygons_on_one_line_are_reported(write_dataset, tmp_path, monkeypatch,
     assert report.ids[LINE] == [12, 13, 15, 16, 21, 22, 22]
 
 
+@pytest.mark.parametrize(("mask", "kind"), [([outline(left=-12)], FAR), ([line(0)], LINE)])
+def test_a_single_object_is_checked_like_many(write_dataset, tmp_path, mask, kind):
+    assert loaded(write_dataset, tmp_path, {"segmentation": mask, "area": 5}).report.ids == {kind: [11]}
+
+
+def test_the_first_object_may_be_without_a_mask(write_dataset, tmp_path):
+    annotations = loaded(write_dataset, tmp_path, {}, {"segmentation": [SQUARE]})
+    assert annotations._segmentations.known.tolist() == [False, True]
+    assert annotations.segmentation(0, 0) is None
+
+
 def test_numbers_far_away_are_limited_like_boxes():
     assert FARTHEST == 1e6
     assert json.loads("1e6") == FARTHEST

@@ -9,7 +9,17 @@ import pytest
 from PIL import Image, ImageOps
 
 from detection.coco.annotations import load_annotations
-from detection.data.image import check_whole, read_image, turned
+from detection.data.image import (
+    check_whole,
+    image_size,
+    images_behind,
+    orientation,
+    read_bytes,
+    read_image,
+    shown_size,
+    to_depth,
+    turned,
+)
 from detection.data.reading import Reading
 from detection.engine.datamodule import CocoDataModule
 
@@ -173,3 +183,107 @@ def test_every_turn_of_exif_is_pillows(turn):
     found = turned(stored, turn)
     assert np.array_equal(found, expected)
     assert found.flags.c_contiguous
+
+
+def with_exif(path, turn: int, height: int = 48, width: int = 64):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return save(Image.fromarray(np.zeros((height, width, 3), np.uint8)), path, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("turn", range(10))
+def test_the_size_as_shown_follows_the_orientation(tmp_path, suffix, turn):
+    path = with_exif(tmp_path / f"image{suffix}", turn)
+    assert orientation(path) == (turn if 1 <= turn <= 8 else 1)
+    assert shown_size(path) == ((64, 48) if 5 <= turn <= 8 else (48, 64))
+    assert image_size(path) == (48, 64)
+
+
+def test_what_is_no_image_is_not_turned(tmp_path):
+    (tmp_path / "text.jpg").write_text("text")
+    assert orientation(tmp_path / "text.jpg") == orientation(tmp_path / "none.jpg") == orientation(tmp_path) == 1
+    assert images_behind(tmp_path / "text.jpg") == 0
+
+
+@pytest.mark.parametrize(("number", "read"), [(9, True), (15, True), (17, False)])
+def test_the_header_is_in_the_first_megabyte(tmp_path, number, read):
+    path = save(Image.fromarray(RAMP), tmp_path / "image.jpg")
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + (b"\xff\xef\xff\xff" + bytes(65_533)) * number + data[2:])
+    if read:
+        assert image_size(path) == (48, 64)
+    else:
+        with pytest.raises(ValueError, match="is not an image, or its header is broken; replace the file or remove"):
+            image_size(path)
+    assert read_image(path).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_further_images_of_a_camera_are_counted(tmp_path, others):
+    image = Image.fromarray(RAMP).convert("RGB")
+    path = save(image, tmp_path / "image.mpo", format="MPO", save_all=True, append_images=[image] * others)
+    assert images_behind(path) == others
+    data = path.read_bytes()
+    for length, found in ((40_000, others), (65_533, 0)):  # the first 64 kB are searched
+        path.write_bytes(data[:2] + b"\xff\xfe" + struct.pack(">H", 2 + length) + bytes(length) + data[2:])
+        assert images_behind(path) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"reduce": 2}, (24, 32, 3)),
+        ({"reduce": 4}, (12, 16, 3)),
+        ({"reduce": 8}, (6, 8, 3)),
+        ({"reduce": 1}, (48, 64, 3)),
+        ({"reduce": 2, "channels": 1}, (48, 64, 1)),
+        ({"reduce": 2, "depth": 16}, (48, 64, 3)),
+        ({"reduce": 2, "size": None}, (48, 64, 3)),
+    ],
+)
+def test_a_draft_needs_a_size_and_eight_bits_of_rgb(tmp_path, options, shape):
+    colors = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=-1)
+    for suffix in (".jpg", ".png"):
+        path = save(Image.fromarray(colors), tmp_path / f"image{suffix}")
+        found = read_image(path, **{"size": (48, 64)} | options)
+        assert found.shape == (shape if suffix == ".jpg" else (48, 64, shape[2]))
+        if shape[2] == 3:
+            red = found.reshape(-1, 3).mean(axis=0) / (257 if "depth" in options else 1)
+            assert np.abs(red - [127, 63, 127]).max() < 4
+            assert found[0, 0, 2] > found[0, -1, 2]
+
+
+def test_a_square_draft_is_read(tmp_path):
+    path = save(Image.fromarray(RAMP[:, :48]), tmp_path / "square.jpg")
+    assert read_image(path, (48, 48), reduce=2).shape == (24, 24, 3)
+    lying = save(Image.fromarray(RAMP[:47, :48]), tmp_path / "nearly.jpg")  # sides that become equal
+    assert read_image(lying, (47, 48), reduce=2).shape == (47, 48, 3)
+
+
+def test_depths_are_converted_with_rounding():
+    deep = np.array([0, 128, 129, 257 + 128, 257 + 129, 65535 - 129, 65535 - 128, 65535], np.uint16)[:, None, None]
+    assert to_depth(deep, 8).ravel().tolist() == [0, 0, 1, 1, 2, 254, 255, 255]
+    assert to_depth(deep, 16) is deep
+    small = np.array([0, 1, 255], np.uint8)[:, None, None]
+    assert to_depth(small, 16).ravel().tolist() == [0, 257, 65535]
+    assert to_depth(small, 8) is small
+    many = np.arange(0, 65535, 100, dtype=np.uint16)[:, None, None]
+    assert np.array_equal(to_depth(many, 8), np.floor(many / 257 + 0.5))
+    with pytest.raises(ValueError, match=r"a\.png: has float32 pixels; save it with 8 or 16 bits per channel"):
+        to_depth(small.astype(np.float32), 8, "a.png")
+
+
+def test_the_start_of_a_file(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"abcdef")
+    assert read_bytes(tmp_path / "a.bin") == b"abcdef"
+    assert read_bytes(tmp_path / "a.bin", most=2) == b"ab"
+
+
+def test_a_gray_gif_has_one_channel(tmp_path):
+    path = save(Image.fromarray(RAMP), tmp_path / "image.gif")
+    assert read_image(path, channels=1).shape == (48, 64, 1)
+    assert read_image(path, depth=16).dtype == np.uint16
+    for channels in (2, 4):
+        with pytest.raises(ValueError, match=r"image\.gif: .*(has \d channels?, but|cannot|is not)"):
+            read_image(path, channels=channels)
