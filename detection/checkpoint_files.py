@@ -1,4 +1,4 @@
-"""Files of checkpoints: written whole or not at all, and read without running code."""
+"""Write checkpoint files completely or not at all, and read them without running code."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,17 +14,17 @@ from detection.home import with_home
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write a file that is, whatever happens, either the old one or the new one, and complete.
+    """Write a checkpoint atomically: at any time, the file is either the complete old or the complete new one.
 
     Raises:
-        OSError: as :func:`replacing`.
+        OSError: the file cannot be written; the message names the path and the reason.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
     with replacing(path) as file:
         torch.save(dict(content), file)
-    if os.name == "posix":  # the new name itself must reach the disk, too
+    if os.name == "posix":  # the new name of the file must also reach the disk
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -34,12 +34,13 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of ``path`` when it is complete and on the disk.
+    """Open a temporary file for writing, and move it to ``path`` when it is complete and on the disk.
 
-    It lies beside its place, since a move from another file system is a copy that can be cut off.
+    The temporary file is in the same folder, since a move from another file system is a copy, which can be interrupted.
 
     Raises:
-        OSError: the disk is full, there is no such folder, ...; in a line, with the path and the system's reason.
+        OSError: for example, the disk is full or the folder does not exist; the message is one line with the path and
+            the system's reason.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -53,15 +54,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         reason = error if isinstance(error, OSError) else error.__context__
         if not isinstance(reason, OSError):
             raise
-        kept = "; the older file is whole" if path.exists() else ""
+        kept = "; the older file is intact" if path.exists() else ""
         raise OSError(f"{path}: cannot be written ({reason.strerror or reason}){kept}") from reason
     finally:
-        with suppress(OSError):  # it is there only if writing has failed
+        with suppress(OSError):  # the file exists only if writing has failed
             partial.unlink()
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what a process that was killed left of a checkpoint; nobody else may be writing one there."""
+    """Remove partial checkpoints of killed processes; no other process may be writing one in this folder."""
     for partial in folder.glob(f".{name}.*.partial"):
         partial.unlink(missing_ok=True)
 
@@ -69,14 +70,16 @@ def sweep(folder: Path, name: str = "*") -> None:
 def read_checkpoint(
     path: str | Path, map_location: Any = "cpu", look: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-    """Read a checkpoint; never runs code from it.
+    """Read a checkpoint without running code from it.
 
     Args:
-        look: called with the outline (:func:`outline_checkpoint`) before any tensor is read; may raise.
+        path: file of the checkpoint.
+        map_location: device of the tensors, as for ``torch.load``.
+        look: function that gets the outline (:func:`outline_checkpoint`) before tensors are read; it may raise.
 
     Raises:
-        ValueError: no such file, one that is cut off, damaged or no checkpoint, or one with more than tensors and plain
-            values.
+        ValueError: the file is missing, truncated, damaged or not a checkpoint, or it contains more than tensors and
+            plain values.
     """
     path = with_home(path)
     outlined = outline_checkpoint(path)
@@ -92,16 +95,18 @@ def read_checkpoint(
 
 
 def outline_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint with its tensors on the meta device: shapes without numbers, and everything else.
+    """Return a checkpoint with its tensors on the meta device: only their shapes and types, and all other entries.
 
     Raises:
-        ValueError: as :func:`read_checkpoint`, but for damage to the tensors, which are not read.
+        ValueError: as for :func:`read_checkpoint`, except for damaged tensors, whose content is not read.
     """
     path = with_home(path)
     if "://" in str(path):
-        raise ValueError(f"{path}: a URL; download the file, and give its path")
+        raise ValueError(f"{path}: is a URL; download the file, and use its path")
     if Path(path).is_dir():
-        raise ValueError(f"{path}: a folder; give a checkpoint in it, as {Path(path) / 'checkpoints' / 'last.ckpt'}")
+        raise ValueError(
+            f"{path}: is a folder; use a checkpoint in it, such as {Path(path) / 'checkpoints' / 'last.ckpt'}"
+        )
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
@@ -115,4 +120,4 @@ def outline_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
     reason = first_line(error)[:150]
-    return ValueError(f"{path}: cut off, or no checkpoint of tensors and plain values alone ({reason})")
+    return ValueError(f"{path}: truncated, or not a checkpoint of only tensors and plain values ({reason})")

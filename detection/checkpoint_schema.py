@@ -1,6 +1,6 @@
-"""What may stand in a checkpoint's ``rcnn`` entry: types, ranges and names, checked before anything is built from it.
+"""Check types, ranges and names in a checkpoint's ``rcnn`` entry before anything is built from it.
 
-Everything in a file is data. A backbone's import path in it is not followed unless the caller trusts the file.
+Everything in a file is data. The toolkit imports a backbone class that a file names only if the caller trusts the file.
 """
 
 import math
@@ -22,7 +22,7 @@ from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
 FORMAT = 1
-"""Counts up when older versions could no longer read the file."""
+"""Version of the format; it increases if older versions of the toolkit cannot read the file."""
 PARTS = {
     "backbone": BackboneConfig,
     "fpn": FPNConfig,
@@ -32,24 +32,24 @@ PARTS = {
     "retinanet": RetinaNetConfig,
     "fcos": FCOSConfig,
 }
-"""The arguments of :func:`~detection.models.build.build_detector` and their classes."""
+"""Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
 ONE_STAGE = ("retinanet", "fcos")
-"""Parts that replace those of two stages."""
+"""Parts of one-stage detectors, which replace those of two-stage detectors."""
 TWO_STAGE = ("rpn", "box_head")
-"""Parts that every detector of two stages has."""
+"""Parts that every two-stage detector has."""
 ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
 """Entries that every checkpoint has; ``versions`` may be absent."""
 LARGEST = 1_000_000
-"""Of all whole numbers in the settings."""
+"""Largest integer in the settings."""
 SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024}
-"""Of settings that count layers, rounds or sides: large values would take hours or gigabytes."""
+"""Largest values of settings for which ``LARGEST`` would need hours or gigabytes."""
 
 
 def check_info(info: Any, source: str | Path) -> None:
     """Check the ``rcnn`` entry of a checkpoint.
 
     Raises:
-        ValueError: it lacks an entry, or has one that is unknown or of another type or range; in one line, with
+        ValueError: an entry is missing or unknown, or has a wrong type or range; the message is one line with
             ``source``.
     """
     if not isinstance(info, dict):
@@ -75,10 +75,10 @@ def check_info(info: Any, source: str | Path) -> None:
 
 
 def check_categories(info: Mapping[str, Any]) -> None:
-    """Check the names and ids of the classes.
+    """Check the names and IDs of the classes.
 
     Raises:
-        ValueError: they are not lists, or not as many as the detector has classes.
+        ValueError: they are not lists, or their lengths differ from the detector's number of classes.
     """
     named, count = info["categories"], info["num_classes"]
     if named is None:
@@ -98,13 +98,15 @@ def check_categories(info: Mapping[str, Any]) -> None:
 
 
 def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: bool | str = False) -> dict[str, Any]:
-    """The arguments of ``build_detector`` out of a checked ``rcnn`` entry; without weights to start from.
+    """Return the arguments of ``build_detector`` from a checked ``rcnn`` entry, without initial backbone weights.
 
     Args:
-        trust_code: import a custom backbone that the file names; or the one import path that the user has named.
+        info: the ``rcnn`` entry.
+        source: file of the entry, for messages.
+        trust_code: True: import a custom backbone that the file names; a string: import only this path.
 
     Raises:
-        ValueError: a backbone that this toolkit does not know, from a file that is not trusted.
+        ValueError: the file names a custom backbone, and the caller does not trust it.
     """
     configs = {part: _restored(PARTS[part], values) for part, values in info["model"].items() if values is not None}
     backbone = configs.setdefault("backbone", BackboneConfig())
@@ -113,10 +115,10 @@ def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: boo
 
 
 def check_trusted(name: str, source: str | Path, trust_code: bool | str) -> None:
-    """Reject an import path that stands in a file alone.
+    """Reject the import path of a custom backbone that comes only from a file.
 
     Raises:
-        ValueError: with what to do if the user trusts it.
+        ValueError: the caller does not trust the path; the message says how to do so.
     """
     if not is_known(name) and trust_code is not True and trust_code != name:
         raise ValueError(
@@ -129,7 +131,7 @@ def check_value(name: str, value: Any, hint: Any, least: float = -math.inf) -> N
     """Check one value against its type hint.
 
     Raises:
-        ValueError: naming what was expected.
+        ValueError: the type or range is wrong; the message names the expected type.
     """
     if not fits(value, hint, SMALLER.get(name.rsplit(".", 1)[-1], LARGEST)) or _below(value, least):
         wanted = str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("collections.abc.", "")
@@ -137,7 +139,13 @@ def check_value(name: str, value: Any, hint: Any, least: float = -math.inf) -> N
 
 
 def fits(value: Any, hint: Any, largest: int = LARGEST) -> bool:
-    """Whether a plain value, with lists for tuples, is of a type; numbers must be finite and of ordinary size."""
+    """Return whether a plain value has a type; a list may replace a tuple, and numbers must not be too large.
+
+    Args:
+        value: value to check.
+        hint: type hint of the setting.
+        largest: largest integer; integers must not be negative. Floats must be at most 1e9 in magnitude.
+    """
     origin, inner = get_origin(hint), get_args(hint)
     if hint is None or hint is type(None):
         return value is None
@@ -206,7 +214,7 @@ def may_be_absent(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _check_config(name: str, values: Any, kind: Any) -> None:
-    """The values of a dataclass and of those in it."""
+    """Check the values of a dataclass, including nested dataclasses."""
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]
     if isinstance(values, dict) and (unknown := [key for key in values if key not in known]):
@@ -220,7 +228,7 @@ def _check_config(name: str, values: Any, kind: Any) -> None:
 
 
 def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
-    """A dataclass from checked plain values."""
+    """Build a dataclass, including nested dataclasses, from checked plain values."""
     hints = get_type_hints(kind)
     return kind(
         **{

@@ -1,6 +1,6 @@
-"""Text that others wrote: show names of classes and files, keys and values out of files safely, and recognise numbers.
+"""Show text from files safely: names of classes and files, keys and values; recognise numbers.
 
-A terminal obeys escape sequences, a browser and a terminal turn text round at bidirectional controls, and a spreadsheet
+A terminal executes escape sequences, bidirectional controls reorder text in browsers and terminals, and a spreadsheet
 runs a cell that begins with ``=``.
 """
 
@@ -8,20 +8,21 @@ import unicodedata
 from typing import Any
 
 LONGEST = 60
-"""Characters that :func:`shown` keeps."""
+"""Default maximum number of characters of :func:`shown`."""
 
 _JOINERS = "\u200c\u200d"
-"""Invisible, but words of Persian and Hindi, and some emoji, need them."""
+"""Invisible joiners, which words of Persian and Hindi and some emoji need."""
 
 
 def shown(text: object, most: int | None = LONGEST) -> str:
-    """Text as one line, for a message, a table or a page.
+    """Return text as one safe line, for a message, a table or a page.
 
-    Controls, bidirectional ones too, become escapes such as ``\\x1b``; the middle of what is longer becomes ``…``.
+    Replace control characters, including bidirectional ones, by escapes such as ``\\x1b``. If the text is too long,
+    replace its middle by ``…``.
 
     Args:
-        text: anything that ``str`` takes.
-        most: characters to keep; all if None, as for a path that must stay complete.
+        text: any object; the function shows ``str(text)``.
+        most: maximum number of characters; None: no limit, for example for a path that must be complete.
 
     Example:
         >>> shown("cat\\x1b[2J")
@@ -29,8 +30,8 @@ def shown(text: object, most: int | None = LONGEST) -> str:
     """
     whole = str(text)
     if whole.isprintable() and (most is None or len(whole) <= most):
-        return whole  # nearly all
-    if most is not None and len(whole) > most * 10:  # a name of a megabyte need not be escaped first
+        return whole  # nearly all texts
+    if most is not None and len(whole) > most * 10:  # to save time with names of megabytes
         whole = whole[: most * 5] + whole[-most * 5 :]
     safe = "".join(_escaped(sign) for sign in whole)
     if most is None or len(safe) <= most:
@@ -40,19 +41,19 @@ def shown(text: object, most: int | None = LONGEST) -> str:
 
 
 def printable(message: object) -> str:
-    """A message of several lines, complete, without anything that a terminal obeys."""
+    """Return a complete message of several lines, with all control characters escaped."""
     return "\n".join(shown(line, None) for line in str(message).split("\n"))
 
 
 def cell(value: Any, most: int | None = LONGEST) -> Any:
-    """A value for a CSV file: numbers as they are; text as :func:`shown`, and never a formula.
+    """Return a value for a CSV file: numbers unchanged; text as from :func:`shown`, and never a formula.
 
-    Spreadsheets take an apostrophe in front as a sign that text follows.
+    An apostrophe before text that looks like a formula makes spreadsheets read it as text.
     """
     if value is None or isinstance(value, int | float):
         return value
     safe = shown(value, most)
-    begin = unicodedata.normalize("NFKC", safe.lstrip()[:1])  # spreadsheets know wide signs, too
+    begin = unicodedata.normalize("NFKC", safe.lstrip()[:1])  # spreadsheets also accept full-width signs
     if begin not in ("=", "+", "-", "@") and str(value)[:1] not in ("\t", "\r", "\n"):
         return safe
     return "'" + (safe if most is None else shown(value, most - 1))

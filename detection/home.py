@@ -1,4 +1,4 @@
-"""``~/`` at the begin of paths: the shell replaces it only at the begin of a word, and never in a file."""
+"""Replace ``~/`` at the start of paths: a shell does so only at the start of a word, and never in a config file."""
 
 import os
 import re
@@ -11,9 +11,10 @@ _OPTION = re.compile(r"(--?[\w.-]+=)?(~[\w.-]*[/\\].*)", re.DOTALL)
 
 
 def with_home(value: Any) -> Any:
-    """The same with home folders for ``~/`` and ``~name/``, in texts, ``--option=~/...``, lists and mappings.
+    """Return a value with ``~/`` and ``~name/`` replaced by home folders, in strings, paths, lists and mappings.
 
-    A lone ``~`` stays: YAML reads it as null. The home of an unknown user stays as it is.
+    This includes options such as ``--option=~/...``. Keep a lone ``~``, which YAML reads as null, and the home of an
+    unknown user.
     """
     if isinstance(value, str):
         found = _OPTION.fullmatch(value)
@@ -28,11 +29,11 @@ def with_home(value: Any) -> Any:
 
 
 def command_line(arguments: Sequence[str] | None) -> list[str]:
-    """The arguments of a program, those of the process if None."""
+    """Return the arguments of a program with home folders replaced; None: those of this process."""
     return [with_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
 
 
 def settle_home(settings: Any) -> None:
-    """Replace the home folder in all settings of a namespace of jsonargparse."""
+    """Replace ``~/`` in all settings of a namespace of jsonargparse, in place."""
     for key, value in list(settings.items()):
         settings[key] = with_home(value)

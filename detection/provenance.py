@@ -1,4 +1,4 @@
-"""What a run or an evaluation was made of, so that it can be made again, and compared with nothing else by mistake."""
+"""Record versions, checksums and the command of a run or an evaluation, to reproduce it and to compare it correctly."""
 
 import hashlib
 import os
@@ -22,11 +22,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "opencv-pytho
 def about(
     annotations: Path, sources: Iterable[Path], image_ids: Iterable[int], protocol: str, engine: str
 ) -> dict[str, Any]:
-    """Versions, checksums and the command.
+    """Return versions, checksums and the command of an evaluation.
 
     Args:
-        sources: the checkpoint or the result files.
-        image_ids: which images were scored.
+        annotations: annotation file.
+        sources: the checkpoint, or the result files.
+        image_ids: IDs of the scored images.
+        protocol: name of the evaluation protocol, such as ``coco``.
+        engine: name of the package that computed the metrics.
     """
     ids = sorted(image_ids)
     return {
@@ -42,7 +45,7 @@ def about(
 
 
 def software() -> dict[str, str]:
-    """When, by which command, and with which versions."""
+    """Return the date, the command, and the versions of the toolkit, its packages and Python."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command_line(),
@@ -85,15 +88,15 @@ def environment() -> dict[str, str]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def installed(package: str) -> str:
-    """The version of an installed package."""
+    """Return the version of a package, or ``not installed``."""
     if package == "torch":
-        return str(torch.__version__)  # tells for which device it was built, too
+        return str(torch.__version__)  # also names the device for which it was built
     try:
         return version(package)
     except PackageNotFoundError:
@@ -101,7 +104,7 @@ def installed(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that runs, in brackets; nothing for an installed package."""
+    """Return the commit of the toolkit's checkout in brackets, after a space; "" for an installed package."""
     root = Path(detection.__file__).parents[1]
     if not (root / ".git").exists():
         return ""

@@ -1,10 +1,10 @@
-"""Draw synthetic shapes as a data set in COCO format: trained on in minutes, and difficult enough for tests.
+"""Draw synthetic shapes as a data set in COCO format; a detector learns it in minutes, and tests use it.
 
-Like real data, it has objects that hide one another, tiny and cut-off objects, crowds, and images without objects. Its
-category ids have gaps, and its images are JPEG and PNG files of many sizes. Its masks are polygons of several parts,
-compressed RLE (objects with a hole) and uncompressed RLE (crowds).
+Like real data, it has occluded, tiny and truncated objects, crowds, and images without objects. Its category IDs have
+gaps, and its images are JPEG and PNG files of many sizes. Its masks are polygons of several parts, compressed RLE
+(objects with a hole) and uncompressed RLE (crowds).
 
-Everything is drawn on a grid ``FINE`` times finer than the image.  Outlines: (n, 2) float64 x, y.
+All shapes are drawn on a grid of cells that is ``FINE`` times finer than the pixels. Outlines: (n, 2) float64 x, y.
 """
 
 import json
@@ -18,19 +18,19 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 FINE = 4
-"""A pixel has 4 x 4 cells, so that edges are smooth and masks are exact to a sixteenth of a pixel."""
+"""Cells per pixel in each direction: edges are smooth, and masks are exact to a sixteenth of a pixel."""
 
 CATEGORIES = {3: "circle", 7: "square", 11: "triangle", 18: "ring", 42: "star"}
-"""Category id to name; the ids have gaps, as COCO's do."""
+"""Names by category ID; the IDs have gaps, as those of COCO."""
 
 COLOURS = {3: (222, 70, 60), 7: (64, 176, 80), 11: (60, 104, 216), 18: (40, 178, 200), 42: (240, 186, 44)}
-"""RGB of each category before variation: colour helps a network that trains for a few minutes only."""
+"""RGB of each category before random variation: colour helps a network that trains for only a few minutes."""
 
 GROUNDS = ((214, 204, 186), (150, 158, 166), (186, 196, 182), (92, 98, 108), (196, 178, 168), (122, 112, 104))
-"""RGB of the backgrounds, all less vivid than any object."""
+"""RGB of the backgrounds, all less saturated than any object."""
 
 LEAST_VISIBLE = 0.5
-"""The border of the image cuts off at most half of an object, and its neighbours hide at most half of the rest."""
+"""Least visible fraction: the border cuts off at most half of an object, and others hide at most half of the rest."""
 
 
 def write_shapes(
@@ -38,20 +38,26 @@ def write_shapes(
 ) -> Path:
     """Write the data set in the layout of COCO: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
-    The same arguments give the same bytes. Image ``i`` of a split depends on size, seed and ``i`` only, so a larger
-    set begins with the smaller one. The annotations are written last: if both files exist, the data are complete.
+    The same arguments give the same bytes. Image ``i`` of a split depends only on size, seed and ``i``, so that a
+    larger data set begins with the smaller one. The function writes the annotations last: if both files exist, the data
+    set is complete.
 
     Args:
-        train, val: number of images.
-        size: pixels; the range of heights and widths, or the one value of both.
+        folder: output folder.
+        train, val: number of images of each split.
+        size: range of heights and widths in pixels, or one value for both.
+        seed: seed of the random shapes.
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: a size is below 32, or the range is empty.
     """
     folder = Path(folder)
     low, high = (size, size) if isinstance(size, int) else size
     if not 32 <= low <= high:
-        raise ValueError(f"size is {size}; give (low, high) with 32 <= low <= high, for example (96, 160)")
+        raise ValueError(f"size is {size}; use (low, high) with 32 <= low <= high, for example (96, 160)")
     splits = {"train": train, "val": val}
     written = {name: _write_images(folder / name, num, low, high, seed) for name, num in splits.items()}
     (folder / "annotations").mkdir(exist_ok=True)
@@ -68,11 +74,16 @@ def draw_scene(
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draw one image, and annotate its objects.
 
-    For every seed, each twentieth image is empty and each twelfth has a crowd, so that small sets have them, too.
+    For every seed, each twentieth image is empty and each twelfth has a crowd, so that small data sets also have them.
+
+    Args:
+        index: number of the image in its split.
+        height, width: size in pixels.
+        rng: source of the random numbers.
 
     Returns:
         image: (height, width, 3) uint8 RGB.
-        annotations: COCO annotations without ids.
+        annotations: COCO annotations without IDs.
     """
     image = _ground(height, width, rng)
     if index % 20 == 7:
@@ -81,7 +92,7 @@ def draw_scene(
     if index % 12 == 5:
         shapes.append(_draw_crowd(image, rng))
     wanted = len(shapes) + int(rng.integers(1, 7))
-    for _ in range(12 * wanted):  # some tries find no room
+    for _ in range(12 * wanted):  # some attempts find no room
         if len(shapes) == wanted:
             break
         _try_shape(image, shapes, rng)
@@ -90,18 +101,19 @@ def draw_scene(
 
 @dataclass
 class _Shape:
-    """An object on the image; ``visible`` is (FINE * height, FINE * width) bool, without the parts that others hide."""
+    """An object in the image."""
 
     category_id: int
     visible: np.ndarray
+    """(FINE * height, FINE * width) bool: its cells that no other object hides."""
     drawn: int
-    """Number of its cells in the image before others hid some."""
+    """Number of its cells inside the image, including hidden ones."""
     crowd: bool = False
 
 
 def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    offset = 500_000 if folder.name == "val" else 1000  # no id of one split is an id of the other
+    offset = 500_000 if folder.name == "val" else 1000  # the splits have no ID in common
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(num):
@@ -129,7 +141,7 @@ def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator
     category_id = int(rng.choice(list(CATEGORIES)))
     tiny = rng.random() < 0.06
     radius = rng.uniform(3.5, 5) if tiny else np.exp(rng.uniform(np.log(9), np.log(min(31, 0.3 * min(height, width)))))
-    reach = radius * (0.2 if rng.random() < 0.15 else 0.9)  # with a small reach, the border can cut it off
+    reach = radius * (0.2 if rng.random() < 0.15 else 0.9)  # with a small reach, the border can cut off the object
     centre = np.array([rng.uniform(reach, width - reach), rng.uniform(reach, height - reach)])
     outline = [part * radius + centre for part in _outline(category_id, rng)]
 
@@ -149,7 +161,7 @@ def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator
 
 
 def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:
-    """Draw a heap of small circles that nobody would outline one by one."""
+    """Draw a heap of small circles that an annotator would mark as a crowd."""
     height, width = image.shape[:2]
     spread = 0.11 * min(height, width)
     centre = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height])
@@ -163,7 +175,7 @@ def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:
 
 
 def _outline(category_id: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The outer outline and then the holes, rotated at random, in the unit circle."""
+    """Return the outer outline of a shape, then its holes, in the unit circle and with a random rotation."""
     turn = rng.uniform(0, 2 * np.pi)
 
     def polygon(num: int, radius: float | np.ndarray = 1.0) -> np.ndarray:
@@ -184,33 +196,33 @@ def _outline(category_id: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _fill(outline: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The cells inside the outline and outside its holes."""
+    """Return the cells inside an outline and outside of its holes: (FINE * height, FINE * width) bool."""
     cells = np.zeros((FINE * height, FINE * width), np.uint8)
-    # Cell i covers [i, i + 1), and cv2 has its centre at i. shift=4: coordinates in sixteenths of a cell.
+    # Cell i covers [i, i + 1); for cv2, its centre is at i. shift=4: coordinates in sixteenths of a cell.
     corners = [np.round((part * FINE - 0.5) * 16).astype(np.int32) for part in outline]
     cv2.fillPoly(cells, corners, 1, shift=4)
     return cells.astype(bool)
 
 
 def _coverage(cells: np.ndarray) -> np.ndarray:
-    """How much of each pixel the cells cover: (height, width) float32 in 0..1."""
+    """Return the fraction of each pixel that the cells cover: (height, width) float32 in 0..1."""
     height, width = cells.shape
     return cv2.resize(cells.astype(np.float32), (width // FINE, height // FINE), interpolation=cv2.INTER_AREA)
 
 
 def _to_pixels(cells: np.ndarray) -> np.ndarray:
-    """The mask: (height, width) bool, the pixels of which more than half is covered."""
+    """Return the mask of the pixels that the cells cover by more than half: (height, width) bool."""
     return _coverage(cells) > 0.5
 
 
 def _ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A dull, uneven surface: (height, width, 3) float32 RGB."""
+    """Return a background with uneven brightness and sometimes stripes: (height, width, 3) float32 RGB."""
     base = np.array(GROUNDS[rng.integers(len(GROUNDS))], np.float32) + rng.uniform(-14, 14, 3).astype(np.float32)
     surface = np.zeros((height, width), np.float32)
     for cells, strength in ((3, 14.0), (8, 7.0), (24, 4.0)):
         patch = rng.normal(0, strength, (cells, cells)).astype(np.float32)
         surface += cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC)
-    if rng.random() < 0.5:  # a weave across it
+    if rng.random() < 0.5:  # stripes
         y, x = np.mgrid[:height, :width].astype(np.float32)
         angle = rng.uniform(0, np.pi)
         wave = (x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / rng.uniform(5, 14))
@@ -234,13 +246,13 @@ def _paint(image: np.ndarray, cells: np.ndarray, category_id: int, rng: np.rando
 
 
 def _finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Grain over everything, and uint8."""
+    """Add noise to the whole image, and convert it to uint8."""
     grain = rng.normal(0, rng.uniform(1.5, 5), image.shape)
     return np.clip(np.round(image + grain), 0, 255).astype(np.uint8)
 
 
 def _annotation(shape: _Shape) -> dict[str, Any]:
-    """The COCO annotation of an object."""
+    """Return the COCO annotation of an object, without IDs."""
     mask = np.asfortranarray(_to_pixels(shape.visible), dtype=np.uint8)
     height, width = mask.shape
     rle = coco_mask.encode(mask)
@@ -265,7 +277,7 @@ def _annotation(shape: _Shape) -> dict[str, Any]:
 
 
 def _polygons(cells: np.ndarray) -> list[list[float]] | None:
-    """The outlines of the visible parts, x, y, x, y, ... in pixels; None where a hole makes polygons impossible."""
+    """Return the outlines of the visible parts as x, y, x, y, ... in pixels; None if a part has a hole."""
     outlines, tree = cv2.findContours(cells.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons = []
     for outline, (_, _, _, parent) in zip(outlines, tree[0], strict=True):
@@ -281,7 +293,7 @@ def _polygons(cells: np.ndarray) -> list[list[float]] | None:
 
 
 def _count_runs(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of 0, 1, 0, ... in a mask, column by column: an uncompressed RLE."""
+    """Return the uncompressed RLE of a mask: lengths of the runs of 0, 1, 0, ..., column by column."""
     flat = mask.ravel(order="F")
     starts = np.flatnonzero(np.diff(flat, prepend=0))
     return np.diff(starts, prepend=0, append=flat.size).tolist()

@@ -1,4 +1,4 @@
-"""Parts of ``rcnn demo``: a synthetic data set, and predictions beside the ground truth."""
+"""Steps of ``rcnn demo``: write a synthetic data set, and draw predictions beside the ground truth."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ from detection.visualize import draw, side_by_side
 
 
 def write_data(folder: Path) -> None:
-    """Write the data set into a temporary folder, and move it when it is complete: a break leaves no part of it."""
+    """Write the data set into a temporary folder, and move it when complete, so that no interruption leaves a part."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write_shapes(partial, train=400, val=100)
@@ -28,7 +28,13 @@ def write_data(folder: Path) -> None:
 def write_pictures(checkpoint: Path, data: Path, folder: Path, num: int = 12) -> None:
     """Draw the ground truth on the left and the prediction on the right: one file per image, and a sheet of all.
 
-    Images without objects and images with crowds, which a prediction cannot match, are not drawn.
+    Skip images without objects, and images with crowds, which a prediction cannot match.
+
+    Args:
+        checkpoint: file of the detector.
+        data: folder of the data set.
+        folder: output folder, whose old content is deleted; the sheet is beside it, with the ending ``.jpg``.
+        num: maximum number of images.
     """
     model = load_model(checkpoint)
     assert model.categories is not None

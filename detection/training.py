@@ -13,43 +13,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training."""
+    """Folder, metrics and checkpoints of a finished training."""
 
     folder: Path
-    """Folder of the run, which any command and :func:`detection.load_model` take."""
+    """Folder of the run, which all commands and :func:`detection.load_model` accept."""
     history: list[dict[str, float]]
-    """A dictionary for each evaluation, the rows of ``val.csv``: ``val/bbox/AP``, ``step``, ..."""
+    """Metrics of each validation, the rows of ``val.csv``: ``val/bbox/AP``, ``step``, ..."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last evaluation; empty without validation."""
+        """Metrics of the last validation; empty without validation."""
         return self.history[-1] if self.history else {}
 
     @property
     def report(self) -> Path | None:
-        """The evaluation report; None where the run made none, as without validation."""
+        """Path of the evaluation report; None if the run wrote none, for example without validation."""
         found = self.folder / "report.html"
         return found if found.is_file() else None
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last step, from which training can continue."""
+        """Path of the checkpoint of the last step, from which training can resume."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the best AP; the last one without validation."""
+        """Path of the checkpoint with the best AP; without validation, that of the last one."""
         found = self.folder / "checkpoints" / "best.ckpt"
         return found if found.is_file() else self.last
 
     def load(self, device: str = "cpu") -> "Detector":
-        """Load the best detector."""
+        """Load the detector of the best checkpoint."""
         from detection.inference import load_model
 
         return load_model(self.best, device=device)
 
     def plot(self, path: str | Path | None = None) -> Path:
-        """Draw losses and AP into ``path``, or ``curves.png`` of the folder if None; return the path."""
+        """Draw losses and AP, and return the path of the image.
+
+        Args:
+            path: image file to write; None: ``curves.png`` in the folder of the run.
+        """
         from detection.curves import plot, read_run
 
         target = Path(path or self.folder / "curves.png")
@@ -74,23 +78,23 @@ def train(
     """Train a detector as ``rcnn train`` does, in this process.
 
     Args:
-        config: name or file of a configuration; if None, one that suits the data.
-        data: a data set, as ``rcnn train --data`` takes it.
-        output: folder of the run; numbered below ``runs`` if None.
-        epochs: passes over the training images.
-        batch_size: images per step, over all devices.
+        config: name or file of a config; None: one that suits the data.
+        data: folder or file of a data set, as for ``rcnn train --data``.
+        output: folder of the run; None: a numbered folder in ``runs``.
+        epochs: number of passes over the training images.
+        batch_size: images per optimizer step, over all devices.
         lr: learning rate at this batch size.
-        image_size: shortest and longest side of the images.
-        weights: a model to begin with, or ``imagenet`` for the backbone.
-        resume: continue the run in ``output``, or in this folder.
-        trackers: ``tensorboard``, ``wandb`` or ``mlflow``, which get curves, images, settings and the report.
-        settings: any others by their names, as ``{"model.backbone.name": "resnet101", "seed_everything": 1}``.
+        image_size: shorter side, and maximum of the longer side, in pixels.
+        weights: model to start from, or ``imagenet`` for weights of the backbone only.
+        resume: True: resume the run in ``output``; a path: resume from this checkpoint.
+        trackers: ``tensorboard``, ``wandb`` or ``mlflow``; they receive metrics, images, settings and the report.
+        settings: other settings by name, such as ``{"model.backbone.name": "resnet101", "seed_everything": 1}``.
 
     Returns:
-        Where the run is, and its evaluations.
+        The folder of the run, and the metrics of its validations.
 
     Raises:
-        ValueError: a setting, a file or an annotation that cannot be used, in one line.
+        ValueError: a setting, a file or an annotation is invalid; the message is one line.
 
     Example:
         >>> result = train("demo", data="demo/data", output="runs/shapes", epochs=1)  # doctest: +SKIP
@@ -121,5 +125,5 @@ def train(
 
 
 def _word(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Return a value as a word of the command line."""
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Numbers before nouns: ``1 image``, ``2 images``."""
+"""Write numbers with nouns in singular or plural: ``1 image``, ``2 images``."""
 
 import re
 
@@ -8,7 +8,7 @@ NOUNS = {
     **{"parts": "part", "polygons": "polygon", "rectangles": "rectangle", "splits": "split", "values": "value"},
     **{"RLEs": "RLE"},
 }
-"""Nouns of the kinds that :func:`of_kind` takes, by their plural."""
+"""Singular forms of the nouns that :func:`of_kind` accepts, by their plural."""
 
 _NOUN = re.compile(rf"\b({'|'.join(NOUNS)})\b")
 _FOR_ONE = {
@@ -18,12 +18,13 @@ _FOR_ONE = {
 
 
 def plural(count: int, one: str, more: str | None = None, form: str = "") -> str:
-    """A count and its noun, in the singular for 1.
+    """Return a count with its noun, in singular for 1 and in plural for other numbers.
 
     Args:
-        one: the noun in the singular, with what must follow it, such as a verb.
-        more: the same in the plural; if None, ``one`` with the ending of a regular noun.
-        form: how to write the number: ``","`` separates thousands.
+        count: the number.
+        one: the noun in singular, optionally with words that follow it, such as a verb.
+        more: the same in plural; None: add the ending of a regular noun to ``one``.
+        form: format of the number: ``","`` separates thousands.
 
     Example:
         >>> plural(1, "class"), plural(2, "class"), plural(0, "image has", "images have")
@@ -33,10 +34,11 @@ def plural(count: int, one: str, more: str | None = None, form: str = "") -> str
 
 
 def of_kind(count: int, kind: str) -> str:
-    """A count and what is counted: in the plural, as it is given, or for 1 in the singular.
+    """Return a count with a phrase in plural, which the function converts to singular for 1.
 
     Args:
-        kind: a phrase with one of :data:`NOUNS`; what is in brackets must suit any number.
+        count: the number.
+        kind: a phrase with one of :data:`NOUNS`; words in brackets do not change.
 
     Example:
         >>> of_kind(1, "boxes that are outside their image (dropped)")

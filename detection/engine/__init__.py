@@ -1,1 +1,1 @@
-"""Training and evaluation with Lightning; imported when asked for, as Lightning takes seconds to import."""
+"""Training and evaluation with Lightning; import it only if needed, since Lightning takes seconds to import."""

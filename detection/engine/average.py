@@ -1,4 +1,4 @@
-"""Averaged weights: smoother than the last step's, evaluated and saved in their place."""
+"""Averaged weights: validation and ``best.ckpt`` use them instead of the weights of the last step."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,22 +12,24 @@ from torch.optim.swa_utils import AveragedModel
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """An average of the weights that is kept beside the training."""
+    """Average of the weights over the steps of a training."""
 
     kind: Literal["ema", "mean"] = "ema"
-    """ema: exponential moving average. mean: of all steps alike, as in stochastic weight averaging."""
+    """ema: exponential moving average. mean: equal weight for all updates, as in stochastic weight averaging."""
     decay: float = 0.9998
-    """Part of the ema that stays at each update."""
+    """Fraction of the old average that each update keeps, from 0 to below 1. Only for ema."""
     start: float = 0.0
-    """Begin after this part of the run; 0.75 is usual for the mean (Izmailov et al. 2018, section 3)."""
+    """Fraction of the steps before averaging starts, from 0 to below 1; 0: from the first step. For the mean, 0.75 is
+    usual (Izmailov et al. 2018, section 3)."""
     every: int = 1
-    """Steps between two updates."""
+    """Update the average after every N optimizer steps."""
 
 
 class Average(WeightAveraging):
-    """Lightning's weight averaging, for a model that is built in the module's ``setup``.
+    """Average the weights of a model that the module's ``setup`` builds, with Lightning's ``WeightAveraging``.
 
-    Validation and ``best.ckpt`` have the averaged weights; a checkpoint also holds those that training continues with.
+    Validation and ``best.ckpt`` use the averaged weights. Each checkpoint also holds the weights of the last step, from
+    which training resumes.
     """
 
     def __init__(self, config: AverageConfig) -> None:
@@ -67,13 +69,13 @@ class Average(WeightAveraging):
 
 
 class Averaged(AveragedModel):
-    """PyTorch's average, updated by one operation over all tensors.
+    """Update PyTorch's ``AveragedModel`` by one operation over all tensors.
 
-    PyTorch's own update takes several operations for each of some hundred tensors. It also reads the number of updates
-    from the device twice, so that a GPU would run dry at every step.
+    PyTorch's own update needs several operations for each of some hundred tensors. It also reads the number of updates
+    from the device twice, which synchronises with the GPU at every step.
 
     Args:
-        decay: of the exponential moving average; None: the mean of all.
+        decay: fraction of the old average that each update keeps; None: the mean of all updates.
     """
 
     n_averaged: Tensor
@@ -81,11 +83,11 @@ class Averaged(AveragedModel):
     def __init__(self, model: nn.Module, device: torch.device, decay: float | None) -> None:
         super().__init__(model, device, use_buffers=True)
         self._decay = decay
-        self._updates: int | None = None  # as n_averaged, once it has been asked
+        self._updates: int | None = None  # the value of n_averaged, after the first read from the device
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take in a model's parameters and buffers; those that are no fractions become its own."""
+        """Add a model's parameters and buffers to the average; copy tensors that are not floating-point."""
         updates = self._count()
         averages, news = [], []
         for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
@@ -102,7 +104,7 @@ class Averaged(AveragedModel):
 
     @torch.no_grad()
     def copy_until_started(self, model: nn.Module) -> None:
-        """Copy the model as long as no update has been made; the average would otherwise hold its first weights."""
+        """Copy the model if no update has happened yet; the average would otherwise hold the initial weights."""
         if not self._count():
             for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
                 average.copy_(new)

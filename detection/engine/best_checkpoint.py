@@ -17,17 +17,17 @@ PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``checkpoints/best.ckpt``: the weights with the highest value of a metric, over all starts of a run."""
+    """Save ``checkpoints/best.ckpt``: the weights with the highest value of a metric, over all starts of a run."""
 
     def __init__(self, monitor: str) -> None:
-        # One name, one file: another run has another folder.
+        # Without a version counter in the name: each run has its own folder.
         super().__init__(
             filename="best", monitor=monitor, mode="max", enable_version_counter=False, save_on_train_epoch_end=False
         )
 
     @property
     def older_key(self) -> str:
-        """The key of its state in checkpoints of versions that used Lightning's class."""
+        """Key of the callback's state in checkpoints of versions that used Lightning's class."""
         return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -36,11 +36,11 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class KnownScores(Callback):
-    """Lets a resumed run know the scores of the checkpoints in its folder, whatever path the folder has now.
+    """Restore the scores of a resumed run's checkpoints, also if the path of its folder has changed.
 
-    Lightning forgets them where the path has changed: in a run that was moved, that has another working directory, or
-    that continues in a new folder. A worse checkpoint would then replace the best one. ``best.ckpt`` is copied to a
-    new folder. A score whose file is gone is dropped, so that the next checkpoint is written.
+    Lightning drops the scores if the path has changed: after the run was moved, with another working directory, or
+    with a new folder. A worse checkpoint would then replace the best one. This callback copies ``best.ckpt`` to a new
+    folder. It drops the score of a missing file, so that the run writes the next checkpoint.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -67,17 +67,18 @@ class KnownScores(Callback):
         if isinstance(callback, BestCheckpoint) and found["best_model_score"] is None and state["best_k_models"]:
             score = float(state["best_model_score"])
             module.print(
-                f"{folder} has no best.ckpt of this run ({callback.monitor} was {score:.3f}): the next one is new"
+                f"{folder} has no best.ckpt of this run ({callback.monitor} was {score:.3f}): the next validation "
+                "writes it"
             )
         return found
 
 
 def known_here(state: dict[str, Any], folder: str, there: set[str], mode: str) -> dict[str, Any]:
-    """The state of a ``ModelCheckpoint`` whose files are now in ``folder``.
+    """Return the state of a ``ModelCheckpoint`` with the paths of its files changed to ``folder``.
 
     Args:
-        there: the names of its files that the folder has.
-        mode: min or max, whichever score is best.
+        there: names of the checkpoint files that exist in the folder; the state drops all others.
+        mode: ``min`` or ``max``: the best score is the lowest or the highest.
     """
 
     def moved(path: str) -> str:
@@ -95,7 +96,7 @@ def known_here(state: dict[str, Any], folder: str, there: set[str], mode: str) -
 
 
 def _copy_best(folder: Path, state: dict[str, Any], sources: Sequence[Path]) -> None:
-    """Copy the best checkpoint of a run to its new folder, if one of the sources has its score."""
+    """Copy ``best.ckpt`` of a run to its new folder, from the first source that has the best score."""
     path = folder / "best.ckpt"
     source = next((source for source in sources if source.is_file() and _has_score(source, state)), None)
     if source is None or path.exists():

@@ -1,4 +1,4 @@
-"""The detections of the best evaluation of a run, kept for its report."""
+"""The detections of a run's best validation, kept in memory for the report."""
 
 import math
 from typing import Any
@@ -9,10 +9,10 @@ from detection.engine.evaluating import Evaluation
 
 
 class BestDetections(Callback):
-    """Keeps the detections of the best evaluation of this start, from which the report is made at the end.
+    """Keep the detections of the best validation since this process started, for the report at the end.
 
     Args:
-        monitor: the metric that decides.
+        monitor: name of the metric whose highest value is best.
     """
 
     def __init__(self, monitor: str) -> None:
@@ -20,7 +20,7 @@ class BestDetections(Callback):
         self._kept: dict[str, Any] | None = None
         self._evaluation: Evaluation | None = None
         self.place: dict[str, int] = {}
-        """``epoch`` and ``step`` of the evaluation that is kept."""
+        """``epoch`` and ``step`` of the validation whose detections are kept; empty before the first one."""
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -34,15 +34,15 @@ class BestDetections(Callback):
 
     @property
     def count(self) -> int:
-        """How many detections are kept."""
+        """Number of kept detections, of boxes or masks, whichever is larger."""
         found = (self._kept or {}).get("found", {})
         return max((sum(len(one.scores) for one in images.values()) for images in found.values()), default=0)
 
     def restore(self) -> Evaluation:
-        """Put the detections back into the evaluator that found them.
+        """Put the kept detections back into their evaluator, and return the evaluation.
 
         Raises:
-            ValueError: there was no evaluation.
+            ValueError: there was no validation since this process started.
         """
         if self._evaluation is None or self._kept is None:
             raise ValueError("this start of the run had no evaluation")

@@ -1,7 +1,7 @@
 """Differences between a resumed run and the run that wrote its checkpoint: images, annotations, augmentation, model.
 
-A line reports each change. Other images, or another order of them, are an error unless the user allows them: the run
-could not continue with the next image that it has not seen.
+The run prints a line for each change. Other images, or another order of images, raise an error unless the user allows
+them: the run could not continue with the next unseen image.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from detection.provenance import checksum
 from detection.wording import plural
 
 ORDER = ("data.train.images", "data.train.list", "seed_everything")
-"""Settings that decide which image comes next. Batch and accumulation do not, since a resumed run counts images."""
+"""Settings that decide which image is next. Batch size and accumulation do not, since a resumed run counts images."""
 NO_CHANGE = ("model.backbone.weights",)
 """Settings that only a new run uses."""
 
 
 class Changes(Callback):
-    """Stores in each checkpoint what the run is made of, and compares it when the run is resumed.
+    """Store the settings and data of a run in each checkpoint, and compare them when the run is resumed.
 
     Args:
-        allowed: continue with other images, at the start of the epoch.
+        allowed: continue with other images, from the start of the epoch, instead of raising an error.
     """
 
     def __init__(self, allowed: bool = False) -> None:
@@ -51,8 +51,8 @@ class Changes(Callback):
         broken = [change for key, change in found.items() if key in ORDER]
         if broken and not self._allowed:
             raise InputError(
-                f"{'; '.join(broken)}: which image comes next is not known. Take the images and the seed of before, "
-                "begin a new run with --init-from, or let the epoch begin again with --run.allow_changed_data true"
+                f"{'; '.join(broken)}: the next image is unknown. Use the images and the seed of the checkpoint, start "
+                "a new run with --init-from, or restart the epoch with --run.allow_changed_data true"
             )
         for change in found.values():
             module.print(f"Changed since the checkpoint: {change}")
@@ -62,7 +62,7 @@ class Changes(Callback):
 
 
 def ingredients(data: Any, module: Any) -> dict[str, Any]:
-    """The settings and images of a run, as plain values by the names of settings."""
+    """Return the settings of a run, and descriptions of its images, as plain values by the names of the settings."""
     config = data.config
     found: dict[str, Any] = {"seed_everything": config.seed}
     for split in ("train", "val"):
@@ -86,12 +86,12 @@ def ingredients(data: Any, module: Any) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> Any:
-    """A setting, or a group of them, as plain values."""
+    """Return a setting, or a dataclass of settings, as plain values."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def images_of(annotations: Annotations) -> dict[str, Any]:
-    """The number of images, a checksum of their order, and one of the annotation file."""
+    """Return the number of images, a checksum of their order and sizes, and a checksum of the annotation file."""
     listed = hashlib.sha256(annotations.sizes.tobytes())
     for i in range(len(annotations)):
         listed.update(annotations.file_name(i).encode(errors="surrogatepass") + b"\0")
@@ -99,7 +99,7 @@ def images_of(annotations: Annotations) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """The differences by the setting's name; settings that only one of the two has do not count."""
+    """Return a sentence for each difference, by the name of the setting; ignore settings that only one side has."""
     differing = [key for key in now if key in before and not _same(before[key], now[key]) and key not in NO_CHANGE]
     found = {key: f"{key} is {shown(now[key])}, and was {shown(before[key])}" for key in differing}
     for split in ("train", "val"):
@@ -108,24 +108,24 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
             found[count] = f"data.{split} has {plural(now[count], 'image')}, and had {shown(before[count])}"
             found.pop(listed, None)
         elif listed in found:
-            found[listed] = f"data.{split} has other images, or the same ones in another order or of other sizes"
+            found[listed] = f"data.{split} has other images, or the same images in another order or of other sizes"
         if {count, listed} & found.keys():
             found.pop(file, None)
         elif file in found:
             found[file] = f"data.{split}.annotations has other content, for the same images"
         if split == "val" and {count, listed, file} & found.keys():
             key = next(key for key in (count, listed, file) if key in found)
-            found[key] += "; AP from now on, and which checkpoint is best, do not compare with before"
+            found[key] += "; later APs, and the choice of the best checkpoint, do not compare with earlier ones"
     return found
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two plain values are equal; a value out of a file may be anything."""
+    """Return whether two plain values have the same type and are equal; a value from a file may have any type."""
     return type(one) is type(other) and bool(one == other)
 
 
 def _flat(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """``{"model.rpn.samples": 256, ...}`` out of nested settings."""
+    """Return nested settings as a flat dict such as ``{"model.rpn.samples": 256, ...}``."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= _flat(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
@@ -133,5 +133,5 @@ def _flat(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _described(transform: object) -> str:
-    """A transform with its arguments, without what differs between two processes."""
+    """Return the ``repr`` of a transform without memory addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))

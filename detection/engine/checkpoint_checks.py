@@ -1,7 +1,7 @@
 """Checks of everything in a checkpoint but the weights, before Lightning uses it.
 
-Lightning copies counters, rates and paths into its objects without looking at them. A wrong one would end in any error,
-hours later; here it ends in a line that names the file.
+Lightning copies counters, rates and paths into its objects without a check. A wrong value could raise an obscure error
+hours later; these checks raise at once, with a message that names the file.
 """
 
 import math
@@ -33,25 +33,25 @@ KINDS: dict[str, Any] = {
     "evaluation_due": bool,
     "made_of": dict,
 }
-"""Entries that Lightning and this toolkit write, if they are there; users' callbacks may add others."""
+"""Type of each entry that Lightning and this toolkit write. Entries may be absent; users' callbacks may add others."""
 TENSORS = {SGD: {"momentum_buffer"}, AdamW: {"step", "exp_avg", "exp_avg_sq"}}
-"""The tensors that an optimizer keeps for each parameter."""
+"""Tensors that an optimizer keeps for each parameter."""
 PLACE = {"epoch": 0, "images": 0, "grouped": 1, "step_images": 1, "accumulated": 1}
-"""The place of a training in its data: each number, and its smallest value."""
+"""Numbers that record which images a training has seen, and the smallest value of each."""
 LARGEST = 2**53
 
 
 def check_layout(content: dict[str, Any], source: str) -> None:
-    """Check a checkpoint's entries before Lightning sees them, and add those that a detector's file lacks, in place.
+    """Check a checkpoint's entries before Lightning uses them; add, in place, entries that a detector's file lacks.
 
     Raises:
-        ValueError: an entry is of another kind; or it was written by a Lightning before 2.0.
+        ValueError: an entry has a wrong type or value, or Lightning before 2.0 wrote the checkpoint.
     """
     for key, wanted in (("state_dict", Mapping), *KINDS.items()):
         if key in content and not _is(content[key], wanted):
             raise ValueError(f"{source}: its entry {key} is a {type(content[key]).__name__}, not a {wanted.__name__}")
     if not is_state_dict(content.get("state_dict", {})):
-        raise ValueError(f"{source}: its state_dict is no mapping of names to tensors")
+        raise ValueError(f"{source}: its state_dict must map names to tensors")
     for key in ("epoch", "global_step"):
         _check_number(content.setdefault(key, 0), key, source)
     version = content.setdefault("pytorch-lightning_version", lightning.__version__)
@@ -68,17 +68,16 @@ def check_layout(content: dict[str, Any], source: str) -> None:
 
 
 def check_progress(content: Mapping[str, Any], trainer: Trainer, source: str) -> None:
-    """Check loops and callbacks against those of this run.
+    """Check the saved states of loops and callbacks against those of this run.
 
     Raises:
-        ValueError: a counter, score or path that they could not have written; no training at all in the file of a run
-            that is to be resumed.
+        ValueError: a counter, score or path has a wrong type or value, or the file to resume from holds no training.
     """
     if trainer.state.fn == "fit":
         lacking = [key for key in ("loops", "optimizer_states", "lr_schedulers") if key not in content]
         if lacking:
             raise ValueError(
-                f"{source}: holds a detector, but no training to resume (it lacks {', '.join(lacking)}); begin a new "
+                f"{source}: holds a detector, but no training to resume (it lacks {', '.join(lacking)}); start a new "
                 "run from its weights with --init-from"
             )
     loops = content.get("loops")
@@ -96,10 +95,10 @@ def check_progress(content: Mapping[str, Any], trainer: Trainer, source: str) ->
 
 
 def check_optimizers(content: Mapping[str, Any], trainer: Trainer, source: str) -> None:
-    """Check the states of optimizers and schedules against those of this run.
+    """Check the saved states of optimizers and schedules against those of this run.
 
     Raises:
-        ValueError: other parameters, shapes, names or rates than they could have.
+        ValueError: the number of states, or a parameter, shape, name or rate, does not fit this run.
     """
     states, schedules = content["optimizer_states"], content["lr_schedulers"]
     if len(states) != len(trainer.optimizers) or len(schedules) != len(trainer.lr_scheduler_configs):
@@ -119,11 +118,11 @@ def _is(value: Any, kind: Any) -> bool:
 
 def _check_number(value: Any, name: str, source: str) -> None:
     if not _is(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
-        raise ValueError(f"{source}: its {name} is {shown(value)}; expected a number from 0 on")
+        raise ValueError(f"{source}: its {name} is {shown(value)}; expected a number of at least 0")
 
 
 def _check_plain(value: Any, name: str, source: str) -> None:
-    """Numbers from 0 on; strings, switches and lists of them."""
+    """Check that a value consists of numbers of at least 0, strings, booleans and None, also in lists and dicts."""
     if isinstance(value, dict | list | tuple):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_plain(inner, name, source)
@@ -132,9 +131,9 @@ def _check_plain(value: Any, name: str, source: str) -> None:
 
 
 def _check_like(saved: Any, own: Any, name: str, source: str) -> None:
-    """Check a saved state against one of this run: the same keys and kinds, and numbers from 0 on.
+    """Check a saved state against a state of this run: only its keys, the same types, and numbers of at least 0.
 
-    Entries may be absent, as older versions wrote fewer.
+    Entries may be absent, since older versions wrote fewer.
     """
     if isinstance(own, dict) and isinstance(saved, dict):
         if unknown := [key for key in saved if key not in own]:
@@ -159,7 +158,7 @@ def _check_like(saved: Any, own: Any, name: str, source: str) -> None:
 def _check_callback(state: Any, callback: Any, source: str) -> None:
     name = f"callbacks.{type(callback).__name__}"
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError(f"{source}: its {name} is no mapping of names to values")
+        raise ValueError(f"{source}: its {name} must map names to values")
     if isinstance(callback, ModelCheckpoint):
         _check_scores(state, name, source)
         return
@@ -169,7 +168,7 @@ def _check_callback(state: Any, callback: Any, source: str) -> None:
 
 
 def _check_scores(state: dict[str, Any], name: str, source: str) -> None:
-    """The best scores so far, and paths, which Lightning may remove."""
+    """Check the state of a ``ModelCheckpoint``: the best scores, and paths of files that Lightning may remove."""
     for key, value in state.items():
         if key == "best_k_models":
             good = isinstance(value, dict) and all(isinstance(k, str) and _is_score(v) for k, v in value.items())
@@ -178,7 +177,7 @@ def _check_scores(state: dict[str, Any], name: str, source: str) -> None:
         else:
             good = value is None or isinstance(value, str | int | float)
         if not good:
-            raise ValueError(f"{source}: its {name}.{shown(key)} is {shown(value)}, which is no score or path")
+            raise ValueError(f"{source}: its {name}.{shown(key)} is {shown(value)}; expected a score or a path")
 
 
 def _is_score(value: Any) -> bool:
@@ -187,7 +186,7 @@ def _is_score(value: Any) -> bool:
 
 def _check_optimizer(saved: Any, optimizer: Optimizer, name: str, source: str) -> None:
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
-        raise ValueError(f"{source}: its {name} is no optimizer's state")
+        raise ValueError(f"{source}: its {name} is not the state of an optimizer")
     groups = optimizer.state_dict()["param_groups"]
     if not isinstance(saved.get("param_groups"), list) or len(saved["param_groups"]) != len(groups):
         raise ValueError(f"{source}: its {name} does not have the groups of parameters of this run ({len(groups)})")
@@ -199,15 +198,15 @@ def _check_optimizer(saved: Any, optimizer: Optimizer, name: str, source: str) -
     wanted = next((tensors for kind, tensors in TENSORS.items() if isinstance(optimizer, kind)), None)
     for number, tensors in saved["state"].items():
         if not _is(number, int) or not 0 <= number < len(parameters) or not isinstance(tensors, dict):
-            raise ValueError(f"{source}: its {name}.state has an entry {shown(number)}, which is no parameter")
+            raise ValueError(f"{source}: its {name}.state has an entry {shown(number)} that belongs to no parameter")
         if wanted is not None and tensors and tensors.keys() != wanted:
-            raise ValueError(f"{source}: its {name}.state[{number}] has not {', '.join(sorted(wanted))}")
+            raise ValueError(f"{source}: its {name}.state[{number}] must have the tensors {', '.join(sorted(wanted))}")
         for key, value in tensors.items():
             _check_tensor(value, parameters[number], f"{name}.state[{number}].{shown(key)}", source)
 
 
 def _check_tensor(value: Any, parameter: Tensor, name: str, source: str) -> None:
-    """A number or tensor that an optimizer keeps of a parameter: of its shape, or one number, and finite."""
+    """Check that an optimizer's value for a parameter is finite, and one number or of the parameter's shape."""
     if value is None or _is(value, int | float):
         good = value is None or math.isfinite(value)
     elif isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Reject settings and checkpoints that do not fit, before anything is computed."""
+"""Reject settings and checkpoints that do not fit together, before anything is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,53 +14,55 @@ from detection.structures import Categories
 
 
 def check_configs(configs: Mapping[str, Any]) -> None:
-    """Reject settings that no detector can have, before any data are read.
+    """Reject invalid settings of a detector before any data are read.
 
     Raises:
-        ValueError: an unknown backbone, anchors that do not fit the pyramid, ...
+        ValueError: for example, the backbone is unknown or the anchors do not fit the pyramid.
     """
     backbone: BackboneConfig = configs["backbone"]
     backbones.check_name(backbone.name)
-    if backbone.name in backbones.available():  # others may do anything when built
+    if backbone.name in backbones.available():  # building a user's own class may have side effects
         with torch.device("meta"):
             build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
 
 
 def check_combinations(config: Any) -> None:
-    """Reject settings that contradict each other, and settings of Lightning that mean something else here.
+    """Reject settings that contradict each other, and settings of Lightning that this toolkit does not support.
 
     Args:
-        config: of a subcommand.
+        config: settings of a subcommand.
 
     Raises:
-        ValueError: with what to take instead.
+        ValueError: a combination is not supported; the message names an alternative.
     """
     trainer, model = config.trainer, config.model
     if trainer.use_distributed_sampler:
-        raise ValueError("trainer.use_distributed_sampler must be false: the samplers here share the images out")
+        raise ValueError(
+            "trainer.use_distributed_sampler must be false: the toolkit's samplers distribute the images over devices"
+        )
     if trainer.overfit_batches:
         raise ValueError("trainer.overfit_batches would replace the samplers; use trainer.limit_train_batches")
     if trainer.accumulate_grad_batches < 1:
         raise ValueError(f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} must be at least 1")
     if str(trainer.precision) in ("bf16-true", "16-true"):
         raise ValueError(
-            f"trainer.precision {trainer.precision} would round the boxes of the objects, too; use "
+            f"trainer.precision {trainer.precision} would also round the coordinates of the boxes; use "
             f"{trainer.precision.removesuffix('true')}mixed"
         )
     if model.compile == "graphs" and trainer.accumulate_grad_batches != 1:
         raise ValueError(
-            f"model.compile graphs does not go with trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: "
-            "each batch overwrites the gradients of the one before; use model.compile true"
+            f"model.compile graphs does not work with trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}"
+            ": each batch overwrites the gradients of the previous one; use model.compile true"
         )
     if model.compile and (trainer.sync_batchnorm or "sync" in (model.backbone.norm, model.fpn.norm)):
         raise ValueError(
-            "model.compile does not go with norms that are synchronised over devices, which PyTorch does not compile; "
-            "use norm group or frozen"
+            "model.compile does not work with norms that are synchronised over devices, since PyTorch does not compile "
+            "them; use norm group or frozen"
         )
 
 
 def random_start(backbone: BackboneConfig) -> str | None:
-    """The parts that would stay random for the whole training, and the remedy; None if there are none."""
+    """Return a message about frozen parts without pretrained weights, with the remedy; None if there are none."""
     frozen = frozen_at_random(backbone)
     if not frozen:
         return None
@@ -72,16 +74,16 @@ def random_start(backbone: BackboneConfig) -> str | None:
 
 
 def check_random_start(config: Any) -> str | None:
-    """Reject a training whose frozen parts would stay random.
+    """Reject a training whose frozen parts would keep random weights.
 
     Args:
-        config: of ``fit``.
+        config: settings of ``fit``.
 
     Returns:
-        A warning about a backbone of the user's own, which may bring weights of its own; or None.
+        A warning for a user's own backbone class, which may load weights itself; otherwise None.
 
     Raises:
-        ValueError: with what to take instead.
+        ValueError: frozen parts have no pretrained weights; the message names an alternative.
     """
     if config.get("ckpt_path") or config.model.weights is not None:
         return None
@@ -92,21 +94,23 @@ def check_random_start(config: Any) -> str | None:
 
 
 def is_own(backbone: BackboneConfig) -> bool:
-    """Whether the backbone is a class of the user's own, by its import path."""
+    """Return whether the name of the backbone is the import path of a user's own class."""
     return "." in backbone.name and not backbone.name.startswith("timm/")
 
 
 def check_same_training(
     checkpoint: Mapping[str, Any], optimizer: Mapping[str, Any], backbone: Mapping[str, Any]
 ) -> None:
-    """Reject other settings of the optimizer, or other frozen parts, than the resumed run has: its state does not fit.
+    """Reject a resumed run whose optimizer settings or frozen stages differ from those of the checkpoint.
+
+    The state of the optimizer would not fit.
 
     Args:
-        checkpoint: of Lightning; one without its settings is accepted.
-        optimizer, backbone: the settings of this run, in plain values.
+        checkpoint: checkpoint of Lightning; settings that it lacks are not compared.
+        optimizer, backbone: settings of this run, as plain values.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: a setting differs; the message names it.
     """
     frozen = {"freeze": backbone["freeze"]}
     for part, ours, saved in (
@@ -116,16 +120,16 @@ def check_same_training(
         for key, now in ours.items():
             if saved.get(key, now) != now:
                 raise ValueError(
-                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that is resumed; leave it, or begin a "
-                    "new run from its weights with --init-from"
+                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that is resumed; keep that value, or "
+                    "start a new run from its weights with --init-from"
                 )
 
 
 def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:
-    """Reject a checkpoint of other classes.
+    """Reject a checkpoint whose classes differ from those of the annotations; None: not known, and not compared.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: the IDs or names differ; the message lists up to four of them.
     """
     if theirs is None or ours is None:
         return
@@ -139,4 +143,4 @@ def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categorie
         if names[0].get(key) != names[1].get(key)
     ]
     listed = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-    raise ValueError(f"the checkpoint knows other classes than the annotations: {listed}")
+    raise ValueError(f"the checkpoint has other classes than the annotations: {listed}")

@@ -1,4 +1,4 @@
-"""The time of a step by the parts of the network, which itself knows nothing of it."""
+"""Measure the time of a step by parts of the network, without timing code in the network."""
 
 import time
 from collections.abc import Callable
@@ -17,15 +17,15 @@ BEGINS = {
     "mask head": ("mask_head.losses", "mask_head.detect"),
     "head": ("head.losses", "head.candidates"),
 }
-"""The methods at which a part begins. ``dense`` is what works on whole images: backbone, pyramid and RPN head.
-``head`` is that of a one-stage detector."""
+"""Methods whose call begins a part. ``dense`` are the layers for whole images: backbone, pyramid and RPN head. ``head``
+is the head of a one-stage detector."""
 
 
 class Clock:
-    """Seconds by part, while it is open.
+    """Measure the seconds of each part of the network inside a ``with`` block.
 
-    A part begins when the network comes to it, or with ``clock("backward")``, and lasts until the next one. Nothing
-    waits for the device before :meth:`seconds` is called: on CUDA the time is that of the device.
+    A part begins when the network calls one of its methods, or with ``clock("backward")``. It lasts until the next
+    part. Only :meth:`seconds` synchronises with the device; on CUDA, the seconds are those of the device.
 
     Example:
         >>> with Clock(model) as clock:  # doctest: +SKIP
@@ -49,7 +49,7 @@ class Clock:
                 if owner_name and not hasattr(self._model, owner_name):
                     continue
                 owner = self._model.get_submodule(owner_name)
-                # On the instance, over the class's method; a compiled module's own call stays untouched.
+                # On the instance, over the class's method; this does not change the call of a compiled module.
                 owner.__dict__[name] = self._beginning(part, getattr(owner, name))
                 self._wrapped.append((owner, name))
         return self
@@ -63,7 +63,7 @@ class Clock:
         self("")
 
     def __call__(self, part: str) -> None:
-        """From now on the time is that of ``part``."""
+        """Begin a part; an empty name ends the last one."""
         if self._cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -72,7 +72,7 @@ class Clock:
             self._marks.append((part, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:
-        """By part, in the order in which they first began; what came before the first or after the last is left out."""
+        """Return the seconds of each part, in the order of their first begin; exclude time outside of the parts."""
         if self._cuda and self._marks:
             self._marks[-1][1].synchronize()
         found: dict[str, float] = {}

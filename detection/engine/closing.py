@@ -1,6 +1,6 @@
-"""The end of a training: everything that its folder holds beside what was written on the way.
+"""The end of a training: write the files of its folder that need the results.
 
-A run never fails because one of these files cannot be written: a line says why.
+A run never fails because one of these files cannot be written: it prints a warning with the reason.
 """
 
 import sys
@@ -29,22 +29,22 @@ from detection.foreign import printable, shown
 
 REPORT = "report.html"
 QUICK = 50_000
-"""Detections of an interrupted run for which a report is still made: a cluster may soon kill the process."""
+"""Most detections for which an interrupted run writes a report: a cluster may soon kill the process."""
 
 WriteReport = Callable[[Path, BestDetections, Trainer], None]
 
 
 class Closing(Callback):
-    """Writes at the end of a run, on rank 0: ``run.json``, ``summary.md``, ``model.safetensors``, the plot, the report.
+    """Write ``run.json``, ``summary.md``, ``model.safetensors``, the curves and the report at the end, on rank 0.
 
-    An interrupted run gets the same files. A failed one has ``run.json`` and ``summary.md``.
+    An interrupted run gets the same files. A failed run gets only ``run.json`` and ``summary.md``.
 
     Args:
-        best: knows the best evaluation.
-        record: writes ``run.json``.
-        trackers: get the files.
-        detections: those of the best evaluation; None for a run without a report and curves.
-        write_report: writes the report from them.
+        best: callback that has the metrics of the best validation.
+        record: callback that writes ``run.json``.
+        trackers: callback that sends the files to the trackers.
+        detections: detections of the best validation; None: no report and no curves.
+        write_report: function that writes the report from the detections.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Closing(Callback):
             module.print("\n".join(summary.last_lines(result, best, folder)))
 
     def _report(self, trainer: Trainer, module: LightningModule, detections: BestDetections, interrupted: bool) -> None:
-        """Write the report, unless the one that is there is of a better evaluation, or a stop leaves no time."""
+        """Write the report, unless the existing one is of a better validation or an interrupted run has no time."""
         assert self._folder is not None
         folder = self._folder
         is_best = detections.place.get("step") == self._best.found.get("step")
@@ -112,7 +112,7 @@ class Closing(Callback):
         return summary.page(read_json(folder / RECORD), self._model, folder)
 
     def _attempt(self, name: str, write: Callable[[Path], Any]) -> None:
-        """Write a file, or say in a line why there is none."""
+        """Write a file, or print a warning with the reason why it was not written."""
         assert self._folder is not None
         try:
             write(self._folder / name)
@@ -122,19 +122,22 @@ class Closing(Callback):
 
 
 def export(folder: Path, path: Path, module: LightningModule) -> None:
-    """Write ``model.safetensors`` from the best checkpoint, or from the last one where there is no best one."""
+    """Write ``model.safetensors`` from the best checkpoint, or from the last one if there is no best one.
+
+    Write nothing if there is no checkpoint, or if the file is newer than the checkpoint.
+    """
     found = [folder / "checkpoints" / name for name in CHECKPOINTS]
     source = next((one for one in found if one.is_file()), None)
     if source is None:
         return
     if path.is_file() and path.stat().st_mtime_ns > source.stat().st_mtime_ns:
-        return  # of an earlier start, and there is no better one
+        return  # an earlier start wrote it, and there is no better checkpoint
     trusted: str = module.configs["backbone"].name  # type: ignore[union-attr,assignment,index]
     save_safetensors(load_pretrained(str(source), trusted).build(), path)
 
 
 def described(module: LightningModule) -> str:
-    """The detector in a line: ``MaskRCNN with resnet50, 44.4 M parameters``."""
+    """Return a description of the detector such as ``MaskRCNN with resnet50, 44.4 M parameters``."""
     model: Any = module.model
     name = next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("detection.models"))
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6

@@ -1,6 +1,6 @@
 """Train and evaluate Faster R-CNN and Mask R-CNN.
 
-The toolkit's LightningCLI: which options there are, and what a run is put together from.
+The toolkit's LightningCLI: it defines the options, and builds the trainer, model and data of a run from them.
 """
 
 import os
@@ -52,12 +52,12 @@ from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
 
 CLIP = 100.0
-"""Norm to which gradients are clipped; null switches that off. It is for steps that go wrong: trainings on cell nuclei
-stayed below 45, the first steps on 80 classes below 78."""
+"""Default of ``trainer.gradient_clip_val``, the norm to which gradients are clipped; null: no clipping. Only faulty
+steps reach it: norms were below 45 in trainings on cell nuclei, and below 78 in the first steps with 80 classes."""
 
 
 class SavedConfig(SaveConfigCallback):
-    """``config.yaml`` of a training, written once the checkpoint that it continues from is known to fit."""
+    """Write ``config.yaml`` of a training, after the checks of the checkpoint that it resumes from."""
 
     def setup(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule, stage: str) -> None:
         pass
@@ -67,12 +67,12 @@ class SavedConfig(SaveConfigCallback):
 
 
 class Command(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict``."""
+    """Run ``fit``, ``validate``, ``test`` or ``predict``."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         given_configs.clear()
-        # Without this albumentations asks a server for its latest version when data.augment names a transform.
+        # Otherwise albumentations looks for its latest version on a server when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None
         silence()
@@ -85,7 +85,7 @@ class Command(LightningCLI):
             parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
             | STRICT
             | {"description": str(__doc__).splitlines()[0]},
-            save_config_callback=self._saved_config,  # type: ignore[arg-type]  # made as one makes a class's
+            save_config_callback=self._saved_config,  # type: ignore[arg-type]  # called with the arguments of a class
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             trainer_defaults={
@@ -99,10 +99,10 @@ class Command(LightningCLI):
         )
 
     def _parse_ckpt_path(self) -> None:
-        """Take no settings out of a checkpoint; Lightning would put its ``hyper_parameters`` over the config."""
+        """Ignore settings in a checkpoint; Lightning would replace those of the config by its ``hyper_parameters``."""
 
     def _saved_config(self, parser: LightningArgumentParser, config: Any, **options: Any) -> SavedConfig:
-        """A config that begins the run again, with its first weights and without the checkpoint that it continued."""
+        """Return the callback that saves the config: with the initial weights, without the checkpoint to resume."""
         config = config.clone()
         if self.subcommand == "fit":
             config.ckpt_path = None
@@ -110,20 +110,20 @@ class Command(LightningCLI):
         return SavedConfig(parser, config, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """All, or the one that is called: each takes half a second to describe."""
+        """Return only the subcommand on the command line, or all: building the parser of each takes half a second."""
         every = LightningCLI.subcommands()
         called = sys.argv[1] if len(sys.argv) > 1 else ""
         return {called: every[called]} if called in every else every
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's, but with our ``--config``."""
+        """Return Lightning's parser with the toolkit's option ``--config``."""
         kwargs.setdefault("dump_header", None)
         parser = self.parser_class(**kwargs)
         parser.add_argument("-c", "--config", action=ConfigFile, help="A config file, or a shipped one by its name.")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's own options, those that stand for others, and what follows from others."""
+        """Add the options of the run and the short options, and link options whose values follow from others."""
         add_shortcuts(parser)
         parser.add_class_arguments(RunConfig, "run")
         parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
@@ -132,7 +132,7 @@ class Command(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
 
     def before_instantiate_classes(self) -> None:
-        """Reject what cannot work, and fill in what was left open, so that the saved config says it."""
+        """Reject invalid combinations, and set missing values, so that the saved config has them."""
         config = self.config[self.subcommand]
         settle_home(config)
         with user_input():
@@ -160,7 +160,7 @@ class Command(LightningCLI):
             raise InputError(f"{self.subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights")
 
     def _precision(self, accelerator: str) -> str:
-        """The precision of the run that is resumed; for a new run the one that suits this machine."""
+        """Return the precision of the run that is resumed, or for a new run the best one of this machine."""
         chosen, kept = best_precision(accelerator), None
         path = self.config[self.subcommand].get("ckpt_path")
         if self.subcommand == "fit" and path and Path(path).is_file():
@@ -168,8 +168,8 @@ class Command(LightningCLI):
                 kept = precision_of(outline_checkpoint(path))
         if kept not in (None, chosen.precision):
             rank_zero_info(
-                f"Precision {kept}, as in the run that is resumed; this machine alone would take {chosen.precision} "
-                f"({chosen.reason})"
+                f"Precision {kept}, as in the run that is resumed; a new run on this machine would use "
+                f"{chosen.precision} ({chosen.reason})"
             )
         elif self.subcommand == "fit":
             rank_zero_info(f"Precision {chosen.precision}: {chosen.reason}")
@@ -186,7 +186,7 @@ class Command(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.pytorch.Trainer:
-        """The trainer with our loggers, callbacks and checkpoints, and with the schedule's end."""
+        """Return the trainer with the toolkit's loggers, callbacks and checkpoints, and the end of the schedule."""
         config = self.config_init[self.subcommand]
         given = config.trainer
         place = run_folder(config.run.folder, given.default_root_dir or "runs", config.run.name)
@@ -240,7 +240,7 @@ class Command(LightningCLI):
 
 
 def _finest_map(config: Any) -> float:
-    """Bytes of the pyramid's map at stride 4 in training."""
+    """Return the bytes of the pyramid's map at stride 4 in training."""
     sides = config.data.short_side
     short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
     data, channels = config.data, config.model.fpn.channels
@@ -251,10 +251,10 @@ def run(arguments: Sequence[str]) -> Command:
     """Run a command line such as ``fit --config demo``.
 
     Returns:
-        The command after its run, with the trainer.
+        The finished command, with the trainer.
 
     Raises:
-        InputError: something that the user should correct, in one line.
+        InputError: a setting or file is wrong; the message is one line for the user.
     """
     before, console = sys.argv, Console()
     try:

@@ -17,22 +17,22 @@ from detection.provenance import command_line
 
 NAME = "log.txt"
 CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
-"""What a terminal obeys: colours, moves of the cursor, titles."""
+"""Control codes of terminals: colours, cursor movements, titles."""
 
 
 class Lines:
-    """The lines of a stream as a terminal ends up with: a carriage return begins the line again."""
+    """Split a stream into lines as a terminal finally shows them: a carriage return overwrites the line."""
 
     def __init__(self) -> None:
         self._line, self._returned = "", False
 
     def feed(self, text: str) -> list[str]:
-        """Take in a part of the stream; return the lines that are now complete."""
+        """Add a part of the stream, and return the lines that are now complete."""
         complete = []
         for part in re.split(r"([\r\n])", CODES.sub("", text)):
             if part == "\n":
                 line = self._line.rstrip()
-                if line or not self._line:  # a line of blanks is what clears a progress bar
+                if line or not self._line:  # a progress bar writes a line of blanks to clear itself
                     complete.append(line)
                 self._line, self._returned = "", False
             elif part == "\r":
@@ -43,7 +43,7 @@ class Lines:
 
 
 class Console:
-    """Copies what this process prints into a file; until the file is known, it keeps the lines."""
+    """Copy the output of this process into a file; keep the lines until the file is known."""
 
     def __init__(self) -> None:
         self._streams = Streams(lambda stream: _Copied(stream, self))
@@ -52,11 +52,11 @@ class Console:
         self._file: TextIO | None = None
 
     def open(self) -> None:
-        """Begin to copy."""
+        """Start to copy."""
         self._streams.replace()
 
     def close(self) -> None:
-        """End copying, and close the file."""
+        """Stop copying, and close the file."""
         self._streams.restore()
         with self._lock:
             if self._file is not None:
@@ -64,7 +64,7 @@ class Console:
             self._file, self._waiting = None, []
 
     def write_into(self, path: Path) -> None:
-        """Write into this file from now on, beginning with the lines of before; append where it exists."""
+        """Write the kept lines and all later ones into a file; append to an existing file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             if self._file is None:
@@ -73,21 +73,21 @@ class Console:
                 self.write([f"# {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {command_line()}", *waiting])
 
     def write(self, lines: list[str]) -> None:
-        """Write lines, or keep them."""
+        """Write lines into the file, or keep them if there is no file yet."""
         with self._lock:
             if self._file is None:
                 self._waiting += lines
                 return
-            with suppress(OSError):  # a full disk stops the run where it saves
+            with suppress(OSError):  # on a full disk, saving the checkpoint raises the error
                 self._file.write("".join(f"{printable(line)}\n" for line in lines))
                 self._file.flush()
 
 
 class Log(Callback):
-    """Lets a console write into ``log.txt`` of the run's folder once the run begins, and notes an error there.
+    """Write the console's lines, and the error that ends a run, into ``log.txt`` of the run's folder.
 
     Args:
-        console: is open.
+        console: an open console.
     """
 
     def __init__(self, console: Console) -> None:
@@ -106,7 +106,7 @@ class Log(Callback):
 
 
 class _Copied:
-    """A stream whose text also goes into the log."""
+    """Write text to a stream and to the log."""
 
     def __init__(self, stream: TextIO, console: Console) -> None:
         self._stream, self._console, self._lines = stream, console, Lines()

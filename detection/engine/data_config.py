@@ -1,6 +1,6 @@
-"""The settings of the data module, in groups; the command line shows them as ``--data.NAME``.
+"""Settings of the data module, in groups; on the command line they are ``--data.NAME``.
 
-Each group checks its own settings. The texts under the fields are the help of the command line.
+Each group checks its own settings. The texts under the fields are the help texts of the command line.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -22,44 +22,44 @@ from detection.structures import ResizeMethod
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their annotations."""
+    """Images and annotations of one split."""
 
     images: str
-    """Folder of the images, below root."""
+    """Folder of the images, relative to root."""
     annotations: str
-    """COCO annotation file, below root."""
+    """COCO annotation file, relative to root."""
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The places of the images and annotations."""
+    """Paths of the images and annotations."""
 
     root: str = "datasets/coco"
-    """Folder that the paths of the splits begin at."""
+    """Folder to which the paths of the splits are relative."""
     train: Split = Split("train2017", "annotations/instances_train2017.json")
-    """Images to learn from."""
+    """Images and annotations for training."""
     val: Split | None = Split("val2017", "annotations/instances_val2017.json")
-    """Images to validate on; null trains without validation, so that last.ckpt is the result."""
+    """Images and annotations for validation; null: no validation, so that last.ckpt is the result."""
     test: Split | None = None
-    """Images of `rcnn test` and `rcnn predict`; predict takes those of val if there are none."""
+    """Images and annotations for `rcnn test` and `rcnn predict`; null: `rcnn predict` uses those of val."""
 
     def split(self, name: str) -> Split | None:
-        """The split ``train``, ``val`` or ``test``; None where it is not set."""
+        """Return the split ``train``, ``val`` or ``test``; None if it is not set."""
         found: Split | None = {"train": self.train, "val": self.val, "test": self.test}[name]
         return found
 
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """Size of the images that the detector sees."""
+    """Size of the images after resizing."""
 
     short_side: int | list[int] = 800
-    """Pixels of the shorter side after resizing; of several numbers, training draws one for each image and evaluation
-    takes the largest."""
+    """Shorter side after resizing, in pixels. With a list, training draws a value for each image, and evaluation uses
+    the largest."""
     long_side: int = 1333
-    """Pixels of the longer side at most."""
+    """Maximum of the longer side after resizing, in pixels; it overrides short_side for long images."""
     resize: ResizeMethod = "opencv"
-    """The way of resizing: opencv; or, for weights of other toolkits, bilinear (mmdetection), pillow (detectron2) or
+    """Method of resizing: opencv; or for weights of other toolkits, bilinear (mmdetection), pillow (detectron2) or
     tensor (torchvision)."""
 
     @property
@@ -69,19 +69,19 @@ class SizeConfig:
 
     @property
     def test_size(self) -> tuple[int, int]:
-        """Shorter and longer side of images in evaluation."""
+        """Shorter side, and maximum of the longer side, of images in evaluation, in pixels."""
         return max(self.short_sides), self.long_side
 
     @property
     def test_resize(self) -> Resize:
-        """The resizing of an evaluation."""
+        """Transform that resizes images in evaluation."""
         return Resize(*self.test_size, self.resize)
 
     def check_sizes(self) -> None:
-        """Reject sides that no image can have.
+        """Reject invalid sizes.
 
         Raises:
-            ValueError: a short side below 1 or above the long side, or none.
+            ValueError: a short side is below 1 or above the long side, or the list is empty.
         """
         sides = self.short_sides
         if not sides or min(sides) < 1 or max(sides) > self.long_side:
@@ -92,20 +92,20 @@ class SizeConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of training images."""
+    """Basic random augmentation of training images."""
 
     flip: float = 0.5
-    """Probability that a training image is flipped horizontally."""
+    """Probability of flipping a training image horizontally, from 0 to 1."""
     crop: tuple[int, int] | None = None
-    """Height and width of a window that training images are cut to before they are resized."""
+    """Height and width of a random crop of training images before resizing, in pixels; null: no crop."""
     augment: list[object] | None = None
-    """Albumentations transforms of the training images, by class_path and init_args."""
+    """Albumentations transforms for training images, each with class_path and init_args; null: none."""
 
     def check_augmentation(self) -> None:
-        """Reject changes that cannot be made.
+        """Reject invalid settings of the basic augmentation.
 
         Raises:
-            ValueError: a flip that is no probability, an empty window, or something that is no transform.
+            ValueError: ``flip`` is not a probability, the crop is empty, or an item of ``augment`` is no transform.
         """
         if not all(map(callable, self.augment or [])):
             raise ValueError("data.augment takes transforms, each as {class_path: ..., init_args: {...}}")
@@ -116,21 +116,21 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """Batches, and the processes that load them."""
+    """Batches, and the worker processes that load them."""
 
     batch_size: int = 16
-    """Images per optimizer step, over all devices and accumulated batches."""
+    """Images per optimizer step, the total of all devices and accumulated batches."""
     eval_batch_size: int = 1
-    """Images per device and batch in evaluation; more than one is faster on a GPU. The batches are the same for any
+    """Images per device and batch in evaluation; more than 1 is faster on a GPU. The batches do not depend on the
     number of devices."""
     workers: int = 4
-    """Processes per device that load images."""
+    """Worker processes per device that load images; 0: the training process loads them itself."""
     masks: bool = False
-    """Whether the detector has a mask head."""
+    """Load the masks of the objects; the command line sets it to whether the detector has a mask head."""
     seed: int = 0
-    """Seed of the order of the images and of the augmentations."""
+    """Seed for the order of the images and the random augmentation."""
     few_canvases: bool = False
-    """Pad training batches to one of a few sizes, so that a compiled detector meets no other."""
+    """Pad training batches to one of a few fixed sizes, so that a compiled detector needs few compilations."""
 
     def check_batches(self) -> None:
         """Reject batches without images.
@@ -146,55 +146,55 @@ class LoadConfig:
 
 @dataclass(frozen=True)
 class OtherConfig:
-    """Settings of none of the other groups."""
+    """Settings that belong to no other group."""
 
     resize_on_device: bool = False
-    """Resize and flip training images on the device, where the workers are the limit."""
+    """Resize and flip training images on the device instead of in the workers; faster if the workers are too slow."""
     max_detections: int = COCO_LIMITS[-1]
-    """Detections of a class in an image that evaluation scores, 100 as COCO. Recall is named after it, as AR300. What
-    the detector finds at all is model.box_head.detections."""
+    """Maximum number of detections per class and image in evaluation; COCO: 100. The names of the recalls contain it,
+    such as AR300. model.box_head.detections limits the output of the detector itself."""
 
 
 @dataclass(frozen=True)
 class StrongConfig:
-    """Strong random changes of training images, for long recipes."""
+    """Strong random augmentation of training images, for long trainings."""
 
     jitter: JitterConfig | None = None
-    """Large-scale jitter: resize by a random factor, then cut or pad to one size. It replaces short_side and long_side
-    in training."""
+    """Large-scale jitter: resize by a random factor, then crop or pad to a fixed size. It replaces short_side and
+    long_side in training."""
     copy_paste: CopyPaste | None = None
-    """Paste objects of a second training image. Needs masks."""
+    """Paste objects of a second training image into each image. It needs masks."""
     mosaic: Mosaic | None = None
-    """Put four training images into one."""
+    """Combine four training images into one."""
     mixup: MixUp | None = None
     """Blend each training image with a second one."""
     photometric: PhotometricDistortion | None = None
     """Change brightness, contrast, saturation, hue and the order of the channels."""
     strong_until: float = 1.0
-    """The part of the training after which jitter, copy_paste, mosaic, mixup and photometric end, in whole epochs; 1
-    keeps them to the end."""
+    """Fraction of the training during which jitter, copy_paste, mosaic, mixup and photometric are active, rounded up to
+    whole epochs; 1: until the end."""
 
     @property
     def mixes(self) -> list[CopyPaste | Mosaic | MixUp]:
-        """The changes that take further images."""
+        """Transforms that combine several training images."""
         return [one for one in (self.mosaic, self.copy_paste, self.mixup) if one is not None]
 
     @property
     def is_strong(self) -> bool:
-        """Whether any of the changes is set."""
+        """Whether any strong augmentation is set."""
         return bool(self.mixes) or self.jitter is not None or self.photometric is not None
 
     def check_strong(self) -> None:
-        """Reject changes that cannot be made.
+        """Reject invalid settings of the strong augmentation.
 
         Raises:
-            ValueError: naming the setting.
+            ValueError: a setting is invalid; the message names it.
         """
         for one in (self.jitter, self.photometric, *self.mixes):
             if one is not None:
                 one.check()
         if not 0 <= self.strong_until <= 1:
-            raise ValueError(f"data.strong_until {self.strong_until} must be a part of the training, from 0 to 1")
+            raise ValueError(f"data.strong_until {self.strong_until} must be a fraction of the training, from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,10 @@ class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, 
     """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
 
     def check(self) -> None:
-        """Reject settings that no data module can have.
+        """Reject invalid settings of all groups.
 
         Raises:
-            ValueError: naming the setting, and what it must be.
+            ValueError: a setting is invalid; the message names it and its range.
         """
         limits_up_to(self.max_detections)
         self.check_sizes()
@@ -215,8 +215,8 @@ class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, 
         self.check_strong()
         if self.resize_on_device and (self.jitter or self.mixes):
             raise ValueError(
-                "data.resize_on_device cannot resize for data.jitter, copy_paste, mosaic and mixup, which the loader "
-                "does; set it to false"
+                "data.resize_on_device must be false with data.jitter, copy_paste, mosaic or mixup, which resize in "
+                "the workers"
             )
         if self.bad_images < 0 or self.max_pixels < 1:
             raise ValueError(
@@ -226,28 +226,28 @@ class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, 
 
     @property
     def detection_limits(self) -> tuple[int, ...]:
-        """The numbers of detections at which an evaluation scores."""
+        """Numbers of detections per class and image for which an evaluation computes the recall."""
         return limits_up_to(self.max_detections)
 
     @property
     def canvases(self) -> list[tuple[int, int]] | None:
-        """Height and width of the few canvases of training batches; None where each batch has its own."""
+        """Height and width of each fixed canvas of training batches; None if each batch has its own size."""
         if not self.few_canvases:
             return None
         jittered = [canvas_of([self.jitter.size])] if self.jitter else []
         return jittered + few_canvases_for(*self.test_size)
 
     def reading(self, split: str) -> Reading:
-        """The limits of reading the images of a split: only a training may replace images that cannot be read."""
+        """Return the settings for reading the images of a split; only training may replace unreadable images."""
         found = Reading(**{field.name: getattr(self, field.name) for field in fields(Reading)})
         return found if split == "train" else replace(found, bad_images=0)
 
     def transforms(self, split: str, resize_later: bool = False, late: bool = False) -> list[Step]:
-        """The transforms of the images of a split, in this order.
+        """Return the transforms for the images of a split, in the order in which they apply.
 
         Args:
-            resize_later: resize and flip on the device.
-            late: return those that follow ``strong_until``.
+            resize_later: return transforms that leave resizing and flipping to the device.
+            late: return the transforms after ``strong_until``, without the strong augmentation.
         """
         if split != "train":
             return [self.test_resize]

@@ -1,4 +1,4 @@
-"""The data module of a trainer, with its type, for modules that import neither."""
+"""The data module of a trainer, with its type, for modules that do not import the data module."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 
 
 def data_of(trainer: Trainer) -> "CocoDataModule":
-    """The data module that a trainer works on."""
+    """Return the data module of a trainer."""
     data: CocoDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it and does not declare it
     return data

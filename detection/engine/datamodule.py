@@ -1,4 +1,4 @@
-"""COCO-format data in Lightning's hands: hooks that give a stage its images, in batches and in order."""
+"""Lightning's data module for COCO-format data: hooks that read annotations and build the loaders of each stage."""
 
 import inspect
 import math
@@ -26,11 +26,11 @@ from detection.wording import plural
 __all__ = ["CocoDataModule", "DataConfig", "Split"]
 
 COMPILED_CANVASES = 8
-"""Canvases of evaluation that are compiled: of 100 COCO images, which have 20, four fifths are on one of these."""
+"""Number of canvas sizes that are compiled for evaluation. 100 COCO images have 20 sizes; 8 of them cover 80 images."""
 
 
 class CocoDataModule(NoClassLoading, LightningDataModule):
-    """Images and annotations in COCO's format.
+    """Provide images and annotations in COCO's format to a trainer.
 
     Example:
         >>> data = CocoDataModule("datasets/coco", short_side=640, batch_size=8)
@@ -41,13 +41,13 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
     __signature__ = inspect.signature(DataConfig)
 
     def __init__(self, *settings: Any, **named: Any) -> None:
-        """Take the settings; :meth:`setup` reads the files.
+        """Check and store the settings; :meth:`setup` reads the files.
 
         Args:
-            settings, named: those of :class:`~detection.engine.data_config.DataConfig`.
+            settings, named: arguments of :class:`~detection.engine.data_config.DataConfig`.
 
         Raises:
-            InputError: a setting that cannot be.
+            InputError: a setting is invalid.
         """
         super().__init__()
         self.config = DataConfig(*settings, **named)
@@ -57,16 +57,16 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         self.loaders = Loaders(self.splits)
         self.place = Place(self.config.batch_size)
         self.detector: str | None = None
-        """A checkpoint or a name, whose classes count where a file to predict has none."""
+        """Checkpoint or name of a detector; prediction uses its classes if the annotation file lists none."""
 
     @property
     def annotations(self) -> dict[str, Annotations]:
-        """The annotations that have been read, by split."""
+        """Annotations by split, of the splits that have been read."""
         return self.splits.annotations
 
     @property
     def categories(self) -> Categories:
-        """The classes; those of all splits in use are the same."""
+        """Classes, which are the same in all splits in use."""
         return self.splits.categories
 
     @property
@@ -74,37 +74,37 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         """Images per device and batch in training.
 
         Raises:
-            InputError: the images of a step cannot be divided among devices and accumulated batches.
+            InputError: the images of a step cannot be divided evenly among devices and accumulated batches.
         """
         return self._share.images(self.config.batch_size)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of each device in training."""
+        """Training batches per device and epoch."""
         limit, batches = self._trainer.limit_train_batches, len(self._train_sampler())
         return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps."""
+        """Optimizer steps per epoch."""
         return max(1, math.ceil(self.batches_per_epoch / self._trainer.accumulate_grad_batches))
 
     @property
     def epoch_is_over(self) -> bool:
-        """Whether the epoch that was loaded last has ended, as it has between two epochs and after the last."""
+        """Whether the epoch that was loaded last has ended: between two epochs, and after the last one."""
         return self.place.is_over(self._trainer.current_epoch)
 
     @property
     def batches_done(self) -> int:
-        """Batches of the resumed epoch that count as done, in batches of this run."""
+        """Number of finished batches of the resumed epoch, counted in batches of this run."""
         return self.place.batches_done(self._train_sampler())
 
     def setup(self, stage: str) -> None:
         """Read and check the annotations that a stage needs.
 
         Raises:
-            InputError: a folder or file that is not there, annotations that cannot be used, or splits whose classes
-                differ; with the remedy.
+            InputError: a folder or file is missing, annotations are invalid, or the classes of the splits differ; the
+                message names a remedy.
         """
         fitted = ("train", "val") if self._validates else ("train",)
         needed = {"fit": fitted, "validate": ("val",), "test": ("test",), "predict": (self.splits.predicted,)}[stage]
@@ -118,10 +118,10 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
             self._check_batches()
 
     def open(self, split: str) -> CocoDataset:
-        """A split as training or evaluation sees it, without a trainer.
+        """Return the data set of a split as training or evaluation uses it, without a trainer.
 
         Raises:
-            InputError: as :meth:`setup`.
+            InputError: a folder or file is missing, or annotations are invalid.
         """
         with user_input():
             self.splits.read([split])
@@ -140,40 +140,43 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.loaders.evaluation(self.splits.predicted, self._share)
 
     def teardown(self, stage: str) -> None:
-        """Print which images were replaced because they could not be read."""
+        """Print which training images the loader replaced because it could not read them."""
         data = self.splits.datasets.get("train")
         if data is not None and stage == "fit" and (bad := data.bad_images()):
             some = ", ".join(str(data.path(i)) for i in bad[:5])
-            print(f"{plural(len(bad), 'image')} could not be read: replaced by the next: {some}")
+            print(f"Replaced {plural(len(bad), 'unreadable image')} by the next readable one: {some}")
 
     def on_exception(self, exception: BaseException) -> None:
-        """Note what a worker that died or hung was reading."""
+        """Add to an error the files that a worker was reading when it died or hung."""
         if place := explain_worker(exception, list(self.splits.datasets.values())):
             exception.add_note(place)
 
     def ground_truth(self, stage: str) -> Mapping[str, Any]:
-        """The COCO dict against which the detections of ``val``, ``test`` or ``predict`` are scored."""
+        """Return the COCO dict of the ground truth for ``val``, ``test`` or ``predict``."""
         return self.annotations[self.splits.of_stage(stage)].to_coco()
 
     def common_shapes(self, stage: str) -> set[tuple[int, int, int]]:
-        """B, H, W of full batches on the :data:`COMPILED_CANVASES` that most images of ``val``, ``test`` or ``predict``
-        have."""
+        """Return (B, H, W) of full batches for the :data:`COMPILED_CANVASES` most frequent sizes of a stage's images.
+
+        Args:
+            stage: ``val``, ``test`` or ``predict``.
+        """
         canvases = Counter(map(tuple, self.loaders.canvases(self.splits.of_stage(stage)).tolist()))
         size = self.config.eval_batch_size
         return {(size, height, width) for (height, width), _ in canvases.most_common(COMPILED_CANVASES)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The place of the training: the epoch, its images that are done, and how many make a step."""
+        """Return the position of the training in its data: epoch, images seen in it, and images per step."""
         batches = self._trainer.fit_loop.batch_idx + 1
         return self.place.state(self._trainer.current_epoch, batches, self._train_sampler())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with the next image that was not seen."""
+        """Resume with the next unseen image."""
         self.place.resume(state_dict)
 
     @property
     def _trainer(self) -> Trainer:
-        """The trainer, which only :meth:`open` does without."""
+        """The trainer; all methods but :meth:`open` need it."""
         assert self.trainer is not None
         return self.trainer
 
@@ -185,7 +188,7 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
 
     @property
     def _calm_from(self) -> int | None:
-        """The first epoch without the strong augmentation; None where that never ends."""
+        """The first epoch without strong augmentation; None if there is no such epoch."""
         if not self.config.is_strong or self.config.strong_until == 1:
             return None
         trainer = self._trainer
@@ -199,17 +202,17 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.config.val is not None and (self.trainer is None or self.trainer.limit_val_batches != 0)
 
     def _check_batches(self) -> None:
-        """Reject a batch that cannot be divided among the devices, and a validation interval longer than an epoch."""
+        """Reject a batch that devices cannot share evenly, and a validation interval longer than an epoch."""
         every, batches = self._trainer.val_check_interval, self.batches_per_epoch
         within_an_epoch = self._trainer.check_val_every_n_epoch is not None and self._trainer.limit_val_batches
         if within_an_epoch and isinstance(every, int) and every > batches:
             raise InputError(
-                f"trainer.val_check_interval {every} is more than the batches of an epoch, {batches}; to count on over "
-                "epochs, set trainer.check_val_every_n_epoch null"
+                f"trainer.val_check_interval {every} is more than the batches of an epoch, {batches}; to count batches "
+                "over several epochs, set trainer.check_val_every_n_epoch null"
             )
 
     def _detector_classes(self) -> Categories:
-        """The classes of the detector that predicts, for a file that lists none."""
+        """Return the classes of the detector, for an annotation file without categories."""
         found = load_pretrained(self.detector).categories if self.detector else None
         if found is None:
             path = self.splits.paths(self.splits.predicted).annotations

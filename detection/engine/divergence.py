@@ -1,7 +1,7 @@
-"""A loss that leaves the range it had: reported once with its images, and the end of the run if it stays there.
+"""Detect a diverging loss: report it once with its images, and end the run if the loss remains too high.
 
-A learning rate that is too high seldom gives NaN. More often the loss climbs to thousands, or to millions, and stays
-there for the rest of the run, while every number is finite.
+A learning rate that is too high seldom gives NaN. More often the loss rises to thousands or millions and remains there
+for the rest of the run, while every number is finite.
 """
 
 import sys
@@ -19,26 +19,26 @@ from detection.engine.trainer import log_interval
 from detection.structures import Batch
 
 FACTOR = 10.0
-"""A loss is far too high if it is this many times the median of the healthy ones, and..."""
+"""A loss is too high if it is above ``FACTOR`` times the median of the normal losses, and above ``LEAST``."""
 LEAST = 10.0
-"""...above this. An untrained detector of 1000 classes starts at 9, and where few images have objects, the median says
-little."""
+"""No loss up to this value is too high. An untrained detector of 1000 classes starts at 9, and if few images have
+objects, the median is not informative."""
 BASIS = 3
-"""Losses that count as healthy without a comparison."""
+"""Number of first losses that count as normal without a comparison."""
 FIRST = 20
-"""Steps before the first report: a new detector's losses still move."""
+"""Number of first steps without a report: the losses of a new detector still vary widely."""
 WINDOW = 200
-"""Healthy losses that are remembered."""
+"""Number of normal losses in the running median."""
 STAYS = 50
-"""The run ends if the median of this many last losses is far too high."""
+"""The run ends if the median of this many last losses is too high."""
 
 REMEDY = "try a lower model.optimizer.lr, a longer model.schedule.warmup or a lower trainer.gradient_clip_val"
 
 
 class LossWatch:
-    """Compares each loss with those before.
+    """Compare each loss with the running median of the normal ones.
 
-    Losses that are far too high never count as healthy, so a loss that stays high does not become the new normal.
+    A loss that is too high never counts as normal, so that a permanently high loss cannot raise the median.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class LossWatch:
         self.recent: deque[float] = deque(maxlen=STAYS)
 
     def observe(self, loss: float) -> Literal["fine", "report", "stop"]:
-        """Take the next loss, which must be finite: what to do about it."""
+        """Add the next loss, which must be finite, and return whether to report it or to stop the run."""
         self.steps += 1
         self.recent.append(loss)
         if len(self.healthy) < BASIS or not self._too_high(loss):
@@ -63,11 +63,11 @@ class LossWatch:
 
     @property
     def usual(self) -> float:
-        """The median of the healthy losses."""
+        """The median of the normal losses."""
         return median(self.healthy)
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Return the state as plain values for a checkpoint."""
         return {
             "steps": self.steps,
             "reported": self.reported,
@@ -76,7 +76,7 @@ class LossWatch:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` gave."""
+        """Restore a state that :meth:`state` returned."""
         self.steps, self.reported = int(state["steps"]), bool(state["reported"])
         self.healthy = deque(map(float, state["healthy"]), maxlen=WINDOW)
         self.recent = deque(map(float, state["recent"]), maxlen=STAYS)
@@ -86,10 +86,10 @@ class LossWatch:
 
 
 class WatchLoss(StepRecorder):
-    """Report a loss that is far above its running median; end the run if it stays there.
+    """Report a loss that is far above its running median; end the run if it remains there.
 
-    To synchronise with a GPU costs a stall. So its losses are checked every ``log_every_n_steps`` only, as
-    :class:`~detection.engine.nonfinite.StopAtNonFinite` does.
+    Synchronising with a GPU stalls it. On a GPU, this callback therefore checks the losses only every
+    ``log_every_n_steps``, as :class:`~detection.engine.nonfinite.StopAtNonFinite` does.
     """
 
     subfolder = "diverged"
@@ -122,9 +122,9 @@ class WatchLoss(StepRecorder):
             if verdict != "fine":
                 shown = batch if step == trainer.global_step else None
                 self._write(trainer, module, step, ids, dict(zip(terms, losses, strict=True)), {}, shown)
-                self._tell(trainer, module, verdict, step, loss, ids)
+                self._report(trainer, module, verdict, step, loss, ids)
 
-    def _tell(
+    def _report(
         self, trainer: Trainer, module: LightningModule, verdict: str, step: int, loss: float, ids: Tensor
     ) -> None:
         usual = self._watch.usual
@@ -132,7 +132,7 @@ class WatchLoss(StepRecorder):
         where = f"on the images with id {listed_ids(ids)}"
         if verdict == "stop":
             raise NonFiniteError(f"{what}, as most of the last {STAYS} were; now {where}. Training diverged: {REMEDY}")
-        message = f"{what}, {where}; look at their annotations, or {REMEDY}. The run ends if the loss stays there"
+        message = f"{what}, {where}; check their annotations, or {REMEDY}. The run ends if the loss remains there"
         if trainer.is_global_zero:
             module.print(message)
         else:

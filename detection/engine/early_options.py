@@ -1,4 +1,4 @@
-"""Options on which others depend, read before the parser of all options: checkpoints and weights bring settings."""
+"""Read options that determine others, before the parser of all options runs: checkpoints and weights set the model."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def complete(arguments: list[str]) -> list[str]:
-    """Add what a user may leave out: the subcommand fit, and the settings that trained weights need.
+    """Add to a command line the subcommand ``fit`` if it is missing, and the settings that trained weights need.
 
     Raises:
         InputError: the checkpoint or the weights cannot be read.
@@ -43,7 +43,7 @@ def complete(arguments: list[str]) -> list[str]:
 
 
 def _early_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options on which others depend; of an option that is given twice, the last counts."""
+    """Return the options that determine others; if an option is given twice, its last value counts."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--ckpt_path", "--resume", dest="checkpoint")
@@ -58,24 +58,24 @@ def _early_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _checkpoint_of_run(given: argparse.Namespace) -> str | None:
-    """The checkpoint of ``--resume auto``; None where no run has begun.
+    """Return the checkpoint for ``--resume auto``; None if the folder has none.
 
     Raises:
-        InputError: no folder to look in, or one that cannot be looked into.
+        InputError: there is no setting for the folder, or the folder cannot be read.
     """
     from detection.engine.errors import InputError, user_input
     from detection.engine.found_checkpoint import checkpoint_in
 
     folder = given.folder or _in_configs(given.config, "run", "folder")
     if folder is None:
-        raise InputError("--resume auto looks into the run's folder; say which with --run.folder")
+        raise InputError("--resume auto needs the folder of the run; set it with --run.folder")
     with user_input():
         found = checkpoint_in(folder)
     return None if found is None else str(found)
 
 
 def _replace(arguments: list[str], option: str, value: str, new: str | None) -> list[str]:
-    """The arguments with another value of an option; without the option for None."""
+    """Return the arguments with a new value of an option, or without the option if the new value is None."""
     joined, replaced = f"{option}={value}", [] if new is None else [option, new]
     parts = [part for argument in arguments for part in ([option, value] if argument == joined else [argument])]
     while (option, value) in (pairs := list(pairwise(parts))):
@@ -96,7 +96,7 @@ def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]
 
 
 def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the parts that a detector does not have, to override those of a config."""
+    """Return settings for the parts that a detector does not have, which override those of a config."""
     from detection.checkpoint import plain
     from detection.checkpoint_schema import PARTS, TWO_STAGE
 
@@ -108,7 +108,7 @@ def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> dict[str, Any]:
-    """The model that the weights belong to; to evaluate them also how their images are resized."""
+    """Return the settings of the model of some weights, and for evaluation also those for resizing images."""
     from detection.checkpoint import plain
     from detection.convert.pretrained import load_pretrained
     from detection.engine.errors import user_input
@@ -118,7 +118,7 @@ def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> d
     model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
     model |= absent_parts(model)
     if fit and found.config.rpn is not None and model["mask_head"] is None:
-        del model["mask_head"]  # the weights of a Faster R-CNN may begin a Mask R-CNN
+        del model["mask_head"]  # a Mask R-CNN may start from the weights of a Faster R-CNN
     data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}
     if found.depth != 8:
         data["depth"] = found.depth
@@ -126,9 +126,9 @@ def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> d
 
 
 def _with_settings(arguments: list[str], settings: Mapping[str, Any], given: argparse.Namespace) -> list[str]:
-    """Settings come after the configs, which they override, and before single options, which override them.
+    """Insert settings after the configs, which they override, and before single options, which override them.
 
-    ``--trust-code`` becomes the name that it trusts, as other processes of the run get the completed line.
+    Replace ``--trust-code`` by the name of the backbone to trust, since other processes of the run get this line.
     """
     added = ["--config=" + json.dumps(settings)]
     if given.trust_code and given.backbone is None:
@@ -140,7 +140,10 @@ def _with_settings(arguments: list[str], settings: Mapping[str, Any], given: arg
 
 
 def _in_configs(configs: Sequence[str], *keys: str) -> str | None:
-    """The value of a key in the last config file that sets it; inline configs, which may be of a file, do not count."""
+    """Return the value of a key in the last config file that sets it.
+
+    Ignore inline configs, since their content may come from an untrusted file.
+    """
     from detection.engine.configs import read_config
 
     found = None

@@ -1,4 +1,4 @@
-"""Early stopping that says why it stops, and that continues to count in a resumed run."""
+"""Early stopping that prints its reason, and that continues its count in a resumed run."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from detection.wording import plural
 
 
 class StopEarly(EarlyStopping):
-    """Stops after validations without a better AP, and prints why; a resumed run continues the count.
+    """Stop after a number of validations without a better AP, and print the reason; a resumed run continues the count.
 
-    It counts right after an evaluation, so that the checkpoints which follow have the count.
+    The callback counts directly after each validation, so that the following checkpoints contain the count.
 
     Args:
-        monitor: the metric, such as ``val/AP``.
-        patience: validations without a better value.
+        monitor: name of the metric, such as ``val/AP``.
+        patience: number of validations without a better value.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:
         super().__init__(monitor, patience=patience, mode="max", check_finite=False, check_on_train_epoch_end=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The count, but not the patience: that of this run's settings counts."""
+        """Restore the count, but keep the patience of this run's settings."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
@@ -40,7 +40,7 @@ class StopEarly(EarlyStopping):
 
 
 class StayStopped(Callback):
-    """Stops a resumed run that early stopping had already ended."""
+    """Stop a resumed run that early stopping had already ended."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         kept_on = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)

@@ -1,4 +1,4 @@
-"""The end of one of several processes after an error of its own."""
+"""End one of several processes after an error in it."""
 
 import os
 import signal
@@ -13,15 +13,15 @@ from detection.engine.errors import StoppedError, lost_rank, user_message
 from detection.foreign import printable
 
 VERDICT = 3.0
-"""Seconds in which :mod:`.ranks` finds the rank that is gone, and ends this one."""
+"""Seconds within which :mod:`.ranks` finds the lost rank and ends this process."""
 
 
 def end_at_once(trainer: Trainer, error: Exception) -> None:
-    """With NCCL and several processes, print the error and end this process without Python's usual end.
+    """Print the error and end this process without Python's shutdown, if the shutdown would wait for other ranks.
 
-    The usual end waits for the other ranks, which wait for this one in the step that it did not finish. The launcher of
-    the ranks (Lightning, torchrun, Slurm) ends the others once one is gone. With gloo, the usual end waits for a rank
-    that is gone, too.
+    With NCCL and several processes, the shutdown waits for the other ranks, which wait for this rank in its unfinished
+    step. With gloo, it waits only if another rank is lost. Return if the shutdown would not wait. The launcher of the
+    ranks (Lightning, torchrun, Slurm) ends the other ranks after one has ended.
     """
     agreed = isinstance(error, StoppedError)  # all ranks stop
     if agreed or trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized():
@@ -38,7 +38,7 @@ def end_at_once(trainer: Trainer, error: Exception) -> None:
         print(f"error: {printable(message)}", file=sys.stderr)
     launcher = trainer.strategy.launcher
     if launcher is not None:
-        # What this one has started; our handlers would wait for the end of a step. Windows has no SIGKILL.
+        # Processes of this one. They handle other signals only at the end of a step. Windows has no SIGKILL.
         launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
     sys.stdout.flush()
     sys.stderr.flush()

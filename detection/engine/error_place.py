@@ -1,4 +1,4 @@
-"""The place in a training where an error happened: rank, step and images."""
+"""Add to an error in training where it happened: rank, step and images."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from detection.structures import IGNORE, Batch
 
 
 class ErrorPlace(Callback):
-    """Adds to an error in training the rank, the step and the images where it happened."""
+    """Add to an error in training the rank, the step and the images of the batch."""
 
     def __init__(self) -> None:
         self._ids: Any = None
@@ -30,6 +30,6 @@ class ErrorPlace(Callback):
             place = f"rank {trainer.global_rank}, step {trainer.global_step}, images with id {ids}"
             exception.add_note(place)
             if trainer.world_size > 1 and not lost_rank(exception):
-                # At once: the other ranks fail because of it, and the first error that is noticed ends all ranks.
+                # Print now: this error makes the other ranks fail, and the first error found ends all ranks.
                 what = f"{place}: {type(exception).__name__}: {exception}"
                 print(f"error on {printable(what)}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Errors whose message is all that a user needs to see."""
+"""Errors that users see as a short message instead of a traceback."""
 
 import errno
 import re
@@ -18,11 +18,11 @@ LOST = (
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong: a file, an annotation, a setting."""
+    """A file, an annotation or a setting of the user is wrong."""
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or the weights are no longer numbers."""
+    """A loss or a weight is NaN or infinite, or the training diverged."""
 
 
 class StoppedError(RuntimeError):
@@ -35,7 +35,7 @@ class StoppedError(RuntimeError):
 
 @contextmanager
 def user_input() -> Iterator[None]:
-    """Turn errors about files and settings into :class:`InputError`, which a user sees as one line."""
+    """Convert ``OSError`` and ``ValueError`` into :class:`InputError`, which a user sees as one line."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -43,7 +43,7 @@ def user_input() -> Iterator[None]:
 
 
 def user_message(error: BaseException) -> tuple[str, int | None]:
-    """The message for a user, and the exit code; None as code where only a traceback explains the error."""
+    """Return the message for a user and the exit code; the code is None if the user needs the traceback."""
     error = hidden_error(error)
     if isinstance(error, DataError):
         return error.plain_message(), 2
@@ -54,7 +54,7 @@ def user_message(error: BaseException) -> tuple[str, int | None]:
     if isinstance(error, StoppedError):
         return str(error), error.code
     if isinstance(error, RuntimeError) and (found := re.match(r"(\S+) does not have a deterministic", str(error))):
-        return f"--deterministic strict: {found[1]} cannot be computed alike twice on this device; use seeded", 2
+        return f"--deterministic strict: {found[1]} has no deterministic form on this device; use seeded", 2
     if message := exhausted(error):
         return message, 1
     if lost_rank(error):
@@ -64,12 +64,12 @@ def user_message(error: BaseException) -> tuple[str, int | None]:
         what = first_line(error)
         if not what.startswith("DataLoader"):
             what = f"DataLoader worker is gone ({what})."
-        return f"{what} {place}; try fewer data.workers, more memory, or that image alone", 1
+        return f"{what} {place}; try fewer data.workers, more memory, or only that image", 1
     return str(error), None
 
 
 def exhausted(error: BaseException) -> str | None:
-    """A message about memory, threads or disk that ran out, with the remedy; None for other errors."""
+    """Return a message with a remedy if memory, shared memory, threads or processes ran out; None for other errors."""
     text = str(error)
     if "No space left on device" in text and ("torch_" in text or "shm" in text or "shared memory" in text):
         return f"{SHM}: {SHM_REMEDY}"
@@ -77,7 +77,7 @@ def exhausted(error: BaseException) -> str | None:
         return f"a worker was killed by a bus error, as by {SHM}: {SHM_REMEDY}"
     if "can't start new thread" in text or _has_errno(error, errno.EAGAIN, "Resource temporarily unavailable"):
         return (
-            "the system allows no more threads or processes (ulimit -u, or a container's limit of pids): raise the "
+            "the system allows no more threads or processes (ulimit -u, or a container's limit of PIDs): raise the "
             "limit, or try --data.workers 0 and OMP_NUM_THREADS=1"
         )
     if "CUDA out of memory" in text or type(error).__name__ == "OutOfMemoryError":
@@ -98,12 +98,12 @@ def _has_errno(error: BaseException, number: int, text: str) -> bool:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Whether another process of the run ended in an exchange of data: messages of gloo, NCCL and PyTorch say so."""
+    """Return whether another process of the run ended during communication, by messages of gloo, NCCL and PyTorch."""
     return isinstance(error, RuntimeError) and re.search(LOST, str(error)) is not None
 
 
 def lost_worker(error: BaseException) -> bool:
-    """Whether a worker was killed, crashed or hangs: a message of PyTorch, or a connection that broke before."""
+    """Return whether a worker was killed, crashed or hangs: PyTorch reports it, or the connection to it broke."""
     return isinstance(error, ConnectionError | EOFError) or (
         isinstance(error, RuntimeError) and str(error).startswith("DataLoader")
     )

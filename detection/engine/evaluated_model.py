@@ -1,4 +1,4 @@
-"""The detector as an evaluation computes it: whole on each device, norms folded, its common sizes compiled."""
+"""Prepare the detector for an evaluation: gather it on each device, fold its norms, compile its common sizes."""
 
 from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
@@ -14,10 +14,10 @@ from detection.structures import Batch
 
 
 class EvaluatedModel:
-    """Prepares a detector for an evaluation, and gives it back to the training.
+    """Prepare a detector for an evaluation, and restore it for training.
 
     Args:
-        compiled: the detector computes with torch.compile.
+        compiled: the detector is compiled with torch.compile.
     """
 
     def __init__(self, compiled: bool) -> None:
@@ -26,11 +26,11 @@ class EvaluatedModel:
         self._common_shapes: Set[tuple[int, ...]] = frozenset()
 
     def start(self, module: LightningModule, common_shapes: Set[tuple[int, ...]] = frozenset()) -> None:
-        """Prepare for an evaluation; all ranks must call it.
+        """Prepare for an evaluation; all ranks must call this method.
 
         Args:
-            module: has the detector as ``model``.
-            common_shapes: B, H, W of the batches that are worth compiling.
+            module: module with the detector as ``model``.
+            common_shapes: (B, H, W) of batches that are frequent enough to compile.
         """
         self._common_shapes = common_shapes
         if isinstance(module.trainer.strategy, Sharded):
@@ -45,11 +45,14 @@ class EvaluatedModel:
             release(module)
 
     def of(self, model: Detector) -> Detector:
-        """The detector to compute with."""
+        """Return the detector for the evaluation: with folded norms, or the given one."""
         return model if self._folded is None else self._folded
 
     def eager_if_rare(self, batch: Batch) -> AbstractContextManager[Any]:
-        """Evaluation pads each image as if it were alone, to many sizes; the rare ones are not worth compiling."""
+        """Return a context without compilation for a batch of a rare size.
+
+        Evaluation pads images to many sizes; compiling the rare ones would take longer than it saves.
+        """
         size, _, *canvas = batch.images.shape
         rare = self._compiled and (size, *canvas) not in self._common_shapes
         return torch.compiler.set_stance("force_eager") if rare else nullcontext()

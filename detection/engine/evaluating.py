@@ -1,4 +1,4 @@
-"""An evaluation of one split: what it collects from batches, and the numbers, lines and files that it gives."""
+"""Evaluation of one split: collect detections and losses of batches, then compute metrics, tables and result files."""
 
 import math
 import re
@@ -17,35 +17,35 @@ from detection.structures import Batch, Detections
 from detection.wording import plural
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""Columns of the printed table, beside recall at the largest limit; all twelve numbers are logged."""
+"""Columns of the printed table, before the recall at the largest limit; all twelve COCO metrics are logged."""
 RAISE_LIMIT = "--data.max_detections {most}, with a head whose setting detections is as large"
 """The options that score more detections of an image."""
 
 
 class Evaluation:
-    """The detections and losses of a split; used again for each of its evaluations.
+    """Collect the detections and losses of a split, and score them; one object serves all evaluations of the split.
 
     Args:
-        split: its name, as metrics begin with it.
-        evaluator: collects and scores the detections.
+        split: name of the split, with which the names of metrics begin.
+        evaluator: object that collects and scores the detections.
     """
 
     def __init__(self, split: str, evaluator: CocoEvaluator) -> None:
         self.split, self.evaluator = split, evaluator
-        self._losses: list[tuple[int, Tensor]] = []  # of each batch: how many images, and its losses
+        self._losses: list[tuple[int, Tensor]] = []  # number of images and losses of each batch
         self._loss_names: list[str] = []
         self._reported_limits = False
 
     def start(self) -> None:
-        """Forget the batches of the evaluation before."""
+        """Discard the batches of the previous evaluation."""
         self._losses = []
         self.evaluator.reset()
 
     def add(self, batch: Batch, detections: Detections, losses: Mapping[str, Tensor] | None = None) -> None:
-        """Take in a batch; the device is not waited for.
+        """Add a batch; this does not synchronise with the device.
 
         Args:
-            losses: by name; None for images without annotations.
+            losses: losses by name; None for images without annotations.
         """
         if losses is not None:
             self._loss_names = list(losses)
@@ -53,7 +53,7 @@ class Evaluation:
         self.evaluator.add(batch, detections)
 
     def gather(self) -> dict[str, float]:
-        """Bring the detections of all ranks together, in one exchange; all ranks must call it.
+        """Gather the detections of all ranks on each rank, in one exchange; all ranks must call this method.
 
         Returns:
             The mean of each loss over the images of all ranks.
@@ -72,7 +72,11 @@ class Evaluation:
         return dict(zip(self._loss_names, [value / sums[-1] for value in sums[:-1]], strict=True))
 
     def score(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """The metrics by name, without the split; after :meth:`gather`, whose means they include."""
+        """Return the metrics by name, without the name of the split; call :meth:`gather` before.
+
+        Args:
+            losses: mean losses that :meth:`gather` returned; the metrics include them.
+        """
         metrics = {"loss": sum(losses.values())} | dict(losses) if losses else {}
         metrics |= self.evaluator.evaluate()
         both = (metrics.get(f"{iou_type}/AP", math.nan) for iou_type in ("segm", "bbox"))
@@ -80,10 +84,10 @@ class Evaluation:
         return metrics
 
     def report(self, metrics: Mapping[str, float], precision: str) -> Iterator[str]:
-        """The lines to print: a table, images with more objects than are scored (once), NaN or infinite detections.
+        """Yield lines to print: a table, images above the limit of detections (once), dropped detections.
 
         Args:
-            precision: as the table names it.
+            precision: name of the precision, for the table.
         """
         yield table(metrics, self.split, precision)
         if not self._reported_limits:
@@ -91,10 +95,10 @@ class Evaluation:
             for iou_type in self.evaluator.iou_types:
                 yield from self.evaluator.beyond_limit(iou_type, RAISE_LIMIT)
         if self.evaluator.dropped:
-            yield f"Not scored, as not finite: {plural(self.evaluator.dropped, 'detection')}"
+            yield f"Not scored, since NaN or infinite: {plural(self.evaluator.dropped, 'detection')}"
 
     def write_results(self, folder: Path) -> list[Path]:
-        """Write COCO's result files, one for each of boxes and masks; their paths."""
+        """Write COCO result files, one for boxes and one for masks, and return their paths."""
         paths = {iou_type: folder / f"results_{iou_type}.json" for iou_type in self.evaluator.iou_types}
         for iou_type, path in paths.items():
             write_results(path, self.evaluator.results(iou_type))
@@ -102,7 +106,7 @@ class Evaluation:
 
 
 def table(metrics: Mapping[str, float], split: str, precision: str) -> str:
-    """The important numbers of an evaluation, in percent, and the precision it was computed in."""
+    """Return a table of the main metrics of an evaluation in percent, with the precision of the computation."""
     recall = [name.partition("/")[2] for name in metrics if re.fullmatch(r"\w+/AR\d+", name)]
     columns = (*COLUMNS, *sorted(recall, key=lambda name: int(name[2:]))[-1:])
     rows = [f"{split}: COCO numbers in percent, computed in {precision}"]

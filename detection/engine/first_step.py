@@ -1,4 +1,4 @@
-"""Settings of the CPU's memory allocator for the first step of a training, and for all later ones."""
+"""Set the CPU's memory allocator for the first step of a training, and for all later steps."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from detection.memory import begin_training, go_on_training
 
 
 class FirstStepMemory(Callback):
-    """Gives freed memory back during the first step on a CPU, and keeps it from then on.
+    """Return freed memory to the system during the first step on a CPU, and keep it for reuse in later steps.
 
-    The first step allocates what stays, such as momentum. The loader's workers have started by then, and do not inherit
-    the setting.
+    The first step allocates permanent tensors, such as momentum. The loader's workers have started before it, so that
+    they do not inherit the setting.
 
     Args:
-        largest: bytes of the largest tensors of a step.
+        largest: size of the largest tensors of a step, in bytes.
     """
 
     def __init__(self, largest: float) -> None:

@@ -1,6 +1,6 @@
 """The folder of a run, and the loggers that write into it.
 
-The folder is ``run.folder``, or the next ``runs/NAME/version_N``, whatever logs. All that a run writes is in there.
+The folder is ``run.folder``, or the next ``runs/NAME/version_N``. A run writes all its files there, with any loggers.
 """
 
 import os
@@ -17,19 +17,19 @@ from detection.engine.trackers import make
 
 
 def run_folder(folder: str | None, root: str | Path, name: str | None) -> str:
-    """The folder of a run: the one that was asked for, or the next below root and name."""
+    """Return the folder of a run: the given one, or the next free ``ROOT/NAME/version_N``."""
     return folder or str(CSVLogger(root, name=name).log_dir)
 
 
 def loggers(
     given: Logger | Iterable[Logger] | bool | None, folder: str, trackers: Sequence[str] = (), project: str = "rcnn"
 ) -> list[Logger]:
-    """The user's loggers, then ``train.csv`` in the run's folder, then the trackers.
+    """Return the user's loggers, then the one of ``train.csv`` in the run's folder, then the trackers.
 
     Args:
-        given: ``trainer.logger``; False for none at all, None or True for the toolkit's alone.
-        trackers: names, as :func:`~detection.engine.trackers.make` takes them.
-        project: under which trackers list the run.
+        given: ``trainer.logger``; False: no loggers at all; None or True: only the toolkit's.
+        trackers: names of trackers for :func:`~detection.engine.trackers.make`.
+        project: name of the project under which trackers list the run.
     """
     if given is False:
         return []
@@ -40,7 +40,7 @@ def loggers(
 
 
 def keep_checkpoints_in(folder: str, callbacks: Sequence[Callback]) -> None:
-    """Let every ``ModelCheckpoint`` that has no folder of its own write into the run's."""
+    """Set the folder of every ``ModelCheckpoint`` without one to ``checkpoints`` in the run's folder."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = os.path.join(folder, "checkpoints")

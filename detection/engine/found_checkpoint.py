@@ -1,20 +1,20 @@
-"""The checkpoint in a run's folder from which training continues."""
+"""Find the checkpoint in a run's folder from which training resumes."""
 
 from pathlib import Path
 
 
 def checkpoint_in(folder: str | Path) -> Path | None:
-    """The checkpoint that a run in this folder continues from: ``last.ckpt``, or ``best.ckpt`` if there is no other.
+    """Return the checkpoint from which a run in this folder resumes: ``last.ckpt``, else ``best.ckpt``, else None.
 
-    A run that is killed at its first evaluation may have written the best one alone.
+    A run that was killed at its first validation may have written only ``best.ckpt``.
 
     Raises:
-        OSError: the folder cannot be looked into, which is no reason to begin again.
+        OSError: the folder cannot be read; to start a new run there would be wrong.
     """
     for name in ("last.ckpt", "best.ckpt"):
         path = Path(folder) / "checkpoints" / name
         try:
-            path.stat()  # is_file would take a file that cannot be reached for none
+            path.stat()  # is_file would return False for a file that cannot be accessed
         except (FileNotFoundError, NotADirectoryError):
             continue
         return path

@@ -1,6 +1,6 @@
-"""The option that a user may have meant: a table of other tools' words, and the nearest option of this toolkit.
+"""Suggest an option for an unknown one: by a table of other tools' names, then by the most similar own name.
 
-A hint is the end of a message: ``; did you mean NAME?``, or nothing.
+A hint is the end of a message: ``; did you mean NAME?``, or empty.
 """
 
 import difflib
@@ -67,7 +67,7 @@ OPTIONS = {
     "iou": "model.box_head.nms_threshold",
     "max_det": "model.box_head.detections",
 }
-"""Words of other tools for options, in small letters and with underscores."""
+"""Options by their names in other tools, in lower case and with underscores."""
 _SHORTCUTS = tuple(shortcut.name.removeprefix("--") for shortcut in SHORTCUTS)
 SUBCOMMANDS = {
     "eval": "validate",
@@ -77,23 +77,23 @@ SUBCOMMANDS = {
     "infer": "predict",
     "detect": "predict",
 }
-"""Words of other tools for subcommands; ``train`` works as ``fit``."""
+"""Subcommands by their names in other tools; ``train`` is an alias of ``fit``."""
 NETWORKS = {
     r"(?:resnet|r)[_-]?(\d+)": r"r\1",
     r"resnext101(?:_32x8d)?": "x101_32x8d",
     r"wide_resnet50(?:_2)?": "wide_r50_2",
 }
-"""Names of backbones in other tools, as patterns, and in our configs."""
+"""Names of backbones in the toolkit's configs, by patterns of their names in other tools."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at an option: by the table, then by the whole name, then by its last part."""
+    """Return a hint at an option: by the table, then by the whole name, then by the last part of the name."""
     place = _meaning(word, known) or _near(word.replace("-", "_"), known)
     return f"; did you mean {place}?" if place else ""
 
 
 def nearest_config(name: str, known: Sequence[str]) -> str:
-    """A hint at a shipped config; ``faster_rcnn_resnet18`` is ``faster_rcnn_r18_fpn_1x_coco``."""
+    """Return a hint at a shipped config, such as ``faster_rcnn_r18_fpn_1x_coco`` for ``faster_rcnn_resnet18``."""
     key = name.lower().replace("-", "_").replace("fasterrcnn", "faster_rcnn").replace("maskrcnn", "mask_rcnn")
     for pattern, ours in NETWORKS.items():
         key = re.sub(rf"(?<=_){pattern}(?=_|$)", ours, key)
@@ -103,13 +103,13 @@ def nearest_config(name: str, known: Sequence[str]) -> str:
 
 
 def nearest_subcommand(word: str, known: Sequence[str]) -> str:
-    """A hint at a subcommand."""
+    """Return a hint at a subcommand."""
     meant = SUBCOMMANDS.get(word.lower()) or next(iter(difflib.get_close_matches(word.lower(), known, 1, 0.5)), None)
     return f"; did you mean {meant}?" if meant else ""
 
 
 def _meaning(word: str, known: Sequence[str]) -> str | None:
-    """The entry of the table for a word, if this parser has that option."""
+    """Return the table's option for a word, if this parser has that option; else None."""
     tail, tails = word.rsplit(".", 1)[-1].lower().replace("-", "_"), _tails(known)
     meant = OPTIONS.get(tail) if "." not in word or tail not in tails else None
     if "." not in word and meant is None:
@@ -130,5 +130,5 @@ def _near(word: str, known: Sequence[str]) -> str | None:
 
 
 def _tails(known: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Options by their last part; the first of several."""
+    """Return options by the last part of their name; if several end with it, the first."""
     return {name.rsplit(".", 1)[-1]: name for name in reversed(list(known))}

@@ -1,4 +1,4 @@
-"""``last.ckpt``: the checkpoint that a run continues from."""
+"""Write ``last.ckpt``, the checkpoint from which a run resumes."""
 
 import time
 from pathlib import Path
@@ -14,12 +14,12 @@ from detection.engine.trainer import log_interval
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt`` up to date: before and after every validation, at the end, and every few minutes.
+    """Save ``checkpoints/last.ckpt`` before and after every validation, at the end, and every few minutes.
 
-    Lightning's ``save_last`` is the last checkpoint that was saved for another reason, such as a better AP.
+    Lightning's ``save_last`` would only repeat the last checkpoint with another reason, such as a better AP.
 
     Args:
-        minutes: between two checkpoints within an epoch.
+        minutes: time between two checkpoints within an epoch, in minutes.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -32,7 +32,7 @@ class LastCheckpoint(Checkpoint):
         first = trainer.strategy.broadcast(str(trainer.ckpt_path))
         if first != str(trainer.ckpt_path):
             raise InputError(
-                f"rank {trainer.global_rank} would begin from {trainer.ckpt_path}, rank 0 from {first}: "
+                f"rank {trainer.global_rank} would start from {trainer.ckpt_path}, rank 0 from {first}: "
                 "is run.folder the same place on all nodes?"
             )
 
@@ -43,10 +43,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         step = trainer.global_step
-        # Between two steps only, as accumulated gradients are not saved; and all ranks must agree, which costs a stall.
+        # Only between two steps, since a checkpoint has no accumulated gradients. To agree, all ranks synchronise.
         if (index + 1) % trainer.accumulate_grad_batches:
             return
-        if evaluates_now(trainer):  # which may be stopped
+        if evaluates_now(trainer):  # a stop may interrupt the evaluation
             self.save(trainer)
         elif step % log_interval(trainer) == 0:
             due = time.monotonic() > self._time + 60 * self.minutes
@@ -55,14 +55,14 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._saved = -1  # this step may be saved as it was before its evaluation
+            self._saved = -1  # the saved checkpoint of this step may be the one before its evaluation
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> str:
-        """Save now, unless this step is saved; returns the path. All ranks must call it."""
+        """Save a checkpoint unless this step has one, and return the path; all ranks must call this method."""
         path = self.path(trainer)
         if path and self._saved != trainer.global_step:
             trainer.save_checkpoint(path, weights_only=False)
@@ -70,7 +70,7 @@ class LastCheckpoint(Checkpoint):
         return path
 
     def path(self, trainer: Trainer) -> str:
-        """The path of the checkpoint; empty where nothing is saved. All ranks must call it."""
+        """Return the path of the checkpoint, or "" if the run saves none; all ranks must call this method."""
         folder = trainer.log_dir  # all ranks must call it
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return ""

@@ -1,7 +1,8 @@
-"""Signals while steps run: remembered for the next moment at which a run can stop, and acknowledged at once.
+"""Receive signals while steps run: acknowledge them at once, and store them until the run can stop.
 
-Python calls a handler only between two of its own instructions, and one of PyTorch's may take seconds. The system
-writes each signal's number into a pipe at once; a thread reads it, answers, and ends the process at a second Ctrl-C.
+Python calls a handler only between two of its own instructions, but an operation of PyTorch may take seconds. The
+system writes each signal's number into a pipe at once. A thread reads it, prints a message, and ends the process at a
+second Ctrl-C.
 """
 
 import multiprocessing
@@ -19,15 +20,15 @@ from detection.engine.startup import is_first_rank
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 AGAIN = 0.5
-"""Seconds within which a second Ctrl-C counts as the first: a terminal and programs such as ``uv run`` both send it."""
+"""Seconds within which a second Ctrl-C is ignored: a terminal and programs such as ``uv run`` both send the first."""
 
 
 class Listener:
-    """Listens between :meth:`begin` and :meth:`end`.
+    """Receive signals between :meth:`begin` and :meth:`end`.
 
     Args:
-        announcement: what happens now, said once.
-        quit_now: ends the process at a second Ctrl-C.
+        announcement: function that returns the message for the first signal.
+        quit_now: function that ends the process, called at a second Ctrl-C.
     """
 
     def __init__(self, announcement: Callable[[], str], quit_now: Callable[[], None]) -> None:
@@ -38,7 +39,7 @@ class Listener:
         self._interrupted, self._answered = 0.0, False
 
     def begin(self) -> None:
-        """Take the signals over; in the main thread only, as only that one may."""
+        """Install the signal handlers, in the main thread only: Python allows it in no other thread."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         self.received, self._interrupted, self._answered = 0, 0.0, False
@@ -52,14 +53,18 @@ class Listener:
         self._thread.start()
 
     def end(self, leaving: bool = False) -> None:
-        """Give the signals back, or ignore them from now on where the run is leaving."""
+        """Restore the previous handlers, or ignore all later signals.
+
+        Args:
+            leaving: the process ends, and ignores signals from now on.
+        """
         if self._pipe is None:
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if leaving else handler)
         os.write(self._pipe[1], b"\0")  # ends the thread, which closes the other end
-        self._thread.join(1)  # what it says comes before what the end says
+        self._thread.join(1)  # its message must come before those of the end
         os.close(self._pipe[1])
         self._before, self._pipe = {}, None
 
@@ -73,7 +78,7 @@ class Listener:
         os.close(pipe)
 
     def _take(self, number: int, now: float) -> None:
-        """Answer the first signal; leave at a Ctrl-C that comes ``AGAIN`` seconds after another."""
+        """Print a message for the first signal; end at a Ctrl-C more than ``AGAIN`` seconds after the first."""
         if number == signal.SIGINT:
             if self._interrupted and now > self._interrupted + AGAIN:
                 self._quit()
@@ -84,7 +89,7 @@ class Listener:
 
 
 def leave_at_once(message: str, code: int) -> None:
-    """End this process and the workers it started, without a step more; from any thread."""
+    """Kill the workers of this process and end it immediately; any thread may call this function."""
     if is_first_rank():
         with suppress(OSError, ValueError):
             print(f"error: {message}", file=sys.stderr, flush=True)
@@ -97,17 +102,17 @@ def leave_at_once(message: str, code: int) -> None:
 
 
 def ignore_signals() -> None:
-    """In a worker of a loader: continue to deliver images whatever signals come, until the training ends the worker.
+    """Ignore signals in a worker of a loader, so that it delivers images until the training ends it.
 
-    SLURM, systemd, ``timeout`` and terminals signal all processes of a run. PyTorch lets a worker die of a SIGTERM that
-    does not come from its training. The training would then fail for want of the worker instead of saving itself.
+    SLURM, systemd, ``timeout`` and terminals signal all processes of a run. In PyTorch, a SIGTERM that does not come
+    from the training ends a worker. The training would then fail without its worker instead of saving a checkpoint.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _listen_no_more() -> None:
-    """In a process that was forked: its signals are not those of the training."""
+    """Disconnect a forked process from the pipe: its signals do not concern the training."""
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
 

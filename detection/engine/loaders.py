@@ -1,4 +1,4 @@
-"""The loaders of a data module: in which batches and by how many workers images come."""
+"""Build the samplers and loaders of a data module: batches, order of the images, and number of workers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,28 +23,29 @@ from detection.engine.splits import Splits
 from detection.wording import plural
 
 WORKER_TIMEOUT = 600
-"""Seconds after which a worker that delivers nothing counts as hung."""
+"""Seconds without a batch after which a worker counts as hung."""
 
 
 class Share(NamedTuple):
-    """The part of a step that one process computes."""
+    """The part of an optimizer step that one process computes."""
 
     world_size: int
-    """Processes, each with one device."""
+    """Number of processes, each with one device."""
     rank: int
+    """Rank of this process."""
     accumulated: int
-    """Batches of each process that make a step."""
+    """Batches of each process per optimizer step."""
     pin_memory: bool
-    """Whether batches go to a GPU."""
+    """Copy batches into pinned memory, for a GPU."""
 
     def images(self, batch_size: int) -> int:
-        """Images per process and batch.
+        """Return the number of images per process and batch.
 
         Args:
-            batch_size: images of a step.
+            batch_size: images per optimizer step.
 
         Raises:
-            InputError: the images of a step cannot be divided among devices and accumulated batches.
+            InputError: the images of a step cannot be divided evenly among devices and accumulated batches.
         """
         parts = self.world_size * self.accumulated
         if batch_size % parts:
@@ -57,17 +58,17 @@ class Share(NamedTuple):
 
 
 class Loaders:
-    """Makes samplers and loaders.
+    """Build samplers and loaders.
 
     Args:
-        splits: the images; their settings say how they are loaded.
+        splits: data sets of the splits, with the settings of the loaders.
     """
 
     def __init__(self, splits: Splits) -> None:
         self.splits, self.config = splits, splits.config
 
     def train_sampler(self, share: Share) -> TrainBatchSampler:
-        """The order of the training images, and those of this process."""
+        """Return the sampler of the training images, for the batches of this process."""
         sizes, images = self.splits.annotations["train"].sizes, share.images(self.config.batch_size)
         return TrainBatchSampler(
             sizes, images, self.config.seed, share.rank, share.world_size, accumulated=share.accumulated
@@ -76,11 +77,11 @@ class Loaders:
     def train(
         self, share: Share, begin: Callable[[], tuple[int, int, int]], calm_from: int | None = None
     ) -> DataLoader[Any]:
-        """The loader of the training.
+        """Return the loader for training.
 
         Args:
-            begin: gives the arguments of :meth:`TrainBatchSampler.start` for each epoch.
-            calm_from: the first epoch without the strong augmentation; none if None.
+            begin: function that returns the arguments of :meth:`TrainBatchSampler.start` for each epoch.
+            calm_from: first epoch without strong augmentation; None: there is no such epoch.
         """
         later = self.config.resize_on_device
         together = partial(collate_unresized if later else collate, canvases=self.config.canvases)
@@ -88,17 +89,17 @@ class Loaders:
         return EpochLoader(data, sampler, begin, collate_fn=together, **self._options("train", share))
 
     def evaluation(self, split: str, share: Share) -> DataLoader[Any]:
-        """The loader of an evaluation."""
+        """Return the loader for an evaluation of a split."""
         data, canvases = self.splits.dataset(split), self.canvases(split)
         batches = EvalBatchSampler(canvases, self.config.eval_batch_size, share.rank, share.world_size)
         return evaluation_loader(data, batches, **self._options(split, share))
 
     def canvases(self, split: str) -> np.ndarray:
-        """(n, 2) height and width to which an evaluation pads each image."""
+        """Return (n, 2) height and width to which an evaluation pads each image of a split."""
         return own_canvases(self.splits.annotations[split].sizes, self.config.test_resize)
 
     def _options(self, split: str, share: Share) -> dict[str, Any]:
-        """Workers, how they begin, and how long they may take."""
+        """Return the arguments of ``DataLoader`` about workers, their timeout and pinned memory."""
         workers = self._workers(split, share)
         return {
             "num_workers": workers,
@@ -108,7 +109,7 @@ class Loaders:
         }
 
     def _workers(self, split: str, share: Share) -> int:
-        """As many workers as were asked for, or as many as have room for their batches in the shared memory."""
+        """Return ``data.workers``, or fewer if the shared memory has no room for the batches of all of them."""
         config, annotations, trains = self.config, self.splits.annotations[split], split == "train"
         sizes = np.minimum(annotations.sizes, config.crop) if config.crop and trains else annotations.sizes
         canvas = largest_canvas(sizes, config.test_resize)
@@ -125,7 +126,7 @@ class Loaders:
 
 
 def begin_training_worker(number: int, rank: int) -> None:
-    """Prepare a worker's process: its seeds, its memory, and its signals."""
+    """Prepare a worker process: set its seeds and its memory allocator, and ignore signals."""
     seed_worker(number, rank)
     begin_worker(number)
     ignore_signals()

@@ -1,4 +1,4 @@
-"""Loading: the size of canvases, the memory and processes of workers, and why a worker died."""
+"""Compute the memory that workers need, limit the number of workers, and explain why a worker died."""
 
 import os
 import re
@@ -13,19 +13,22 @@ from detection.data.transforms import Resize
 from detection.engine.errors import lost_worker
 
 PREFETCH = 2
-"""Batches that each worker holds ready, PyTorch's default."""
+"""Batches that each worker prepares in advance, PyTorch's default."""
 SHARED = "/dev/shm"
 
 
 def batch_bytes(
     images: int, canvas: tuple[int, int], objects: int, masks: bool, mask_size: int = 112, pixel_bytes: int = 3
 ) -> int:
-    """Bytes of a batch.
+    """Return the bytes of a batch.
 
     Args:
-        canvas: height, width.
-        objects: of the image that has the most.
-        pixel_bytes: of all channels.
+        images: number of images.
+        canvas: height, width in pixels.
+        objects: number of objects of the image with the most objects.
+        masks: the batch has masks.
+        mask_size: height and width of a mask, in pixels.
+        pixel_bytes: bytes per pixel, of all channels together.
     """
     room = MIN_OBJECTS
     while room < objects:
@@ -35,25 +38,30 @@ def batch_bytes(
 
 
 def loader_bytes(batch: int, workers: int) -> int:
-    """Shared memory for the batches that wait between the workers and the training."""
+    """Return the bytes of shared memory for all prepared batches of the workers."""
     return batch * PREFETCH * workers
 
 
 def largest_canvas(sizes: np.ndarray, resize: Resize, divisor: int = 32) -> tuple[int, int]:
-    """Height and width of the canvas that holds all images of (n, 2) sizes after resizing: no batch needs more."""
+    """Return height and width of the smallest canvas that holds every image after resizing.
+
+    Args:
+        sizes: (n, 2) height, width of the images.
+        divisor: height and width are multiples of it.
+    """
     different = np.unique(sizes.reshape(-1, 2), axis=0)
     height, width = own_canvases(different, resize, divisor).max(axis=0, initial=divisor)
     return int(height), int(width)
 
 
 def workers_that_fit(workers: int, batch: int, free: int | None = None) -> int:
-    """As many workers as /dev/shm has room for, at most ``workers``; says so if it is fewer.
+    """Return the number of workers for which /dev/shm has room, at most ``workers``; print a line if it is fewer.
 
-    A worker that finds no room there dies of SIGBUS, which explains nothing.
+    A worker without room there would crash with SIGBUS, without an explanation.
 
     Args:
-        batch: bytes.
-        free: bytes that are free; asked for if None.
+        batch: size of a batch, in bytes.
+        free: free bytes of /dev/shm; None: read them from the system.
     """
     if free is None:
         free = shared_memory()
@@ -69,7 +77,7 @@ def workers_that_fit(workers: int, batch: int, free: int | None = None) -> int:
 
 
 def shared_memory() -> int | None:
-    """Free bytes of shared memory; None where there is no such limit."""
+    """Return the free bytes of shared memory; None if the system has no /dev/shm."""
     try:
         found = os.statvfs(SHARED)
     except (OSError, AttributeError):
@@ -78,7 +86,7 @@ def shared_memory() -> int | None:
 
 
 def allow_open_files(needed: int = 4096) -> None:
-    """Raise the soft limit of open files: each tensor that a worker hands over is one."""
+    """Raise the soft limit of open files to ``needed``: each tensor from a worker needs one."""
     try:
         import resource
     except ImportError:  # not a POSIX system
@@ -90,7 +98,7 @@ def allow_open_files(needed: int = 4096) -> None:
 
 
 def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str | None:
-    """The files that a worker was reading when it died or hung; None if the error is about no worker."""
+    """Return the files that a worker was reading when it died or hung; None if the error is not about a worker."""
     if not lost_worker(error):
         return None
     pids = {int(number) for number in re.findall(r"\d+", str(error))}

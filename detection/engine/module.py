@@ -1,7 +1,7 @@
-"""The detector in Lightning's hands: what is computed at each step, and what is logged under which name.
+"""Lightning's module for a detector: steps of training and evaluation, optimizer, and logged metrics.
 
-Training logs ``train/loss`` and ``train/loss_*``; evaluation ``val/loss``, ``val/loss_*`` and ``val/bbox/AP`` ...
-``val/segm/ARl`` (and the same under ``test/``); ``val/AP`` is that of masks, or of boxes where there are none.
+Training logs ``train/loss`` and ``train/loss_*``. Validation logs ``val/loss``, ``val/loss_*`` and ``val/bbox/AP`` to
+``val/segm/ARl``; a test logs the same with ``test/``. ``val/AP`` is the AP of masks, or of boxes without masks.
 """
 
 import zlib
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 
 
 class DetectionModule(NoClassLoading, LightningModule):
-    """A detector, its optimizer and its evaluation.
+    """Train and evaluate a detector.
 
-    The detector is built in :meth:`setup`, since its classes come from the data module's annotations.
+    :meth:`setup` builds the detector, since its classes come from the data module's annotations.
     """
 
     model: Detector
@@ -75,43 +75,42 @@ class DetectionModule(NoClassLoading, LightningModule):
         compile: bool | Literal["graphs"] = False,
         fast: bool = True,
     ) -> None:
-        """Take the settings, and reject those that do not fit; nothing is built yet.
+        """Check and store the settings; :meth:`setup` builds the detector.
 
         Args:
-            backbone: Which backbone, with what weights, and what of it learns.
-            fpn: Width and kind of the pyramid.
+            backbone: Architecture, initial weights and frozen stages of the backbone.
+            fpn: Channels and kind of the feature pyramid.
             rpn: Anchors, training samples and proposals.
             box_head: Layers, training samples and detections.
             mask_head: Layers of the mask head; null for Faster R-CNN.
             retinanet: Anchors, layers, losses and detections of a RetinaNet, which replaces rpn and box_head.
             fcos: Layers, losses and detections of an FCOS, which replaces rpn and box_head.
-            optimizer: What turns gradients into steps.
-            schedule: How long training lasts, and how the learning rate rises and falls.
-            weights: A whole detector's weights to start from, whose settings are then taken, too:
+            optimizer: Optimizer, learning rate and weight decay.
+            schedule: Length of the training, and the learning rate over its steps.
+            weights: Weights of a whole detector to start from; the model settings of these weights apply, too:
                 torchvision:maskrcnn_resnet50_fpn_v2, detectron2:mask_rcnn_R_50_FPN_3x, mmdetection:NAME,
-                ORIGIN:FILE, or a file; see docs/how-to/pretrained.md. backbone.weights is then not used.
-            compile: Compile backbone, pyramid and RPN head with torch.compile. Training images are then padded to a
-                few sizes, for each of which it takes a minute once; in evaluation, which pads each image as if it were
-                alone, the most common sizes are compiled. Needs a C++ compiler on a CPU. With graphs, a GPU also
-                records what is launched for each size, and replays it.
-            fast: Use the faster forms of the layers, which give the same numbers up to rounding.
+                ORIGIN:FILE, or a file; see docs/how-to/pretrained.md. backbone.weights then has no effect.
+            compile: Compile backbone, pyramid and RPN head with torch.compile. Training then pads images to a few
+                sizes; compiling takes a minute for each size, once. Evaluation compiles only the most common sizes.
+                A CPU needs a C++ compiler. With graphs, a GPU also records its kernels for each size as a CUDA graph.
+            fast: Use the faster forms of the layers, which give the same results up to rounding.
 
         Raises:
-            InputError: an unknown backbone, or settings that no detector can have.
+            InputError: the backbone is unknown, or a setting is invalid.
         """
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.configs |= {"retinanet": retinanet, "fcos": fcos}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
-        self.given_optimizer = optimizer  # Lightning's finder changes the other
+        self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
         self.fast, self.compile_dense = fast, compile is not False
         self._graphs = compile == "graphs"
-        self.clock: Clock | None = None  # set for a step whose parts are timed
+        self.clock: Clock | None = None  # measures the parts of a step while it is set
         self.evaluations: dict[str, Evaluation] = {}  # by split
         self.evaluated_batch: int | None = None
-        """The batch, counted over epochs, after which the last evaluation finished."""
+        """Index of the batch, counted over all epochs, after which the last evaluation finished."""
         self.evaluation_due = False
-        """Whether the run that is resumed has an evaluation to make up after its last step."""
+        """Whether the resumed run must first run the evaluation that its last step did not finish."""
         self._evaluated_model = EvaluatedModel(self.compile_dense)
         self._transfer = Transfer()
         self._resumed: tuple[dict[str, Any], str] | None = None  # a checkpoint and its path, until fit has begun
@@ -145,7 +144,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         return data_of(self.trainer)
 
     def configure_model(self) -> None:
-        """Share the detector out over the devices where that was asked for; Lightning calls this after setup."""
+        """Shard the detector over the devices if the strategy does so; Lightning calls this method after setup."""
         if self._is_sharded:
             shard(self, self.model.backbone, self.trainer.strategy.root_device)
 
@@ -155,7 +154,7 @@ class DetectionModule(NoClassLoading, LightningModule):
 
     @property
     def lr(self) -> float:
-        """The learning rate in use, after scaling; Lightning's finder reads and sets it."""
+        """Learning rate after scaling with the batch; Lightning's learning-rate finder reads and sets it."""
         return self.optimizer_config.lr * self._lr_scale
 
     @lr.setter
@@ -169,7 +168,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         return float(self.data.config.batch_size / self.schedule_config.reference_batch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, its learning rate scaled with the batch, and the schedule in steps."""
+        """Return the optimizer, with the learning rate scaled by the batch size, and the schedule per step."""
         batch, epoch = self.data.config.batch_size, self.data.steps_per_epoch
         ends = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
         if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
@@ -182,7 +181,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         name, precision = faster.plain_class(self.model).__name__, self.trainer.precision
         name = self.model.head.kind if isinstance(self.model, OneStage) else name
-        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them learn, in {precision}")
+        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them trainable, in {precision}")
         self.print(describe(schedule, lr, batch, epoch))
         return {
             "optimizer": optimizer,
@@ -190,7 +189,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """Check the optimizers' states, which Lightning takes in next, once there are optimizers."""
+        """Check the saved states of the optimizers before Lightning loads them."""
         if self._resumed is not None:
             with user_input():
                 check_optimizers(self._resumed[0], self.trainer, self._resumed[1])
@@ -200,16 +199,16 @@ class DetectionModule(NoClassLoading, LightningModule):
         start_at_scheduled_rates(self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Hold no gradients of the last step through the forward pass; they take as much as the weights that learn.
+        """Free the gradients of the last step before the forward pass: they need as much memory as trainable weights.
 
-        Lightning would let them go behind it.
+        Lightning would free them only after it.
         """
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.zero_grad()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """``loss``, and its ``terms`` without gradient."""
-        # Not the global stream, so that a run that continues draws what the uninterrupted one would have drawn.
+        """Return ``loss`` and its ``terms``, which have no gradient."""
+        # Not the global generator, so that a resumed run samples the same as an uninterrupted one.
         generator = self._generator((self.data.config.seed, self.trainer.current_epoch, batch_idx, self.global_rank))
         losses = self.model.losses(batch, generator=generator)
         loss = torch.stack(list(losses.values())).sum()
@@ -218,22 +217,22 @@ class DetectionModule(NoClassLoading, LightningModule):
         return {"loss": loss, "terms": terms}
 
     def transfer_batch_to_device(self, batch: Batch | Unresized, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy a batch to the device; images that the loader has not resized are resized there."""
+        """Copy a batch to the device, and resize images there if the loader has not done so."""
         if self.clock is not None:
             self.clock("transfer")
         copy = partial(super().transfer_batch_to_device, device=device, dataloader_idx=dataloader_idx)
         return self._transfer(batch, device, copy)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """``detections``; from one pass through the backbone, the losses are computed, too."""
+        """Return ``detections``; compute the losses from the same pass through the backbone."""
         return {"detections": self._evaluation_step(batch, "val")}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The same for a test."""
+        """Return ``detections`` as :meth:`validation_step` does."""
         return {"detections": self._evaluation_step(batch, "test")}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
-        """Detections in canvas pixels, on the CPU."""
+        """Return detections on the CPU, with boxes in pixels of the canvas."""
         with self._evaluated_model.eager_if_rare(batch):
             detections: Detections = self._evaluated_model.of(self.model)(batch.images, batch.sizes).cpu()
         self.evaluations["predict"].add(batch, detections)
@@ -266,7 +265,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         complete_checkpoint(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject what was trained for other classes or with other settings, by name; continue the count of images."""
+        """Reject a checkpoint with other classes or settings; set the position in the data for the resumed run."""
         source = str(self.trainer.ckpt_path or "checkpoint")
         check_checkpoint(checkpoint, self, source)
         self._resumed = checkpoint, source
@@ -276,7 +275,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         model, losses = self._evaluated_model.of(self.model), None
         with self._evaluated_model.eager_if_rare(batch):
             features = model.features(batch.images, batch.sizes)
-        # The same samples for the same images at every evaluation, so that losses can be compared.
+        # Each evaluation draws the same samples for the same images, so that losses are comparable.
         generator = self._generator(tuple(batch.image_ids.tolist()))
         if batch.targets is not None:
             losses = model.losses(batch, features, generator)

@@ -1,6 +1,6 @@
-"""Names of metrics that a user's callbacks ask for, and the file names that Lightning makes of them.
+"""Check the names of metrics in a user's callbacks, and remove their slashes from file names of checkpoints.
 
-Metric names hold slashes (``val/bbox/AP``), which a file name must not: each would begin another folder.
+Names of metrics contain slashes (``val/bbox/AP``); in a file name, each slash would create a folder.
 """
 
 import difflib
@@ -16,15 +16,15 @@ from detection.evaluation.engines import STATISTICS
 
 LOSSES = ("loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask")
 FIELD = re.compile(r"\{([^{}:]*)(:[^{}]*)?\}")
-"""``{name}`` or ``{name:format}``."""
+"""Pattern of ``{name}`` or ``{name:format}``."""
 EXAMPLE = "{epoch}-{val/AP:.3f}"
 
 
 def metric_names(masks: bool) -> list[str]:
-    """The metrics of a training that callbacks can ask for.
+    """Return the names of the metrics of a training that callbacks can use.
 
     Args:
-        masks: whether the detector has a mask head.
+        masks: the detector has a mask head.
     """
     losses = LOSSES if masks else LOSSES[:-1]
     kinds = ("bbox", "segm") if masks else ("bbox",)
@@ -34,17 +34,18 @@ def metric_names(masks: bool) -> list[str]:
 
 
 def prepare_metric_names(callbacks: Sequence[Callback], masks: bool) -> None:
-    """Replace slashes of metric names in file names, and find misspelt metric names before the training begins.
+    """Replace slashes of metric names in file names, and reject misspelt metric names before the training starts.
 
     ``{epoch}-{val/bbox/AP:.3f}`` becomes ``epoch=3-val_bbox_AP=0.412.ckpt``.
 
     Args:
-        callbacks: of the user.
+        callbacks: callbacks of the user; this function changes their file names.
+        masks: the detector has a mask head.
 
     Raises:
-        InputError: with what to write instead.
+        InputError: a name or a file name is wrong; the message suggests a correct one.
     """
-    # A callback that is not Lightning's may log a metric of its own.
+    # A callback that is not Lightning's may log metrics with other names.
     known = metric_names(masks) if all(type(one).__module__.startswith("lightning.") for one in callbacks) else []
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor is not None:
@@ -56,12 +57,12 @@ def prepare_metric_names(callbacks: Sequence[Callback], masks: bool) -> None:
 def _settle_file_name(callback: ModelCheckpoint, pattern: str, known: Sequence[str]) -> None:
     rest = FIELD.sub("", pattern)
     if "{" in rest or "}" in rest:
-        raise InputError(f"ModelCheckpoint: filename {pattern} has a brace without its other; write {EXAMPLE}")
+        raise InputError(f"ModelCheckpoint: filename {pattern} has an unmatched brace; write {EXAMPLE}")
     if "/" in rest:
         written = FIELD.sub(lambda field: field[0].replace("/", "\0"), pattern).replace("/", "_").replace("\0", "/")
         raise InputError(
-            f"ModelCheckpoint: filename {pattern} has a slash outside of braces, which would make folders; write "
-            f"{written}, and give a folder as dirpath"
+            f"ModelCheckpoint: filename {pattern} has a slash outside of braces, which would create folders; write "
+            f"{written}, and set a folder with dirpath"
         )
     for field in FIELD.finditer(pattern):
         if field[1] not in ("epoch", "step"):

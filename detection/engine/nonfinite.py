@@ -1,7 +1,7 @@
-"""NaN or infinite losses and gradients: reported, recorded, and skipped where the user allows it.
+"""Report and record NaN or infinite losses and gradients, and skip such steps if the user allows it.
 
-``nonfinite/step_N_rank_R.json`` in the run's folder holds the images' ids, the loss terms and the gradient's norm by
-part of the detector. The ``.jpg`` beside it shows the images with their objects.
+``nonfinite/step_N_rank_R.json`` in the run's folder contains the images' IDs, the loss terms and the norm of the
+gradient for each part of the detector. The ``.jpg`` beside it shows the images with their objects.
 """
 
 import json
@@ -22,18 +22,18 @@ from detection.wording import plural
 
 ADVICE = "look at their annotations, or try a lower model.optimizer.lr or a longer model.schedule.warmup"
 DRAWN = 16
-"""Images of a batch that are drawn at most."""
+"""Maximum number of images that the ``.jpg`` shows."""
 
 
 class StepRecorder(Callback):
-    """Records a step that went wrong in the run's folder: a JSON file and an image."""
+    """Record a faulty step in the run's folder, as a JSON file and an image."""
 
     subfolder = "nonfinite"
-    """The folder for its files, below the run's."""
+    """Folder of the files, relative to the run's folder."""
     _folder: Path | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # all ranks must call it; later one alone may have something to write
+        folder = trainer.log_dir  # all ranks must call it; later, only one rank may have a step to record
         self._folder = None if folder is None else Path(folder) / self.subfolder
 
     def _write(
@@ -58,10 +58,10 @@ class StepRecorder(Callback):
 
 
 class StopAtNonFinite(StepRecorder):
-    """Stop when a loss is NaN or infinite, say which one, on which images, and write it down.
+    """Stop when a loss is NaN or infinite: record the step, and name the loss and the images.
 
-    To synchronise with a GPU costs a stall, so its losses are checked only every ``log_every_n_steps``. Images and
-    gradients are known for the last of these steps only.
+    Synchronising with a GPU stalls it. On a GPU, this callback therefore checks the losses only every
+    ``log_every_n_steps``. It can draw images and compute gradient norms only for the last of these steps.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class StopAtNonFinite(StepRecorder):
             if not good.all():
                 values = dict(zip(terms, losses.tolist(), strict=True))
                 last = step == trainer.global_step
-                # Of several ranks one alone may be here, and norms of shards would wait for the others.
+                # Only one of several ranks may reach this line, and norms of shards would wait for the others.
                 norms = _norms(module) if last and trainer.world_size == 1 else {}
                 self._write(trainer, module, step, ids, values, norms, batch if last else None)
                 broken = _listed(values)
@@ -89,10 +89,10 @@ class StopAtNonFinite(StepRecorder):
 
 
 class SkipNonFinite(StepRecorder):
-    """Skip steps whose gradient is NaN or infinite, at most ``limit`` of them, and record each.
+    """Skip and record steps whose gradient is NaN or infinite, at most ``limit`` of them.
 
-    Without gradients the optimizer changes nothing, momentum and weight decay included. All ranks see the same
-    gradient and skip together. Every step waits for the device.
+    Without gradients, the optimizer changes neither weights nor momentum, and applies no weight decay. All ranks have
+    the same gradient and skip together. Every step synchronises with the device.
     """
 
     def __init__(self, limit: int) -> None:
@@ -101,7 +101,7 @@ class SkipNonFinite(StepRecorder):
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         if str(trainer.precision).startswith("16"):
-            return  # float16's scaler leaves steps out by itself, as a matter of course
+            return  # the gradient scaler of float16 skips such steps itself, which is normal
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         if full(torch.nn.utils.get_total_norm(gradients)).isfinite():
             return
@@ -121,13 +121,13 @@ class SkipNonFinite(StepRecorder):
         where = f"step {step}: {_listed(terms | norms)} on the images with id {listed_ids(batch.image_ids)}"
         if self._skipped > self._limit:
             raise NonFiniteError(
-                f"{where}, after {plural(self._limit, 'such step was', 'such steps were')} left out; {ADVICE}"
+                f"{where}, after {plural(self._limit, 'such step was', 'such steps were')} skipped; {ADVICE}"
             )
-        module.print(f"{where}; left out ({self._skipped} of at most {self._limit})")
+        module.print(f"{where}; skipped ({self._skipped} of at most {self._limit})")
 
 
 def _norms(module: LightningModule) -> dict[str, float]:
-    """The gradient's norm by part of the detector."""
+    """Return the norm of the gradient for each part of the detector."""
     parts: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
@@ -136,10 +136,10 @@ def _norms(module: LightningModule) -> dict[str, float]:
 
 
 def _listed(values: dict[str, float]) -> str:
-    """The values that are not finite, with their names."""
+    """Return the names and values of NaN or infinite entries as text."""
     return ", ".join(f"{name} {value:g}" for name, value in values.items() if not abs(value) < float("inf"))
 
 
 def listed_ids(image_ids: Tensor) -> str:
-    """The ids of a batch's images, without its padding."""
+    """Return the IDs of a batch's images as text, without those of padding."""
     return ", ".join(str(image_id) for image_id in image_ids.tolist() if image_id != IGNORE)

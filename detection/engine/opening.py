@@ -1,4 +1,4 @@
-"""The first lines of a run: device, precision, folder, and the parts of the backbone that learn."""
+"""Print the first lines of a run: device, precision, folder, and the trainable parts of the backbone."""
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +18,7 @@ PRECISIONS = {
 
 
 class Opening(Callback):
-    """One line at the start of every command: device, number of processes, precision, folder."""
+    """Print a line at the start of every command: device, number of processes, precision, folder."""
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir  # all ranks must call it
@@ -26,7 +26,7 @@ class Opening(Callback):
 
 
 class FrozenParts(Callback):
-    """Says at the start of training what of the backbone learns and what does not."""
+    """Print at the start of training the number of trainable and frozen parameters of each backbone stage."""
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         backbone = getattr(getattr(module, "model", None), "backbone", None)
@@ -35,12 +35,12 @@ class FrozenParts(Callback):
 
 
 def precision_name(precision: object) -> str:
-    """Lightning's name of a precision in words that people use: ``bf16 (mixed)`` for ``bf16-mixed``."""
+    """Return a readable name for Lightning's name of a precision, such as ``bf16 (mixed)`` for ``bf16-mixed``."""
     return PRECISIONS.get(str(precision), str(precision))
 
 
 def opening(stage: str, device: torch.device, processes: int, precision: str, folder: str | None) -> str:
-    """Such as ``Training on 2 x CPU in bf16 (mixed), into runs/mine``."""
+    """Return a line such as ``Training on 2 x CPU in bf16 (mixed), into runs/mine``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     several = f"{processes} x " if processes > 1 else ""
     into = "" if folder is None or stage == "validate" else f", into {folder}"
@@ -48,7 +48,10 @@ def opening(stage: str, device: torch.device, processes: int, precision: str, fo
 
 
 def frozen_table(backbone: Backbone) -> str:
-    """A line for each stage, by the names that ``backbone.freeze`` takes; one line where there are no named stages."""
+    """Return a table of trainable and frozen parameters, with the stage names that ``backbone.freeze`` accepts.
+
+    For a backbone without stages, return one line.
+    """
     learning = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
     try:
         stages = backbone.stages()

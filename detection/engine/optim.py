@@ -1,4 +1,4 @@
-"""Optimizers by config, with few parameter groups, as each group costs kernel launches at every step."""
+"""Build optimizers with few parameter groups, since each group costs kernel launches at every step."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,49 +24,50 @@ NORMS = (
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its settings."""
+    """Optimizer, learning rate and weight decay."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """The kind of optimizer."""
+    """Kind of the optimizer: SGD or AdamW."""
     lr: float = 0.02
-    """Learning rate at schedule.reference_batch images per step; scaled in proportion to data.batch_size."""
+    """Learning rate for schedule.reference_batch images per step; training scales it in proportion to
+    data.batch_size."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD; no effect with AdamW."""
     nesterov: bool = False
-    """Nesterov's momentum, in SGD."""
+    """Use Nesterov momentum in SGD; no effect with AdamW."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two averages."""
+    """Decay rates of AdamW's averages of the gradient and of its square; no effect with SGD."""
     weight_decay: float = 1e-4
-    """Pull of all weights towards zero."""
+    """Factor of the weight decay (L2 penalty in SGD, decoupled in AdamW); 0: none."""
     decay_norms: bool = False
-    """Pull the scales and shifts of norms, too."""
+    """Apply weight decay also to the scales and shifts of norms."""
     decay_biases: bool = True
-    """Pull the other biases, too."""
+    """Apply weight decay also to biases outside of norms."""
     layer_decay: float = 1.0
-    """Learning rate of each layer of the backbone as a fraction of the next layer's. Take 0.7 to 0.9 for a pretrained
-    transformer, whose blocks are its layers; 1 is the same rate everywhere."""
+    """Learning rate of each layer of the backbone as a fraction of that of the next layer, above 0 and at most 1. Use
+    0.7 to 0.9 for a pretrained transformer, whose layers are its blocks; 1: the same rate for all layers."""
 
     def check(self) -> None:
-        """Reject settings that no optimizer can have.
+        """Reject invalid settings.
 
         Raises:
-            ValueError: a rate or decay below zero, or a layer decay that is no share.
+            ValueError: the learning rate or weight decay is below 0, or the layer decay is not in (0, 1].
         """
         if self.lr < 0 or self.weight_decay < 0:
             raise ValueError(
                 f"model.optimizer.lr {self.lr} and model.optimizer.weight_decay {self.weight_decay} must not be below 0"
             )
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"model.optimizer.layer_decay is {self.layer_decay}; it is a share, above 0 and at most 1")
+            raise ValueError(f"model.optimizer.layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused: bool = False) -> Optimizer:
-    """The optimizer of a model's trainable parameters.
+    """Return the optimizer for a model's trainable parameters.
 
     Args:
-        lr: the learning rate in use, after scaling.
-        fused: one kernel for the whole step; the parameters must be where that exists (CUDA, CPU), whole, and their
-            gradients not scaled (as they are for float16).
+        lr: learning rate after scaling with the batch.
+        fused: use one kernel for the whole step. The parameters must be on a CUDA device or a CPU, and not sharded;
+            the gradients must not be scaled (as for float16).
     """
     kind: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     groups = parameter_groups(model, config)
@@ -85,17 +86,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
 
 
 def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Keep this run's choice of kernels: a checkpoint names those of its device, which may be another."""
+    """Return the state with this run's choice of kernels: a checkpoint may be from a device with other kernels."""
     own = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
     groups = [saved | kernels for saved, kernels in zip(state["param_groups"], own, strict=False)]
     return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
 
 
 def _match_layouts(optimizer: Optimizer, *_: Any) -> None:
-    """Give gradients and momentum the memory layout of their parameter.
+    """Convert gradients and momentum to the memory layout of their parameter.
 
-    A fused kernel walks through memory and needs the same layout for all. Autograd gives it to gradients. The momentum
-    of a checkpoint whose model had another layout lacks it, and so may a gradient that a user's own loop sets.
+    A fused kernel reads memory in order and needs the same layout for all. Autograd creates gradients with it. Momentum
+    from a checkpoint whose model had another layout does not have it; nor may a gradient that a custom loop sets.
     (Lightning computes gradients after this hook, inside the step.)
     """
     for group in optimizer.param_groups:
@@ -109,7 +110,7 @@ def _match_layouts(optimizer: Optimizer, *_: Any) -> None:
 
 
 def _layouts_differ(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape have different strides; the stride of a single entry means nothing."""
+    """Return whether two tensors of the same shape have different strides; ignore dimensions of size 1."""
     if one.stride() == other.stride():
         return False
     return any(
@@ -118,7 +119,10 @@ def _layouts_differ(one: Tensor, other: Tensor) -> bool:
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """With weight decay and without; for each share of the learning rate (``lr_scale``), the largest first."""
+    """Return parameter groups with and without weight decay for each factor of the learning rate (``lr_scale``).
+
+    The groups are sorted by ``lr_scale``, the largest first.
+    """
     scales = layer_scales(model, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     seen: set[int] = set()
@@ -137,9 +141,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def layer_scales(model: nn.Module, decay: float) -> dict[int, float]:
-    """Shares of the learning rate by the ids of the backbone's parameters; those left out have all of it.
+    """Return factors of the learning rate by the ``id`` of the backbone's parameters; for all others, it is 1.
 
-    Of L layers the last has ``decay``, the first ``decay ** L`` (ViTDet, appendix; Clark et al. 2020, ELECTRA).
+    Of L layers, the last has ``decay`` and the first ``decay ** L`` (ViTDet, appendix; Clark et al. 2020, ELECTRA).
     """
     backbone = getattr(model, "backbone", None)
     if decay == 1 or not isinstance(backbone, Backbone):

@@ -1,4 +1,4 @@
-"""The speed of batches, and the time that the rest of a run takes."""
+"""Measure the speed of batches, and estimate the remaining time of a run."""
 
 import math
 import time
@@ -7,23 +7,23 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Seconds per batch and images per second, over the last batches.
+    """Measure seconds per batch and images per second over the last batches.
 
-    The first batch after a pause is left out: it holds what was no batch, such as a start of workers or an evaluation.
+    The first batch after a pause does not count, since its time includes other work, such as an evaluation.
 
     Args:
-        window: batches.
-        clock: seconds.
+        window: number of last batches.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, window: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
-        self._batches: deque[tuple[float, int]] = deque(maxlen=window)  # of each its seconds and its images
+        self._batches: deque[tuple[float, int]] = deque(maxlen=window)  # seconds and number of images of each
         self._clock, self._last = clock, math.nan
         self.count = 0
-        """Batches that are done."""
+        """Number of finished batches."""
 
     def tick(self, images: int) -> None:
-        """A batch is done."""
+        """Count a finished batch with this number of images."""
         now = self._clock()
         self.count += 1
         if not math.isnan(self._last):
@@ -31,17 +31,17 @@ class Pace:
         self._last = now
 
     def pause(self) -> None:
-        """Do not count the time until the next batch is done."""
+        """Ignore the time until the next batch is finished."""
         self._last = math.nan
 
     @property
     def seconds(self) -> float:
-        """Per batch; NaN as long as it is not known."""
+        """Seconds per batch; NaN before the first measurement."""
         return self._sum(0) / len(self._batches) if self._batches else math.nan
 
     @property
     def images_per_second(self) -> float:
-        """NaN as long as it is not known."""
+        """Images per second; NaN before the first measurement."""
         return self._sum(1) / max(self._sum(0), 1e-9) if self._batches else math.nan
 
     def _sum(self, part: int) -> float:
@@ -49,20 +49,20 @@ class Pace:
 
 
 def time_left(batches: float, each: float, evaluations: float = 0, evaluation: float = 0) -> float:
-    """Seconds until a run ends; NaN where that is not known.
+    """Return the seconds until a run ends; NaN if unknown.
 
     Args:
-        batches: that are left; infinite for a run without an end.
-        each: seconds of one.
-        evaluations: that are left.
-        evaluation: seconds of one; 0 as long as none has been timed.
+        batches: number of remaining batches; infinite for a run without an end.
+        each: seconds per batch.
+        evaluations: number of remaining evaluations.
+        evaluation: seconds per evaluation; 0 before the first one.
     """
     left = batches * each + evaluations * evaluation
     return left if math.isfinite(left) else math.nan
 
 
 def duration(seconds: float) -> str:
-    """``0:07``, ``12:33``, ``3:12:33`` or ``1d 03h``."""
+    """Return a duration as text such as ``0:07``, ``12:33``, ``3:12:33`` or ``1d 03h``."""
     whole = max(0, round(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

@@ -1,4 +1,4 @@
-"""The parser of settings: YAML files, shipped configs by name, dotted options, and brief messages."""
+"""Parse settings: YAML files, shipped configs by name, and dotted options; report errors in one line."""
 
 import json
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
-    config_read_mode_fsspec_enabled=False,  # a config is code: none from the network
+    config_read_mode_fsspec_enabled=False,  # a config can run code, so never read one from the network
     validate_subclass_spec_in_any=True,  # data.augment: unknown transforms and arguments are errors
     instantiate_subclass_spec_in_any=True,
 )
@@ -25,11 +25,12 @@ STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 keep_whole_limits()
 
 given_configs: list[Config] = []
-"""Those given so far: for the run's name, and for error messages, as a parser does not know them where it fails."""
+"""Configs of this command line so far, for the run's name and for error messages, which the parser writes without them.
+"""
 
 
 class ConfigFile(ActionConfigFile):
-    """``--config``: a file, or the name of a shipped config."""
+    """Read ``--config``: a file, or the name of a shipped config."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         if not values.lstrip().startswith("{"):
@@ -41,7 +42,7 @@ class ConfigFile(ActionConfigFile):
 
 
 class Parser(NoAbbreviations, LightningArgumentParser):
-    """Takes no abbreviations, and is brief about mistakes."""
+    """Parse options without abbreviations, and report errors in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self

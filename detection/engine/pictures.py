@@ -22,11 +22,12 @@ FOLDER = "images"
 class Pictures(Callback):
     """Write ``images/train_batch.jpg`` at the start, and an image at each validation; on rank 0 only.
 
-    The second one is ``images/val_epoch_EPOCH.jpg`` at the end of an epoch, and ``images/val_step_STEP.jpg`` elsewhere.
+    The image of a validation is ``images/val_epoch_EPOCH.jpg`` at the end of an epoch, else
+    ``images/val_step_STEP.jpg``.
 
     Args:
-        num: samples on each image.
-        score_threshold: of the predictions that are drawn.
+        num: number of samples on each image.
+        score_threshold: smallest score of predictions to draw.
     """
 
     def __init__(self, num: int = 4, score_threshold: float = 0.5) -> None:
@@ -77,7 +78,7 @@ class Pictures(Callback):
             _write(self._folder / f"{name_of(trainer)}.jpg", self._pairs, title)
 
     def _file_name(self, trainer: Trainer, image_id: int) -> str:
-        """The file of an image; its id if the data set is not the toolkit's."""
+        """Return the file name of an image, or its ID if the data set is not the toolkit's."""
         if self._files is None:
             annotations = getattr(getattr(trainer.val_dataloaders, "dataset", None), "annotations", None)
             self._files = {}
@@ -88,7 +89,7 @@ class Pictures(Callback):
 
 
 def name_of(trainer: Trainer) -> str:
-    """The name of a validation: ``val_epoch_012`` at the end of an epoch, else ``val_step_000700``."""
+    """Return the name of a validation: ``val_epoch_012`` at the end of an epoch, else ``val_step_000700``."""
     if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
         return f"val_epoch_{trainer.current_epoch + 1:03d}"
     return f"val_step_{trainer.global_step:06d}"
@@ -108,7 +109,7 @@ def _names(module: LightningModule) -> tuple[str, ...]:
 
 
 def _image(batch: Batch, i: int) -> np.ndarray:
-    """The ``i``-th image without the canvas around it: (H, W, 3) uint8."""
+    """Return the ``i``-th image without its padding: (H, W, 3) uint8."""
     height, width = batch.sizes[i].tolist()
     return as_rgb(batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy())
 
@@ -138,7 +139,7 @@ def _draw(
 
 
 def _scores(trainer: Trainer) -> list[str]:
-    """AP of the validation, in percent."""
+    """Return the APs of the validation as text, in percent."""
     found = [
         (kind, trainer.callback_metrics.get(f"val/{name}/AP")) for kind, name in (("box", "bbox"), ("mask", "segm"))
     ]

@@ -1,6 +1,6 @@
-"""The place of a training in its data: the epoch, and how many of its images are done.
+"""The position of a training in its data: the epoch, and the number of its images that training has seen.
 
-Images are counted, not batches, so that a run continues with another batch size, accumulation or number of devices.
+It counts images, not batches, so that a run can resume with another batch size, accumulation or number of devices.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from detection.data.samplers import TrainBatchSampler
 
 
 class Place:
-    """The place that a checkpoint records, and where the next epoch begins.
+    """Keep the position for checkpoints, and compute where the next epoch starts.
 
     Args:
         batch_size: images per optimizer step of this run.
@@ -21,19 +21,20 @@ class Place:
         self._loaded_epoch: int | None = None
 
     def is_over(self, epoch: int) -> bool:
-        """Whether the epoch that was loaded last has ended: between two epochs, and after the last.
+        """Return whether the epoch that was loaded last has ended: between two epochs, and after the last one.
 
         Args:
-            epoch: the trainer's.
+            epoch: current epoch of the trainer.
         """
         return self._loaded_epoch is not None and epoch > self._loaded_epoch
 
     def state(self, epoch: int, batches: int, sampler: TrainBatchSampler) -> dict[str, Any]:
-        """The place after some batches: the epoch, its images that are done, and how many make a step.
+        """Return the position after some batches: the epoch, its images that training has seen, and images per step.
 
         Args:
-            epoch: the trainer's.
-            batches: of the epoch that are done, as the trainer counts them.
+            epoch: current epoch of the trainer.
+            batches: number of finished batches of the epoch, as the trainer counts them.
+            sampler: sampler of the training images.
         """
         epoch -= self.is_over(epoch)
         batch_images = sampler.batch_size * sampler.world_size
@@ -50,27 +51,28 @@ class Place:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue with the next image that was not seen."""
+        """Resume with the next unseen image of a saved position."""
         self._resumed = dict(state)
 
     def restart_epoch(self, epoch: int) -> None:
-        """Begin a resumed epoch at its first image, whichever of its images were seen."""
+        """Restart a resumed epoch at its first image."""
         if self._resumed is not None:
             self._resumed |= {"epoch": epoch, "images": 0, "grouped": self.batch_size}
 
     def batches_done(self, sampler: TrainBatchSampler) -> int:
-        """Batches of the resumed epoch that count as done, in batches of this run."""
+        """Return the number of finished batches of the resumed epoch, counted in batches of this run."""
         if self._resumed is None:
             return 0
         left = sampler.left(self._resumed["epoch"], self._resumed["images"], self._resumed["grouped"])
         return max(0, len(sampler) - left)
 
     def next_epoch(self, epoch: int, sampler: TrainBatchSampler, batches: int) -> tuple[int, int, int]:
-        """The arguments of :meth:`TrainBatchSampler.start`: the epoch, its images to skip, and how they are grouped.
+        """Return the arguments of :meth:`TrainBatchSampler.start`: epoch, number of images to skip, images per step.
 
         Args:
-            epoch: the trainer's.
-            batches: of an epoch.
+            epoch: current epoch of the trainer.
+            sampler: sampler of the training images.
+            batches: number of batches of an epoch.
         """
         place = epoch, 0, self.batch_size
         if self._resumed is not None:
@@ -83,7 +85,7 @@ class Place:
         return place
 
     def _grouped(self, epoch: int) -> int:
-        """Images per step by which the order of an epoch was made."""
+        """Return the images per step that determine the order of the images of an epoch."""
         if self._resumed is not None and epoch == self._resumed["epoch"]:
             return self._resumed["grouped"]
         return self.batch_size

@@ -1,4 +1,4 @@
-"""Lightning's counters in a checkpoint, changed for another batch size, or to begin an epoch again."""
+"""Change Lightning's counters in a checkpoint, for another batch size or to restart an epoch."""
 
 from typing import Any
 
@@ -6,18 +6,19 @@ from typing import Any
 def rescale(
     checkpoint: dict[str, Any], before: tuple[int, int], now: tuple[int, int], in_epoch: int, epoch: int
 ) -> bool:
-    """Change a checkpoint of Lightning in place, so that its run continues with another batch size or accumulation.
+    """Change a checkpoint of Lightning in place, so that its run resumes with another batch size or accumulation.
 
-    The schedule keeps its place in images seen; the learning rate follows the batch (Goyal et al. 2017, section 2.1).
-
-    Returns:
-        Whether the running epoch ends by that, because the images that are left of it fill no step of this run.
+    The schedule continues at the same number of seen images. The learning rate is proportional to the batch size
+    (Goyal et al. 2017, section 2.1).
 
     Args:
-        before: images per optimizer step, and batches accumulated for it, when it was saved.
-        now: the same in this run.
-        in_epoch: batches of the running epoch that count as done, in this run's batches.
-        epoch: batches of an epoch, in this run's batches.
+        before: images and accumulated batches per optimizer step of the run that saved the checkpoint.
+        now: images and accumulated batches per optimizer step of this run.
+        in_epoch: finished batches of the current epoch, counted in batches of this run.
+        epoch: batches per epoch of this run.
+
+    Returns:
+        Whether the current epoch ends now, because its remaining images do not fill a step of this run.
     """
     (images, accumulated), (images_now, accumulated_now) = before, now
     steps = images / images_now
@@ -25,7 +26,7 @@ def rescale(
     loop = checkpoint["loops"]["fit_loop"]
     progress, state = loop["epoch_loop.batch_progress"], loop["epoch_loop.state_dict"]
     if "_batches_that_stepped" in state:
-        # Lightning counts a step after its checkpoint; here the last step counts as over.
+        # Lightning counts a step after its checkpoint; here the last step counts as finished.
         last = progress["total"]["completed"] < progress["total"]["processed"]
         state["_batches_that_stepped"] = round((state["_batches_that_stepped"] + last) * steps)
     progress["total"] = dict.fromkeys(progress["total"], round(progress["total"]["processed"] * batches))
@@ -38,7 +39,7 @@ def rescale(
         count["current"] = dict.fromkeys(count["current"], in_epoch // accumulated_now)
     checkpoint["global_step"] = optimizer["step"]["total"]["completed"]
     for state in checkpoint.get("callbacks", {}).values():
-        if "latest_update_step" in state:  # of the average, which takes in later steps only
+        if "latest_update_step" in state:  # of the averaged weights, which only later steps update
             state["latest_update_step"] = min(state["latest_update_step"], checkpoint["global_step"])
     factor = images_now / images
     for schedule in checkpoint["lr_schedulers"]:
@@ -53,9 +54,9 @@ def rescale(
 
 
 def begin_epoch(checkpoint: dict[str, Any]) -> int:
-    """Begin the epoch of a checkpoint again, in place, or the next epoch if it has ended; returns its number.
+    """Restart the epoch of a checkpoint, in place, or start the next epoch if it has ended; return its number.
 
-    For a run that has other images than before: nobody can say which of them it has seen.
+    This is for a run with other images than before, for which it is unknown which images training has seen.
     """
     loop = checkpoint["loops"]["fit_loop"]
     batches, epoch = loop["epoch_loop.batch_progress"], int(loop["epoch_progress"]["current"]["processed"])

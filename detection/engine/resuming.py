@@ -1,4 +1,4 @@
-"""Entries that a training adds to Lightning's checkpoints, and its continuation from one."""
+"""Add the toolkit's entries to Lightning's checkpoints, check them, and resume from them."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def complete_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule") -> None:
-    """Add to a checkpoint what describes the detector and the run, in place."""
+    """Add entries that describe the detector and the run to a checkpoint, in place."""
     trainer = module.trainer
     checkpoint["state_dict"] = as_linear(checkpoint["state_dict"])
     checkpoint["rcnn"] = describe_model(module.model, module.configs)
@@ -31,17 +31,17 @@ def complete_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule") -
 
 
 def check_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule", source: str) -> None:
-    """Reject a checkpoint of other classes, of another detector or of a training with other settings, by name.
+    """Reject a checkpoint of other classes, of another detector or of a training with other settings.
 
     Raises:
-        InputError: naming what differs.
+        InputError: the checkpoint does not fit this run; the message names the difference.
     """
     trainer = module.trainer
     with user_input():
         info = checked_info(checkpoint, source)
         check_progress(checkpoint, trainer, source)
         check_categories(info["categories"], module.model.categories)
-        # Lightning will fill in the weights, but its error would be a page long.
+        # Lightning loads the weights later, but its error message would be a page long.
         check_weights(module.model, detector_weights(checkpoint["state_dict"]), source)
         if trainer.state.fn == "fit":
             backbone: Any = module.configs["backbone"]
@@ -52,9 +52,9 @@ def check_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule", sour
 
 
 def continue_training(checkpoint: dict[str, Any], module: "DetectionModule") -> None:
-    """Change the place of a training in its checkpoint to the batches of this run, in place.
+    """Convert the counters of a checkpoint to the batches of this run, in place.
 
-    Sets ``module.evaluation_due`` where the run that wrote the checkpoint did not finish its last evaluation.
+    Set ``module.evaluation_due`` if the run that wrote the checkpoint did not finish its last evaluation.
     """
     trainer, data = module.trainer, module.data
     saved = checkpoint.get(type(data).__name__)
@@ -66,7 +66,10 @@ def continue_training(checkpoint: dict[str, Any], module: "DetectionModule") -> 
     if old != new:
         data.load_state_dict(saved)  # Lightning does so after the module
         ends = rescale(checkpoint, old, new, data.batches_done, data.batches_per_epoch)
-        module.print(f"Continues with batches of {new[0]} instead of {old[0]}; the schedule is kept in images")
+        module.print(
+            f"Resuming with {new[0]} images per step instead of {old[0]}; the schedule continues at the same number of "
+            "images"
+        )
     count_validation(checkpoint)
     module.evaluation_due = bool(checkpoint.get("evaluation_due"))
     module.evaluation_due |= ends and epoch_ends_with_evaluation(trainer, saved["epoch"], data.batches_per_epoch)

@@ -1,6 +1,6 @@
-"""A run: its folder, its loggers and its callbacks.
+"""The settings of a run, the lock of its folder, and its callbacks.
 
-docs/reference/outputs.md lists the files in the folder, each with its content.
+docs/reference/outputs.md describes each file in the folder.
 """
 
 import sys
@@ -43,59 +43,63 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 BEST = "val/AP"
-"""The metric by which a checkpoint is the best: AP of masks, or of boxes where there are no masks."""
+"""Metric that determines the best checkpoint: AP of masks, or of boxes for a detector without masks."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run writes its files, and what it does beside training."""
+    """Output folder of a run, trackers, checkpoints, images and early stopping."""
 
     name: str | None = None
-    """Folder of like runs below trainer.default_root_dir (runs); the name of the first config if not given."""
+    """Name of a group of runs: the output folder is ROOT/NAME/version_N, with trainer.default_root_dir (default: runs)
+    as ROOT; null: the name of the first config."""
     folder: str | None = None
-    """This run's own folder, instead of the next runs/NAME/version_N."""
+    """Output folder of this run; null: the next free ROOT/NAME/version_N."""
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = field(default_factory=list)
-    """Experiment trackers that get curves, images, settings and the report."""
+    """Experiment trackers that receive metrics, images, settings and the report."""
     tensorboard: bool = False
-    """The same as tensorboard in trackers."""
+    """Short form of adding tensorboard to trackers."""
     pictures: int = 4
-    """Samples on each file in images/; 0 writes none."""
+    """Number of samples on each image in images/; 0: no images."""
     report: bool = True
     """Write report.html and curves.png at the end of the training."""
     early_stopping: int | None = None
-    """Stop after this number of validations without a better AP."""
+    """Stop after this number of validations in a row without a better AP; null: never."""
     skip_nonfinite: int = 0
-    """Steps with a NaN or infinite loss or gradient that are skipped before training stops."""
+    """Maximum number of steps with NaN or infinite gradients to skip; the next one stops training. 0: stop at the first
+    NaN or infinite loss."""
     save_minutes: float = 30
-    """Save last.ckpt so often between validations, which save it anyway."""
+    """Minutes between two saves of last.ckpt within an epoch; the run also saves it before and after each
+    validation."""
     save_in_background: bool = False
-    """Write checkpoints in a thread while training continues; takes the memory of one more copy."""
+    """Write checkpoints in a thread while training continues; this needs memory for a second copy of the state."""
     allow_changed_data: bool = False
-    """Resume with other training images, or in another order; the epoch that was running begins again."""
+    """Allow to resume with other training images, or another order of them; the run then restarts the current
+    epoch."""
     average: AverageConfig | None = None
-    """Keep an average of the weights, and evaluate and save it."""
+    """Average the weights over steps, and evaluate and save the average; null: use the weights of the last step."""
 
 
 def refuse_another_run(folder: str | Path) -> None:
-    """Raise where a new run would overwrite the checkpoints of another one.
+    """Raise an error if a new run would overwrite the checkpoints of another one.
 
     Raises:
-        InputError: naming the checkpoint.
+        InputError: the folder has a checkpoint; the message names it.
     """
     with user_input():
         found = checkpoint_in(folder)
     if found is not None:
-        raise InputError(f"run.folder {folder} has {found}: continue with --resume auto, or take another folder")
+        raise InputError(f"run.folder {folder} has {found}: continue with --resume auto, or use another folder")
 
 
 def lock_folder(folder: str | Path) -> IO[str] | None:
-    """Keep other processes from training into a folder.
+    """Lock a folder, so that no other process trains into it.
 
     Returns:
-        A file that holds the lock as long as it is open; None where the system or the file system has no such locks.
+        An open file that holds the lock until it is closed; None if the system or the file system has no such locks.
 
     Raises:
-        InputError: another process holds it, or it cannot be written.
+        InputError: another process has locked the folder, or it is not writable.
     """
     if fcntl is None:
         return None
@@ -105,7 +109,7 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by the loader's workers
     except (BlockingIOError, PermissionError) as error:
-        raise InputError(f"run.folder {folder}: another run is training into it; take another folder") from error
+        raise InputError(f"run.folder {folder}: another run is training into it; use another folder") from error
     except OSError:
         file.close()
         return None
@@ -119,21 +123,22 @@ def callbacks(
     save: bool = True,
     report: WriteReport | None = None,
 ) -> list[Callback]:
-    """The callbacks of every run.
+    """Return the toolkit's callbacks for a run.
 
     Args:
-        given: the user's own; a progress bar among them replaces ours.
-        bar: show progress at all.
+        config: settings of the run.
+        given: the user's callbacks; a progress bar among them replaces the toolkit's.
+        bar: show progress.
         save: write checkpoints.
-        report: writes the evaluation report of the best evaluation.
+        report: function that writes the report of the best validation.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
     ours: list[Callback] = [ErrorPlace(), guard, WatchLoss()]
     if config.average is not None:
-        ours.append(Average(config.average))  # before what saves, which would miss the last step's update
+        ours.append(Average(config.average))  # before callbacks that save, so that they save the last step's update
     for callback in given:
         if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
-            callback._check_on_train_epoch_end = False  # counts before the checkpoints of the evaluation are written
+            callback._check_on_train_epoch_end = False  # count before the checkpoints of the validation are written
     best, record = Best(BEST), RunRecord()
     detections = BestDetections(BEST) if config.report else None
     ours += [Opening(), FrozenParts(), StayStopped(), best, ValidateAtEnd(), Throughput(), Shares(), Tables(), record]
@@ -150,5 +155,5 @@ def callbacks(
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
     trackers = Trackers()
-    ours += [trackers, Closing(best, record, trackers, detections, report)]  # its lines are the last ones
+    ours += [trackers, Closing(best, record, trackers, detections, report)]  # last, since it prints the summary
     return ours

@@ -1,4 +1,4 @@
-"""``run.json``: how a run was started, with which software, on which devices and data, and how it ended."""
+"""Write ``run.json``: command, software, devices, data and result of each start of a run."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from detection.provenance import checksum, software
 
 NAME = "run.json"
 KILLED = "killed"
-"""Result of a start that ended without writing one."""
+"""Result of a start whose process ended without writing a result."""
 
 
 class RunRecord(Callback):
-    """Writes ``run.json``: an entry for each start of the run, and the result of the last one on top."""
+    """Write ``run.json``: the result of the last start, and an entry for each start of the run."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -52,12 +52,12 @@ class RunRecord(Callback):
         self._write([*earlier, record])
 
     def finish(self, result: str, reason: str | None, best: Mapping[str, Any], last: Mapping[str, int]) -> None:
-        """Add to the last entry how it ended.
+        """Add the result to the last entry.
 
         Args:
-            result: finished, interrupted or failed.
-            reason: why the run did not finish.
-            best: ``epoch``, ``step`` and ``AP`` of the best evaluation.
+            result: ``finished``, ``interrupted`` or ``failed``.
+            reason: why the run did not finish; None if it did.
+            best: ``epoch``, ``step`` and ``AP`` of the best validation; empty without one.
             last: ``epoch`` and ``step`` of the end.
         """
         if self._folder is None:
@@ -70,7 +70,7 @@ class RunRecord(Callback):
     def _write(self, entries: list[dict[str, Any]]) -> None:
         assert self._folder is not None
         last = entries[-1]
-        # What most readers want, without a search for the last entry.
+        # At the top of the file, for programs that need only the result of the last start.
         summary = {key: last.get(key) for key in ("result", "reason", "best", "last")}
         summary["seconds"] = round(sum(start.get("seconds") or 0 for start in entries), 1)
         with user_input():
@@ -80,7 +80,7 @@ class RunRecord(Callback):
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
-    """The entries of ``run.json``; none where the file is not there or cannot be read."""
+    """Return the entries of ``run.json``; an empty list if the file is missing or unreadable."""
     try:
         found = read_json(folder / NAME)["starts"]
     except (ValueError, KeyError, TypeError):
@@ -89,12 +89,12 @@ def starts(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_running(start: Mapping[str, Any]) -> bool:
-    """Whether an entry has no end: its process runs, or was killed."""
+    """Return whether an entry has no result yet: its process is running, or was killed."""
     return start.get("result") == "running"
 
 
 def devices(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """The devices as fields."""
+    """Return type, name and number of the devices, with precision and strategy, for ``run.json``."""
     kind = module.device.type
     return {
         "type": kind,
@@ -107,7 +107,7 @@ def devices(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 
 
 def data(trainer: Trainer) -> Mapping[str, Any]:
-    """The annotation files of the splits in use, with their checksums and what they hold."""
+    """Return, by split, the annotation file with its checksum and its numbers of images, objects and classes."""
     module = data_of(trainer)
     return {
         split: {
@@ -123,5 +123,5 @@ def data(trainer: Trainer) -> Mapping[str, Any]:
 
 
 def now() -> str:
-    """The time in UTC, as ``2026-11-30T09:24:51Z``."""
+    """Return the time in UTC, such as ``2026-11-30T09:24:51Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""``report.html`` of a run: the evaluation report of its best evaluation on the validation data."""
+"""Write ``report.html`` of a run: the evaluation report of its best validation."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from detection.report.analysis import analyse
 from detection.report.files import write_page
 
 DRAWN = 12
-"""Worst images, and annotations to check, that the report shows."""
+"""Number of worst images, and of annotations to check, in the report."""
 
 
 def write_report(path: Path, detections: BestDetections, trainer: Trainer) -> None:
-    """Write the report; no image goes through the detector again.
+    """Write the report from kept detections, without running the detector again.
 
     Raises:
-        ValueError: there was no evaluation.
+        ValueError: there was no validation since this process started.
     """
     evaluator, data = detections.restore().evaluator, data_of(trainer)
     analyses = [analyse(evaluator, kind) for kind in evaluator.iou_types]

@@ -1,8 +1,8 @@
-"""The learning rate over a run.
+"""Compute the learning rate of each step of a run.
 
-A schedule is written for ``reference_batch`` images per step. With another batch the learning rate is scaled with it.
-Everything else keeps its place in images seen: half the batch, twice the steps (Goyal et al. 2017, section 2.1).
-A step is one update of the weights, whatever the number of devices and accumulated batches behind it.
+A schedule is written for ``reference_batch`` images per step. With another batch size, the learning rate changes in
+proportion to it. Lengths stay the same in images: half the batch size means twice the steps (Goyal et al. 2017,
+section 2.1). A step is one update of the weights, with any number of devices and accumulated batches.
 """
 
 import math
@@ -16,30 +16,32 @@ from detection.wording import plural
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long training lasts, and how the learning rate rises and falls."""
+    """Length of the training, and the learning rate over its steps."""
 
     kind: Literal["multistep", "cosine"] = "multistep"
-    """multistep: times gamma at each milestone. cosine: down to zero along half a wave."""
+    """multistep: multiply the learning rate by gamma at each milestone. cosine: decrease it to zero along half a cosine
+    wave."""
     unit: Literal["epochs", "iterations"] = "epochs"
-    """Unit of length and milestones; iterations are those at the reference batch."""
+    """Unit of length and milestones. One iteration is a step of reference_batch images."""
     length: int = 12
-    """When training ends, unless trainer.max_epochs or trainer.max_steps say otherwise."""
+    """Length of the training, in units; trainer.max_epochs or trainer.max_steps replaces it."""
     milestones: Sequence[float] = (8, 11)
-    """Where multistep lowers the learning rate."""
+    """Times at which multistep multiplies the learning rate by gamma, in units from the start."""
     gamma: float = 0.1
-    """The factor for the learning rate at each milestone."""
+    """Factor of multistep for the learning rate at each milestone."""
     warmup: int = 1000
-    """Iterations at the reference batch over which the learning rate rises; at most a tenth of the run."""
+    """Length of the linear warm-up of the learning rate, in iterations of reference_batch images; at most a tenth of
+    the run."""
     warmup_factor: float = 0.001
-    """The learning rate at the start of the warm-up, as a part of the full one."""
+    """Learning rate at the start of the warm-up, as a fraction of the full one."""
     reference_batch: int = 16
-    """Images per step that iterations and the optimizer's lr are given for."""
+    """Images per step for which the iterations and optimizer.lr are meant."""
 
     def check(self) -> None:
-        """Reject settings that no schedule can have.
+        """Reject invalid settings.
 
         Raises:
-            ValueError: no length, or a batch without images.
+            ValueError: the length or the reference batch is below 1.
         """
         if min(self.length, self.reference_batch) < 1:
             raise ValueError(
@@ -49,7 +51,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule in the steps of one run."""
+    """A schedule whose lengths are optimizer steps of one run."""
 
     kind: Literal["multistep", "cosine"]
     total: int
@@ -59,7 +61,7 @@ class Schedule:
     gamma: float
 
     def factor(self, step: int) -> float:
-        """The factor for the learning rate at a step, counted from 0."""
+        """Return the factor for the learning rate at a step, counted from 0."""
         if self.kind == "cosine":
             decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.total))))
         else:
@@ -70,17 +72,19 @@ class Schedule:
 
 
 def plan(config: ScheduleConfig, batch_size: int, steps_per_epoch: int, total: int | None = None) -> Schedule:
-    """Turn a config into steps.
+    """Convert the lengths of a config to optimizer steps.
 
     Args:
-        batch_size: images per step, over all devices.
-        total: steps until training ends; those of ``config.length`` if None.
+        config: settings of the schedule.
+        batch_size: images per step, over all devices and accumulated batches.
+        steps_per_epoch: optimizer steps per epoch.
+        total: steps until training ends; None: ``config.length``.
     """
     scale = config.reference_batch / batch_size
     unit = steps_per_epoch if config.unit == "epochs" else scale
     total = max(1, round(config.length * unit)) if total is None else total
     milestones = tuple(round(milestone * unit) for milestone in sorted(config.milestones))
-    # A small data set may end before a warm-up for COCO does.
+    # The training on a small data set may be shorter than the warm-up for COCO.
     warmup = min(round(config.warmup * scale), total // 10)
     return Schedule(
         config.kind, total, warmup, config.warmup_factor, milestones if config.kind == "multistep" else (), config.gamma
@@ -88,14 +92,14 @@ def plan(config: ScheduleConfig, batch_size: int, steps_per_epoch: int, total: i
 
 
 def limits(config: ScheduleConfig, batch_size: int) -> dict[str, int]:
-    """The arguments of Lightning's Trainer that end training with the schedule."""
+    """Return the arguments of Lightning's Trainer with which training ends at the end of the schedule."""
     if config.unit == "epochs":
         return {"max_epochs": config.length, "max_steps": -1}
     return {"max_epochs": -1, "max_steps": max(1, round(config.length * config.reference_batch / batch_size))}
 
 
 def describe(schedule: Schedule, lr: float, batch_size: int, steps_per_epoch: int) -> str:
-    """One line that says what a run does."""
+    """Return one line that describes the steps and the learning rate of a run."""
     shape = "cosine"
     if schedule.kind == "multistep":
         reached = [str(milestone) for milestone in schedule.milestones if milestone < schedule.total]

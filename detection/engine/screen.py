@@ -1,4 +1,4 @@
-"""A line that stays at the bottom of a terminal, while whatever is printed stands above it."""
+"""Keep a status line at the bottom of a terminal, and print all other output above it."""
 
 import os
 import threading
@@ -9,10 +9,10 @@ from detection.engine.streams import Streams
 
 
 class Screen:
-    """One changing line on a stream, and the process's two output streams led around it.
+    """Draw one changing line on a stream, and print the output of the process above it.
 
     Args:
-        stream: a terminal.
+        stream: output stream of a terminal.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -21,7 +21,7 @@ class Screen:
         self._streams = Streams(lambda stream: _Above(stream, self))
 
     def width(self) -> int:
-        """Characters that fit; a terminal breaks a line that fills its last column."""
+        """Return the number of characters that fit: one less than the columns; terminals may break a full line."""
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError, AttributeError):
@@ -29,21 +29,21 @@ class Screen:
         return (columns or 80) - 1
 
     def draw(self, line: str) -> None:
-        """Show this line instead of the last one."""
+        """Replace the line by a new one."""
         with self._lock:
             start = "" if self._at_start else "\n"
             self._put(f"{start}\r{line}{' ' * (len(self._shown) - len(line))}\r{line}")
             self._shown, self._at_start = line, True
 
     def finish(self) -> None:
-        """Leave the line as it is and go to the next."""
+        """Keep the line on the terminal, and move the cursor to the next one."""
         with self._lock:
             if self._shown:
                 self._put("\n")
             self._shown = ""
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         with self._lock:
             if self._shown:
                 echoed = min(len(self._shown) + 2, self.width())  # ^C
@@ -51,7 +51,7 @@ class Screen:
             self._shown = ""
 
     def above(self, stream: TextIO, text: str) -> None:
-        """Write to a stream; on a terminal in place of the line, which comes back with the next :meth:`draw`."""
+        """Write text to a stream; on a terminal, erase the line first, until the next :meth:`draw`."""
         with self._lock:
             if text and stream.isatty():
                 self.clear()
@@ -60,22 +60,22 @@ class Screen:
             stream.flush()
 
     def open(self) -> None:
-        """Lead ``sys.stdout``, ``sys.stderr`` and what is logged there around the line, until :meth:`close`."""
+        """Print ``sys.stdout``, ``sys.stderr`` and log messages above the line until :meth:`close`."""
         self._streams.replace()
 
     def close(self) -> None:
-        """Give the streams back, on a line of their own."""
+        """Finish the line, and restore the streams."""
         self.finish()
         self._streams.restore()
 
     def _put(self, text: str) -> None:
-        with suppress(OSError):  # the terminal was closed; the run is worth more than its line
+        with suppress(OSError):  # a closed terminal must not stop the run
             self._stream.write(text)
             self._stream.flush()
 
 
 class _Above:
-    """A stream whose text stands above the line."""
+    """Write text to a stream above the line."""
 
     def __init__(self, stream: TextIO, screen: Screen) -> None:
         self._stream, self._screen = stream, screen

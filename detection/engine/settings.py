@@ -1,4 +1,4 @@
-"""A data set as ``rcnn fit`` would open it, for tools that look at data and train nothing."""
+"""Build the model's settings and the data module as ``rcnn fit`` does, for tools that do not train."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from detection.home import settle_home, with_home
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
-    """The model's settings and the data; neither is built or read, but configs are.
+    """Return the module and the data module of a command line, without building the detector or reading data.
 
     Args:
-        arguments: as for ``rcnn fit``: ``--config NAME --data.root FOLDER ...``.
+        arguments: arguments of ``rcnn fit``: ``--config NAME --data.root FOLDER ...``.
 
     Raises:
-        InputError: a setting that is unknown or does not fit.
+        InputError: a setting is unknown or invalid.
     """
     parser = Parser(**STRICT)
     parser.add_argument("-c", "--config", action=ConfigFile)
@@ -33,7 +33,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
     config = parser.parse_args(with_home(list(arguments)))
     settle_home(config)
-    # The trainer is not made: it would ask for devices.
+    # Without the trainer, which would need the devices.
     wanted = Parser(**STRICT)
     wanted.add_lightning_class_args(DetectionModule, "model")
     wanted.add_lightning_class_args(CocoDataModule, "data")

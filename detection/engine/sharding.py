@@ -1,8 +1,8 @@
-"""``--trainer.strategy fsdp``: parameters, gradients and optimizer state sharded over the devices.
+"""Shard parameters, gradients and optimizer state over the devices, for ``--trainer.strategy fsdp``.
 
-For backbones that one device cannot train. Each device keeps its part of every tensor, and gathers a block of the
-backbone when it computes that block (PyTorch's ``fully_shard``; Rajbhandari et al. 2020, ZeRO, stage 3). Checkpoints
-are the same single files that every other run writes, and a run may continue with another strategy.
+This is for backbones that one device cannot train. Each device keeps its part of every tensor, and gathers a block of
+the backbone when it computes that block (PyTorch's ``fully_shard``; Rajbhandari et al. 2020, ZeRO, stage 3).
+Checkpoints are single files as in every other run, and a run may resume with another strategy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +24,15 @@ from detection.engine.errors import InputError
 from detection.models.roi_linear import as_roi_linear
 
 SMALL = 100_000
-"""Parts of a backbone with fewer parameters are gathered with the rest: each gathering has its price."""
+"""Blocks of a backbone with fewer parameters are gathered with the rest of the model, since each gather has a cost."""
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for models that share themselves out in ``configure_model``, with whole checkpoints.
+    """Use Lightning's strategy for models that shard themselves in ``configure_model``, with whole checkpoints.
 
-    Lightning would name the optimizer's state in another order than the optimizer does, and load what it saves itself
-    only.
+    Lightning alone would save the state of the optimizer in another order than the optimizer's, and load only
+    checkpoints that it saved this way.
     """
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class Sharded(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole weights on rank 0, nothing on the others; all ranks must call it."""
+        """Return the whole weights on rank 0, and an empty dict on other ranks; all ranks must call this method."""
         assert self.model is not None
         return _whole(self.model.state_dict(), self.is_global_zero)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """As :meth:`lightning_module_state_dict`, in the optimizer's own order."""
+        """Return the whole state of the optimizer on rank 0, in its own order; all ranks must call this method."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         state = optimizer.state_dict()
@@ -60,7 +60,7 @@ class Sharded(ModelParallelStrategy):
         return {"state": whole, "param_groups": state["param_groups"]}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """The whole of it, on every rank."""
+        """Return the whole checkpoint on every rank."""
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -82,10 +82,10 @@ class Sharded(ModelParallelStrategy):
 
 
 def strategy_of(strategy: Strategy | str) -> Strategy | str:
-    """The strategy for a value of ``trainer.strategy``: :class:`Sharded` for ``fsdp``.
+    """Return the strategy for a value of ``trainer.strategy``: :class:`Sharded` for ``fsdp``, else the value itself.
 
     Raises:
-        InputError: another strategy that shards weights.
+        InputError: the value is another strategy that shards weights.
     """
     if strategy == "fsdp":
         return Sharded()
@@ -93,33 +93,33 @@ def strategy_of(strategy: Strategy | str) -> Strategy | str:
     others = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
     if name.startswith(("fsdp", "deepspeed")) or isinstance(strategy, others):
         raise InputError(
-            f"trainer.strategy {name} would not shard this detector, or would save what nothing else can read; "
-            "use --trainer.strategy fsdp"
+            f"trainer.strategy {name} would not shard this detector, or would save checkpoints that no other strategy "
+            "can read; use --trainer.strategy fsdp"
         )
     return strategy
 
 
 def refuse_with_sharding(strategy: Strategy | str, config: Any) -> None:
-    """Settings that would need the whole model at once.
+    """Reject settings that need the whole model at once, if the strategy is :class:`Sharded`.
 
     Raises:
-        InputError: one of them together with :class:`Sharded`.
+        InputError: such a setting is active; the message names it and an alternative.
     """
     if not isinstance(strategy, Sharded):
         return
     for option, given, instead in (
-        ("run.average", config.run.average, "which keeps a second whole model; leave it out, or use ddp"),
-        ("model.compile", config.model.compile, "which compiles gathered weights; leave it out, or use ddp"),
+        ("run.average", config.run.average, "which keeps a second whole model; remove it, or use ddp"),
+        ("model.compile", config.model.compile, "which compiles gathered weights; remove it, or use ddp"),
         ("trainer.sync_batchnorm", config.trainer.sync_batchnorm, "which is for ddp; use model.backbone.norm sync"),
     ):
         if given:
-            raise InputError(f"trainer.strategy fsdp does not go with {option}, {instead}")
+            raise InputError(f"trainer.strategy fsdp does not work with {option}, {instead}")
 
 
 def shard(module: LightningModule, backbone: Backbone, device: torch.device) -> None:
-    """Share a module out over all devices, in place: every rank keeps its part of each parameter, of the first's.
+    """Shard a module over all devices, in place: every rank keeps its part of each parameter of rank 0.
 
-    The blocks of the backbone are gathered one at a time, all else at once.
+    Each forward and backward pass gathers one block of the backbone at a time, and everything else at once.
     """
     if isinstance(module, FSDPModule):
         return
@@ -132,12 +132,12 @@ def shard(module: LightningModule, backbone: Backbone, device: torch.device) -> 
     fully_shard(module, mesh=mesh)
     for name in STEPS:
         register_fsdp_forward_method(module, name)
-    # Gathered weights are contiguous; where the images are channels-last, all that follows is.
+    # Gathered weights are contiguous, not channels-last; with channels-last images, all features are channels-last.
     backbone.register_forward_pre_hook(lambda _, given: (given[0].contiguous(memory_format=torch.channels_last),))
 
 
 def blocks(backbone: Backbone) -> list[nn.Module]:
-    """The parts of a backbone that are called one after another and are worth gathering by themselves."""
+    """Return the parts of a backbone that run one after another and have at least :data:`SMALL` parameters."""
     try:
         layers = backbone.layers()
     except NotImplementedError:
@@ -148,9 +148,9 @@ def blocks(backbone: Backbone) -> list[nn.Module]:
 
 
 def gather(module: nn.Module) -> None:
-    """Give every rank the whole weights for an evaluation, in which ranks have different numbers of batches.
+    """Gather the whole weights on every rank for an evaluation, in which ranks have different numbers of batches.
 
-    The statistics of norms are then those of rank 0, as DDP has them.
+    All ranks then use the statistics of norms of rank 0, as DDP does.
     """
     for buffer in module.buffers():
         dist.broadcast(buffer, 0)
@@ -160,15 +160,15 @@ def gather(module: nn.Module) -> None:
 
 
 def release(module: nn.Module) -> None:
-    """Keep only this rank's part of the weights again."""
+    """Free the gathered weights, and keep only this rank's part."""
     for part in _shared(module):
         part.reshard()
-        if part is not module:  # the backward pass begins with what is outside the blocks
+        if part is not module:  # the backward pass begins with the weights outside of the blocks
             part.set_reshard_after_forward(True, recurse=False)
 
 
 def full(value: Tensor) -> Tensor:
-    """The whole tensor, of one that may be sharded; all ranks must call it."""
+    """Return the whole tensor of a tensor that may be sharded; all ranks must call this function."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -177,7 +177,10 @@ def _shared(module: nn.Module) -> list[FSDPModule]:
 
 
 def _opened(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """Chains and lists of modules in their members, since it is those that are called."""
+    """Yield the members of ``Sequential`` and ``ModuleList`` modules, and other modules themselves.
+
+    PyTorch gathers a module when it is called, and a backbone may call the members of a container instead.
+    """
     for part in parts:
         if type(part) in (nn.Sequential, nn.ModuleList):
             yield from _opened(list(part.children()))
@@ -186,7 +189,7 @@ def _opened(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
-    """Tensors gathered on the CPU, one after another; an empty dict where they are not kept."""
+    """Return whole tensors on the CPU, gathered one after another; an empty dict if ``keep`` is false."""
     gathered = {}
     for name, value in values.items():
         value = full(value) if isinstance(value, Tensor) else value
@@ -196,7 +199,7 @@ def _whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
 
 
 def _part(value: Any, like: Tensor) -> Any:
-    """This rank's part of what every rank has read, if ``like`` is sharded and of its shape."""
+    """Return this rank's part of a tensor that every rank has, if ``like`` is sharded and has its shape."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     value = value.to(like.device)

@@ -1,4 +1,4 @@
-"""The share of each part in the time of a training, measured on one step of every log interval."""
+"""Measure the fraction of training time of each part of a step, on one step of every log interval."""
 
 import time
 from typing import Any
@@ -12,10 +12,10 @@ from detection.structures import Batch
 
 
 class Shares(Callback):
-    """Logs ``train/share_data``, ``share_transfer``, ``share_dense``, ``share_proposals``, ``share_box_head``,
-    ``share_mask_head``, ``share_backward`` and ``share_optimizer``; they add up to 1. Prints them at the end.
+    """Log the fraction of time of each part of a step as ``train/share_PART``, and print all fractions at the end.
 
-    ``data`` is the wait for images, ``dense`` the backbone, the pyramid and the RPN head.
+    The parts are ``data`` (waiting for images), ``transfer``, ``dense`` (backbone, pyramid and RPN head),
+    ``proposals``, ``box_head``, ``mask_head``, ``backward`` and ``optimizer``. The fractions add up to 1.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Shares(Callback):
         if self._clock is not None and trainer.global_step % log_interval(trainer) == 0:
             self._log(module, self._clock.seconds())
             self._clock, self._measured = None, False
-        completes = (index + 2) % trainer.accumulate_grad_batches == 0  # the next batch, its optimizer step
+        completes = (index + 2) % trainer.accumulate_grad_batches == 0  # the next batch ends an optimizer step
         if self._clock is None and completes and not trainer.is_last_batch:
             self._clock = module.clock = Clock(module.model)  # type: ignore[assignment, arg-type]
             self._clock.__enter__()
@@ -77,7 +77,7 @@ class Shares(Callback):
         module.clock = None  # type: ignore[assignment]
 
     def _drop(self, module: LightningModule) -> None:
-        """Measure no longer: what happens now is no step."""
+        """Discard a measurement in progress, since other work than a step follows."""
         if self._clock is not None and not self._measured:
             self._close(module)
             self._clock = None

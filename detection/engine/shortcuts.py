@@ -1,4 +1,4 @@
-"""Options of the command line that stand for another option, or that say something about the command alone."""
+"""Options of the command line that set another option, or that only change how the command runs."""
 
 import argparse
 from typing import Any, NamedTuple
@@ -7,52 +7,52 @@ from detection.engine.errors import InputError
 
 
 class Shortcut(NamedTuple):
-    """An option that is no setting of its own."""
+    """An option of the command line that is not a setting of a config."""
 
     name: str
     help: str
     option: str | None = None
-    """The option that it stands for; None for a switch that :mod:`detection.cli` reads."""
+    """Name of the option that it sets; None for a switch that :mod:`detection.cli` reads."""
     metavar: str | None = None
     words: dict[str, Any] | None = None
-    """The words that it takes, with their values; None for any."""
+    """Allowed words with the values that they set; None: any value."""
 
 
 SHORTCUTS = (
     Shortcut(
         "--resume",
-        "Continue the run of a checkpoint; auto continues the run in run.folder, or begins one there.",
+        "Resume the run of a checkpoint; auto: resume the run in run.folder, or start a new one there.",
         option="ckpt_path",
         metavar="CHECKPOINT|auto",
     ),
     Shortcut(
         "--init-from",
-        "Begin a new run with the weights of a file, or of a zoo (--model.weights).",
+        "Start a new run from the weights of a file or of a model zoo (--model.weights).",
         option="model.weights",
         metavar="WEIGHTS",
     ),
     Shortcut(
         "--deterministic",
-        "Give the same losses twice: seeded up to rounding, strict to the last bit (--trainer.deterministic).",
+        "Reproduce the losses of a run: seeded: up to rounding; strict: every bit (--trainer.deterministic).",
         option="trainer.deterministic",
         metavar="seeded|strict",
         words={"strict": True, "seeded": False},
     ),
     Shortcut("--trust-code", "Import the custom backbone that a checkpoint names."),
-    Shortcut("--debug", "Show where an error was noticed."),
+    Shortcut("--debug", "Show the traceback of an error."),
 )
 
 
 def add_shortcuts(parser: Any) -> None:
-    """Add them to a parser of jsonargparse, which shows them in its help."""
+    """Add these options to a parser of jsonargparse, which shows them in its help."""
     for shortcut in SHORTCUTS:
         parser.add_argument(shortcut.name, action=_Set, shortcut=shortcut, help=shortcut.help)
 
 
 class _Set(argparse._HelpAction):
-    """Sets the option that a shortcut stands for.
+    """Set the option of a shortcut.
 
-    A help action, since jsonargparse takes these for no settings and has no public class for such options.
+    This is a help action, since jsonargparse does not treat those as settings and has no public class for such options.
     """
 
     def __init__(self, option_strings: Any, shortcut: Shortcut, help: str, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The annotations of the splits: read and checked when a stage first needs them, and the data sets made of them."""
+"""Read and check the annotations of the splits when a stage first needs them, and build their data sets."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,42 +16,42 @@ from detection.structures import Categories
 
 
 class Paths(NamedTuple):
-    """The files of a split."""
+    """Annotation file and image folder of a split."""
 
     annotations: Path
     images: Path
 
 
 class Splits:
-    """The splits of a data module, by the names ``train``, ``val`` and ``test``.
+    """Read the splits ``train``, ``val`` and ``test`` of a data module, and build their data sets.
 
     Args:
-        config: their paths, and how their images are read.
+        config: paths of the splits, and settings for reading and transforming images.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.annotations: dict[str, Annotations] = {}
-        """Those that have been read."""
+        """Annotations by split, of the splits that have been read."""
         self.datasets: dict[str, CocoDataset] = {}
-        """Those that have been made."""
+        """Data sets by split, of the splits that :meth:`dataset` has built."""
 
     @property
     def categories(self) -> Categories:
-        """The classes; those of all splits in use are the same."""
+        """Classes, which are the same in all splits in use."""
         return next(iter(self.annotations.values())).categories
 
     @property
     def predicted(self) -> str:
-        """The split of ``rcnn predict``."""
+        """Name of the split for ``rcnn predict``: ``test``, or ``val`` if only that is set."""
         return "val" if self.config.test is None and self.config.val is not None else "test"
 
     def of_stage(self, stage: str) -> str:
-        """The split that ``val``, ``test`` or ``predict`` evaluates."""
+        """Return the name of the split for the stage ``val``, ``test`` or ``predict``."""
         return self.predicted if stage == "predict" else stage
 
     def paths(self, name: str) -> Paths:
-        """The files of a split.
+        """Return the paths of a split.
 
         Raises:
             InputError: the split is not set.
@@ -63,16 +63,17 @@ class Splits:
         return Paths(root / with_home(split.annotations), root / with_home(split.images))
 
     def read(self, names: Sequence[str], known: Callable[[], Categories] | None = None, verbose: bool = False) -> None:
-        """Read and check the annotations of splits that have not been read.
+        """Read and check the annotations of splits, unless they have been read before.
 
         Args:
-            known: gives the classes of a file that lists none.
-            verbose: print what is in them.
+            names: names of the splits.
+            known: function that returns the classes for a file without categories.
+            verbose: print a summary of each annotation file.
 
         Raises:
             InputError: a split is not set.
-            FileNotFoundError: a file or folder is not there.
-            ValueError: annotations that cannot be used, or too many images that cannot be found.
+            FileNotFoundError: a file or folder is missing.
+            ValueError: annotations are invalid, or too many images are missing.
         """
         for name in names:
             if name not in self.annotations:
@@ -81,36 +82,35 @@ class Splits:
                     print("\n".join(described(name, self.annotations[name])))
 
     def check_same_classes(self) -> None:
-        """Reject splits of different classes.
+        """Reject splits with different classes.
 
         Raises:
-            ValueError: naming the classes that differ.
+            ValueError: the classes differ; the message names them.
         """
         first, *others = self.annotations.values()
         for other in others:
             check_same_categories(first, other)
 
     def check_training(self) -> None:
-        """Reject training images without an object to learn from, or without a mask where masks are trained.
+        """Reject training data without any object, or without any mask if training needs masks.
 
         Raises:
-            ValueError: with what to do.
+            ValueError: there are no objects or masks; the message names a remedy.
         """
         train = self.annotations["train"]
         check_learnable(train)
         if self.config.masks and not train.has_masks:
-            raise ValueError(
-                f"{train.path}: has no mask to learn from; without masks it is a Faster R-CNN: --model.mask_head null"
-            )
+            raise ValueError(f"{train.path}: has no masks; train a Faster R-CNN without them: --model.mask_head null")
         if self.config.copy_paste and not train.has_masks:
-            raise ValueError(f"{train.path}: has no mask, which data.copy_paste needs to paste objects; set it to null")
+            raise ValueError(f"{train.path}: has no masks, but data.copy_paste needs them; set data.copy_paste to null")
 
     def dataset(self, name: str, resize_later: bool = False, calm_from: int | None = None) -> CocoDataset:
-        """A split that has been read, as training or evaluation sees it.
+        """Build the data set of a split that has been read, with the transforms of training or evaluation.
 
         Args:
-            resize_later: resize and flip on the device.
-            calm_from: first epoch without the strong augmentation; never by default.
+            name: name of the split.
+            resize_later: leave resizing and flipping to the device.
+            calm_from: first epoch without strong augmentation; None: there is no such epoch.
         """
         config = self.config
         late = None if calm_from is None else Late(calm_from, config.transforms(name, resize_later, late=True))

@@ -1,6 +1,6 @@
-"""A signal outside of training ends the program with one line and the shell's exit code, without a traceback.
+"""End the program at a signal outside of training, with one line and the shell's exit code, without a traceback.
 
-This file imports nothing that takes long, so that a program can call :func:`ending_at_signals` before all else.
+This file has no slow imports, so that a program can call :func:`ending_at_signals` before everything else.
 """
 
 import os
@@ -18,15 +18,15 @@ _active = False
 
 
 class Signalled(KeyboardInterrupt):
-    """A signal came while no step was running; libraries let it pass as they let Ctrl-C pass."""
+    """A signal came while no step was running; libraries do not catch it, as they do not catch Ctrl-C."""
 
 
 @contextmanager
 def ending_at_signals() -> Iterator[None]:
-    """Let a signal raise :class:`Signalled`, and a second one end the process at once.
+    """Raise :class:`Signalled` at a signal, and end the process at a second one.
 
-    Signals that the user's shell ignores, and handlers of a program that calls this one, stay as they are. Within
-    another ``with ending_at_signals()`` nothing changes.
+    This does not change signals that the user's shell ignores, nor handlers of a program that calls this one. Inside
+    another ``with ending_at_signals()`` it does nothing.
     """
     global _active, _received
     if _active or threading.current_thread() is not threading.main_thread():
@@ -38,7 +38,7 @@ def ending_at_signals() -> Iterator[None]:
         if handler in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
     try:
-        _set_mask("SIG_UNBLOCK")  # a program that signals_delayed() has replaced blocked them
+        _set_mask("SIG_UNBLOCK")  # signals_delayed() of a program that this one replaced may have blocked them
         yield
     finally:
         for number, handler in before.items():
@@ -51,7 +51,7 @@ def ending_at_signals() -> Iterator[None]:
 def signals_delayed() -> Iterator[None]:
     """Delay signals while this program replaces itself (``os.execve``).
 
-    The system keeps the blocked signals and the mask; the new program gets them in :func:`ending_at_signals`.
+    The system keeps blocked signals and the mask; the new program receives them in :func:`ending_at_signals`.
     """
     _set_mask("SIG_BLOCK")
     try:
@@ -61,7 +61,7 @@ def signals_delayed() -> Iterator[None]:
 
 
 def signalled() -> tuple[str, int] | None:
-    """The message and the exit code, if a signal came."""
+    """Return the message and the exit code if a signal came, else None."""
     if not _received:
         return None
     name = signal.Signals(_received).name
@@ -69,7 +69,7 @@ def signalled() -> tuple[str, int] | None:
 
 
 def raise_if_signalled() -> None:
-    """Some libraries swallow what is raised while they are imported.
+    """Raise an error if a signal came; some libraries catch all errors while they are imported.
 
     Raises:
         Signalled: a signal came.
@@ -82,7 +82,7 @@ def report_stop(done: str = "") -> int:
     """Print the line of a program that a signal stopped, on rank 0; return its exit code.
 
     Args:
-        done: what the program has to say of its results so far, as ``; images done: 2``.
+        done: text about the results so far, such as ``; images done: 2``.
     """
     message, code = signalled() or ("stopped by SIGINT", 128 + signal.SIGINT)
     if done.startswith("; "):
@@ -95,7 +95,7 @@ def report_stop(done: str = "") -> int:
 
 
 def is_first_rank() -> bool:
-    """Whether this process prints for all processes of a run on this machine."""
+    """Return whether this process prints for all processes of a run on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""The line that says where a run is, made for the width that there is."""
+"""Compose the status line of a run for a given width."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from detection.engine.pace import duration
 
 SPARE = 5
-"""Parts from this rank on go before the others move together."""
+"""Fields of this rank or higher are removed before the gaps between the other fields become narrower."""
 
 
 class Field(NamedTuple):
-    """A part of the line.
+    """A part of the status line.
 
     Args:
-        rank: the parts of the highest rank go first where there is no room.
-        long, short: two ways to write it; empty where there is nothing to say.
+        rank: if there is no room, the fields of the highest rank are removed first.
+        long, short: two forms of the text; an empty long form removes the field.
     """
 
     rank: float
@@ -24,7 +24,7 @@ class Field(NamedTuple):
 
 
 def compose(fields: Sequence[Field], width: float = math.inf) -> str:
-    """Write the fields in their order, shorter and then fewer of them where the width is less than they need."""
+    """Return a line with the fields in order; use short forms, then fewer fields, until it fits into the width."""
     kept = [field for field in fields if field.long]
     while True:
         ways = [("  ", 1), ("  ", 2), (" ", 2)]
@@ -47,15 +47,17 @@ def training(
     parts: Mapping[str, float],
     bar: bool = True,
 ) -> list[Field]:
-    """The fields of a training.
+    """Return the fields for a training.
 
     Args:
-        done: share of the run, 0 to 1.
-        loss: None as long as there is none.
-        speed: images per second, NaN if not known.
-        left: seconds until the run ends, NaN if not known.
-        parts: of the loss.
-        bar: draw one.
+        place: field with the epoch or iteration.
+        done: finished fraction of the run, 0 to 1.
+        loss: total loss; None before the first one.
+        lr: learning rate.
+        speed: images per second; NaN if unknown.
+        left: seconds until the run ends; NaN if unknown.
+        parts: terms of the loss by name.
+        bar: add a progress bar.
     """
     return [
         Field(5, gauge(done, 20), gauge(done, 10)) if bar and math.isfinite(done) else Field(5, "", ""),
@@ -69,22 +71,23 @@ def training(
 
 
 def number(rank: float, name: str, value: float) -> Field:
+    """Return a field with a name and a number of three significant digits."""
     text = f"{name} {value:.3g}"
     return Field(rank, text, text)
 
 
 def images(rank: float, speed: float) -> Field:
-    """NaN where the speed is not known."""
+    """Return a field with the images per second; NaN: an empty field."""
     return Field(rank, "", "") if math.isnan(speed) else Field(rank, f"{speed:.3g} images/s", f"{speed:.3g} img/s")
 
 
 def remaining(rank: float, seconds: float) -> Field:
-    """NaN where it is not known."""
+    """Return a field with the remaining time; NaN: an empty field."""
     text = "" if math.isnan(seconds) else f"ETA {duration(seconds)}"
     return Field(rank, text, text)
 
 
 def gauge(share: float, width: int) -> str:
-    """A bar of ``width`` characters."""
+    """Return a progress bar with ``width`` characters between brackets, for a fraction from 0 to 1."""
     full = min(width, int(width * max(0.0, share)))
     return "[" + "#" * full + "." * (width - full) + "]"

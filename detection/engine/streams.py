@@ -1,4 +1,4 @@
-"""Replace the two output streams of this process for a while, also for the handlers of ``logging``."""
+"""Replace the two output streams of this process temporarily, also in the handlers of ``logging``."""
 
 import logging
 import sys
@@ -9,10 +9,10 @@ NAMES = ("stdout", "stderr")
 
 
 class Streams:
-    """``sys.stdout`` and ``sys.stderr``, each wrapped between :meth:`replace` and :meth:`restore`.
+    """Wrap ``sys.stdout`` and ``sys.stderr`` between :meth:`replace` and :meth:`restore`.
 
     Args:
-        wrap: makes the new stream from the old one.
+        wrap: function that returns the new stream for an old one.
     """
 
     def __init__(self, wrap: Callable[[TextIO], Any]) -> None:
@@ -22,7 +22,7 @@ class Streams:
         self._handlers: list[tuple[Any, Any]] = []
 
     def replace(self) -> None:
-        """Put the new streams in place; a second call changes nothing."""
+        """Install the new streams; a second call has no effect."""
         if self._before:
             return
         self._before = {name: getattr(sys, name) for name in NAMES}
@@ -37,7 +37,7 @@ class Streams:
                     handler.setStream(self._around[name])
 
     def restore(self) -> None:
-        """Put the old streams back, unless somebody else has replaced the new ones meanwhile."""
+        """Restore the old streams, unless other code has replaced the new ones."""
         for name, stream in self._before.items():
             if getattr(sys, name) is self._around[name]:
                 setattr(sys, name, stream)

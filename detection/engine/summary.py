@@ -1,4 +1,4 @@
-"""The best evaluation of a run; its summary, as the last lines of the console and as ``summary.md``."""
+"""Find the best validation of a run, and write its summary as the last lines of the console and ``summary.md``."""
 
 import math
 import shlex
@@ -18,27 +18,27 @@ FILES = {
     "curves.png": "losses, AP and learning rate",
     "images": "training samples, and predictions at each validation",
     "model.safetensors": "the best weights, with classes and settings",
-    "checkpoints/last.ckpt": "the state from which training continues",
-    "train.csv": "what training logged",
-    "val.csv": "the evaluations",
+    "checkpoints/last.ckpt": "the state from which training resumes",
+    "train.csv": "metrics of the training",
+    "val.csv": "metrics of each validation",
     "config.yaml": "all settings",
     "run.json": "commands, versions, devices and data",
-    "log.txt": "what the console showed",
+    "log.txt": "output of the console",
     "classes.txt": "class names, in the order of their labels",
 }
 
 
 class Best(Callback):
-    """Remembers the best evaluation over all starts of a run.
+    """Keep the metrics of the best validation over all starts of a run.
 
     Args:
-        monitor: the metric that decides.
+        monitor: name of the metric whose highest value is best.
     """
 
     def __init__(self, monitor: str) -> None:
         self._monitor = monitor
         self.found: dict[str, Any] = {}
-        """``epoch`` (from 1), ``step`` and ``AP`` by kind, as fractions; empty without an evaluation."""
+        """``epoch`` (from 1), ``step``, ``score`` and ``AP`` by kind, as fractions; empty without a validation."""
 
     @property
     def state_key(self) -> str:
@@ -60,7 +60,7 @@ class Best(Callback):
 
 
 def best_line(best: Mapping[str, Any]) -> str:
-    """The best evaluation in a line; AP in percent."""
+    """Return a line about the best validation, with AP in percent."""
     if not best:
         return "no evaluation"
     scores = ", ".join(f"{kind} AP {100 * value:.1f}" for kind, value in best["AP"].items())
@@ -68,7 +68,7 @@ def best_line(best: Mapping[str, Any]) -> str:
 
 
 def next_commands(folder: Path) -> dict[str, str]:
-    """What a user does next, ready to paste."""
+    """Return commands that a user may run next."""
     place = shlex.quote(str(folder))
     return {
         "Evaluate": f"rcnn validate {place}",
@@ -77,11 +77,12 @@ def next_commands(folder: Path) -> dict[str, str]:
 
 
 def last_lines(result: str, best: Mapping[str, Any], folder: Path) -> list[str]:
-    """The last lines of a training on the console.
+    """Return the last lines of a training on the console.
 
     Args:
-        result: finished or interrupted.
-        best: from :class:`Best`.
+        result: ``finished`` or ``interrupted``.
+        best: metrics of the best validation, ``found`` of :class:`Best`.
+        folder: folder of the run.
     """
     there = [
         name for name in ("summary.md", "report.html", "curves.png", "model.safetensors") if is_there(folder, name)
@@ -94,11 +95,12 @@ def last_lines(result: str, best: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
-    """``summary.md``.
+    """Return the content of ``summary.md``.
 
     Args:
-        record: the content of ``run.json``.
-        model: the detector in a line.
+        record: content of ``run.json``.
+        model: description of the detector.
+        folder: folder of the run.
     """
     start = record["starts"][-1]
     why = f" ({shown(record['reason'], 300)})" if record.get("reason") else ""
@@ -123,7 +125,7 @@ def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Whether a run has a file or a folder."""
+    """Return whether the folder of a run has a file or a folder of this name."""
     return (folder / name).exists()
 
 
@@ -139,5 +141,5 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text in a table of Markdown."""
+    """Escape a text for a table of Markdown."""
     return text.replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""``train.csv``, ``val.csv`` and ``test.csv`` in the folder of a run, continued correctly when the run is resumed."""
+"""Write ``train.csv``, ``val.csv`` and ``test.csv`` in the folder of a run, and continue them in a resumed run."""
 
 import csv
 import io
@@ -16,19 +16,19 @@ from detection.engine.errors import user_input
 from detection.run_files import TEST, TRAIN, VAL, Row, read_table
 
 FIRST = ("epoch", "step")
-"""The first columns: the epoch, counted from 1, and the optimizer steps that were done."""
+"""First columns: the epoch, counted from 1, and the number of finished optimizer steps."""
 OTHERS = ("val/", "test/")
-"""Beginnings of the metrics that ``train.csv`` does not hold."""
+"""Prefixes of metrics that ``train.csv`` does not contain."""
 
 
 class Table:
-    """A CSV file that grows by one row at a time.
+    """Append rows to a CSV file.
 
-    A new column rewrites the file. A number has six significant digits. NaN is ``nan``; an empty cell says that the
-    metric was not logged in this row.
+    A new column rewrites the file. Numbers have six significant digits. NaN is ``nan``; a cell is empty if the row has
+    no value of the metric.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which need not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -36,7 +36,7 @@ class Table:
         self._columns: list[str] | None = None
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Write a row at the end."""
+        """Append a row."""
         if self._columns is None:
             self._begin()
         assert self._columns is not None
@@ -47,10 +47,11 @@ class Table:
             file.write(_line(row.get(name) for name in self._columns))
 
     def write(self, rows: Sequence[Mapping[str, float]], columns: Sequence[str] = FIRST) -> None:
-        """Replace the file, whole or not at all.
+        """Replace the file, completely or not at all.
 
         Args:
-            columns: the first ones; those that the rows have beside them follow.
+            rows: all rows of the new file.
+            columns: first columns; the other columns of the rows follow.
         """
         names = dict.fromkeys(columns) | {name: None for row in rows for name in row}
         lines = [_line(names), *(_line(row.get(name) for name in names) for row in rows)]
@@ -61,15 +62,15 @@ class Table:
         self._columns = list(names)
 
     def cut(self, last: int) -> Path | None:
-        """Move the rows behind a step, which a resumed run computes again, into a file beside this one.
+        """Move the rows after a step, which a resumed run computes again, into a new file beside this one.
 
-        Only rows at the end count: with another batch size, earlier rows may have higher steps.
+        Move only rows at the end: with another batch size, earlier rows may have higher steps.
 
         Args:
-            last: the step of the checkpoint.
+            last: step of the checkpoint.
 
         Returns:
-            The new file, such as ``train_0.csv``; None if there was nothing to move.
+            The path of the new file, such as ``train_0.csv``; None if there was nothing to move.
         """
         rows = self._rows()
         keep = len(rows)
@@ -78,7 +79,7 @@ class Table:
         return self.set_aside(rows[:keep], rows[keep:]) if keep < len(rows) else None
 
     def set_aside(self, kept: Sequence[Mapping[str, float]], moved: Sequence[Mapping[str, float]]) -> Path:
-        """Keep some rows, and write the others into the next free ``NAME_N.csv``, whose path comes back."""
+        """Keep some rows, move the others into the next free ``NAME_N.csv``, and return its path."""
         number = 0
         while (beside := self.path.with_name(f"{self.path.stem}_{number}.csv")).exists():
             number += 1
@@ -87,7 +88,7 @@ class Table:
         return beside
 
     def _begin(self) -> None:
-        """Take over the columns of a file that is there, without a last line that was cut off."""
+        """Read the columns of an existing file, and remove an incomplete last line."""
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         if not text or not text.endswith("\n"):
             self.write(self._rows())
@@ -100,10 +101,10 @@ class Table:
 
 
 class TrainTable(Logger):
-    """Writes what training logs into ``train.csv``: losses, learning rate, speed and the time of each part of a step.
+    """Write training metrics into ``train.csv``: losses, learning rate, speed and the time of each part of a step.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -121,15 +122,15 @@ class TrainTable(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: ``config.yaml`` has the settings."""
+        """Ignore the settings, which ``config.yaml`` contains."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add to the row of a step; the row is written when that of the next step begins."""
+        """Add metrics to the row of a step; write the row when metrics of another step follow."""
         values = {name: float(value) for name, value in metrics.items() if not name.startswith((*OTHERS, "epoch"))}
         if not values or step is None:
             return
-        # Lightning counts both from 0.
+        # Lightning counts epochs and steps from 0.
         place = {"epoch": int(metrics.get("epoch", 0)) + 1, "step": step + 1}
         if self._row and self._row["step"] != place["step"]:
             self.flush()
@@ -140,16 +141,17 @@ class TrainTable(Logger):
         self.flush()
 
     def flush(self) -> None:
-        """Write the row that waits for more metrics."""
+        """Write the unfinished row."""
         if self._row:
             row, self._row = self._row, {}
             self.table.append(row)
 
 
 class Tables(Callback):
-    """Writes a row of ``val.csv`` or ``test.csv`` at every evaluation, and continues the tables of a resumed run.
+    """Write a row of ``val.csv`` or ``test.csv`` at every evaluation, and continue the tables of a resumed run.
 
-    Each checkpoint holds the rows of the evaluations before it. So a resumed run has those of a run that never stopped.
+    Each checkpoint contains the rows of the evaluations before it, so that a resumed run has the same rows as an
+    uninterrupted one.
     """
 
     def __init__(self) -> None:
@@ -171,7 +173,7 @@ class Tables(Callback):
         if "lines" in state_dict:
             self._rows, self._resumed = older_rows(state_dict["lines"]), 0  # there was no train.csv
             return
-        # Not the checkpoint's own step: another batch size has changed that one already.
+        # Not the checkpoint's global step, which is already converted to another batch size.
         self._rows, self._resumed = checked_rows(state_dict["rows"]), int(state_dict["step"])
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -181,7 +183,7 @@ class Tables(Callback):
         moved = [Table(Path(folder) / TRAIN).cut(self._resumed), restore_rows(Path(folder) / VAL, self._rows)]
         if any(moved):
             names = " and ".join(str(path) for path in moved if path)
-            module.print(f"Rows of steps that come after the checkpoint are now in {names}")
+            module.print(f"Moved the rows of steps after the checkpoint to {names}")
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -212,16 +214,17 @@ class Tables(Callback):
 
 
 def restore_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | None:
-    """Make ``val.csv`` hold the evaluations of a run up to its checkpoint.
+    """Restore the rows of ``val.csv`` up to the checkpoint of a resumed run, and keep those of ``rcnn validate``.
 
-    A run that was killed after an evaluation and before it saved has a row for it, and the resumed run writes another.
-    The rows of ``rcnn validate`` stay.
+    A run that was killed between an evaluation and the next checkpoint has a row of this evaluation, which the resumed
+    run repeats.
 
     Args:
-        rows: of the evaluations that the checkpoint knows.
+        path: path of ``val.csv``.
+        rows: rows in the checkpoint.
 
     Returns:
-        The file with the rows that the checkpoint does not know; None if there were none.
+        The path of a new file with the rows that are not in the checkpoint; None if there were none.
     """
     with user_input():
         found = read_table(path) if path.is_file() else []
@@ -236,21 +239,21 @@ def restore_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | None
 
 
 def checked_rows(rows: Any) -> list[dict[str, float]]:
-    """The rows of evaluations out of a checkpoint.
+    """Return the rows of evaluations from a checkpoint after a check.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: they are not a list of dicts with names and numbers.
     """
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_plain(row) for row in rows):
-        raise ValueError("its evaluations are no list of names and numbers")
+        raise ValueError("its evaluations must be a list of names and numbers")
     return list(rows)
 
 
 def older_rows(lines: Any) -> list[dict[str, float]]:
-    """Rows out of a checkpoint of an older version, which counted epochs from 0 and had None for NaN.
+    """Return rows from a checkpoint of an older version, which counted epochs from 0 and stored NaN as None.
 
     Raises:
-        ValueError: as :func:`checked_rows`.
+        ValueError: the rows are not a list of dicts with names and numbers.
     """
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
         return checked_rows(None)
@@ -260,19 +263,19 @@ def older_rows(lines: Any) -> list[dict[str, float]]:
 
 
 def rounded(value: float) -> float:
-    """A number with the six digits that the tables have."""
+    """Return a number rounded to six significant digits, as in the tables."""
     return float(_cell(value))
 
 
 def _flush(trainer: Trainer) -> None:
-    """Write the rows of training that wait, before others can read the table."""
+    """Write the unfinished row of ``train.csv``, before other programs read the table."""
     for logger in trainer.loggers:
         if isinstance(logger, TrainTable):
             logger.flush()
 
 
 def _key(row: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
-    """A row as the file has it, for comparisons; NaN equals NaN."""
+    """Return a row as its text in the file, for comparisons in which NaN equals NaN."""
     return tuple(sorted((name, _cell(value)) for name, value in row.items()))
 
 

@@ -1,4 +1,4 @@
-"""The progress of a run: a line that stays at the bottom of a terminal, or a line now and then in a log file."""
+"""Show the progress of a run: a status line at the bottom of a terminal, or a line every 30 s in a log file."""
 
 import math
 import sys
@@ -15,7 +15,11 @@ from detection.engine.status import Field, compose
 
 
 class Progress(ProgressBar):
-    """Follows a run; what is shown, and how often, is the subclasses' part."""
+    """Measure the progress of a run; subclasses show it.
+
+    Args:
+        seconds: least time between two updates, in seconds.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -24,7 +28,7 @@ class Progress(ProgressBar):
         self._evaluation, self._began, self._lr = 0.0, 0.0, 0.0
 
     def show(self, fields: list[Field]) -> None:
-        """Show these fields now."""
+        """Show these fields."""
         raise NotImplementedError
 
     def disable(self) -> None:
@@ -34,7 +38,7 @@ class Progress(ProgressBar):
         self.is_enabled = True
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # later it is already the next step's
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # after the step, it is that of the next step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
@@ -94,7 +98,7 @@ class Progress(ProgressBar):
         return status.training(place(trainer), done, loss, self._lr, pace, rest, losses, isinstance(self, Bar))
 
     def _rest(self, trainer: Trainer) -> tuple[float, float, float, float]:
-        """Batches and evaluations that are left, each with its seconds."""
+        """Return remaining batches, seconds per batch, remaining evaluations, and seconds per evaluation."""
         batches = (steps(trainer) - trainer.global_step) * trainer.accumulate_grad_batches
         evaluations = 0.0
         if trainer.enable_validation and self._evaluation:
@@ -111,7 +115,7 @@ class Progress(ProgressBar):
 
 
 class Bar(Progress):
-    """A line at the bottom of the terminal; what is printed stands above it."""
+    """Show progress in a line at the bottom of the terminal, below all other output."""
 
     def __init__(self, seconds: float = 0.5) -> None:
         super().__init__(seconds)
@@ -145,7 +149,7 @@ class Bar(Progress):
 
 
 class Lines(Progress):
-    """A line now and then, for logs of a cluster: a bar would leave them unreadable."""
+    """Print progress as separate lines, since a progress bar would make log files unreadable."""
 
     def __init__(self, seconds: float = 30) -> None:
         super().__init__(seconds)
@@ -158,7 +162,7 @@ class Lines(Progress):
 
 
 def place(trainer: Trainer) -> Field:
-    """The iteration where the schedule counts iterations, else the epoch and the batch."""
+    """Return a field with the iteration if the run ends after a number of steps, else with the epoch and batch."""
     if trainer.max_steps >= 0:
         text = f"{trainer.global_step}/{trainer.max_steps}"
         return Field(0, f"iteration {text}", text)
@@ -171,16 +175,16 @@ def place(trainer: Trainer) -> Field:
 
 
 def steps(trainer: Trainer) -> float:
-    """Optimizer steps of the whole run; infinite for a run without an end."""
+    """Return the number of optimizer steps of the whole run; infinite for a run without an end."""
     return max(1.0, float(trainer.estimated_stepping_batches))
 
 
 def short_metrics(trainer: Trainer) -> dict[str, float]:
-    """The losses under short names; waits for the device."""
+    """Return the training losses by short names; this synchronises with the device."""
     metrics = {name.removeprefix("train/"): v for name, v in trainer.callback_metrics.items() if "train/" in name}
     return {name.removeprefix("loss_"): float(v) for name, v in metrics.items() if name.startswith("loss")}
 
 
 def _of_one(batches: Any) -> float:
-    """Lightning has a number for each loader; ours is one."""
+    """Return the number of batches of the single loader, from Lightning's number or its list with one per loader."""
     return float(sum(batches)) if isinstance(batches, list) else float(batches)

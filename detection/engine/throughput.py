@@ -1,4 +1,4 @@
-"""The speed of a training, and the time that its model waits for images."""
+"""Measure the speed of a training, and the time that the model waits for images."""
 
 import time
 from typing import Any
@@ -10,13 +10,14 @@ from detection.engine.trainer import log_interval
 from detection.structures import Batch
 
 MUCH_WAITING = 0.2
-"""Share of the time that a model waited for images above which the run says what to do."""
+"""Fraction of the time spent waiting for images above which the run prints advice."""
 
 
 class Throughput(Callback):
-    """Logs ``train/images_per_second`` over all devices, ``train/data_wait`` and ``train/lr``.
+    """Log ``train/images_per_second`` over all devices, ``train/data_wait`` and ``train/lr``.
 
-    The second is the share of the time in which the model waited for images; at the end a run that waited much says so.
+    ``data_wait`` is the fraction of the time in which the model waits for images. If it was above
+    :data:`MUCH_WAITING`, the run prints advice at the end.
     """
 
     def __init__(self) -> None:
@@ -25,10 +26,10 @@ class Throughput(Callback):
         self._total, self._total_waited = 0.0, 0.0
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
-        self._lr = optimizer.param_groups[0]["lr"]  # later it is already the next step's
+        self._lr = optimizer.param_groups[0]["lr"]  # after the step, it is that of the next step
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._images = -1  # what passed until the next step is not the training's time
+        self._images = -1  # the time until the end of the next step does not count as training
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, index: int) -> None:
         if self._images >= 0:

@@ -1,6 +1,6 @@
-"""Experiment trackers by name: TensorBoard, Weights & Biases and MLflow, through Lightning's loggers.
+"""Send a run to experiment trackers, through Lightning's loggers: TensorBoard, Weights & Biases and MLflow.
 
-Curves come from Lightning. A callback adds what a logger does not know: images, settings and the report.
+Lightning sends the metrics. A callback adds images, settings and the report.
 """
 
 import os
@@ -23,33 +23,34 @@ from detection.engine.pictures import FOLDER
 from detection.foreign import printable
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""The module that each tracker needs; the extra has the tracker's name."""
+"""Module that each tracker needs; the extra of the package has the name of the tracker."""
 PAGES = ("report.html", "curves.png", "summary.md", "run.json", "classes.txt", "config.yaml")
-"""Files of a finished run that trackers get."""
+"""Files of a finished run for the trackers."""
 
 
 def check_trackers(names: Iterable[str]) -> None:
     """Reject a tracker that is unknown or not installed.
 
     Raises:
-        InputError: with the command that installs it.
+        InputError: a tracker is unknown, or not installed; the message names the command that installs it.
     """
     for name in names:
         if name not in PACKAGES:
             raise InputError(f"run.trackers: {name} is unknown; choose from {', '.join(PACKAGES)}")
         if find_spec(PACKAGES[name]) is None:
             raise InputError(
-                f"run.trackers: {name} is not installed; run pip install 'rcnn-toolkit[{name}]', or leave it out"
+                f"run.trackers: {name} is not installed; run pip install 'rcnn-toolkit[{name}]', or remove it"
             )
 
 
 def make(names: Sequence[str], folder: Path, project: str, known: Mapping[str, str]) -> list[Logger]:
-    """Make the loggers.
+    """Return the loggers of the trackers.
 
     Args:
-        folder: of the run; TensorBoard and Weights & Biases write into it.
-        project: name of the project or experiment, unless ``WANDB_PROJECT`` or ``MLFLOW_EXPERIMENT_NAME`` gives one.
-        known: the ids of earlier starts of this run, by tracker; a resumed run continues their curves.
+        names: names of the trackers.
+        folder: folder of the run; TensorBoard and Weights & Biases write into it.
+        project: name of the project or experiment, unless ``WANDB_PROJECT`` or ``MLFLOW_EXPERIMENT_NAME`` is set.
+        known: IDs from earlier starts of this run, by tracker; a resumed run continues their curves.
     """
     loggers: list[Logger] = []
     if "tensorboard" in names:
@@ -67,24 +68,24 @@ def make(names: Sequence[str], folder: Path, project: str, known: Mapping[str, s
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger without its file of settings, which are in ``config.yaml``."""
+    """Use Lightning's logger without its file of settings, since ``config.yaml`` contains them."""
 
     def save(self) -> None:
         super(TensorBoardLogger, self).save()
 
 
 def ids(loggers: Iterable[Logger]) -> dict[str, str]:
-    """The ids by which trackers know this run, for its next start."""
+    """Return the trackers' IDs of this run, with which its next start continues."""
     kinds = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
     found = {name: logger.version for logger in loggers for kind, name in kinds.items() if isinstance(logger, kind)}
     return {name: str(version) for name, version in found.items() if version is not None}
 
 
 class Trackers(Callback):
-    """Sends settings, images and the report to the trackers of a run; on rank 0 only.
+    """Send settings, images and the report to the trackers of a run; on rank 0 only.
 
-    It serves the loggers of ``trainer.logger``, too, if they are TensorBoard's, Weights & Biases' or MLflow's. A
-    tracker that fails to take a file costs a warning, never the run.
+    This includes loggers of ``trainer.logger`` for TensorBoard, Weights & Biases and MLflow. If a tracker fails, the
+    run prints a warning and continues.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class Trackers(Callback):
             self._send_images(trainer)
 
     def finish(self, trainer: Trainer, failed: bool) -> None:
-        """Send what a finished run has, and close the run of a tracker that must be closed."""
+        """Send the files of a finished run, and close the run at Weights & Biases."""
         if self._folder is None:
             return
         self._send_images(trainer)
@@ -124,7 +125,7 @@ class Trackers(Callback):
             self._each(trainer, path.name, partial(send_image, path=path, step=trainer.global_step))
 
     def _images(self) -> dict[tuple[str, int], Path]:
-        """The images in the run's folder by their name and time; one that is written again is new."""
+        """Return the images in the run's folder by name and modification time; a rewritten image is a new one."""
         assert self._folder is not None
         paths = sorted((self._folder / FOLDER).glob("*.jpg"))
         return {(path.name, path.stat().st_mtime_ns): path for path in paths}
@@ -143,7 +144,8 @@ def send_settings(logger: Logger, content: str) -> None:
     """Send the settings of a run.
 
     Args:
-        content: of ``config.yaml``.
+        logger: logger of a tracker.
+        content: content of ``config.yaml``.
     """
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text("config", f"```yaml\n{content}\n```")
@@ -154,7 +156,7 @@ def send_settings(logger: Logger, content: str) -> None:
 
 
 def send_image(logger: Logger, path: Path, step: int) -> None:
-    """Send an image of the run, under one name for all validations."""
+    """Send an image of a run; the images of all validations have the same name."""
     name = "val_predictions" if path.name.startswith("val") else path.stem
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, pixels(path), step, dataformats="HWC")
@@ -165,10 +167,10 @@ def send_image(logger: Logger, path: Path, step: int) -> None:
 
 
 def pixels(path: Path) -> np.ndarray:
-    """The pixels of an image that a run has written: (H, W, 3) uint8, RGB."""
+    """Return the pixels of an image that a run has written: (H, W, 3) uint8, RGB."""
     found = cv2.imread(str(path))
     if found is None:
-        raise ValueError(f"{path} is no image")
+        raise ValueError(f"{path} is not an image")
     return found[..., ::-1].copy()
 
 
@@ -178,7 +180,7 @@ def send_files(logger: Logger, files: Sequence[Path], step: int) -> None:
         for path in files:
             if path.suffix == ".png":
                 logger.experiment.add_image(path.stem, pixels(path), step, dataformats="HWC")
-            elif path.suffix == ".html":  # TensorBoard shows no pages
+            elif path.suffix == ".html":  # TensorBoard cannot show HTML pages
                 logger.experiment.add_text(path.stem, f"Open {path.resolve()} in a browser", step)
             elif path.suffix == ".md":
                 logger.experiment.add_text(path.stem, path.read_text(encoding="utf-8"), step)

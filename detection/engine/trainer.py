@@ -1,4 +1,4 @@
-"""Lightning's trainer, with what a run needs that no callback can do."""
+"""Lightning's trainer, with two additions that a callback cannot make."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from detection.engine.lightning_mends.pending_evaluations import run_pending_eva
 
 
 class Trainer(lightning.pytorch.Trainer):
-    """Knows the folder of its run, and runs an evaluation that a stopped run did not finish."""
+    """Use the folder of the run as ``log_dir``, and run an evaluation that a stopped run did not finish."""
 
     run_folder: str | None = None
-    """The folder of all files of the run; on several ranks that of the first counts."""
+    """Folder for all files of the run; with several ranks, all use the value of rank 0."""
 
     @property
     def log_dir(self) -> str | None:
-        """The run's folder, whatever logs; None where nothing is written. All ranks must ask."""
+        """Folder of the run, with any loggers; None if the run writes no files. All ranks must read it."""
         if self.run_folder is None:
             return super().log_dir
         folder = None if self.fast_dev_run else self.run_folder  # type: ignore[attr-defined]
@@ -30,5 +30,5 @@ class Trainer(lightning.pytorch.Trainer):
 
 
 def log_interval(trainer: lightning.pytorch.Trainer) -> int:
-    """Steps between two log lines, at least one."""
+    """Return the number of steps between two log entries, at least 1."""
     return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]  # Lightning sets it elsewhere

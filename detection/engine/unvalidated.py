@@ -1,4 +1,4 @@
-"""Training without a validation set: allowed, with what that means."""
+"""Check a training without validation, and print its consequences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from detection.engine.errors import InputError
 
 
 def why_unvalidated(config: Any) -> str | None:
-    """The setting by which a run has no validation; None if it has one.
+    """Return the setting that disables validation, such as ``data.val null``; None if the run validates.
 
     Args:
-        config: of the subcommand ``fit``.
+        config: settings of the subcommand ``fit``.
     """
     if config.data.val is None:
         return "data.val null"
@@ -23,15 +23,15 @@ def why_unvalidated(config: Any) -> str | None:
 
 
 def check_unvalidated(why: str, early_stopping: int | None, callbacks: Sequence[Callback]) -> None:
-    """Reject what waits for metrics that nobody measures.
+    """Reject early stopping and callbacks that need metrics of a validation.
 
     Args:
-        why: as :func:`why_unvalidated` says.
-        early_stopping: ``run.early_stopping``.
-        callbacks: of the user.
+        why: result of :func:`why_unvalidated`.
+        early_stopping: value of ``run.early_stopping``.
+        callbacks: callbacks of the user.
 
     Raises:
-        InputError: naming what waits.
+        InputError: a setting or callback needs a validation; the message names it.
     """
     waiting = ["run.early_stopping"] if early_stopping is not None else []
     for callback in callbacks:
@@ -39,15 +39,16 @@ def check_unvalidated(why: str, early_stopping: int | None, callbacks: Sequence[
             waiting.append(f"{type(callback).__name__}'s monitor {callback.monitor}")
     if waiting:
         raise InputError(
-            f"{' and '.join(waiting)} needs a validation, and {why} leaves none; give one, or leave it out"
+            f"{' and '.join(waiting)} needs a validation, but {why} disables it; enable validation, or remove "
+            f"{'it' if len(waiting) == 1 else 'them'}"
         )
 
 
 class Unvalidated(Callback):
-    """Says once what a training without validation leaves.
+    """Print once what a training without validation does not do.
 
     Args:
-        why: as :func:`why_unvalidated` says.
+        why: result of :func:`why_unvalidated`.
     """
 
     def __init__(self, why: str) -> None:

@@ -287,7 +287,7 @@ def small_disk():
 def test_a_full_disk_is_told_in_a_line(saved):
     content, before = {"state_dict": {"weight": torch.zeros(10_000)}}, saved.read_bytes()
     reason = os.strerror(errno.EFBIG)
-    told = f"model.ckpt: cannot be written .{reason}.; the older file is whole$"
+    told = f"model.ckpt: cannot be written .{reason}.; the older file is intact$"
     with pytest.raises(OSError, match=told), small_disk():
         write_checkpoint(content, saved)
     with pytest.raises(OSError, match=f"first.ckpt: cannot be written .{reason}.$"), small_disk():
@@ -306,7 +306,7 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path):
 def test_a_broken_file_is_named(saved, content):
     whole = saved.read_bytes()
     saved.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"model.ckpt: cut off, or no checkpoint") as error:
+    with pytest.raises(ValueError, match=r"model.ckpt: truncated, or not a checkpoint") as error:
         load_model(saved)
     assert len(str(error.value).splitlines()) == 1
 
@@ -341,7 +341,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": Evil()}, path, pickle_module=pickle)
-    with pytest.raises(ValueError, match=r"evil.ckpt: cut off, or no checkpoint of tensors"):
+    with pytest.raises(ValueError, match=r"evil.ckpt: truncated, or not a checkpoint of only tensors"):
         read_checkpoint(path)
     assert not (tmp_path / "pwned").exists()
 

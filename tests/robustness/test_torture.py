@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
         preexec_fn=small_disk,
     )
     assert full.returncode != 0
-    assert "last.ckpt: cannot be written (File too large); the older file is whole" in full.stderr
+    assert "last.ckpt: cannot be written (File too large); the older file is intact" in full.stderr
     assert read_checkpoint(checkpoint)["global_step"] == 4
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["last.ckpt"]
     again = subprocess.run([*command, "--resume", "auto", "--model.schedule.length", "2"], env=environment, timeout=120)

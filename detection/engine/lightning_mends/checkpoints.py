@@ -1,4 +1,4 @@
-"""Loading checkpoints: no code of a file, and one line where Lightning fails."""
+"""Load checkpoints without running code from them, and report failures of Lightning in one line."""
 
 import traceback
 from typing import Any, NoReturn
@@ -8,14 +8,14 @@ from detection.engine.errors import InputError, NonFiniteError, StoppedError
 
 
 class NoClassLoading:
-    """Switches ``load_from_checkpoint`` off: Lightning follows class paths and pickles in a file."""
+    """Disable ``load_from_checkpoint``: Lightning would import class paths and load pickles from a file."""
 
     @classmethod
     def load_from_checkpoint(cls, *_: Any, **__: Any) -> NoReturn:
-        """Not offered.
+        """Raise an error that names a safe alternative.
 
         Raises:
-            InputError: always, with what to use instead.
+            InputError: always.
         """
         raise InputError(
             f"{cls.__name__}.load_from_checkpoint could run code of the file; use detection.load_model(path), or "
@@ -24,9 +24,9 @@ class NoClassLoading:
 
 
 def restoring_error(error: BaseException, source: str) -> InputError | None:
-    """A line for an error that Lightning met while it restored a checkpoint; None for all other errors.
+    """Return a one-line error if Lightning failed while it restored a checkpoint; None for all other errors.
 
-    Lightning copies states into its objects without a check, and shows a traceback of its own code.
+    Lightning copies states into its objects without a check, and would show a traceback of its own code.
     """
     if isinstance(error, InputError | DataError | NonFiniteError | StoppedError | KeyboardInterrupt | SystemExit):
         return None

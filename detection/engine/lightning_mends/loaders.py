@@ -1,4 +1,4 @@
-"""Loaders that begin an epoch where they should, and that Lightning leaves as they are."""
+"""Loaders that start an epoch at the right image, and that Lightning does not replace or warn about."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -13,13 +13,13 @@ from detection.data.samplers import TrainBatchSampler
 
 
 class EpochLoader(DataLoader[Any]):
-    """A loader that asks where to begin whenever it starts an iteration.
+    """Set the epoch and the first image of the sampler at the start of each iteration.
 
-    Lightning sets the epoch of samplers only after it has started the workers. In a resumed run these would load the
-    images of epoch 0 first.
+    Lightning sets the epoch of samplers only after it has started the workers. In a resumed run, the workers would load
+    the images of epoch 0 first.
 
     Args:
-        begin: gives the arguments of :meth:`TrainBatchSampler.start`.
+        begin: function that returns the arguments of :meth:`TrainBatchSampler.start`.
     """
 
     def __init__(
@@ -34,18 +34,18 @@ class EpochLoader(DataLoader[Any]):
 
 
 def evaluation_loader(dataset: CocoDataset, batches: Iterable[list[int]], **options: Any) -> DataLoader[Any]:
-    """A loader of whole batches.
+    """Return a loader whose data set items are whole batches.
 
-    Each batch is a single item for PyTorch: Lightning wraps the batch sampler of loaders that predict, and warns of any
-    class but PyTorch's own.
+    Lightning replaces the batch sampler of a loader for prediction, and warns about any class but PyTorch's own. This
+    loader has no batch sampler.
 
     Args:
-        batches: numbers of the images of each.
+        batches: indices of the images of each batch.
     """
     return DataLoader(Together(dataset), sampler=batches, batch_size=None, collate_fn=collate, **options)
 
 
 def seed_worker(number: int, rank: int) -> None:
-    """Seed a worker as Lightning seeds workers that have no function of their own to begin with."""
+    """Seed a worker as Lightning does for loaders without a ``worker_init_fn``."""
     if int(os.environ.get("PL_SEED_WORKERS", "0")):
         pl_worker_init_function(number, rank)

@@ -1,6 +1,6 @@
 """Lines and warnings of Lightning and PyTorch that no user can act on.
 
-:mod:`detection.engine.opening` says in one line what they say of a run.
+:mod:`detection.engine.opening` prints their useful content in one line.
 """
 
 import logging
@@ -26,23 +26,23 @@ LINES = (
     "`Trainer.fit` stopped",
     "Child process with PID",
 )
-"""Parts of the lines that are dropped."""
+"""Substrings of the log lines to drop."""
 WARNINGS = (
     "does not have many workers",  # the user's choice
     "in eval mode at the start of training",  # frozen stages
-    "dataloader is not resumable",  # the toolkit's loader continues where it was
+    "dataloader is not resumable",  # the toolkit's loader is
     "smaller than the logging interval",  # a small data set
     "callbacks used to create the checkpoint",  # evaluation needs none of them
     "does not round-trip",  # tuples in a transform's arguments, saved as lists
-    "overridden `transfer_batch_to_device`",  # and it is meant to be used
+    "overridden `transfer_batch_to_device`",  # as intended
     "LeafSpec",  # between Lightning and PyTorch
-    "The dirpath has changed",  # a run that continues in a new folder
+    "The dirpath has changed",  # a run that resumes in a new folder
     "Grad strides do not match",  # 1x1 weights are channels-last and plain at once
     "sync_dist=True)` when logging",  # rank 0 has sent it to the others
-    "exists and is not empty",  # the folder of a run that continues; its curve and checkpoints are kept
-    "overrides the configure_model callback",  # that does nothing where weights are averaged
+    "exists and is not empty",  # the folder of a resumed run; its curves and checkpoints are kept
+    "overrides the configure_model callback",  # which does nothing with averaged weights
 )
-"""Parts of the warnings that are dropped: they warn of things that are right here."""
+"""Substrings of the warnings to drop: they warn about intended behaviour."""
 LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
@@ -55,7 +55,7 @@ LOGGERS = (
 
 
 def silence() -> None:
-    """Drop these lines and warnings, and write each other warning in one line; may be called again."""
+    """Drop these lines and warnings, and print each other warning in one line; repeated calls are harmless."""
     for text in WARNINGS:
         warnings.filterwarnings("ignore", message=f"(?s).*{re.escape(text)}")
     warnings.formatwarning = _one_line
@@ -68,6 +68,6 @@ def _one_line(message: Any, category: type[Warning], filename: str, lineno: int,
 
 
 def is_worth_reading(record: logging.LogRecord) -> bool:
-    """Whether a line says something about this run."""
+    """Return whether a log line is worth printing."""
     message = record.getMessage()
     return not any(noise in message for noise in LINES)

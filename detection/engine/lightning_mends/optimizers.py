@@ -1,4 +1,4 @@
-"""Learning rates and clipping as they were asked for."""
+"""Keep the learning rates and the gradient clipping of the settings."""
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
@@ -6,12 +6,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def may_fuse(precision: object) -> bool:
-    """Whether gradients can be clipped in front of a fused optimizer.
+    """Return whether gradients can be clipped before the step of a fused optimizer.
 
-    Lightning clips gradients before the optimizer steps; in float16 a fused optimizer would unscale them only then.
+    Lightning clips gradients before the step. In float16, a fused optimizer unscales them only inside the step.
 
     Args:
-        precision: of Lightning's trainer.
+        precision: precision of Lightning's trainer.
     """
     return not str(precision).startswith("16")
 
@@ -19,17 +19,16 @@ def may_fuse(precision: object) -> bool:
 def allow_clipping(optimizer: Optimizer) -> None:
     """Let Lightning clip the gradients of a fused optimizer.
 
-    Lightning rejects clipping where an optimizer says that it can unscale gradients, in bfloat16 too, where nothing is
-    scaled.
+    Lightning rejects clipping if an optimizer can unscale gradients, also in bfloat16, where gradients are not scaled.
     """
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
 
 
 def start_at_scheduled_rates(trainer: Trainer) -> None:
-    """Set each learning rate to that of the schedule; Lightning's finder leaves its own in the optimizer."""
+    """Set each learning rate to that of the schedule; Lightning's learning-rate finder leaves its own there."""
     for config in trainer.lr_scheduler_configs:
         schedule = config.scheduler
-        if not isinstance(schedule, LambdaLR):  # the finder's own, while it looks
+        if not isinstance(schedule, LambdaLR):  # the schedule of the finder, while it runs
             continue
         rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
         for group, base, factor in rates:
@@ -37,6 +36,6 @@ def start_at_scheduled_rates(trainer: Trainer) -> None:
 
 
 def scale_base_rates(trainer: Trainer, factor: float) -> None:
-    """Multiply the rates that schedules begin from; Lightning's finder changes the module's rate alone."""
+    """Multiply the base rates of all schedules; Lightning's finder changes only the learning rate of the module."""
     for config in trainer.lr_scheduler_configs:
         config.scheduler.base_lrs = [lr * factor for lr in config.scheduler.base_lrs]

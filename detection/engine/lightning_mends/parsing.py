@@ -1,4 +1,4 @@
-"""The command line: whole numbers stay whole, and options are written out."""
+"""Parse the command line without converting integers to floats, and without abbreviated options."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ import lightning.pytorch
 def keep_whole_limits() -> None:
     """Read ``trainer.limit_val_batches 1`` as one batch.
 
-    Lightning declares its limits as ``Union[int, float, None]``. Python keeps one object for all unions of the same
-    types, in the order that was written first anywhere. jsonargparse tries the types in that order: 1 would become 1.0,
-    which is all batches. A union made by ``|`` keeps its own order.
+    Lightning declares its limits as ``Union[int, float, None]``. Python caches one object for all unions of the same
+    types, with the order of the first one. jsonargparse tries the types in that order: 1 could become 1.0, which means
+    all batches. A union written with ``|`` keeps its own order.
     """
     hints = lightning.pytorch.Trainer.__init__.__annotations__
     limits = {name for name, hint in hints.items() if name.startswith("limit_") and hint == int | float | None}
@@ -18,9 +18,9 @@ def keep_whole_limits() -> None:
 
 
 class NoAbbreviations:
-    """A parser that takes whole options only; before a parser of Lightning in the list of bases.
+    """Reject abbreviated options; in the list of bases, this class comes before a parser of Lightning.
 
-    argparse switches abbreviations off by an argument that Lightning's subcommands do not get.
+    argparse has an argument against abbreviations, but Lightning does not pass it to its subcommands.
     """
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:

@@ -1,7 +1,7 @@
-"""Evaluations that a stopped run did not finish: a checkpoint records them, and the resumed run runs them.
+"""Record in a checkpoint that a stopped run did not finish an evaluation, and run it in the resumed run.
 
-Lightning (2.6) skips an evaluation that belongs to the step of a checkpoint. The resumed run would not know its AP:
-a worse ``best.ckpt`` could replace a better one, and early stopping would count one evaluation less.
+Lightning (2.6) skips the evaluation after the step of a checkpoint. The resumed run would not know its AP: a worse
+``best.ckpt`` could replace a better one, and early stopping would count one evaluation less.
 """
 
 from collections.abc import Iterator
@@ -12,26 +12,26 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class ValidateAtEnd(Callback):
-    """Validate after the last step, which a schedule in iterations seldom puts at the end of an epoch."""
+    """Validate after the last step: with a schedule in iterations, this is seldom the end of an epoch."""
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True  # asks Lightning for a validation before it leaves
+            trainer.should_stop = True  # makes Lightning validate before it ends
 
 
 def evaluates_now(trainer: Trainer) -> bool:
-    """Whether an evaluation follows the batch that is done, by the trainer's settings."""
+    """Return whether an evaluation follows the last finished batch, by the trainer's settings."""
     loop: Any = trainer.fit_loop.epoch_loop  # type: ignore[attr-defined]
     return bool(trainer.enable_validation and loop._should_check_val_fx(trainer.fit_loop._data_fetcher))  # type: ignore[attr-defined]
 
 
 def is_pending(trainer: Trainer, evaluated: int | None) -> bool:
-    """Whether an evaluation belongs after the last batch and has not finished.
+    """Return whether an evaluation must follow the last batch and has not finished.
 
     Args:
-        evaluated: the number of the batch, counted over epochs, after which the last evaluation finished.
+        evaluated: index of the batch, counted over all epochs, after which the last evaluation finished.
     """
     loop: Any = trainer.fit_loop.epoch_loop
     if evaluated == loop.total_batch_idx or loop.total_batch_idx < 0:
@@ -40,10 +40,11 @@ def is_pending(trainer: Trainer, evaluated: int | None) -> bool:
 
 
 def epoch_ends_with_evaluation(trainer: Trainer, epoch: int, batches: int) -> bool:
-    """Whether an evaluation belongs at the end of an epoch, by the trainer's settings.
+    """Return whether an evaluation follows the end of an epoch, by the trainer's settings.
 
     Args:
-        batches: of an epoch.
+        epoch: number of the epoch, from 0.
+        batches: number of batches of an epoch.
     """
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     if every is None or (epoch + 1) % every or not isinstance(interval, int | float):
@@ -53,9 +54,9 @@ def epoch_ends_with_evaluation(trainer: Trainer, epoch: int, batches: int) -> bo
 
 
 def run_pending_evaluation(trainer: Trainer) -> None:
-    """Run the evaluation that the checkpoint records as not finished, before the first step.
+    """Run the evaluation that the checkpoint records as unfinished, before the first step.
 
-    Callbacks, metrics and checkpoints see what they would have seen in the run that was stopped.
+    Callbacks, metrics and checkpoints get the same state as they would have had in the stopped run.
     """
     module: Any = trainer.lightning_module
     if not getattr(module, "evaluation_due", False) or not trainer.enable_validation:
@@ -73,7 +74,7 @@ def run_pending_evaluation(trainer: Trainer) -> None:
 
 @contextmanager
 def _counted_as_completed(batches: Any) -> Iterator[None]:
-    """Count the last batch as completed, as it is when Lightning evaluates; later as before, so that it resumes."""
+    """Count the last batch as completed inside the context, as Lightning does in evaluations; then undo it."""
     counts = [count for count in (batches.total, batches.current) if count.completed < count.processed]
     for count in counts:
         count.completed += 1

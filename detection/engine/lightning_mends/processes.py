@@ -1,6 +1,6 @@
-"""Signals and ranks: handlers that do not wait for lost ranks, and ends that say why.
+"""Signals and ranks: do not wait for lost ranks, and report why a rank ended.
 
-Imports Lightning late, as :mod:`detection.cli` imports this file before all that takes long.
+This file imports Lightning inside of functions, since :mod:`detection.cli` imports it before all slow imports.
 """
 
 import sys
@@ -9,19 +9,19 @@ from typing import Any
 
 
 def keep_signal_handlers_away(trainer: Any) -> None:
-    """Let Lightning install no signal handlers: its handlers wait for ranks that may be gone."""
+    """Prevent Lightning from installing signal handlers: its handlers wait for ranks that may be lost."""
     connector = getattr(trainer, "_signal_connector", None)
     if connector is not None:
         connector.register_signal_handlers = _do_nothing
 
 
 def observe_children_by(observer: Callable[[list[Any]], None]) -> None:
-    """Let another function watch the ranks that Lightning starts.
+    """Replace Lightning's function that watches the ranks it starts.
 
-    Lightning's own looks every 5 s, and silently kills all ranks when one has ended.
+    Lightning's own function checks every 5 s, and silently kills all ranks when one has ended.
 
     Args:
-        observer: takes the processes (``subprocess.Popen``), and returns at once.
+        observer: function that gets the processes (``subprocess.Popen``), and returns at once.
     """
     from lightning.pytorch.strategies.launchers import subprocess_script
 
@@ -30,14 +30,17 @@ def observe_children_by(observer: Callable[[list[Any]], None]) -> None:
 
 
 def leave_process_group() -> None:
-    """Leave the group of processes. Lightning leaves NCCL's alone; gloo's threads can abort the end of Python."""
+    """Destroy the process group if there is one.
+
+    Lightning destroys only that of NCCL. Threads of gloo can abort the shutdown of Python.
+    """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def hidden_error(error: BaseException) -> BaseException:
-    """The error of a loader's start, which Lightning hides behind its own; other errors as they are."""
+    """Return the error at the start of a loader that Lightning hides behind its own; other errors unchanged."""
     hidden = error.__context__ if "iter(combined_loader)" in str(error) else None
     return error if hidden is None else hidden
 

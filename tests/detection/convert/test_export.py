@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, model, monke
         raise full
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match=f"{name}: cannot be written .{full.strerror}.; the older file is whole$"):
+    with pytest.raises(OSError, match=f"{name}: cannot be written .{full.strerror}.; the older file is intact$"):
         write(tmp_path / name, model)
     assert (tmp_path / name).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [name]

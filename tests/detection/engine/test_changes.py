@@ -77,7 +77,8 @@ def test_other_images_for_validation_are_said_to_make_ap_incomparable(run, inter
     assert interrupted(signal.SIGTERM, 1, *OPTIONS) == 143
     assert run("fit", *OPTIONS, "--resume", "auto", *annotations(leave_out_an_image, "val")) == 0
     assert said(capsys) == [
-        "data.val has 3 images, and had 4; AP from now on, and which checkpoint is best, do not compare with before"
+        "data.val has 3 images, and had 4; later APs, and the choice of the best checkpoint, do not compare with "
+        "earlier ones"
     ]
 
 
@@ -85,7 +86,7 @@ def test_other_images_for_validation_are_said_to_make_ap_incomparable(run, inter
     ("change", "what"),
     [
         (leave_out_an_image, "data.train has 7 images, and had 8"),
-        (reverse_the_images, "data.train has other images, or the same ones in another order"),
+        (reverse_the_images, "data.train has other images, or the same images in another order"),
         (None, "seed_everything is 7, and was 0"),
     ],
 )

@@ -64,7 +64,7 @@ def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, trained,
 
 def test_graphs_and_gradients_summed_over_batches_do_not_go_together(run, capsys):
     assert run("fit", "--model.compile", "graphs", "--trainer.accumulate_grad_batches", "2") == 2
-    assert "model.compile graphs does not go with trainer.accumulate_grad_batches 2" in capsys.readouterr().err
+    assert "model.compile graphs does not work with trainer.accumulate_grad_batches 2" in capsys.readouterr().err
 
 
 def test_with_graphs_training_images_have_few_sizes_too(run, tmp_path, monkeypatch):

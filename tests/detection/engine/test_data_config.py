@@ -56,9 +56,9 @@ def test_an_unknown_setting_is_an_error():
         ({"bad_images": -1}, "data.bad_images -1 must be at least 0"),
         ({"max_pixels": 0}, "data.max_pixels 0 at least 1"),
         ({"eval_batch_size": 0}, "eval_batch_size 0 must be at least 1"),
-        ({"strong_until": 1.5}, "data.strong_until 1.5 must be a part of the training"),
+        ({"strong_until": 1.5}, "data.strong_until 1.5 must be a fraction of the training"),
         ({"mixup": MixUp(p=3)}, "data.mixup.p 3 must be a probability"),
-        ({"jitter": JitterConfig(), "resize_on_device": True}, "data.resize_on_device cannot resize for data.jitter"),
+        ({"jitter": JitterConfig(), "resize_on_device": True}, "data.resize_on_device must be false with data.jitter"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(options, message):

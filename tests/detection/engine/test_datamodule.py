@@ -73,7 +73,7 @@ def test_without_a_mask_to_learn_from_there_is_no_mask_head(copy):
             annotation["segmentation"] = []
 
     change(copy / TRAIN.annotations, bare)
-    with pytest.raises(InputError, match=r"has no mask to learn from; .* --model\.mask_head null"):
+    with pytest.raises(InputError, match=r"has no masks; .* --model\.mask_head null"):
         make(copy, masks=True).setup("fit")
     make(copy).setup("fit")
     make(copy, masks=True).setup("validate")
@@ -388,5 +388,5 @@ def test_copy_paste_without_a_mask_is_an_error(copy):
             entry.pop("segmentation", None)
 
     change(copy / TRAIN.annotations, remove)
-    with pytest.raises(InputError, match=r"data\.copy_paste needs to paste"):
+    with pytest.raises(InputError, match=r"has no masks, but data\.copy_paste needs them"):
         make(copy, copy_paste=CopyPaste()).setup("fit")

@@ -79,7 +79,7 @@ def test_images_beyond_the_limit_are_reported_once(evaluation):
     metrics = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"), 0.5)
     metrics = {f"bbox/{name}": value for name, value in metrics.items()}
     first, again = (list(evaluation.report(metrics, "float32")) for _ in range(2))
-    assert first[1:] == ["bbox: more than is scored", "Not scored, as not finite: 2 detections"]
+    assert first[1:] == ["bbox: more than is scored", "Not scored, since NaN or infinite: 2 detections"]
     assert again[1:] == first[2:]
 
 

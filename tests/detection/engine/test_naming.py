@@ -48,8 +48,8 @@ def test_names_without_slashes_are_lightnings(pattern):
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [
-        ("val/AP={val/bbox/AP:.3f}", "write val_AP={val/bbox/AP:.3f}, and give a folder as dirpath"),
-        ("mine/{epoch}", "write mine_{epoch}, and give a folder as dirpath"),
+        ("val/AP={val/bbox/AP:.3f}", "write val_AP={val/bbox/AP:.3f}, and set a folder with dirpath"),
+        ("mine/{epoch}", "write mine_{epoch}, and set a folder with dirpath"),
         ("{epoch}-{val_bbox_AP:.3f}", "val_bbox_AP is no metric of this training; write val/bbox/AP"),
         ("{epoch}-{bbox/AP:.3f}", "bbox/AP is no metric of this training; write val/bbox/AP"),
         ("{epoch}-{val/bbox/AP:.3f", "write {epoch}-{val/AP:.3f}"),

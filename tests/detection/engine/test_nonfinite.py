@@ -38,7 +38,7 @@ def test_a_few_steps_are_left_out_and_written_down(run, tmp_path, break_steps, c
     assert run("fit", "--run.folder", "out", "--run.skip_nonfinite", "2") == 0
     state = torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
-    assert "left out (2 of at most 2)" in capsys.readouterr().out
+    assert "skipped (2 of at most 2)" in capsys.readouterr().out
     first, second = sorted((tmp_path / "out/nonfinite").glob("*.json"))
     assert (first.name, second.name) == ("step_2_rank_0.json", "step_3_rank_0.json")
     assert cv2.imread(str(first.with_suffix(".jpg"))).shape[2] == 3

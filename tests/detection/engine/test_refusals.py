@@ -56,8 +56,8 @@ def test_a_layer_decay_above_one_is_one_line(run, capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--trainer.strategy", "fsdp", "--run.average", "{kind: ema}"), "does not go with run.average"),
-        (("--trainer.strategy", "fsdp", "--model.compile", "true"), "does not go with model.compile"),
+        (("--trainer.strategy", "fsdp", "--run.average", "{kind: ema}"), "does not work with run.average"),
+        (("--trainer.strategy", "fsdp", "--model.compile", "true"), "does not work with model.compile"),
         (("--trainer.strategy", "fsdp", "--trainer.sync_batchnorm", "true"), "model.backbone.norm sync"),
         (("--trainer.strategy", "fsdp_cpu_offload"), "use --trainer.strategy fsdp"),
         (("--trainer.strategy", "fsdp", "--trainer.precision", "16-mixed"), "bf16-mixed"),
@@ -86,7 +86,7 @@ def test_what_lightning_would_do_wrong_or_late_is_refused(run, capsys, options, 
 def test_what_cannot_be_strict_is_named():
     error = RuntimeError("scatter_cuda does not have a deterministic implementation, but you set ...")
     assert user_message(error) == (
-        "--deterministic strict: scatter_cuda cannot be computed alike twice on this device; use seeded",
+        "--deterministic strict: scatter_cuda has no deterministic form on this device; use seeded",
         2,
     )
 
@@ -100,7 +100,7 @@ def test_another_word_for_deterministic_is_refused(run, capsys, option):
 def test_a_run_does_not_write_over_another(trained, run, capsys):
     before = (trained / "checkpoints/last.ckpt").read_bytes()
     assert run("fit", "--run.folder", str(trained)) == 2
-    assert "continue with --resume auto, or take another folder" in capsys.readouterr().err
+    assert "continue with --resume auto, or use another folder" in capsys.readouterr().err
     assert (trained / "checkpoints/last.ckpt").read_bytes() == before
 
 

@@ -43,7 +43,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_or_from_the_best(tmp_path):
     assert checkpoint_in(tmp_path) == folder / "best.ckpt"
     (folder / "last.ckpt").touch()
     assert checkpoint_in(tmp_path) == folder / "last.ckpt"
-    with pytest.raises(InputError, match=r"last\.ckpt: continue with --resume auto, or take another folder"):
+    with pytest.raises(InputError, match=r"last\.ckpt: continue with --resume auto, or use another folder"):
         refuse_another_run(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path):
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], **options) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="another run is training into it; take another folder"):
+        with pytest.raises(InputError, match="another run is training into it; use another folder"):
             lock_folder(tmp_path)
         other.kill()
     assert lock_folder(tmp_path) is not None
@@ -80,7 +80,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path):
 def test_a_lock_that_another_process_has_stops_the_run_whatever_the_system_calls_it(tmp_path, monkeypatch, number):
     """POSIX lets a system answer EACCES or EAGAIN; the first is a PermissionError, the second a BlockingIOError."""
     monkeypatch.setattr(fcntl, "lockf", raises(number))
-    with pytest.raises(InputError, match="another run is training into it; take another folder"):
+    with pytest.raises(InputError, match="another run is training into it; use another folder"):
         lock_folder(tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_resume_auto_begins_where_there_is_nothing_yet(tmp_path):
     folder = str(tmp_path / "run")
     assert complete(["fit", "--resume", "auto", "--run.folder", folder]) == ["fit", "--run.folder", folder]
     assert complete(["fit", "--resume=auto", f"--run.folder={folder}"]) == ["fit", f"--run.folder={folder}"]
-    with pytest.raises(InputError, match=r"say which with --run\.folder"):
+    with pytest.raises(InputError, match=r"set it with --run\.folder"):
         complete(["fit", "--resume", "auto"])
 
 

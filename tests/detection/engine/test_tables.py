@@ -105,7 +105,7 @@ def test_rows_that_are_as_they_should_be_are_left_alone(tmp_path):
 
 @pytest.mark.parametrize("rows", [None, {}, [1], [{"AP": torch.ones(2)}], [{1: 0.5}], [{"AP": "=1"}], [{"AP": None}]])
 def test_rows_out_of_a_checkpoint_are_checked(rows):
-    with pytest.raises(ValueError, match="no list of names and numbers"):
+    with pytest.raises(ValueError, match="must be a list of names and numbers"):
         Tables().load_state_dict({"rows": rows, "step": 1})
 
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_an_older_version_brings_its_evaluations(tmp_path):
     (row,) = tables.state_dict()["rows"]
     assert (row["epoch"], row["step"], row["val/AP"]) == (1, 4, 0.123457)
     assert math.isnan(row["val/APl"])
-    with pytest.raises(ValueError, match="no list of names and numbers"):
+    with pytest.raises(ValueError, match="must be a list of names and numbers"):
         Tables().load_state_dict({"lines": [1]})
 
 

@@ -41,7 +41,7 @@ def test_validation_data_that_are_not_there_are_not_missed(run):
 def test_what_waits_for_a_validation_is_rejected(run, tmp_path, capsys, options, waiting):
     assert run("fit", "--run.folder", "run", *options, *waiting) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert f"needs a validation, and {options[0][2:]} {options[1]} leaves none" in message
+    assert f"needs a validation, but {options[0][2:]} {options[1]} disables it" in message
     assert not (tmp_path / "run").exists()
 
 
