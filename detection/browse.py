@@ -150,7 +150,7 @@ def write_row(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 
 def _rle(segmentation: Segmentation, height: int, width: int) -> Mapping[str, Any]:
-    """A COCO RLE of the image's size."""
+    """Return a segmentation as a COCO RLE of the image's size."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, dict):

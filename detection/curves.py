@@ -48,7 +48,7 @@ def read_run(path: str | Path) -> dict[str, Curve]:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of all tables, in the order in which they were written."""
+    """Return the rows of all tables of a run, in the order of writing."""
     if path.is_dir():
         older = [path / f"metrics_{k}.csv" for k in range(len(list(path.glob("metrics_*.csv"))))]
         files = [file for file in (*older, path / "metrics.csv", path / TRAIN, path / VAL) if file.is_file()]
@@ -92,7 +92,7 @@ def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> No
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its place first, so that nobody sees half of it.
+    # A temporary file first, so that no program reads a partial image.
     partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
         figure.savefig(partial, dpi=110)

@@ -8,7 +8,7 @@ import numpy as np
 from detection.text import fit, write
 
 GROUND, PANEL, INK = (28, 32, 40), (44, 49, 59), (226, 230, 238)
-"""RGB of the sheet, of what an image leaves of its tile, and of the text."""
+"""RGB of the sheet, of the part of a tile around its image, and of the text."""
 SIZE = 11
 """Height of a capital letter in captions, in pixels."""
 GAP, MARGIN = 4, 14
@@ -52,7 +52,7 @@ def sheet(cells: Sequence[Sequence[Tile]], title: str = "", columns: int = 2, lo
 
 
 def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image in the middle of a tile, as large as fits."""
+    """Resize an image to fit into a tile, and centre it: (height, width, 3) uint8."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

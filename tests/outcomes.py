@@ -1,4 +1,4 @@
-"""What a training leaves behind, so that one that was stopped can be compared with one that was left alone."""
+"""The results of a training, to compare a stopped and resumed run with an uninterrupted one."""
 
 from collections.abc import Callable
 from pathlib import Path

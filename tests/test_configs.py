@@ -1,4 +1,4 @@
-"""Every shipped config parses and builds, says what its name says, and keeps the settings that it had."""
+"""Every shipped config parses and builds, matches its name, and keeps its settings."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documentation as a site: every page can be found, and the tables are made from the code."""
+"""The documentation site: the navigation contains every page, and code generates the tables."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The worked examples of docs/architecture.md do what they say: each is cut out of the file and run as it stands."""
+"""The worked examples of docs/architecture.md run: the test extracts each from the file and executes it unchanged."""
 
 import re
 import runpy

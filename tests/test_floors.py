@@ -1,4 +1,4 @@
-"""Imports go down the floors only: read from the source, without importing anything."""
+"""Imports follow the layers of the packages; the test reads the sources and imports nothing."""
 
 import ast
 import sys

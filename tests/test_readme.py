@@ -1,4 +1,4 @@
-"""What the documents tell a reader to run, open or import is there."""
+"""The files, commands and modules that the documents name exist."""
 
 import ast
 import importlib

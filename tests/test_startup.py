@@ -1,4 +1,4 @@
-"""What may not be imported: a command begins as quickly as what it needs."""
+"""Commands start quickly: they do not import slow modules that they do not need."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Where foreign code comes from: every action by its commit, every package of CI by its hash, from one index."""
+"""External code is pinned: every action by its commit, every package of CI by its hash, from one index."""
 
 import re
 import tomllib

@@ -1,6 +1,6 @@
-"""The commands of the program ``rcnn``, a file for each: the file's name is the name that a user types.
+"""The commands of the program ``rcnn``, one file each: the name of the file is the name of the command.
 
-A command's module has ``add_options(parser)`` and ``run(options)``, which returns the exit code. Both import what takes
-long only where they need it, so that help texts and wrong options appear at once. :mod:`.options` holds the options
-that many commands share, with one name and one meaning.
+A command's module has ``add_options(parser)`` and ``run(options)``, which returns the exit code. Both import slow
+modules only where they need them, so that help texts and errors about options appear at once. :mod:`.options` holds the
+options that many commands share, with one name and one meaning.
 """

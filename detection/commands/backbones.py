@@ -1,6 +1,7 @@
 """List, describe and time backbones, and show why residual networks train better.
 
-`list` prints the names that `--model.backbone.name` takes; with a word, those that contain it, timm's too.
+`list` prints the names that `--model.backbone.name` accepts. `list WORD` prints those that contain a word, including
+the names of timm.
 """
 
 import argparse

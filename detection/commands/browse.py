@@ -1,6 +1,6 @@
 """Show images of a data set, before and after augmentation, as training sees them.
 
-Settings of the configuration are options, too, as in `--data.flip 0`.
+Settings of the configuration are also options, such as `--data.flip 0`.
 """
 
 import argparse

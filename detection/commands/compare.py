@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, print the differences, and write the page."""
+    """Compare two evaluations, print the differences, and write the page."""
     from detection.inference.options import check_least
     from detection.report.changed import changed_images
     from detection.report.compare import compare, text

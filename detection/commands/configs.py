@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """List or show."""
+    """List the configs, or show one."""
     if options.word == "show":
         _show(options.name, options.json)
     else:

@@ -11,7 +11,7 @@ from detection.foreign import printable
 
 FORMS = ("coco", "yolo", "voc", "lvis")
 CONVERSIONS = ("coco2voc", "voc2coco", "coco2yolo", "yolo2coco", "lvis2coco")
-"""What is possible; also former first words of the command."""
+"""Supported conversions; they are also accepted as the first word of the command, as in earlier versions."""
 
 EPILOG = """\
 example:
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Convert, and report."""
+    """Convert the annotations, and print a report."""
     from detection.formats.convert import convert
 
     what, paths = None, options.paths

@@ -1,7 +1,7 @@
 """Check a data set, and whether a model's settings fit it.
 
-Finds objects that training would drop or repair, unreadable images, copies, sizes that no anchor fits, and more.
-Settings of the configuration are options, too, as in `--data.short_side 640`.
+It finds objects that training would drop or repair, unreadable images, copies, sizes that no anchor fits, and more.
+Settings of the configuration are also options, such as `--data.short_side 640`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The program ``rcnn``: find the command by its name, read its options, run it.
+"""The program ``rcnn``: find a command by its name, read its options, and run it.
 
-Imports only what is quick: ``rcnn --help`` needs no PyTorch.
+This module has no slow imports: ``rcnn --help`` needs no PyTorch.
 """
 
 import argparse
@@ -50,20 +50,20 @@ OLD = {"fit": "train", "backbone": "backbones"}
 """Former names, which still work."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-"""Words that ``tools/train.py`` takes as its first, for one of these instead of a training."""
+"""Subcommands that ``tools/train.py`` accepts as its first word; without one, it trains."""
 
 SWITCHES = ("--debug", "-q", "--quiet")
-"""Options of every command, wherever they stand on the line."""
+"""Options of every command, at any position on the line."""
 
 MANY_STEPS = {"train", "validate", "test", "predict", "evaluate"}
 """Commands that need a process with less fragmented memory; see :func:`restart_with_glibc_setting`."""
 
 
 def command(name: str | None = None) -> int:
-    """Run the program ``rcnn`` in a process of its own; return the exit code.
+    """Run the program ``rcnn`` in a separate process, and return the exit code.
 
     Args:
-        name: the command, for a program of its own such as ``tools/train.py``; the first argument if None.
+        name: name of the command, for a separate program such as ``tools/train.py``; None: the first argument.
     """
     try:
         with ending_at_signals():
@@ -143,23 +143,24 @@ def _run(name: str, given: list[str]) -> int:
 
 
 def exit_code(act: Callable[[], int], debug: bool, trains: bool) -> int:
-    """Do something and report what goes wrong in one line; return the exit code.
+    """Call a function, report an error in one line, and return the exit code.
 
     Args:
-        debug: raise the error instead.
+        act: function that returns an exit code.
+        debug: raise the error instead of reporting it.
         trains: keep the traceback of an error that the user cannot correct.
     """
     try:
         return act()
     except KeyboardInterrupt as stop:
         return report_stop(str(stop))
-    except SystemExit as stop:  # of a parser; Lightning's, too, after a KeyboardInterrupt
+    except SystemExit as stop:  # from a parser, or from Lightning after a KeyboardInterrupt
         return report_stop() if signalled() else stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        if signalled() and not hasattr(error, "code"):  # some imports make another error of it
+        if signalled() and not hasattr(error, "code"):  # some imports raise another error after a signal
             return report_stop()
         from detection.engine.errors import user_message
 
@@ -172,7 +173,7 @@ def exit_code(act: Callable[[], int], debug: bool, trains: bool) -> int:
 
 
 def _output_is_closed() -> bool:
-    """Whether the reader of the output has gone, as ``head`` does; a training's worker may break a pipe, too."""
+    """Return whether the reader of the output has closed it, as ``head`` does; workers may also raise broken pipes."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -181,13 +182,13 @@ def _output_is_closed() -> bool:
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
-    except (AttributeError, OSError):  # Windows has no poll; a test's output is no file
+    except (AttributeError, OSError):  # Windows has no poll; in tests, the output is not a file
         return False
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, and reports an error in one line with the nearest option."""
+    """Parse options without abbreviations, and report an error in one line with the most similar option."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
@@ -204,7 +205,8 @@ def parser_of(name: str, module: ModuleType | None = None) -> Parser:
     """Return the parser of a command.
 
     Args:
-        module: the command's; imported if None.
+        name: name of the command.
+        module: module of the command; None: import it.
     """
     module = module or import_module(f"detection.commands.{name}")
     parser = Parser(
@@ -223,8 +225,10 @@ def parse(parser: argparse.ArgumentParser, given: Sequence[str], settings: bool 
     """Parse the options of a command.
 
     Args:
-        settings: whether it takes the settings of a training, too, as ``--data.root``. Options that the parser does not
-            know, each with the words up to the next option, are then the attribute ``rest``.
+        parser: parser of the command.
+        given: words of the command line after the command.
+        settings: the command also accepts the settings of a training, such as ``--data.root``. Options that the parser
+            does not know, each with the words up to the next option, are then the attribute ``rest``.
     """
     if not settings:
         return parser.parse_args(given)

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """List or describe."""
+    """List the models, or describe one."""
     if options.word == "show":
         from dataclasses import asdict
 

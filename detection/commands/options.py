@@ -1,14 +1,14 @@
-"""Options that many commands share: one name, one meaning. A command names those that it takes."""
+"""Options that many commands share, with one name and one meaning; a command adds the ones that it needs."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 MODEL = "a run's folder, a checkpoint, a .safetensors file, an export, or published weights (rcnn models list)"
-"""The help text of each option that takes a model."""
+"""Help text of each option for a model."""
 
 DATA = "a data set: a folder in COCO, YOLO or VOC form, a data.yaml, or a COCO annotation file"
-"""The help text of each option that takes data."""
+"""Help text of each option for a data set."""
 
 SHARED: dict[str, dict[str, Any]] = {
     "output": {"flags": ("-o", "--output"), "type": Path, "metavar": "DIR", "help": "folder or file to write"},
@@ -16,13 +16,13 @@ SHARED: dict[str, dict[str, Any]] = {
     "precision": {
         "choices": ("auto", "fp32", "bf16", "fp16"),
         "default": "auto",
-        "help": "number format to compute in",
+        "help": "number format of the computation",
     },
     "batch": {"type": int, "metavar": "N", "help": "images at a time"},
     "workers": {"type": int, "metavar": "N", "help": "processes that load images"},
     "size": {"type": int, "nargs": 2, "metavar": ("SHORT", "LONG"), "help": "sides to resize images to, in pixels"},
     "score": {"type": float, "metavar": "S", "help": "drop detections with a lower score"},
-    "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of everything random"},
+    "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of all random numbers"},
     "verbose": {"flags": ("-v", "--verbose"), "action": "store_true", "help": "print more"},
     "quiet": {"flags": ("-q", "--quiet"), "action": "store_true", "help": "print only warnings and errors"},
     "json": {
@@ -34,7 +34,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "trust_code": {"action": "store_true", "help": "import the custom backbone that a checkpoint names"},
     "debug": {"action": "store_true", "help": "show the traceback of an error"},
 }
-"""Keyword arguments of ``add_argument`` by option; ``flags`` where there is a short form."""
+"""Keyword arguments of ``add_argument`` by option, and ``flags`` if the option has a short form."""
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:

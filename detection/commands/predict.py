@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
-    """Repeat ``--score`` before each of its words: argparse would take words after them for thresholds."""
+    """Repeat ``--score`` before each of its words: argparse would read words after them as thresholds."""
     spread: list[str] = []
     for word in arguments:
         name, _, number = word.rpartition("=")
@@ -48,7 +48,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict, print what was found, and return 3 if a source could not be read completely."""
+    """Predict, print a summary, and return 3 if a source could not be read completely."""
     from detection.inference.folders import predict_files
 
     options.save = ["pictures" if kind == "images" else kind for kind in options.save]

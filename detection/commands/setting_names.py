@@ -1,6 +1,6 @@
-"""The names of the settings of a training, read from the source of their classes.
+"""Read the names of the settings of a training from the source of their classes.
 
-To import these classes takes as long as to import PyTorch and Lightning. A message about a misspelt name comes sooner.
+Importing these classes would take as long as importing PyTorch and Lightning, and delay errors about misspelt names.
 """
 
 import ast

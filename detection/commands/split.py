@@ -1,8 +1,8 @@
 """Split a data set into training, validation and test images.
 
-Each part gets its share of every class, as far as possible. The command writes annotation files that `rcnn train --data
-DIR` reads; the images stay where they are. Copies of one image, versions of one image that Roboflow made, and frames of
-one video come into the same part.
+As far as possible, each part gets the same fraction of every class. The command writes annotation files that `rcnn
+train --data DIR` reads, and does not move images. Copies of one image, versions of one image by Roboflow, and frames of
+one video are in the same part.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the annotation files of each part, and print what they contain."""
+    """Write the annotation files of each part, and print their numbers of images and objects."""
     from detection.foreign import printable
     from detection.formats.recognise import open_data
     from detection.formats.split_folder import write_split

@@ -1,7 +1,7 @@
 """Compute the COCO metrics of a model on the test images, and write its detections as COCO results.
 
-The settings, and the data unless `--data` says otherwise, are those of the model's run. Any setting of the
-configuration is an option, too.
+The command uses the settings of the model's run, and its data unless you give `--data`. All settings of the
+configuration are also options.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Train a detector, and evaluate it while it trains.
 
-CONFIG is one of `rcnn configs list`, or a file; without it, Mask R-CNN with a ResNet-50 (Faster R-CNN where the data
-have no masks). Any setting of the configuration is an option, too, as in `--model.backbone.name resnet101`.
+CONFIG is a name from `rcnn configs list`, or a file. Without it, the command trains a Mask R-CNN with a ResNet-50, or a
+Faster R-CNN if the data have no masks. All settings of the configuration are also options, such as
+`--model.backbone.name resnet101`.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start the training with the settings that the options stand for."""
+    """Start the training with the settings of the options."""
     from detection.engine.errors import user_input
 
     with user_input():

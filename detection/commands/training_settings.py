@@ -1,4 +1,4 @@
-"""What the options of `rcnn train` stand for: settings of the configuration."""
+"""Convert the options of `rcnn train` to settings of the configuration."""
 
 import argparse
 import json
@@ -20,17 +20,17 @@ from detection.commands.settings import (
 )
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
-"""The config that is taken if the user names none, for data with and without masks."""
+"""Default config for data with masks (True) and without masks (False)."""
 
 _MASK = re.compile(rb'(?<!\\)"segmentation"\s*:\s*(?:\[\s*[^\s\]]|\{\s*[^\s}]|"[^"])')
-"""A list, an RLE or a text with something in it."""
+"""A segmentation that is not empty: a list, an RLE or a string."""
 
 
 def settings(options: argparse.Namespace) -> list[str]:
-    """Return the configs, the settings that the short options stand for, and those of the user, which override all.
+    """Return the configs, the settings of the short options, and the user's settings, which override all others.
 
     Raises:
-        ValueError: an option that neither this command nor the configuration can have, or a wrong value.
+        ValueError: neither this command nor the configuration has an option, or a value is wrong.
     """
     check_settings(options.rest)
     note_former(options.rest)

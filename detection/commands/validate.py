@@ -1,7 +1,7 @@
 """Compute the COCO metrics of a model on the validation images, as training does.
 
-The settings, and the data unless `--data` says otherwise, are those of the model's run. Any setting of the
-configuration is an option, too. `rcnn evaluate` takes any annotation file and writes a report.
+The command uses the settings of the model's run, and its data unless you give `--data`. All settings of the
+configuration are also options. For another annotation file and a report, use `rcnn evaluate`.
 """
 
 import argparse

@@ -90,12 +90,12 @@ def suggest(
     Args:
         boxes: (n, 4) XYXY after resizing.
         sizes: (n, 2) of their images.
-        strides: of the pyramid's levels.
+        strides: strides of the pyramid's levels, in pixels.
         current: anchors of the detector.
         most: number of objects that the search uses, drawn at random.
 
     Returns:
-        The anchors; None if all that were tried lower the recall of a size group, or are not better.
+        The anchors; None if all candidates lower the recall of a size group, or are not better.
     """
     if len(boxes) > most:
         drawn = np.random.default_rng(seed).choice(len(boxes), most, replace=False)
@@ -116,7 +116,7 @@ def suggest(
 
 
 def _candidates(extent: np.ndarray, strides: Sequence[int], current: AnchorConfig) -> Iterator[AnchorConfig]:
-    """The anchors to try; ``extent`` is (n, 2) width, height of the objects."""
+    """Yield the anchors to try; ``extent`` is (n, 2) width, height of the objects."""
     shapes = np.quantile(extent[:, 1] / extent[:, 0], (0.15, 0.5, 0.85))
     own = tuple(sorted({round(float(shape), 2) for shape in shapes}))
     for ratios in {(0.5, 1.0, 2.0), own}:
@@ -127,7 +127,7 @@ def _candidates(extent: np.ndarray, strides: Sequence[int], current: AnchorConfi
                     for stride in strides
                 )
                 yield AnchorConfig(sizes=levels, ratios=ratios)
-    # Whoever adds anchors to the current ones loses no overlap.
+    # Anchors in addition to the current ones lower no overlap.
     used = [tuple(level) if isinstance(level, Sequence) else (level,) for level in current.sizes]
     for ratios in {tuple(current.ratios), tuple(sorted({*current.ratios, *own}))}:
         for factors in ((1,), (0.5, 1), (0.7, 1), (1, 1.4), (1, 2)):

@@ -78,7 +78,7 @@ def examine(
 
 
 def _start(diagnosis: Diagnosis, module: DetectionModule) -> None:
-    """Report frozen parts of the backbone that would stay random."""
+    """Report frozen parts of the backbone that would keep random weights."""
     configs: dict[str, Any] = dict(module.configs)
     problem = None if module.weights is not None else random_start(configs["backbone"])
     if problem is not None:
@@ -107,7 +107,7 @@ def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
     """Read all images, and report the broken ones and 16-bit images with few levels."""
 
     def look(i: int) -> str | int | None:
-        """The error, or the highest level if it is low for 16 bits."""
+        """Return the error of an image, or its highest level if that is low for 16 bits; else None."""
         try:
             return _highest(dataset, i, dataset.scene(i).image)
         except ValueError as error:
@@ -135,13 +135,13 @@ def _decode(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
     if low:
         highest = max(low.values())
         what = f"{plural(len(low), 'image of 16 bits uses', 'images of 16 bits use')} {highest} of 65535 levels at most"
-        advice = f"they stay dark; multiply their pixels by {2 ** (16 - highest.bit_length())} and save them again"
+        advice = f"they are dark; multiply their pixels by {2 ** (16 - highest.bit_length())} and save them again"
         ids = dataset.annotations.image_ids[list(low)].tolist()
         diagnosis.add("warning", split, what, advice, ids, len(low))
 
 
 def _highest(dataset: CocoDataset, i: int, image: np.ndarray) -> int | None:
-    """The highest level of a 16-bit image, if all its levels are in the lowest quarter, as from 10 to 14 bits."""
+    """Return the highest level of a 16-bit image if all levels are in the lowest quarter, as from 10 to 14 bits."""
     if int(image.max()) * 4 > np.iinfo(image.dtype).max + 1:
         return None
     height, width = dataset.annotations.sizes[i].tolist()
@@ -162,7 +162,7 @@ def _turned(diagnosis: Diagnosis, split: str, dataset: CocoDataset) -> None:
     if found:
         first = shown(annotations.file_name(found[0]))
         what = f"{plural(len(found), 'image is', 'images are')} rotated or flipped by EXIF, the first is {first}; "
-        what += "the size does not show whether the annotations are, too"
+        what += "the size does not show whether the annotations are also rotated"
         advice = "check some images (--html, rcnn browse); if boxes are wrong, remove EXIF from the files"
         diagnosis.add("warning", split, what, advice, annotations.image_ids[found].tolist(), len(found))
         if split == "train":
@@ -298,7 +298,7 @@ def _cells(
     diagnosis: Diagnosis, boxes: np.ndarray, sizes: np.ndarray, owner: np.ndarray, image_ids: np.ndarray,
     strides: tuple[int, ...], config: FCOSConfig,
 ) -> None:  # fmt: skip
-    """How many cells learn each object, where no anchors are."""
+    """Report the number of cells that learn each object, for a detector without anchors."""
     extent = boxes[:, 2:] - boxes[:, :2]
     number = positive_cells(boxes, sizes, strides, config)
     rows = list(cells_table(number, np.sqrt(extent.prod(axis=1))))
@@ -338,7 +338,7 @@ def _memory(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule,
 
 
 def _on_meta(module: DetectionModule, num_classes: int) -> Detector | None:
-    """The detector without memory for its weights, to read its strides."""
+    """Build the detector without memory for its weights, to read its strides; None for a custom backbone."""
     configs: dict[str, Any] = dict(module.configs)
     backbone = configs["backbone"]
     if "." in backbone.name:

@@ -12,7 +12,7 @@ from detection.wording import plural
 Severity = Literal["error", "warning", "info"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 NAMES: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
-"""What users read."""
+"""Names of the severities in the output."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Finding:
     what: str
     advice: str = ""
     ids: tuple[str, ...] = ()
-    """The first ids of images or annotations."""
+    """The first IDs of images or annotations with the problem."""
     count: int = 1
 
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers under a title."""
+    """A table of numbers with a title."""
 
     title: str
     heads: tuple[str, ...]
@@ -41,12 +41,12 @@ class Table:
 
 @dataclass
 class Diagnosis:
-    """All findings and tables."""
+    """All findings and tables of an examination."""
 
     findings: list[Finding] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     examples: dict[str, list[int]] = field(default_factory=dict)
-    """Numbers of images of the training split to show, by what is unusual about them."""
+    """Indices of training images to show, by their unusual property."""
     images: dict[str, int] = field(default_factory=dict)
     """Number of images by split."""
 
@@ -57,7 +57,7 @@ class Diagnosis:
         self.findings.append(Finding(severity, split, what, advice, tuple(shown(i) for i in ids[:10]), count))
 
     def exit_code(self, strict: bool = False) -> int:
-        """2 if there is an error; with ``strict`` 1 if there is a warning; else 0."""
+        """Return 2 if there is an error, 1 if there is a warning and ``strict`` is true, else 0."""
         worst = {finding.severity for finding in self.findings}
         return 2 if "error" in worst else 1 if strict and "warning" in worst else 0
 

@@ -26,9 +26,9 @@ def training_bytes(
     0.6 of it.
 
     Args:
-        model: may be on the meta device.
-        canvas: height, width of the largest batch.
-        images: per device.
+        model: detector, which may be on the meta device.
+        canvas: height, width of the largest batch, in pixels.
+        images: images per device.
     """
     height, width = canvas
     state = (16 if adam else 12) * sum(parameter.numel() for parameter in model.parameters())

@@ -17,11 +17,11 @@ from detection.report.resampling import changes
 
 KINDS = {"bbox": "Boxes", "segm": "Masks"}
 ONE = {"bbox": "box", "segm": "mask"}
-"""What IoU types are of, by their names."""
+"""Noun for the objects of each IoU type."""
 
 RECALLS = np.linspace(0, 1, 101)
 CROWDS = ((1, 1), (2, 5), (6, 15), (16, 50), (51, 10**9))
-"""Objects in an image, from and to."""
+"""Groups of images by their number of objects: smallest and largest number."""
 ERRORS = {
     "Cls": "classification",
     "Loc": "localisation",
@@ -35,7 +35,7 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A number and its standard error over bootstrap samples of the images; NaN where there is none."""
+    """A metric and its standard error over bootstrap samples of the images; NaN if unknown."""
 
     value: float
     error: float
@@ -49,7 +49,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class."""
+    """Metrics of one class."""
 
     name: str
     id: int
@@ -58,21 +58,24 @@ class ClassRow:
     AP50: float
     AR: float
     F1: float
-    """The best F1 at IoU 0.5, and at which score threshold."""
+    """The best F1 over all score thresholds, at IoU 0.5."""
     threshold: float
+    """Score threshold of the best F1."""
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image at the operating point."""
+    """Results of one image at the operating point."""
 
     image_id: int
     file_name: str
     objects: int
     found: int
-    """Objects that were found, objects that were missed, and false positives."""
+    """Number of found objects (true positives)."""
     missed: int
+    """Number of missed objects (false negatives)."""
     wrong: int
+    """Number of false positives."""
     F1: float
 
 
@@ -93,34 +96,34 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All of one IoU type."""
+    """Results of one IoU type."""
 
     iou_type: str
     images: int
     objects: int
     detections: int
     numbers: dict[str, Measure]
-    """The twelve COCO metrics by their names; NaN where there are no such objects."""
+    """The twelve COCO metrics by name; NaN if there are no objects that contribute to one."""
     max_detections: int
-    """The limit of detections of a class in an image."""
+    """Limit of detections per class and image."""
     classes: list[ClassRow]
     curves: dict[str, list[float]]
     """Precision at each of RECALLS, averaged over classes, by IoU."""
     class_curves: dict[str, list[float]]
-    """Precision at IoU 0.5 of each class with objects; a name that two classes share gets its id."""
+    """Precision at IoU 0.5 of each class with objects, by class name; names that two classes share contain the ID."""
     errors: dict[str, float]
     """AP50 that the detector would gain without this kind of error, by the names of ERRORS."""
     error_counts: dict[str, int]
     by_crowding: list[dict[str, Any]]
     calibration: dict[str, Any]
     operating_point: dict[str, float]
-    """The score threshold of the best F1 over all classes, and precision, recall and F1 there, at IoU 0.5."""
+    """Score threshold with the best F1 over all classes, and precision, recall and F1 at it, for IoU 0.5."""
     confusion: list[list[int]]
-    """(K + 1, K + 1) counts at the operating point: rows are true, columns predicted, the last is background.
+    """(K + 1, K + 1) counts at the operating point: rows are true classes, columns predicted ones; last: background.
 
     Ignored detections, such as those in a crowd, do not count."""
     by_image: list[ImageRow]
-    """Worst first."""
+    """Results of each image, the worst first."""
     suspects: list[Suspect]
 
 
@@ -165,7 +168,7 @@ def _of_all(
     resamplings: int,
     seed: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The fields that depend on all detections, also those with low scores; and (n,) :func:`_statuses`."""
+    """Return the fields that depend on all detections, including low scores, and the (n,) :func:`_statuses`."""
     evaluation = hotcoco_evaluation(truth, results, iou_type, evaluator.max_detections)
     precision, recall = evaluation.precision, evaluation.recall
     statuses = _statuses(evaluation, results)
@@ -219,7 +222,7 @@ def _classes(
 
 
 def _curve(precision: np.ndarray) -> list[float]:
-    """(R, K) to the mean over classes that have objects."""
+    """Average the precision (R, K) over classes that have objects; empty if there are none."""
     known = precision[:, precision.max(axis=0, initial=-1) > -1]
     return known.mean(axis=1).round(5).tolist() if known.size else []
 
@@ -232,7 +235,7 @@ def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, 
 
 
 def _statuses(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarray:
-    """(n,) int64 whether each detection is right at IoU 0.5: 1 or 0; -1 if ignored."""
+    """Return (n,) int64: 1 if a detection is a true positive at IoU 0.5, 0 if false, -1 if ignored."""
     diagnostics = evaluation.image_diagnostics()
     values = {"tp": 1, "fp": 0}
     # hotcoco numbers the detections from 1, in their order.
@@ -240,13 +243,13 @@ def _statuses(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarr
 
 
 def _best_cut(scores: np.ndarray, statuses: np.ndarray, objects: int) -> dict[str, float]:
-    """The threshold of the best F1, with its precision, recall and F1; all 0 without a true positive."""
+    """Return the threshold with the best F1, and its precision, recall and F1; all 0 without a true positive."""
     counted = np.flatnonzero(statuses >= 0)
     order = counted[np.argsort(-scores[counted], kind="stable")]
     right = np.cumsum(statuses[order])
     if not len(order) or not objects or not right[-1]:
         return {"threshold": 0.0, "precision": 0.0, "recall": 0.0, "F1": 0.0}
-    # A threshold takes all detections of one score or none.
+    # A threshold keeps all detections of one score or none.
     last = np.append(np.diff(scores[order]) != 0, True)
     total = np.arange(1, len(order) + 1)
     F1 = np.where(last, 2 * right / (total + objects), -1)
@@ -257,7 +260,7 @@ def _best_cut(scores: np.ndarray, statuses: np.ndarray, objects: int) -> dict[st
 
 
 def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: int = 10) -> dict[str, Any]:
-    """The precision at IoU 0.5 of detections by their score, and the expected calibration error."""
+    """Return the precision at IoU 0.5 in bins of the score, and the expected calibration error."""
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     scores, right = scores[statuses >= 0], statuses[statuses >= 0]
     places = np.clip((scores * number).astype(int), 0, number - 1)

@@ -30,9 +30,9 @@ def changed_images(
 
     Args:
         first: folder that ``rcnn evaluate`` wrote.
-        second: another one, of the same images.
-        annotations: the annotation file, if it was moved.
-        images: folder of the images; by default the one of the evaluations.
+        second: another such folder, of the same images.
+        annotations: path of the annotation file, if it was moved.
+        images: folder of the images; None: the folder that the evaluations used.
         most: number of images.
     """
     reports = [read_report(folder) for folder in (first, second)]
@@ -69,6 +69,6 @@ def _threshold(report: Mapping[str, Any], kind: str) -> float:
 
 
 def _folder(reports: list[dict[str, Any]]) -> Path | None:
-    """The first folder of images that an evaluation used and that still exists."""
+    """Return the first image folder of the evaluations that still exists; None if there is none."""
     named = [Path(report["about"]["images"]) for report in reports if report["about"].get("images")]
     return next((folder for folder in named if folder.is_dir()), None)

@@ -9,7 +9,7 @@ from detection.foreign import shown
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 46, 38, 12, 12
 NAMES, ROW, SIDE = 130, 24, 20
-"""Of a dot plot: room for the names, height of a row, room on the right."""
+"""Sizes of a dot plot: width of the names, height of a row, and space on the right."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -77,7 +77,7 @@ def _y(value: float) -> float:
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of a dot plot; NaN where there is no value or no interval."""
+    """A row of a dot plot: a value and its interval; NaN: no value or no interval."""
 
     name: str
     value: float
@@ -91,8 +91,8 @@ def dots(rows: Sequence[Dot], label: str) -> str:
     """Draw values with their intervals beside a line at zero, one row each.
 
     Args:
-        rows: from top to bottom; those without a value are not drawn.
-        label: what the values are, with the unit.
+        rows: rows from top to bottom; the plot skips those without a value.
+        label: name and unit of the values.
     """
     rows = [row for row in rows if math.isfinite(row.value)]
     if not rows:
@@ -132,6 +132,6 @@ def dots(rows: Sequence[Dot], label: str) -> str:
 
 
 def _step(largest: float) -> float:
-    """The distance of ticks: at most four on each side of zero."""
+    """Return the distance of ticks, with at most four ticks on each side of zero."""
     steps = (s * 10.0**power for power in range(-2, 3) for s in (1, 2, 5))
     return next((step for step in steps if largest / step <= 4), 100.0)

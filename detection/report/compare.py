@@ -24,7 +24,7 @@ SAME = {
     "protocol": "other protocols",
     "ground_truth": "other readings of the annotations (evaluate the results_*.json of the checked one as files)",
 }
-"""What must be the same in two evaluations that are compared."""
+"""Entries that must be equal in two evaluations to compare, with messages about their differences."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,16 @@ def compare(
 
     Args:
         first: folder that ``rcnn evaluate`` wrote.
-        second: another one.
-        annotations: the annotation file, if it was moved.
-        resamplings: bootstrap samples of the images, for the intervals.
+        second: another such folder.
+        annotations: path of the annotation file, if it was moved.
+        resamplings: number of bootstrap samples of the images, for the intervals.
+        seed: seed of the samples.
 
     Returns:
         Differences by IoU type and kind, such as ``bbox/numbers`` and ``segm/classes``.
 
     Raises:
-        ValueError: the evaluations cannot be compared, with the reason; or a file is missing.
+        ValueError: the evaluations are not comparable, and the message says why; or a file is missing.
     """
     reports = [read_report(folder) for folder in (first, second)]
     abouts = [report["about"] for report in reports]
@@ -80,14 +81,16 @@ def compare(
 
 
 def evaluator_of(folder: Path, about: Mapping[str, Any], kind: str, annotations: Path) -> CocoEvaluator:
-    """Open an evaluation again, with its results of one IoU type.
+    """Return the evaluator of a saved evaluation, with its results of one IoU type.
 
     Args:
-        about: the part ``about`` of its report.
-        annotations: the annotation file.
+        folder: folder of the evaluation.
+        about: part ``about`` of its report.
+        kind: ``bbox`` or ``segm``.
+        annotations: annotation file.
 
     Raises:
-        ValueError: the annotation file is missing, or is another one.
+        ValueError: the annotation file is missing, or is not that of the evaluation.
     """
     if not annotations.is_file():
         raise ValueError(f"{annotations}: no such annotation file; name it with --annotations")
@@ -103,7 +106,7 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
     """Check that the numbers of two evaluations mean the same.
 
     Args:
-        first: from :func:`~detection.provenance.about`.
+        first, second: results of :func:`~detection.provenance.about`.
 
     Raises:
         ValueError: they differ; the message lists all differences.

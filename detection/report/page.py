@@ -54,7 +54,7 @@ def page(
     """Write the whole page.
 
     Args:
-        about: what was evaluated, and with what; shown at the top and at the end.
+        about: model, data, versions and checksums of the evaluation, for the top and the end of the page.
         worst: the images with the lowest F1: ground truth and detections of each.
         suspects: detections that contradict the annotations.
         beside: names of the files in the page's folder, to link to.
@@ -94,7 +94,7 @@ def _data_of(about: Mapping[str, Any]) -> str:
 
 
 def _end(path: str, parts: int) -> str:
-    """The last parts of a path of any system."""
+    """Return the last parts of a path of any operating system."""
     return "/".join([part for part in re.split(r"[/\\]", path) if part][-parts:])
 
 
@@ -175,7 +175,7 @@ def _card(name: str, measure: Measure, words: str, more: str = "") -> str:
 
 
 def _words(name: str) -> str:
-    """Explain a number."""
+    """Return the explanation of a metric."""
     return WORDS.get(name) or f"recall, {name.removeprefix('AR')} per class and image"
 
 
@@ -312,22 +312,22 @@ def legend() -> str:
 
 
 def image(picture: Picture | None, name: str) -> str:
-    """An image that a click enlarges; nothing for None."""
+    """Return the HTML of an image that a click enlarges; "" for None."""
     return f'<img class="zoom" src="{picture.url}" alt="{_text(name)}" loading="lazy">' if picture else ""
 
 
 def stretch_note(picture: Picture | None) -> str:
-    """Say that the contrast was stretched, if it was."""
+    """Return a note if the contrast of an image was stretched, else ""."""
     return "; dark image, contrast stretched" if picture and picture.stretched else ""
 
 
 def _text(foreign: str) -> str:
-    """A name out of a file, as HTML."""
+    """Return a name from a file as safe HTML."""
     return escape(shown(foreign))
 
 
 def _about(about: Mapping[str, Any]) -> str:
-    """What was evaluated, then the versions, then the checksums."""
+    """Return the section about the evaluation: model and data, then versions, then checksums."""
     keys = list(about)
     hashes = [key for key in keys if "sha256" in key]
     first, last = (keys.index(name) if name in keys else len(keys) for name in ("rcnn_toolkit", "python"))
@@ -341,7 +341,7 @@ def _about(about: Mapping[str, Any]) -> str:
 
 
 def _label(key: str) -> str:
-    """The name of an entry: ``image_ids_sha256`` is the ``SHA-256 of image ids``."""
+    """Return the label of an entry, such as ``SHA-256 of image ids`` for ``image_ids_sha256``."""
     what = (
         key.removeprefix("sha256_of_")
         if key.startswith("sha256_of_")

@@ -1,4 +1,4 @@
-"""Draw the images of a report: what was found, missed and wrong, and detections that the annotations may lack."""
+"""Draw the images of a report: found and missed objects, false positives, and annotations to check."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ LABEL_ROOM = 3.0
 """A label is drawn only on boxes with at least this many times its area."""
 
 TINT = 0.2
-"""Weight of the colour inside masks: low, so that the objects stay visible."""
+"""Weight of the colour inside masks: low, so that the objects are visible."""
 
 FOUND: Color = (30, 190, 90)
 MISSED: Color = (240, 50, 70)
@@ -37,7 +37,7 @@ LEGEND = {
     "false positive": WRONG,
     "ignored (crowd, or beyond the limit of detections)": IGNORED,
 }
-"""Colours on the images of a report, by what they mean."""
+"""Colours on the images of a report, by their meaning."""
 
 _COLORS = {"tp": FOUND, "matched": FOUND, "fn": MISSED, "fp": WRONG}
 
@@ -172,7 +172,7 @@ def _by_image(objects: Any) -> dict[int, list[dict[str, Any]]]:
 
 
 def _rle(segmentation: Any, height: int, width: int) -> Mapping[str, Any]:
-    """A COCO RLE of the image's size; empty where the file has another orientation than the annotations."""
+    """Return a COCO RLE of the image's size; empty if the image file has another orientation than the annotations."""
     if isinstance(segmentation, list):
         segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     fits = tuple(segmentation["size"]) == (height, width)

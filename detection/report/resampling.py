@@ -1,4 +1,4 @@
-"""Compare two evaluations on bootstrap samples of the images: how much of their difference may be chance."""
+"""Compare two evaluations on bootstrap samples of the images, to estimate which differences may be random."""
 
 import math
 from collections.abc import Mapping
@@ -19,18 +19,19 @@ MOST_MISSED = 0.01
 
 @dataclass(frozen=True)
 class Change:
-    """A number of two evaluations, and the spread of second - first over bootstrap samples, the same for both.
+    """A metric of two evaluations, and the spread of second - first over the same bootstrap samples for both.
 
-    All are NaN where there are no such objects. The spread is NaN, too, where too few images have such objects.
+    All values are NaN if no objects contribute to the metric. The spread is also NaN if too few images have such
+    objects.
     """
 
     first: float
     second: float
     error: float
-    """Standard error."""
+    """Standard error of the difference."""
     low: float
     high: float
-    """95% interval."""
+    """95% interval of the difference."""
 
 
 def changes(
@@ -42,9 +43,10 @@ def changes(
     :func:`widening` widens its deviations to those of samples in which the image counts twice.
 
     Args:
-        truth: the ground truth of both.
-        first: of :func:`~detection.evaluation.engines.hotcoco_evaluation`.
-        resamplings: number of bootstrap samples; 0 for no spread.
+        truth: ground truth of both evaluations.
+        first, second: results of :func:`~detection.evaluation.engines.hotcoco_evaluation`.
+        resamplings: number of bootstrap samples; 0: no spread.
+        seed: seed of the samples.
     """
     found_by = hotcoco("an interval").compare(first.engine, second.engine, n_bootstrap=resamplings, seed=seed)
     images = len(truth["images"])
@@ -79,5 +81,5 @@ def widening(images: int) -> float:
 
 
 def _images_with(truth: Mapping[str, Any], low: float, high: float) -> int:
-    """Images with an object of such an area."""
+    """Return the number of images with an object whose area is in a range."""
     return len({a["image_id"] for a in truth["annotations"] if not a["iscrowd"] and low <= a["area"] <= high})

@@ -48,10 +48,10 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         truth: ground truth for the evaluator.
 
     Returns:
-        The evaluator, and what the model is, such as ``Mask R-CNN (resnet50)``.
+        The evaluator, and a description of the model, such as ``Mask R-CNN (resnet50)``.
 
     Raises:
-        ValueError: the model, the annotations or an image cannot be used.
+        ValueError: the model, the annotations or an image are invalid.
     """
     device = inference_device(options.device)
     annotations = load_annotations(options.annotations)
@@ -61,7 +61,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         model.test_size = size_of(options.size)
     given = {"soft_sigma": options.soft_nms, "refinements": options.refine}
     if options.refine is not None and not isinstance(model, TwoStage):
-        raise ValueError("--refine moves boxes once more by the box head, which this detector does not have")
+        raise ValueError("--refine needs a detector with a box head, which this detector does not have")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     model.last_head.config = replace(model.last_head.config, **changes)
     has_masks = isinstance(model, MaskRCNN)
@@ -84,7 +84,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
 
 
 def _look(model: Detector, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
-    """The function for tiles or for several views, if the options name one."""
+    """Return the function that detects in tiles or in several views of an image; None if the options set neither."""
     if options.tile:
         return partial(detect_in_tiles, model, side=options.tile, batch=options.batch)
     if options.flip or options.short_sides:

@@ -33,10 +33,10 @@ OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": No
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Evaluate, print the numbers, and write a report.
+    """Evaluate a model or result files, print the metrics, and write a report.
 
     Raises:
-        ValueError: an option, the model or the data cannot be used.
+        ValueError: an option, the model or the data are invalid.
     """
     with processes() as rank:
         evaluator, detector = _collect(options)
@@ -45,7 +45,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
-    """All detections, and what the detector is, if a model was run."""
+    """Return the evaluator with all detections, and the description of the model, or None for result files."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
     check_apart(vars(options), "--")
     if options.max_dets != COCO_LIMITS[-1] and options.protocol != "coco":
@@ -66,14 +66,14 @@ def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
         raise ValueError("give one model, or one or more result files that end in .json")
     if options.images is None:
         raise ValueError("a model needs the images: give their folder with --images")
-    # Imported late: result files need no model, and torchvision takes 0.2 GB.
+    # Imported late: result files need no model, and torchvision needs 0.2 GB.
     from detection.report.run import collect
 
     return collect(options, options.images, open_truth(options.annotations, _ground_truth(options)))
 
 
 def _read(options: EvaluateOptions) -> CocoEvaluator:
-    """The detections of result files."""
+    """Return the evaluator with the detections of result files."""
     types: list[str] = options.iou_types or []
     if not types:
         held = set().union(*(_kinds(Path(source)) for source in options.what))
@@ -102,7 +102,7 @@ def _read(options: EvaluateOptions) -> CocoEvaluator:
 
 
 def _kinds(source: Path) -> set[str]:
-    """The IoU types that a file has results of. The first results may be of one type only, so all are searched."""
+    """Return the IoU types for which a file has results; search all of it, since the first may have only one type."""
     content = source.read_bytes()
     return {kind for kind, key in KEYS.items() if f'"{key}"'.encode() in content}
 
@@ -110,10 +110,10 @@ def _kinds(source: Path) -> set[str]:
 def _check_shared(
     results: list[dict[str, Any]], source: str, types: list[str], sources: dict[tuple[str, int], str]
 ) -> None:
-    """Reject results of an image that another file has, too.
+    """Reject results of an image for which another file also has results.
 
     Args:
-        sources: the file of each kind and image so far; this function adds to it.
+        sources: file of each IoU type and image so far; this function adds to it.
     """
     for kind in types:
         for image_id in {result["image_id"] for result in results if KEYS[kind] in result}:
@@ -218,7 +218,7 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
 def _clear(folder: Path, sources: Sequence[Path]) -> None:
     """Remove the files of an earlier evaluation, so that all files in the folder belong to the same detections.
 
-    The results of the earlier evaluation stay if they are scored now.
+    Keep its result files if this evaluation scores them.
     """
     names = ["report.html", "report.json", *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS)]
     left, results = ([folder / name for name in of] for of in (names, [f"results_{kind}.json" for kind in KEYS]))
@@ -229,15 +229,16 @@ def _clear(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _ground_truth(options: EvaluateOptions) -> str:
-    """The ground truth: for result files the annotation file as it is, for a model the checked annotations.
+    """Return the kind of ground truth: ``file`` (the unchanged annotation file) or ``checked``.
 
-    Only the file has LVIS's lists of absent classes.
+    Result files and LVIS use the unchanged file: only it has LVIS's lists of absent classes. Models use the checked
+    annotations.
     """
     return "file" if options.protocol == "lvis" or options.what[0].endswith(".json") else "checked"
 
 
 def _print_head(options: EvaluateOptions, from_model: bool) -> None:
-    """Explain the numbers that follow."""
+    """Print the protocol, the precision and the limit of detections of the metrics that follow."""
     limit = f", at most {options.max_dets} detections of a class in an image" if options.protocol == "coco" else ""
     found = f"found in {options.precision}" if from_model else "of result files"
     print(f"{options.protocol.upper()} numbers in percent, detections {found}{limit}")

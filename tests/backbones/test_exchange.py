@@ -1,4 +1,4 @@
-"""ResNets of torchvision and timm, and ours: one set of names, both ways."""
+"""ResNets of torchvision, timm and this toolkit: the same names, in both directions."""
 
 import pytest
 import torch

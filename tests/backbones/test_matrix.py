@@ -1,4 +1,4 @@
-"""Every family keeps a backbone's promises: channels, strides, stages, and a gradient wherever something learns."""
+"""Every family has the properties of a backbone: channels, strides, stages, and gradients of trainable parameters."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Former imports: each works with a warning that says the new name, or fails with what to use instead."""
+"""Former import paths: each works with a warning that names the new path, or fails with an alternative."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""The garbage collector comes back; what a process holds, and keeps."""
+"""The garbage collector is enabled again after a pause; the resident memory of a process, and kept memory."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints that older versions wrote still load, and their detectors find the same."""
+"""Checkpoints of older versions load, and their detectors return the same detections."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The drawn data set is what COCO's own tools take it for, and holds what it promises."""
+"""The synthetic data set is valid for COCO's own tools, and has the documented properties."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Class names in any script: drawn, spelled out, or by number; never as question marks."""
+"""Class names in any script: drawn, spelled out, or replaced by a number; never drawn as question marks."""
 
 import unicodedata
 import warnings

@@ -1,4 +1,4 @@
-"""A checkpoint is data: whatever it names, no tool imports it unless the user names it or trusts the file."""
+"""A checkpoint is data: no tool imports a class that it names, unless the user names the class or trusts the file."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Everything that takes long to import."""
+"""Imports all slow modules."""
 
 import torch.distributed.launcher.api
 

@@ -1,4 +1,4 @@
-"""Backbones of all families in Mask R-CNN: a training step, and from a file back."""
+"""Backbones of all families in Mask R-CNN: a training step, and saving and loading."""
 
 import pytest
 import torch

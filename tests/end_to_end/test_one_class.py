@@ -1,4 +1,4 @@
-"""The README's loop on one class, without clipping: healthy from the first step."""
+"""The README's training loop on one class without clipping converges from the first step."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A model learns ten images by heart: any fault between files and detections prevents that."""
+"""A model overfits ten images: any fault between files and detections prevents that."""
 
 from collections.abc import Callable
 from functools import partial

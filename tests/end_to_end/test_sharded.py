@@ -1,4 +1,4 @@
-"""``--trainer.strategy fsdp`` with two real ranks on a CPU, beside the plain reference: DDP."""
+"""``--trainer.strategy fsdp`` with two real ranks on a CPU, compared with DDP."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The batch script with stand-ins for ``srun`` and ``scontrol``, which set Slurm's variables as it does."""
+"""The batch script with fakes for ``srun`` and ``scontrol``, which set the variables of Slurm."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Other systems, on this one: workers that are spawned, and Python without what only Linux or POSIX has."""
+"""Other operating systems, simulated: spawned workers, and Python without modules of Linux or POSIX."""
 
 import os
 import subprocess

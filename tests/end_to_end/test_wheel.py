@@ -1,4 +1,4 @@
-"""The packages that a release publishes: built from a copy of the sources, installed alone, and used."""
+"""The packages of a release: built from a copy of the sources, installed in a new environment, and used."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-"""Random damage to a COCO file and to images: either data that are sound or an error that names the file.
+"""Random damage to a COCO file and to images must give valid data, or an error that names the file.
 
 Run ``python tests/robustness/fuzz.py [FILES [IMAGES [SEED]]]``; 20,000 and 2,000 unless told. A finding is printed with
 its seed and stops the run; ``FILES 1`` with that seed shows it again.

@@ -1,4 +1,4 @@
-"""Random damage to a real checkpoint: a detector that answers, or one line that names the file.
+"""Random damage to a real checkpoint must give a working detector, or a one-line error that names the file.
 
 Run ``python tests/robustness/fuzz_checkpoints.py [FILES [SEED [RESUMED]]]``; 2,000 files, seed 0 and 20 resumed runs
 unless told. A finding is printed with its seed and stops the run; ``1 SEED 0`` shows it again.

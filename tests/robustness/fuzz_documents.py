@@ -1,4 +1,4 @@
-"""Random damage to JSON, YAML, YOLO and VOC files: either content that is sound, or one short line that names the file.
+"""Random damage to JSON, YAML, YOLO and VOC files must give valid content, or a short error that names the file.
 
 Run ``python tests/robustness/fuzz_documents.py [NUMBER [SEED]]``: NUMBER files of documents (JSON and YAML in turn) and
 as many of labels (YOLO and VOC in turn); 500 and 0 unless given. A finding is printed with its seed and stops the run.

@@ -1,4 +1,4 @@
-"""What torchvision and pycocotools do with the input of docs/reference/input-checks.md, each case in its own process.
+"""Run torchvision and pycocotools on the input of docs/reference/input-checks.md, each case in its own process.
 
 Run ``python tests/robustness/peers.py``: a line for each case and library that can be given such input.
 """

@@ -1,4 +1,4 @@
-"""Some damage at every run; much of it with ``-m slow`` or ``python tests/robustness/fuzz.py``."""
+"""Some damage at every run; much more with ``-m slow`` or ``python tests/robustness/fuzz.py``."""
 
 import pytest
 

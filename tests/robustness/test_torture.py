@@ -1,4 +1,4 @@
-"""A few kills; ``torture.py`` does as many as one likes."""
+"""A few kills of a training; ``torture.py`` does any number of them."""
 
 import importlib.util
 import os

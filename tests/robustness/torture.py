@@ -1,4 +1,4 @@
-"""Kill a training with SIGKILL, again and again, and see that its outcome is that of a training left alone.
+"""Kill a training with SIGKILL repeatedly, and check that its results equal those of an uninterrupted training.
 
 Run ``python tests/robustness/torture.py [KILLS [SEED [EPOCHS]]]``; 20, 0 and 40 unless told. The training saves itself
 at every step and evaluates after every epoch. Each start dies at one of :data:`POINTS`, in turn, or at a random moment;

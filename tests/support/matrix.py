@@ -1,4 +1,4 @@
-"""The backbones that every promise is tested with."""
+"""The backbones for tests of common properties."""
 
 from backbones.resnet import VARIANTS
 from backbones.torchvision_adapter import torchvision_names

@@ -1,4 +1,4 @@
-"""A device that every machine has: its tensors are held by the processor, but say that they are elsewhere.
+"""A fake device on every machine: the CPU holds its tensors, but they report another device.
 
 The network then takes the ways that it takes on a GPU, with real numbers, and shows where the host would wait for it.
 """

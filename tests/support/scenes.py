@@ -1,4 +1,4 @@
-"""Random scenes of polygons, RLEs, crowds and objects without masks, and a slow judge that draws their masks."""
+"""Random scenes of polygons, RLEs, crowds and objects without masks, and a slow reference that draws their masks."""
 
 from typing import NamedTuple
 

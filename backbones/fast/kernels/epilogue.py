@@ -1,7 +1,7 @@
 """A GPU kernel that adds a bias and a residual to the result of a convolution and applies a ReLU, in one pass.
 
-In PyTorch each of the three needs a separate pass over the result; the bias runs at half the memory bandwidth. Together
-they take a quarter of a training step of a ResNet-50-FPN in bfloat16.
+In PyTorch, each of the three needs a separate pass over the result; the bias runs at half the memory bandwidth.
+Together they take a quarter of a training step of a ResNet-50-FPN in bfloat16.
 """
 
 import torch

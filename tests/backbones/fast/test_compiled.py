@@ -1,4 +1,4 @@
-"""C that is compiled where it is used, and all that may be missing for it."""
+"""C code that is compiled at run time, and missing requirements for it."""
 
 import ctypes
 import errno

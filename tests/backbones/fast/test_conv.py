@@ -1,4 +1,4 @@
-"""The convolution with a detour against the plain one."""
+"""The convolution with separate gradient code compared with the plain one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The one door: what :func:`backbones.fast.convert` changes, and what it leaves alone."""
+"""The only entry point, :func:`backbones.fast.convert`: its changes, and modules that it does not change."""
 
 import copy
 

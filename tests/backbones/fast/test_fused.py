@@ -1,4 +1,4 @@
-"""Convolution, sum and ReLU in one pass against one after the other."""
+"""Convolution, sum and ReLU in one pass, compared with separate steps."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Convolutions with the norm that follows them against one after the other."""
+"""Convolutions with the norm after them, compared with separate steps."""
 
 import pytest
 import torch

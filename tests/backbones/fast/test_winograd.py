@@ -1,4 +1,4 @@
-"""Convolutions by minimal filtering against the plain ones in float64."""
+"""Winograd convolutions compared with plain ones in float64."""
 
 import math
 import time

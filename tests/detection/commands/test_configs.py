@@ -1,4 +1,4 @@
-"""`rcnn configs` lists what each config is made of, and shows the settings of all parts together."""
+"""`rcnn configs` lists the parts of each config, and shows the settings of all parts together."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Command lines of the first versions: each still works, and a line says the new spelling where there is one."""
+"""Command lines of the first versions still work, and a message names the new spelling if there is one."""
 
 import shlex
 

@@ -1,4 +1,4 @@
-"""The program ``rcnn``: every command is there, explains itself in a page, starts quickly and fails in one line."""
+"""The program ``rcnn``: every command exists, has a help page, starts quickly, and reports errors in one line."""
 
 import argparse
 import json

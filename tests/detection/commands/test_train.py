@@ -1,4 +1,4 @@
-"""What the short options of ``rcnn train`` and ``rcnn validate`` stand for."""
+"""The short options of ``rcnn train`` and ``rcnn validate`` set the right settings."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""detectron2's zoo: names, shapes and arithmetic as its documents and the papers give them; no weights lie here."""
+"""detectron2's zoo: names, shapes and arithmetic from its documents and the papers; the tests have no real weights."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""What is left when a file for others cannot be written."""
+"""The files that remain after an export fails."""
 
 import errno
 import os

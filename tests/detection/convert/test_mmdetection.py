@@ -1,4 +1,4 @@
-"""mmdetection 3.x: names, shapes and arithmetic as its configs and the papers give them; no weights lie here."""
+"""mmdetection 3.x: names, shapes and arithmetic from its configs and the papers; the tests have no real weights."""
 
 import math
 

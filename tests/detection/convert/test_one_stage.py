@@ -1,4 +1,4 @@
-"""Weights of others' one-stage detectors under our names; torchvision's answers are compared in tests/end_to_end."""
+"""Names of other tools' one-stage weights in this toolkit; tests/end_to_end compares torchvision's results."""
 
 import pytest
 import torch

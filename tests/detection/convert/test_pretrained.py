@@ -1,4 +1,4 @@
-"""References, class lists, and what is said of files that do not fit."""
+"""References of models, lists of classes, and error messages for files that do not fit."""
 
 import weakref
 from pathlib import Path

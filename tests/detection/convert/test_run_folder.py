@@ -1,4 +1,4 @@
-"""Which file of a run's folder is its model."""
+"""The choice of the model file in a run's folder."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Whole pipelines on random scenes: what stays true whatever is drawn."""
+"""Properties of whole pipelines that hold for every random scene."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sizes come from one place, one image per file, and nothing unpacks to more than its size says."""
+"""Image sizes have one source, a file has one image, and no file decodes to more pixels than its size."""
 
 import io
 import os

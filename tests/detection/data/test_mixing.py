@@ -1,4 +1,4 @@
-"""Large-scale jitter, copy-paste, mosaic and mixup on random scenes; a slow judge draws every mask pixel by pixel."""
+"""Large-scale jitter, copy-paste, mosaic and mixup on random scenes, compared with a slow pixel-by-pixel reference."""
 
 import numpy as np
 import pytest

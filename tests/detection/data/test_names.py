@@ -1,4 +1,4 @@
-"""Names that stand for a file in another spelling find it, and nothing outside the image folder."""
+"""File names in another spelling find their file, and no name leads outside of the image folder."""
 
 import json
 import unicodedata

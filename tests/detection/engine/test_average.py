@@ -1,4 +1,4 @@
-"""The average of the weights: beside PyTorch's own, and through a run."""
+"""The average of the weights, compared with PyTorch's own, and in a run."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What a resumed run knows of its best checkpoint: scores and files."""
+"""Scores and files of the best checkpoint in a resumed run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a resumed run says of settings and files that have changed, and what it rejects."""
+"""Changed settings and files in a resumed run: messages, and errors."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Images of six channels and 16 bits from the files to the training, the evaluation and the pictures."""
+"""Images of six channels and 16 bits in reading, training, evaluation and drawing."""
 
 import json
 

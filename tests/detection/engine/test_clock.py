@@ -1,4 +1,4 @@
-"""The clock tells the parts of a step, and leaves the network as it was."""
+"""The clock measures the parts of a step, and does not change the network."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The end of a run: its files, and that none of them can make the run fail."""
+"""The end of a run: its files, and no failure of a file stops the run."""
 
 import json
 import os

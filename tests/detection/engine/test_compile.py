@@ -1,4 +1,4 @@
-"""Compiled evaluation: of the common canvases, and with the same numbers."""
+"""Compiled evaluation compiles the common canvases, and returns the same metrics."""
 
 import json
 import math

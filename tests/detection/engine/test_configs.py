@@ -1,4 +1,4 @@
-"""Configs are found by name or file, combined from their parts, and rejected in one line where they are wrong."""
+"""Configs are found by name or file, combined from parts, and wrong ones raise a one-line error."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""``log.txt``: what the console showed."""
+"""``log.txt`` contains the output of the console."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""A whole run on a device: the same weights as on the processor, and when the host waits for it."""
+"""A whole run on a device gives the same weights as on a CPU, and synchronises only where expected."""
 
 import math
 import zlib

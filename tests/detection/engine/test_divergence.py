@@ -1,4 +1,4 @@
-"""A loss that leaves its range is reported once, and ends the run where it stays; healthy runs hear nothing."""
+"""A diverging loss is reported once, and ends the run if it remains high; normal runs print nothing."""
 
 import json
 import math

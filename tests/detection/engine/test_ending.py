@@ -1,4 +1,4 @@
-"""The end of one of several processes, as far as it can be seen without NCCL."""
+"""The end of one of several processes, as far as it is testable without NCCL."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An evaluation without a trainer: its means, numbers, lines and files."""
+"""An evaluation without a trainer: mean losses, metrics, printed lines and files."""
 
 import json
 from types import SimpleNamespace

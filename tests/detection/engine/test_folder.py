@@ -1,4 +1,4 @@
-"""The folder of a run is where all its files are, whatever logs."""
+"""The folder of a run contains all its files, with any loggers."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""File names out of metric names with slashes, and names of metrics that there are not."""
+"""File names from metric names with slashes, and unknown names of metrics."""
 
 import json
 from pathlib import Path

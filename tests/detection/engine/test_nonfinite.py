@@ -1,4 +1,4 @@
-"""Steps that are not finite, left out or not."""
+"""Steps with NaN or Inf: skipped, or the end of the run."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What a run says as it begins."""
+"""The first lines that a run prints."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Speed and the time that is left, by a clock that is set by hand."""
+"""Speed and remaining time, with a fake clock."""
 
 import math
 

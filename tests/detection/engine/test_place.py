@@ -1,4 +1,4 @@
-"""Where a training stands, without a trainer."""
+"""The position of a training in its data, without a trainer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""bfloat16 where it pays, and nowhere else; equal runs take the same, and a resumed run keeps it."""
+"""bfloat16 only on machines where it is faster; equal runs choose the same, and a resumed run keeps its precision."""
 
 from types import MappingProxyType
 

@@ -1,4 +1,4 @@
-"""Ranks that are killed, and what the machine may run out of."""
+"""Killed ranks, and exhausted resources of the machine."""
 
 import errno
 import os

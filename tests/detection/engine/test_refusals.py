@@ -1,4 +1,4 @@
-"""What the command line refuses, and how it says so."""
+"""Errors of the command line, and their messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A terminal's bottom line, on a pseudo-terminal that is read back as a screen shows it."""
+"""The status line of a terminal, on a pseudo-terminal whose output the tests convert to a screen."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Options that stand for others, in the parser's help and in its values."""
+"""Options that set other options: in the help of the parser, and in its values."""
 
 import pytest
 import yaml

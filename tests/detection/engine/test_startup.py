@@ -1,4 +1,4 @@
-"""Signals while nothing is trained."""
+"""Signals outside of a training."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The line of a run, made for a width."""
+"""The status line of a run for different widths."""
 
 import math
 

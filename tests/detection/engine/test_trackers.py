@@ -1,4 +1,4 @@
-"""What trackers get: from stand-ins everywhere, and read back from the real ones where they are installed."""
+"""The data that trackers receive: with fakes, and read back from real trackers if they are installed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training without a validation set: what it leaves, and what it cannot have."""
+"""Training without a validation set: its results, and the settings that it rejects."""
 
 import pytest
 import torch

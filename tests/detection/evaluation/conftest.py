@@ -1,4 +1,4 @@
-"""The published numbers; and small evaluations full of equal scores, crowds, empty images, classes without objects."""
+"""The published metrics, and small evaluations with equal scores, crowds, empty images and classes without objects."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The published numbers, and everything that must not change a score."""
+"""The published metrics, and changes of the input that must not change a metric."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What is repaired in a ground truth, and what is refused."""
+"""Repaired and rejected ground truths."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Images matched one after the other, in any order and by several, against pycocotools with all at once."""
+"""Images matched one by one, in any order and by several processes, compared with pycocotools on all at once."""
 
 import pickle
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Ids of 63 bits and negative ones change no number, whichever engine scores, and return as they were."""
+"""IDs of 63 bits and negative IDs change no metric with any engine, and results keep them."""
 
 import pickle
 from typing import Any

@@ -1,4 +1,4 @@
-"""Result files are written whole or not at all, and refused by name."""
+"""Result files are written completely or not at all, and errors name the file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Anchors of a canvas are made once."""
+"""The anchors of a canvas are computed once."""
 
 from collections import OrderedDict
 

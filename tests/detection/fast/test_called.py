@@ -1,4 +1,4 @@
-"""Layers that somebody replaced or hangs hooks on are called; those that nobody touched are computed without it."""
+"""Replaced layers and layers with hooks are called; the faster code computes all others itself."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What works on whole images compiles without a break, and once per canvas."""
+"""The layers for whole images compile without a graph break, and once per canvas."""
 
 import copy
 

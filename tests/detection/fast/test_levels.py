@@ -1,4 +1,4 @@
-"""The table of a pyramid, the maps it came from, and the gradients of those who read it."""
+"""The table of a pyramid, its maps, and the gradients of layers that read it."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""Anchors by cells that an object touches, against all of them."""
+"""Anchors of the cells that an object touches, compared with all anchors."""
 
 import torch
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Windows beside slices of the padded map."""
+"""Windows compared with slices of the padded map."""
 
 import pytest
 import torch

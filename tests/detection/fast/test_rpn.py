@@ -1,4 +1,4 @@
-"""Logits of a few anchors from windows, beside those of the whole maps."""
+"""Logits of a few anchors from windows, compared with those of the whole maps."""
 
 import torch
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Every faster form against its plain twin: values and gradients, in float32 and bfloat16, batches and odd sizes."""
+"""Every faster form compared with its plain form: values and gradients in float32 and bfloat16, for odd sizes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every layout is written here, opened, and read as training reads it."""
+"""Every layout of a data set: written here, opened, and read as in training."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Predictions as a user of Python handles them."""
+"""Predictions in Python code of users."""
 
 import io
 import json

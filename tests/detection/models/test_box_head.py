@@ -1,4 +1,4 @@
-"""Boxes moved once more, against a loop over detections."""
+"""Repeated box refinement, compared with a loop over detections."""
 
 from dataclasses import replace
 

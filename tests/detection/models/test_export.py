@@ -1,4 +1,4 @@
-"""The whole detector goes through ``torch.export``; NMS and the choice of detections are opaque nodes."""
+"""The whole detector exports with ``torch.export``; NMS and the selection of detections are opaque nodes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The mask head gives one channel for each RoI; here it is picked from all of them."""
+"""The mask head returns one channel for each RoI, compared with the same channel of all."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""RetinaNet and FCOS: losses beside loops, detections beside loops, odd batches, export, and what is rejected."""
+"""RetinaNet and FCOS: losses and detections compared with loops, odd batches, export, and rejected settings."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which object a point belongs to, beside a loop over points and objects."""
+"""The object of each point, compared with a loop over points and objects."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Losses of dense predictions, beside torchvision's and by hand."""
+"""Losses of dense predictions, compared with torchvision's and with calculated values."""
 
 import math
 

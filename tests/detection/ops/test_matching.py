@@ -1,4 +1,4 @@
-"""Matching against torchvision's Matcher and a loop; sampling against what it promises."""
+"""Matching compared with torchvision's Matcher and a loop; documented properties of the sampling."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""NMS against torchvision and a loop; every way of computing it against the others."""
+"""NMS compared with torchvision and a loop, and its implementations compared with each other."""
 
 import math
 

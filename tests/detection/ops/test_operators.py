@@ -1,4 +1,4 @@
-"""Operators made of Python functions: one node each for compilers, with gradients left out and kernels by device."""
+"""Operators made of Python functions: one node each for compilers, gradients, and kernels by device."""
 
 import torch
 import torchvision

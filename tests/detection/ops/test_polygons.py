@@ -1,4 +1,4 @@
-"""Polygons drawn all at once, against the textbook ray test and pycocotools."""
+"""Polygons drawn all at once, compared with the ray test and pycocotools."""
 
 import json
 from pathlib import Path

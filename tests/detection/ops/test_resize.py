@@ -1,4 +1,4 @@
-"""Images resized as a batch beside OpenCV, one by one."""
+"""Images resized as a batch, compared with OpenCV one by one."""
 
 import cv2
 import numpy as np

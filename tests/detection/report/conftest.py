@@ -1,4 +1,4 @@
-"""A small evaluation: 24 images, three classes, detections that are right, shifted, of another class, or made up."""
+"""A small evaluation: 24 images, three classes, and right, shifted, misclassified or invented detections."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is left of a group of processes."""
+"""Processes that remain after a group of processes ends."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Intervals: how far hotcoco's must be widened, and where there is none."""
+"""Intervals: the factor that widens hotcoco's, and metrics without an interval."""
 
 import itertools
 import math

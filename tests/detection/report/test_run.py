@@ -1,4 +1,4 @@
-"""What a model finds in a data set does not depend on the batches."""
+"""The detections of a model in a data set do not depend on the batches."""
 
 import numpy as np
 import torch

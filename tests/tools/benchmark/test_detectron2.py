@@ -1,4 +1,4 @@
-"""The other peer, where it is installed."""
+"""The benchmark of detectron2, if it is installed."""
 
 from importlib.util import find_spec
 from pathlib import Path

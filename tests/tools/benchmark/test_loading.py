@@ -1,4 +1,4 @@
-"""Ways to load: all do the same work."""
+"""All ways of loading do the same work."""
 
 import numpy as np
 import pytest

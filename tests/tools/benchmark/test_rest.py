@@ -1,4 +1,4 @@
-"""What stands in for convolutions and products is they, in float32, and only while it is asked for."""
+"""Replacements of convolutions and products compute the same in float32, and only while they are active."""
 
 import torch
 import torch.nn.functional as F

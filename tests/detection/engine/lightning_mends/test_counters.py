@@ -1,4 +1,4 @@
-"""Where a run is, when what it goes on with differs from what it was."""
+"""The position of a run that resumes with other settings."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Lightning's order of sampler and epoch, and what it does to batch samplers."""
+"""Lightning's order of sampler and epoch, and its changes of batch samplers."""
 
 import numpy as np
 import pytest

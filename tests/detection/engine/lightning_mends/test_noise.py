@@ -1,4 +1,4 @@
-"""Lines that are dropped, and lines that are not."""
+"""Dropped lines, and lines that must not be dropped."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""What Lightning does about fused optimizers and about the rate that its finder tried last."""
+"""Lightning's behaviour with fused optimizers, and with the last learning rate of its finder."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Evaluations that a run was stopped before, in or right after: each is made up, and counts once."""
+"""A resumed run repeats an evaluation before, in or after which the run was stopped, and counts it once."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Lightning's own signal handlers, its watch over ranks, and an error that it hides."""
+"""Lightning's signal handlers, its watch over ranks, and an error that it hides."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""NMS as a GPU computes it against the CPU; interpreted where there is no GPU."""
+"""NMS by the GPU kernel compared with the CPU; interpreted on machines without a GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The mask head's backward pass as a GPU computes it against the steps; interpreted where there is no GPU."""
+"""The mask head's backward pass by the GPU kernel compared with single steps; interpreted without a GPU."""
 
 import pytest
 import torch

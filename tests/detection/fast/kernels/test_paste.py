@@ -1,4 +1,4 @@
-"""Full frames as a GPU draws them against the CPU; interpreted where there is no GPU."""
+"""Full frames by the GPU kernel compared with the CPU; interpreted on machines without a GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""RoIAlign as a GPU computes it against the sparse product; interpreted where there is no GPU."""
+"""RoIAlign by the GPU kernel compared with the sparse product; interpreted on machines without a GPU."""
 
 import pytest
 import torch

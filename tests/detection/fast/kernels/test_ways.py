@@ -1,4 +1,4 @@
-"""That the operations take their kernels where these are usable, and others where every bit counts."""
+"""Operations use their kernels if these are usable, and other code if results must be equal bit for bit."""
 
 import pytest
 import torch
