@@ -102,7 +102,7 @@ def outline_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = with_home(path)
     if "://" in str(path):
-        raise ValueError(f"{path}: is a URL; download the file, and use its path")
+        raise ValueError(f"{path}: is a URL; download the file, and give its path")
     if Path(path).is_dir():
         raise ValueError(
             f"{path}: is a folder; use a checkpoint in it, such as {Path(path) / 'checkpoints' / 'last.ckpt'}"

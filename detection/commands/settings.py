@@ -1,4 +1,4 @@
-"""What the short options of `rcnn train`, `validate` and `test` stand for: settings of the configuration."""
+"""Convert the short options of `rcnn train`, `validate` and `test` to settings of the configuration."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ OTHERS = {
     **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "--resume"),
     "num_workers": "--workers",
 }
-"""Words of other tools, and what they are called here."""
+"""Short options by their names in other tools."""
 
 FORMER = {
     "--ckpt_path": "--resume",
@@ -44,20 +44,21 @@ FORMER = {
     "--model.weights": "--weights",
     "--run.folder": "--output",
 }
-"""Options that users type less often now, and the shorter ones for the same."""
+"""Short options for longer ones of earlier versions."""
 
 Pairs = list[tuple[str, str]]
 """Settings with their values."""
 
 
 def check_settings(given: Sequence[str], command: str = "train") -> None:
-    """Reject an option that is no setting before anything slow is imported.
+    """Reject an option that is not a setting, before slow imports.
 
     Args:
-        command: the command that was called; a message may suggest its options.
+        given: words of the user.
+        command: name of the command; a message may suggest its options.
 
     Raises:
-        ValueError: with the nearest option.
+        ValueError: the option does not exist; the message suggests the most similar one.
     """
     for word in given:
         name = word.split("=")[0].rstrip("+")
@@ -74,7 +75,7 @@ def check_settings(given: Sequence[str], command: str = "train") -> None:
 
 
 def _check_dotted(name: str) -> None:
-    """Reject a setting that no class has, with the message of the parser, which takes longer."""
+    """Reject a setting that no class has, with the message of the slower parser."""
     from detection.commands.setting_names import all_names, wrong_name
 
     if wrong_name(name):
@@ -123,13 +124,16 @@ def data_settings(path: str, val_fraction: float = 0.2, seed: int = 0, need: Seq
     """Return the settings of a data set, which may be of any known form.
 
     Args:
-        need: splits that must be there.
+        path: folder or file of the data set.
+        val_fraction: fraction of images for validation, if the data set has no validation split.
+        seed: seed of the random choice of these images.
+        need: splits that must exist.
     """
     return settings_of_parts(path, open_and_print(path, need, val_fraction, seed))
 
 
 def open_and_print(path: str, need: Sequence[str], val_fraction: float = 0.2, seed: int = 0) -> "DataSet":
-    """Open a data set of any known form, and print what was found."""
+    """Open a data set of any known form, and print a summary of it."""
     from detection.formats.recognise import open_data
 
     found = open_data(path, need=need, val_fraction=val_fraction, seed=seed)
@@ -160,7 +164,7 @@ def add_data_options(parser: argparse.ArgumentParser, config: str) -> None:
 
 
 def settings_of_data(options: argparse.Namespace) -> list[str]:
-    """Return the settings that DATA and ``--config`` stand for, then those of the user, which override them."""
+    """Return the settings of DATA and ``--config``, then the user's settings, which override them."""
     pairs = [("--config", name) for name in options.config or ()]
     pairs += [] if options.data is None else data_settings(options.data, need=())
     return [*words_of(pairs), *options.rest]
@@ -172,7 +176,7 @@ def words_of(pairs: Pairs) -> list[str]:
 
 
 def words_for_lightning(pairs: Pairs, options: argparse.Namespace, others: Sequence[str]) -> list[str]:
-    """Return settings as words, with the switches of all commands and the other words of the user behind them."""
+    """Return settings as words of a command line, then the switches of all commands and the user's other words."""
     flags = [f"--{name.replace('_', '-')}" for name in ("trust_code", "debug") if getattr(options, name)]
     return [*words_of(pairs), *flags, *others]
 
@@ -210,7 +214,7 @@ def evaluation(subcommand: str, options: argparse.Namespace, split: str) -> list
 
 
 def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
-    """Return the configs, the settings that the options stand for, and those of the user, which override all."""
+    """Return the configs, the settings of the short options, and the user's settings, which override all others."""
     command = {"val": "validate"}.get(split, split)
     check_settings(options.rest, command)
     note_former(options.rest, command)

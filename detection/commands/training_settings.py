@@ -60,7 +60,7 @@ def settings(options: argparse.Namespace) -> list[str]:
 
 
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """Return the run's folder, and what ``--resume`` means to the training: ``auto`` or a checkpoint."""
+    """Return the run's folder, and the value of ``--resume`` for the training: None, ``auto`` or a checkpoint."""
     folder = None if options.output is None else str(options.output)
     if options.resume in (None, "auto"):
         return folder, options.resume
@@ -70,7 +70,7 @@ def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
 
 
 def _checkpoint(folder: str) -> Path:
-    """Return the checkpoint in a run's folder that training continues from."""
+    """Return the checkpoint in a run's folder from which training resumes."""
     from detection.engine.found_checkpoint import checkpoint_in
 
     found = checkpoint_in(folder)
@@ -106,7 +106,7 @@ def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:
 
 
 def _configured(configs: Sequence[str]) -> dict[str, Any]:
-    """Return length and milestones of the schedule, and the batch, as the configs have them."""
+    """Return length and milestones of the schedule, and the batch size, from the configs."""
     from detection.engine.configs import combine, load_yaml, read_config
 
     settings: dict[str, Any] = {}

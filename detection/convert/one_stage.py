@@ -106,7 +106,10 @@ _OUTPUTS: Rules = [
 
 
 def _towers(state: Mapping[str, Tensor]) -> Rules:
-    """The convolutions: FCOS and old RetinaNets count layers as we do, other RetinaNets count blocks."""
+    """Return the rules that rename the convolutions of the head.
+
+    FCOS and old RetinaNets number the layers, as this toolkit does; other RetinaNets number blocks of layers.
+    """
     step = 3 if "head.regression_head.conv.0.1.weight" in state else 2
     boxes = "sides" if is_fcos(state) else "deltas"
     parts = (("classification", "class"), ("regression", "box"))

@@ -72,7 +72,7 @@ class Zoom:
     method: ResizeMethod = "opencv"
 
     def factor(self, height: int, width: int) -> float:
-        """Pixels after resizing per pixel of an image of that size."""
+        """Return the scale of an image of a size: pixels after resizing per pixel before."""
         return self.scale * min(self.size[0] / height, self.size[1] / width)
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:

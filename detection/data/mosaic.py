@@ -36,7 +36,7 @@ class Mosaic(Mix):
         check_size("data.mosaic.size", self.size)
 
     def factor(self, height: int, width: int) -> float:
-        """Pixels in the mosaic per pixel of an image of that size."""
+        """Return the scale of an image of a size: pixels in the mosaic per pixel before."""
         return min(self.size[0] / height, self.size[1] / width)
 
     def mix(self, scene: Scene, generator: np.random.Generator, partner: Partner) -> Scene:

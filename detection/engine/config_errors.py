@@ -1,4 +1,4 @@
-"""Messages about mistakes in config files and options: what is wrong, in which line, and what may be meant."""
+"""Write error messages about config files and options: the problem, its line, and the option that may be meant."""
 
 import difflib
 import re
@@ -10,16 +10,17 @@ import yaml
 from detection.documents import LARGEST_YAML, read_text
 from detection.engine.hints import nearest, nearest_subcommand
 
-HINTS = {"num_classes": "the number of classes and their names come from the annotations alone; leave it out"}
-"""Why there is no such option."""
+HINTS = {"num_classes": "the number of classes and their names come from the annotations; remove it"}
+"""Reasons why an option does not exist, by the last part of its name."""
 
 
 def explain(message: str, options: Sequence[str], files: Sequence[str | Path]) -> str:
-    """A parser's message in a few lines, with the nearest option and the place in the configs.
+    """Shorten a parser's message, and add the most similar option and the line in the config files.
 
     Args:
-        options: all that exist, ``model.backbone.name``, ...
-        files: the configs that were given.
+        message: message of jsonargparse.
+        options: names of all options, such as ``model.backbone.name``.
+        files: config files of the command line.
     """
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         return _shorten(message) + nearest_subcommand(match[1], re.findall(r"\w+", match[2]))
@@ -32,18 +33,19 @@ def explain(message: str, options: Sequence[str], files: Sequence[str | Path]) -
 
 
 def no_option(key: str, options: Sequence[str], place: str = "") -> str:
-    """Return the message about an option that does not exist, with the nearest one, or with the reason.
+    """Return the message about an option that does not exist, with the most similar one, or with the reason.
 
     Args:
-        options: all that exist.
-        place: the end of the message, such as `` (my.yaml, line 3)``.
+        key: name of the unknown option.
+        options: names of all options.
+        place: file and line for the message, such as `` (my.yaml, line 3)``.
     """
     reason = HINTS.get(key.rsplit(".", 1)[-1])
     return f"no option {key}{place}{nearest(key, options)}" if reason is None else f"no option {key}: {reason}{place}"
 
 
 def wrong_key(message: str) -> str | None:
-    """The full name of the option that a parser's message rejects."""
+    """Return the full name of the option that a parser's message rejects; None if it is about something else."""
     patterns = (
         r"unrecognized arguments: --?([\w.-]+)",
         r"(?:Group|Subcommand) '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
@@ -60,7 +62,7 @@ def wrong_key(message: str) -> str | None:
 
 
 def _shorten(message: str) -> str:
-    """A message about a value without what explains the parser to its author."""
+    """Return a parser's message about a value without internal details, with a similar choice if there is one."""
     lines = [line.strip(" -") for line in message.splitlines()]
     noise = ("Does not validate against any", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
     lines = [line for line in lines if line and not line.startswith(noise)]
@@ -76,9 +78,9 @@ def _shorten(message: str) -> str:
 
 
 def _place(key: str, files: Sequence[str | Path]) -> str:
-    """`` (FILE, line N)``, the last that sets the option."""
+    """Return `` (FILE, line N)`` of the last config file that sets an option; "" if there is none."""
     for file in reversed(files):
-        text = read_text(file, LARGEST_YAML)  # was checked when it was loaded
+        text = read_text(file, LARGEST_YAML)  # checked when the config was loaded
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         line = None
         for part in key.split("."):

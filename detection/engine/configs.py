@@ -1,7 +1,7 @@
-"""Configs: which the toolkit ships, and which settings one has once its parts are combined.
+"""List the shipped configs, and read a config with all its parts.
 
-A config is a YAML file of settings. Its key ``parts`` lists other configs, which come first and which it overrides. The
-file ``configs/names.yaml`` gives names to combinations of parts, such as ``mask_rcnn_r101_fpn_3x_coco``.
+A config is a YAML file of settings. Its key ``parts`` lists other configs; the config overrides their settings. The
+file ``configs/names.yaml`` names combinations of parts, such as ``mask_rcnn_r101_fpn_3x_coco``.
 """
 
 import fnmatch
@@ -22,31 +22,31 @@ from detection.foreign import shown
 from detection.home import with_home
 
 NAMES = "names.yaml"
-"""The file of the shipped configs that names combinations of parts."""
+"""File of the shipped configs that names combinations of parts."""
 
 GROUPS = ("model", "data", "trainer", "run")
-"""The keys of a config below which its settings are."""
+"""Top-level keys of a config that group its settings."""
 
 DEEPEST = 8
-"""Configs that may be parts of one another; the shipped ones need 3."""
+"""Maximum depth of nested parts; the shipped configs need 3."""
 
 
 @dataclass(frozen=True)
 class ConfigInfo:
-    """What a config is, without its settings."""
+    """Name, title, parts and published AP of a config, without its settings."""
 
     name: str
-    """As ``rcnn train`` and ``--config`` take it; for a file its name without ``.yaml``."""
+    """Name for ``rcnn train`` and ``--config``; for a file, its name without ``.yaml``."""
     title: str
-    """The first comment of the file; empty for a combination that ``names.yaml`` names."""
+    """First comment of the file; empty for a combination in ``names.yaml``."""
     parts: tuple[str, ...] = ()
-    """The configs that it combines and changes; each overrides those before it."""
+    """Configs that it combines; each overrides the earlier ones."""
     box_ap: float | None = None
     """Box AP on COCO val2017 that ``source`` published for this recipe, in percent. This toolkit did not measure it."""
     mask_ap: float | None = None
-    """Mask AP, likewise."""
+    """Mask AP on COCO val2017 that ``source`` published, in percent."""
     source: str | None = None
-    """Who published the AP, and under which name."""
+    """Publisher of the AP, and name of the recipe there."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Config:
     info: ConfigInfo
     settings: dict[str, Any]
     files: tuple[Path, ...]
-    """Absolute paths of what the settings are from; later files override earlier ones."""
+    """Absolute paths of the files with the settings; later files override earlier ones."""
 
     @property
     def is_one_file(self) -> bool:
-        """Whether one file of settings, without other keys, is all of it."""
+        """Whether the config is a single file that contains only settings."""
         return not self.info.parts and self.info.source is None
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a config is: a file, or an entry of ``names.yaml``."""
+    """Location of a config: a file, or an entry of ``names.yaml``."""
 
     name: str
     file: Path
@@ -83,7 +83,7 @@ def list_configs(pattern: str = "*") -> list[ConfigInfo]:
     """List the shipped configs: their names, their parts and the AP that others published for them.
 
     Args:
-        pattern: of names, with ``*`` and ``?``.
+        pattern: pattern of the names, with ``*`` and ``?``.
 
     Example:
         >>> list_configs("mask_rcnn_r50_*")[1].name
@@ -104,11 +104,11 @@ def read_config(name: str | Path) -> Config:
     """Read a config, and combine it with its parts.
 
     Args:
-        name: a file, or a shipped config with or without ``.yaml``.
+        name: path of a file, or name of a shipped config with or without ``.yaml``.
 
     Raises:
-        FileNotFoundError: no such config, with the nearest name.
-        DocumentError: a file that is no config.
+        FileNotFoundError: the config does not exist; the message suggests the most similar name.
+        DocumentError: the file is not a valid config.
 
     Example:
         >>> read_config("mask_rcnn_r101_fpn_3x_coco").settings["model"]["schedule"]["length"]
@@ -121,7 +121,7 @@ def load_yaml(text: str) -> Any:
     """Read YAML with jsonargparse's types, after :func:`detection.documents.parse_yaml` has checked it.
 
     Raises:
-        DocumentError: not YAML, a key twice in one mapping, or what else the check rejects.
+        DocumentError: the text is not YAML, repeats a key in a mapping, or fails another check.
     """
     return _load(text, "the settings")
 
@@ -132,9 +132,9 @@ def write_settings(settings: Mapping[str, Any]) -> str:
 
 
 def combine(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with others over them: mappings are combined key by key, any other value is replaced.
+    """Return settings with others over them: combine mappings key by key, and replace all other values.
 
-    A mapping with another ``class_path`` is replaced, too, as the arguments of one class do not fit another.
+    Also replace a mapping with another ``class_path``, since the arguments of one class do not fit another.
 
     Example:
         >>> combine({"data": {"flip": 0.5, "short_side": 800}}, {"data": {"short_side": [640, 800]}})
@@ -155,7 +155,7 @@ def _is_other_class(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool
 
 
 def _folders() -> list[Path]:
-    """Where the shipped configs are: in the installed package, or beside the package in a checkout."""
+    """Return the folders of the shipped configs: in the installed package, or beside the package in a checkout."""
     spec = importlib.util.find_spec("detection.configs")
     if spec is not None and spec.submodule_search_locations:
         return [Path(place) for place in spec.submodule_search_locations]
@@ -164,7 +164,7 @@ def _folders() -> list[Path]:
 
 @cache
 def _shipped() -> dict[str, _Place]:
-    """The shipped configs by name: ``mask_rcnn_r50_fpn_1x_coco``, ``schedules/3x``, ..."""
+    """Return the shipped configs by name, such as ``mask_rcnn_r50_fpn_1x_coco`` or ``schedules/3x``."""
     found = {}
     for folder in _folders():
         for path in sorted(folder.rglob("*.yaml")):
@@ -180,10 +180,11 @@ def _find(name: str, beside: Path | None = None) -> _Place:
     """Find a config by its file or its name.
 
     Args:
-        beside: the config that has it as a part; a relative path begins at its folder.
+        name: path of a file, or name of a shipped config.
+        beside: file of the config that lists it as a part; a relative path begins at its folder.
 
     Raises:
-        FileNotFoundError: with the nearest name.
+        FileNotFoundError: the config does not exist; the message suggests the most similar name.
     """
     given = with_home(name)
     path = Path(given) if beside is None else beside.parent / given
@@ -195,13 +196,13 @@ def _find(name: str, beside: Path | None = None) -> _Place:
             return known[key]
     start = "" if beside is None else f"{beside}: "
     if "://" in name:
-        raise FileNotFoundError(f"{start}--config {name}: a URL; download the file, and give its path")
+        raise FileNotFoundError(f"{start}--config {name}: is a URL; download the file, and give its path")
     hint = nearest_config(_meant(given)[0], list(known)) or "; `rcnn configs list` prints all names"
     raise FileNotFoundError(f"{start}no config {shown(name, 200)}{hint}")
 
 
 def _meant(given: str) -> list[str]:
-    """The names that a text may mean: itself, and the name of a path into the folder of the shipped configs."""
+    """Return the names that a text may mean: itself, and the name of a path in the folder of the shipped configs."""
     names = [given.removeprefix("configs/")]
     for folder in _folders():
         with suppress(ValueError, OSError):
@@ -213,15 +214,16 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
     """Read a config and its parts.
 
     Args:
-        inside: the configs of which it is a part, outermost first.
+        place: location of the config.
+        inside: configs of which it is a part, the outermost first.
     """
     if place in inside:
         raise DocumentError(f"{place.file}: config {place.name} is a part of itself; remove it from `parts`")
     if len(inside) > DEEPEST:
-        raise DocumentError(f"{place.file}: parts of parts, more than {DEEPEST} deep; list them in one config")
+        raise DocumentError(f"{place.file}: parts are nested more than {DEEPEST} deep; list them in one config")
     content = place.content()
     for group in GROUPS:
-        if group in content and content[group] is None:  # would replace the settings of the parts by nothing
+        if group in content and content[group] is None:  # it would replace the settings of the parts by None
             raise DocumentError(f"{place.file}: {group}: has no settings; indent some below it, or remove the line")
     settings: dict[str, Any] = {}
     files: list[Path] = []
@@ -234,7 +236,7 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
 
 
 def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:
-    """What the keys beside the settings say."""
+    """Return the information about a config from its keys ``parts`` and ``published``."""
     first = "" if place.entry is not None else read_text(place.file, LARGEST_YAML).partition("\n")[0]
     title = first.lstrip("# ").strip() if first.startswith("#") else ""
     given = content.get("published")
@@ -249,22 +251,23 @@ def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:
 
 
 def _parts(place: _Place, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that the key ``parts`` lists."""
+    """Return the names in the key ``parts``."""
     parts = content.get("parts", [])
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise DocumentError(f"{place.file}: parts: must be a list of configs, as [base/mask_rcnn, schedules/3x]")
+        raise DocumentError(f"{place.file}: parts: must be a list of configs, such as [base/mask_rcnn, schedules/3x]")
     return tuple(parts)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    """The settings in a file; none in an empty one."""
+    """Return the settings in a file; an empty dict for an empty file."""
     content = _load(read_text(path, LARGEST_YAML), str(path))
     return {} if content is None else _mapping(content, str(path))
 
 
 def _mapping(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise DocumentError(f"{where}: must be a mapping of settings, as `model: {{...}}`; found {shown(content, 40)}")
+        found = shown(content, 40)
+        raise DocumentError(f"{where}: must be a mapping of settings, such as `model: {{...}}`; found {found}")
     return content
 
 
@@ -273,5 +276,5 @@ def _load(text: str, where: str) -> Any:
     parse_yaml(text, where)
     try:
         return get_loader("yaml")(text)
-    except Exception as error:  # PyYAML raises many kinds for a value that is not of its tag
+    except Exception as error:  # PyYAML raises many kinds of errors for a value that does not fit its tag
         raise DocumentError(f"{where}: not valid YAML ({shown(error, 120)})") from error

@@ -1,8 +1,8 @@
-"""A run that gets a signal to stop saves itself first: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, on any rank.
+"""Save a checkpoint and stop a run after a signal to any rank: SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
 
-Lightning alone saves nothing at SIGTERM and exits with 0, so that a preempted job looks finished; a signal to one rank
-leaves the others waiting. Here a handler only remembers the signal. The ranks agree on it between two steps, or between
-two batches of an evaluation. Then all save, and all leave with the shell's code for the signal.
+At SIGTERM, Lightning alone saves nothing and exits with 0, so that a preempted job looks finished. After a signal to
+one rank, the other ranks would wait forever. Here a handler only stores the signal. The ranks agree on it between two
+steps, or between two batches of an evaluation. Then all ranks save and exit with the shell's code for the signal.
 """
 
 import atexit
@@ -30,16 +30,16 @@ from detection.engine.startup import raise_if_signalled
 from detection.wording import plural
 
 ASK_EVERY = 10
-"""Steps or batches between two questions to the other ranks: each waits for the device."""
+"""Steps or batches between two exchanges of signals among ranks, each of which synchronises with the device."""
 
 
 class SaveAndStop(Callback):
-    """Saves ``last.ckpt`` and ends the run at the first step after a signal.
+    """Save ``last.ckpt`` and end the run after the first complete step that follows a signal.
 
-    On one process the step that is running is the last; on several, one of the next ``ASK_EVERY``. An evaluation ends
-    between two batches: ``last.ckpt`` was saved before it began, and the resumed run makes it up. A second Ctrl-C ends
-    the process at once, without saving. Under SLURM, a job that is warned (SIGUSR1) or preempted also goes back into
-    the queue.
+    With one process, the current step is the last one; with several, it is one of the next ``ASK_EVERY``. An evaluation
+    ends between two batches: ``last.ckpt`` was saved before it, and the resumed run repeats the evaluation. A second
+    Ctrl-C ends the process at once, without saving. Under SLURM, a job that was warned (SIGUSR1) or preempted also
+    returns to the queue.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -58,7 +58,7 @@ class SaveAndStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        # Between two steps only, as accumulated gradients are not saved.
+        # Only between two steps, since a checkpoint has no accumulated gradients.
         if (index + 1) % trainer.accumulate_grad_batches:
             return
         number = self._listener.received
@@ -69,14 +69,14 @@ class SaveAndStop(Callback):
         if number:
             path = self._last.save(trainer)
             if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
-                trainer.strategy.checkpoint_io.teardown()  # waits until it is written
+                trainer.strategy.checkpoint_io.teardown()  # waits until the checkpoint is written
                 trainer.strategy.barrier()
             log_step(trainer)
             self._stop(trainer, number, f"after step {trainer.global_step}; continue with --resume {path}")
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._ask.begin(trainer, module.device, trainer.num_val_batches)
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # one that is made up comes before the first step
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # a repeated one runs before the first step
             raise_if_signalled()
             self._listener.begin()
 
@@ -94,13 +94,13 @@ class SaveAndStop(Callback):
         self._listener.end()
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self._listener.end()  # of a run that had only its last evaluation to make up
+        self._listener.end()  # for a run that only repeated its last evaluation
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._listener.end(leaving=isinstance(exception, StoppedError))
 
     def _stop(self, trainer: Trainer, number: int, where: str) -> None:
-        # Being requeued, SLURM sends another signal, which must not stop what saves the run.
+        # SLURM sends another signal when it requeues the job, which must not interrupt saving.
         self._listener.end(leaving=True)
         if trainer.is_global_zero:
             requeue(number)
@@ -118,7 +118,7 @@ class SaveAndStop(Callback):
 
 
 class StopEvaluation(Callback):
-    """Ends ``rcnn validate``, ``test`` or ``predict`` between two batches after a signal."""
+    """End ``rcnn validate``, ``test`` or ``predict`` between two batches after a signal."""
 
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
@@ -157,7 +157,7 @@ class StopEvaluation(Callback):
         self._listener.end(leaving=isinstance(exception, StoppedError))
 
     def _begin(self, trainer: Trainer, module: LightningModule, batches: Any) -> None:
-        if trainer.state.fn != "fit":  # one that saves nothing ends at once
+        if trainer.state.fn != "fit":  # a training without checkpoints ends immediately at a signal
             raise_if_signalled()
             self._ask.begin(trainer, module.device, batches)
             self._listener.begin()
@@ -175,19 +175,30 @@ class StopEvaluation(Callback):
 
 
 class SignalAgreement:
-    """Lets all ranks agree on a signal between two batches of an evaluation; ranks may differ by a batch."""
+    """Let all ranks agree on a signal between two batches of an evaluation; ranks may have one batch more or less."""
 
     def __init__(self) -> None:
         self._several, self._least, self._device = False, 0, torch.device("cpu")
 
     def begin(self, trainer: Trainer, device: torch.device, batches: Any) -> None:
-        """Every rank must call it."""
+        """Prepare for an evaluation; all ranks must call this method.
+
+        Args:
+            trainer: trainer of the run.
+            device: device for the exchange.
+            batches: Lightning's number of batches of this rank.
+        """
         self._several, self._device = trainer.world_size > 1, device
         if self._several:
             self._least = -_largest(-_sum(batches), device)
 
     def __call__(self, number: int, index: int) -> int:
-        """The largest signal of all ranks; 0 if none came, or if the ranks do not ask each other at this batch."""
+        """Return the largest signal number of all ranks; 0 if none came, or at batches without an exchange.
+
+        Args:
+            number: signal number of this rank, or 0.
+            index: index of the batch.
+        """
         if not self._several:
             return number
         due = (index + 1) % ASK_EVERY == 0 and index < self._least
@@ -195,36 +206,39 @@ class SignalAgreement:
 
 
 def _kill_ranks(trainer: Trainer | None) -> None:
-    """End the processes that this one started as ranks."""
+    """Kill the ranks that this process started."""
     launcher: Any = None if trainer is None else trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "kill"):
-        launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has the second alone
+        launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has only SIGTERM
 
 
 def _sum(batches: Any) -> int:
-    """Lightning has a number for each loader; this toolkit has one loader."""
+    """Return the number of batches of the single loader, from Lightning's number or its list with one per loader."""
     return int(sum(batches)) if isinstance(batches, list) else int(batches)
 
 
-@atexit.register  # before Python's own end, which sends SIGTERM and waits
+@atexit.register  # before Python's shutdown, which sends SIGTERM to the workers and waits for them
 def _kill_what_hangs() -> None:
-    """End the workers that are left: one that hangs would survive the SIGTERM."""
+    """Kill the remaining workers of this process: a hanging one would survive SIGTERM."""
     left = [child for child in multiprocessing.active_children() if child.daemon]
     if left and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises for each worker that is killed
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises an error for each killed worker
     for child in left:
         child.terminate()
     for child in left:
-        with suppress(RuntimeError):  # of PyTorch, that a worker was killed
+        with suppress(RuntimeError):  # PyTorch's error about a killed worker
             child.join(1)
             child.kill()
 
 
 def requeue(number: int) -> None:
-    """Put a SLURM job back into the queue that was warned by SIGUSR1, or by SIGTERM as it is preempted.
+    """Requeue the SLURM job of this process after SIGUSR1, or after a SIGTERM because of preemption.
 
-    SLURM itself requeues a preempted job only where it has to kill it: one that saves itself and leaves within the
-    grace time counts as failed. A job that a user cancels gets the same SIGTERM, and stays cancelled.
+    SLURM itself requeues a preempted job only if it has to kill it. A job that saves and exits within the grace time
+    counts as failed. The function does not requeue a job that a user cancelled, which also gets SIGTERM.
+
+    Args:
+        number: number of the signal.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if not job or os.name != "posix" or not shutil.which("scontrol"):
@@ -240,7 +254,7 @@ def _is_preempted(job: str) -> bool:
 
 
 def _largest(number: int, device: torch.device) -> int:
-    """The largest number of all ranks; every rank must ask."""
+    """Return the largest number of all ranks; all ranks must call this function."""
     flag = torch.tensor(number, device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return int(flag)

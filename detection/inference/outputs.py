@@ -78,7 +78,7 @@ class Writer:
         return path
 
     def __len__(self) -> int:
-        """The number of images and frames so far."""
+        """Return the number of images and frames so far."""
         return len(self._images)
 
     def close(self) -> list[Path]:

@@ -1,12 +1,12 @@
-"""What a step has logged, for a run that ends within a callback of that step."""
+"""Log the metrics of a step if the run ends inside a callback of that step."""
 
 from lightning.pytorch import Trainer
 
 
 def log_step(trainer: Trainer) -> None:
-    """Give the metrics of the running step to the loggers, if this step is one that is logged.
+    """Send the metrics of the current step to the loggers, if the logging interval includes this step.
 
-    Lightning does so after the callbacks of a step's end, so it loses the metrics if one of them raises an error.
+    Lightning does so after the callbacks at the end of a step. It loses the metrics if a callback raises an error.
 
     Example:
         >>> log_step(trainer)  # doctest: +SKIP

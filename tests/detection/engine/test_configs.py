@@ -130,7 +130,7 @@ def test_parts_of_parts_end_somewhere(tmp_path):
     for number in range(12):
         (tmp_path / f"{number}.yaml").write_text(f"parts: [{number + 1}.yaml]")
     (tmp_path / "12.yaml").write_text("data: {flip: 0}")
-    with pytest.raises(DocumentError, match=r"9\.yaml: parts of parts, more than 8 deep"):
+    with pytest.raises(DocumentError, match=r"9\.yaml: parts are nested more than 8 deep"):
         read_config(tmp_path / "0.yaml")
     assert read_config(tmp_path / "5.yaml").settings == {"data": {"flip": 0}}
 
