@@ -75,7 +75,7 @@ def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig |
 
 
 def torchvision_retinanet_config(version: int = 1, backbone: BackboneConfig | None = None) -> DetectorConfig:
-    """Settings of torchvision's ``retinanet_resnet50_fpn`` (1) and ``retinanet_resnet50_fpn_v2`` (2)."""
+    """Return the settings of torchvision's ``retinanet_resnet50_fpn`` (1) and ``retinanet_resnet50_fpn_v2`` (2)."""
     sizes = tuple(tuple(int(side * 2 ** (i / 3)) for i in range(3)) for side in (32, 64, 128, 256, 512))
     return DetectorConfig(
         backbone=backbone or BackboneConfig("resnet50", norm="batch"),
@@ -91,7 +91,7 @@ def torchvision_retinanet_config(version: int = 1, backbone: BackboneConfig | No
 
 
 def torchvision_fcos_config(backbone: BackboneConfig | None = None) -> DetectorConfig:
-    """Settings of torchvision's ``fcos_resnet50_fpn``."""
+    """Return the settings of torchvision's ``fcos_resnet50_fpn``."""
     return DetectorConfig(
         backbone=backbone or BackboneConfig("resnet50", norm="batch"),
         fpn=FPNConfig(extra="conv", finest=3),
@@ -107,7 +107,7 @@ def torchvision_fcos_config(backbone: BackboneConfig | None = None) -> DetectorC
 
 
 def detectron2_retinanet_config(backbone: str = "resnet50", caffe: bool = True) -> DetectorConfig:
-    """Settings of detectron2's ``retinanet_*_FPN`` models; ``caffe`` as for :func:`detectron2_config`."""
+    """Return the settings of detectron2's ``retinanet_*_FPN`` models; ``caffe`` as for :func:`detectron2_config`."""
     return DetectorConfig(
         backbone=_backbone(backbone, caffe),
         fpn=FPNConfig(extra="conv_c5", finest=3),

@@ -220,7 +220,7 @@ class Command(LightningCLI):
                 kwargs["limit_val_batches"] = 0
                 ours.insert(-1, Unvalidated(why))  # the last one closes the run
             ours.insert(-1, FirstStepMemory(_finest_map(self.config["fit"])))
-            ours.insert(0, Log(self._console))  # first, for what the others print
+            ours.insert(0, Log(self._console))  # first, so that it logs the output of the others
         kwargs["callbacks"] = [*users, *ours]
         keep_checkpoints_in(place, kwargs["callbacks"])
         plugins = given.plugins or []
