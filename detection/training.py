@@ -86,7 +86,7 @@ def train(
         lr: learning rate at this batch size.
         image_size: shorter side, and maximum of the longer side, in pixels.
         weights: model to start from, or ``imagenet`` for weights of the backbone only.
-        resume: True: resume the run in ``output``; a path: resume from this checkpoint.
+        resume: True: resume the run in ``output``; a path: resume from this run's folder or checkpoint.
         trackers: ``tensorboard``, ``wandb`` or ``mlflow``; they receive metrics, images, settings and the report.
         settings: other settings by name, such as ``{"model.backbone.name": "resnet101", "seed_everything": 1}``.
 
