@@ -126,7 +126,7 @@ def _towers(state: Mapping[str, Tensor]) -> Rules:
 
 
 def _outwards(state: Mapping[str, Tensor]) -> Rules:
-    """The inverse of the rules for torchvision."""
+    """Return the inverse of the rules for torchvision."""
     has_anchors = "head.deltas.bias" in state
     step = 3 if "head.class_convs.1.weight" in state else 2
     parts = (("class", "classification"), ("box", "regression"))

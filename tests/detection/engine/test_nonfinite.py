@@ -63,7 +63,7 @@ def test_more_than_the_limit_stops_the_run(run, tmp_path, break_steps, capsys):
     break_steps(0, 1, 2)
     assert run("fit", "--run.folder", "out", "--run.skip_nonfinite", "2") == 1
     assert "loss_cls nan" in (message := capsys.readouterr().err)
-    assert "after 2 such steps were left out" in message
+    assert "after 2 such steps were skipped" in message
 
 
 def test_what_stops_the_run_is_written_down_too(run, tmp_path, break_steps, capsys):
