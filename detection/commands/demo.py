@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 1 if its AP50 is below :data:`LEAST_AP50`."""
     from detection.engine.configs import read_config
+    from detection.evaluation.percent import percent
     from detection.run_files import evaluations
     from detection.shapes_demo import write_data, write_pictures
 
@@ -48,12 +49,12 @@ def run(options: argparse.Namespace) -> int:
     write_pictures(folder / "run" / "checkpoints" / "last.ckpt", folder / "data", folder / "predictions")
     kinds = {name: kind for name, kind in KINDS.items() if f"val/{kind}/AP" in metrics}
     scores = [
-        f"{name} AP {metrics[f'val/{kind}/AP']:.3f} (AP50 {metrics[f'val/{kind}/AP50']:.3f})"
+        f"{name} AP {percent(metrics[f'val/{kind}/AP'])} (AP50 {percent(metrics[f'val/{kind}/AP50'])})"
         for name, kind in kinds.items()
     ]
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     failed = min(metrics[f"val/{kind}/AP50"] for kind in kinds.values()) < LEAST_AP50
-    verdict = f"FAILED, AP50 below {LEAST_AP50:.2f}: " if failed else ""
+    verdict = f"FAILED, AP50 below {percent(LEAST_AP50)}: " if failed else ""
     picture = folder / "predictions.jpg"
     print(f"{verdict}{', '.join(scores)}, {minutes} min {seconds:02d} s; look at {picture}")
     return int(failed)

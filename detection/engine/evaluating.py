@@ -109,7 +109,7 @@ def table(metrics: Mapping[str, float], split: str, precision: str) -> str:
     """Return a table of the main metrics of an evaluation in percent, with the precision of the computation."""
     recall = [name.partition("/")[2] for name in metrics if re.fullmatch(r"\w+/AR\d+", name)]
     columns = (*COLUMNS, *sorted(recall, key=lambda name: int(name[2:]))[-1:])
-    rows = [f"{split}: COCO numbers in percent, computed in {precision}"]
+    rows = [f"{split}: COCO metrics in percent, computed in {precision}"]
     rows.append(" " * 8 + "".join(f"{name:>7s}" for name in columns))
     for iou_type in ("bbox", "segm"):
         if f"{iou_type}/AP" in metrics:

@@ -179,9 +179,9 @@ class DetectionModule(NoClassLoading, LightningModule):
         fused = has_kernel and may_fuse(self.trainer.precision)
         optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
-        name, precision = faster.plain_class(self.model).__name__, self.trainer.precision
-        name = self.model.head.kind if isinstance(self.model, OneStage) else name
-        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M of them trainable, in {precision}")
+        plain = faster.plain_class(self.model).__name__
+        name = self.model.head.kind if isinstance(self.model, OneStage) else plain
+        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M trainable")
         self.print(describe(schedule, lr, batch, epoch))
         return {
             "optimizer": optimizer,

@@ -103,7 +103,7 @@ def describe(schedule: Schedule, lr: float, batch_size: int, steps_per_epoch: in
     shape = "cosine"
     if schedule.kind == "multistep":
         reached = [str(milestone) for milestone in schedule.milestones if milestone < schedule.total]
-        shape = f"times {schedule.gamma:g} at {' and '.join(reached)}" if reached else "constant"
+        shape = f"times {schedule.gamma:g} at step {' and '.join(reached)}" if reached else "constant"
     return (
         f"Schedule: {plural(schedule.total, 'step')} ({schedule.total / steps_per_epoch:.1f} epochs) of "
         f"{plural(batch_size, 'image')}, learning rate {lr:.4g} after {plural(schedule.warmup, 'step')} of warm-up, "

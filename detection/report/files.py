@@ -12,6 +12,7 @@ from detection.checkpoint_files import replacing
 from detection.evaluation.coco import CocoEvaluator
 from detection.foreign import LONGEST, cell
 from detection.report.analysis import Analysis, ClassRow, ImageRow
+from detection.report.earlier import change_since
 from detection.report.page import page
 from detection.report.pictures import Pictures
 
@@ -31,6 +32,7 @@ def write(
         number: number of the worst images, and of the annotations to check, that the page shows.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    about = about | {"change": change_since(folder / "report.json", about, analyses)}
     beside = ["report.json", *(f"{part}_{a.iou_type}.csv" for part in ("classes", "images") for a in analyses)]
     beside += [f"results_{a.iou_type}.json" for a in analyses if (folder / f"results_{a.iou_type}.json").is_file()]
     write_page(folder / "report.html", evaluator, analyses, about, images, number, beside)

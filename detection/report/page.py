@@ -128,8 +128,9 @@ def _head(analyses: Sequence[Analysis], about: Mapping[str, Any], beside: Sequen
         f"At most {first.max_detections} detections of a class in an image count."
     )
     names = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in beside)
+    lead = f"{summary(analyses, about)} {about.get('change') or ''}".strip()
     return (
-        f'<p class="lead">{escape(summary(analyses, about))}</p><div class="cards">{"".join(cards)}</div>'
+        f'<p class="lead">{escape(lead)}</p><div class="cards">{"".join(cards)}</div>'
         f"<p>{note}</p>{f'<p>Data: {names}</p>' if names else ''}"
     )
 

@@ -93,7 +93,7 @@ def test_table_of_a_split():
     metrics = {f"bbox/{name}": 0.125 for name in ("AP", "AP50", "AP75", "APs", "APm", "AR100")}
     text = table(metrics | {"bbox/APl": float("nan"), "loss": 1.0, "loss_cls": 0.25}, "val", "bfloat16")
     assert text.splitlines() == [
-        "val: COCO numbers in percent, computed in bfloat16",
+        "val: COCO metrics in percent, computed in bfloat16",
         "             AP   AP50   AP75    APs    APm    APl  AR100",
         "bbox       12.5   12.5   12.5   12.5   12.5    n/a   12.5",
         "loss 1.000 loss_cls 0.250",

@@ -65,5 +65,5 @@ def test_the_line_that_a_run_prints():
     line = describe(plan(COCO_1X, 8, 14658), 0.01, 8, 14658)
     assert line == (
         "Schedule: 180000 steps (12.3 epochs) of 8 images, learning rate 0.01 after 2000 steps of warm-up, "
-        "times 0.1 at 120000 and 160000"
+        "times 0.1 at step 120000 and 160000"
     )
