@@ -241,7 +241,7 @@ def _print_head(options: EvaluateOptions, from_model: bool) -> None:
     """Print the protocol, the precision and the limit of detections of the metrics that follow."""
     limit = f", at most {options.max_dets} detections of a class in an image" if options.protocol == "coco" else ""
     found = f"found in {options.precision}" if from_model else "of result files"
-    print(f"{options.protocol.upper()} numbers in percent, detections {found}{limit}")
+    print(f"{options.protocol.upper()} metrics in percent, detections {found}{limit}")
 
 
 def _print(kind: str, numbers: dict[str, float]) -> None:

@@ -69,7 +69,7 @@ STEPS = (
         (
             "rcnn convert coco/annotations/instances_train2017.json voc/Annotations --to voc",
             "cp -r coco/train2017 voc/JPEGImages",
-            "rcnn train small.yaml --data voc --output runs/voc --epochs 1",
+            "rcnn train small.yaml --data voc --output runs/voc --epochs 1 --model.mask_head null",
         ),
     ),
     Step("Split a data set", ("rcnn split coco --output split --val 0.2 --test 0.1 --merge",)),
