@@ -1,6 +1,7 @@
 """Draw a small data set, train a detector on it, and put its predictions beside the truth.
 
-It needs no data and no GPU. The configs demo (Mask R-CNN), demo_retinanet and demo_fcos take a few minutes on a laptop.
+It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop, demo_retinanet and demo_fcos
+longer.
 """
 
 import argparse

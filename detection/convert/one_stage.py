@@ -47,7 +47,7 @@ def from_torchvision_one_stage(state: Mapping[str, Tensor], labels: Sequence[int
 
 
 def to_torchvision_one_stage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of ours under the names of torchvision's ``retinanet_*`` or ``fcos_*``.
+    """Return a state dict of this toolkit under the names of torchvision's ``retinanet_*`` or ``fcos_*``.
 
     The background comes before the classes of each anchor, and its score is zero.
 

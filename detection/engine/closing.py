@@ -26,6 +26,7 @@ from detection.engine.run_record import RunRecord
 from detection.engine.startup import Signalled
 from detection.engine.trackers import Trackers
 from detection.foreign import printable, shown
+from detection.models.one_stage import OneStage
 
 REPORT = "report.html"
 QUICK = 50_000
@@ -139,7 +140,11 @@ def export(folder: Path, path: Path, module: LightningModule) -> None:
 def described(module: LightningModule) -> str:
     """Return a description of the detector such as ``MaskRCNN with resnet50, 44.4 M parameters``."""
     model: Any = module.model
-    name = next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("detection.models"))
+    name = (
+        model.head.kind
+        if isinstance(model, OneStage)
+        else next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("detection.models"))
+    )
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     return f"{name} with {shown(module.configs['backbone'].name)}, {parameters:.1f} M parameters"  # type: ignore[union-attr,index]
 

@@ -31,6 +31,8 @@ HEADS = {
 }
 LOSSES = {"retinanet": {"cls", "box_reg"}, "fcos": {"cls", "box_reg", "centreness"}}
 
+KINDS = {"retinanet": "RetinaNet", "fcos": "FCOS"}
+
 
 def settings(kind: str) -> dict:
     """The settings of the engine's tests, with another head."""
@@ -59,6 +61,7 @@ def test_training_and_validation_losses_and_ap_of_boxes_are_written(trained, kin
     assert all(np.isfinite(metrics[f"val/loss_{name}"]) for name in LOSSES[kind])
     assert metrics["val/AP"] == metrics["val/bbox/AP"]
     assert not any("segm" in name for name in metrics)
+    assert f"| Model | {KINDS[kind]} with resnet10" in (trained / "summary.md").read_text()
 
 
 def test_validate_and_test_give_what_training_gave(trained, shapes, tmp_path, capsys):
