@@ -22,7 +22,16 @@ if TYPE_CHECKING:
         predict,
         predict_batch,
     )
-    from detection.models.build import build_detector, faster_rcnn, fcos, mask_rcnn, retinanet
+    from detection.models.build import (
+        build_detector,
+        cascade_mask_rcnn,
+        cascade_rcnn,
+        faster_rcnn,
+        fcos,
+        mask_rcnn,
+        retinanet,
+    )
+    from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
     from detection.models.detector import Detector
     from detection.models.one_stage import OneStage
     from detection.models.rcnn import FasterRCNN, MaskRCNN
@@ -32,6 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CascadeMaskRCNN": "detection.models.cascade",
+    "CascadeRCNN": "detection.models.cascade",
     "Detection": "detection.inference",
     "Detector": "detection.models.detector",
     "Evaluation": "detection.scoring",
@@ -42,6 +53,8 @@ _HOMES = {
     "Predictor": "detection.inference",
     "TrainResult": "detection.training",
     "build_detector": "detection.models.build",
+    "cascade_mask_rcnn": "detection.models.build",
+    "cascade_rcnn": "detection.models.build",
     "compare": "detection.scoring",
     "evaluate": "detection.scoring",
     "faster_rcnn": "detection.models.build",
@@ -59,6 +72,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "CascadeMaskRCNN",
+    "CascadeRCNN",
     "Detection",
     "Detector",
     "Evaluation",
@@ -70,6 +85,8 @@ __all__ = [
     "TrainResult",
     "__version__",
     "build_detector",
+    "cascade_mask_rcnn",
+    "cascade_rcnn",
     "compare",
     "evaluate",
     "faster_rcnn",

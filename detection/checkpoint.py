@@ -29,6 +29,7 @@ from detection.checkpoint_files import sweep as sweep
 from detection.checkpoint_schema import (
     FORMAT,
     ONE_STAGE,
+    OPTIONAL,
     PARTS,
     TWO_STAGE,
     check_categories,
@@ -233,8 +234,7 @@ def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
     unknown = configs.keys() - PARTS.keys()
     if unknown:
         raise ValueError(f"configs: unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")
-    # Earlier versions read the file if it does not name the heads of one stage.
-    parts = {name: configs.get(name) for name in PARTS if name not in ONE_STAGE or configs.get(name) is not None}
+    parts = {name: configs.get(name) for name in PARTS if name not in OPTIONAL or configs.get(name) is not None}
     if any(name in parts for name in ONE_STAGE):
         parts |= dict.fromkeys(TWO_STAGE)
     for name, part in parts.items():
@@ -265,7 +265,7 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
 
 def are_ours(weights: Any) -> bool:
     """Return whether this is a state dict with this toolkit's names of tensors."""
-    names = ("box_head.logits.bias", "head.logits.bias")
+    names = ("box_head.logits.bias", "box_head.stages.0.logits.bias", "head.logits.bias")
     return isinstance(weights, Mapping) and any(name in weights or PREFIX + name in weights for name in names)
 
 
@@ -334,7 +334,8 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str |
 
 def class_count(state: Mapping[str, Tensor]) -> int | None:
     """Return how many classes the detector of these weights has; None where their shapes do not say."""
-    two_stage, one_stage = state.get("box_head.logits.bias"), state.get("head.logits.bias")
+    two_stage = state.get("box_head.logits.bias", state.get("box_head.stages.0.logits.bias"))
+    one_stage = state.get("head.logits.bias")
     if two_stage is not None and two_stage.ndim == 1:
         return len(two_stage) - 1  # the last is the background
     if one_stage is not None and one_stage.ndim == 1:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from backbones import BackboneConfig, is_known
 from detection.foreign import shown
 from detection.models.box_head import BoxHeadConfig
+from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
@@ -31,10 +32,13 @@ PARTS = {
     "mask_head": MaskHeadConfig,
     "retinanet": RetinaNetConfig,
     "fcos": FCOSConfig,
+    "cascade": CascadeConfig,
 }
 """Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
 ONE_STAGE = ("retinanet", "fcos")
 """Parts of one-stage detectors, which replace those of two-stage detectors."""
+OPTIONAL = (*ONE_STAGE, "cascade")
+"""Parts that files do not name if the detector lacks them, so that earlier versions can read these files."""
 TWO_STAGE = ("rpn", "box_head")
 """Parts that every two-stage detector has."""
 ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
@@ -209,7 +213,7 @@ def _check_model(model: Any) -> None:
 
 def may_be_absent(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the parts that a detector with these parts need not have."""
-    heads = ("mask_head", *ONE_STAGE)
+    heads = ("mask_head", *OPTIONAL)
     return (*heads, *TWO_STAGE) if any(model.get(part) is not None for part in ONE_STAGE) else heads
 
 

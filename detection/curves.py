@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ PANELS = (
     ("AP in percent", (), ("val/bbox/AP", "val/segm/AP")),
     (
         "parts of the loss",
-        ("train/loss_rpn_cls", "train/loss_rpn_loc", "train/loss_cls", "train/loss_box_reg", "train/loss_mask"),
+        ("train/loss_*",),
         (),
     ),
     ("learning rate", ("train/lr",), ()),
     ("images per second", ("train/images_per_second",), ()),
 )
-"""Titles, columns to draw as lines, and columns to draw as lines with points."""
+"""Titles, columns to draw as lines, and columns to draw as lines with points; ``*`` stands for any text."""
 
 Curve = list[tuple[float, float]]
 
@@ -84,7 +85,7 @@ def plot(runs: dict[str, dict[str, Curve]], output: Path, window: int = 1) -> No
     from matplotlib.figure import Figure  # takes half a second
 
     known = set().union(*runs.values())
-    panels = [panel for panel in PANELS if known & {*panel[1], *panel[2]}]
+    panels = [panel for panel in PANELS if _columns(panel[1], known) or _columns(panel[2], known)]
     figure = Figure(figsize=(11, 3.2 * -(-len(panels) // 2)), layout="constrained")
     axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     for axis, (title, continuous, dotted) in zip(axes, panels, strict=False):
@@ -111,7 +112,8 @@ def _panel(
 ) -> None:
     """Draw one chart: a colour for each run, a line style for each column."""
     styles = ("-", "--", ":", "-.", (0, (1, 3)))
-    columns = [name for name in (*continuous, *dotted) if any(name in run for run in runs.values())]
+    known = {name: None for run in runs.values() for name in run}  # in the order of the files
+    columns = [*_columns(continuous, known), *_columns(dotted, known)]
     for k, (run, curves) in enumerate(runs.items()):
         for n, name in enumerate(columns):
             if name not in curves:
@@ -130,6 +132,11 @@ def _panel(
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[1]:
         axis.legend(fontsize=7, frameon=False)
+
+
+def _columns(patterns: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the known columns that patterns name."""
+    return [name for pattern in patterns for name in known if fnmatchcase(name, pattern)]
 
 
 def _short(name: str) -> str:

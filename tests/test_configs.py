@@ -12,6 +12,7 @@ from detection.engine.command import Command
 from detection.engine.configs import list_configs, names_of_configs, read_config
 from detection.engine.console import Console
 from detection.engine.schedule import plan
+from detection.models.cascade import CascadeConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data" / "configs.json").read_text(encoding="utf-8"))
@@ -33,7 +34,8 @@ LONG = [
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
 DEMOS = ["demo_fcos", "demo_retinanet"]
-WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE)
+CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
+WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE)
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -92,14 +94,14 @@ def test_it_is_what_its_name_says(name):
 
 def test_each_file_says_in_its_first_line_what_it_is():
     for config in list_configs():
-        assert bool(config.title) != (config.name in COCO + ONE_STAGE + DEMOS + LONG), config.name
+        assert bool(config.title) != (config.name in COCO + ONE_STAGE + DEMOS + CASCADE + LONG), config.name
 
 
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
     published = [config for config in list_configs() if config.box_ap is not None and config.name not in LONG]
-    assert len(published) == 14
+    assert len(published) == 16
     for config in published:
         if config.name.startswith("fcos"):
             continue  # its authors' weights are in none of these
@@ -147,6 +149,14 @@ def test_the_example_in_the_design_holds(parser):
     assert settings.model.mask_head is None
     assert settings.model.backbone.weights == "imagenet"
     assert settings.data.masks is False
+
+
+@pytest.mark.parametrize("name", CASCADE)
+def test_a_cascade_is_the_published_one(parser, name):
+    module = parser.instantiate_classes(parse(parser, name)).fit.model
+    assert module.configs["cascade"] == CascadeConfig()
+    assert module.configs["rpn"].proposals_train == 2000
+    assert module.configs["mask_head"] is not None
 
 
 PUBLISHED = {

@@ -1,5 +1,6 @@
 """Transfer a detector's weights to another list of classes, by the names of the classes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,12 +11,10 @@ from detection.foreign import shown
 from detection.structures import Categories
 from detection.wording import plural
 
-_ROWS = {
-    f"{layer}.{kind}": width
-    for layer, width in (("box_head.logits", 1), ("box_head.deltas", 4), ("mask_head.logits", 1))
-    for kind in ("weight", "bias")
-}
-"""Tensors with rows for each class, and the number of rows per class."""
+_ROWS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.logits": 1}
+"""Layers with rows for each class, and the number of rows per class."""
+_STAGE = re.compile(r"\.stages\.\d+|\.(weight|bias)$")
+"""What is left out of a tensor's name for the name of its layer."""
 _PER_ANCHOR = ("head.logits.weight", "head.logits.bias")
 """Tensors with a row for each class of each anchor; the classes of an anchor are neighbours."""
 
@@ -60,14 +59,15 @@ def transfer_classes(
     rows = [(new, known[name]) for name, new in _by_name(ours).items() if name in known]
     target, source = [new for new, _ in rows], [old for _, old in rows]
     carried = dict(state)
-    for key, width in _ROWS.items():
-        if key not in state or key not in initial:
+    for key in state.keys() & initial.keys():
+        width = _ROWS.get(_STAGE.sub("", key))
+        if width is None:
             continue
         if width == 4 and len(state[key]) == 4 < 4 * len(theirs):
             continue  # class-agnostic boxes
         new, old = initial[key].unflatten(0, (-1, width)).clone(), state[key].unflatten(0, (-1, width))
         new[target] = old[source]
-        if key.startswith("box_head.logits"):
+        if _STAGE.sub("", key) == "box_head.logits":
             new[-1] = old[-1]  # the background
         carried[key] = new.flatten(0, 1)
     for key in _PER_ANCHOR:

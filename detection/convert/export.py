@@ -17,6 +17,8 @@ from detection.checkpoint_files import replacing
 from detection.convert.one_stage import to_torchvision_one_stage
 from detection.convert.torchvision import to_torchvision
 from detection.home import with_home
+from detection.inference.info import kind_of
+from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSHead
 from detection.models.one_stage import OneStage
@@ -55,6 +57,8 @@ def save_torchvision(model: Detector, path: str | Path) -> None:
         ValueError: the detector has a part that torchvision's detectors do not have.
         OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
+    if isinstance(model, CascadeRCNN | CascadeMaskRCNN):
+        raise ValueError(f"{path}: torchvision's layout has no {kind_of(model)}; export it as safetensors")
     state = model.state_dict()
     if isinstance(model, OneStage):
         converted = to_torchvision_one_stage(state)

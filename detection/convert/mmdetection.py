@@ -1,4 +1,4 @@
-"""Convert Faster and Mask R-CNN weights of mmdetection 3.x, in pytorch and caffe styles.
+"""Convert Faster, Mask and Cascade R-CNN weights of mmdetection 3.x, in pytorch and caffe styles.
 
 Caffe-style models read BGR like detectron2's, so the conversion reverses the input channels of the first convolution.
 """
@@ -21,9 +21,18 @@ _RULES: Rules = [
     (r"roi_head\.bbox_head\.shared_fcs\.(\d)\.(.*)", r"box_head.fcs.\1.\2"),
     (r"roi_head\.bbox_head\.fc_cls\.(.*)", r"box_head.logits.\1"),
     (r"roi_head\.bbox_head\.fc_reg\.(.*)", r"box_head.deltas.\1"),
+    (r"roi_head\.bbox_head\.(\d)\.shared_fcs\.(\d)\.(.*)", r"box_head.stages.\1.fcs.\2.\3"),
+    (r"roi_head\.bbox_head\.(\d)\.fc_cls\.(.*)", r"box_head.stages.\1.logits.\2"),
+    (r"roi_head\.bbox_head\.(\d)\.fc_reg\.(.*)", r"box_head.stages.\1.deltas.\2"),
     *[(rf"roi_head\.mask_head\.convs\.{i}\.conv\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
     (r"roi_head\.mask_head\.upsample\.(.*)", r"mask_head.upsample.\1"),
     (r"roi_head\.mask_head\.conv_logits\.(.*)", r"mask_head.logits.\1"),
+    *[
+        (rf"roi_head\.mask_head\.(\d)\.convs\.{i}\.conv\.(.*)", rf"mask_head.stages.\1.convs.{2 * i}.\2")
+        for i in range(4)
+    ],
+    (r"roi_head\.mask_head\.(\d)\.upsample\.(.*)", r"mask_head.stages.\1.upsample.\2"),
+    (r"roi_head\.mask_head\.(\d)\.conv_logits\.(.*)", r"mask_head.stages.\1.logits.\2"),
 ]
 
 

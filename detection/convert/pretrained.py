@@ -47,6 +47,8 @@ from detection.models.roi_linear import as_linear
 from detection.structures import Categories, Depth, ResizeMethod
 from detection.wording import plural
 
+FIRST_STAGE = "box_head.stages.0.logits.bias"
+"""A tensor that only the weights of a cascade have."""
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
 
 
@@ -265,10 +267,13 @@ def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretr
     ours = from_detectron2(state, rgb=rgb)
     name = backbone_name(ours)
     caffe = not rgb and name in ("resnet50", "resnet101")
+    masks = "mask_head.logits.weight" in ours
     if is_one_stage(state):
         config = settings.detectron2_retinanet_config(name, caffe)
+    elif FIRST_STAGE in ours:
+        config = settings.detectron2_cascade_config(name, masks, caffe)
     else:
-        config = settings.detectron2_config(name, "mask_head.logits.weight" in ours, caffe)
+        config = settings.detectron2_config(name, masks, caffe)
     return _named(reference, ours, config, "pillow", None)
 
 
@@ -276,7 +281,9 @@ def _mmdetection(reference: str, state: Mapping[str, Tensor], rest: Mapping[str,
     ours = from_mmdetection(state, "caffe" if caffe else "pytorch")
     # mmdetection keeps norms in evaluation mode during training, which is a frozen norm here.
     ours = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
-    config = settings.mmdetection_config(backbone_name(ours), "mask_head.logits.weight" in ours, caffe)
+    masks = any(key.startswith("mask_head.") for key in ours)
+    settings_of = settings.mmdetection_cascade_config if FIRST_STAGE in ours else settings.mmdetection_config
+    config = settings_of(backbone_name(ours), masks, caffe)
     meta = rest.get("meta") or {}
     names = meta.get("CLASSES") or (meta.get("dataset_meta") or {}).get("classes")
     return _named(reference, ours, config, "bilinear", names)
@@ -291,7 +298,7 @@ def _named(
         categories: Categories | None = Categories(tuple(map(str, names)), tuple(range(1, classes + 1)))
     else:
         categories = coco if classes == len(coco) else None
-    if config.box_head is not None:
+    if config.box_head is not None and config.cascade is None:
         agnostic = classes > 1 and len(state["box_head.deltas.bias"]) == 4
         config = replace(config, box_head=replace(config.box_head, class_agnostic=agnostic))
     return _checked(Pretrained(reference, state, config, classes, categories, resize=resize))

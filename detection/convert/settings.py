@@ -3,13 +3,14 @@
 docs/how-to/pretrained.md has a table of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backbones import MOBILENET, BackboneConfig
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
+from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
@@ -28,6 +29,7 @@ class DetectorConfig:
     mask_head: MaskHeadConfig | None = None
     retinanet: RetinaNetConfig | None = None
     fcos: FCOSConfig | None = None
+    cascade: CascadeConfig | None = None
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:
@@ -133,6 +135,12 @@ def detectron2_config(backbone: str = "resnet50", masks: bool = True, caffe: boo
     )
 
 
+def detectron2_cascade_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = True) -> DetectorConfig:
+    """Return the settings of detectron2's ``cascade_mask_rcnn_*_FPN`` models; arguments as before."""
+    one = detectron2_config(backbone, masks, caffe)
+    return replace(one, rpn=RPNConfig(min_size=0.0, proposals_train=2000), cascade=CascadeConfig())
+
+
 def mmdetection_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = False) -> DetectorConfig:
     """Return the settings of mmdetection's ``faster-rcnn_*_fpn`` and ``mask-rcnn_*_fpn``, in caffe or pytorch style."""
     return DetectorConfig(
@@ -141,6 +149,27 @@ def mmdetection_config(backbone: str = "resnet50", masks: bool = True, caffe: bo
         rpn=RPNConfig(min_size=0.0, clamp_both=True),
         box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, clamp_both=True),
         mask_head=MaskHeadConfig(sampling_ratio=0) if masks else None,
+    )
+
+
+def mmdetection_cascade_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = False) -> DetectorConfig:
+    """Return the settings of mmdetection's ``cascade-rcnn_*_fpn`` and ``cascade-mask-rcnn_*_fpn``; arguments as before.
+
+    mmdetection rounds the standard deviations of the third stage.
+    """
+    one = mmdetection_config(backbone, masks, caffe)
+    stages = CascadeConfig(
+        weights=((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067)),
+        loss_weights=(1.0, 0.5, 0.25),
+        scale_gradients=False,
+        average="logits",
+        mask_per_stage=masks,
+    )
+    return replace(
+        one,
+        rpn=RPNConfig(min_size=0.0, clamp_both=True, beta=1 / 9, proposals_train=2000),
+        box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, clamp_both=True, beta=1.0),
+        cascade=stages,
     )
 
 

@@ -33,12 +33,17 @@ class Entry:
 
 
 def _detectron2(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
-    return Entry(f"{_D2}{'COCO-Detection' if mask_ap is None else 'COCO-InstanceSegmentation'}/{path}", box_ap, mask_ap)
+    folder = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
+    return Entry(f"{_D2}{'Misc' if path.startswith('cascade') else folder}/{path}", box_ap, mask_ap)
 
 
 def _mmdetection(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
-    name = path.split("/")[0]
-    return Entry(f"{_MM}{'faster_rcnn' if name.startswith('faster') else 'mask_rcnn'}/{path}", box_ap, mask_ap)
+    kind = path.split("_")[0]  # faster, mask or cascade
+    return Entry(f"{_MM}{kind}_rcnn/{path}", box_ap, mask_ap)
+
+
+def _cascade(name: str, file: str, box_ap: float, mask_ap: float | None = None) -> Entry:
+    return _mmdetection(f"{name}_coco/{name}_coco_{file}.pth", box_ap, mask_ap)
 
 
 DETECTRON2 = {
@@ -54,11 +59,17 @@ DETECTRON2 = {
     "mask_rcnn_X_101_32x8d_FPN_3x": _detectron2(
         "mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl", 44.3, 39.5
     ),
+    "cascade_mask_rcnn_R_50_FPN_1x": _detectron2(
+        "cascade_mask_rcnn_R_50_FPN_1x/138602847/model_final_e9d89b.pkl", 42.1, 36.4
+    ),
+    "cascade_mask_rcnn_R_50_FPN_3x": _detectron2(
+        "cascade_mask_rcnn_R_50_FPN_3x/144998488/model_final_480dd8.pkl", 44.3, 38.5
+    ),
     "retinanet_R_50_FPN_1x": _detectron2("retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl", 37.4),
     "retinanet_R_50_FPN_3x": _detectron2("retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl", 38.7),
     "retinanet_R_101_FPN_3x": _detectron2("retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl", 40.4),
 }
-"""Faster R-CNN, Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
+"""Faster, Mask and Cascade Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry
@@ -125,6 +136,30 @@ MMDETECTION = {
         _mmdetection(
             "mask_rcnn_r101_caffe_fpn_1x_coco/mask_rcnn_r101_caffe_fpn_1x_coco_20200601_095758-805e06c1.pth", 40.4, 36.4
         ),
+        _cascade("cascade_rcnn_r50_fpn_1x", "20200316-3dc56deb", 40.3),
+        _cascade("cascade_rcnn_r50_fpn_20e", "bbox_mAP-0.41_20200504_175131-e9872a90", 41.0),
+        _cascade("cascade_rcnn_r101_fpn_1x", "20200317-0b6a2fbf", 42.0),
+        _cascade("cascade_rcnn_r101_fpn_20e", "bbox_mAP-0.425_20200504_231812-5057dcc5", 42.5),
+        _cascade("cascade_rcnn_r50_caffe_fpn_1x", "bbox_mAP-0.404_20200504_174853-b857be87", 40.4),
+        _cascade("cascade_rcnn_r101_caffe_fpn_1x", "bbox_mAP-0.423_20200504_175649-cab8dbd5", 42.3),
+        _cascade("cascade_mask_rcnn_r50_fpn_1x", "20200203-9d4dcb24", 41.2, 35.9),
+        _cascade(
+            "cascade_mask_rcnn_r50_fpn_20e", "bbox_mAP-0.419__segm_mAP-0.365_20200504_174711-4af8e66e", 41.9, 36.5
+        ),
+        _cascade("cascade_mask_rcnn_r50_fpn_mstrain_3x", "20210628_164719-5bdc3824", 44.3, 38.5),
+        _cascade("cascade_mask_rcnn_r101_fpn_1x", "20200203-befdf6ee", 42.9, 37.3),
+        _cascade(
+            "cascade_mask_rcnn_r101_fpn_20e", "bbox_mAP-0.434__segm_mAP-0.378_20200504_174836-005947da", 43.4, 37.8
+        ),
+        _cascade("cascade_mask_rcnn_r101_fpn_mstrain_3x", "20210628_165236-51a2d363", 45.5, 39.6),
+        _cascade(
+            "cascade_mask_rcnn_r50_caffe_fpn_1x", "bbox_mAP-0.412__segm_mAP-0.36_20200504_174659-5004b251", 41.2, 36.0
+        ),
+        _cascade("cascade_mask_rcnn_r50_caffe_fpn_mstrain_3x", "20210707_002651-6e29b3a6", 44.0, 38.1),
+        _cascade(
+            "cascade_mask_rcnn_r101_caffe_fpn_1x", "bbox_mAP-0.432__segm_mAP-0.376_20200504_174813-5c1e9599", 43.2, 37.6
+        ),
+        _cascade("cascade_mask_rcnn_r101_caffe_fpn_mstrain_3x", "20210707_002620-a5bd2389", 45.4, 39.5),
     ]
 }
 """R-50 and R-101 with FPN in pytorch and caffe styles, from mmdetection's ``metafile.yml``."""

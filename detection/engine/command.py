@@ -214,7 +214,9 @@ class Command(LightningCLI):
         with user_input():
             ours = callbacks(config.run, users, given.enable_progress_bar is not False, save, write_report)
         if self.subcommand == "fit":
-            prepare_metric_names(users, masks=self.config["fit"].model.mask_head is not None)
+            model = self.config["fit"].model
+            stages = 0 if model.cascade is None else len(model.cascade.thresholds)
+            prepare_metric_names(users, masks=model.mask_head is not None, stages=stages)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0

@@ -38,6 +38,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.fast.rcnn import compile_model
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
+from detection.models.cascade import CascadeConfig
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
@@ -69,6 +70,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         mask_head: MaskHeadConfig | None = None,
         retinanet: RetinaNetConfig | None = None,
         fcos: FCOSConfig | None = None,
+        cascade: CascadeConfig | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
@@ -85,6 +87,7 @@ class DetectionModule(NoClassLoading, LightningModule):
             mask_head: Layers of the mask head; null for Faster R-CNN.
             retinanet: Anchors, layers, losses and detections of a RetinaNet, which replaces rpn and box_head.
             fcos: Layers, losses and detections of an FCOS, which replaces rpn and box_head.
+            cascade: Stages of a Cascade R-CNN; each has the layers of box_head.
             optimizer: Optimizer, learning rate and weight decay.
             schedule: Length of the training, and the learning rate over its steps.
             weights: Weights of a whole detector to start from; the model settings of these weights apply, too:
@@ -100,7 +103,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         """
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
-        self.configs |= {"retinanet": retinanet, "fcos": fcos}
+        self.configs |= {"retinanet": retinanet, "fcos": fcos, "cascade": cascade}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
         self.fast, self.compile_dense = fast, compile is not False

@@ -14,12 +14,14 @@ from torch import nn
 
 import backbones.fast
 from detection.fast.box_head import FastBoxHead, FastConvStack, FastRoILinear
+from detection.fast.cascade import FastCascadeHead
 from detection.fast.fpn import FastFPN, FastPAFPN
 from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
-from detection.fast.rcnn import FastFasterRCNN, FastMaskRCNN, FastOneStage
+from detection.fast.rcnn import FastCascadeMaskRCNN, FastCascadeRCNN, FastFasterRCNN, FastMaskRCNN, FastOneStage
 from detection.fast.rpn import FastRPN
 from detection.models.box_head import BoxHead, RoILinear
+from detection.models.cascade import CascadeHead, CascadeMaskRCNN, CascadeRCNN
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN
 from detection.models.mask_head import MaskHead
@@ -42,6 +44,9 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     FasterRCNN: FastFasterRCNN,
     MaskRCNN: FastMaskRCNN,
     OneStage: FastOneStage,
+    CascadeHead: FastCascadeHead,
+    CascadeRCNN: FastCascadeRCNN,
+    CascadeMaskRCNN: FastCascadeMaskRCNN,
 }
 """The faster class for each plain class."""
 

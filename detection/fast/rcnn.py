@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from detection.fast.levels import Levels, Pyramid, levels_from_maps, with_gradient_sum
 from detection.fast.rpn import FastRPN
+from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
@@ -71,6 +72,14 @@ class FastFasterRCNN(_FastTwoStage, FasterRCNN):
 
 class FastMaskRCNN(_FastTwoStage, MaskRCNN):
     """:class:`~detection.models.rcnn.MaskRCNN` with one table of the pyramid for all heads."""
+
+
+class FastCascadeRCNN(_FastTwoStage, CascadeRCNN):
+    """:class:`~detection.models.cascade.CascadeRCNN` with one table of the pyramid for all heads."""
+
+
+class FastCascadeMaskRCNN(_FastTwoStage, CascadeMaskRCNN):
+    """:class:`~detection.models.cascade.CascadeMaskRCNN` with one table of the pyramid for all heads."""
 
 
 def image_outputs(model: TwoStage, images: Tensor, sizes: Tensor) -> ImageOutputs:

@@ -9,6 +9,7 @@ from backbones import is_known
 from detection.foreign import shown
 from detection.inference.thresholds import class_names
 from detection.models.build import build_detector
+from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
 from detection.models.rcnn import MaskRCNN
@@ -22,7 +23,7 @@ class ModelInfo:
     """A detector in numbers; ``print`` it for a table."""
 
     kind: str
-    """``Faster R-CNN``, ``Mask R-CNN``, ``RetinaNet`` or ``FCOS``."""
+    """Name of the architecture, as ``Mask R-CNN``."""
     backbone: str | None
     """Name of the backbone; None if the detector was not built from configs."""
     classes: tuple[str, ...]
@@ -77,9 +78,11 @@ def model_info(model: Detector, image_size: tuple[int, int] = (800, 1344)) -> Mo
 
 
 def kind_of(model: Detector) -> str:
-    """Return ``Faster R-CNN``, ``Mask R-CNN``, ``RetinaNet`` or ``FCOS``."""
+    """Return the name of a detector's architecture, as ``Mask R-CNN``."""
     if isinstance(model, OneStage):
         return model.head.kind
+    if isinstance(model, CascadeRCNN | CascadeMaskRCNN):
+        return "Cascade Mask R-CNN" if isinstance(model, MaskRCNN) else "Cascade R-CNN"
     return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
 
 

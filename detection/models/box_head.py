@@ -17,7 +17,7 @@ from detection.models.roi_linear import as_roi_linear, channels_last
 from detection.ops import boxes as box_ops
 from detection.ops.matching import match, sample
 from detection.ops.roi_align import roi_align
-from detection.ops.selection import select_detections
+from detection.ops.selection import best_detections
 from detection.structures import IGNORE, Detections, Proposals, RoISamples, Targets
 
 
@@ -142,6 +142,10 @@ class BoxHead(nn.Module):
         whichever image it is.
         """
         logits, deltas = self(features, samples.boxes)
+        return self.losses_of(logits, deltas, samples, targets)
+
+    def losses_of(self, logits: Tensor, deltas: Tensor, samples: RoISamples, targets: Targets) -> dict[str, Tensor]:
+        """Return the losses of what :meth:`forward` predicts for the samples."""
         valid = samples.labels != IGNORE
         positive = valid & (samples.labels < self.num_classes)
         count = valid.sum().clamp(min=1)
@@ -156,22 +160,15 @@ class BoxHead(nn.Module):
 
     def detect(self, features: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> Detections:
         """Return the best boxes after NMS within each class, clipped to the image."""
-        config = self.config
         logits, deltas = self(features, proposals.boxes)
-        scores = logits.softmax(dim=-1)[..., : self.num_classes]
         boxes = self.moved(proposals.boxes[:, :, None], deltas, sizes)  # (B, P, K or 1, 4)
-        padding = proposals.logits.isneginf()[..., None]
-        scores = scores.masked_fill(self.is_small(boxes) | padding, 0)
-        found = select_detections(
-            boxes,
-            scores,
-            config.score_threshold,
-            config.nms_threshold,
-            config.detections,
-            config.soft_sigma,
-            config.nms_across_classes,
-        )
-        return self.refine(features, Detections(*found[:3]), sizes)
+        return self.refine(features, self.select(logits.softmax(dim=-1), boxes, proposals), sizes)
+
+    def select(self, scores: Tensor, boxes: Tensor, proposals: Proposals) -> Detections:
+        """Choose detections from scores (B, P, K + 1) and boxes (B, P, K or 1, 4) of proposals."""
+        unusable = self.is_small(boxes) | proposals.logits.isneginf()[..., None]
+        scores = scores[..., : self.num_classes].masked_fill(unusable, 0)
+        return best_detections(boxes, scores, self.config)
 
     def refine(self, features: Sequence[Tensor], detections: Detections, sizes: Tensor) -> Detections:
         """Return the detections after ``refinements`` more passes through the head; scores stay.

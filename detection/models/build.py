@@ -6,11 +6,18 @@ from dataclasses import asdict
 from typing import Any
 
 import backbones
-from backbones import BackboneConfig
+from backbones import Backbone, BackboneConfig
 from detection.models.box_head import BoxHead, BoxHeadConfig
+from detection.models.cascade import (
+    CascadeConfig,
+    CascadeHead,
+    CascadeMaskHeads,
+    CascadeMaskRCNN,
+    CascadeRCNN,
+)
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
-from detection.models.fpn import FPNConfig
+from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.one_stage import PYRAMID, OneStage
@@ -74,6 +81,55 @@ def mask_rcnn(
     return model
 
 
+def cascade_rcnn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    cascade: CascadeConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> CascadeRCNN:
+    """Build a Cascade R-CNN from the name of its backbone.
+
+    Args:
+        backbone, num_classes, fpn, rpn, box_head, categories: as for :func:`faster_rcnn`.
+        cascade: config of the stages; None: the defaults.
+
+    Raises:
+        ValueError: as for :func:`faster_rcnn`.
+
+    Example:
+        >>> model = cascade_rcnn("resnet18", num_classes=3)
+    """
+    categories = _categories(categories)
+    count, stages = _checked_count(num_classes, categories), cascade or CascadeConfig()
+    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, cascade=stages)
+    assert isinstance(model, CascadeRCNN)
+    model.categories = categories
+    return model
+
+
+def cascade_mask_rcnn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    mask_head: MaskHeadConfig | None = None,
+    cascade: CascadeConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> CascadeMaskRCNN:
+    """Build a Cascade Mask R-CNN from the name of its backbone; arguments as for :func:`cascade_rcnn`."""
+    categories = _categories(categories)
+    count, stages = _checked_count(num_classes, categories), cascade or CascadeConfig()
+    masks = mask_head or MaskHeadConfig()
+    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, masks, cascade=stages)
+    assert isinstance(model, CascadeMaskRCNN)
+    model.categories = categories
+    return model
+
+
 def retinanet(
     backbone: str | BackboneConfig = "resnet50",
     num_classes: int | None = None,
@@ -128,11 +184,13 @@ def build_detector(
     mask_head: MaskHeadConfig | None = None,
     retinanet: RetinaNetConfig | None = None,
     fcos: FCOSConfig | None = None,
+    cascade: CascadeConfig | None = None,
 ) -> Detector:
     """Build a detector from configs: the heads that you give.
 
     - ``retinanet`` or ``fcos``: a one-stage detector. Leave out the heads of other detectors.
     - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
+    - ``cascade``: a Cascade R-CNN. Each stage has the layers of ``box_head``.
     - None of these: a Faster R-CNN.
 
     Each part gets its channels and strides from the part before it. The detector keeps its configs for
@@ -147,7 +205,7 @@ def build_detector(
     backbone = _config(backbone)
     one_stage = {name: head for name, head in (("retinanet", retinanet), ("fcos", fcos)) if head is not None}
     if one_stage:
-        _check_alone(list(one_stage), rpn, box_head, mask_head)
+        _check_alone(list(one_stage), rpn, box_head, mask_head, cascade)
         ((name, head),) = one_stage.items()
         fpn = fpn or PYRAMID
         body = backbones.build(backbone)
@@ -159,28 +217,49 @@ def build_detector(
     body = backbones.build(backbone)
     neck = build_neck(body.channels, body.strides, fpn)
     strides = neck.strides[: len(neck.lateral)]  # the levels that RoIs are pooled from
-    parts = (
-        body,
-        neck,
-        RPN(neck.channels, neck.strides, rpn),
-        BoxHead(neck.channels, num_classes, strides, box_head),
-    )
-    if mask_head is None:
-        model = FasterRCNN(*parts)
+    body_to_rpn = (body, neck, RPN(neck.channels, neck.strides, rpn))
+    shape = (neck.channels, num_classes, strides)
+    model: FasterRCNN
+    if cascade is not None:
+        model = _cascade(body_to_rpn, shape, box_head, mask_head, cascade)
+    elif mask_head is None:
+        model = FasterRCNN(*body_to_rpn, BoxHead(*shape, box_head))
     else:
-        model = MaskRCNN(*parts, MaskHead(neck.channels, num_classes, strides, mask_head))
+        model = MaskRCNN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
+    model.configs |= {} if cascade is None else {"cascade": cascade}
     return model
 
 
+def _cascade(
+    body_to_rpn: tuple[Backbone, FPN, RPN],
+    shape: tuple[int, int, Sequence[int]],
+    box_head: BoxHeadConfig,
+    mask_head: MaskHeadConfig | None,
+    cascade: CascadeConfig,
+) -> CascadeRCNN | CascadeMaskRCNN:
+    """Build the heads of a cascade for a pyramid's channels, the number of classes, and the strides."""
+    boxes = CascadeHead([BoxHead(*shape, one) for one in cascade.of_stages(box_head)], cascade)
+    if mask_head is None:
+        return CascadeRCNN(*body_to_rpn, boxes)
+    if not cascade.mask_per_stage:
+        return CascadeMaskRCNN(*body_to_rpn, boxes, MaskHead(*shape, mask_head))
+    heads = [MaskHead(*shape, mask_head) for _ in cascade.loss_weights]
+    return CascadeMaskRCNN(*body_to_rpn, boxes, CascadeMaskHeads(heads, cascade.loss_weights))
+
+
 def _check_alone(
-    one_stage: list[str], rpn: RPNConfig | None, box_head: BoxHeadConfig | None, mask_head: MaskHeadConfig | None
+    one_stage: list[str],
+    rpn: RPNConfig | None,
+    box_head: BoxHeadConfig | None,
+    mask_head: MaskHeadConfig | None,
+    cascade: CascadeConfig | None,
 ) -> None:
     """Raise a ValueError for settings of heads that a one-stage detector does not have."""
     others = one_stage[1:]
     for name, given, default in (("rpn", rpn, RPNConfig()), ("box_head", box_head, BoxHeadConfig())):
         others += [name] if given is not None and not _same(asdict(given), asdict(default)) else []
-    others += [] if mask_head is None else ["mask_head"]
+    others += [name for name, given in (("mask_head", mask_head), ("cascade", cascade)) if given is not None]
     if others:
         name, settings = f"model.{one_stage[0]}", ", ".join(f"model.{other}" for other in others)
         raise ValueError(f"{name} makes a detector without {settings}; leave {settings} out, or set {name} to null")

@@ -3,15 +3,17 @@
 B images, C channels, H x W canvas.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from backbones.base import Backbone
-from detection.models.fpn import FPN
 from detection.models.usable import Usable
 from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, Targets
+
+if TYPE_CHECKING:
+    from detection.models.fpn import FPN
 
 
 class Detector(Usable):
@@ -27,7 +29,7 @@ class Detector(Usable):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: Backbone, fpn: FPN) -> None:
+    def __init__(self, backbone: Backbone, fpn: "FPN") -> None:
         super().__init__()
         self.backbone, self.fpn = backbone, fpn
         self.categories: Categories | None = None  # names and original IDs, set from a data set

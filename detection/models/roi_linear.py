@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-ENTRY = "box_head.fcs.0.weight"
-"""Name of this weight in a detector's state dict."""
+ENTRY = "fcs.0.weight"
+"""End of this weight's name in a detector's state dict."""
 
 
 def as_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

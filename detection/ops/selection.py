@@ -3,6 +3,8 @@
 B images   N boxes   K classes.  Boxes: XYXY.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from detection.ops.boxes import iou
 from detection.ops.nms import can_survive, nms
 from detection.ops.operators import operator, shape_of
-from detection.structures import IGNORE
+from detection.structures import IGNORE, Detections
 
 
 @operator
@@ -73,6 +75,36 @@ def select_detections(
         label.new_full((batch, num), IGNORE).index_put((row, column), label[order]),
         index.new_zeros((batch, num)).index_put((row, column), index[order]),
     )
+
+
+class Selection(Protocol):
+    """The settings of a head that choose its detections."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Smallest score of a detection."""
+
+    @property
+    def nms_threshold(self) -> float:
+        """Largest IoU of two detections of a class."""
+
+    @property
+    def detections(self) -> int:
+        """Largest number of detections per image."""
+
+    @property
+    def soft_sigma(self) -> float:
+        """Width of the Gaussian of soft-NMS; 0 for ordinary NMS."""
+
+    @property
+    def nms_across_classes(self) -> bool:
+        """Apply the NMS across classes."""
+
+
+def best_detections(boxes: Tensor, scores: Tensor, config: Selection) -> Detections:
+    """Return the detections that the settings of a head choose; see :func:`select_detections`."""
+    limits = config.score_threshold, config.nms_threshold, config.detections
+    return Detections(*select_detections(boxes, scores, *limits, config.soft_sigma, config.nms_across_classes)[:3])
 
 
 @shape_of(select_detections)

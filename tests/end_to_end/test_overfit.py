@@ -17,6 +17,7 @@ from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
+from detection.models.cascade import CascadeConfig
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
@@ -34,7 +35,7 @@ OVERLAP = 0.4
 first ten images had such objects, which cost 5 points of AP50."""
 
 
-def mask_rcnn(classes: int) -> Detector:
+def mask_rcnn(classes: int, cascade: CascadeConfig | None = None) -> Detector:
     return build_detector(
         classes,
         BackboneConfig("resnet18", norm="group"),
@@ -42,6 +43,7 @@ def mask_rcnn(classes: int) -> Detector:
         RPNConfig(pre_nms_train=500, pre_nms_test=500, proposals_train=300, proposals_test=300),
         BoxHeadConfig(hidden=256, samples=128),
         MaskHeadConfig(convs=4, channels=128),
+        cascade=cascade,
     )
 
 

@@ -165,6 +165,7 @@ def settings() -> str:
     from detection.engine.schedule import ScheduleConfig
     from detection.models.anchors import AnchorConfig
     from detection.models.box_head import BoxHeadConfig
+    from detection.models.cascade import CascadeConfig
     from detection.models.fpn import FPNConfig
     from detection.models.mask_head import MaskHeadConfig
     from detection.models.rpn import RPNConfig
@@ -179,6 +180,7 @@ def settings() -> str:
         ("Anchors", "model.rpn.anchors", AnchorConfig),
         ("Box head", "model.box_head", BoxHeadConfig),
         ("Mask head", "model.mask_head", MaskHeadConfig),
+        ("Cascade", "model.cascade", CascadeConfig),
         ("Optimizer", "model.optimizer", OptimizerConfig),
         ("Schedule", "model.schedule", ScheduleConfig),
         ("Run", "run", RunConfig),

@@ -27,8 +27,10 @@ def norm(state: dict[str, Tensor], name: str, channels: int, new: Numbered) -> N
         state[f"{name}.{kind}"] = new(channels)
 
 
-def heads(state: dict[str, Tensor], names: dict[str, str], classes: int, new: Numbered, masks: bool) -> None:
-    """Weights and biases of everything behind the pyramid."""
+def heads(
+    state: dict[str, Tensor], names: dict[str, str], classes: int, new: Numbered, masks: bool, stages: int = 0
+) -> None:
+    """Weights and biases of everything behind the pyramid; each stage of a cascade has its own box head."""
     shapes = {
         "rpn": (256, 256, 3, 3),
         "objectness": (3, 256, 1, 1),
@@ -41,13 +43,17 @@ def heads(state: dict[str, Tensor], names: dict[str, str], classes: int, new: Nu
     if masks:
         shapes |= {f"mask{i}": (256, 256, 3, 3) for i in range(4)}
         shapes |= {"upsample": (256, 256, 2, 2), "masks": (classes, 256, 1, 1)}
+    if stages:
+        shapes["boxes"] = (4, 1024)
     for part, shape in shapes.items():
-        state[f"{names[part]}.weight"] = new(*shape)
-        state[f"{names[part]}.bias"] = new(shape[1] if part == "upsample" else shape[0])
+        numbers = range(stages) if "{}" in names[part] else [0]
+        for name in (names[part].format(number) for number in numbers):
+            state[f"{name}.weight"] = new(*shape)
+            state[f"{name}.bias"] = new(shape[1] if part == "upsample" else shape[0])
 
 
 def build_detectron2(
-    depth: str = "50", masks: bool = True, classes: int = 80, device: str = "meta"
+    depth: str = "50", masks: bool = True, classes: int = 80, device: str = "meta", stages: int = 0
 ) -> dict[str, Tensor]:
     new, state = Numbered(device), {}
     body = "backbone.bottom_up"
@@ -69,19 +75,20 @@ def build_detectron2(
         for kind, into, kernel in (("lateral", outputs, 1), ("output", 256, 3)):
             state[f"backbone.fpn_{kind}{stage + 2}.weight"] = new(256, into, kernel, kernel)
             state[f"backbone.fpn_{kind}{stage + 2}.bias"] = new(256)
+    number = ".{}" if stages else ""
     names = {
         "rpn": "proposal_generator.rpn_head.conv",
         "objectness": "proposal_generator.rpn_head.objectness_logits",
         "anchor_deltas": "proposal_generator.rpn_head.anchor_deltas",
-        "fc1": "roi_heads.box_head.fc1",
-        "fc2": "roi_heads.box_head.fc2",
-        "classes": "roi_heads.box_predictor.cls_score",
-        "boxes": "roi_heads.box_predictor.bbox_pred",
+        "fc1": f"roi_heads.box_head{number}.fc1",
+        "fc2": f"roi_heads.box_head{number}.fc2",
+        "classes": f"roi_heads.box_predictor{number}.cls_score",
+        "boxes": f"roi_heads.box_predictor{number}.bbox_pred",
         **{f"mask{i}": f"roi_heads.mask_head.mask_fcn{i + 1}" for i in range(4)},
         "upsample": "roi_heads.mask_head.deconv",
         "masks": "roi_heads.mask_head.predictor",
     }
-    heads(state, names, classes, new, masks)
+    heads(state, names, classes, new, masks, stages)
     for i in range(5):
         state[f"proposal_generator.anchor_generator.cell_anchors.{i}"] = new(3, 4)
     state["pixel_mean"], state["pixel_std"] = new(3, 1, 1), new(3, 1, 1)
@@ -89,7 +96,7 @@ def build_detectron2(
 
 
 def build_mmdetection(
-    depth: str = "50", masks: bool = True, classes: int = 80, device: str = "meta"
+    depth: str = "50", masks: bool = True, classes: int = 80, device: str = "meta", stages: int = 0
 ) -> dict[str, Tensor]:
     new, state = Numbered(device), {}
     state["backbone.conv1.weight"] = new(64, 3, 7, 7)
@@ -110,19 +117,20 @@ def build_mmdetection(
         for kind, into, kernel in (("lateral", outputs, 1), ("fpn", 256, 3)):
             state[f"neck.{kind}_convs.{stage}.conv.weight"] = new(256, into, kernel, kernel)
             state[f"neck.{kind}_convs.{stage}.conv.bias"] = new(256)
+    number = ".{}" if stages else ""
     names = {
         "rpn": "rpn_head.rpn_conv",
         "objectness": "rpn_head.rpn_cls",
         "anchor_deltas": "rpn_head.rpn_reg",
-        "fc1": "roi_head.bbox_head.shared_fcs.0",
-        "fc2": "roi_head.bbox_head.shared_fcs.1",
-        "classes": "roi_head.bbox_head.fc_cls",
-        "boxes": "roi_head.bbox_head.fc_reg",
-        **{f"mask{i}": f"roi_head.mask_head.convs.{i}.conv" for i in range(4)},
-        "upsample": "roi_head.mask_head.upsample",
-        "masks": "roi_head.mask_head.conv_logits",
+        "fc1": f"roi_head.bbox_head{number}.shared_fcs.0",
+        "fc2": f"roi_head.bbox_head{number}.shared_fcs.1",
+        "classes": f"roi_head.bbox_head{number}.fc_cls",
+        "boxes": f"roi_head.bbox_head{number}.fc_reg",
+        **{f"mask{i}": f"roi_head.mask_head{number}.convs.{i}.conv" for i in range(4)},
+        "upsample": f"roi_head.mask_head{number}.upsample",
+        "masks": f"roi_head.mask_head{number}.conv_logits",
     }
-    heads(state, names, classes, new, masks)
+    heads(state, names, classes, new, masks, stages)
     return state
 
 

@@ -13,6 +13,7 @@ from detection import fast
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHead, BoxHeadConfig, RoILinear
 from detection.models.build import build_detector
+from detection.models.cascade import CascadeConfig, CascadeHead, CascadeMaskRCNN, CascadeRCNN
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
@@ -94,7 +95,9 @@ def step(form: Callable[[nn.Module], nn.Module], given: Twin, dtype: torch.dtype
     return [*results, *(torch.zeros_like(x) if g is None else g for x, g in zip(learning, grads, strict=True))]
 
 
-MODULES = [kind for kind in fast.FASTER if kind not in (FasterRCNN, MaskRCNN, OneStage)]
+WHOLE = (FasterRCNN, MaskRCNN, OneStage, CascadeHead, CascadeRCNN, CascadeMaskRCNN)
+"""Classes that only complete detectors compare."""
+MODULES = [kind for kind in fast.FASTER if kind not in WHOLE]
 
 
 CASES = [
@@ -144,10 +147,13 @@ def detector(kind: str) -> nn.Module:
             retinanet=RetinaNetConfig(),
         )
     model = detectors.make_tiny()
+    if kind in ("cascade", "cascade with masks"):
+        parts = {name: config for name, config in model.configs.items() if name != "mask_head" or "masks" in kind}
+        return build_detector(3, **parts, cascade=CascadeConfig(mask_per_stage=True))
     return model if kind == "masks" else FasterRCNN(model.backbone, model.fpn, model.rpn, model.box_head)
 
 
-@pytest.mark.parametrize("kind", ["boxes", "masks", "RetinaNet"])
+@pytest.mark.parametrize("kind", ["boxes", "masks", "RetinaNet", "cascade", "cascade with masks"])
 def test_a_faster_detector_is_its_plain_twin(kind):
     objects = [[([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, True)], [], [([5.0, 5, 40, 70], 0, False)]]
     batch = detectors.make_batch(objects, sizes=[(96, 128), (70, 90), (96, 101)])
