@@ -291,6 +291,10 @@ def test_photometric_distortion_keeps_type_and_size_and_changes_colours():
         (JitterConfig(size=(0, 8)), "data.jitter.size"),
         (CopyPaste(p=2), "data.copy_paste.p 2 must be a probability"),
         (CopyPaste(area=-1), "must not be below 0"),
+        (CopyPaste(most=-1), "must not be below 0"),
+        (CopyPaste(shift=-0.5), "must not be below 0"),
+        (Mosaic(p=1.01), "data.mosaic.p 1.01 must be a probability, from 0 to 1"),
+        (Mosaic(size=(1, 0)), r"data.mosaic.size \[1, 0\] must be a height and a width of at least 1 pixel"),
         (Mosaic(size=(0, 1)), "data.mosaic.size"),
         (MixUp(p=-1), "data.mixup.p"),
         (PhotometricDistortion(contrast=(2, 1)), "data.photometric.contrast"),
@@ -300,3 +304,77 @@ def test_photometric_distortion_keeps_type_and_size_and_changes_colours():
 def test_settings_that_cannot_be_are_rejected_by_name(config, message):
     with pytest.raises(ValueError, match=message):
         config.check()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        JitterConfig((0.01, 0.01), (1, 1)), CopyPaste(0, 0, 0, 0), CopyPaste(1), Mosaic(0, (1, 1)), Mosaic(1), MixUp(0),
+        MixUp(1),
+    ],
+)  # fmt: skip
+def test_settings_may_be_at_their_limits(config):
+    config.check()
+
+
+def test_the_settings_are_those_of_the_papers_unless_told():
+    assert CopyPaste() == CopyPaste(p=1, most=100, shift=10, area=300)
+    assert Mosaic() == Mosaic(p=1, size=(640, 640))
+    assert MixUp() == MixUp(p=1)
+    assert JitterConfig() == JitterConfig(scale=(0.1, 2), size=(1024, 1024))
+
+
+class Drawn:
+    """A generator whose numbers are given."""
+
+    def __init__(self, *numbers: float) -> None:
+        self._numbers = iter(numbers)
+
+    def random(self) -> float:
+        return next(self._numbers)
+
+    uniform = integers = lambda self, *_: next(self._numbers)
+
+
+def gray(value: int, height: int = 8, width: int = 6, dtype=np.uint8) -> Scene:
+    image = np.full((height, width, 3), value, dtype)
+    boxes = np.array([[1.0, 2, 4, 6]])
+    return Scene(image, boxes, np.array([value]), np.zeros(1, bool), [None])
+
+
+@pytest.mark.parametrize("config", [Mosaic(0.5, (4, 4)), MixUp(0.5), CopyPaste(0.5)])
+def test_an_image_stays_alone_with_the_other_probability(config):
+    scene = gray(10)
+    assert config.mix(scene, Drawn(0.5), lambda: pytest.fail("no partner is needed")) is scene
+
+
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 1), (np.uint16, 257)])
+def test_mixup_is_the_mean_and_gray_where_the_second_image_ends(dtype, white):
+    scene, other = gray(100 * white, 8, 6, dtype), gray(200 * white, 5, 7, dtype)
+    new = MixUp().mix(scene, Drawn(0, 0, 1), lambda: other)
+    expected = np.full((8, 6, 3), 107 * white)  # with the gray of YOLOX, 114
+    expected[:5] = 150 * white
+    assert np.array_equal(new.image, expected)
+    assert new.boxes.tolist() == [[1, 2, 4, 6], [0, 2, 3, 5]]
+
+
+def test_a_mosaic_has_four_images_around_its_middle():
+    scenes = [gray(10 * k, 4, 4) for k in range(1, 5)]
+    later = iter(scenes[1:])
+    new = Mosaic(size=(4, 6)).mix(scenes[0], Drawn(0, 0.5, 0.25), lambda: next(later))
+    expected = np.full((8, 12), 114)  # the middle is at row 4, column 3
+    expected[:4, :3], expected[:4, 3:7], expected[4:, :3], expected[4:, 3:7] = 10, 20, 30, 40
+    assert np.array_equal(new.image[..., 0], expected)
+    assert dict(zip(new.labels.tolist(), new.boxes.tolist(), strict=True)) == {
+        10: [0, 2, 3, 4], 20: [4, 2, 7, 4], 30: [0, 6, 3, 8], 40: [4, 6, 7, 8]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 1), (np.uint16, 257)])
+def test_jitter_pads_with_the_gray_of_detectron2(dtype, white):
+    new = LargeScaleJitter(JitterConfig((0.5, 0.5), (8, 8)))(gray(10, 8, 8, dtype), Drawn(0.5))
+    assert new.image.shape == (8, 8, 3)
+    assert np.array_equal(np.unique(new.image[:4, :4]), [10])
+    assert np.array_equal(np.unique(new.image[4:]), [128 * white])
+    assert np.array_equal(np.unique(new.image[:, 4:]), [128 * white])
+    assert new.boxes.tolist() == [[0.5, 1, 2, 3]]

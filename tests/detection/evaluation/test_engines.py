@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detection.evaluation.engines import choose, lvis_numbers, score, summarize
+from detection.evaluation.engines import STATISTICS, _with_area, choose, lvis_numbers, mean, score, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
 
 Problem = Callable[[int, str], tuple[dict[str, Any], list[dict[str, Any]]]]
@@ -120,3 +120,46 @@ def test_lvis_drops_what_has_no_area_after_the_limit_of_300(iou_type: str) -> No
 def encode(frame: np.ndarray) -> dict[str, Any]:
     rle = coco_mask.encode(frame)
     return {"size": [*frame.shape], "counts": rle["counts"].decode()}
+
+
+def test_each_statistic_has_its_part_of_the_arrays() -> None:
+    random = np.random.default_rng(0)
+    precision, recall = random.random((10, 101, 2, 4, 3)), random.random((10, 2, 4, 3))
+    precision[:, :, 1, 3], recall[:, 1, 3] = -1, -1
+    numbers = summarize(precision, recall)
+    assert tuple(numbers) == STATISTICS
+    assert numbers["AP"] == pytest.approx(precision[:, :, :, 0, 2].mean())
+    assert numbers["AP50"] == pytest.approx(precision[0, :, :, 0, 2].mean())
+    assert numbers["AP75"] == pytest.approx(precision[5, :, :, 0, 2].mean())
+    assert numbers["APs"] == pytest.approx(precision[:, :, :, 1, 2].mean())
+    assert numbers["APm"] == pytest.approx(precision[:, :, :, 2, 2].mean())
+    assert numbers["APl"] == pytest.approx(precision[:, :, 0, 3, 2].mean())
+    assert numbers["AR1"] == pytest.approx(recall[:, :, 0, 0].mean())
+    assert numbers["AR10"] == pytest.approx(recall[:, :, 0, 1].mean())
+    assert numbers["AR100"] == pytest.approx(recall[:, :, 0, 2].mean())
+    assert numbers["ARs"] == pytest.approx(recall[:, :, 1, 2].mean())
+    assert numbers["ARm"] == pytest.approx(recall[:, :, 2, 2].mean())
+    assert numbers["ARl"] == pytest.approx(recall[:, 0, 3, 2].mean())
+
+
+def test_the_mean_leaves_out_what_there_is_not() -> None:
+    assert mean(np.array([0.0, 1.0, -1.0])) == 0.5
+    assert math.isnan(mean(np.array([-1.0, -1.0])))
+
+
+def test_the_best_three_hundred_of_an_image_count_then_those_with_an_area() -> None:
+    results: list[dict[str, Any]] = [
+        {"image_id": image, "score": k / 1000, "bbox": [0, 0, 1.0, 0.0 if k in (50, 200) else 0.5]}
+        for image in (1, 2)
+        for k in range(302)
+    ]
+    kept = _with_area(results, "bbox")
+    assert [r["score"] for r in kept if r["image_id"] == 1] == [
+        k / 1000 for k in range(301, 1, -1) if k not in (50, 200)
+    ]
+    assert len(kept) == 2 * 298
+    masks = [{"counts": [4]}, {"counts": [3, 1]}]
+    results = [
+        {"image_id": 1, "score": 0.5, "segmentation": coco_mask.frPyObjects({"size": [2, 2], **m}, 2, 2)} for m in masks
+    ]
+    assert _with_area(results, "segm") == results[1:]

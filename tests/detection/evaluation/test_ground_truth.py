@@ -258,3 +258,60 @@ def test_a_side_beyond_64_bits_stays_as_it_is() -> None:
     truth = coco()
     truth["images"][0]["width"] = str(2**63)
     assert clean_ground_truth(truth, masks=False)["images"][0]["width"] == str(2**63)
+
+
+@pytest.mark.parametrize(("number", "what"), [(1, "the only object is a crowd"), (3, "all 3 objects are crowds")])
+def test_crowds_alone_are_told(number: int, what: str) -> None:
+    truth = coco(iscrowd=1)
+    truth["annotations"] = [truth["annotations"][0] | {"id": k} for k in range(number)]
+    with pytest.warns(UserWarning, match="nothing can be scored") as caught:
+        clean_ground_truth(truth, masks=False)
+    assert str(caught[-1].message) == (
+        f"ground truth: {what}: nothing can be scored, AP is n/a (-1 in pycocotools); set iscrowd to 0 where an "
+        "annotation is one object"
+    )
+    truth["annotations"].append(truth["annotations"][0] | {"id": 9, "iscrowd": 0})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clean_ground_truth(truth, masks=False)
+    assert not any("nothing can be scored" in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize("area", ["x" * 99, float("nan"), float("inf"), 10**400, [5]])
+def test_an_area_is_a_finite_number(area: Any) -> None:
+    with pytest.raises(ValueError, match="annotation 1 has area") as caught:
+        clean_ground_truth(coco(area=area), masks=False)
+    assert f"has area {ascii(area)[:40]}; write a number, or remove the key" in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_a_box_may_be_empty_but_not_negative(side: int) -> None:
+    box = [2.0, 2, 10, 5]
+    box[side] = 0
+    assert only(coco(bbox=box))["bbox"] == box
+    box[side] = -0.5
+    with pytest.raises(ValueError, match="annotation 1 has boxes of negative size; correct or remove it"):
+        clean_ground_truth(coco(bbox=box), masks=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("20", 20), (20.0, 20), (1, 1), (0, 0), (2**63 - 1, 2**63 - 1), (2**63, 2**63), ("0", "0"), (-5, -5), ("x", "x")],
+)
+def test_sides_of_images_become_integers_if_they_are_positive(given: Any, kept: Any) -> None:
+    truth = coco(segmentation=None)
+    truth["images"][0]["height"] = given
+    image = clean_ground_truth(truth, masks=False)["images"][0]
+    assert image == {"id": 4, "height": kept, "width": 30, "file_name": "a.jpg"}
+
+
+def test_ground_truth_without_a_box_and_without_a_mask_is_an_error() -> None:
+    with pytest.raises(ValueError, match="annotation 1 has neither bbox nor segmentation; add one, or remove"):
+        clean_ground_truth(coco(bbox=None, segmentation=None), masks=False)
+
+
+def test_several_objects_without_a_mask_are_counted() -> None:
+    truth = coco(segmentation=None)
+    truth["annotations"].append(truth["annotations"][0] | {"id": 2})
+    with pytest.warns(UserWarning, match=r"2 objects without a mask \(not in the segm scores\)"):
+        assert clean_ground_truth(truth, masks=True)["annotations"] == []

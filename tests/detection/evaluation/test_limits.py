@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from detection.evaluation.coco import CocoEvaluator
-from detection.evaluation.limits import beyond_limit, checked_limits, limits_up_to
+from detection.evaluation.limits import beyond_limit, checked_limits, limit_lines, limits_up_to
 
 
 def crowded(objects: int, classes: int = 1) -> dict[str, Any]:
@@ -79,3 +79,24 @@ def test_the_limits_are_three_that_rise() -> None:
     for wrong in ((1, 10), (1, 10, 100, 300), (1, 100, 10), (0, 10, 100), (1, 10, 100.0), (1, 10, 10)):
         with pytest.raises(ValueError, match="three increasing integers"):
             checked_limits(wrong)  # type: ignore[arg-type]
+
+
+def test_the_smallest_limits() -> None:
+    assert limits_up_to(11) == (1, 10, 11)
+    assert checked_limits([1, 2, 3]) == (1, 2, 3)
+    for wrong in ((1, 1, 2), (1, 2, 2), (-1, 2, 3), (True, 2, 3)):
+        with pytest.raises(ValueError, match=r"max_detections is .*, but must be three increasing integers"):
+            checked_limits(wrong)
+
+
+def test_images_beyond_the_limit_are_told_with_their_number() -> None:
+    assert limit_lines("segm", (0, 100), (0, 100), 100, "") == []
+    objects, found = limit_lines("segm", (2, 150), (1, 101), 100, "set {most}")
+    assert objects == (
+        "segm: 2 images have more than 100 objects of one class (at most 150), but only the best 100 detections of a "
+        "class are scored; to score more: set 150"
+    )
+    assert found == (
+        "segm: 1 image has more than 100 detections of one class (at most 101); those after the best 100 are not scored"
+    )
+    assert limit_lines("bbox", (0, 5), (3, 101), 100, "") == [found.replace("segm: 1 image has", "bbox: 3 images have")]

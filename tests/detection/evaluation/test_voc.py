@@ -61,3 +61,21 @@ def test_area_is_that_of_the_monotone_curve():
         plain = sum(precision[k:].max() / objects for k in range(30) if right[k])
         assert area_under(right, objects) == pytest.approx(plain)
         assert recall[-1] < 1
+
+
+@pytest.mark.parametrize(("width", "precision"), [(5, 1.0), (4.9, 0.0)])
+def test_half_of_the_union_is_enough(width, precision):
+    assert voc_ap50(truth([0, 0, 10, 10]), [found([0, 0, width, 10], 0.9)]) == {3: precision}
+
+
+def test_classes_and_images_are_apart():
+    objects = truth([0, 0, 10, 10], [20, 20, 10, 10])
+    objects["annotations"][1] |= {"category_id": 4, "image_id": 2}
+    results = [found([0, 0, 10, 10], 0.5), found([20, 20, 10, 10], 0.6), found([20, 20, 10, 10], 0.4, 2, 4)]
+    assert voc_ap50(objects, results) == {3: pytest.approx(0.5), 4: 1.0}
+
+
+def test_the_first_of_equal_scores_comes_first():
+    results = [found([0, 0, 10, 10], 0.5), found([1, 0, 10, 10], 0.5)]
+    assert voc_ap50(truth([0, 0, 10, 10]), results) == {3: 1.0}
+    assert voc_ap50(truth([0, 0, 10, 10]), results[::-1]) == {3: 1.0}
