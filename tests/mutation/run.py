@@ -59,10 +59,13 @@ class Reach:
     """By test and file."""
 
     def tests_of(self, path: str, lines: tuple[int, int]) -> list[str]:
-        """Tests that reach some of the lines, the quickest first; for lines that run at import, all of the file."""
+        """Tests that reach some of the lines, the quickest first; for lines that run at import, all of the file.
+
+        A file that has only constants runs at import alone: then all tests.
+        """
         span = set(range(lines[0], lines[1] + 1))
         found = [test for test, files in self.lines.items() if span & files.get(path, set())]
-        found = found or [test for test, files in self.lines.items() if path in files]
+        found = found or [test for test, files in self.lines.items() if path in files] or [*self.lines]
         return sorted(found, key=lambda test: self.seconds[test])
 
 

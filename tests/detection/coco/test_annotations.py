@@ -340,3 +340,12 @@ def test_names_are_read_one_by_one(write_dataset, tmp_path):
     images = [{"id": k, "file_name": name, "height": 4, "width": 4} for k, name in enumerate(names)]
     annotations = load_annotations(write_dataset(tmp_path, images=images, annotations=[]))
     assert [annotations.file_name(k) for k in range(3)] == names
+
+
+def test_boxes_are_cut_at_each_border(write_dataset, tmp_path):
+    boxes = [[0, 0, 5, 6], [0.5, 0.25, 5, 6], [-3, 10, 10, 10], [10, -2, 10, 10], [70, 10, 20, 5], [10, 50, 5, 20]]
+    entries = [square(id=k, bbox=box)[0] for k, box in enumerate(boxes)]
+    annotations = load_annotations(write_dataset(tmp_path, annotations=entries))
+    assert annotations.boxes(0).tolist() == [
+        [0, 0, 5, 6], [0.5, 0.25, 5.5, 6.25], [0, 10, 7, 20], [10, 0, 20, 8], [70, 10, 80, 15], [10, 50, 15, 60]
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 
 from detection.coco.patches import Patch, patch_to_rle
 from detection.data.copy_paste import CopyPaste
-from detection.data.jitter import JitterConfig, LargeScaleJitter
+from detection.data.jitter import JitterConfig, LargeScaleJitter, Zoom, _window
 from detection.data.mixing import joined, pixels_of, settled
 from detection.data.mixup import MixUp
 from detection.data.mosaic import Mosaic
@@ -328,12 +328,16 @@ class Drawn:
     """A generator whose numbers are given."""
 
     def __init__(self, *numbers: float) -> None:
-        self._numbers = iter(numbers)
+        self._numbers, self.ranges = iter(numbers), []
 
     def random(self) -> float:
         return next(self._numbers)
 
-    uniform = integers = lambda self, *_: next(self._numbers)
+    def uniform(self, *limits: float) -> float:
+        self.ranges.append(limits)
+        return next(self._numbers)
+
+    integers = uniform
 
 
 def gray(value: int, height: int = 8, width: int = 6, dtype=np.uint8) -> Scene:
@@ -351,7 +355,9 @@ def test_an_image_stays_alone_with_the_other_probability(config):
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 1), (np.uint16, 257)])
 def test_mixup_is_the_mean_and_gray_where_the_second_image_ends(dtype, white):
     scene, other = gray(100 * white, 8, 6, dtype), gray(200 * white, 5, 7, dtype)
-    new = MixUp().mix(scene, Drawn(0, 0, 1), lambda: other)
+    generator = Drawn(0, 0, 1)
+    new = MixUp().mix(scene, generator, lambda: other)
+    assert generator.ranges == [(1,), (2,)]  # a lower image has one place, a wider one as many as fit
     expected = np.full((8, 6, 3), 107 * white)  # with the gray of YOLOX, 114
     expected[:5] = 150 * white
     assert np.array_equal(new.image, expected)
@@ -361,7 +367,9 @@ def test_mixup_is_the_mean_and_gray_where_the_second_image_ends(dtype, white):
 def test_a_mosaic_has_four_images_around_its_middle():
     scenes = [gray(10 * k, 4, 4) for k in range(1, 5)]
     later = iter(scenes[1:])
-    new = Mosaic(size=(4, 6)).mix(scenes[0], Drawn(0, 0.5, 0.25), lambda: next(later))
+    generator = Drawn(0, 0.5, 0.25)
+    new = Mosaic(size=(4, 6)).mix(scenes[0], generator, lambda: next(later))
+    assert generator.ranges == [(0.25, 0.75)] * 2
     expected = np.full((8, 12), 114)  # the middle is at row 4, column 3
     expected[:4, :3], expected[:4, 3:7], expected[4:, :3], expected[4:, 3:7] = 10, 20, 30, 40
     assert np.array_equal(new.image[..., 0], expected)
@@ -378,3 +386,28 @@ def test_jitter_pads_with_the_gray_of_detectron2(dtype, white):
     assert np.array_equal(np.unique(new.image[4:]), [128 * white])
     assert np.array_equal(np.unique(new.image[:, 4:]), [128 * white])
     assert new.boxes.tolist() == [[0.5, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(("height", "width", "factor"), [(4, 6, 1), (8, 6, 0.5), (4, 12, 0.5), (2, 3, 2), (40, 6, 0.1)])
+def test_an_image_is_fitted_into_the_size(height, width, factor):
+    assert Mosaic(size=(4, 6)).factor(height, width) == factor
+    assert Zoom(3, (4, 6)).factor(height, width) == pytest.approx(3 * factor)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "factor", "window", "places"),
+    [
+        (10, 20, 1, (0, 10, 10), None),
+        (10, 20, 2, (0, 10, 20), None),
+        (10, 20, 2.04, (0, 10, 20), None),  # 20.4 is rounded
+        (10, 20, 4, (3, 5, 20), 6),
+        (10, 20, 2.1, (0, 10, 20), 1),
+        (10, 20, 0.01, (0, 10, 1), None),
+        (10, 2, 9, (3, 1, 2), 10),  # at least a pixel
+    ],
+)
+def test_the_window_of_a_side(old, new, factor, window, places):
+    """First pixel, number of pixels, and how many they become; only a larger side is cut."""
+    generator = Drawn(window[0])
+    assert _window(old, new, factor, generator) == window
+    assert generator.ranges == ([] if places is None else [(places,)])

@@ -145,3 +145,23 @@ def test_evaluation_batches_are_the_same_for_any_number_of_ranks(count, batch_si
     ]
     assert alone <= set().union(*together)
     assert set().union(*together) - alone <= {(count - 1,)}
+
+
+def test_a_new_sampler_begins_with_the_first_epoch():
+    assert list(TrainBatchSampler(SIZES, 4)) == epoch_of(TrainBatchSampler(SIZES, 4), 0)
+    assert list(TrainBatchSampler(SIZES, 4)) == epoch_of(TrainBatchSampler(SIZES, 4, 0, 0, 1, True, 1), 0)
+    sampler = TrainBatchSampler(SIZES, 4)
+    first = list(sampler)
+    assert list(sampler) == first  # until the epoch is set
+    sampler.start(0, 8)
+    sampler.set_epoch(0)
+    assert list(sampler) == first[2:]
+    assert (sampler.step_images, len(sampler)) == (4, 10)
+
+
+@pytest.mark.parametrize(("images", "batches"), [(3, 1), (4, 1), (7, 1), (8, 2)])
+def test_an_epoch_has_at_least_one_step(images, batches):
+    sampler = TrainBatchSampler(SIZES[:images], 4)
+    assert len(sampler) == len(list(sampler)) == batches
+    accumulating = TrainBatchSampler(SIZES[:images], 2, accumulated=2)
+    assert len(accumulating) == len(list(accumulating)) == 2 * batches
