@@ -9,12 +9,12 @@ from detection.commands.main import main
 @pytest.mark.parametrize(
     ("row", "code", "said"),
     [
-        ("val/bbox/AP,val/bbox/AP50\n0.6,0.9\n", 0, "box AP 0.600 (AP50 0.900), "),
-        ("val/bbox/AP,val/bbox/AP50\n0.3,0.5\n", 1, "FAILED, AP50 below 0.80: box AP 0.300 (AP50 0.500), "),
+        ("val/bbox/AP,val/bbox/AP50\n0.6,0.9\n", 0, "box AP 60.0 (AP50 90.0), "),
+        ("val/bbox/AP,val/bbox/AP50\n0.3,0.5\n", 1, "FAILED, AP50 below 80.0: box AP 30.0 (AP50 50.0), "),
         (
             "val/bbox/AP,val/bbox/AP50,val/segm/AP,val/segm/AP50\n0.6,0.9,0.3,0.7\n",
             1,
-            "FAILED, AP50 below 0.80: box AP 0.600 (AP50 0.900), mask AP 0.300 (AP50 0.700), ",
+            "FAILED, AP50 below 80.0: box AP 60.0 (AP50 90.0), mask AP 30.0 (AP50 70.0), ",
         ),
     ],
 )
