@@ -509,3 +509,10 @@ def test_a_file_that_holds_no_mapping_is_told(tmp_path):
     torch.save([1, 2], tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt: holds a list, not a checkpoint"):
         module.outline_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("weights", [[1], {"a": 1}, None])
+def test_a_state_dict_that_holds_no_tensors_is_told(saved, weights):
+    info = torch.load(saved, weights_only=True)["rcnn"]
+    with pytest.raises(ValueError, match=r"a\.ckpt: its state_dict is not a mapping of names to tensors; the file is"):
+        module.checked_info({"rcnn": info, "state_dict": weights}, "a.ckpt")

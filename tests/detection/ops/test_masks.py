@@ -240,3 +240,14 @@ def test_a_window_shows_what_the_frame_shows(seed: int) -> None:
     shown = bitmap_to_patch(frame).window(top, left, height, width)
     padded = np.pad(frame, ((0, 9), (0, 9)))
     assert np.array_equal(shown, padded[top : top + height, left : left + width])
+
+
+def test_a_sample_near_the_border_of_a_bitmap_has_the_value_of_its_first_cells():
+    """At (0.01, 1.1) of 2 x 2 cells: between the first cells of both rows, 0.4 from the upper one."""
+    masks = torch.tensor([[[[1, 0], [0, 0]]]], dtype=torch.uint8)
+    boxes, index = torch.tensor([[[0.0, 0, 2, 2]]]), torch.zeros(1, 1, dtype=torch.int64)
+    for middle, value in ((1.1, 0.0), (0.9, 1.0)):
+        roi = torch.tensor([[[0.0, middle - 0.1, 0.02, middle + 0.1]]])
+        assert crop_masks(masks, boxes, index, roi, 1).flatten().tolist() == [value]
+        turned = crop_masks(masks, boxes, index, roi[..., [1, 0, 3, 2]], 1)
+        assert turned.flatten().tolist() == [value]
