@@ -40,11 +40,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
         super().__init__()
-        timm = _timm()
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists its models"
-            raise ValueError(f"backbone timm/{name}: timm has no model of this name; {hint}")
+        timm = check_timm_name(name)
         options = _options(timm, name)
         with torch.device("meta"), torch.inference_mode(False):
             probe = timm.create_model(name, **options)
@@ -95,11 +91,20 @@ def timm_names() -> list[str]:
     return list(timm.list_models())
 
 
-def _timm() -> Any:
+def check_timm_name(name: str) -> Any:
+    """Return the module ``timm``.
+
+    Raises:
+        ValueError: timm is not installed, or has no model of this name; the message suggests similar names.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:
         raise ValueError("backbone timm/...: timm is not installed; run pip install 'rcnn-toolkit[timm]'") from error
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists its models"
+        raise ValueError(f"backbone timm/{name}: timm has no model of this name; {hint}")
     return timm
 
 
