@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         fcos,
         mask_rcnn,
         retinanet,
+        task_aligned,
     )
     from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
     from detection.models.detector import Detector
@@ -68,6 +69,7 @@ _HOMES = {
     "predict_batch": "detection.inference",
     "retinanet": "detection.models.build",
     "save_model": "detection.checkpoint",
+    "task_aligned": "detection.models.build",
     "train": "detection.training",
 }
 
@@ -100,6 +102,7 @@ __all__ = [
     "predict_batch",
     "retinanet",
     "save_model",
+    "task_aligned",
     "train",
 ]
 

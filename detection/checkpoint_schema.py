@@ -19,6 +19,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
@@ -33,9 +34,10 @@ PARTS = {
     "retinanet": RetinaNetConfig,
     "fcos": FCOSConfig,
     "cascade": CascadeConfig,
+    "task_aligned": TaskAlignedConfig,
 }
 """Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
-ONE_STAGE = ("retinanet", "fcos")
+ONE_STAGE = ("retinanet", "fcos", "task_aligned")
 """Parts of one-stage detectors, which replace those of two-stage detectors."""
 OPTIONAL = (*ONE_STAGE, "cascade")
 """Parts that files do not name if the detector lacks them, so that earlier versions can read these files."""

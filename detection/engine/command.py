@@ -50,6 +50,7 @@ from detection.engine.trainer import Trainer
 from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
 from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
+from detection.models.mask_forms import predicts_masks
 
 CLIP = 100.0
 """Default of ``trainer.gradient_clip_val``, the norm to which gradients are clipped; null: no clipping. Only faulty
@@ -128,7 +129,7 @@ class Command(LightningCLI):
         parser.add_class_arguments(RunConfig, "run")
         parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
         parser.link_arguments("model.backbone.in_channels", "data.channels")
-        parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
+        parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
 
     def before_instantiate_classes(self) -> None:
@@ -216,7 +217,7 @@ class Command(LightningCLI):
         if self.subcommand == "fit":
             model = self.config["fit"].model
             stages = 0 if model.cascade is None else len(model.cascade.thresholds)
-            prepare_metric_names(users, masks=model.mask_head is not None, stages=stages)
+            prepare_metric_names(users, masks=self.config["fit"].data.masks, stages=stages)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0

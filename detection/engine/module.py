@@ -42,11 +42,12 @@ from detection.models.cascade import CascadeConfig
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.mask_forms import has_rounded_frames, mask_config
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
-from detection.models.rcnn import MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Batch, Detections
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         retinanet: RetinaNetConfig | None = None,
         fcos: FCOSConfig | None = None,
         cascade: CascadeConfig | None = None,
+        task_aligned: TaskAlignedConfig | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
@@ -88,6 +90,7 @@ class DetectionModule(NoClassLoading, LightningModule):
             retinanet: Anchors, layers, losses and detections of a RetinaNet, which replaces rpn and box_head.
             fcos: Layers, losses and detections of an FCOS, which replaces rpn and box_head.
             cascade: Stages of a Cascade R-CNN; each has the layers of box_head.
+            task_aligned: Layers, losses and detections of a task-aligned detector, which replaces rpn and box_head.
             optimizer: Optimizer, learning rate and weight decay.
             schedule: Length of the training, and the learning rate over its steps.
             weights: Weights of a whole detector to start from; the model settings of these weights apply, too:
@@ -103,7 +106,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         """
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
-        self.configs |= {"retinanet": retinanet, "fcos": fcos, "cascade": cascade}
+        self.configs |= {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned, "cascade": cascade}
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
         self.fast, self.compile_dense = fast, compile is not False
@@ -297,8 +300,8 @@ class DetectionModule(NoClassLoading, LightningModule):
         self._evaluated_model.start(self, self.data.common_shapes(split) if self.compile_dense else set())
 
     def _evaluator(self, split: str) -> CocoEvaluator:
-        iou_types = ("bbox", "segm") if isinstance(self.model, MaskRCNN) else ("bbox",)
-        rounded = isinstance(self.model, MaskRCNN) and self.model.mask_head.config.rounded_frames
+        iou_types = ("bbox",) if mask_config(self.model) is None else ("bbox", "segm")
+        rounded = has_rounded_frames(self.model)
         limits = self.data.config.detection_limits
         return CocoEvaluator(self.data.ground_truth(split), iou_types, rounded_frames=rounded, max_detections=limits)
 

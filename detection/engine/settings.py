@@ -11,6 +11,7 @@ from detection.engine.module import DetectionModule
 from detection.engine.parser import STRICT, ConfigFile, Parser
 from detection.engine.run import RunConfig
 from detection.home import settle_home, with_home
+from detection.models.mask_forms import predicts_masks
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
@@ -30,7 +31,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.add_class_arguments(RunConfig, "run")
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.link_arguments("model.backbone.in_channels", "data.channels")
-    parser.link_arguments("model.mask_head", "data.masks", compute_fn=lambda head: head is not None)
+    parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
     config = parser.parse_args(with_home(list(arguments)))
     settle_home(config)
     # Without the trainer, which would need the devices.

@@ -15,7 +15,7 @@ from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.models.detector import Detector
-from detection.models.rcnn import MaskRCNN
+from detection.models.mask_forms import has_rounded_frames
 from detection.ops import boxes as box_ops
 from detection.structures import Batch, Detections
 
@@ -101,6 +101,5 @@ def encoded(model: Detector, found: Detections, height: int, width: int) -> list
     """Return the masks of one image of size height x width as COCO RLE; None without a mask head."""
     if found.masks is None:
         return None
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames
-    frames = rounded_frames(found.boxes, found.masks.shape[-1]) if rounded else found.boxes
+    frames = rounded_frames(found.boxes, found.masks.shape[-1]) if has_rounded_frames(model) else found.boxes
     return encode_masks(found.masks, frames, height, width)

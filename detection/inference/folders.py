@@ -20,7 +20,7 @@ from detection.inference.sources import Source, VideoError, batches, frames, sou
 from detection.inference.tally import Tally
 from detection.inference.thresholds import check_known, class_names, read_thresholds
 from detection.models.detector import Detector
-from detection.models.rcnn import MaskRCNN
+from detection.models.mask_forms import mask_config
 from detection.quiet import is_quiet
 from detection.wording import plural
 
@@ -46,8 +46,8 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     found = sources(options.images, left_out)
     names = class_names(model)
     options.score = read_thresholds(options.score or (), names)
-    if "masks" in options.save and not isinstance(model, MaskRCNN):
-        raise ValueError(f"--save masks: {options.model} has no mask head and predicts only boxes; remove masks")
+    if "masks" in options.save and mask_config(model) is None:
+        raise ValueError(f"--save masks: {options.model} predicts only boxes; remove masks")
     if options.across_classes:
         model.last_head.config = replace(model.last_head.config, nms_across_classes=True)
     ids = model.categories.ids if model.categories else tuple(range(model.num_classes))

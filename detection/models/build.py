@@ -24,6 +24,7 @@ from detection.models.one_stage import PYRAMID, OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
+from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Categories
 
 
@@ -175,6 +176,31 @@ def fcos(
     return model
 
 
+def task_aligned(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    head: TaskAlignedConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> OneStage:
+    """Build a task-aligned detector from the name of its backbone; arguments as for :func:`retinanet`.
+
+    Example:
+        >>> from detection.models.task_aligned import TaskAlignedConfig
+        >>> model = task_aligned("resnet18", num_classes=3, head=TaskAlignedConfig(masks=True))
+    """
+    categories = _categories(categories)
+    model = build_detector(
+        _checked_count(num_classes, categories),
+        _warned_config(backbone),
+        fpn,
+        task_aligned=head or TaskAlignedConfig(),
+    )
+    assert isinstance(model, OneStage)
+    model.categories = categories
+    return model
+
+
 def build_detector(
     num_classes: int,
     backbone: str | BackboneConfig,
@@ -185,10 +211,11 @@ def build_detector(
     retinanet: RetinaNetConfig | None = None,
     fcos: FCOSConfig | None = None,
     cascade: CascadeConfig | None = None,
+    task_aligned: TaskAlignedConfig | None = None,
 ) -> Detector:
     """Build a detector from configs: the heads that you give.
 
-    - ``retinanet`` or ``fcos``: a one-stage detector. Leave out the heads of other detectors.
+    - ``retinanet``, ``fcos`` or ``task_aligned``: a one-stage detector. Leave out the heads of other detectors.
     - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
     - ``cascade``: a Cascade R-CNN. Each stage has the layers of ``box_head``.
     - None of these: a Faster R-CNN.
@@ -203,7 +230,8 @@ def build_detector(
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1 (background does not count)")
     backbone = _config(backbone)
-    one_stage = {name: head for name, head in (("retinanet", retinanet), ("fcos", fcos)) if head is not None}
+    heads = {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned}
+    one_stage = {name: head for name, head in heads.items() if head is not None}
     if one_stage:
         _check_alone(list(one_stage), rpn, box_head, mask_head, cascade)
         ((name, head),) = one_stage.items()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from detection.models.anchors import Anchors, CanvasAnchors
 from detection.models.conv_stack import ConvStack
 from detection.ops import boxes as box_ops
-from detection.structures import IGNORE, Batch, Targets
+from detection.ops.selection import select_detections
+from detection.structures import IGNORE, Batch, Detections, Targets
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class DenseHead(nn.Module):
         ValueError: a prior that is no probability.
     """
 
+    needs: tuple[str, ...] = ()
+    """Fields of the targets that the losses need beside boxes and labels."""
+    missing = ""
+    """Error message if the targets lack these fields."""
     kind: str
     """Name of the detector."""
     anchors: Anchors
@@ -95,6 +100,24 @@ class DenseHead(nn.Module):
             sizes: (B, 2) height, width of the images.
         """
         raise NotImplementedError
+
+    def detect(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor) -> Detections:
+        """Return the best candidates after NMS within each class; arguments as for :meth:`candidates`."""
+        boxes, scores = self.candidates(features, canvas, sizes)
+        return Detections(*self.select(boxes, scores)[:3])
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return boxes, scores, labels and candidates of the detections; see :func:`select_detections`."""
+        config = self.config
+        return select_detections(
+            boxes[:, :, None],
+            scores,
+            config.score_threshold,
+            config.nms_threshold,
+            config.detections,
+            config.soft_sigma,
+            config.nms_across_classes,
+        )
 
     def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
         """Return the anchors on the cells of a pyramid."""

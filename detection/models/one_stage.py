@@ -1,6 +1,6 @@
 """One-stage detectors: classes and boxes at every cell of the pyramid, without proposals.
 
-images -> backbone C3..C5 -> pyramid P3..P7 -> head -> boxes.
+images -> backbone C3..C5 -> pyramid P3..P7 -> head -> boxes, masks.
 """
 
 import torch
@@ -10,7 +10,6 @@ from backbones.base import Backbone
 from detection.models.dense_head import DenseHead
 from detection.models.detector import Detector
 from detection.models.fpn import FPN, FPNConfig
-from detection.ops.selection import select_detections
 from detection.structures import Batch, Detections
 
 PYRAMID = FPNConfig(extra="conv", finest=3)
@@ -36,21 +35,12 @@ class OneStage(Detector):
             ValueError: a batch without targets, or with labels that the detector does not have.
         """
         self.check_labels(batch.targets)
+        if any(getattr(batch.targets, need) is None for need in self.head.needs):
+            raise ValueError(self.head.missing)
         features = self.features(batch.images, batch.sizes) if features is None else features
         return self.head.losses(features, batch)
 
     def forward(self, images: Tensor, sizes: Tensor, features: list[Tensor] | None = None) -> Detections:
         """Return detections in canvas pixels; see :meth:`Detector.forward`."""
         features = self.features(images, sizes) if features is None else features
-        boxes, scores = self.head.candidates(features, (images.shape[-2], images.shape[-1]), sizes)
-        config = self.head.config
-        found = select_detections(
-            boxes[:, :, None],
-            scores,
-            config.score_threshold,
-            config.nms_threshold,
-            config.detections,
-            config.soft_sigma,
-            config.nms_across_classes,
-        )
-        return Detections(*found[:3])
+        return self.head.detect(features, (images.shape[-2], images.shape[-1]), sizes)

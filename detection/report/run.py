@@ -33,7 +33,8 @@ from detection.inference.options import size_of
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
-from detection.models.rcnn import MaskRCNN, TwoStage
+from detection.models.mask_forms import has_rounded_frames, mask_config
+from detection.models.rcnn import TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
 from detection.report.options import EvaluateOptions
@@ -64,13 +65,13 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         raise ValueError("--refine needs a detector with a box head, which this detector does not have")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     model.last_head.config = replace(model.last_head.config, **changes)
-    has_masks = isinstance(model, MaskRCNN)
+    has_masks = mask_config(model) is not None
     if has_masks:  # reports the objects without a mask
         annotations = load_annotations(options.annotations, need_masks=True)
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
     types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
-    rounded = isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames
+    rounded = has_rounded_frames(model)
     limits = limits_up_to(options.max_dets)
     evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded, limits)
     model = model.to(device)

@@ -1,0 +1,30 @@
+"""Which part of a detector predicts masks."""
+
+from typing import Any
+
+from detection.models.detector import Detector
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.object_masks import ObjectMaskConfig
+from detection.models.one_stage import OneStage
+from detection.models.rcnn import MaskRCNN
+from detection.models.task_aligned import TaskAlignedConfig
+
+
+def mask_config(model: Detector) -> MaskHeadConfig | ObjectMaskConfig | None:
+    """Return the config of the part that predicts masks; None for a detector of boxes."""
+    if isinstance(model, MaskRCNN):
+        return model.mask_head.config
+    if isinstance(model, OneStage) and isinstance(model.head.config, TaskAlignedConfig) and model.head.config.masks:
+        return model.head.config.mask_branch
+    return None
+
+
+def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
+    """Return whether a detector with these configs predicts masks; None: the detector lacks this part."""
+    return mask_head is not None or (task_aligned is not None and bool(task_aligned.masks))
+
+
+def has_rounded_frames(model: Detector) -> bool:
+    """Return whether a detector rounds boxes to whole pixels before it pastes masks."""
+    config = mask_config(model)
+    return config is not None and config.rounded_frames
