@@ -14,6 +14,7 @@ from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
+from detection.engine.precision import best_precision
 from detection.evaluation.coco import CocoEvaluator
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
@@ -74,6 +75,7 @@ def overfit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     samples = [data[i] for i in images]
+    bf16 = bf16 and best_precision("cpu").precision == "bf16-mixed"  # it is slow without instructions for it
     for step in range(steps):
         chosen = np.random.default_rng(step).permutation(len(samples))[:5]
         batch = collate([samples[i] for i in chosen])

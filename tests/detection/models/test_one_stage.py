@@ -14,8 +14,10 @@ from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector, fcos, retinanet
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.object_masks import ObjectMaskConfig, ObjectMasks
 from detection.models.one_stage import OneStage
 from detection.models.retinanet import RetinaNetConfig, three_scales
+from detection.models.task_aligned import TaskAlignedConfig, TaskAlignedHead
 from detection.ops import boxes as box_ops
 from detection.ops.losses import focal_loss
 from detection.ops.matching import match
@@ -24,8 +26,15 @@ from detection.structures import IGNORE
 CONFIGS = {
     "retinanet": RetinaNetConfig(convs=1, anchors=three_scales((12, 24, 48, 96, 192)), score_threshold=0.0),
     "fcos": FCOSConfig(convs=1, score_threshold=0.0),
+    "task_aligned": TaskAlignedConfig(
+        convs=1, score_threshold=0.0, masks=True, mask_branch=ObjectMaskConfig(convs=1, channels=64)
+    ),
 }
-LOSSES = {"retinanet": ["loss_cls", "loss_box_reg"], "fcos": ["loss_cls", "loss_box_reg", "loss_centreness"]}
+LOSSES = {
+    "retinanet": ["loss_cls", "loss_box_reg"],
+    "fcos": ["loss_cls", "loss_box_reg", "loss_centreness"],
+    "task_aligned": ["loss_cls", "loss_box_reg", "loss_distance", "loss_mask"],
+}
 
 
 def make(kind: str, **changes: object) -> OneStage:
@@ -92,7 +101,8 @@ def test_a_thousand_objects_are_learnt(kind, make_batch):
     corners = torch.rand(2, 1000, 2, generator=torch.Generator().manual_seed(1)) * 90
     boxes = torch.cat([corners, corners + 6 + 20 * torch.rand(2, 1000, 2)], dim=-1)
     labels = torch.randint(0, 3, (2, 1000))
-    targets = batch.targets._replace(boxes=boxes, labels=labels, crowd=labels < 0, masks=None)
+    masks = torch.ones(2, 1000, 16, 16, dtype=torch.uint8)
+    targets = batch.targets._replace(boxes=boxes, labels=labels, crowd=labels < 0, masks=masks)
     losses = make(kind).losses(batch._replace(targets=targets))
     assert all(value.isfinite() and value > 0 for value in losses.values())
 
@@ -233,7 +243,8 @@ def test_detections_are_those_of_a_loop(kind, make_batch):
         stay = nms(box[own], score[own], model.head.config.nms_threshold)
         rows += [(s, k, b) for s, b in zip(score[own][stay].tolist(), box[own][stay].tolist(), strict=True)]
     rows = sorted(rows, key=lambda row: -row[0])[:20]
-    assert len(rows) == len(found.scores) == 20
+    # The boxes of a new task-aligned head are 16 strides wide and overlap, so that few remain.
+    assert len(rows) == len(found.scores) == (4 if kind == "task_aligned" else 20)
     torch.testing.assert_close(found.scores, torch.tensor([row[0] for row in rows]))
     assert found.labels.tolist() == [row[1] for row in rows]
     torch.testing.assert_close(found.boxes, torch.tensor([row[2] for row in rows]))
@@ -250,6 +261,8 @@ def whole_maps(model: OneStage, features: list[Tensor]) -> tuple[list[Tensor], l
             x[0].sigmoid() for x in logits
         ]
     boxes, scores = [], []
+    if head.kind == "Task-aligned detector":
+        return aligned_maps(head, features)
     for level, (logit, side, centre) in enumerate(zip(*head(features), strict=True)):
         stride, (rows, columns) = head.strides[level], features[level].shape[-2:]
         x = (torch.arange(columns) + 0.5).repeat(rows) * stride
@@ -257,6 +270,19 @@ def whole_maps(model: OneStage, features: list[Tensor]) -> tuple[list[Tensor], l
         left, top, right, bottom = (side[0] * stride).unbind(-1)
         boxes.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1))
         scores.append((logit[0].sigmoid() * centre[0].sigmoid()[:, None]).sqrt())
+    return boxes, scores
+
+
+def aligned_maps(head: TaskAlignedHead, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    boxes, scores = [], []
+    for logit, distance, stride, feature in zip(*head(features)[:2], head.strides, features, strict=True):
+        rows, columns = feature.shape[-2:]
+        x = (torch.arange(columns) + 0.5).repeat(rows) * stride
+        y = (torch.arange(rows) + 0.5).repeat_interleave(columns) * stride
+        mean = sum(distance[0].softmax(dim=-1)[..., k] * k for k in range(17)) * stride
+        left, top, right, bottom = mean.unbind(-1)
+        boxes.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1))
+        scores.append(logit[0].sigmoid())
     return boxes, scores
 
 
@@ -347,3 +373,43 @@ def test_p6_comes_from_p5_or_from_c5(extra):
         source = stages[-1] if extra == "conv_c5" else levels[2]
         torch.testing.assert_close(levels[3], model.fpn.extra[0](source))
         torch.testing.assert_close(levels[4], model.fpn.extra[1](levels[3].relu()))
+
+
+def test_masks_are_those_of_a_network_for_each_object():
+    """The layers of an object's network, one after the other, at each cell of the grid in its box."""
+    torch.manual_seed(0)
+    part = ObjectMasks(8, (8, 16), ObjectMaskConfig(convs=0, channels=64, features=4, hidden=3, side=4))
+    assert part.shapes == [(3, 6), (3, 3), (1, 3)]
+    maps, weights = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 37)
+    boxes = torch.tensor([[[8.0, 8, 40, 40], [16, 0, 48, 32]]])
+    found = part(maps, weights, boxes)
+    for s in range(2):
+        left, top, right, bottom = boxes[0, s].tolist()
+        w = weights[0, s]
+        layers = [(w[:18].view(3, 6), w[18:21]), (w[21:30].view(3, 3), w[30:33]), (w[33:36].view(1, 3), w[36:])]
+        for i in range(4):
+            for j in range(4):
+                y, x = top + (i + 0.5) * (bottom - top) / 4, left + (j + 0.5) * (right - left) / 4
+                grid = torch.tensor([[[[2 * x / 64 - 1, 2 * y / 48 - 1]]]])
+                value = nn.functional.grid_sample(maps, grid, align_corners=False, padding_mode="border").flatten()
+                value = torch.cat([value, torch.tensor([(j + 0.5) / 2 - 1, (i + 0.5) / 2 - 1])])
+                for k, (weight, bias) in enumerate(layers):
+                    value = weight @ value + bias
+                    value = value.relu() if k < 2 else value
+                assert found[0, s, i, j].item() == pytest.approx(value.item(), abs=1e-4)
+
+
+def test_masks_need_masks(make_batch):
+    batch = make_batch(OBJECTS)
+    with pytest.raises(ValueError, match="the mask loss needs masks"):
+        make("task_aligned").losses(batch._replace(targets=batch.targets._replace(masks=None)))
+    losses = make("task_aligned", masks=False).losses(batch._replace(targets=batch.targets._replace(masks=None)))
+    assert "loss_mask" not in losses
+
+
+def test_unknown_masks_and_crowds_do_not_count(make_batch):
+    batch = make_batch(OBJECTS)
+    unknown = batch.targets._replace(masks=torch.full_like(batch.targets.masks, 255))
+    losses = make("task_aligned").losses(batch._replace(targets=unknown))
+    assert losses["loss_mask"] == 0
+    assert losses["loss_box_reg"] > 0
