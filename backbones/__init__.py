@@ -1,21 +1,21 @@
 """Backbones: networks that extract feature maps at several scales from an image.
 
 ``build(BackboneConfig(name="resnet50"))`` returns a :class:`Backbone` with its ``channels`` and ``strides``.
-``classifier("resnet50")`` returns the same network with an output layer, see :class:`Classifier`. The package does not
-depend on ``detection``, so you can use it alone.
+``classifier("resnet50")`` returns the same network with an output layer, see :mod:`backbones.classifiers`. The package
+does not depend on ``detection``, so you can use it alone.
 """
 
+import difflib
+import re
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from backbones.base import Backbone
-from backbones.classifier import Classifier, ClassifierConfig, classifier
 from backbones.custom import imported
 from backbones.inputs import widen_input
 from backbones.mobilenet import MobileNetV3C5
-from backbones.names import MOBILENET, available, check_name, is_known
 from backbones.norms import FrozenBatchNorm2d, make_norm
 from backbones.pretrained import load_weights
 from backbones.replacing import replace_norms, set_norm_eps
@@ -23,23 +23,16 @@ from backbones.resnet import VARIANTS, ResNet
 from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 from backbones.vit import VITS, VisionTransformer
 
+if TYPE_CHECKING:
+    from backbones.classifiers import classifier
+
+MOBILENET = "mobilenet_v3_large_c5"
+"""The backbone of two torchvision detectors. ``available()`` does not list it, as its maps have only one stride."""
+
 RESNET_OPTIONS = ("width", "zero_init_last_norm", "dilate_last_stage", "checkpoint", "stride_in_1x1")
 """Fields of :class:`BackboneConfig` that only the networks of :data:`VARIANTS` support."""
 
-__all__ = [
-    "Backbone",
-    "BackboneConfig",
-    "Classifier",
-    "ClassifierConfig",
-    "FrozenBatchNorm2d",
-    "ResNet",
-    "available",
-    "build",
-    "check_name",
-    "classifier",
-    "is_known",
-    "make_norm",
-]
+__all__ = ["Backbone", "BackboneConfig", "FrozenBatchNorm2d", "ResNet", "available", "build", "classifier", "make_norm"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +97,34 @@ def build(config: BackboneConfig) -> Backbone:
     return backbone
 
 
+def available() -> list[str]:
+    """Return the names of the toolkit's own backbones and of torchvision's."""
+    return [*VARIANTS, *torchvision_names(), *VITS]
+
+
+def is_known(name: str) -> bool:
+    """Return whether a name belongs to the toolkit, torchvision or timm, and is not an import path."""
+    return _is_own(name) or re.fullmatch(r"timm/[\w.]+", name) is not None or name in torchvision_names()
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a name is known without torchvision's list, whose import is slower than that of PyTorch."""
+    return name in (*VARIANTS, *VITS, MOBILENET)
+
+
+def check_name(name: str) -> None:
+    """Raise an error for an unknown backbone name.
+
+    Raises:
+        ValueError: the name is unknown; the message suggests similar names.
+    """
+    if _is_own(name) or name.startswith("timm/") or "." in name or name in torchvision_names():
+        return
+    near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(VARIANTS)} or a name from torchvision"
+    raise ValueError(f"unknown backbone {name!r}; {hint} (timm/NAME and import paths work, too)")
+
+
 def _body(config: BackboneConfig) -> Backbone:
     check_name(config.name)
     _check_options(config)
@@ -160,3 +181,12 @@ def _imported(config: BackboneConfig) -> Backbone:
 
 def _has(backbone: Backbone, kind: type[nn.Module]) -> bool:
     return any(isinstance(module, kind) for module in backbone.modules())
+
+
+def __getattr__(name: str) -> Any:
+    """Import :func:`~backbones.classifiers.classifier` when a program asks for it."""
+    if name != "classifier":
+        raise AttributeError(f"module 'backbones' has no attribute {name!r}")
+    from backbones.classifiers import classifier
+
+    return classifier

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import check_name
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from backbones.names import check_name
 from backbones.pretrained import check_state, imagenet_weights, read_weights
 from backbones.replacing import replace_norms
 from backbones.resnet import VARIANTS, ResNet
