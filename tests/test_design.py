@@ -35,7 +35,7 @@ MOST = {
 """The limits."""
 
 OPTIONAL = {
-    ("backbones", "backbones.timm_adapter"),  # timm need not be installed
+    *((one, "backbones.timm_adapter") for one in ("backbones", "backbones.classifiers")),  # timm need not be installed
     ("backbones.fast.winograd", "backbones.fast.winograd.native"),  # there need not be a compiler
     ("backbones.fast.winograd", "backbones.fast.winograd.products"),  # what is taken where there is none
     # Methods of a detector that users call; a detector works without them.
