@@ -1,7 +1,7 @@
 """A one-stage detector without anchors: each object trains the cells that already find it best.
 
-It combines the assignment of TOOD (Feng et al. 2021), the class and distance losses of Generalized Focal Loss
-(Li et al. 2020), and the masks of CondInst (Tian et al. 2020), where each object has a small network.
+The assignment is that of TOOD (Feng et al. 2021). The losses of classes and distances are those of Generalized Focal
+Loss (Li et al. 2020). For masks, each object has a small network, as in CondInst (Tian et al. 2020).
 
 B images   N cells of all levels, N_l of level l   K classes   n distances   D detections   S samples   m mask side.
 """
