@@ -20,8 +20,13 @@ def mask_config(model: Detector) -> MaskHeadConfig | ObjectMaskConfig | None:
 
 
 def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
-    """Return whether a detector with these configs predicts masks; None: the detector lacks this part."""
-    return mask_head is not None or (task_aligned is not None and bool(task_aligned.masks))
+    """Return whether a detector with these settings predicts masks.
+
+    Args:
+        mask_head, task_aligned: configs, or what the parser made of them; None: the detector lacks this part.
+    """
+    settings = getattr(task_aligned, "init_args", task_aligned)  # the parser's form of a class that has a base class
+    return mask_head is not None or (settings is not None and bool(settings.masks))
 
 
 def has_rounded_frames(model: Detector) -> bool:
