@@ -4,7 +4,7 @@ B images   N candidates of all levels, N_l of level l   K classes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from detection.models.anchors import Anchors, CanvasAnchors
 from detection.models.conv_stack import ConvStack
 from detection.ops import boxes as box_ops
-from detection.ops.selection import select_detections
 from detection.structures import IGNORE, Batch, Detections, Targets
+
+Select = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Return boxes, scores, labels and candidates of the detections, from boxes (B, N, 4) and scores (B, N, K)."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +103,10 @@ class DenseHead(nn.Module):
         """
         raise NotImplementedError
 
-    def detect(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor) -> Detections:
-        """Return the best candidates after NMS within each class; arguments as for :meth:`candidates`."""
+    def detect(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor, select: Select) -> Detections:
+        """Return the selected candidates; arguments as for :meth:`candidates`."""
         boxes, scores = self.candidates(features, canvas, sizes)
-        return Detections(*self.select(boxes, scores)[:3])
-
-    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return boxes, scores, labels and candidates of the detections; see :func:`select_detections`."""
-        config = self.config
-        return select_detections(
-            boxes[:, :, None],
-            scores,
-            config.score_threshold,
-            config.nms_threshold,
-            config.detections,
-            config.soft_sigma,
-            config.nms_across_classes,
-        )
+        return Detections(*select(boxes, scores)[:3])
 
     def canvas_anchors(self, features: Sequence[Tensor], canvas: tuple[int, int]) -> CanvasAnchors:
         """Return the anchors on the cells of a pyramid."""

@@ -10,6 +10,7 @@ from backbones.base import Backbone
 from detection.models.dense_head import DenseHead
 from detection.models.detector import Detector
 from detection.models.fpn import FPN, FPNConfig
+from detection.ops.selection import select_detections
 from detection.structures import Batch, Detections
 
 PYRAMID = FPNConfig(extra="conv", finest=3)
@@ -43,4 +44,17 @@ class OneStage(Detector):
     def forward(self, images: Tensor, sizes: Tensor, features: list[Tensor] | None = None) -> Detections:
         """Return detections in canvas pixels; see :meth:`Detector.forward`."""
         features = self.features(images, sizes) if features is None else features
-        return self.head.detect(features, (images.shape[-2], images.shape[-1]), sizes)
+        return self.head.detect(features, (images.shape[-2], images.shape[-1]), sizes, self.select)
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return boxes, scores, labels and candidates of the detections; see :func:`select_detections`."""
+        config = self.head.config
+        return select_detections(
+            boxes[:, :, None],
+            scores,
+            config.score_threshold,
+            config.nms_threshold,
+            config.detections,
+            config.soft_sigma,
+            config.nms_across_classes,
+        )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.models.anchors import AnchorConfig, Anchors
-from detection.models.dense_head import DenseHead, DenseHeadConfig, rows, start, take, target_classes
+from detection.models.dense_head import DenseHead, DenseHeadConfig, Select, rows, start, take, target_classes
 from detection.models.object_masks import ObjectMaskConfig, ObjectMasks
 from detection.ops.centres import boxes_around, sides
 from detection.ops.losses import distribution_focal_loss, giou_loss, quality_focal_loss
@@ -117,10 +117,10 @@ class TaskAlignedHead(DenseHead):
         """Return the best boxes (B, N, 4) of each level, and their scores (B, N, K)."""
         return self._best_cells(features, canvas, sizes)[:2]
 
-    def detect(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor) -> Detections:
+    def detect(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor, select: Select) -> Detections:
         """Return the detections with their masks, if the head predicts masks."""
         boxes, scores, weights = self._best_cells(features, canvas, sizes)
-        *found, index = self.select(boxes, scores)
+        *found, index = select(boxes, scores)
         detections = Detections(*found)
         return detections if self.masks is None else self.masks.detect(features, take(weights, index), detections)
 
