@@ -33,7 +33,7 @@ LONG = [
 ]
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
-DEMOS = ["demo_fcos", "demo_retinanet"]
+DEMOS = ["demo_fcos", "demo_retinanet", "demo_task_aligned"]
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE)
 """Configs that say what the model is; all others change one that does."""

@@ -1,7 +1,7 @@
 """Draw a small data set, train a detector on it, and put its predictions beside the truth.
 
-It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop, demo_retinanet and demo_fcos
-longer.
+It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop; demo_retinanet, demo_fcos and
+demo_task_aligned (with masks) take longer.
 """
 
 import argparse
