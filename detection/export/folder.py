@@ -21,7 +21,7 @@ from detection.export.images import given_images, synthetic_images
 from detection.export.loading import checksum_of, of_session
 from detection.export.runtime import open_session
 from detection.models.detector import Detector
-from detection.models.rcnn import MaskRCNN
+from detection.models.mask_forms import has_rounded_frames
 from detection.provenance import installed
 
 PROGRAM = Path(__file__).with_name("standalone.py")
@@ -110,7 +110,7 @@ def _about(model: Detector, format: str) -> dict[str, Any]:
         "score_threshold": config.score_threshold,
         "nms_threshold": config.nms_threshold,
         "detections": config.detections,
-        "rounded_frames": isinstance(model, MaskRCNN) and model.mask_head.config.rounded_frames,
+        "rounded_frames": has_rounded_frames(model),
         "opset": onnx_file.OPSET,
         "weights_sha256": _checksum_of_weights(model),
         "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},

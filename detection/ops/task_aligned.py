@@ -18,7 +18,7 @@ from detection.structures import IGNORE
 class Aligned(NamedTuple):
     """The objects of cells."""
 
-    index: Tensor
+    matched: Tensor
     """(B, N) int64 into G, the object of each positive."""
     label: Tensor
     """(B, N) int64: 1 positive, 0 negative, IGNORE."""

@@ -65,7 +65,7 @@ def test_assignment_equals_loops(seed, cells, powers, chunk):
     found = assign_aligned(*data, cells, *powers, chunk=chunk)
     index, label, quality = by_loops(*data, cells, *powers)
     assert torch.equal(found.label, label)
-    assert torch.equal(found.index[label == 1], index[label == 1])
+    assert torch.equal(found.matched[label == 1], index[label == 1])
     assert torch.allclose(found.quality.double(), quality, atol=1e-5)
 
 
