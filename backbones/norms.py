@@ -49,11 +49,11 @@ def affine_map(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor
     return scale, norm.bias - mean * scale
 
 
-def make_norm(name: str, channels: int) -> nn.Module:
+def make_norm(name: str, channels: int, least: int = 1) -> nn.Module:
     """Return a norm layer for ``channels`` channels.
 
     ``frozen`` has fixed statistics, ``batch`` those of the batch on one device, ``sync`` those of all devices.
-    ``group`` has 32 groups (Wu and He 2018), or the largest smaller number whose groups share two channels or more.
+    ``group`` has 32 groups (Wu and He 2018), or fewer, so that each has as many channels, and at least ``least``.
 
     Raises:
         ValueError: the name is unknown.
@@ -65,5 +65,6 @@ def make_norm(name: str, channels: int) -> nn.Module:
     if name == "sync":
         return nn.SyncBatchNorm(channels)
     if name == "group":
-        return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0 and g < max(2, channels)), channels)
+        fit = [g for g in range(1, 33) if channels % g == 0 and channels // g >= min(least, channels)]
+        return nn.GroupNorm(max(fit), channels)
     raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync or group")

@@ -81,8 +81,9 @@ class DenseHead(nn.Module):
         if not 0 < config.prior < 1:
             raise ValueError(f"prior is {config.prior}; it must be above 0 and below 1")
         self.num_classes, self.config = num_classes, config
-        self.class_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias)
-        self.box_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias)
+        # The coarsest level can be one cell, on which a group of one channel would lose everything.
+        self.class_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias, least=2)
+        self.box_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias, least=2)
         self.logits = nn.Conv2d(channels, per_cell * num_classes, 3, padding=1)
         for layer in (*self.class_convs, *self.box_convs, self.logits):
             if isinstance(layer, nn.Conv2d):

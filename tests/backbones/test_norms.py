@@ -36,9 +36,14 @@ def test_the_frozen_norm_has_nothing_to_learn():
     assert list(FrozenBatchNorm2d(6).parameters()) == []
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (32, 16), (16, 8), (80, 20), (7, 1), (1, 1)])
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (16, 16), (80, 20), (7, 7)])
 def test_groups_divide_the_channels(channels, groups):
     assert make_norm("group", channels).num_groups == groups
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (32, 16), (16, 8), (80, 20), (7, 1), (1, 1)])
+def test_groups_can_have_two_channels_at_least(channels, groups):
+    assert make_norm("group", channels, least=2).num_groups == groups
 
 
 def test_an_unknown_norm_is_rejected():
