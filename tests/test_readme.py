@@ -55,6 +55,7 @@ MADE_BY_THE_READER = (
     "ImageSets/",
     "NAME",
     "args.yaml",
+    "card.md",
     *("references/", "tools/analysis_tools/", "tools/slurm_train.sh"),
 )
 """Beginnings of names that a checkout does not have: files of a reader, metrics, files of other toolkits."""

@@ -11,6 +11,7 @@ from detection.engine.lightning_mends.counters import correct_counters, count_va
 from detection.engine.lightning_mends.pending_evaluations import epoch_ends_with_evaluation, is_pending
 from detection.engine.progress import rescale
 from detection.models.roi_linear import as_linear
+from detection.wording import plural
 
 if TYPE_CHECKING:
     from detection.engine.module import DetectionModule
@@ -67,8 +68,8 @@ def continue_training(checkpoint: dict[str, Any], module: "DetectionModule") -> 
         data.load_state_dict(saved)  # Lightning does so after the module
         ends = rescale(checkpoint, old, new, data.batches_done, data.batches_per_epoch)
         module.print(
-            f"Resuming with {new[0]} images per step instead of {old[0]}; the schedule continues at the same number of "
-            "images"
+            f"Resuming with {plural(new[0], 'image')} per step instead of {old[0]}; the schedule continues at the same "
+            "number of images"
         )
     count_validation(checkpoint)
     module.evaluation_due = bool(checkpoint.get("evaluation_due"))

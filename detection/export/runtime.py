@@ -1,12 +1,12 @@
 """Run an exported file: arrays in, arrays out."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from detection.documents import parse_json
 from detection.export.extras import needed
 from detection.foreign import shown
 
@@ -150,6 +150,6 @@ def parsed(texts: dict[str, str], path: Path) -> dict[str, Any]:
         ValueError: an entry is not JSON.
     """
     try:
-        return {name: json.loads(texts[name]) for name in ENTRIES if name in texts}
-    except (ValueError, RecursionError) as error:
+        return {name: parse_json(texts[name].encode(), f"{path}: {name}") for name in ENTRIES if name in texts}
+    except ValueError as error:
         raise ValueError(f"{path}: its metadata is damaged ({shown(error)})") from error

@@ -489,14 +489,14 @@ def test_a_reason_is_cut(tmp_path):
     from detection.checkpoint_files import _unreadable
 
     told = str(_unreadable("a.ckpt", ValueError("x" * 500)))
-    assert told == f"a.ckpt: cut off, or no checkpoint of tensors and plain values alone ({'x' * 150})"
+    assert told == f"a.ckpt: truncated, or not a checkpoint of only tensors and plain values ({'x' * 150})"
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("https://host/a.ckpt", "https.*: a URL; download the file, and give its path"),
-        (".", r"\.: a folder; give a checkpoint in it, as .*last\.ckpt"),
+        ("https://host/a.ckpt", "https.*: is a URL; download the file, and give its path"),
+        (".", r"\.: is a folder; use a checkpoint in it, such as .*last\.ckpt"),
         ("gone.ckpt", "gone.ckpt: no such checkpoint"),
     ],
 )

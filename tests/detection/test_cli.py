@@ -66,7 +66,7 @@ def test_resuming_a_run_that_began_from_weights_keeps_their_settings(checkpoint)
 
 def test_an_unreadable_checkpoint_is_told_at_once(tmp_path):
     (tmp_path / "a.ckpt").write_text("<html>")
-    with pytest.raises(InputError, match="cut off"):
+    with pytest.raises(InputError, match="truncated"):
         complete(["fit", "--ckpt_path", str(tmp_path / "a.ckpt")])
 
 

@@ -59,7 +59,12 @@ ABOVE_ONE = {
     "detection/evaluation/limits.py: limit": "above 10",
     "detection/report/scoring.py: options.max_dets": "above 10",
     "detection/report/page.py: first.max_detections": "above 10",
+    "detection/models/cascade.py: lengths['thresholds']": "0, or above 16",
+    "detection/data/header.py: channels": "another number than 3 and 4",
     # no whole number
+    "detection/export/card.py: gate['tolerances']['boxes']": "a tolerance with a decimal",
+    "detection/export/gate.py: boxes": "a difference with a decimal",
+    "detection/inference/folders.py: options.model": "a path",
     "detection/commands/backbones.py: options.side": "a side of hundreds of pixels",
     "tools/benchmark/command.py: rate": "a speed",
     "detection/commands/benchmark.py: row['images_per_second']": "a speed",

@@ -221,7 +221,7 @@ def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, ca
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--save", "pictures", "masks")
     assert stop.value.code == 2
-    line = "error: --save masks: any.ckpt has no mask head and predicts only boxes; remove masks\n"
+    line = "error: --save masks: any.ckpt predicts only boxes; remove masks\n"
     assert capsys.readouterr().err == line
     assert not (folder / "out").exists()
 

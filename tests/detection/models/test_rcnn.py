@@ -39,7 +39,7 @@ def test_bad_batches_are_reported(tiny, make_batch):
     with pytest.raises(ValueError, match="label 3 is not in 0 to 2"):
         tiny.losses(batch)
     with pytest.raises(ValueError, match=r"needs masks; .*masks=True"):
-        tiny.losses(batch._replace(targets=batch.targets._replace(masks=None)))
+        tiny.losses(make_batch([[]])._replace(targets=make_batch([[]]).targets._replace(masks=None)))
     with pytest.raises(ValueError, match="this batch has none"):
         faster_rcnn("resnet18", 3).losses(batch._replace(targets=None))
 

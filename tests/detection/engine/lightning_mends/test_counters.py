@@ -102,7 +102,7 @@ def test_lightning_alone_begins_an_epoch_again_that_was_stopped_in_its_middle(
     resumed = ("--resume", "auto", "--model.schedule.length", "2")
     assert run("fit", *options, *resumed) == 0
     rows = seen(tmp_path / "out")  # of all three starts
-    assert rows == sorted(set(rows))
+    assert (rows == sorted(set(rows))) is corrected
     assert ([row for row in rows if row[1] > 5] == [(1, 6), (1, 7)]) is corrected
 
 
