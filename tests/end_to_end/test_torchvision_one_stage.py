@@ -37,6 +37,8 @@ def prepare(model: nn.Module, images: Sequence[Tensor]) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
+            # Without a shift, a channel without variance is zero up to rounding, whose sign differs between networks.
+            nn.init.normal_(module.bias, std=0.1)
     regression = model.head.regression_head
     spreads = {model.head.classification_head.cls_logits: 1.5, regression.bbox_reg: 0.5}
     if hasattr(regression, "bbox_ctrness"):
