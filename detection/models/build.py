@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import backbones
 from backbones import Backbone, BackboneConfig
@@ -26,6 +26,8 @@ from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
 from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Categories
+
+D = TypeVar("D", bound=Detector)
 
 
 def faster_rcnn(
@@ -56,12 +58,7 @@ def faster_rcnn(
     Example:
         >>> model = faster_rcnn("resnet18", num_classes=3)
     """
-    categories = _categories(categories)
-    count = _checked_count(num_classes, categories)
-    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, None)
-    assert isinstance(model, FasterRCNN)
-    model.categories = categories
-    return model
+    return _made(FasterRCNN, backbone, num_classes, categories, fpn=fpn, rpn=rpn, box_head=box_head)
 
 
 def mask_rcnn(
@@ -74,12 +71,8 @@ def mask_rcnn(
     categories: Categories | Sequence[str] | None = None,
 ) -> MaskRCNN:
     """Build a Mask R-CNN from the name of its backbone; arguments as for :func:`faster_rcnn`."""
-    categories = _categories(categories)
-    count = _checked_count(num_classes, categories)
-    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, mask_head or MaskHeadConfig())
-    assert isinstance(model, MaskRCNN)
-    model.categories = categories
-    return model
+    heads = {"rpn": rpn, "box_head": box_head, "mask_head": mask_head or MaskHeadConfig()}
+    return _made(MaskRCNN, backbone, num_classes, categories, fpn=fpn, **heads)
 
 
 def cascade_rcnn(
@@ -103,12 +96,8 @@ def cascade_rcnn(
     Example:
         >>> model = cascade_rcnn("resnet18", num_classes=3)
     """
-    categories = _categories(categories)
-    count, stages = _checked_count(num_classes, categories), cascade or CascadeConfig()
-    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, cascade=stages)
-    assert isinstance(model, CascadeRCNN)
-    model.categories = categories
-    return model
+    heads = {"rpn": rpn, "box_head": box_head, "cascade": cascade or CascadeConfig()}
+    return _made(CascadeRCNN, backbone, num_classes, categories, fpn=fpn, **heads)
 
 
 def cascade_mask_rcnn(
@@ -122,13 +111,10 @@ def cascade_mask_rcnn(
     categories: Categories | Sequence[str] | None = None,
 ) -> CascadeMaskRCNN:
     """Build a Cascade Mask R-CNN from the name of its backbone; arguments as for :func:`cascade_rcnn`."""
-    categories = _categories(categories)
-    count, stages = _checked_count(num_classes, categories), cascade or CascadeConfig()
-    masks = mask_head or MaskHeadConfig()
-    model = build_detector(count, _warned_config(backbone), fpn, rpn, box_head, masks, cascade=stages)
-    assert isinstance(model, CascadeMaskRCNN)
-    model.categories = categories
-    return model
+    heads = {"rpn": rpn, "box_head": box_head, "mask_head": mask_head or MaskHeadConfig()}
+    return _made(
+        CascadeMaskRCNN, backbone, num_classes, categories, fpn=fpn, **heads, cascade=cascade or CascadeConfig()
+    )
 
 
 def retinanet(
@@ -151,12 +137,7 @@ def retinanet(
     Example:
         >>> model = retinanet("resnet18", num_classes=3)
     """
-    categories = _categories(categories)
-    count = _checked_count(num_classes, categories)
-    model = build_detector(count, _warned_config(backbone), fpn, retinanet=head or RetinaNetConfig())
-    assert isinstance(model, OneStage)
-    model.categories = categories
-    return model
+    return _made(OneStage, backbone, num_classes, categories, fpn=fpn, retinanet=head or RetinaNetConfig())
 
 
 def fcos(
@@ -167,13 +148,7 @@ def fcos(
     categories: Categories | Sequence[str] | None = None,
 ) -> OneStage:
     """Build an FCOS from the name of its backbone; arguments as for :func:`retinanet`."""
-    categories = _categories(categories)
-    model = build_detector(
-        _checked_count(num_classes, categories), _warned_config(backbone), fpn, fcos=head or FCOSConfig()
-    )
-    assert isinstance(model, OneStage)
-    model.categories = categories
-    return model
+    return _made(OneStage, backbone, num_classes, categories, fpn=fpn, fcos=head or FCOSConfig())
 
 
 def task_aligned(
@@ -189,14 +164,20 @@ def task_aligned(
         >>> from detection.models.task_aligned import TaskAlignedConfig
         >>> model = task_aligned("resnet18", num_classes=3, head=TaskAlignedConfig(masks=True))
     """
+    return _made(OneStage, backbone, num_classes, categories, fpn=fpn, task_aligned=head or TaskAlignedConfig())
+
+
+def _made(
+    kind: type[D],
+    backbone: str | BackboneConfig,
+    num_classes: int | None,
+    categories: Categories | Sequence[str] | None,
+    **configs: Any,
+) -> D:
+    """Build a detector of a kind for classes; the other arguments are those of :func:`build_detector`."""
     categories = _categories(categories)
-    model = build_detector(
-        _checked_count(num_classes, categories),
-        _warned_config(backbone),
-        fpn,
-        task_aligned=head or TaskAlignedConfig(),
-    )
-    assert isinstance(model, OneStage)
+    model = build_detector(_checked_count(num_classes, categories), _warned_config(backbone), **configs)
+    assert isinstance(model, kind)
     model.categories = categories
     return model
 
@@ -325,7 +306,7 @@ def _warned_config(backbone: str | BackboneConfig) -> BackboneConfig:
             f"backbone {config.name} has no weights, and {' and '.join(frozen)} would keep random values for the whole "
             f"training. Give weights='imagenet' or a file, or set norm='{learning_norm(config)}' and freeze=0. Ignore "
             "this warning if you load weights into the detector",
-            stacklevel=3,
+            stacklevel=4,  # the caller of a factory such as mask_rcnn
         )
     return config
 

@@ -10,7 +10,7 @@ from backbones.base import Backbone
 from detection.models.dense_head import DenseHead
 from detection.models.detector import Detector
 from detection.models.fpn import FPN, FPNConfig
-from detection.ops.selection import select_detections
+from detection.ops.selection import select_by
 from detection.structures import Batch, Detections
 
 PYRAMID = FPNConfig(extra="conv", finest=3)
@@ -47,14 +47,5 @@ class OneStage(Detector):
         return self.head.detect(features, (images.shape[-2], images.shape[-1]), sizes, self.select)
 
     def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return boxes, scores, labels and candidates of the detections; see :func:`select_detections`."""
-        config = self.head.config
-        return select_detections(
-            boxes[:, :, None],
-            scores,
-            config.score_threshold,
-            config.nms_threshold,
-            config.detections,
-            config.soft_sigma,
-            config.nms_across_classes,
-        )
+        """Return boxes, scores, labels and candidates of the detections, by the settings of the head."""
+        return select_by(self.head.config, boxes[:, :, None], scores)

@@ -101,10 +101,15 @@ class Selection(Protocol):
         """Apply the NMS across classes."""
 
 
+def select_by(config: Selection, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Call :func:`select_detections` with the settings of a head."""
+    limits = config.score_threshold, config.nms_threshold, config.detections
+    return select_detections(boxes, scores, *limits, config.soft_sigma, config.nms_across_classes)
+
+
 def best_detections(boxes: Tensor, scores: Tensor, config: Selection) -> Detections:
     """Return the detections that the settings of a head choose; see :func:`select_detections`."""
-    limits = config.score_threshold, config.nms_threshold, config.detections
-    return Detections(*select_detections(boxes, scores, *limits, config.soft_sigma, config.nms_across_classes)[:3])
+    return Detections(*select_by(config, boxes, scores)[:3])
 
 
 @shape_of(select_detections)

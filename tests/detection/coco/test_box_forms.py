@@ -236,7 +236,7 @@ def test_real_files_are_suspected_of_nothing_with_and_without_masks(shared_data,
 
 
 def passed(number: int, of: int) -> np.ndarray:
-    """Which of some boxes pass a test: the first so many."""
+    """Return which boxes pass a test: the given number of boxes from the start."""
     return np.arange(of) < number
 
 
