@@ -45,6 +45,8 @@ from detection.models.roi_linear import as_linear
 from detection.structures import Categories
 from detection.wording import plural
 
+EXPORTED = frozenset({".safetensors", ".onnx", ".xml", ".pt2"})
+"""Endings of exported files, which are not checkpoints."""
 PREFIX = "model."
 COUNTER = "num_batches_tracked"
 """A buffer that batch norms have and frozen norms lack; norms with a momentum do not use it."""
@@ -62,7 +64,8 @@ def save_model(model: Detector, path: str | Path, configs: Mapping[str, Any] | N
             defaults; without ``mask_head`` there is no mask head. Other detectors know their configs.
 
     Raises:
-        ValueError: as for :func:`description`.
+        ValueError: as for :func:`description`, or the path has the ending of an exported file, which
+            :func:`load_model` would not read as a checkpoint.
         OSError: as for :func:`replacing`.
 
     Example:
@@ -70,6 +73,11 @@ def save_model(model: Detector, path: str | Path, configs: Mapping[str, Any] | N
     """
     if isinstance(model, str | Path) and isinstance(path, Detector):
         raise ValueError(f"save_model: give the model first, then the path: save_model(model, {str(model)!r})")
+    if Path(path).suffix in EXPORTED:
+        raise ValueError(
+            f"{path}: save_model writes a checkpoint, with a name such as {Path(path).stem}.ckpt; for another format, "
+            "call model.export(path) or run rcnn export"
+        )
     info = description(model, path, configs)
     state = {PREFIX + name: value for name, value in as_linear(model.state_dict()).items()}
     write_checkpoint({"state_dict": state, "rcnn": info}, path)

@@ -1,4 +1,4 @@
-"""Compile C code for the CPU of this machine; each process that needs it compiles it, in under a second.
+"""Compile C code for the CPU of this machine, in under a second; later processes load the kept library.
 
 The C code is optional. Without a compiler, or with ``RCNN_FAST=no-c`` in the environment, slower operations of PyTorch
 and NumPy compute the same results. Any problem with the compiler, its folder or its output gives a single warning.
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.fast import switch
+from backbones.fast import kept_libraries, switch
 from backbones.fast.shared_object import is_complete
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
@@ -44,10 +44,17 @@ def library(source: Path, *flags: str, functions: tuple[str, ...] = ()) -> ctype
     if switch.is_off("c") or not here or not _shares_openmp():
         return None
     try:
+        command = [*_compiler(), *_FLAGS, *flags]
+        key = kept_libraries.key_of(command, source)
+        if kept := kept_libraries.find(key):
+            with suppress(OSError):
+                return _loaded(kept, functions)
         with tempfile.TemporaryDirectory(prefix="rcnn-toolkit-", ignore_cleanup_errors=True) as folder:
             there = Path(folder) / f"{source.stem}.so"
-            _run([*_compiler(), *_FLAGS, *flags, str(source), "-o", str(there)], Path(folder))
-            return _loaded(there, functions)
+            _run([*command, str(source), "-o", str(there)], Path(folder))
+            found = _loaded(there, functions)
+            kept_libraries.keep(there, key)
+            return found
     except OSError as error:
         _warn(str(error))
         return None

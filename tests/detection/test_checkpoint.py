@@ -516,3 +516,11 @@ def test_a_state_dict_that_holds_no_tensors_is_told(saved, weights):
     info = torch.load(saved, weights_only=True)["rcnn"]
     with pytest.raises(ValueError, match=r"a\.ckpt: its state_dict is not a mapping of names to tensors; the file is"):
         module.checked_info({"rcnn": info, "state_dict": weights}, "a.ckpt")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".onnx", ".xml", ".pt2"])
+def test_a_checkpoint_does_not_get_the_name_of_an_exported_file(ending, tmp_path):
+    told = rf"mine\{ending}: save_model writes a checkpoint, with a name such as mine.ckpt"
+    with pytest.raises(ValueError, match=told):
+        save_model(build(mask_head=None), tmp_path / f"mine{ending}")
+    assert [*tmp_path.iterdir()] == []

@@ -123,7 +123,8 @@ def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tm
     assert same_weights(whole, tmp_path)
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_an_evaluation_in_which_a_rank_died_is_made_up_by_all(config, tmp_path, rank):
     """The first of two epochs; best.ckpt, early stopping and metrics are those of a run that was left alone."""
     options = ("--model.schedule.length", "2", "--run.early_stopping", "9")
@@ -213,6 +214,7 @@ def test_more_ranks_than_images(config, tmp_path):
     assert {n: three[n] for n in three if "/A" in n} == {n: one[n] for n in one if "/A" in n}
 
 
+@pytest.mark.slow
 def test_two_nodes(config, tmp_path):
     """Two agents that meet over loopback, one rank each, give what two ranks on one node give."""
     torchrun(config, 2, "--run.folder", tmp_path / "one_node")

@@ -84,6 +84,7 @@ def test_what_was_sharded_goes_on_without_and_is_evaluated_alike(config, whole, 
     assert last(tmp_path / "more")["global_step"] == 15
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_left_out_on_all_ranks(config, tmp_path):
     options = (*OPTIONS[2:], "--run.folder", tmp_path / "run", "--run.skip_nonfinite", "1")
     done = torchrun(config, 2, *options, *agent(rank=0, step=1, signal=0), strategy="fsdp")

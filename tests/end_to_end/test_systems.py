@@ -75,6 +75,7 @@ def test_training_resuming_and_predicting_work_with_spawned_workers_and_without_
     assert "images/s" in run(program, "benchmark", run_folder, "--rounds", "1")
 
 
+@pytest.mark.slow
 def test_the_other_commands_work_without_posix(program, tmp_path):
     run(program, "env")
     run(program, "doctor", write_shapes(tmp_path / "data", train=4, val=2, size=96), "-c", "demo")

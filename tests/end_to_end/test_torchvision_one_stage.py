@@ -93,6 +93,7 @@ def test_files_give_the_same_boxes(kind, tmp_path):
         assert np.abs(found.scores[same] - expected["scores"].numpy())[near].max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", QUICK)
 def test_losses_and_gradients_agree(kind, tmp_path):
     image = real_images()[0][:, :160, :288]

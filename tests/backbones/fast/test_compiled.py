@@ -32,8 +32,9 @@ needs_x86 = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch):
+def nothing_told_and_nothing_kept(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(compiled, "_warned", False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -81,7 +81,8 @@ def train(run, monkeypatch):
     return call
 
 
-def test_a_run_on_a_device_is_that_on_the_processor_and_waits_at_log_steps_alone(train):
+@pytest.mark.slow
+def test_a_run_on_a_device_is_that_on_the_cpu_and_waits_at_log_steps_alone(train):
     options = ("--trainer.gradient_clip_val", "1", "--run.average", "{kind: ema}", "--model.optimizer.name", "adamw")
     weights, metrics, _ = train(None, *options)
     found, found_metrics, waits = train(PretendedDevice(), *options)

@@ -224,6 +224,7 @@ def test_boxes_alone_are_not_scored_as_masks(folder, tmp_path, capsys):
     assert "results.json: no result has the key 'segmentation'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_in_one_process_and_in_two(checkpoint, folder, tmp_path):
     arguments = [str(checkpoint), "--annotations", str(folder / "truth.json"), "--images", str(folder / "images")]
     arguments += ["--size", "64", "96", "--workers", "0", "--batch", "5", "--device", "cpu", "--pictures", "2"]
