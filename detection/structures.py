@@ -1,15 +1,16 @@
 """The data that passes from the dataset through the detector to the evaluator.
 
 B images, H x W canvas, G ground truths, P proposals, S RoI samples, D detections (G, P, S, D padded),
-K classes, M mask side.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0) covers
-[0, 1) x [0, 1).  Labels: [0, K) a class, K background (RoI samples only), IGNORE padding.
+K classes, M mask side, N keypoints of an object.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0)
+covers [0, 1) x [0, 1).  Labels: [0, K) a class, K background (RoI samples only), IGNORE padding.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+from detection.categories import Categories as Categories
+from detection.categories import Skeleton as Skeleton
 
 IGNORE = -1
 
@@ -25,6 +26,8 @@ class Targets(NamedTuple):
     """(B, G) bool: regions with many objects, neither positive nor negative."""
     masks: Tensor | None = None
     """(B, G, M, M) uint8, each covers its own box: 0, 1, or 255 for an unknown mask and for a crowd."""
+    keypoints: Tensor | None = None
+    """(B, G, N, 3) float32: x, y, and 0 (not labelled), 1 (hidden) or 2 (visible); all zero if not labelled."""
 
 
 class Batch(NamedTuple):
@@ -74,40 +77,17 @@ class Detections(NamedTuple):
     """(B, D) int64; IGNORE on padding."""
     masks: Tensor | None = None
     """(B, D, m, m) probabilities; each mask covers its box."""
+    keypoints: Tensor | None = None
+    """(B, D, N, 3): x, y, score; zero on padding."""
 
     def image(self, i: int) -> "Detections":
-        """Return the ``i``-th image without padding: boxes (n, 4), scores (n,), labels (n,), masks (n, m, m)."""
+        """Return the ``i``-th image without padding: boxes (n, 4), scores (n,), labels (n,), and what else is set."""
         keep = self.labels[i] != IGNORE
         return Detections(*(None if value is None else value[i][keep] for value in self))  # type: ignore[arg-type]
 
     def cpu(self) -> "Detections":
         """Return a copy on the CPU, without gradients."""
         return Detections(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Categories:
-    """The classes, in the order of their labels."""
-
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-    """Original category IDs; result files contain ``ids[label]``."""
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def label(self, category_id: int) -> int:
-        """Return the label of an original category ID; raise a KeyError if it is unknown."""
-        try:
-            return self.ids.index(category_id)
-        except ValueError:
-            raise KeyError(category_id) from None
-
-    @classmethod
-    def from_coco(cls, categories: Sequence[Mapping[str, Any]]) -> "Categories":
-        """Make categories from the ``categories`` of a COCO file, in the order of their IDs."""
-        ordered = sorted(categories, key=lambda category: category["id"])
-        return cls(tuple(str(c["name"]) for c in ordered), tuple(int(c["id"]) for c in ordered))
 
 
 ResizeMethod = Literal["opencv", "bilinear", "pillow", "tensor"]

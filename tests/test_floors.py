@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "backbones": 0,
     "backbones.fast": 1,
+    "detection.categories": 1,
     "detection.documents": 1,
     "detection.foreign": 1,
     "detection.home": 1,

@@ -23,6 +23,7 @@ from detection.coco.checks import (
     corners,
 )
 from detection.coco.ids import identity
+from detection.coco.keypoints import PIXEL_CENTRE, KeypointBuilder, Keypoints
 from detection.coco.limits import MAX_PIXELS
 from detection.coco.meaning import FIELDS, IGNORED, check_crowd, count_fields
 from detection.coco.problems import Problems
@@ -66,12 +67,13 @@ class Annotations:
         segmentations: Segmentations,
         problems: Problems,
         annotated: bool = True,
+        keypoints: Keypoints | None = None,
     ) -> None:
         self.path, self.categories, self.report, self.annotated = path, categories, problems, annotated
         self.image_ids, self.sizes, self._names = image_ids, sizes, names
         self._starts, self._xywh = starts, xywh
         self._labels, self._crowd, self._area = object_labels, object_crowd, area
-        self.object_ids, self._segmentations = object_ids, segmentations
+        self.object_ids, self._segmentations, self._keypoints = object_ids, segmentations, keypoints
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -90,6 +92,11 @@ class Annotations:
     def has_masks(self) -> bool:
         """Whether at least one object that is not a crowd has a segmentation."""
         return bool((self._segmentations.known & ~self._crowd).any())
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether at least one object that is not a crowd has a labelled keypoint."""
+        return self._keypoints is not None and bool((~self._crowd[self._keypoints.owners]).any())
 
     def file_name(self, i: int) -> str:
         """Return the path of image ``i``, relative to the image folder."""
@@ -112,6 +119,18 @@ class Annotations:
     def segmentation(self, i: int, j: int) -> Segmentation:
         """Return the polygons or the RLE of object ``j`` in image ``i``; None if it has no mask."""
         return self._segmentations[int(self._starts[i]) + j]
+
+    def keypoints(self, i: int) -> np.ndarray | None:
+        """Return the keypoints of image ``i``: (k, P, 3) float64; None if no class has keypoints.
+
+        P is ``categories.keypoints``. A keypoint is x, y at the centre of its pixel, and 1 (hidden) or 2 (visible); it
+        is zero if it is not labelled.
+        """
+        if self._keypoints is None:
+            return None
+        found = self._keypoints.of(int(self._starts[i]), int(self._starts[i + 1]))
+        found[..., :2] += PIXEL_CENTRE * (found[..., 2:] > 0)
+        return found
 
     def counts(self, crowd: bool | None = None) -> np.ndarray:
         """Return the number of objects per image, (n,).
@@ -159,7 +178,9 @@ class Annotations:
             height, width = (int(side) for side in self.sizes[i])
             image_id = int(self.image_ids[i])
             images.append({"id": image_id, "file_name": self.file_name(i), "height": height, "width": width})
-            for k in range(int(self._starts[i]), int(self._starts[i + 1])):
+            first, end = int(self._starts[i]), int(self._starts[i + 1])
+            points = None if self._keypoints is None else self._keypoints.of(first, end)
+            for k in range(first, end):
                 entry: dict[str, Any] = {
                     "id": len(objects) + 1,
                     "image_id": image_id,
@@ -173,9 +194,14 @@ class Annotations:
                     entry["segmentation"] = [polygon.ravel().tolist() for polygon in segmentation]
                 elif segmentation is not None:
                     entry["segmentation"] = {**segmentation, "counts": segmentation["counts"].decode()}
+                if points is not None and (names := self.categories.skeletons[self._labels[k]].names):
+                    own = points[k - first, : len(names)]
+                    entry |= {"keypoints": own.ravel().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
                 objects.append(entry)
         names, ids = self.categories.names, self.categories.ids
-        categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
+        categories: list[dict[str, Any]] = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
+        for category, skeleton in zip(categories, self.categories.skeletons, strict=False):
+            category |= skeleton.to_coco() if skeleton.names else {}
         return {"images": images, "annotations": objects, "categories": categories}
 
     @property
@@ -247,7 +273,7 @@ def load_annotations(
     xywh, usable = check_boxes(objects, sizes, problems)
     check_form(objects, xywh, sizes, problems)
     counts = np.zeros(len(image_ids) + 1, dtype=np.int64)
-    builder = SegmentationBuilder(problems, need_masks)
+    builder, points = SegmentationBuilder(problems, need_masks), KeypointBuilder(categories, problems)
     sides: list[list[int]] = sizes.tolist()
     labels, crowd, areas, ids = array("i"), array("b"), array("d"), array("q")
     content.clear()  # from here on, packing an entry frees its memory
@@ -260,6 +286,7 @@ def load_annotations(
         counts[i + 1] += 1
         labels.append(label)
         crowd.append(check_crowd(entry, problems))
+        points.add(entry, label, crowd[-1] == 1, height, width)
         count_fields(entry, height, width, problems)
         ids.append(_number(entry.get("id")))
         areas.append(xywh[k, 2] * xywh[k, 3] if area is None else area)
@@ -279,6 +306,7 @@ def load_annotations(
         builder.build(xywh),
         problems,
         annotated,
+        points.build(),
     )
     for k in annotations.exact_twins():
         problems.warn(TWICE, builder.ids[k])

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from detection.coco.box_forms import likely_form
+from detection.coco.flags import is_number
 from detection.coco.ids import identity, numbers_of
+from detection.coco.keypoints import skeleton_entries
 from detection.coco.limits import FARTHEST, MAX_PIXELS, MIN_SIDE
 from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
@@ -32,14 +34,17 @@ def check_categories(entries: Sequence[Entry], problems: Problems) -> tuple[Cate
     """Return the classes, and the label of each category ID in the file.
 
     Raises:
-        ValueError: there are no classes, an ID is missing or occurs twice, or a class has no valid name.
+        ValueError: there are no classes, an ID is missing or occurs twice, or a class has no valid name or keypoints.
     """
     if not entries:
         raise ValueError(f"{problems.path}: categories is empty; list the classes as {{'id': 1, 'name': 'cat'}}")
     numbers = numbers_of(entries, "category", problems, IGNORE)
     names = [category_name(entry, problems) for entry in entries]
     categories = Categories.from_coco(
-        [{"id": number, "name": name} for number, name in zip(numbers.values(), names, strict=True)]
+        [
+            {"id": number, "name": name, **skeleton_entries(entry, problems)}
+            for number, name, entry in zip(numbers.values(), names, entries, strict=True)
+        ]
     )
     for name in sorted({n for n in names if names.count(n) > 1}):
         problems.warn("category names that occur twice", name)
@@ -194,7 +199,7 @@ def check_form(objects: Sequence[Object], xywh: np.ndarray, sizes: np.ndarray, p
     for k in range(0, len(objects), max(1, len(objects) // LOOKED_AT)):
         masks[k] = _mask_corners(objects[k][2], sizes[objects[k][0]], problems)
     for k, (_, _, entry) in enumerate(objects):
-        if not entry.get("segmentation") and _is_number(entry.get("area")):
+        if not entry.get("segmentation") and is_number(entry.get("area")):
             areas[k] = entry["area"]
     numbers = np.array([i for i, _, _ in objects], dtype=np.int64)
     hint = likely_form(xywh, sizes[numbers][:, ::-1].astype(np.float64), masks, areas)
@@ -241,7 +246,7 @@ def check_box(box: object, entry: Entry, problems: Problems) -> None:
     Raises:
         ValueError: it is not; the message has the annotation's ID.
     """
-    if type(box) is not list or len(box) != 4 or not all(_is_number(value) for value in box):
+    if type(box) is not list or len(box) != 4 or not all(is_number(value) for value in box):
         raise ValueError(
             f"{problems.path}: annotation {entry.get('id')} has bbox {ascii(box)[:60]}{_other_form(box)}; it must be "
             "four numbers: left, top, width, height"
@@ -261,8 +266,3 @@ def _other_form(box: object) -> str:
     """Return a guess at what a bbox without four numbers is."""
     guesses = {5: " (a rotated box?)", 8: " (the corners of a rotated box?)"}
     return guesses.get(len(box), "") if isinstance(box, list) else ""
-
-
-def _is_number(value: object) -> bool:
-    # A float cannot hold an integer of more than 1023 bits.
-    return type(value) is float or (type(value) is int and abs(value) >> 1023 == 0)

@@ -1,4 +1,4 @@
-"""Read yes/no values in annotation files."""
+"""Recognise yes/no values and numbers in annotation files."""
 
 
 def flag(value: object) -> bool | None:
@@ -9,3 +9,8 @@ def flag(value: object) -> bool | None:
     if word in ("0", "false"):
         return False
     return bool(word) if isinstance(word, int | float) and word in (0, 1) else None
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is an int or a float, and no boolean; integers must fit a float."""
+    return type(value) is float or (type(value) is int and abs(value) >> 1023 == 0)

@@ -35,7 +35,7 @@ FIELDS = {
 HARMLESS = {FIELDS["occluded"], FIELDS["truncated"]}
 """Kinds that only ``rcnn doctor`` reports, because they are normal: COCO has occluded and truncated objects, too."""
 
-_OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
+_OWN = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints"}
 
 
 def check_crowd(entry: Mapping[str, Any], problems: Problems) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from detection.coco.bitmaps import bitmap_bounds
-from detection.data.scene import Scene, with_channels
+from detection.data.augmented_keypoints import from_keypoints, to_keypoints
+from detection.data.scene import Scene, joined_keypoints, with_channels
 
 MASKS = 128
 """Number of full-size masks that albumentations transforms at a time; it limits the memory."""
@@ -34,8 +35,11 @@ class Albumentations:
     def __init__(self, transforms: Sequence[object]) -> None:
         self.transforms = list(transforms)
         self._compose: Any = None
+        self._sees_keypoints = False
 
     def __call__(self, scene: Scene, generator: np.random.Generator) -> Scene:
+        if self._sees_keypoints != (scene.keypoints is not None):
+            self._sees_keypoints, self._compose = scene.keypoints is not None, None
         self._composed()
         seed = int(generator.integers(2**63))
         if self._keeps_geometry:
@@ -43,14 +47,16 @@ class Albumentations:
         boxes = {"bboxes": _whole_pixels(scene)} if self._sees_boxes else {}
         if not len(scene.boxes):
             nothing = np.zeros((1, *scene.image.shape[:2]), dtype=np.uint8)  # some transforms require a mask
-            return replace(scene, image=self._seeded(seed, image=scene.image, masks=nothing, **boxes)["image"])
+            targets = {"masks": nothing, **boxes, **to_keypoints(scene)}
+            return replace(scene, image=self._seeded(seed, image=scene.image, **targets)["image"])
         images, parts = [], []
         for start in range(0, len(scene.boxes), MASKS):
             chosen = np.zeros(len(scene.boxes), dtype=bool)
             chosen[start : start + MASKS] = True
             part = scene.chosen(chosen)
             masks = _full_frames(part)
-            moved = self._seeded(seed, image=scene.image, masks=masks, **boxes)
+            points = to_keypoints(part)
+            moved = self._seeded(seed, image=scene.image, masks=masks, **boxes, **points)
             images.append(np.ascontiguousarray(moved["image"]))
             if start and not np.array_equal(images[0], images[-1]):
                 raise ValueError(
@@ -59,7 +65,8 @@ class Albumentations:
             after = np.asarray(moved["masks"])
             part = replace(part, image=images[0])
             # If nothing moved, keep the exact boxes and polygons.
-            parts.append(part if np.array_equal(after, masks) else _from_full_frames(part, after))
+            stays = np.array_equal(after, masks) and all(np.allclose(moved[key], points[key]) for key in points)
+            parts.append(part if stays else _from_full_frames(part, after, moved.get("keypoints")))
         return parts[0] if len(parts) == 1 else _together(parts)
 
     def _seeded(self, seed: int, image: np.ndarray, **targets: Any) -> dict[str, Any]:
@@ -82,11 +89,17 @@ class Albumentations:
             choosers = (albumentations.BBoxSafeRandomCrop, albumentations.AtLeastOneBBoxRandomCrop)
             self._sees_boxes = any(isinstance(t, choosers) for t in every)
             params = albumentations.BboxParams(format="pascal_voc") if self._sees_boxes else None
-            self._compose = albumentations.Compose(self.transforms, bbox_params=params, strict=True)
+            points = albumentations.KeypointParams(format="xy", remove_invisible=False)
+            self._compose = albumentations.Compose(
+                self.transforms,
+                bbox_params=params,
+                keypoint_params=points if self._sees_keypoints and not self._keeps_geometry else None,
+                strict=True,
+            )
         return self._compose
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"transforms": self.transforms, "_compose": None}
+        return {"transforms": self.transforms, "_compose": None, "_sees_keypoints": False}
 
 
 def _nested(transforms: Sequence[object]) -> Iterator[object]:
@@ -119,13 +132,14 @@ def _together(parts: Sequence[Scene]) -> Scene:
     """Merge scenes of the same transformed image into one scene."""
     coordinates = {(*part.scale, *part.offset) for part in parts}
     if len(coordinates) > 1:  # some parts moved and some did not: convert all to pixels of this image
-        parts = [_from_full_frames(part, _full_frames(part)) for part in parts]
+        parts = [_from_full_frames(part, _full_frames(part), **to_keypoints(part)) for part in parts]
     return replace(
         parts[0],
         boxes=np.concatenate([part.boxes for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         crowd=np.concatenate([part.crowd for part in parts]),
         segmentations=[segmentation for part in parts for segmentation in part.segmentations],
+        keypoints=joined_keypoints(parts),
     )
 
 
@@ -149,8 +163,12 @@ def _full_frames(scene: Scene) -> np.ndarray:
     return masks
 
 
-def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
-    """Return the scene with boxes and RLEs made from full-size masks (k, H, W); drop objects without a pixel."""
+def _from_full_frames(scene: Scene, masks: np.ndarray, keypoints: np.ndarray | None = None) -> Scene:
+    """Return the scene with boxes and RLEs made from full-size masks (k, H, W); drop objects without a pixel.
+
+    Args:
+        keypoints: those of albumentations, if the scene has any.
+    """
     from pycocotools import mask as coco_mask
 
     boxes, keep, segmentations = np.zeros((len(masks), 4)), np.zeros(len(masks), dtype=bool), []
@@ -160,7 +178,8 @@ def _from_full_frames(scene: Scene, masks: np.ndarray) -> Scene:
         known = scene.segmentations[k] is not None
         segmentations.append(coco_mask.encode(np.asfortranarray(mask)) if keep[k] and known else None)
     moved = replace(scene, boxes=boxes, segmentations=segmentations, scale=np.ones(2), offset=np.zeros(2))
-    return moved.chosen(keep)
+    points = None if keypoints is None else from_keypoints(scene, keypoints, masks.shape[1:])
+    return replace(moved, keypoints=points).chosen(keep)
 
 
 def _albumentations() -> Any:

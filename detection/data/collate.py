@@ -21,7 +21,7 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
     """Place each image at the top left of one common canvas, and pad the objects.
 
     Args:
-        samples: samples that either all have masks, or all have none.
+        samples: samples that either all have masks, or all have none; the same for keypoints.
         divisor: the sides of the canvas are multiples of this number.
         canvases: allowed (height, width) pairs. The function takes the smallest one that holds all images. If none is
             large enough, it computes a canvas from ``divisor``.
@@ -59,6 +59,8 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
     crowd = np.zeros((len(samples), room), dtype=bool)
     masked = [sample.masks for sample in samples if sample.masks is not None]
     masks = _zeros((len(samples), room, *masked[0].shape[1:]), np.dtype(np.uint8)) if masked else None
+    pointed = [sample.keypoints for sample in samples if sample.keypoints is not None]
+    keypoints = np.zeros((len(samples), room, *pointed[0].shape[1:]), dtype=np.float32) if pointed else None
     for i, sample in enumerate(samples):
         rows, columns = sample.image.shape[:2]
         count = len(sample.labels)
@@ -66,6 +68,8 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
         boxes[i, :count], labels[i, :count], crowd[i, :count] = sample.boxes, sample.labels, sample.crowd
         if masks is not None and sample.masks is not None:
             masks.numpy()[i, :count] = sample.masks
+        if keypoints is not None and sample.keypoints is not None:
+            keypoints[i, :count] = sample.keypoints
     return Batch(
         images.permute(0, 3, 1, 2),
         torch.tensor(sizes, dtype=torch.int64),
@@ -76,6 +80,7 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
             torch.from_numpy(labels),
             torch.from_numpy(crowd),
             masks,
+            None if keypoints is None else torch.from_numpy(keypoints),
         ),
     )
 

@@ -44,6 +44,7 @@ class CocoDataset(Dataset[Sample]):
         draft: decode large JPEGs at 1/2, 1/4 or 1/8 of their size if they become smaller anyway. This is faster, but
             the pixels differ slightly from those of a full decode.
         late: the transforms of the last epochs, if they differ.
+        partners: load keypoints for a keypoint head; from :func:`~detection.data.flipping.partners`.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class CocoDataset(Dataset[Sample]):
         reading: Reading = Reading(),
         draft: bool = False,
         late: Late | None = None,
+        partners: np.ndarray | None = None,
     ) -> None:
         self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
-        self.mask_size, self.reading = mask_size, reading
+        self.mask_size, self.reading, self.partners = mask_size, reading, partners
         # Workers share this memory, so that they count unreadable images together.
         self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
         self._now = torch.full((64, 2), -1).share_memory_()
@@ -139,6 +141,7 @@ class CocoDataset(Dataset[Sample]):
 
     def _sample(self, index: int, scene: Scene, masks: np.ndarray | None) -> Sample:
         height, width = (int(side) for side in self.annotations.sizes[index])
+        points = scene.points()
         return Sample(
             image=scene.image,
             image_id=int(self.annotations.image_ids[index]),
@@ -147,6 +150,7 @@ class CocoDataset(Dataset[Sample]):
             labels=scene.labels,
             crowd=scene.crowd,
             masks=masks,
+            keypoints=None if points is None else points.astype(np.float32),
             wanted=scene.wanted,
             mirrored=scene.mirrored,
         )
@@ -176,6 +180,8 @@ class CocoDataset(Dataset[Sample]):
             labels=self.annotations.labels(index),
             crowd=self.annotations.crowd(index),
             segmentations=[self.annotations.segmentation(index, k) for k in range(len(boxes))],
+            keypoints=None if self.partners is None else self.annotations.keypoints(index),
+            partners=self.partners,
         )
         if image.shape[:2] == (height, width):
             return scene

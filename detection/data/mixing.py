@@ -8,7 +8,7 @@ import numpy as np
 
 from detection.coco.patches import Patch, patch_to_rle
 from detection.coco.segmentation import Segmentation
-from detection.data.scene import Scene, pixel_bitmaps
+from detection.data.scene import Scene, joined_keypoints, pixel_bitmaps
 
 Partner = Callable[[], Scene]
 """Loads another image, chosen by the generator of the sample, and applies the transforms before this one to it."""
@@ -66,7 +66,7 @@ def settled(scene: Scene) -> Scene:
         [polygon * scene.scale + scene.offset for polygon in one] if isinstance(one, list) else rles.get(k)
         for k, one in enumerate(scene.segmentations)
     ]
-    return replace(scene, segmentations=moved, scale=np.ones(2), offset=np.zeros(2))
+    return replace(scene, segmentations=moved, keypoints=scene.points(), scale=np.ones(2), offset=np.zeros(2))
 
 
 def joined(scenes: Sequence[Scene], image: np.ndarray) -> Scene:
@@ -78,4 +78,5 @@ def joined(scenes: Sequence[Scene], image: np.ndarray) -> Scene:
         labels=np.concatenate([part.labels for part in parts]),
         crowd=np.concatenate([part.crowd for part in parts]),
         segmentations=[segmentation for part in parts for segmentation in part.segmentations],
+        keypoints=joined_keypoints(parts),
     )

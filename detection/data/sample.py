@@ -37,6 +37,8 @@ class Sample:
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     masks: np.ndarray | None = None
     """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""
+    keypoints: np.ndarray | None = None
+    """(n, P, 3) float32, as in :class:`Targets`; None for a detector without keypoints."""
     wanted: tuple[int, int] | None = None
     """(height, width) to which the device must still resize the image; None if the image has its final size."""
     mirrored: bool = False

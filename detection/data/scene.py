@@ -32,6 +32,10 @@ class Scene:
     crowd: np.ndarray
     segmentations: list[Segmentation]
     """Original polygons or RLEs, in pixels of the annotated image."""
+    keypoints: np.ndarray | None = None
+    """(k, P, 3) x, y, visibility, in pixels of the annotated image; None for a detector without keypoints."""
+    partners: np.ndarray | None = None
+    """(K, P) int64: for each class, which keypoint each one becomes in a flipped image."""
     scale: np.ndarray = field(default_factory=lambda: np.ones(2))
     """(x, y): scale from the annotated image to this one; negative on a flipped axis."""
     offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -62,7 +66,23 @@ class Scene:
             labels=self.labels[numbers],
             crowd=self.crowd[numbers],
             segmentations=[self.segmentations[k] for k in numbers],
+            keypoints=None if self.keypoints is None else self.keypoints[numbers],
         )
+
+    def points(self) -> np.ndarray | None:
+        """Return the keypoints (k, P, 3) in pixels of this image; zero where they are not labelled.
+
+        In a flipped image, left and right keypoints have changed places.
+        """
+        if self.keypoints is None:
+            return None
+        found = self.keypoints.copy()
+        found[..., :2] = found[..., :2] * self.scale + self.offset
+        found[found[..., 2] == 0] = 0
+        if self.scale.prod() > 0:
+            return found
+        assert self.partners is not None
+        return np.take_along_axis(found, self.partners[self.labels][..., None], axis=1)
 
     def bitmap(self, k: int, size: int = 112, box: np.ndarray | None = None) -> np.ndarray:
         """Return mask ``k`` as (size, size) uint8 in the frame of its own box, or of ``box``."""
@@ -124,7 +144,17 @@ def cut(scene: Scene) -> Scene:
     if visible.any():
         boxes[visible] = _visible(scene.chosen(visible), clipped[visible])
     gone = touched & (boxes[:, 2:] - boxes[:, :2] < MIN_VISIBLE).any(axis=1)
-    return replace(scene, boxes=boxes).chosen(~gone)
+    return replace(scene, boxes=boxes, keypoints=_inside(scene)).chosen(~gone)
+
+
+def _inside(scene: Scene) -> np.ndarray | None:
+    """Return the keypoints of a scene, those outside its image not labelled."""
+    if scene.keypoints is None:
+        return None
+    height, width = scene.image.shape[:2]
+    places = scene.keypoints[..., :2] * scene.scale + scene.offset
+    inside = ((places >= 0) & (places <= [width, height])).all(axis=2)
+    return np.where(inside[..., None], scene.keypoints, 0)
 
 
 def _visible(scene: Scene, clipped: np.ndarray) -> np.ndarray:
@@ -143,6 +173,12 @@ def _visible(scene: Scene, clipped: np.ndarray) -> np.ndarray:
 def _around(corners: np.ndarray) -> np.ndarray:
     """Return the boxes (k, 4) around corners (k, 2, 2), of which a flip exchanges the two."""
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def joined_keypoints(scenes: Sequence[Scene]) -> np.ndarray | None:
+    """Return the keypoints of all objects of several scenes, (k, P, 3); None for a detector without keypoints."""
+    found = [scene.keypoints for scene in scenes if scene.keypoints is not None]
+    return np.concatenate(found) if found else None
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:

@@ -98,6 +98,9 @@ class AugmentConfig:
     """Probability of flipping a training image horizontally, from 0 to 1."""
     crop: tuple[int, int] | None = None
     """Height and width of a random crop of training images before resizing, in pixels; null: no crop."""
+    flip_pairs: list[tuple[str, str]] | None = None
+    """Pairs of keypoints that change places in a flipped image, by their names; null: names that differ only in left
+    and right, such as left_eye and right_eye."""
     augment: list[object] | None = None
     """Albumentations transforms for training images, each with class_path and init_args; null: none."""
 
@@ -127,6 +130,8 @@ class LoadConfig:
     """Worker processes per device that load images; 0: the training process loads them itself."""
     masks: bool = False
     """Load the masks of the objects; the command line sets it to whether the detector has a mask head."""
+    keypoints: bool = False
+    """Load the keypoints of the objects; the command line sets it to whether the detector has a keypoint head."""
     seed: int = 0
     """Seed for the order of the images and the random augmentation."""
     few_canvases: bool = False

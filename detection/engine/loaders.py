@@ -121,7 +121,8 @@ class Loaders:
         pixel_bytes = config.channels * config.depth // 8
         objects = int(annotations.counts().max(initial=0)) * (2 ** len(config.mixes) if trains else 1)
         allow_open_files()
-        batch = batch_bytes(images, canvas, objects, config.masks, pixel_bytes=pixel_bytes)
+        keypoints = annotations.categories.keypoints if config.keypoints else 0
+        batch = batch_bytes(images, canvas, objects, config.masks, pixel_bytes=pixel_bytes, keypoints=keypoints)
         return workers_that_fit(config.workers, batch)
 
 

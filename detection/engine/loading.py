@@ -18,7 +18,13 @@ SHARED = "/dev/shm"
 
 
 def batch_bytes(
-    images: int, canvas: tuple[int, int], objects: int, masks: bool, mask_size: int = 112, pixel_bytes: int = 3
+    images: int,
+    canvas: tuple[int, int],
+    objects: int,
+    masks: bool,
+    mask_size: int = 112,
+    pixel_bytes: int = 3,
+    keypoints: int = 0,
 ) -> int:
     """Return the bytes of a batch.
 
@@ -29,11 +35,12 @@ def batch_bytes(
         masks: the batch has masks.
         mask_size: height and width of a mask, in pixels.
         pixel_bytes: bytes per pixel, of all channels together.
+        keypoints: number of keypoints of an object in the batch.
     """
     room = MIN_OBJECTS
     while room < objects:
         room *= 2
-    each = 4 * 4 + 8 + 1 + (mask_size**2 if masks else 0)  # box, label, crowd, mask
+    each = 4 * 4 + 8 + 1 + (mask_size**2 if masks else 0) + 12 * keypoints  # box, label, crowd, ...
     return images * (pixel_bytes * canvas[0] * canvas[1] + room * each)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from detection.coco.annotations import Annotations, check_same_categories, load_annotations
 from detection.coco.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset
+from detection.data.flipping import partners
 from detection.data.pipeline import Late
 from detection.data.presence import check_images
 from detection.engine.data_config import DataConfig
@@ -92,15 +93,24 @@ class Splits:
             check_same_categories(first, other)
 
     def check_training(self) -> None:
-        """Reject training data without any object, or without any mask if training needs masks.
+        """Reject training data without any object, or without any mask or keypoint if training needs them.
 
         Raises:
-            ValueError: there are no objects or masks; the message names a remedy.
+            ValueError: there are no objects, masks or keypoints, or splits have different ones; the message names a
+                remedy.
         """
         train = self.annotations["train"]
         check_learnable(train)
         if self.config.masks and not train.has_masks:
             raise ValueError(f"{train.path}: has no masks; train a Faster R-CNN without them: --model.mask_head null")
+        if self.config.keypoints and not train.has_keypoints:
+            raise ValueError(
+                f"{train.path}: has no keypoints; train a detector without them: --model.keypoint_head null. A file "
+                "with keypoints names them in its categories"
+            )
+        for other in self.annotations.values():
+            if self.config.keypoints and other.categories.skeletons != train.categories.skeletons:
+                raise ValueError(f"{train.path} and {other.path} have different keypoints; give both the same list")
         if self.config.copy_paste and not train.has_masks:
             raise ValueError(f"{train.path}: has no masks, but data.copy_paste needs them; set data.copy_paste to null")
 
@@ -123,6 +133,7 @@ class Splits:
             reading=config.reading(name),
             draft=name == "train",
             late=late,
+            partners=partners(self.annotations[name].categories, config.flip_pairs) if config.keypoints else None,
         )
         return self.datasets[name]
 
