@@ -11,7 +11,7 @@ class Skeleton:
 
     names: tuple[str, ...] = ()
     edges: tuple[tuple[int, int], ...] = ()
-    """Pairs of keypoints, counted from 0, between which pictures have a line."""
+    """Pairs of keypoints, counted from 0, to draw lines between."""
 
     @classmethod
     def from_coco(cls, category: Mapping[str, Any]) -> "Skeleton":

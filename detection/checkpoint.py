@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from backbones import is_known
 from backbones.pretrained import is_state_dict, read_weights
 from detection import __version__
+from detection.categories import Categories
 from detection.checkpoint_files import outline_checkpoint as outline_checkpoint
 from detection.checkpoint_files import read_checkpoint, write_checkpoint
 from detection.checkpoint_files import replacing as replacing
@@ -42,7 +43,6 @@ from detection.foreign import shown
 from detection.models.build import build_detector
 from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
-from detection.structures import Categories
 from detection.wording import plural
 
 EXPORTED = frozenset({".safetensors", ".onnx", ".xml", ".pt2"})
@@ -181,7 +181,7 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
     """
     categories = model.categories
     if categories is not None and not isinstance(categories, Categories):
-        raise ValueError(f"categories are a {type(categories).__name__}; give detection.structures.Categories")
+        raise ValueError(f"categories are a {type(categories).__name__}; give detection.categories.Categories")
     info: dict[str, Any] = {
         "format": FORMAT,
         "model": _plain_configs(configs),

@@ -1,16 +1,17 @@
 """The data that passes from the dataset through the detector to the evaluator.
 
 B images, H x W canvas, G ground truths, P proposals, S RoI samples, D detections (G, P, S, D padded),
-K classes, M mask side, N keypoints of an object.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0)
-covers [0, 1) x [0, 1).  Labels: [0, K) a class, K background (RoI samples only), IGNORE padding.
+K classes, M mask side, N keypoints.  Boxes: XYXY float32 in pixels of the canvas, continuous: pixel (0, 0) covers
+[0, 1) x [0, 1).  Labels: [0, K) a class, K background (RoI samples only), IGNORE padding.
 """
 
-from typing import Literal, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from detection.categories import Categories as Categories
-from detection.categories import Skeleton as Skeleton
+if TYPE_CHECKING:
+    from detection.categories import Categories as Categories
 
 IGNORE = -1
 
@@ -97,3 +98,10 @@ of pixels, sides rounded down (torchvision)."""
 
 Depth = Literal[8, 16]
 """Bits per channel of an image."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``Categories``, which is in :mod:`detection.categories` now."""
+    if name == "Categories":
+        return import_module("detection.categories").Categories
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

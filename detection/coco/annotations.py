@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.categories import Categories
 from detection.coco.checks import (
     check_boxes,
     check_categories,
@@ -33,7 +34,6 @@ from detection.coco.twins import exact_twins, near_twins
 from detection.foreign import shown
 from detection.home import with_home
 from detection.memory import no_garbage_collection
-from detection.structures import Categories
 
 TWICE = "objects that are annotated twice, with the same class, box and mask (kept: each is learned and scored twice)"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.categories import Categories
 from detection.coco.box_forms import likely_form
 from detection.coco.flags import is_number
 from detection.coco.ids import identity, numbers_of
@@ -16,7 +17,7 @@ from detection.coco.keypoints import skeleton_entries
 from detection.coco.limits import FARTHEST, MAX_PIXELS, MIN_SIDE
 from detection.coco.problems import Problems
 from detection.coco.segmentation import mask_box
-from detection.structures import IGNORE, Categories
+from detection.structures import IGNORE
 from detection.wording import plural
 
 OVER = "boxes that reach over their image (cut)"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detection.categories import Categories
 from detection.coco.flags import is_number
 from detection.coco.limits import FARTHEST
-from detection.structures import Categories
 
 if TYPE_CHECKING:
     from detection.coco.problems import Problems

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from detection.categories import Categories
 from detection.convert.names import listing
 from detection.foreign import shown
-from detection.structures import Categories
 from detection.wording import plural
 
 _ROWS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.logits": 1}

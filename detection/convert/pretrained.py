@@ -21,6 +21,7 @@ from torch import Tensor
 
 from backbones import MOBILENET, BackboneConfig, is_known
 from backbones.resnet import VARIANTS
+from detection.categories import Categories
 from detection.checkpoint import (
     ALONE,
     NoRandomStart,
@@ -44,7 +45,7 @@ from detection.data.errors import first_line
 from detection.models.build import build_detector
 from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
-from detection.structures import Categories, Depth, ResizeMethod
+from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
 FIRST_STAGE = "box_head.stages.0.logits.bias"

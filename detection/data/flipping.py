@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detection.structures import Categories
+from detection.categories import Categories
 
 
 def partners(categories: Categories, pairs: Sequence[Sequence[str]] | None = None) -> np.ndarray:
@@ -21,7 +21,7 @@ def partners(categories: Categories, pairs: Sequence[Sequence[str]] | None = Non
         ValueError: a pair has a name that no class has, or is no pair of two names.
 
     Example:
-        >>> from detection.structures import Skeleton
+        >>> from detection.categories import Skeleton
         >>> skeletons = (Skeleton(("nose", "left_eye", "right_eye")),)
         >>> partners(Categories(("person",), (1,), skeletons)).tolist()
         [[0, 2, 1]]

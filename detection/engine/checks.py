@@ -8,9 +8,9 @@ import torch
 
 import backbones
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.foreign import shown
 from detection.models.build import build_detector, frozen_at_random, learning_norm
-from detection.structures import Categories
 
 
 def check_configs(configs: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
+from detection.categories import Categories
 from detection.coco.annotations import Annotations
 from detection.convert.pretrained import load_pretrained
 from detection.data.dataset import CocoDataset
@@ -20,7 +21,6 @@ from detection.engine.loaders import Loaders, Share
 from detection.engine.loading import explain_worker
 from detection.engine.place import Place
 from detection.engine.splits import Splits
-from detection.structures import Categories
 from detection.wording import plural
 
 __all__ = ["CocoDataModule", "DataConfig", "Split"]

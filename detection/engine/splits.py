@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from detection.categories import Categories
 from detection.coco.annotations import Annotations, check_same_categories, load_annotations
 from detection.coco.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset
@@ -13,7 +14,6 @@ from detection.data.presence import check_images
 from detection.engine.data_config import DataConfig
 from detection.engine.errors import InputError
 from detection.home import with_home
-from detection.structures import Categories
 
 
 class Paths(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 import torch.distributed as dist
 from pycocotools import mask as coco_mask
 
+from detection.categories import Categories
 from detection.coco.rle import mask_areas, run_lengths, sound_counts
 from detection.evaluation.engines import choose, is_fast, mean, score, statistics, summarize
 from detection.evaluation.ground_truth import clean_ground_truth
@@ -23,7 +24,7 @@ from detection.evaluation.results import check_results
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
-from detection.structures import IGNORE, Batch, Categories, Detections
+from detection.structures import IGNORE, Batch, Detections
 from detection.wording import plural
 
 

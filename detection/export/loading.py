@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from detection.categories import Categories
 from detection.checkpoint_schema import check_info, restore_configs
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
-from detection.structures import Categories, Detections
+from detection.structures import Detections
 
 ENDINGS = tuple(SESSIONS)
 """Of files that this module loads."""

@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.categories import Categories
 from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.data.image import read_image
 from detection.foreign import shown
 from detection.inference.thresholds import check_known
-from detection.structures import Categories
 from detection.visualize import draw, write_picture
 from detection.wording import plural
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import backbones
 from backbones import Backbone, BackboneConfig
+from detection.categories import Categories
 from detection.models.box_head import BoxHead, BoxHeadConfig
 from detection.models.cascade import (
     CascadeConfig,
@@ -25,7 +26,6 @@ from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
 from detection.models.task_aligned import TaskAlignedConfig
-from detection.structures import Categories
 
 D = TypeVar("D", bound=Detector)
 
@@ -332,7 +332,7 @@ def _categories(given: Any) -> Categories | None:
         return given
     if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
         raise ValueError(
-            f"categories is a {type(given).__name__}; give a list of names, or detection.structures.Categories"
+            f"categories is a {type(given).__name__}; give a list of names, or detection.categories.Categories"
         )
     if not given or len(set(given)) < len(given):
         raise ValueError(f"categories {', '.join(given) or 'is empty'}: give each class its own name")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from backbones.base import Backbone
+from detection.categories import Categories
 from detection.models.usable import Usable
-from detection.structures import Batch, Categories, Depth, Detections, ResizeMethod, Targets
+from detection.structures import Batch, Depth, Detections, ResizeMethod, Targets
 
 if TYPE_CHECKING:
     from detection.models.fpn import FPN

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from detection.categories import Categories
 from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate, own_canvases
 from detection.data.dataset import CocoDataset, begin_worker
@@ -38,7 +39,7 @@ from detection.models.rcnn import TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
 from detection.report.options import EvaluateOptions
-from detection.structures import IGNORE, Categories, Detections
+from detection.structures import IGNORE, Detections
 
 
 def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEvaluator, str]:

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.structures import Categories
 
 
 @pytest.fixture(scope="session")

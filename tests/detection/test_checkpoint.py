@@ -11,6 +11,7 @@ import torch
 
 from backbones import BackboneConfig
 from detection import checkpoint as module
+from detection.categories import Categories
 from detection.checkpoint import load_model, load_weights, read_checkpoint, save_model, write_checkpoint
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
@@ -18,7 +19,6 @@ from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
-from detection.structures import Categories
 
 CONFIGS = {
     "backbone": BackboneConfig("resnet10", norm="group", width=8),
@@ -146,7 +146,7 @@ def test_numbers_of_numpy_and_paths_are_written_as_plain_ones(tmp_path):
     [
         ({"test_size": (torch.tensor(64), 96)}, "preprocessing.short_side holds a Tensor; give plain numbers"),
         ({"categories": Categories(("cat",), (2,))}, "categories have 1 name and 1 id, but the detector 3 classes"),
-        ({"categories": ["cat", "dog", "bird"]}, "categories are a list; give detection.structures.Categories"),
+        ({"categories": ["cat", "dog", "bird"]}, "categories are a list; give detection.categories.Categories"),
     ],
 )
 def test_what_could_not_be_loaded_is_not_written(tmp_path, change, message):

@@ -7,8 +7,8 @@ import math
 import pytest
 
 import detection
+from detection.categories import Categories
 from detection.shapes import write_shapes
-from detection.structures import Categories
 from tests.support.commands import evaluate as command
 
 

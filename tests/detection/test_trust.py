@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import detection
 from backbones import BackboneConfig
 from detection import checkpoint as checkpoints
+from detection.categories import Categories
 from detection.cli import main
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
@@ -19,7 +20,6 @@ from detection.engine.early_options import complete
 from detection.engine.errors import InputError
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.structures import Categories
 from tests.support.commands import doctor
 from tests.support.commands import evaluate as evaluate_tool
 from tests.support.commands import export as export_tool

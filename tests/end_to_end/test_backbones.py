@@ -5,6 +5,7 @@ import torch
 
 from backbones import BackboneConfig
 from detection import fast
+from detection.categories import Categories
 from detection.checkpoint import save_model
 from detection.convert.export import save_safetensors
 from detection.inference import load_model
@@ -14,7 +15,7 @@ from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
-from detection.structures import IGNORE, Batch, Categories, Targets
+from detection.structures import IGNORE, Batch, Targets
 from tests.support.matrix import NAMES
 
 QUICK = ("resnet10", "timm/convnextv2_atto", "timm/vit_tiny_patch16_224")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from detection.categories import Categories
 from detection.coco.annotations import TWICE, check_same_categories, load_annotations
-from detection.structures import Categories
 
 
 def test_labels_follow_the_category_ids_and_boxes_are_corners(small):

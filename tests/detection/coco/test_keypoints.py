@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from detection.categories import Categories, Skeleton
 from detection.coco import keypoints
 from detection.coco.annotations import load_annotations
-from detection.structures import Categories, Skeleton
 from tests.support.keypoints import CATEGORIES, person, write_people
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.checkpoint import save_model
 from detection.convert.average import average
 from detection.convert.pretrained import load_pretrained
@@ -13,7 +14,6 @@ from detection.inference import load_model
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
-from detection.structures import Categories
 from tests.support.commands import export as main
 
 CONFIGS = {

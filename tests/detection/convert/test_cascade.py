@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from detection.categories import Categories
 from detection.convert.classes import transfer_classes
 from detection.convert.pretrained import load_pretrained
 from detection.models.build import build_detector
 from detection.models.cascade import CascadeConfig
 from detection.models.roi_linear import as_linear
-from detection.structures import Categories
 
 
 @pytest.fixture(params=["detectron2", "mmdetection"])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from detection.categories import Categories
 from detection.convert.classes import transfer_classes
-from detection.structures import Categories
 
 OLD = Categories(("cat", "Stop Sign", "dog"), (1, 2, 3))
 NEW = Categories(("dog", "kart", "stop_sign"), (5, 6, 7))

@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.export import save_torchvision
@@ -19,7 +20,6 @@ from detection.convert.settings import (
 from detection.models.build import build_detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
-from detection.structures import Categories
 
 CONFIGS = {
     "retinanet_resnet50_fpn": torchvision_retinanet_config(1),

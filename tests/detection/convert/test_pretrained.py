@@ -8,6 +8,7 @@ import torch
 import torchvision
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.checkpoint import load_weights, save_model
 from detection.convert import zoo
 from detection.convert.export import save_safetensors, save_torchvision
@@ -17,7 +18,6 @@ from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.structures import Categories
 
 CONFIGS = {
     "backbone": BackboneConfig("resnet10", width=8),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from detection.categories import Categories, Skeleton
 from detection.coco.annotations import load_annotations
 from detection.data.augmentation import Albumentations
 from detection.data.collate import collate
@@ -17,7 +18,6 @@ from detection.data.mixing import joined
 from detection.data.mosaic import Mosaic
 from detection.data.scene import Scene
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
-from detection.structures import Categories, Skeleton
 from tests.support.keypoints import write_people
 from tests.support.scenes import ramp
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.engine.checks import check_categories, check_random_start, random_start
-from detection.structures import Categories
 
 ANIMALS = Categories(("cat", "dog"), (1, 7))
 

@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from detection.categories import Categories
 from detection.data import dataset
 from detection.data.collate import few_canvases_for
 from detection.data.copy_paste import CopyPaste
@@ -23,7 +24,6 @@ from detection.engine.datamodule import CocoDataModule, Split
 from detection.engine.errors import InputError
 from detection.engine.loaders import begin_training_worker
 from detection.engine.module import DetectionModule
-from detection.structures import Categories
 
 TRAIN = Split("train", "annotations/instances_train.json")
 VAL = Split("val", "annotations/instances_val.json")

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from detection.categories import Categories
 from detection.engine.pictures import Pictures
 from detection.sheets import sheet
-from detection.structures import IGNORE, Batch, Categories, Detections, Targets
+from detection.structures import IGNORE, Batch, Detections, Targets
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from detection import fast, predict
+from detection.categories import Categories
 from detection.export import onnx_file
 from detection.export.extras import EXTRA
 from detection.export.folder import export_folder
@@ -19,7 +20,6 @@ from detection.export.images import synthetic_images
 from detection.export.loading import load_exported
 from detection.inference.api import load_model, predict_batch
 from detection.models.rcnn import MaskRCNN
-from detection.structures import Categories
 from tests.support.exported_models import MODELS
 
 pytestmark = [

@@ -6,12 +6,12 @@ from PIL import Image
 
 from backbones import BackboneConfig
 from detection import load_model, predict, save_model
+from detection.categories import Categories
 from detection.inference import predict_batch
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
-from detection.structures import Categories
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from detection.categories import Categories
 from detection.inference import Prediction
 from detection.inference.outputs import Writer
-from detection.structures import Categories
 
 
 def prediction(number: int, side: int) -> Prediction:

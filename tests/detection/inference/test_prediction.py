@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageShow
 from pycocotools import mask as coco_mask
 
+from detection.categories import Categories
 from detection.inference import Detection, Prediction
-from detection.structures import Categories
 
 HEIGHT, WIDTH = 40, 60
 BOXES = [[5.0, 5, 25, 25], [30, 10, 50, 20], [0, 0, 60, 40]]

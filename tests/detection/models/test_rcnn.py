@@ -3,12 +3,13 @@ import torch
 
 from backbones import Backbone, BackboneConfig
 from detection import build_detector, faster_rcnn, mask_rcnn
+from detection.categories import Categories
 from detection.models.box_head import BoxHeadConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPNConfig
-from detection.structures import IGNORE, Categories
+from detection.structures import IGNORE
 
 A_BOX, ANOTHER, CROWD = ([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, False), ([0.0, 0, 128, 96], 1, True)
 NAMES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from backbones import BackboneConfig
+from detection.categories import Categories
 from detection.checkpoint import save_model
 from detection.evaluation.results import read_results, with_boxes
 from detection.models.anchors import AnchorConfig
@@ -25,7 +26,7 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
 from detection.report.compare import compare
 from detection.report.run import matching_labels
-from detection.structures import IGNORE, Categories
+from detection.structures import IGNORE
 from tests.support.commands import evaluate as main
 
 pytest.importorskip("hotcoco", reason="the report is hotcoco's")
