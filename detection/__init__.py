@@ -29,12 +29,15 @@ if TYPE_CHECKING:
         faster_rcnn,
         fcos,
         mask_rcnn,
+        panoptic_fpn,
         retinanet,
+        semantic_fpn,
         task_aligned,
     )
     from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
     from detection.models.detector import Detector
     from detection.models.one_stage import OneStage
+    from detection.models.panoptic import PanopticFPN, SemanticFPN
     from detection.models.rcnn import FasterRCNN, MaskRCNN
     from detection.scoring import Evaluation, compare, evaluate
     from detection.training import TrainResult, train
@@ -50,8 +53,10 @@ _HOMES = {
     "FasterRCNN": "detection.models.rcnn",
     "MaskRCNN": "detection.models.rcnn",
     "OneStage": "detection.models.one_stage",
+    "PanopticFPN": "detection.models.panoptic",
     "Prediction": "detection.inference",
     "Predictor": "detection.inference",
+    "SemanticFPN": "detection.models.panoptic",
     "TrainResult": "detection.training",
     "build_detector": "detection.models.build",
     "cascade_mask_rcnn": "detection.models.build",
@@ -65,10 +70,12 @@ _HOMES = {
     "load_model": "detection.inference",
     "mask_rcnn": "detection.models.build",
     "model_info": "detection.inference",
+    "panoptic_fpn": "detection.models.build",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
     "retinanet": "detection.models.build",
     "save_model": "detection.checkpoint",
+    "semantic_fpn": "detection.models.build",
     "task_aligned": "detection.models.build",
     "train": "detection.training",
 }
@@ -82,8 +89,10 @@ __all__ = [
     "FasterRCNN",
     "MaskRCNN",
     "OneStage",
+    "PanopticFPN",
     "Prediction",
     "Predictor",
+    "SemanticFPN",
     "TrainResult",
     "__version__",
     "build_detector",
@@ -98,10 +107,12 @@ __all__ = [
     "load_model",
     "mask_rcnn",
     "model_info",
+    "panoptic_fpn",
     "predict",
     "predict_batch",
     "retinanet",
     "save_model",
+    "semantic_fpn",
     "task_aligned",
     "train",
 ]

@@ -29,12 +29,12 @@ from detection.checkpoint_files import replacing as replacing
 from detection.checkpoint_files import sweep as sweep
 from detection.checkpoint_schema import (
     FORMAT,
-    ONE_STAGE,
     OPTIONAL,
     PARTS,
     TWO_STAGE,
     check_categories,
     check_info,
+    has_proposals,
     may_be_absent,
     restore_configs,
 )
@@ -48,6 +48,8 @@ from detection.wording import plural
 EXPORTED = frozenset({".safetensors", ".onnx", ".xml", ".pt2"})
 """Endings of exported files, which are not checkpoints."""
 PREFIX = "model."
+SEMANTIC = "semantic_head.logits.bias"
+"""A tensor that only the weights of a semantic head have."""
 COUNTER = "num_batches_tracked"
 """A buffer that batch norms have and frozen norms lack; norms with a momentum do not use it."""
 ALONE = "weights without the settings of their detector; write the file with detection.checkpoint.save_model"
@@ -243,7 +245,7 @@ def _plain_configs(configs: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"configs: unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")
     parts = {name: configs.get(name) for name in PARTS if name not in OPTIONAL or configs.get(name) is not None}
-    if any(name in parts for name in ONE_STAGE):
+    if not has_proposals(configs):
         parts |= dict.fromkeys(TWO_STAGE)
     for name, part in parts.items():
         if part is None and name not in may_be_absent(configs):
@@ -273,7 +275,7 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
 
 def are_ours(weights: Any) -> bool:
     """Return whether this is a state dict with this toolkit's names of tensors."""
-    names = ("box_head.logits.bias", "box_head.stages.0.logits.bias", "head.logits.bias")
+    names = ("box_head.logits.bias", "box_head.stages.0.logits.bias", "head.logits.bias", SEMANTIC)
     return isinstance(weights, Mapping) and any(name in weights or PREFIX + name in weights for name in names)
 
 
@@ -350,7 +352,8 @@ def class_count(state: Mapping[str, Tensor]) -> int | None:
         deltas = state.get("head.deltas.bias")
         per_cell = 1 if deltas is None or deltas.ndim != 1 else max(1, len(deltas) // 4)
         return len(one_stage) // per_cell
-    return None
+    semantic = state.get(SEMANTIC)
+    return len(semantic) if semantic is not None and semantic.ndim == 1 else None
 
 
 def plain(value: Any, name: str = "value") -> Any:

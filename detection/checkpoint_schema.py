@@ -19,6 +19,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
@@ -35,11 +36,12 @@ PARTS = {
     "fcos": FCOSConfig,
     "cascade": CascadeConfig,
     "task_aligned": TaskAlignedConfig,
+    "semantic_head": SemanticHeadConfig,
 }
 """Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
 ONE_STAGE = ("retinanet", "fcos", "task_aligned")
 """Parts of one-stage detectors, which replace those of two-stage detectors."""
-OPTIONAL = (*ONE_STAGE, "cascade")
+OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head")
 """Parts that files do not name if the detector lacks them, so that earlier versions can read these files."""
 TWO_STAGE = ("rpn", "box_head")
 """Parts that every two-stage detector has."""
@@ -216,7 +218,13 @@ def _check_model(model: Any) -> None:
 def may_be_absent(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the parts that a detector with these parts need not have."""
     heads = ("mask_head", *OPTIONAL)
-    return (*heads, *TWO_STAGE) if any(model.get(part) is not None for part in ONE_STAGE) else heads
+    return heads if has_proposals(model) else (*heads, *TWO_STAGE)
+
+
+def has_proposals(model: Mapping[str, Any]) -> bool:
+    """Return whether a detector with these parts has the parts of two stages."""
+    alone = model.get("semantic_head") is not None and model.get("mask_head") is None
+    return not alone and all(model.get(part) is None for part in ONE_STAGE)
 
 
 def _check_config(name: str, values: Any, kind: Any) -> None:

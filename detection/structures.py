@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detection.categories import Categories as Categories
 
 IGNORE = -1
+UNLABELLED = 255
 
 
 class Targets(NamedTuple):
@@ -29,6 +30,8 @@ class Targets(NamedTuple):
     """(B, G, M, M) uint8, each covers its own box: 0, 1, or 255 for an unknown mask and for a crowd."""
     keypoints: Tensor | None = None
     """(B, G, N, 3) float32: x, y, and 0 (not labelled), 1 (hidden) or 2 (visible); all zero if not labelled."""
+    semantic: Tensor | None = None
+    """(B, H, W) uint8: the semantic class of each pixel; UNLABELLED on padding and on unlabelled pixels."""
 
 
 class Batch(NamedTuple):
@@ -80,11 +83,13 @@ class Detections(NamedTuple):
     """(B, D, m, m) probabilities; each mask covers its box."""
     keypoints: Tensor | None = None
     """(B, D, N, 3): x, y, score; zero on padding."""
+    semantic: Tensor | None = None
+    """(B, classes, H / stride, W / stride) logits of semantic classes, of the whole canvas."""
 
     def image(self, i: int) -> "Detections":
-        """Return the ``i``-th image without padding: boxes (n, 4), scores (n,), labels (n,), and what else is set."""
-        keep = self.labels[i] != IGNORE
-        return Detections(*(None if value is None else value[i][keep] for value in self))  # type: ignore[arg-type]
+        """Return the objects of the ``i``-th image without padding: boxes (n, 4), scores (n,), and what else is set."""
+        keep, objects = self.labels[i] != IGNORE, self._replace(semantic=None)
+        return Detections(*(None if value is None else value[i][keep] for value in objects))  # type: ignore[arg-type]
 
     def cpu(self) -> "Detections":
         """Return a copy on the CPU, without gradients."""

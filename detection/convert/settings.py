@@ -16,6 +16,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
 
 
@@ -32,6 +33,7 @@ class DetectorConfig:
     fcos: FCOSConfig | None = None
     cascade: CascadeConfig | None = None
     task_aligned: TaskAlignedConfig | None = None
+    semantic_head: SemanticHeadConfig | None = None
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:

@@ -47,6 +47,7 @@ from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
 from detection.structures import Batch, Detections
 
@@ -73,6 +74,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         fcos: FCOSConfig | None = None,
         cascade: CascadeConfig | None = None,
         task_aligned: TaskAlignedConfig | None = None,
+        semantic_head: SemanticHeadConfig | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
@@ -91,6 +93,7 @@ class DetectionModule(NoClassLoading, LightningModule):
             fcos: Layers, losses and detections of an FCOS, which replaces rpn and box_head.
             cascade: Stages of a Cascade R-CNN; each has the layers of box_head.
             task_aligned: Layers, losses and detections of a task-aligned detector, which replaces rpn and box_head.
+            semantic_head: Layers of a semantic head. Alone, it makes a Semantic FPN; with mask_head, a Panoptic FPN.
             optimizer: Optimizer, learning rate and weight decay.
             schedule: Length of the training, and the learning rate over its steps.
             weights: Weights of a whole detector to start from; the model settings of these weights apply, too:
@@ -107,6 +110,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         super().__init__()
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.configs |= {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned, "cascade": cascade}
+        self.configs["semantic_head"] = semantic_head
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
         self.fast, self.compile_dense = fast, compile is not False

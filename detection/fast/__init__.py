@@ -18,7 +18,15 @@ from detection.fast.cascade import FastCascadeHead
 from detection.fast.fpn import FastFPN, FastPAFPN
 from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
-from detection.fast.rcnn import FastCascadeMaskRCNN, FastCascadeRCNN, FastFasterRCNN, FastMaskRCNN, FastOneStage
+from detection.fast.rcnn import (
+    FastCascadeMaskRCNN,
+    FastCascadeRCNN,
+    FastFasterRCNN,
+    FastMaskRCNN,
+    FastOneStage,
+    FastPanopticFPN,
+    FastSemanticFPN,
+)
 from detection.fast.rpn import FastRPN
 from detection.models.box_head import BoxHead, RoILinear
 from detection.models.cascade import CascadeHead, CascadeMaskRCNN, CascadeRCNN
@@ -27,6 +35,7 @@ from detection.models.fpn import FPN
 from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPN
 from detection.ops.nms import nms as nms_operator
@@ -47,6 +56,8 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     CascadeHead: FastCascadeHead,
     CascadeRCNN: FastCascadeRCNN,
     CascadeMaskRCNN: FastCascadeMaskRCNN,
+    SemanticFPN: FastSemanticFPN,
+    PanopticFPN: FastPanopticFPN,
 }
 """The faster class for each plain class."""
 

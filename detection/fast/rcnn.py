@@ -11,7 +11,9 @@ from detection.fast.rpn import FastRPN
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
+from detection.models.semantic_head import check_maps
 from detection.structures import Targets
 
 COMPILED_SHAPES = 64
@@ -57,13 +59,17 @@ class _FastTwoStage(_FastDetector, TwoStage):
         return Pyramid(with_gradient_sum(outputs.levels), outputs.rpn)
 
 
-class FastOneStage(_FastDetector, OneStage):
-    """:class:`~detection.models.one_stage.OneStage`, whose backbone and pyramid compile together."""
+class _OneGraph(_FastDetector):
+    """A detector whose backbone and pyramid compile together."""
 
     def features(self, images: Tensor, sizes: Tensor) -> list[Tensor]:
         if self._replays:  # allows the graph to overwrite the results of its previous run
             torch.compiler.cudagraph_mark_step_begin()
         return (self._compiled or pyramid)(self, images, sizes)
+
+
+class FastOneStage(_OneGraph, OneStage):
+    """:class:`~detection.models.one_stage.OneStage`, whose backbone and pyramid compile together."""
 
 
 class FastFasterRCNN(_FastTwoStage, FasterRCNN):
@@ -80,6 +86,21 @@ class FastCascadeRCNN(_FastTwoStage, CascadeRCNN):
 
 class FastCascadeMaskRCNN(_FastTwoStage, CascadeMaskRCNN):
     """:class:`~detection.models.cascade.CascadeMaskRCNN` with one table of the pyramid for all heads."""
+
+
+class _QuickCheck(WithSemanticHead):
+    def check_semantic(self, targets: Targets | None) -> None:
+        # A check of the labels would synchronise with a GPU.
+        on_cpu = targets is None or targets.labels.device.type == "cpu"
+        check_maps(targets, self.semantic_head.num_classes, values=on_cpu)
+
+
+class FastSemanticFPN(_OneGraph, _QuickCheck, SemanticFPN):
+    """:class:`~detection.models.panoptic.SemanticFPN`, whose backbone and pyramid compile together."""
+
+
+class FastPanopticFPN(_FastTwoStage, _QuickCheck, PanopticFPN):
+    """:class:`~detection.models.panoptic.PanopticFPN` with one table of the pyramid for all heads."""
 
 
 def image_outputs(model: TwoStage, images: Tensor, sizes: Tensor) -> ImageOutputs:
@@ -116,6 +137,6 @@ def compile_model(model: nn.Module, backend: str = "inductor", graphs: bool = Fa
     # Dynamic shapes would need only one graph, but PyTorch did not finish a ResNet-18 in a quarter of an hour.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
     mode = "reduce-overhead" if graphs else None
-    dense = pyramid if isinstance(model, FastOneStage) else image_outputs
+    dense = pyramid if isinstance(model, _OneGraph) else image_outputs
     model._compiled = torch.compile(dense, backend=backend, dynamic=False, fullgraph=True, mode=mode)
     model._replays = graphs

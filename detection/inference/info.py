@@ -12,6 +12,7 @@ from detection.models.build import build_detector
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import MaskRCNN
 
 MOST_NAMES = 10
@@ -83,6 +84,8 @@ def kind_of(model: Detector) -> str:
         return model.head.kind
     if isinstance(model, CascadeRCNN | CascadeMaskRCNN):
         return "Cascade Mask R-CNN" if isinstance(model, MaskRCNN) else "Cascade R-CNN"
+    if isinstance(model, SemanticFPN | PanopticFPN):
+        return "Semantic FPN" if isinstance(model, SemanticFPN) else "Panoptic FPN"
     return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
 
 

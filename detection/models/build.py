@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import backbones
@@ -16,15 +15,18 @@ from detection.models.cascade import (
     CascadeMaskRCNN,
     CascadeRCNN,
 )
+from detection.models.combining import check_alone
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.one_stage import PYRAMID, OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
+from detection.models.semantic_head import SemanticHead, SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
 
 D = TypeVar("D", bound=Detector)
@@ -167,6 +169,45 @@ def task_aligned(
     return _made(OneStage, backbone, num_classes, categories, fpn=fpn, task_aligned=head or TaskAlignedConfig())
 
 
+def semantic_fpn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    semantic_head: SemanticHeadConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> SemanticFPN:
+    """Build a Semantic FPN, which labels pixels, from the name of its backbone; arguments as for :func:`faster_rcnn`.
+
+    Example:
+        >>> model = semantic_fpn("resnet18", categories=["sky", "road", "building"])
+    """
+    head = semantic_head or SemanticHeadConfig()
+    return _made(SemanticFPN, backbone, num_classes, categories, fpn=fpn, semantic_head=head)
+
+
+def panoptic_fpn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    mask_head: MaskHeadConfig | None = None,
+    semantic_head: SemanticHeadConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> PanopticFPN:
+    """Build a Panoptic FPN from the name of its backbone; arguments as for :func:`faster_rcnn`.
+
+    Args:
+        num_classes, categories: the classes of objects; ``semantic_head.stuff`` names those of stuff.
+
+    Example:
+        >>> model = panoptic_fpn("resnet18", 3, semantic_head=SemanticHeadConfig(stuff=["sky", "road"]))
+    """
+    heads = {"rpn": rpn, "box_head": box_head, "mask_head": mask_head or MaskHeadConfig()}
+    head = semantic_head or SemanticHeadConfig(loss_weight=0.5)
+    return _made(PanopticFPN, backbone, num_classes, categories, fpn=fpn, **heads, semantic_head=head)
+
+
 def _made(
     kind: type[D],
     backbone: str | BackboneConfig,
@@ -193,12 +234,14 @@ def build_detector(
     fcos: FCOSConfig | None = None,
     cascade: CascadeConfig | None = None,
     task_aligned: TaskAlignedConfig | None = None,
+    semantic_head: SemanticHeadConfig | None = None,
 ) -> Detector:
     """Build a detector from configs: the heads that you give.
 
     - ``retinanet``, ``fcos`` or ``task_aligned``: a one-stage detector. Leave out the heads of other detectors.
     - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
     - ``cascade``: a Cascade R-CNN. Each stage has the layers of ``box_head``.
+    - ``semantic_head``: a Semantic FPN; with ``mask_head`` a Panoptic FPN.
     - None of these: a Faster R-CNN.
 
     Each part gets its channels and strides from the part before it. The detector keeps its configs for
@@ -213,8 +256,9 @@ def build_detector(
     backbone = _config(backbone)
     heads = {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned}
     one_stage = {name: head for name, head in heads.items() if head is not None}
+    two_stage = {"rpn": (rpn, RPNConfig()), "box_head": (box_head, BoxHeadConfig())}
     if one_stage:
-        _check_alone(list(one_stage), rpn, box_head, mask_head, cascade)
+        check_alone([*one_stage], two_stage, mask_head=mask_head, cascade=cascade, semantic_head=semantic_head)
         ((name, head),) = one_stage.items()
         fpn = fpn or PYRAMID
         body = backbones.build(backbone)
@@ -222,14 +266,29 @@ def build_detector(
         detector = OneStage(body, neck, head.build(neck.channels, num_classes, neck.strides))
         detector.configs = {"backbone": backbone, "fpn": fpn, name: head}
         return detector
-    fpn, rpn, box_head = fpn or FPNConfig(), rpn or RPNConfig(), box_head or BoxHeadConfig()
+    fpn = fpn or FPNConfig()
+    if semantic_head is not None and mask_head is None:
+        check_alone(["semantic_head"], two_stage, cascade=cascade)
+        body = backbones.build(backbone)
+        neck = build_neck(body.channels, body.strides, fpn)
+        strides = neck.strides[: len(neck.lateral)]
+        semantic = SemanticFPN(body, neck, SemanticHead(neck.channels, num_classes, strides, semantic_head))
+        semantic.configs = {"backbone": backbone, "fpn": fpn, "semantic_head": semantic_head}
+        return semantic
+    rpn, box_head = rpn or RPNConfig(), box_head or BoxHeadConfig()
     body = backbones.build(backbone)
     neck = build_neck(body.channels, body.strides, fpn)
     strides = neck.strides[: len(neck.lateral)]  # the levels that RoIs are pooled from
     body_to_rpn = (body, neck, RPN(neck.channels, neck.strides, rpn))
     shape = (neck.channels, num_classes, strides)
     model: FasterRCNN
-    if cascade is not None:
+    if semantic_head is not None:
+        assert mask_head is not None
+        if cascade is not None:
+            raise ValueError("model.semantic_head does not work with model.cascade; set one of them to null")
+        stuff = SemanticHead(neck.channels, 1 + max(1, len(semantic_head.stuff)), strides, semantic_head)
+        model = PanopticFPN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head), stuff)
+    elif cascade is not None:
         model = _cascade(body_to_rpn, shape, box_head, mask_head, cascade)
     elif mask_head is None:
         model = FasterRCNN(*body_to_rpn, BoxHead(*shape, box_head))
@@ -237,6 +296,7 @@ def build_detector(
         model = MaskRCNN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
     model.configs |= {} if cascade is None else {"cascade": cascade}
+    model.configs |= {} if semantic_head is None else {"semantic_head": semantic_head}
     return model
 
 
@@ -257,23 +317,6 @@ def _cascade(
     return CascadeMaskRCNN(*body_to_rpn, boxes, CascadeMaskHeads(heads, cascade.loss_weights))
 
 
-def _check_alone(
-    one_stage: list[str],
-    rpn: RPNConfig | None,
-    box_head: BoxHeadConfig | None,
-    mask_head: MaskHeadConfig | None,
-    cascade: CascadeConfig | None,
-) -> None:
-    """Raise a ValueError for settings of heads that a one-stage detector does not have."""
-    others = one_stage[1:]
-    for name, given, default in (("rpn", rpn, RPNConfig()), ("box_head", box_head, BoxHeadConfig())):
-        others += [name] if given is not None and not _same(asdict(given), asdict(default)) else []
-    others += [name for name, given in (("mask_head", mask_head), ("cascade", cascade)) if given is not None]
-    if others:
-        name, settings = f"model.{one_stage[0]}", ", ".join(f"model.{other}" for other in others)
-        raise ValueError(f"{name} makes a detector without {settings}; leave {settings} out, or set {name} to null")
-
-
 def frozen_at_random(backbone: BackboneConfig) -> list[str]:
     """Return the settings that freeze parts of a backbone without weights, so that they stay random in training.
 
@@ -288,15 +331,6 @@ def frozen_at_random(backbone: BackboneConfig) -> list[str]:
 def learning_norm(backbone: BackboneConfig) -> str:
     """Return a trainable norm; only ResNets are sure to support group norm."""
     return "group" if backbone.name in backbones.VARIANTS else "batch"
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Compare plain values; a list equals a tuple, as parsers make lists."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
 
 
 def _warned_config(backbone: str | BackboneConfig) -> BackboneConfig:

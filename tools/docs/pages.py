@@ -169,6 +169,7 @@ def settings() -> str:
     from detection.models.fpn import FPNConfig
     from detection.models.mask_head import MaskHeadConfig
     from detection.models.rpn import RPNConfig
+    from detection.models.semantic_head import SemanticHeadConfig
 
     groups: tuple[tuple[str, str, type], ...] = (
         ("Data", "data", DataConfig),
@@ -181,6 +182,7 @@ def settings() -> str:
         ("Box head", "model.box_head", BoxHeadConfig),
         ("Mask head", "model.mask_head", MaskHeadConfig),
         ("Cascade", "model.cascade", CascadeConfig),
+        ("Semantic head", "model.semantic_head", SemanticHeadConfig),
         ("Optimizer", "model.optimizer", OptimizerConfig),
         ("Schedule", "model.schedule", ScheduleConfig),
         ("Run", "run", RunConfig),

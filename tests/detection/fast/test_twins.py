@@ -19,6 +19,7 @@ from detection.models.fpn import FPN, FPNConfig
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
@@ -95,7 +96,7 @@ def step(form: Callable[[nn.Module], nn.Module], given: Twin, dtype: torch.dtype
     return [*results, *(torch.zeros_like(x) if g is None else g for x, g in zip(learning, grads, strict=True))]
 
 
-WHOLE = (FasterRCNN, MaskRCNN, OneStage, CascadeHead, CascadeRCNN, CascadeMaskRCNN)
+WHOLE = (FasterRCNN, MaskRCNN, OneStage, CascadeHead, CascadeRCNN, CascadeMaskRCNN, SemanticFPN, PanopticFPN)
 """Classes that only complete detectors compare."""
 MODULES = [kind for kind in fast.FASTER if kind not in WHOLE]
 

@@ -92,8 +92,8 @@ def test_losses_and_detections_share_what_was_computed_of_the_images(tiny, make_
         seeded = [torch.Generator().manual_seed(3) for _ in range(2)]
         alone, shared = tiny.losses(batch, generator=seeded[0]), tiny.losses(batch, features, seeded[1])
         assert all(torch.equal(alone[name], shared[name]) for name in NAMES)
-        for once, again in zip(tiny(batch.images, batch.sizes), tiny(batch.images, batch.sizes, features), strict=True):
-            assert torch.equal(once, again)
+        once, again = tiny(batch.images, batch.sizes), tiny(batch.images, batch.sizes, features)
+        assert all(torch.equal(*pair) for pair in zip(once[:4], again[:4], strict=True))
 
 
 def test_padding_is_zero_after_normalising(tiny):
