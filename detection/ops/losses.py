@@ -83,7 +83,7 @@ def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
     """
     last = logits.shape[-1] - 1
     distances = distances.clamp(0, last)
-    lower = distances.floor().clamp(max=max(last - 1, 0))
+    lower = distances.floor()
     upper_weight = distances - lower
     log_p = logits.log_softmax(dim=-1)
     places = torch.stack([lower, (lower + 1).clamp(max=last)], dim=-1).long()

@@ -67,6 +67,14 @@ def test_broken_runs_are_errors(counts, message):
         assert sound_counts([counts, "6"], np.array([6, 6])).tolist() == [False, True]
 
 
+@pytest.mark.parametrize(("digits", "valid"), [(1, True), (11, True), (12, True), (13, False)])
+def test_a_run_has_at_most_twelve_digits(digits, valid):
+    """A run may have zeros behind its value: COCO's code of 5 in more characters than it needs."""
+    counts = chr(48 + 5) if digits == 1 else chr(48 + 32 + 5) + chr(48 + 32) * (digits - 2) + "0"
+    assert sound_counts([counts, "5"], np.array([5, 5])).tolist() == [valid, True]
+    assert is_sound(counts, 5) == valid
+
+
 def test_every_character_from_0_to_o_is_valid():
     """The first has the value 0, the last 31 with a digit behind it: 31 + 32."""
     assert run_lengths({"size": [7, 9], "counts": "o1"}).tolist() == [63]

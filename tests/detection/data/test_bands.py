@@ -146,6 +146,23 @@ def test_png_of_16_bits_and_of_four_channels(tmp_path):
     assert read_image(tmp_path / "rgb.png", channels=1).shape == (20, 30, 1)
 
 
+@pytest.mark.parametrize("ending", ["npy", "tif"])
+def test_any_number_of_channels_has_a_limit(tmp_path, ending):
+    """Without a number of channels, an image may have 8 values for each allowed pixel."""
+    path = tmp_path / f"image.{ending}"
+    many = np.zeros((2, 20, 8), dtype=np.uint8)
+    for image, fits in ((many, True), (np.concatenate([many, many[..., :1]], axis=2), False)):
+        if ending == "npy":
+            np.save(path, image)
+        else:
+            pytest.importorskip("tifffile").imwrite(path, image, planarconfig="contig", photometric="minisblack")
+        if fits:
+            assert read_image(path, channels=None, max_pixels=40).shape == (2, 20, 8)
+        else:
+            with pytest.raises(ValueError, match="has 9 channels, which is too many for an image of this size"):
+                read_image(path, channels=None, max_pixels=40)
+
+
 def test_another_number_of_channels_is_refused_with_the_remedy(tmp_path):
     np.save(tmp_path / "image.npy", pixels(5))
     cv2.imwrite(str(tmp_path / "image.png"), pixels(3))

@@ -152,3 +152,9 @@ def test_without_a_stderr_images_are_read_all_the_same(tmp_path):
     program = "import os, sys; os.close(2); from detection.data.image import read_image; read_image(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.jpg")], timeout=60)
     assert done.returncode == 0
+
+
+def test_a_child_of_a_process_that_never_decoded_has_nothing_to_close():
+    fresh = decoder_lines._Stderr()
+    fresh.after_fork_in_child()
+    assert decoded(lambda: 7) == (7, [])

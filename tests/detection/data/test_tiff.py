@@ -1,5 +1,6 @@
 """Every kind of TIFF equals the same image saved as PNG, or is rejected by name."""
 
+import io
 import struct
 import zlib
 from itertools import product
@@ -12,7 +13,7 @@ from PIL import Image
 from detection.data.errors import ImageError
 from detection.data.image import image_size, orientation, read_image, turned
 from detection.data.tiff import first_page
-from detection.data.tiff_pixels import _divided
+from detection.data.tiff_pixels import _divided, tiff_samples
 
 HEIGHT, WIDTH = 37, 50
 SHORT, LONG = 3, 4
@@ -181,6 +182,14 @@ def test_what_pillow_writes_equals_its_png(tmp_path, mode, compression):
     shown = image.convert("L") if mode == "1" else image if mode == "L" or deep else image.convert("RGB")
     pixels = np.asarray(shown)
     equals_png(tmp_path / "image.tif", pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def test_a_gray_jpeg_keeps_its_one_channel():
+    file = io.BytesIO()
+    Image.new("L", (16, 8), 77).save(file, "TIFF", compression="jpeg")
+    pixels = tiff_samples(file.getvalue(), first_page(file.getvalue(), 1000))
+    assert pixels.shape == (8, 16, 1)
+    assert (pixels == 77).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
