@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         cascade_rcnn,
         faster_rcnn,
         fcos,
+        keypoint_rcnn,
         mask_rcnn,
         panoptic_fpn,
         retinanet,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
     from detection.models.detector import Detector
+    from detection.models.keypoint_head import KeypointRCNN
     from detection.models.one_stage import OneStage
     from detection.models.panoptic import PanopticFPN, SemanticFPN
     from detection.models.rcnn import FasterRCNN, MaskRCNN
@@ -51,6 +53,7 @@ _HOMES = {
     "Detector": "detection.models.detector",
     "Evaluation": "detection.scoring",
     "FasterRCNN": "detection.models.rcnn",
+    "KeypointRCNN": "detection.models.keypoint_head",
     "MaskRCNN": "detection.models.rcnn",
     "OneStage": "detection.models.one_stage",
     "PanopticFPN": "detection.models.panoptic",
@@ -65,6 +68,7 @@ _HOMES = {
     "evaluate": "detection.scoring",
     "faster_rcnn": "detection.models.build",
     "fcos": "detection.models.build",
+    "keypoint_rcnn": "detection.models.build",
     "list_configs": "detection.engine.configs",
     "list_models": "detection.convert.zoo",
     "load_model": "detection.inference",
@@ -87,6 +91,7 @@ __all__ = [
     "Detector",
     "Evaluation",
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
     "OneStage",
     "PanopticFPN",
@@ -102,6 +107,7 @@ __all__ = [
     "evaluate",
     "faster_rcnn",
     "fcos",
+    "keypoint_rcnn",
     "list_configs",
     "list_models",
     "load_model",

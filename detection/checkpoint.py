@@ -36,6 +36,7 @@ from detection.checkpoint_schema import (
     check_info,
     has_proposals,
     may_be_absent,
+    restore_categories,
     restore_configs,
 )
 from detection.data.errors import first_line
@@ -111,8 +112,7 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[Detector, di
     configs = restore_configs(info, path, trust_code)
     with NoRandomStart() if is_known(configs["backbone"].name) else nullcontext():
         model = build_detector(info["num_classes"], **configs)
-    if info["categories"] is not None:
-        model.categories = Categories(tuple(info["categories"]["names"]), tuple(info["categories"]["ids"]))
+    model.categories = restore_categories(info)
     model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
     model.resize = info["preprocessing"].get("resize", "opencv")
     model.depth = info["preprocessing"].get("depth", 8)
@@ -174,7 +174,8 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
     """Describe a detector, without its weights, in plain values.
 
     Returns:
-        ``model`` (configs by part), ``num_classes``, ``categories`` (``names`` and original ``ids`` by label, or None),
+        ``model`` (configs by part), ``num_classes``, ``categories`` (``names``, original ``ids`` and, with keypoints,
+        ``skeletons`` by label, or None),
         ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and
         ``format``.
 
@@ -188,7 +189,7 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
         "format": FORMAT,
         "model": _plain_configs(configs),
         "num_classes": model.num_classes,
-        "categories": categories and {"names": list(categories.names), "ids": list(categories.ids)},
+        "categories": categories and _described(categories),
         "preprocessing": {
             "short_side": model.test_size[0],
             "long_side": model.test_size[1],
@@ -205,6 +206,11 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
     info = {key: plain(value, key) for key, value in info.items()}
     check_categories(info)
     return info
+
+
+def _described(categories: Categories) -> dict[str, Any]:
+    described: dict[str, Any] = {"names": list(categories.names), "ids": list(categories.ids)}
+    return described | ({"skeletons": [one.to_coco() for one in categories.skeletons]} if categories.skeletons else {})
 
 
 def check_rebuilt(model: Detector, info: Mapping[str, Any], path: str | Path) -> None:

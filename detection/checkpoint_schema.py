@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from backbones import BackboneConfig, is_known
+from detection.categories import Categories, Skeleton
+from detection.coco.keypoints import MOST_KEYPOINTS, is_edge
 from detection.foreign import shown
 from detection.models.box_head import BoxHeadConfig
 from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
@@ -37,11 +40,12 @@ PARTS = {
     "cascade": CascadeConfig,
     "task_aligned": TaskAlignedConfig,
     "semantic_head": SemanticHeadConfig,
+    "keypoint_head": KeypointHeadConfig,
 }
 """Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
 ONE_STAGE = ("retinanet", "fcos", "task_aligned")
 """Parts of one-stage detectors, which replace those of two-stage detectors."""
-OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head")
+OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head", "keypoint_head")
 """Parts that files do not name if the detector lacks them, so that earlier versions can read these files."""
 TWO_STAGE = ("rpn", "box_head")
 """Parts that every two-stage detector has."""
@@ -49,7 +53,8 @@ ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
 """Entries that every checkpoint has; ``versions`` may be absent."""
 LARGEST = 1_000_000
 """Largest integer in the settings."""
-SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024}
+SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024,
+           "keypoints": MOST_KEYPOINTS}  # fmt: skip
 """Largest values of settings for which ``LARGEST`` would need hours or gigabytes."""
 
 
@@ -91,7 +96,7 @@ def check_categories(info: Mapping[str, Any]) -> None:
     named, count = info["categories"], info["num_classes"]
     if named is None:
         return
-    if not isinstance(named, dict) or named.keys() != {"names", "ids"}:
+    if not isinstance(named, dict) or named.keys() - {"skeletons"} != {"names", "ids"}:
         raise ValueError("rcnn.categories must be a mapping of names and ids")
     names, ids = named["names"], named["ids"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -103,6 +108,19 @@ def check_categories(info: Mapping[str, Any]) -> None:
             f"categories have {plural(len(names), 'name')} and {plural(len(ids), 'id')}, but the detector "
             f"{plural(count, 'class')}"
         )
+    skeletons = named.get("skeletons", [])
+    if not isinstance(skeletons, list) or len(skeletons) not in (0, count) or not all(map(_is_skeleton, skeletons)):
+        raise ValueError("rcnn.categories.skeletons must have names of keypoints, and pairs of them, for each class")
+
+
+def restore_categories(info: Mapping[str, Any]) -> Categories | None:
+    """Return the classes in a checked ``rcnn`` entry; None if it names none."""
+    named = info["categories"]
+    if named is None:
+        return None
+    return Categories(
+        tuple(named["names"]), tuple(named["ids"]), tuple(map(Skeleton.from_coco, named.get("skeletons", [])))
+    )
 
 
 def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: bool | str = False) -> dict[str, Any]:
@@ -181,6 +199,16 @@ def _below(value: Any, least: float) -> bool:
 
 def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**64
+
+
+def _is_skeleton(value: Any) -> bool:
+    """Return whether a value is what :meth:`detection.categories.Skeleton.to_coco` returns."""
+    if not isinstance(value, dict) or value.keys() != {"keypoints", "skeleton"}:
+        return False
+    names, edges = value["keypoints"], value["skeleton"]
+    if not isinstance(names, list) or len(names) > MOST_KEYPOINTS or not all(isinstance(name, str) for name in names):
+        return False
+    return isinstance(edges, list) and all(is_edge(edge, len(names)) for edge in edges)
 
 
 def _check_keys(name: str, values: Any, known: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def skeleton_entries(entry: Mapping[str, Any], problems: "Problems") -> dict[str
     if len(names) > MOST_KEYPOINTS:
         raise ValueError(f"{where} has {len(names)} keypoints; the most are {MOST_KEYPOINTS}")
     given = entry.get("skeleton") or []
-    edges = [edge for edge in given if _is_edge(edge, len(names))] if isinstance(given, list | tuple) else []
+    edges = [edge for edge in given if is_edge(edge, len(names))] if isinstance(given, list | tuple) else []
     for _ in range(len(given) - len(edges) if isinstance(given, list | tuple) else 1):
         problems.warn("edges of a skeleton that are not two numbers of keypoints, from 1 on (dropped)", entry.get("id"))
     return {"keypoints": list(names), "skeleton": [list(edge) for edge in edges]}
@@ -158,7 +158,8 @@ class KeypointBuilder:
         return Keypoints(np.array(self._owners, dtype=np.int64), points)
 
 
-def _is_edge(edge: Any, count: int) -> bool:
+def is_edge(edge: Any, count: int) -> bool:
+    """Return whether a value is a pair of numbers of ``count`` keypoints, from 1 on."""
     return isinstance(edge, list | tuple) and len(edge) == 2 and all(type(k) is int and 1 <= k <= count for k in edge)
 
 

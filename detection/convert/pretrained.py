@@ -32,7 +32,7 @@ from detection.checkpoint import (
     detector_weights,
     load_weights,
 )
-from detection.checkpoint_schema import restore_configs
+from detection.checkpoint_schema import restore_categories, restore_configs
 from detection.convert import files, settings, zoo
 from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
@@ -179,13 +179,19 @@ def initialise(model: Detector, reference: str) -> str:
             f"weights: {reference} has {plural(found.num_classes, 'class')} without names, but the annotations have "
             f"{model.num_classes}; use weights with class names, or with as many classes"
         )
-    here, there = (any(key.startswith("mask_head.") for key in keys) for keys in (initial, state))
-    if here and not there:
-        state |= {key: value for key, value in initial.items() if key.startswith("mask_head.")}
-        notes.append("mask head initialised randomly, as the weights have none")
-    elif there and not here:
-        state = {key: value for key, value in state.items() if not key.startswith("mask_head.")}
-        notes.append("mask head not used, as the model has none")
+    for head in ("mask head", "keypoint head"):
+        prefix = head.replace(" ", "_") + "."
+        here, there = (any(key.startswith(prefix) for key in keys) for keys in (initial, state))
+        if here and not there:
+            state |= {key: value for key, value in initial.items() if key.startswith(prefix)}
+            notes.append(f"{head} initialised randomly, as the weights have none")
+        elif there and not here:
+            state = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            notes.append(f"{head} not used, as the model has none")
+    last = {key: value for key, value in initial.items() if key.startswith("keypoint_head.heatmaps.")}
+    if any(key in state and value.shape != state[key].shape for key, value in last.items()):
+        state |= last
+        notes.append("heatmaps initialised randomly, as the weights have another number of keypoints")
     load_weights(model, state, reference)
     return f"Weights: {reference}: " + "; ".join(notes)
 
@@ -204,7 +210,6 @@ def _own_checkpoint(
 ) -> Pretrained:
     info = checked_info({"state_dict": state, **rest}, reference)
     configs = {"mask_head": None, **restore_configs(info, reference, trust_code)}
-    categories = info["categories"]
     size = info["preprocessing"]
     weights = detector_weights(state)
     check_shapes(info["num_classes"], configs, weights, reference)
@@ -213,7 +218,7 @@ def _own_checkpoint(
         weights,
         settings.DetectorConfig(**configs),
         info["num_classes"],
-        categories and Categories(tuple(categories["names"]), tuple(categories["ids"])),
+        restore_categories(info),
         (size["short_side"], size["long_side"]),
         size.get("resize", "opencv"),
         size.get("depth", 8),

@@ -13,6 +13,7 @@ from detection.models.box_head import BoxHeadConfig
 from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
@@ -34,6 +35,7 @@ class DetectorConfig:
     cascade: CascadeConfig | None = None
     task_aligned: TaskAlignedConfig | None = None
     semantic_head: SemanticHeadConfig | None = None
+    keypoint_head: KeypointHeadConfig | None = None
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:

@@ -15,6 +15,7 @@ BEGINS = {
     "proposals": ("rpn.losses", "rpn.propose"),
     "box head": ("box_head.losses", "box_head.detect"),
     "mask head": ("mask_head.losses", "mask_head.detect"),
+    "keypoint head": ("keypoint_head.losses", "keypoint_head.detect"),
     "head": ("head.losses", "head.candidates"),
 }
 """Methods whose call begins a part. ``dense`` are the layers for whole images: backbone, pyramid and RPN head. ``head``

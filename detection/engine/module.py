@@ -42,6 +42,7 @@ from detection.models.cascade import CascadeConfig
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_forms import has_rounded_frames, mask_config
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
@@ -75,6 +76,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         cascade: CascadeConfig | None = None,
         task_aligned: TaskAlignedConfig | None = None,
         semantic_head: SemanticHeadConfig | None = None,
+        keypoint_head: KeypointHeadConfig | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         weights: str | None = None,
@@ -94,6 +96,7 @@ class DetectionModule(NoClassLoading, LightningModule):
             cascade: Stages of a Cascade R-CNN; each has the layers of box_head.
             task_aligned: Layers, losses and detections of a task-aligned detector, which replaces rpn and box_head.
             semantic_head: Layers of a semantic head. Alone, it makes a Semantic FPN; with mask_head, a Panoptic FPN.
+            keypoint_head: Layers of the keypoint head of a Keypoint R-CNN; it has no mask_head.
             optimizer: Optimizer, learning rate and weight decay.
             schedule: Length of the training, and the learning rate over its steps.
             weights: Weights of a whole detector to start from; the model settings of these weights apply, too:
@@ -111,6 +114,7 @@ class DetectionModule(NoClassLoading, LightningModule):
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.configs |= {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned, "cascade": cascade}
         self.configs["semantic_head"] = semantic_head
+        self.configs["keypoint_head"] = keypoint_head
         self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
         self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
         self.fast, self.compile_dense = fast, compile is not False
@@ -136,6 +140,8 @@ class DetectionModule(NoClassLoading, LightningModule):
         data, configs = self.data, dict[str, Any](self.configs)
         if self.weights is not None:
             configs["backbone"] = replace(configs["backbone"], weights=None)
+        if configs["keypoint_head"] is not None:
+            configs["keypoint_head"] = replace(configs["keypoint_head"], keypoints=data.categories.keypoints or 1)
         with user_input():
             self.model = build_detector(len(data.categories), **configs)
             self.model.categories, self.model.test_size = data.categories, data.config.test_size

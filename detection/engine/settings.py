@@ -11,7 +11,7 @@ from detection.engine.module import DetectionModule
 from detection.engine.parser import STRICT, ConfigFile, Parser
 from detection.engine.run import RunConfig
 from detection.home import settle_home, with_home
-from detection.models.mask_forms import predicts_masks
+from detection.models.mask_forms import is_set, predicts_masks
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
@@ -32,6 +32,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.link_arguments("model.backbone.in_channels", "data.channels")
     parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
+    parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
     config = parser.parse_args(with_home(list(arguments)))
     settle_home(config)
     # Without the trainer, which would need the devices.

@@ -15,7 +15,7 @@ class Shares(Callback):
     """Log the fraction of time of each part of a step as ``train/share_PART``, and print all fractions at the end.
 
     The parts are ``data`` (waiting for images), ``transfer``, ``dense`` (backbone, pyramid and RPN head),
-    ``proposals``, ``box_head``, ``mask_head``, ``backward`` and ``optimizer``. The fractions add up to 1.
+    ``proposals``, ``box_head``, ``mask_head``, ``keypoint_head``, ``backward`` and ``optimizer``. They add up to 1.
     """
 
     def __init__(self) -> None:

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from detection.categories import Categories
-from detection.checkpoint_schema import check_info, restore_configs
+from detection.checkpoint_schema import check_info, restore_categories, restore_configs
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.detector import Detector
@@ -55,10 +54,10 @@ class Exported(Detector):
     def __init__(self, session: Session, info: dict[str, Any], configs: dict[str, Any]) -> None:
         nn.Module.__init__(self)
         self.session, self.configs = session, configs
-        preprocessing, named = info["preprocessing"], info["categories"]
+        preprocessing = info["preprocessing"]
         self.test_size = (preprocessing["short_side"], preprocessing["long_side"])
         self.resize, self.depth = preprocessing.get("resize", "opencv"), preprocessing.get("depth", 8)
-        self.categories = named and Categories(tuple(named["names"]), tuple(named["ids"]))
+        self.categories = restore_categories(info)
         self.stride = session.metadata["export"]["stride"]
         channels = session.metadata["export"]["channels"]
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length

@@ -16,12 +16,14 @@ import backbones.fast
 from detection.fast.box_head import FastBoxHead, FastConvStack, FastRoILinear
 from detection.fast.cascade import FastCascadeHead
 from detection.fast.fpn import FastFPN, FastPAFPN
+from detection.fast.keypoint_head import FastKeypointHead
 from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
 from detection.fast.rcnn import (
     FastCascadeMaskRCNN,
     FastCascadeRCNN,
     FastFasterRCNN,
+    FastKeypointRCNN,
     FastMaskRCNN,
     FastOneStage,
     FastPanopticFPN,
@@ -32,6 +34,7 @@ from detection.models.box_head import BoxHead, RoILinear
 from detection.models.cascade import CascadeHead, CascadeMaskRCNN, CascadeRCNN
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN
+from detection.models.keypoint_head import KeypointHead, KeypointRCNN
 from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
@@ -50,8 +53,10 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     ConvStack: FastConvStack,
     RoILinear: FastRoILinear,
     MaskHead: FastMaskHead,
+    KeypointHead: FastKeypointHead,
     FasterRCNN: FastFasterRCNN,
     MaskRCNN: FastMaskRCNN,
+    KeypointRCNN: FastKeypointRCNN,
     OneStage: FastOneStage,
     CascadeHead: FastCascadeHead,
     CascadeRCNN: FastCascadeRCNN,

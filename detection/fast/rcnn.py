@@ -10,6 +10,7 @@ from detection.fast.levels import Levels, Pyramid, levels_from_maps, with_gradie
 from detection.fast.rpn import FastRPN
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
+from detection.models.keypoint_head import KeypointRCNN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
@@ -78,6 +79,10 @@ class FastFasterRCNN(_FastTwoStage, FasterRCNN):
 
 class FastMaskRCNN(_FastTwoStage, MaskRCNN):
     """:class:`~detection.models.rcnn.MaskRCNN` with one table of the pyramid for all heads."""
+
+
+class FastKeypointRCNN(_FastTwoStage, KeypointRCNN):
+    """:class:`~detection.models.keypoint_head.KeypointRCNN` with one table of the pyramid for all heads."""
 
 
 class FastCascadeRCNN(_FastTwoStage, CascadeRCNN):

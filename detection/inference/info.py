@@ -11,6 +11,7 @@ from detection.inference.thresholds import class_names
 from detection.models.build import build_detector
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
+from detection.models.keypoint_head import KeypointRCNN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import MaskRCNN
@@ -86,6 +87,8 @@ def kind_of(model: Detector) -> str:
         return "Cascade Mask R-CNN" if isinstance(model, MaskRCNN) else "Cascade R-CNN"
     if isinstance(model, SemanticFPN | PanopticFPN):
         return "Semantic FPN" if isinstance(model, SemanticFPN) else "Panoptic FPN"
+    if isinstance(model, KeypointRCNN):
+        return "Keypoint R-CNN"
     return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import backbones
@@ -19,6 +20,7 @@ from detection.models.combining import check_alone
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPN, FPNConfig
+from detection.models.keypoint_head import KeypointHead, KeypointHeadConfig, KeypointRCNN
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.one_stage import PYRAMID, OneStage
@@ -117,6 +119,39 @@ def cascade_mask_rcnn(
     return _made(
         CascadeMaskRCNN, backbone, num_classes, categories, fpn=fpn, **heads, cascade=cascade or CascadeConfig()
     )
+
+
+def keypoint_rcnn(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    keypoint_head: KeypointHeadConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> KeypointRCNN:
+    """Build a Keypoint R-CNN from the name of its backbone.
+
+    Args:
+        backbone, fpn, rpn, box_head, categories: as for :func:`faster_rcnn`.
+        num_classes: K, without background; None: the number of ``categories``, or 1, the persons of COCO.
+        keypoint_head: config of the keypoint head; None: the defaults. Categories with keypoints set their number.
+
+    Raises:
+        ValueError: as for :func:`faster_rcnn`.
+
+    Example:
+        >>> model = keypoint_rcnn("resnet18")
+        >>> model.keypoint_head.config.keypoints
+        17
+    """
+    head = keypoint_head or KeypointHeadConfig()
+    if isinstance(categories, Categories) and categories.keypoints:
+        head = replace(head, keypoints=categories.keypoints)
+    if categories is None and num_classes is None:
+        num_classes = 1
+    heads = {"rpn": rpn, "box_head": box_head, "keypoint_head": head}
+    return _made(KeypointRCNN, backbone, num_classes, categories, fpn=fpn, **heads)
 
 
 def retinanet(
@@ -235,11 +270,13 @@ def build_detector(
     cascade: CascadeConfig | None = None,
     task_aligned: TaskAlignedConfig | None = None,
     semantic_head: SemanticHeadConfig | None = None,
+    keypoint_head: KeypointHeadConfig | None = None,
 ) -> Detector:
     """Build a detector from configs: the heads that you give.
 
     - ``retinanet``, ``fcos`` or ``task_aligned``: a one-stage detector. Leave out the heads of other detectors.
     - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
+    - ``keypoint_head``: a Keypoint R-CNN, without masks.
     - ``cascade``: a Cascade R-CNN. Each stage has the layers of ``box_head``.
     - ``semantic_head``: a Semantic FPN; with ``mask_head`` a Panoptic FPN.
     - None of these: a Faster R-CNN.
@@ -258,7 +295,8 @@ def build_detector(
     one_stage = {name: head for name, head in heads.items() if head is not None}
     two_stage = {"rpn": (rpn, RPNConfig()), "box_head": (box_head, BoxHeadConfig())}
     if one_stage:
-        check_alone([*one_stage], two_stage, mask_head=mask_head, cascade=cascade, semantic_head=semantic_head)
+        others = {"mask_head": mask_head, "cascade": cascade, "semantic_head": semantic_head}
+        check_alone([*one_stage], two_stage, **others, keypoint_head=keypoint_head)
         ((name, head),) = one_stage.items()
         fpn = fpn or PYRAMID
         body = backbones.build(backbone)
@@ -268,7 +306,7 @@ def build_detector(
         return detector
     fpn = fpn or FPNConfig()
     if semantic_head is not None and mask_head is None:
-        check_alone(["semantic_head"], two_stage, cascade=cascade)
+        check_alone(["semantic_head"], two_stage, cascade=cascade, keypoint_head=keypoint_head)
         body = backbones.build(backbone)
         neck = build_neck(body.channels, body.strides, fpn)
         strides = neck.strides[: len(neck.lateral)]
@@ -282,7 +320,10 @@ def build_detector(
     body_to_rpn = (body, neck, RPN(neck.channels, neck.strides, rpn))
     shape = (neck.channels, num_classes, strides)
     model: FasterRCNN
-    if semantic_head is not None:
+    if keypoint_head is not None:
+        check_alone(["keypoint_head"], {}, mask_head=mask_head, cascade=cascade, semantic_head=semantic_head)
+        model = KeypointRCNN(*body_to_rpn, BoxHead(*shape, box_head), KeypointHead(*shape, keypoint_head))
+    elif semantic_head is not None:
         assert mask_head is not None
         if cascade is not None:
             raise ValueError("model.semantic_head does not work with model.cascade; set one of them to null")
@@ -295,8 +336,8 @@ def build_detector(
     else:
         model = MaskRCNN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
-    model.configs |= {} if cascade is None else {"cascade": cascade}
-    model.configs |= {} if semantic_head is None else {"semantic_head": semantic_head}
+    others = {"cascade": cascade, "semantic_head": semantic_head, "keypoint_head": keypoint_head}
+    model.configs |= {name: config for name, config in others.items() if config is not None}
     return model
 
 

@@ -29,6 +29,11 @@ def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
     return mask_head is not None or (settings is not None and bool(settings.masks))
 
 
+def is_set(part: Any) -> bool:
+    """Return whether a detector has a part with this config."""
+    return part is not None
+
+
 def has_rounded_frames(model: Detector) -> bool:
     """Return whether a detector rounds boxes to whole pixels before it pastes masks."""
     config = mask_config(model)

@@ -11,12 +11,13 @@ import torch
 
 from backbones import BackboneConfig
 from detection import checkpoint as module
-from detection.categories import Categories
+from detection.categories import Categories, Skeleton
 from detection.checkpoint import load_model, load_weights, read_checkpoint, save_model, write_checkpoint
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
 
@@ -54,6 +55,48 @@ def test_a_loaded_model_answers_as_the_saved_one(saved):
     assert model.test_size == (64, 96)
     assert info["num_classes"] == 3
     assert not model.training
+
+
+def people(**changes):
+    """A Keypoint R-CNN of a class with three keypoints and one with none."""
+    model = build(2, mask_head=None, keypoint_head=KeypointHeadConfig(keypoints=3, convs=1, channels=16), **changes)
+    nose = Skeleton(("nose", "left", "right"), ((0, 1), (0, 2)))
+    model.categories = Categories(("cat", "stone"), (2, 5), (nose, Skeleton()))
+    return model
+
+
+@torch.no_grad()
+def test_keypoints_and_their_names_survive(tmp_path):
+    save_model(people(), tmp_path / "people.ckpt")
+    model, info = load_model(tmp_path / "people.ckpt")
+    assert model.categories == people().categories
+    assert info["categories"]["skeletons"][0] == {"keypoints": ["nose", "left", "right"], "skeleton": [[1, 2], [1, 3]]}
+    images, sizes = torch.randint(0, 255, (1, 3, 64, 96), dtype=torch.uint8), torch.tensor([[60, 90]])
+    assert torch.equal(model(images, sizes).keypoints, people()(images, sizes).keypoints)
+
+
+@pytest.mark.parametrize(
+    "skeletons",
+    [
+        [],
+        [{"keypoints": ["nose"], "skeleton": []}],
+        [{"keypoints": ["nose", 1], "skeleton": []}, {"keypoints": [], "skeleton": []}],
+        [{"keypoints": ["nose"], "skeleton": [[1, 2]]}, {"keypoints": [], "skeleton": []}],
+        [{"keypoints": ["nose"] * 1001, "skeleton": []}, {"keypoints": [], "skeleton": []}],
+        [{"names": ["nose"], "edges": []}] * 2,
+        "nose",
+    ],
+)
+def test_wrong_names_of_keypoints_are_rejected(tmp_path, skeletons):
+    save_model(people(), tmp_path / "people.ckpt")
+    content = torch.load(tmp_path / "people.ckpt", weights_only=True)
+    content["rcnn"]["categories"]["skeletons"] = skeletons
+    torch.save(content, tmp_path / "people.ckpt")
+    if skeletons == []:  # as without keypoints
+        assert load_model(tmp_path / "people.ckpt")[0].categories.skeletons == ()
+        return
+    with pytest.raises(ValueError, match=r"people\.ckpt: rcnn\.categories\.skeletons must have"):
+        load_model(tmp_path / "people.ckpt")
 
 
 def test_configs_survive(saved):

@@ -7,6 +7,7 @@ from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig, KeypointRCNN
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rcnn import FasterRCNN
 from detection.models.rpn import RPNConfig
@@ -24,6 +25,26 @@ def make_tiny(norm: str = "group") -> FasterRCNN:
         BoxHeadConfig(hidden=32, samples=32, score_threshold=0.0, detections=10),
         MaskHeadConfig(convs=1, channels=16),
     )
+
+
+def make_keypoints(keypoints: int = 3) -> KeypointRCNN:
+    """Return a Keypoint R-CNN of three classes that a test may change."""
+    parts = {name: config for name, config in make_tiny().configs.items() if name != "mask_head"}
+    head = KeypointHeadConfig(keypoints=keypoints, convs=1, channels=16, resolution=7)
+    torch.manual_seed(0)
+    return build_detector(3, **parts, keypoint_head=head)
+
+
+def with_keypoints(batch: Batch, keypoints: int = 3) -> Batch:
+    """Give each object keypoints in its box, of which some are hidden and some not labelled; a crowd has none."""
+    targets, generator = batch.targets, torch.Generator().manual_seed(0)
+    count, room = targets.labels.shape
+    low, high = targets.boxes[:, :, None, :2], targets.boxes[:, :, None, 2:]
+    places = low + (high - low) * torch.rand(count, room, keypoints, 2, generator=generator)
+    seen = torch.randint(0, 3, (count, room, keypoints, 1), generator=generator)
+    points = torch.cat([places, seen], dim=-1) * (seen > 0)
+    points[(targets.labels == IGNORE) | targets.crowd] = 0
+    return batch._replace(targets=targets._replace(keypoints=points))
 
 
 def make_batch(objects: list[list[tuple[list[float], int, bool]]], canvas=(96, 128), sizes=None, seed=0) -> Batch:

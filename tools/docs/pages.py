@@ -167,6 +167,7 @@ def settings() -> str:
     from detection.models.box_head import BoxHeadConfig
     from detection.models.cascade import CascadeConfig
     from detection.models.fpn import FPNConfig
+    from detection.models.keypoint_head import KeypointHeadConfig
     from detection.models.mask_head import MaskHeadConfig
     from detection.models.rpn import RPNConfig
     from detection.models.semantic_head import SemanticHeadConfig
@@ -181,6 +182,7 @@ def settings() -> str:
         ("Anchors", "model.rpn.anchors", AnchorConfig),
         ("Box head", "model.box_head", BoxHeadConfig),
         ("Mask head", "model.mask_head", MaskHeadConfig),
+        ("Keypoint head", "model.keypoint_head", KeypointHeadConfig),
         ("Cascade", "model.cascade", CascadeConfig),
         ("Semantic head", "model.semantic_head", SemanticHeadConfig),
         ("Optimizer", "model.optimizer", OptimizerConfig),
@@ -196,7 +198,7 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
-LINKED = ("data.masks", "data.seed", "data.few_canvases", "data.channels")
+LINKED = ("data.masks", "data.keypoints", "data.seed", "data.few_canvases", "data.channels")
 """Settings that follow from others; the command line does not take them."""
 
 

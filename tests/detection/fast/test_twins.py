@@ -16,6 +16,7 @@ from detection.models.build import build_detector
 from detection.models.cascade import CascadeConfig, CascadeHead, CascadeMaskRCNN, CascadeRCNN
 from detection.models.conv_stack import ConvStack
 from detection.models.fpn import FPN, FPNConfig
+from detection.models.keypoint_head import KeypointHead, KeypointHeadConfig, KeypointRCNN
 from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
@@ -23,6 +24,7 @@ from detection.models.panoptic import PanopticFPN, SemanticFPN
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
+from detection.structures import IGNORE
 from tests.support import detectors
 
 Twin = tuple[nn.Module, Callable[[nn.Module, Any], Any], list[Tensor]]
@@ -56,7 +58,8 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
         torch.randn(batch, c, *size) for c, size in zip((4, 6), (side, (side[0] // 2, side[1] // 2)), strict=True)
     ]
     heads = BoxHeadConfig(hidden=16, convs=1, resolution=3), MaskHeadConfig(convs=1, channels=8, resolution=4)
-    labels, boxes = torch.randint(-1, 3, (batch, 5)), rois(batch)
+    labels, boxes, cells = torch.randint(-1, 3, (batch, 5)), rois(batch), torch.randint(-1, 256, (batch, 5, 3))
+    cells[:, 1] = IGNORE
     makers: dict[type[nn.Module], Callable[[], Twin]] = {
         nn.Conv2d: lambda: (nn.Conv2d(8, 8, 3, padding=1), module_call, maps(8, batch, side)),
         BasicBlock: lambda: (BasicBlock(8, 8, VARIANTS["resnet18"], "frozen"), module_call, maps(8, batch, side)),
@@ -73,6 +76,11 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
         MaskHead: lambda: (
             MaskHead(8, 3, (4, 8), heads[1]),
             lambda head, given: head(given, boxes, labels)[labels >= 0],
+            pyramid(batch, odd),
+        ),
+        KeypointHead: lambda: (
+            KeypointHead(8, 3, (4, 8), KeypointHeadConfig(keypoints=3, convs=1, channels=8, resolution=4)),
+            lambda head, given: [head(given, boxes, labels >= 0)[labels >= 0], head.cross_entropy(given, boxes, cells)],
             pyramid(batch, odd),
         ),
     }  # fmt: skip
@@ -96,7 +104,17 @@ def step(form: Callable[[nn.Module], nn.Module], given: Twin, dtype: torch.dtype
     return [*results, *(torch.zeros_like(x) if g is None else g for x, g in zip(learning, grads, strict=True))]
 
 
-WHOLE = (FasterRCNN, MaskRCNN, OneStage, CascadeHead, CascadeRCNN, CascadeMaskRCNN, SemanticFPN, PanopticFPN)
+WHOLE = (
+    FasterRCNN,
+    MaskRCNN,
+    KeypointRCNN,
+    OneStage,
+    CascadeHead,
+    CascadeRCNN,
+    CascadeMaskRCNN,
+    SemanticFPN,
+    PanopticFPN,
+)
 """Classes that only complete detectors compare."""
 MODULES = [kind for kind in fast.FASTER if kind not in WHOLE]
 
@@ -148,16 +166,18 @@ def detector(kind: str) -> nn.Module:
             retinanet=RetinaNetConfig(),
         )
     model = detectors.make_tiny()
+    if kind == "keypoints":
+        return detectors.make_keypoints()
     if kind in ("cascade", "cascade with masks"):
         parts = {name: config for name, config in model.configs.items() if name != "mask_head" or "masks" in kind}
         return build_detector(3, **parts, cascade=CascadeConfig(mask_per_stage=True))
     return model if kind == "masks" else FasterRCNN(model.backbone, model.fpn, model.rpn, model.box_head)
 
 
-@pytest.mark.parametrize("kind", ["boxes", "masks", "RetinaNet", "cascade", "cascade with masks"])
+@pytest.mark.parametrize("kind", ["boxes", "masks", "keypoints", "RetinaNet", "cascade", "cascade with masks"])
 def test_a_faster_detector_is_its_plain_twin(kind):
     objects = [[([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, True)], [], [([5.0, 5, 40, 70], 0, False)]]
-    batch = detectors.make_batch(objects, sizes=[(96, 128), (70, 90), (96, 101)])
+    batch = detectors.with_keypoints(detectors.make_batch(objects, sizes=[(96, 128), (70, 90), (96, 101)]))
     torch.set_default_dtype(torch.float64)  # of means and deviations, too
     try:
         model = detector(kind)

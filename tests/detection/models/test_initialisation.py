@@ -14,6 +14,7 @@ from backbones import BackboneConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHead, KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.rcnn import FasterRCNN
@@ -35,6 +36,8 @@ BY_HAND = {
     "mask_head.convs.0.weight": math.sqrt(2 / (256 * 9)),
     "mask_head.upsample.weight": math.sqrt(2 / (256 * 4)),
     "mask_head.logits.weight": 0.001,
+    "keypoint_head.convs.0.weight": math.sqrt(2 / (512 * 9)),
+    "keypoint_head.heatmaps.weight": math.sqrt(2 / (512 * 16)),
 }
 """Standard deviations of a ResNet-18-FPN with the papers' widths: 256 channels, 1024 hidden units."""
 
@@ -53,7 +56,10 @@ def untrained(classes: int, seed: int = 0, **rpn: int) -> FasterRCNN:
 
 @pytest.fixture(scope="module")
 def parameters() -> dict[str, torch.Tensor]:
-    return {name: value.detach() for name, value in untrained(80).named_parameters()}
+    torch.manual_seed(0)
+    head = KeypointHead(256, 1, (4, 8, 16, 32), KeypointHeadConfig())
+    own = {f"keypoint_head.{name}": value.detach() for name, value in head.named_parameters()}
+    return own | {name: value.detach() for name, value in untrained(80).named_parameters()}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -66,7 +72,7 @@ def test_every_new_layer_has_the_spread_of_its_rule(parameters, name):
 
 def test_every_bias_of_a_new_layer_is_zero(parameters):
     biases = [name for name in parameters if name.endswith("bias") and not name.startswith("backbone")]
-    assert len(biases) == 8 + 3 + 4 + 6  # pyramid; RPN; box head; mask head
+    assert len(biases) == 8 + 3 + 4 + 6 + 9  # pyramid; RPN; box head; mask head; keypoint head
     assert not any(parameters[name].any() for name in biases)
 
 
