@@ -82,7 +82,7 @@ def test_a_worker_writes_batches_where_training_reads_them(strategy):
         assert were_shared
         expected = collate(samples[2 * k : 2 * k + 2])
         for a, b in zip((*one[:4], *one.targets), (*expected[:4], *expected.targets), strict=True):
-            assert (a is None and b is None) or torch.equal(a, b)
+            assert a is b is None or torch.equal(a, b)
         assert one.images.is_contiguous(memory_format=torch.channels_last)
 
 
