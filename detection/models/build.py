@@ -336,8 +336,8 @@ def build_detector(
     else:
         model = MaskRCNN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
-    others = {"cascade": cascade, "semantic_head": semantic_head, "keypoint_head": keypoint_head}
-    model.configs |= {name: config for name, config in others.items() if config is not None}
+    added: dict[str, Any] = {"cascade": cascade, "semantic_head": semantic_head, "keypoint_head": keypoint_head}
+    model.configs |= {name: config for name, config in added.items() if config is not None}
     return model
 
 
