@@ -88,6 +88,15 @@ def test_resizing_moves_boxes_by_the_rounded_size():
     assert resized.image.shape == (45, 60, 3)
     assert resized.boxes == pytest.approx(scene.boxes / 2)
     assert all(np.array_equal(resized.bitmap(k), scene.bitmap(k)) for k in range(3))
+    later = Resize(45, 1000, later=True)(scene, np.random.default_rng(0))
+    assert (later.wanted, later.image.shape) == ((45, 60), scene.image.shape)
+    assert np.array_equal(later.boxes, resized.boxes)
+
+
+def test_each_of_two_short_sides_is_drawn():
+    scene, _ = drawn()
+    generator = np.random.default_rng(0)
+    assert {Resize([45, 30], 1000)(scene, generator).image.shape[0] for _ in range(20)} == {30, 45}
 
 
 @pytest.mark.parametrize(
