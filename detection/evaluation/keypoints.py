@@ -1,7 +1,7 @@
 """Score keypoints by their object keypoint similarity (OKS), which takes the place of the IoU.
 
 n detections   N keypoints of the class with the most.
-OKS is the mean of exp(-d^2 / (2 s^2 (2 sigma)^2)) over the labelled keypoints of an object: d is the distance, s^2 the
+OKS is the mean of exp(-d^2 / (2 s^2 (2 sigma)^2)) over the labelled keypoints of an object. d is the distance, s^2 the
 area of the object, sigma the spread of an annotator's clicks. https://cocodataset.org/#keypoints-eval
 """
 
