@@ -229,7 +229,6 @@ class Names:
         return self._buffer[start : int(self._ends[i])].tobytes().decode()
 
 
-@no_garbage_collection()  # the collector would scan a million entries again and again
 def load_annotations(
     path: str | Path,
     need_masks: bool = False,
@@ -261,6 +260,23 @@ def load_annotations(
     """
     path = Path(with_home(path))
     content = read_coco(path, optional=() if known is None else ("annotations", "categories"))
+    return annotations_of(content, path, need_masks, max_pixels, known)
+
+
+@no_garbage_collection()  # the collector would scan a million entries again and again
+def annotations_of(
+    content: dict[str, list[dict[str, Any]]],
+    path: Path,
+    need_masks: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    known: Callable[[], Categories] | None = None,
+) -> Annotations:
+    """Check the lists of a COCO file; arguments and errors as for :func:`load_annotations`.
+
+    Args:
+        content: the lists ``images``, ``annotations`` and ``categories``; this function empties it.
+        path: file of the lists.
+    """
     problems, annotated = Problems(path), "annotations" in content
     if known is not None and "categories" not in content:
         categories = known()

@@ -45,10 +45,12 @@ class Albumentations:
         if self._keeps_geometry:
             return replace(scene, image=self._seeded(seed, image=scene.image)["image"])
         boxes = {"bboxes": _whole_pixels(scene)} if self._sees_boxes else {}
+        if scene.semantic is not None:
+            boxes |= to_mask(scene)
         if not len(scene.boxes):
             nothing = np.zeros((1, *scene.image.shape[:2]), dtype=np.uint8)  # some transforms require a mask
             targets = {"masks": nothing, **boxes, **to_keypoints(scene)}
-            return replace(scene, image=self._seeded(seed, image=scene.image, **targets)["image"])
+            return from_mask(scene, self._seeded(seed, image=scene.image, **targets))
         images, parts = [], []
         for start in range(0, len(scene.boxes), MASKS):
             chosen = np.zeros(len(scene.boxes), dtype=bool)
@@ -66,7 +68,8 @@ class Albumentations:
             part = replace(part, image=images[0])
             # If nothing moved, keep the exact boxes and polygons.
             stays = np.array_equal(after, masks) and all(np.allclose(moved[key], points[key]) for key in points)
-            parts.append(part if stays else _from_full_frames(part, after, moved.get("keypoints")))
+            stays &= "mask" not in boxes or np.array_equal(moved["mask"], boxes["mask"])
+            parts.append(part if stays else from_mask(_from_full_frames(part, after, moved.get("keypoints")), moved))
         return parts[0] if len(parts) == 1 else _together(parts)
 
     def _seeded(self, seed: int, image: np.ndarray, **targets: Any) -> dict[str, Any]:
@@ -143,6 +146,22 @@ def _together(parts: Sequence[Scene]) -> Scene:
     )
 
 
+def to_mask(scene: Scene) -> dict[str, Any]:
+    """Return ``mask`` for albumentations: the semantic map plus 1, so that 0, with which it fills, is no label."""
+    found = scene.semantic_map()
+    assert found is not None
+    return {"mask": found + np.uint8(1)}
+
+
+def from_mask(scene: Scene, moved: dict[str, Any]) -> Scene:
+    """Return the scene with the transformed image and semantic map, if it has one; its objects stay as they are."""
+    scene = replace(scene, image=moved["image"])
+    if "mask" not in moved:
+        return scene
+    semantic = np.asarray(moved["mask"]) - np.uint8(1)
+    return replace(scene, semantic=semantic, content=None, scale=np.ones(2), offset=np.zeros(2))
+
+
 def _full_frames(scene: Scene) -> np.ndarray:
     """Return full-size masks (k, H, W) uint8; an object without a mask gets its whole box."""
     height, width = scene.image.shape[:2]
@@ -177,7 +196,8 @@ def _from_full_frames(scene: Scene, masks: np.ndarray, keypoints: np.ndarray | N
             boxes[k], keep[k] = bounds, True
         known = scene.segmentations[k] is not None
         segmentations.append(coco_mask.encode(np.asfortranarray(mask)) if keep[k] and known else None)
-    moved = replace(scene, boxes=boxes, segmentations=segmentations, scale=np.ones(2), offset=np.zeros(2))
+    still = {"semantic": scene.semantic_map(), "content": None, "scale": np.ones(2), "offset": np.zeros(2)}
+    moved = replace(scene, boxes=boxes, segmentations=segmentations, **still)  # type: ignore[arg-type]
     points = None if keypoints is None else from_keypoints(scene, keypoints, masks.shape[1:])
     return replace(moved, keypoints=points).chosen(keep)
 

@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 
 from detection.data.sample import Sample, Unresized
 from detection.data.transforms import Resize
-from detection.structures import IGNORE, Batch, Targets
+from detection.structures import IGNORE, UNLABELLED, Batch, Targets
 
 MIN_OBJECTS = 16
 """Smallest number of object slots per image. Larger batches use powers of two, so that few tensor shapes occur."""
@@ -35,7 +35,8 @@ def collate(samples: Sequence[Sample], divisor: int = 32, canvases: Sequence[tup
     if any(sample.wanted or sample.mirrored for sample in samples):
         raise ValueError("collate: the device still has to resize or flip these images; use collate_unresized instead")
     sizes = [_size(sample) for sample in samples]
-    return _pack(samples, sizes, canvas_of(sizes, divisor, canvases))
+    canvas = canvas_of(sizes, divisor, canvases)
+    return _pack(samples, sizes, canvas, canvas)
 
 
 def collate_unresized(
@@ -43,13 +44,26 @@ def collate_unresized(
 ) -> Unresized:
     """Collate samples whose images the device will resize and flip; otherwise like :func:`collate`."""
     stored, wanted = [_size(sample) for sample in samples], [sample.wanted or _size(sample) for sample in samples]
-    batch = _pack(samples, wanted, canvas_of(stored, 1, None))
+    canvas = canvas_of(wanted, divisor, canvases)
+    batch = _pack(samples, wanted, canvas_of(stored, 1, None), canvas)
     mirrored = torch.tensor([sample.mirrored for sample in samples])
-    return Unresized(batch, torch.tensor(stored), mirrored, torch.tensor(canvas_of(wanted, divisor, canvases)))
+    return Unresized(batch, torch.tensor(stored), mirrored, torch.tensor(canvas))
 
 
-def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Batch:
-    """Pack samples into a batch; ``sizes`` becomes ``Batch.sizes``."""
+def _pack(
+    samples: Sequence[Sample],
+    sizes: Sequence[tuple[int, int]],
+    canvas: tuple[int, int],
+    resized_canvas: tuple[int, int],
+) -> Batch:
+    """Pack samples into a batch.
+
+    Args:
+        samples: the samples.
+        sizes: become ``Batch.sizes``.
+        canvas: height, width of the batch's images.
+        resized_canvas: height, width of its semantic maps, which is that of the images after resizing.
+    """
     images = _zeros((len(samples), *canvas, samples[0].image.shape[2]), samples[0].image.dtype)
     room = MIN_OBJECTS
     while room < max(len(sample.labels) for sample in samples):
@@ -61,6 +75,9 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
     masks = _zeros((len(samples), room, *masked[0].shape[1:]), np.dtype(np.uint8)) if masked else None
     pointed = [sample.keypoints for sample in samples if sample.keypoints is not None]
     keypoints = np.zeros((len(samples), room, *pointed[0].shape[1:]), dtype=np.float32) if pointed else None
+    semantic = None
+    if any(sample.semantic is not None for sample in samples):
+        semantic = _zeros((len(samples), *resized_canvas), np.dtype(np.uint8)).fill_(UNLABELLED)
     for i, sample in enumerate(samples):
         rows, columns = sample.image.shape[:2]
         count = len(sample.labels)
@@ -70,6 +87,9 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
             masks.numpy()[i, :count] = sample.masks
         if keypoints is not None and sample.keypoints is not None:
             keypoints[i, :count] = sample.keypoints
+        if semantic is not None and sample.semantic is not None:
+            height, width = sample.semantic.shape
+            semantic.numpy()[i, :height, :width] = sample.semantic
     return Batch(
         images.permute(0, 3, 1, 2),
         torch.tensor(sizes, dtype=torch.int64),
@@ -81,6 +101,7 @@ def _pack(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: t
             torch.from_numpy(crowd),
             masks,
             None if keypoints is None else torch.from_numpy(keypoints),
+            semantic,
         ),
     )
 

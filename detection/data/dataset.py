@@ -18,6 +18,7 @@ from detection.coco.annotations import Annotations
 from detection.data.errors import DataError
 from detection.data.handover import send_queue_errors
 from detection.data.image import read_image
+from detection.data.maps import Maps
 from detection.data.mixing import Mix
 from detection.data.names import advice, find_file, leads_out
 from detection.data.pipeline import Late, Pipeline, Step
@@ -45,6 +46,7 @@ class CocoDataset(Dataset[Sample]):
             the pixels differ slightly from those of a full decode.
         late: the transforms of the last epochs, if they differ.
         partners: load keypoints for a keypoint head; from :func:`~detection.data.flipping.partners`.
+        maps: load semantic maps for a semantic head.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class CocoDataset(Dataset[Sample]):
         draft: bool = False,
         late: Late | None = None,
         partners: np.ndarray | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
-        self.mask_size, self.reading, self.partners = mask_size, reading, partners
+        self.mask_size, self.reading, self.partners, self.maps = mask_size, reading, partners, maps
         # Workers share this memory, so that they count unreadable images together.
         self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
         self._now = torch.full((64, 2), -1).share_memory_()
@@ -151,6 +154,7 @@ class CocoDataset(Dataset[Sample]):
             crowd=scene.crowd,
             masks=masks,
             keypoints=None if points is None else points.astype(np.float32),
+            semantic=scene.semantic_map(),
             wanted=scene.wanted,
             mirrored=scene.mirrored,
         )
@@ -182,6 +186,7 @@ class CocoDataset(Dataset[Sample]):
             segmentations=[self.annotations.segmentation(index, k) for k in range(len(boxes))],
             keypoints=None if self.partners is None else self.annotations.keypoints(index),
             partners=self.partners,
+            semantic=None if self.maps is None else self.maps.read(index),
         )
         if image.shape[:2] == (height, width):
             return scene

@@ -1,6 +1,6 @@
 """Large-scale jitter: an image of any scale, cut or padded to one size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,7 +88,8 @@ class Zoom:
             return scene
         canvas = filled((*self.size, image.shape[2]), image, PADDING)
         canvas[:rows, :columns] = image
-        return scene.moved(canvas, (1, 1), (0, 0))
+        content = np.array([0, 0, columns, rows], dtype=np.float64)
+        return replace(scene.moved(canvas, (1, 1), (0, 0)), content=content)
 
 
 def _window(old: int, new: int, factor: float, generator: np.random.Generator) -> tuple[int, int, int]:

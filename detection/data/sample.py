@@ -39,6 +39,8 @@ class Sample:
     """(n, M, M) uint8 in the frame of each box, as in :class:`Targets`; None for a detector without masks."""
     keypoints: np.ndarray | None = None
     """(n, P, 3) float32, as in :class:`Targets`; None for a detector without keypoints."""
+    semantic: np.ndarray | None = None
+    """(h, w) uint8 semantic map of the image after resizing; None for a detector without a semantic head."""
     wanted: tuple[int, int] | None = None
     """(height, width) to which the device must still resize the image; None if the image has its final size."""
     mirrored: bool = False

@@ -15,6 +15,7 @@ from detection.coco.segmentation import Segmentation
 from detection.data.visible import visible_boxes
 from detection.ops.masks import UNKNOWN
 from detection.ops.polygons import polygons_to_bitmaps
+from detection.structures import UNLABELLED
 
 MIN_VISIBLE = 1.0
 """A crop drops an object if a side of its remaining box is shorter than this, in pixels."""
@@ -36,6 +37,10 @@ class Scene:
     """(k, P, 3) x, y, visibility, in pixels of the annotated image; None for a detector without keypoints."""
     partners: np.ndarray | None = None
     """(K, P) int64: for each class, which keypoint each one becomes in a flipped image."""
+    semantic: np.ndarray | None = None
+    """(h, w) uint8 semantic map, in pixels of the annotated image; None for a detector without a semantic head."""
+    content: np.ndarray | None = None
+    """(4,) XYXY, the part of ``image`` that is no padding; None: all of it."""
     scale: np.ndarray = field(default_factory=lambda: np.ones(2))
     """(x, y): scale from the annotated image to this one; negative on a flipped axis."""
     offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -54,8 +59,11 @@ class Scene:
             offset: shift in pixels for x and y.
         """
         factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
-        boxes = _around(self.boxes.reshape(-1, 2, 2) * factor + shift)
-        return replace(self, image=image, boxes=boxes, scale=self.scale * factor, offset=self.offset * factor + shift)
+        boxes, content = _around(self.boxes.reshape(-1, 2, 2) * factor + shift), self.content
+        if content is not None:
+            content = _around(content.reshape(-1, 2, 2) * factor + shift)[0]
+        moved = replace(self, image=image, boxes=boxes, content=content)
+        return replace(moved, scale=self.scale * factor, offset=self.offset * factor + shift)
 
     def chosen(self, keep: np.ndarray) -> "Scene":
         """Return the scene with only the objects for which ``keep``, (k,) bool, is true."""
@@ -68,6 +76,26 @@ class Scene:
             segmentations=[self.segmentations[k] for k in numbers],
             keypoints=None if self.keypoints is None else self.keypoints[numbers],
         )
+
+    def semantic_map(self) -> np.ndarray | None:
+        """Return the semantic map of this image, (H, W) uint8: of each pixel, the label at its centre."""
+        if self.semantic is None:
+            return None
+        sides = self.wanted or self.image.shape[:2]
+        content = np.array([0, 0, sides[1], sides[0]]) if self.content is None else self.content
+        places, there = [], []
+        for axis, (side, size) in enumerate(zip(sides[::-1], self.semantic.shape[::-1], strict=True)):
+            centres = np.arange(side) + 0.5
+            # A centre on the border of two old pixels belongs to the second, whatever the rounding.
+            place = np.floor((centres - self.offset[axis]) / self.scale[axis] + 1e-9).astype(np.int64)
+            shown = (centres > content[axis]) & (centres < content[axis + 2])
+            places.append(place.clip(0, size - 1))
+            there.append(shown & (place >= 0) & (place < size))
+        (columns, rows), (in_columns, in_rows) = places, there
+        found = self.semantic[rows][:, columns]
+        found[~in_rows] = UNLABELLED
+        found[:, ~in_columns] = UNLABELLED
+        return found
 
     def points(self) -> np.ndarray | None:
         """Return the keypoints (k, P, 3) in pixels of this image; zero where they are not labelled.

@@ -50,7 +50,7 @@ from detection.engine.trainer import Trainer
 from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
 from detection.home import settle_home
 from detection.memory import finest_map, keep_freed_memory
-from detection.models.mask_forms import is_set, predicts_masks
+from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
 
 CLIP = 100.0
 """Default of ``trainer.gradient_clip_val``, the norm to which gradients are clipped; null: no clipping. Only faulty
@@ -131,6 +131,7 @@ class Command(LightningCLI):
         parser.link_arguments("model.backbone.in_channels", "data.channels")
         parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
         parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
+        parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
 
     def before_instantiate_classes(self) -> None:

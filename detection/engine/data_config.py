@@ -4,6 +4,7 @@ Each group checks its own settings. The texts under the fields are the help text
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from detection.data.augmentation import Albumentations
 from detection.data.collate import canvas_of, few_canvases_for
@@ -26,8 +27,13 @@ class Split:
 
     images: str
     """Folder of the images, relative to root."""
-    annotations: str
-    """COCO annotation file, relative to root."""
+    annotations: str = ""
+    """COCO annotation file, relative to root. A Semantic FPN that learns from label PNGs or a panoptic file needs
+    none."""
+    labels: str | None = None
+    """Folder of label PNGs, or of the PNGs of the panoptic file, relative to root."""
+    panoptic: str | None = None
+    """File in COCO's panoptic format, relative to root."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,34 @@ class LoadConfig:
 
 
 @dataclass(frozen=True)
+class MapConfig:
+    """Semantic maps, for a detector with a semantic head."""
+
+    semantic: Literal["instances", "labels", "panoptic"] = "instances"
+    """Where semantic maps come from: the masks of the objects, label PNGs (labels of each split), or COCO's panoptic
+    format (panoptic and labels of each split)."""
+    semantic_classes: str | None = None
+    """JSON file with the classes of label PNGs, relative to root: a list of id, name and, for a Panoptic FPN, isthing.
+    A pixel has the id of its class."""
+    unlabelled: tuple[int, ...] = (0, 255)
+    """Values in label PNGs that mean no label, if no class has this id."""
+    maps: Literal["all", "stuff"] | None = None
+    """Load semantic maps; the command line sets it to what the detector needs: all classes for a Semantic FPN, stuff
+    for a Panoptic FPN."""
+
+    def check_maps(self) -> None:
+        """Reject invalid settings of semantic maps.
+
+        Raises:
+            ValueError: the classes of label PNGs are not given, or a value is out of range.
+        """
+        if self.maps and self.semantic == "labels" and self.semantic_classes is None:
+            raise ValueError("data.semantic labels needs data.semantic_classes, a JSON file with the classes")
+        if not all(0 <= value <= 65535 for value in self.unlabelled):
+            raise ValueError(f"data.unlabelled {list(self.unlabelled)} must be values of a PNG, from 0 to 65535")
+
+
+@dataclass(frozen=True)
 class OtherConfig:
     """Settings that belong to no other group."""
 
@@ -203,7 +237,7 @@ class StrongConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
+class DataConfig(MapConfig, StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
     """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
 
     def check(self) -> None:
@@ -228,6 +262,9 @@ class DataConfig(StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, 
                 f"data.bad_images {self.bad_images} must be at least 0, data.max_pixels {self.max_pixels} at least 1"
             )
         self.check_batches()
+        self.check_maps()
+        if self.maps and self.mixes:
+            raise ValueError("data.mosaic, mixup and copy_paste leave no semantic map; set them to null")
 
     @property
     def detection_limits(self) -> tuple[int, ...]:

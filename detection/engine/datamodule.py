@@ -70,6 +70,11 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         return self.splits.categories
 
     @property
+    def semantic_categories(self) -> Categories:
+        """Semantic classes, which are the same in all splits in use; for a detector with a semantic head."""
+        return self.splits.semantic_categories
+
+    @property
     def device_batch(self) -> int:
         """Images per device and batch in training.
 

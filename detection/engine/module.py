@@ -142,9 +142,14 @@ class DetectionModule(NoClassLoading, LightningModule):
             configs["backbone"] = replace(configs["backbone"], weights=None)
         if configs["keypoint_head"] is not None:
             configs["keypoint_head"] = replace(configs["keypoint_head"], keypoints=data.categories.keypoints or 1)
+        classes = data.semantic_categories if data.config.maps == "all" else data.categories
+        if data.config.maps == "stuff":
+            stuff = data.semantic_categories
+            named = {"stuff": stuff.names[1:], "stuff_ids": stuff.ids[1:]}
+            self.configs["semantic_head"] = configs["semantic_head"] = replace(configs["semantic_head"], **named)
         with user_input():
-            self.model = build_detector(len(data.categories), **configs)
-            self.model.categories, self.model.test_size = data.categories, data.config.test_size
+            self.model = build_detector(len(classes), **configs)
+            self.model.categories, self.model.test_size = classes, data.config.test_size
             self.model.resize, self.model.depth = data.config.resize, data.config.depth
             if self.weights is not None:
                 self.print(initialise(self.model, self.weights))

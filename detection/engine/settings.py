@@ -11,7 +11,7 @@ from detection.engine.module import DetectionModule
 from detection.engine.parser import STRICT, ConfigFile, Parser
 from detection.engine.run import RunConfig
 from detection.home import settle_home, with_home
-from detection.models.mask_forms import is_set, predicts_masks
+from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
@@ -33,6 +33,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.link_arguments("model.backbone.in_channels", "data.channels")
     parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
     parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
+    parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
     config = parser.parse_args(with_home(list(arguments)))
     settle_home(config)
     # Without the trainer, which would need the devices.

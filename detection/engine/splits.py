@@ -9,10 +9,12 @@ from detection.coco.annotations import Annotations, check_same_categories, load_
 from detection.coco.crowds import check_learnable, described
 from detection.data.dataset import CocoDataset
 from detection.data.flipping import partners
+from detection.data.maps import Maps
 from detection.data.pipeline import Late
 from detection.data.presence import check_images
 from detection.engine.data_config import DataConfig
 from detection.engine.errors import InputError
+from detection.engine.map_files import only_images, open_maps
 from detection.home import with_home
 
 
@@ -34,6 +36,8 @@ class Splits:
         self.config = config
         self.annotations: dict[str, Annotations] = {}
         """Annotations by split, of the splits that have been read."""
+        self.maps: dict[str, Maps] = {}
+        """Semantic maps by split, for a detector with a semantic head."""
         self.datasets: dict[str, CocoDataset] = {}
         """Data sets by split, of the splits that :meth:`dataset` has built."""
 
@@ -41,6 +45,11 @@ class Splits:
     def categories(self) -> Categories:
         """Classes, which are the same in all splits in use."""
         return next(iter(self.annotations.values())).categories
+
+    @property
+    def semantic_categories(self) -> Categories:
+        """Semantic classes, which are the same in all splits in use; for a detector with a semantic head."""
+        return next(iter(self.maps.values())).categories
 
     @property
     def predicted(self) -> str:
@@ -61,7 +70,10 @@ class Splits:
         if split is None:
             given = "'{images: FOLDER, annotations: FILE}'"
             raise InputError(f"data.{name} is not set; give its images and annotations: --data.{name} {given}")
-        return Paths(root / with_home(split.annotations), root / with_home(split.images))
+        if not split.annotations and self.config.maps != "all":
+            raise InputError(f"data.{name}.annotations is not set; give a COCO annotation file")
+        listed = split.annotations or split.panoptic or self.config.semantic_classes or "annotations.json"
+        return Paths(root / with_home(listed), root / with_home(split.images))
 
     def read(self, names: Sequence[str], known: Callable[[], Categories] | None = None, verbose: bool = False) -> None:
         """Read and check the annotations of splits, unless they have been read before.
@@ -79,6 +91,8 @@ class Splits:
         for name in names:
             if name not in self.annotations:
                 self.annotations[name] = self._read(name, known)
+                if self.config.maps is not None:
+                    self.maps[name] = open_maps(self.config, name, self.annotations[name])
                 if verbose:
                     print("\n".join(described(name, self.annotations[name])))
 
@@ -91,6 +105,8 @@ class Splits:
         first, *others = self.annotations.values()
         for other in others:
             check_same_categories(first, other)
+        if len({maps.categories for maps in self.maps.values()}) > 1:
+            raise ValueError("the splits have different semantic classes; give their files the same categories")
 
     def check_training(self) -> None:
         """Reject training data without any object, or without any mask or keypoint if training needs them.
@@ -100,6 +116,8 @@ class Splits:
                 remedy.
         """
         train = self.annotations["train"]
+        if self.config.maps == "all":  # maps alone can be learned
+            return
         check_learnable(train)
         if self.config.masks and not train.has_masks:
             raise ValueError(f"{train.path}: has no masks; train a Faster R-CNN without them: --model.mask_head null")
@@ -133,6 +151,7 @@ class Splits:
             reading=config.reading(name),
             draft=name == "train",
             late=late,
+            maps=self.maps.get(name),
             partners=partners(self.annotations[name].categories, config.flip_pairs) if config.keypoints else None,
         )
         return self.datasets[name]
@@ -143,7 +162,12 @@ class Splits:
             raise FileNotFoundError(f"no annotations {path}; set data.root or data.{name}.annotations")
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of images {folder}; set data.root or data.{name}.images")
-        annotations = load_annotations(path, self.config.masks, self.config.max_pixels, known)
+        split, config = self.config.split(name), self.config
+        if split is not None and not split.annotations and config.maps == "all":
+            annotations = only_images(config, name)
+        else:
+            needs_masks = config.masks or (config.maps is not None and config.semantic == "instances")
+            annotations = load_annotations(path, needs_masks, config.max_pixels, known)
         reading = self.config.reading(name)
         check_images(CocoDataset(annotations, folder, reading=reading), allowed=reading.bad_images)
         return annotations

@@ -29,6 +29,15 @@ def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
     return mask_head is not None or (settings is not None and bool(settings.masks))
 
 
+def wanted_maps(semantic_head: Any, mask_head: Any) -> str | None:
+    """Return which semantic maps a detector needs: ``all`` classes, ``stuff`` beside its objects, or None.
+
+    Args:
+        semantic_head, mask_head: configs, or what the parser made of them; None: the detector lacks this part.
+    """
+    return None if semantic_head is None else "all" if mask_head is None else "stuff"
+
+
 def is_set(part: Any) -> bool:
     """Return whether a detector has a part with this config."""
     return part is not None

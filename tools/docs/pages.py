@@ -198,7 +198,7 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
-LINKED = ("data.masks", "data.keypoints", "data.seed", "data.few_canvases", "data.channels")
+LINKED = ("data.masks", "data.maps", "data.keypoints", "data.seed", "data.few_canvases", "data.channels")
 """Settings that follow from others; the command line does not take them."""
 
 
