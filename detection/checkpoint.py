@@ -38,6 +38,7 @@ from detection.checkpoint_schema import (
     may_be_absent,
     restore_categories,
     restore_configs,
+    restore_thresholds,
 )
 from detection.data.errors import first_line
 from detection.foreign import shown
@@ -116,6 +117,7 @@ def load_model(path: str | Path, trust_code: bool = False) -> tuple[Detector, di
     model.test_size = (info["preprocessing"]["short_side"], info["preprocessing"]["long_side"])
     model.resize = info["preprocessing"].get("resize", "opencv")
     model.depth = info["preprocessing"].get("depth", 8)
+    model.thresholds = restore_thresholds(info)
     load_weights(model, detector_weights(content["state_dict"]), str(path))
     return model.eval(), info
 
@@ -177,7 +179,7 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
         ``model`` (configs by part), ``num_classes``, ``categories`` (``names``, original ``ids`` and, with keypoints,
         ``skeletons`` by label, or None),
         ``preprocessing`` (``short_side``, ``long_side``, ``resize`` at test time, ``depth``), ``versions`` and
-        ``format``.
+        ``format``. Also ``thresholds``, if the detector has some.
 
     Raises:
         ValueError: a value is not plain, or the number of categories differs from the number of classes.
@@ -203,6 +205,8 @@ def describe_model(model: Detector, configs: Mapping[str, Any]) -> dict[str, Any
             "python": platform.python_version(),
         },
     }
+    if model.thresholds is not None:
+        info["thresholds"] = asdict(model.thresholds)
     info = {key: plain(value, key) for key, value in info.items()}
     check_categories(info)
     return info

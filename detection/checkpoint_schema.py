@@ -6,7 +6,7 @@ Everything in a file is data. The toolkit imports a backbone class that a file n
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -24,6 +24,7 @@ from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
+from detection.models.thresholds import Thresholds
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
@@ -50,7 +51,7 @@ OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head", "keypoint_head")
 TWO_STAGE = ("rpn", "box_head")
 """Parts that every two-stage detector has."""
 ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
-"""Entries that every checkpoint has; ``versions`` may be absent."""
+"""Entries that every checkpoint has; ``versions`` and ``thresholds`` may be absent."""
 LARGEST = 1_000_000
 """Largest integer in the settings."""
 SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024,
@@ -76,13 +77,15 @@ def check_info(info: Any, source: str | Path) -> None:
     if lacking:
         raise ValueError(f"{source}: its entry rcnn lacks {', '.join(lacking)}; write it with save_model")
     try:
-        _check_keys("rcnn", info, (*ENTRIES, "versions"))
+        _check_keys("rcnn", info, (*ENTRIES, "versions", "thresholds"))
         check_value("rcnn.format", number, int, 1)
         check_value("rcnn.num_classes", info["num_classes"], int, 1)
         _check_versions(info.get("versions", {}))
         check_categories(info)
         _check_preprocessing(info["preprocessing"])
         _check_model(info["model"])
+        if info.get("thresholds") is not None:
+            restore_thresholds(info)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
@@ -121,6 +124,25 @@ def restore_categories(info: Mapping[str, Any]) -> Categories | None:
     return Categories(
         tuple(named["names"]), tuple(named["ids"]), tuple(map(Skeleton.from_coco, named.get("skeletons", [])))
     )
+
+
+def restore_thresholds(info: Mapping[str, Any]) -> Thresholds | None:
+    """Return the score thresholds of an ``rcnn`` entry; None if it has none.
+
+    Raises:
+        ValueError: a value has a wrong type or range, or there is not one threshold for each class.
+    """
+    values = info.get("thresholds")
+    if values is None:
+        return None
+    _check_config("rcnn.thresholds", values, Thresholds)
+    lacking = [field.name for field in fields(Thresholds) if field.name not in values and field.default is MISSING]
+    if lacking:
+        raise ValueError(f"rcnn.thresholds lacks {', '.join(lacking)}")
+    found: Thresholds = _restored(Thresholds, values)
+    if len(found.scores) != info["num_classes"]:
+        raise ValueError(f"rcnn.thresholds has {len(found.scores)} scores; it needs one for each class")
+    return found
 
 
 def restore_configs(info: Mapping[str, Any], source: str | Path, trust_code: bool | str = False) -> dict[str, Any]:

@@ -7,6 +7,7 @@ card.md, and fails if they are too large.
 """
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     images = "images to compare both on, for folders: files or folders (default synthetic images)"
     parser.add_argument("--images", nargs="+", default=[], metavar="SOURCE", help=images)
+    data = "annotated data set to compare AP on, for folders, in addition to the images"
+    parser.add_argument("--check-data", metavar="DATA", help=data)
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="val", help="of --check-data (default val)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,8 +78,15 @@ def run(options: argparse.Namespace) -> int:
 def _export_folder(model: "Detector", folder: Path, options: argparse.Namespace) -> int:
     """Write the folder of an export, and print the result of the comparison."""
     from detection.export.folder import export_folder
+    from detection.export.options import ExportOptions
 
-    file, gate = export_folder(model, folder, options.format, options.images)
+    given = ExportOptions(**{field.name: getattr(options, field.name) for field in fields(ExportOptions)})
+    data = None
+    if options.check_data is not None:
+        from detection.export.check_data import CheckData
+
+        data = CheckData(options.check_data, model, options.split)
+    file, gate = export_folder(model, folder, given, data)
     print(f"{file}: {plural(model.num_classes, 'class')}, {file.stat().st_size / 1e6:.0f} MB")
     print(f"parity gate {gate.line()}; details: {folder / 'card.md'}")
     return 0 if gate.passed else 3

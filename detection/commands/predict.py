@@ -23,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     kinds = ("images", "json", "csv", "masks", "pictures")
     what = "what to write: images with the objects drawn in (default), json (COCO results), csv, masks (16-bit PNG)"
     parser.add_argument("--save", nargs="+", default=["images"], choices=kinds, metavar="KIND", help=what)
-    score = "drop detections with a lower score (default 0.5); by class, as person=0.6 car=0.3"
+    score = (
+        "drop detections with a lower score (default 0.5); by class, as person=0.6 car=0.3; model: those that it holds"
+    )
     parser.add_argument("--score", action="append", metavar="S", help=score)
     across = "keep the best of overlapping boxes, whatever their classes"
     parser.add_argument("--across-classes", action="store_true", help=across)

@@ -26,8 +26,11 @@ def average(detectors: Sequence[Pretrained]) -> Pretrained:
         shapes, expected = ({k: v.shape for k, v in found.state.items()} for found in (one, last))
         if shapes != expected:
             raise ValueError(f"{one.source} has other tensors than {last.source}; give checkpoints of the same model")
+    if len(detectors) == 1:
+        return last
     names = ", ".join(one.source for one in detectors)
-    return replace(last, source=names, state={key: _mean([one.state[key] for one in detectors]) for key in last.state})
+    state = {key: _mean([one.state[key] for one in detectors]) for key in last.state}
+    return replace(last, source=names, state=state, thresholds=None)  # thresholds belong to other weights
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

@@ -32,7 +32,7 @@ from detection.checkpoint import (
     detector_weights,
     load_weights,
 )
-from detection.checkpoint_schema import restore_categories, restore_configs
+from detection.checkpoint_schema import restore_categories, restore_configs, restore_thresholds
 from detection.convert import files, settings, zoo
 from detection.convert.classes import transfer_classes
 from detection.convert.detectron2 import from_detectron2
@@ -45,6 +45,7 @@ from detection.data.errors import first_line
 from detection.models.build import build_detector
 from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
+from detection.models.thresholds import Thresholds
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
@@ -67,13 +68,14 @@ class Pretrained:
     test_size: tuple[int, int] = (800, 1333)
     resize: ResizeMethod = "opencv"
     depth: Depth = 8
+    thresholds: Thresholds | None = None
 
     def build(self) -> Detector:
         """Build the detector, in evaluation mode on the CPU."""
         with NoRandomStart() if is_known(self.config.backbone.name) else nullcontext():
             model = build_detector(self.num_classes, **vars(self.config))
         model.categories, model.test_size, model.resize = self.categories, self.test_size, self.resize
-        model.depth = self.depth
+        model.depth, model.thresholds = self.depth, self.thresholds
         load_weights(model, self.state, self.source)
         return model.eval()
 
@@ -222,6 +224,7 @@ def _own_checkpoint(
         (size["short_side"], size["long_side"]),
         size.get("resize", "opencv"),
         size.get("depth", 8),
+        restore_thresholds(info),
     )
 
 

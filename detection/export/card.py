@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detection.foreign import shown
+from detection.wording import plural
 
 
 def card(settings: Mapping[str, Any], size: int) -> str:
@@ -20,14 +21,15 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         "",
         f"**Parity gate: {'passed' if gate['passed'] else 'FAILED'}** ({gate['engine']} against PyTorch).",
         "",
-        "| image | detections | boxes, pixels | scores | masks | mask IoU | unmatched | at the cut | unstable |",
+        "| image | detections | boxes, pixels | scores | masks | mask IoU | unmatched | at the cut | sensitive |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_row(one) for one in gate["images"]),
         "",
         f"Tolerances: boxes {gate['tolerances']['boxes']} pixels, scores {gate['tolerances']['scores']}, probabilities "
         f"of masks {gate['tolerances']['masks']}, no unmatched detection. Columns hold the largest difference of an "
-        "image, and the smallest IoU. An unstable image does not count: rounding alone changes its detections by more.",
+        "image, and the smallest IoU. Sensitive detections move by more if rounding changes, and may differ as far.",
         "",
+        *_accuracy(gate["accuracy"]),
         "| | |",
         "| --- | --- |",
         f"| classes | {len(classes)}: {', '.join(shown(name).replace('|', '/') for name in classes[:20])} |",
@@ -41,9 +43,20 @@ def card(settings: Mapping[str, Any], size: int) -> str:
     return "\n".join(lines)
 
 
+def _accuracy(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the table of AP, or nothing."""
+    if found is None:
+        return []
+    rows = [f"| {kind} | {100 * ap:.2f} | {100 * found['theirs'][kind]:.2f} |" for kind, ap in found["ours"].items()]
+    head = [f"AP in percent, on {plural(found['images'], 'image')}; the largest difference that passes is "]
+    head[0] += f"{100 * found['most']:g}."
+    return [*head, "", "| | checkpoint | export |", "| --- | --- | --- |", *rows, ""]
+
+
 def _row(one: Mapping[str, Any]) -> str:
     masks, iou = ("" if one[name] is None else one[name] for name in ("masks", "mask_iou"))
     numbers = [one["boxes"], one["scores"], masks]
-    cells = [shown(one["image"]).replace("|", "/"), one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
-    cells += [f"{iou:.4f}" if iou != "" else "", one["unmatched"], one["at_cut"], "yes" if one["unstable"] else ""]
+    name = shown(one["image"]).replace("|", "/") + (f", with noise of {one['noise']} levels" if one["noise"] else "")
+    cells = [name, one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
+    cells += [f"{iou:.4f}" if iou != "" else "", one["unmatched"], one["at_cut"], one["sensitive"]]
     return f"| {' | '.join(map(str, cells))} |"

@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import detection
 from detection.checkpoint import description
 from detection.checkpoint_files import replacing
 from detection.export import onnx_file, openvino_file, program, torch_file
+from detection.export.accuracy import Annotated
 from detection.export.card import card
 from detection.export.extras import FOLDERS, check_packages
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
 from detection.export.loading import checksum_of, of_session
+from detection.export.options import ExportOptions
 from detection.export.runtime import open_session
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_rounded_frames
@@ -44,7 +47,11 @@ WRITERS: Mapping[str, tuple[tuple[str, ...], Any]] = {
 
 
 def export_folder(
-    model: Detector, folder: str | Path, format: str = "onnx", images: Sequence[str] = (), configs: Any = None
+    model: Detector,
+    folder: str | Path,
+    options: ExportOptions | None = None,
+    data: Annotated | None = None,
+    configs: Any = None,
 ) -> tuple[Path, Gate]:
     """Write a detector to a folder that runs without PyTorch, and compare both on images.
 
@@ -55,8 +62,8 @@ def export_folder(
     Args:
         model: the detector.
         folder: it is created.
-        format: ``onnx``, ``openvino`` or ``torch``.
-        images: files, folders and patterns to compare on; synthetic images if empty.
+        options: what to write, and what to compare on; the defaults if None.
+        data: annotated images; the gate compares AP on them, and the detections in some.
         configs: as for :func:`~detection.checkpoint.save_model`.
 
     Returns:
@@ -67,14 +74,16 @@ def export_folder(
         ModuleNotFoundError: a package of the extra is not installed.
         OSError: a file cannot be written.
     """
-    folder = Path(folder)
+    folder, options = Path(folder), options or ExportOptions()
+    format = options.format
     if format not in FOLDERS:
         raise ValueError(f"unknown format {format!r}; give one of {', '.join(FOLDERS)}")
     check_packages(format)
     if folder.suffix or folder.is_file():
         raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
     info = description(model, folder, configs)
-    named = given_images(list(images), model) if images else synthetic_images(model)
+    named = given_images(list(options.images), model) if options.images else synthetic_images(model)
+    named += data.samples() if data is not None else []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
         names, (write, add_metadata) = WRITERS[format]
@@ -83,7 +92,10 @@ def export_folder(
         about = _about(model, format)
         add_metadata(file, {"rcnn": info, "export": about})
         session = open_session(file, torch.get_num_threads())
-        gate = run_gate(model, of_session(session, file), named, session.engine)
+        exported = of_session(session, file)
+        gate = run_gate(model, exported, named, session.engine)
+        if data is not None:
+            gate = replace(gate, accuracy=data.compare(model, exported))
         add_metadata(file, {"gate": gate.summary()})
         checksums = {name: checksum_of(file.with_name(name)) for name in names}
         settings = {"rcnn": info, "export": about, "gate": gate.summary(), "files": checksums}

@@ -4,22 +4,27 @@ n, m detections.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
-from detection.export.program import exportable
+from detection.export.accuracy import Accuracy
+from detection.export.rows import pair, without
+from detection.export.sensitivity import Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
 from detection.models.detector import Detector
 from detection.structures import Detections
 from detection.wording import plural
 
-FAR = 1.0
-"""Detections of one class that are farther apart, in pixels, are two detections."""
+ROOM = 2.0
+"""A sensitive detection may differ by this factor more than it moves if rounding changes."""
+VAGUE = 20.0
+"""A detection that may differ by this factor more than the tolerances proves little."""
+NOISES = (4, 16, 64)
+"""Levels of noise, of 255, in the images that replace one whose detections are mostly vague."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +46,28 @@ class Difference:
     found: int
     """Number of detections of the detector itself."""
     boxes: float
-    """Largest difference of a coordinate, in pixels of the image."""
+    """Largest difference of a coordinate, in pixels of the image, of detections that are not sensitive."""
     scores: float
-    """Largest difference of a score."""
+    """Largest difference of a score, of these."""
     masks: float | None
-    """Largest difference of a probability of a mask; None without a mask head."""
+    """Largest difference of a probability of a mask, of these; None without a mask head."""
     mask_iou: float | None
-    """Smallest IoU of the two masks of an object, in pixels of the image."""
+    """Smallest IoU of the two masks of a detection, of these, in pixels of the image."""
     unmatched: int
-    """Detections of either that the other lacks, or that have another class there."""
+    """Detections of either that the other lacks, or that have another class there, or that differ too much."""
     at_cut: int
     """Unmatched detections that do not count: their score is at the score threshold or at the limit of detections."""
-    unstable: bool = False
-    """Rounding alone changes the detections by more: those of the detector in float64 do not pass either."""
+    sensitive: int = 0
+    """Detections that move by more than the tolerances, or vanish, if rounding changes. They may differ as far."""
+    vague: int = 0
+    """Sensitive detections that vanish, or move by far more than the tolerances. Comparing them proves little."""
+    noise: int = 0
+    """Levels of noise in the image, which replaces the one before it."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether at least half of the detections are neither vague nor, on both sides, unmatched at the cut."""
+        return 2 * self.vague + self.at_cut <= max(self.found, 2)
 
     def passes(self, tolerances: Tolerances) -> bool:
         """Return whether all differences are within the tolerances."""
@@ -68,29 +82,51 @@ class Gate:
     tolerances: Tolerances
     differences: tuple[Difference, ...]
     engine: str
+    accuracy: Accuracy | None = None
+    """AP of both; None without annotations."""
+
+    @property
+    def last(self) -> list[Difference]:
+        """The differences without those of images that another one replaces."""
+        followers = [*self.differences[1:], None]
+        return [one for one, after in zip(self.differences, followers, strict=True) if not (after and after.noise)]
 
     @property
     def passed(self) -> bool:
-        """Whether every stable image passes, most images are stable, and one of these has a detection."""
-        stable = [one for one in self.differences if not one.unstable]
-        decides = 2 * len(stable) > len(self.differences) and any(one.found for one in stable)
-        return decides and all(one.passes(self.tolerances) for one in stable)
+        """Whether every image passes, every image or its replacement decides, and one of these has a detection.
+
+        AP must be equal, too, if there are annotations.
+        """
+        decides = all(one.decides for one in self.last) and any(one.found for one in self.last)
+        equal = self.accuracy is None or self.accuracy.passed
+        return decides and equal and all(one.passes(self.tolerances) for one in self.differences)
 
     def line(self) -> str:
         """Return the result as a line of text."""
-        stable = [one for one in self.differences if not one.unstable]
-        boxes, scores = (max((getattr(one, name) for one in stable), default=0.0) for name in ("boxes", "scores"))
-        unmatched, found = (sum(getattr(one, name) for one in stable) for name in ("unmatched", "found"))
-        return (
-            f"{'passed' if self.passed else 'FAILED'}: {plural(found, 'detection')} in "
-            f"{plural(len(stable), 'image')}, boxes within {boxes:.1e} pixels, scores within {scores:.1e}, "
-            f"unmatched: {unmatched}"
+        rows = self.differences
+        boxes, scores = max((one.boxes for one in rows), default=0), max((one.scores for one in rows), default=0)
+        found, sensitive, unmatched = (
+            sum(getattr(one, name) for one in rows) for name in ("found", "sensitive", "unmatched")
         )
+        text = (
+            f"{'passed' if self.passed else 'FAILED'}: {plural(found, 'detection')} in {plural(len(rows), 'image')}, "
+            f"boxes within {boxes:.1e} pixels, scores within {scores:.1e}, unmatched: {unmatched}, "
+            f"sensitive to rounding: {sensitive}"
+        )
+        undecided = sum(not one.decides for one in self.last)
+        text += f"; {self.accuracy.line()}" if self.accuracy else ""
+        return text + (f", images without a decision: {undecided}" if undecided else "")
 
     def summary(self) -> dict[str, Any]:
         """Return plain values, for the metadata of the file."""
         rows = [asdict(one) for one in self.differences]
-        return {"passed": self.passed, "engine": self.engine, "tolerances": asdict(self.tolerances), "images": rows}
+        return {
+            "passed": self.passed,
+            "engine": self.engine,
+            "tolerances": asdict(self.tolerances),
+            "images": rows,
+            "accuracy": self.accuracy and asdict(self.accuracy),
+        }
 
 
 def run_gate(
@@ -102,9 +138,11 @@ def run_gate(
 ) -> Gate:
     """Run both on the images, and compare.
 
-    Images of one shape share a batch. If an image does not pass, the detector also runs in float64. If its own
-    detections change by more than the tolerances, the image proves nothing, and is unstable. An example is an image of
-    one color in a detector with group norm, which divides rounding errors by a standard deviation near zero.
+    The detector runs in the form of :func:`~.sensitivity.precise`. Images of one shape share a batch. If an image does
+    not pass, :mod:`.sensitivity` computes how far the detector's own detections move if rounding changes. A detection
+    that moves by more than the tolerances may differ as far in the export; the others may not. An image with mostly
+    vague detections is compared again, with noise. An example is an image of one color in a detector with group norm,
+    which divides rounding errors by a standard deviation near 0.
 
     Args:
         model: the detector.
@@ -113,76 +151,95 @@ def run_gate(
         engine: what runs the export.
         tolerances: the defaults for float32 if None.
     """
-    pixels = [image for _, image in images]
-    pairs = zip(images, detect(model, pixels), detect(exported, pixels), strict=True)
-    tolerances, found = tolerances or Tolerances(), []
-    for (name, image), one, other in pairs:
-        difference = compare(model, name, image.shape[:2], one, other)
-        if not difference.passes(tolerances):
-            exact = detect(exportable(model).double(), [image])[0]
-            stable = compare(model, name, image.shape[:2], one, exact).passes(tolerances)
-            difference = replace(difference, unstable=not stable)
-        found.append(difference)
+    model, pixels = precise(model), [image for _, image in images]
+    tolerances, sensitivity, found = tolerances or Tolerances(), Sensitivity(model), []
+    for (name, image), one, other in zip(images, detect(model, pixels), detect(exported, pixels), strict=True):
+        found.append(_compared(model, sensitivity, (name, image, 0), one, other, tolerances))
+        for noise in NOISES:
+            if found[-1].decides:
+                break
+            noisy = with_noise(image, noise)
+            one, other = (detect(each, [noisy])[0] for each in (model, exported))
+            found.append(_compared(model, sensitivity, (name, noisy, noise), one, other, tolerances))
     return Gate(tolerances, tuple(found), engine)
 
 
+def _compared(
+    model: Detector,
+    sensitivity: Sensitivity,
+    image: tuple[str, np.ndarray, int],
+    ours: Detections,
+    theirs: Detections,
+    tolerances: Tolerances,
+) -> Difference:
+    """Compare the detections of an image (name, pixels, noise); look for sensitive ones only if it does not pass."""
+    name, pixels, noise = image
+    found = compare(model, (name, noise), pixels.shape[:2], ours, theirs, tolerances)
+    if found.passes(tolerances):
+        return found
+    movement = sensitivity.movement(pixels, ours)
+    return compare(model, (name, noise), pixels.shape[:2], ours, theirs, tolerances, movement)
+
+
 def compare(
-    model: Detector, name: str, size: Sequence[int], ours: Detections, theirs: Detections, near: float = 1e-4
+    model: Detector,
+    image: tuple[str, int],
+    size: Sequence[int],
+    ours: Detections,
+    theirs: Detections,
+    tolerances: Tolerances,
+    movement: Movement | None = None,
 ) -> Difference:
     """Compare the detections of an image.
 
     Args:
         model: its config has the score threshold and the largest number of detections.
-        name: of the image.
+        image: name, and levels of noise.
         size: height, width of the image.
         ours, theirs: from :func:`~detection.inference.detect.detect`.
-        near: distance of a score from the cut, up to which a detection may be missing on one side.
+        tolerances: largest differences; a detection is missing at the cut if its score is as near as this.
+        movement: how far our detections move if rounding changes; None: not at all.
     """
-    mine, other = partners(ours, theirs)
-    alone = torch.cat([_without(ours, mine), _without(theirs, other)])
+    pairs, limits = pair(ours, theirs), torch.tensor([tolerances.boxes, tolerances.scores, tolerances.masks])
+    allowed = limits.double()[:, None].expand(3, len(ours.scores))
+    if movement is not None:
+        allowed = allowed.maximum(ROOM * torch.stack([movement.boxes, movement.scores, movement.masks]))
+    sensitive = (allowed > limits[:, None]).any(dim=0)  # (n,)
+    off = (torch.stack(pairs[2:]) > allowed[:, pairs.ours]).any(dim=0)  # (p,)
+    missing, extra = without(len(ours.scores), pairs.ours), without(len(theirs.scores), pairs.theirs)
+    lost, gained = missing & ~sensitive, extra.clone()
+    if movement is not None:
+        gained &= ~movement.known(theirs)
+        spare = min(movement.extra, int(gained.sum()))
+        gained[gained.nonzero()[:spare, 0]] = False
+    least = _cut(model, ours, theirs) + tolerances.scores
+    alone = torch.cat([ours.scores[lost], theirs.scores[gained]])
+    at_cut = int((alone <= least).sum())
+    steady = ~sensitive[pairs.ours]
+    one, two = take(ours, pairs.ours[steady]), take(theirs, pairs.theirs[steady])
+    boxes, scores, masks = (float(x[steady].amax()) if steady.any() else 0.0 for x in pairs[2:])
+    has_masks = ours.masks is not None and theirs.masks is not None
+    return Difference(
+        image[0],
+        len(ours.scores),
+        boxes,
+        scores,
+        masks if has_masks else None,
+        _least_iou(model, one, two, size) if has_masks else None,
+        len(alone) - at_cut + int((off & ~steady).sum()),
+        at_cut,
+        int(sensitive.sum()),
+        int((allowed > VAGUE * limits[:, None]).any(dim=0).sum()),
+        image[1],
+    )
+
+
+def _cut(model: Detector, ours: Detections, theirs: Detections) -> float:
+    """Return the score below which detections may be missing: the threshold, or the last one of two full lists."""
     config = model.last_head.config
     full = min(len(ours.scores), len(theirs.scores)) >= config.detections
-    cut = max([config.score_threshold] + ([float(min(ours.scores.min(), theirs.scores.min()))] if full else []))
-    at_cut = int((alone <= cut + near).sum())
-    one, two = take(ours, mine), take(theirs, other)
-    masks, mask_iou = None, None
-    if one.masks is not None and two.masks is not None:
-        masks, mask_iou = _largest(one.masks - two.masks), _least_iou(model, one, two, size)
-    boxes, scores = _largest(one.boxes - two.boxes), _largest(one.scores - two.scores)
-    return Difference(name, len(ours.scores), boxes, scores, masks, mask_iou, len(alone) - at_cut, at_cut)
-
-
-def partners(ours: Detections, theirs: Detections) -> tuple[Tensor, Tensor]:
-    """Pair each detection with the nearest one of its class, the best scores first.
-
-    Returns:
-        Two index tensors of the same length, into ``ours`` and ``theirs``.
-    """
-    if not len(ours.labels) or not len(theirs.labels):
-        none = torch.zeros(0, dtype=torch.int64)
-        return none, none
-    distance = (ours.boxes[:, None] - theirs.boxes[None]).abs().amax(dim=2)  # (n, m)
-    distance = distance.masked_fill(ours.labels[:, None] != theirs.labels, torch.inf)
-    pairs = []
-    for i, row in enumerate(distance):  # a view: a column that is taken becomes infinite for all
-        best = int(row.argmin())
-        if row[best] <= FAR:
-            pairs.append((i, best))
-            distance[:, best] = torch.inf
-    index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    return index[:, 0], index[:, 1]
-
-
-def _without(found: Detections, index: Tensor) -> Tensor:
-    """Return the scores of the detections that are not in the index."""
-    rest = torch.ones(len(found.scores), dtype=torch.bool)
-    rest[index] = False
-    return found.scores[rest]
-
-
-def _largest(difference: Tensor) -> float:
-    """Return the largest absolute value; infinite for NaN."""
-    return float(difference.abs().nan_to_num(torch.inf).amax()) if difference.numel() else 0.0
+    last = [float(min(ours.scores.min(), theirs.scores.min()))] if full and config.detections else []
+    return max([config.score_threshold, *last])
 
 
 def _least_iou(model: Detector, one: Detections, two: Detections, size: Sequence[int]) -> float:

@@ -4,6 +4,7 @@ The detector has the class and settings of the original, but no layers: an engin
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,15 +14,21 @@ from torch import Tensor, nn
 from detection.checkpoint_schema import check_info, restore_categories, restore_configs
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
+from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
+from detection.models.fcos import FCOSHead
 from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
+from detection.models.retinanet import RetinaNetHead
+from detection.models.task_aligned import TaskAlignedHead
 from detection.structures import Detections
 
 ENDINGS = tuple(SESSIONS)
 """Of files that this module loads."""
 MODELS = tuple(f"model{ending}" for ending in ENDINGS)
 """Names of the file in the folder of an export."""
+KINDS = {"retinanet": RetinaNetHead.kind, "fcos": FCOSHead.kind, "task_aligned": TaskAlignedHead.kind}
+"""The kind of each one-stage detector, by the name of its part."""
 FIXED = "the settings of an exported model are fixed; change those of the checkpoint, and export it again"
 
 
@@ -61,7 +68,7 @@ class Exported(Detector):
         self.stride = session.metadata["export"]["stride"]
         channels = session.metadata["export"]["channels"]
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
-        self._heads = {self.last: Head(_last_config(configs), info["num_classes"], _kind(configs))}
+        self._heads = {self.last: _last_head(configs, info["num_classes"])}
         if configs.get("mask_head") is not None:
             self._heads["mask_head"] = Head(configs["mask_head"], info["num_classes"])
         self.eval()
@@ -101,6 +108,14 @@ class ExportedFasterRCNN(Exported, FasterRCNN):
 
 class ExportedMaskRCNN(Exported, MaskRCNN):
     """A Mask R-CNN that an engine computes."""
+
+
+class ExportedCascadeRCNN(Exported, CascadeRCNN):
+    """A Cascade R-CNN that an engine computes."""
+
+
+class ExportedCascadeMaskRCNN(Exported, CascadeMaskRCNN):
+    """A Cascade Mask R-CNN that an engine computes."""
 
 
 class ExportedOneStage(Exported, OneStage):
@@ -152,8 +167,7 @@ def of_session(session: Session, path: Path) -> Exported:
     assert isinstance(info, dict)
     name = info["model"]["backbone"]["name"]
     configs = restore_configs(info, path, trust_code=name)  # settings only: no code of a custom backbone runs
-    kind = ExportedMaskRCNN if configs.get("mask_head") else ExportedFasterRCNN
-    return (ExportedOneStage if _kind(configs) else kind)(session, info, configs)
+    return _class_of(configs)(session, info, configs)
 
 
 def check_gate(session: Session, path: Path) -> None:
@@ -206,11 +220,23 @@ def _file_of(source: Path) -> Path:
     return path
 
 
-def _last_config(configs: dict[str, Any]) -> Any:
-    return next(configs[name] for name in ("retinanet", "fcos", "box_head") if configs.get(name) is not None)
+def _class_of(configs: Mapping[str, Any]) -> type[Exported]:
+    """Return the class for a detector with these settings."""
+    if _dense(configs):
+        return ExportedOneStage
+    if configs.get("cascade"):
+        return ExportedCascadeMaskRCNN if configs.get("mask_head") else ExportedCascadeRCNN
+    return ExportedMaskRCNN if configs.get("mask_head") else ExportedFasterRCNN
 
 
-def _kind(configs: dict[str, Any]) -> str | None:
-    """Return the name of a one-stage detector; None for one of two stages."""
-    kinds = {"retinanet": "RetinaNet", "fcos": "FCOS"}
-    return next((kind for name, kind in kinds.items() if configs.get(name) is not None), None)
+def _last_head(configs: Mapping[str, Any], num_classes: int) -> Head:
+    """Return the settings of the head that scores the detections."""
+    if name := _dense(configs):
+        return Head(configs[name], num_classes, KINDS[name])
+    config = configs["box_head"]
+    return Head(configs["cascade"].of_stages(config)[-1] if configs.get("cascade") else config, num_classes)
+
+
+def _dense(configs: Mapping[str, Any]) -> str | None:
+    """Return the name of a one-stage detector's part; None for a detector of two stages."""
+    return next((name for name in KINDS if configs.get(name) is not None), None)

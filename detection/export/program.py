@@ -45,8 +45,11 @@ def check_exportable(model: Detector) -> None:
     """Check what can be checked before the export.
 
     Raises:
-        ValueError: a setting has no counterpart in ONNX.
+        ValueError: a setting has no counterpart in ONNX, or a head has no form for export.
     """
+    for name in ("keypoint_head", "semantic_head"):
+        if (model.configs or {}).get(name) is not None:
+            raise ValueError(f"{name} has no form for export; export it as safetensors")
     if model.last_head.config.soft_sigma > 0:
         raise ValueError("soft-NMS has no counterpart in ONNX; set soft_sigma to 0, and export again")
 

@@ -1,6 +1,6 @@
 """Load a detector, and detect the objects in images: ``predict(model, "street.jpg")``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,7 +17,7 @@ from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
 from detection.inference.options import check_apart, sides, size_of
 from detection.inference.prediction import Prediction
-from detection.inference.thresholds import LEAST_SCORE, class_names, per_class
+from detection.inference.thresholds import LEAST_SCORE, Scores, limits_of, own_thresholds
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
@@ -57,7 +57,7 @@ def load_model(
 def predict(
     model: Detector,
     image: Image,
-    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    score_threshold: Scores = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -69,7 +69,7 @@ def predict(
 def predict(
     model: Detector,
     image: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor],
-    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    score_threshold: Scores = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -80,7 +80,7 @@ def predict(
 def predict(
     model: Detector,
     image: Image | Sequence[Image],
-    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    score_threshold: Scores = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -94,8 +94,9 @@ def predict(
             of channels of the model; 3 is RGB. For a list of images the function returns a list;
             :func:`predict_batch` is faster.
         score_threshold: smallest score of a detection, from 0 to 1. A dict such as ``{"person": 0.6}`` sets it for
-            these classes; all others keep 0.5. Before this, the model drops detections below its own
-            ``model.box_head.config.score_threshold`` (0.05 by default).
+            these classes; all others keep 0.5. ``"model"`` takes the thresholds that the model holds, and calibrates
+            scores if the model holds a temperature; see ``rcnn evaluate --set-thresholds``. Before this, the model
+            drops detections below its own ``model.box_head.config.score_threshold`` (0.05 by default).
         size: (shortest, longest) image side in pixels for the model; None uses the model's ``test_size``.
         tile: split the image into overlapping tiles of this side in pixels, at least 32. Use it for images that are
             much larger than the training images.
@@ -117,7 +118,7 @@ def predict(
     if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
         return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
     _check_model(model)
-    thresholds = per_class(score_threshold, class_names(model))
+    limits = limits_of(model, score_threshold)
     size = None if size is None else size_of(size)
     short_sides = sides("short_sides", short_sides, "a list of sides") if np.size(short_sides) else ()
     check_apart({"size": size, "tile": tile is not None, "short_sides": short_sides, "flip": flip})
@@ -126,13 +127,14 @@ def predict(
         found = detect_in_tiles(model, pixels, tile, size=size)
     else:
         found = detect_in_views(model, [pixels], short_sides, flip, size)[0]
-    return _prediction(model, found, image, pixels, thresholds)  # type: ignore[arg-type]
+    calibrated = score_threshold == "model"
+    return _prediction(model, found, image, pixels, limits, calibrated)  # type: ignore[arg-type]
 
 
 def predict_batch(
     model: Detector,
     images: Sequence[str | Path | np.ndarray | Tensor],
-    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    score_threshold: Scores = LEAST_SCORE,
     size: tuple[int, int] | None = None,
 ) -> list[Prediction]:
     """Detect the objects in several images at once, which is faster for images of similar shape.
@@ -156,17 +158,18 @@ def predict_batch(
     _check_model(model)
     if isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
         raise ValueError("images: expected a list of images, got one; give [image], or use predict")
-    thresholds = per_class(score_threshold, class_names(model))
+    limits = limits_of(model, score_threshold)
     size = None if size is None else size_of(size)
     pixels = [pixels_of(image, model) for image in images]
     found = detect(model, pixels, size) if pixels else []
-    return [_prediction(model, *one, thresholds) for one in zip(found, images, pixels, strict=True)]
+    calibrated = score_threshold == "model"
+    return [_prediction(model, *one, limits, calibrated) for one in zip(found, images, pixels, strict=True)]
 
 
 def predict_group(
     model: Detector,
     images: Sequence[Image],
-    score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+    score_threshold: Scores = LEAST_SCORE,
     size: tuple[int, int] | None = None,
     tile: int | None = None,
     short_sides: Sequence[int] = (),
@@ -187,10 +190,14 @@ def predict_group(
     return predict_batch(model, images, score_threshold, size)
 
 
-def _prediction(model: Detector, found: Detections, image: Image, pixels: np.ndarray, thresholds: Tensor) -> Prediction:
-    """Drop detections with low scores, encode the masks, and clip the boxes."""
+def _prediction(
+    model: Detector, found: Detections, image: Image, pixels: np.ndarray, limits: Tensor, calibrated: bool
+) -> Prediction:
+    """Drop detections with low scores, calibrate the others if wanted, encode the masks, and clip the boxes."""
     height, width, channels = pixels.shape
-    found = take(found, found.scores >= thresholds[found.labels])
+    found = take(found, found.scores >= limits[found.labels])
+    if calibrated:
+        found = found._replace(scores=own_thresholds(model).calibrated(found.scores))
     rles = encoded(model, found, height, width)
     boxes = box_ops.clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
     return Prediction(

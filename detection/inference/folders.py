@@ -18,7 +18,7 @@ from detection.inference.outputs import Writer
 from detection.inference.prediction import Prediction
 from detection.inference.sources import Source, VideoError, batches, frames, sources, video_writer
 from detection.inference.tally import Tally
-from detection.inference.thresholds import check_known, class_names, read_thresholds
+from detection.inference.thresholds import check_known, class_names, lines_of, read_thresholds
 from detection.models.detector import Detector
 from detection.models.mask_forms import mask_config
 from detection.quiet import is_quiet
@@ -46,6 +46,8 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     found = sources(options.images, left_out)
     names = class_names(model)
     options.score = read_thresholds(options.score or (), names)
+    if options.score == "model":
+        print("\n".join(lines_of(model)))
     if "masks" in options.save and mask_config(model) is None:
         raise ValueError(f"--save masks: {options.model} predicts only boxes; remove masks")
     if options.across_classes:

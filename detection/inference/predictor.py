@@ -1,6 +1,6 @@
 """A class around a trained detector, with methods to predict, describe and save."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -15,7 +15,7 @@ from detection.inference.api import load_model, predict, predict_group
 from detection.inference.images import Image
 from detection.inference.info import ModelInfo, kind_of, model_info
 from detection.inference.prediction import Prediction
-from detection.inference.thresholds import LEAST_SCORE, class_names
+from detection.inference.thresholds import LEAST_SCORE, Scores, class_names
 from detection.models.detector import Detector
 
 
@@ -54,7 +54,7 @@ class Predictor:
     def predict(
         self,
         images: Image,
-        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        score_threshold: Scores = LEAST_SCORE,
         size: tuple[int, int] | None = None,
         tile: int | None = None,
         short_sides: Sequence[int] = (),
@@ -66,7 +66,7 @@ class Predictor:
     def predict(
         self,
         images: list[Image] | list[str] | list[Path] | list[np.ndarray] | list[Tensor] | tuple[Image, ...],
-        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        score_threshold: Scores = LEAST_SCORE,
         size: tuple[int, int] | None = None,
         tile: int | None = None,
         short_sides: Sequence[int] = (),
@@ -77,7 +77,7 @@ class Predictor:
     def predict(
         self,
         images: Image | Sequence[Image],
-        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        score_threshold: Scores = LEAST_SCORE,
         size: tuple[int, int] | None = None,
         tile: int | None = None,
         short_sides: Sequence[int] = (),
@@ -103,7 +103,7 @@ class Predictor:
     def stream(
         self,
         images: Iterable[Image],
-        score_threshold: float | Mapping[str, float] = LEAST_SCORE,
+        score_threshold: Scores = LEAST_SCORE,
         size: tuple[int, int] | None = None,
         tile: int | None = None,
         short_sides: Sequence[int] = (),

@@ -88,7 +88,7 @@ class ObjectMasks(nn.Module):
             boxes: (B, S, 4); no gradient flows into them.
         """
         side = self.config.side
-        pooled = roi_align([features], [self.stride], boxes, side, 1).flatten(3).float()  # (B, S, C, m * m)
+        pooled = self.pool(features, boxes).flatten(3).float()  # (B, S, C, m * m)
         place = (torch.arange(side, device=boxes.device, dtype=pooled.dtype) + 0.5) * 2 / side - 1
         grid = torch.stack([place.expand(side, side), place[:, None].expand(side, side)]).flatten(1)  # x, y in the box
         x = torch.cat([pooled, grid.expand(*pooled.shape[:2], -1, -1)], dim=2)
@@ -99,6 +99,10 @@ class ObjectMasks(nn.Module):
             x = x.relu() if i < len(self.shapes) - 1 else x
             first = bias + outputs
         return x.unflatten(3, (side, side)).squeeze(2)
+
+    def pool(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """Return the mask features of boxes, (B, S, C, m, m)."""
+        return roi_align([features], [self.stride], boxes, self.config.side, 1)
 
     def losses(
         self,

@@ -8,11 +8,15 @@ from torch import nn
 
 if TYPE_CHECKING:
     from detection.inference import Image, ModelInfo, Prediction
+    from detection.models.thresholds import Thresholds
     from detection.scoring import Evaluation
 
 
 class Usable(nn.Module):
     """Methods for users, as in :class:`detection.Predictor`; they run on the device of the weights."""
+
+    thresholds: "Thresholds | None" = None
+    """Score thresholds that were chosen on validation data, which checkpoints and exports hold."""
 
     def predict(self, images: Any, **options: Any) -> Any:
         """Detect the objects in an image, or in each image of a list.

@@ -1,13 +1,22 @@
-"""Tiny detectors with detections, one of each kind."""
+"""Tiny detectors with detections, one of each kind, and a session that computes with PyTorch."""
+
+import json
 
 import torch
 
 from backbones import BackboneConfig
+from detection.checkpoint import describe_model
 from detection.models.anchors import AnchorConfig
+from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
+from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.object_masks import ObjectMaskConfig
 from detection.models.retinanet import RetinaNetConfig
+from detection.models.rpn import RPNConfig
+from detection.models.task_aligned import TaskAlignedConfig
 from tests.support.detectors import make_tiny
 
 BODY = BackboneConfig("resnet18", norm="group", width=16)
@@ -41,10 +50,69 @@ def fcos():
     return model
 
 
+def cascade():
+    """A Cascade Mask R-CNN with a mask head per stage."""
+    torch.manual_seed(0)
+    model = build_detector(
+        3,
+        BODY,
+        FPNConfig(channels=16),
+        RPNConfig(AnchorConfig(sizes=(8, 16, 32, 64, 128)), proposals_test=40),
+        BoxHeadConfig(hidden=32, score_threshold=0.0, detections=10),
+        MaskHeadConfig(convs=1, channels=16),
+        cascade=CascadeConfig(mask_per_stage=True),
+    )
+    for stage in model.box_head.stages:
+        spread(stage.logits, 1.5)
+        spread(stage.deltas, 1.0)
+    for head in model.mask_head.stages:
+        spread(head.logits, 2.0)
+    return model
+
+
+def task_aligned():
+    """A task-aligned detector with masks."""
+    torch.manual_seed(0)
+    branch = ObjectMaskConfig(convs=1, channels=16, side=14)
+    config = TaskAlignedConfig(prior=0.3, masks=True, mask_branch=branch, **ONE_STAGE)
+    model = build_detector(3, BODY, FPN3, task_aligned=config)
+    spread(model.head.logits, 0.5)
+    spread(model.head.sides, 2.0)
+    spread(model.head.masks.controller, 0.5)
+    return model
+
+
+class Session:
+    """Computes with PyTorch instead of an engine.
+
+    Args:
+        model: what computes; the same as ``of`` by default.
+        of: the detector of the metadata.
+    """
+
+    engine = "test"
+
+    def __init__(self, model, of=None):
+        self.model, of = model.eval(), of or model
+        info = json.loads(json.dumps(describe_model(of, of.configs)))
+        self.metadata = {"rcnn": info, "export": {"stride": of.stride, "channels": 3}, "gate": {"passed": True}}
+
+    def run(self, images, sizes):
+        with torch.no_grad():
+            found = self.model(torch.from_numpy(images), torch.from_numpy(sizes))
+        return [value.numpy() for value in found if value is not None]
+
+
 def spread(layer, factor):
     """Widen the outputs of an untrained layer, so that detections differ."""
     with torch.no_grad():
         layer.weight.mul_(factor / layer.weight.std() / layer.weight[0].numel() ** 0.5)
 
 
-MODELS = {"mask_rcnn": mask_rcnn, "retinanet": retinanet, "fcos": fcos}
+MODELS = {
+    "mask_rcnn": mask_rcnn,
+    "cascade": cascade,
+    "retinanet": retinanet,
+    "fcos": fcos,
+    "task_aligned": task_aligned,
+}

@@ -9,14 +9,16 @@ from typing import TypeVar
 
 from torch import nn
 
-from detection.export.forms.dense import ExportedFCOS, ExportedRetinaNet
-from detection.export.forms.regions import ExportedBoxHead, ExportedMaskHead
+from detection.export.forms.dense import ExportedFCOS, ExportedRetinaNet, ExportedTaskAligned
+from detection.export.forms.regions import ExportedBoxHead, ExportedMaskHead, ExportedObjectMasks
 from detection.export.forms.rpn import ExportedRPN
 from detection.models.box_head import BoxHead
 from detection.models.fcos import FCOSHead
 from detection.models.mask_head import MaskHead
+from detection.models.object_masks import ObjectMasks
 from detection.models.retinanet import RetinaNetHead
 from detection.models.rpn import RPN
+from detection.models.task_aligned import TaskAlignedHead
 
 FORMS: Mapping[type[nn.Module], type[nn.Module]] = {
     RPN: ExportedRPN,
@@ -24,6 +26,8 @@ FORMS: Mapping[type[nn.Module], type[nn.Module]] = {
     MaskHead: ExportedMaskHead,
     RetinaNetHead: ExportedRetinaNet,
     FCOSHead: ExportedFCOS,
+    TaskAlignedHead: ExportedTaskAligned,
+    ObjectMasks: ExportedObjectMasks,
 }
 """The exportable class of each plain class."""
 

@@ -14,6 +14,7 @@ from detection.models.anchors import CanvasAnchors
 from detection.models.dense_head import DenseHead
 from detection.models.fcos import FCOSHead
 from detection.models.retinanet import RetinaNetHead
+from detection.models.task_aligned import TaskAlignedHead
 
 FAR = 2**30
 """Row and column of the further cells, in pixels: outside every image."""
@@ -37,9 +38,8 @@ class _Padded(DenseHead):
         return CanvasAnchors(torch.cat(boxes), rows, columns, lengths, found.grids)
 
     def _longer(self, x: Tensor, cells: int) -> Tensor:
-        """Append predictions of further cells to those of a level, (B, N_l) or (B, N_l, C)."""
-        count = cells * self.anchors.per_cell
-        return F.pad(x, (0, count) if x.dim() == 2 else (0, 0, 0, count))
+        """Append predictions of further cells to those of a level, (B, N_l, ...)."""
+        return F.pad(x, (*(0, 0) * (x.dim() - 2), 0, cells * self.anchors.per_cell))
 
 
 class ExportedRetinaNet(_Padded, RetinaNetHead):
@@ -48,3 +48,7 @@ class ExportedRetinaNet(_Padded, RetinaNetHead):
 
 class ExportedFCOS(_Padded, FCOSHead):
     """:class:`~detection.models.fcos.FCOSHead` at test time."""
+
+
+class ExportedTaskAligned(_Padded, TaskAlignedHead):
+    """:class:`~detection.models.task_aligned.TaskAlignedHead` at test time."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from detection.export.align import align_regions
 from detection.models.box_head import BoxHead
 from detection.models.mask_head import MaskHead
+from detection.models.object_masks import ObjectMasks
 
 
 def pool(head: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
@@ -29,3 +30,10 @@ class ExportedMaskHead(MaskHead):
 
     def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         return pool(self, features, rois)
+
+
+class ExportedObjectMasks(ObjectMasks):
+    """:class:`~detection.models.object_masks.ObjectMasks` at test time."""
+
+    def pool(self, features: Tensor, boxes: Tensor) -> Tensor:
+        return align_regions([features], [self.stride], boxes, self.config.side, 1, True)

@@ -9,29 +9,12 @@ import pytest
 import torch
 
 from detection import predict
-from detection.checkpoint import describe_model
 from detection.export import loading
 from detection.export.extras import needed
 from detection.export.loading import FIXED, load_exported, of_session
 from detection.inference.api import load_model
 from detection.inference.info import kind_of
-from tests.support.exported_models import MODELS
-
-
-class Session:
-    """Computes with PyTorch instead of an engine."""
-
-    engine = "test"
-
-    def __init__(self, model):
-        self.model = model.eval()
-        info = json.loads(json.dumps(describe_model(model, model.configs)))
-        self.metadata = {"rcnn": info, "export": {"stride": model.stride, "channels": 3}, "gate": {"passed": True}}
-
-    def run(self, images, sizes):
-        with torch.no_grad():
-            found = self.model(torch.from_numpy(images), torch.from_numpy(sizes))
-        return [value.numpy() for value in found if value is not None]
+from tests.support.exported_models import MODELS, Session
 
 
 @pytest.fixture(params=MODELS)

@@ -1,0 +1,14 @@
+"""Options of an export to a folder, for the command and for Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of an export; ``rcnn export --help`` describes each one."""
+
+    format: str = "onnx"
+    """``onnx``, ``openvino`` or ``torch``."""
+    images: Sequence[str] = ()
+    """Files, folders and patterns to compare on; synthetic images if empty."""
