@@ -76,7 +76,7 @@ def check_settings(given: Sequence[str], command: str = "train") -> None:
 
 def _check_dotted(name: str) -> None:
     """Reject a setting that no class has, with the message of the slower parser."""
-    from detection.commands.setting_names import all_names, wrong_name
+    from detection.engine.setting_names import all_names, wrong_name
 
     if wrong_name(name):
         from detection.engine.config_errors import no_option

@@ -6,7 +6,7 @@ file ``configs/names.yaml`` names combinations of parts, such as ``mask_rcnn_r10
 
 import fnmatch
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +18,7 @@ from jsonargparse import get_loader
 
 from detection.documents import LARGEST_YAML, DocumentError, parse_yaml, read_text
 from detection.engine.hints import nearest_config
+from detection.engine.setting_names import needs_settings
 from detection.foreign import shown
 from detection.home import with_home
 
@@ -222,9 +223,8 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
     if len(inside) > DEEPEST:
         raise DocumentError(f"{place.file}: parts are nested more than {DEEPEST} deep; list them in one config")
     content = place.content()
-    for group in GROUPS:
-        if group in content and content[group] is None:  # it would replace the settings of the parts by None
-            raise DocumentError(f"{place.file}: {group}: has no settings; indent some below it, or remove the line")
+    for group in _empty_groups(content):  # it would replace the settings of the parts by None
+        raise DocumentError(f"{place.file}: {group}: has no settings; indent some below it, or remove the line")
     settings: dict[str, Any] = {}
     files: list[Path] = []
     for name in _parts(place, content):
@@ -233,6 +233,16 @@ def _read(place: _Place, inside: tuple[_Place, ...]) -> Config:
         files += part.files
     own = {key: value for key, value in content.items() if key not in ("parts", "published")}
     return Config(_info(place, content), combine(settings, own), (*files, place.file.absolute()))
+
+
+def _empty_groups(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the names of groups that are null, though they need settings."""
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if value is None and (name in GROUPS or needs_settings(name)):
+            yield name
+        elif isinstance(value, Mapping) and name.partition(".")[0] in GROUPS:
+            yield from _empty_groups(value, f"{name}.")
 
 
 def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:

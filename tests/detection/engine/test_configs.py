@@ -48,10 +48,13 @@ def test_a_path_into_the_folder_from_beside_it_is_a_name(monkeypatch):
     assert read_config(f"../{NAME}.yaml").info.name == NAME
 
 
-@pytest.mark.parametrize("group", ["model", "data", "trainer", "run"])
+@pytest.mark.parametrize(
+    "group", ["model", "data", "trainer", "run", "model.backbone", "model.rpn.anchors", "model.optimizer"]
+)
 def test_a_group_without_settings_is_rejected(tmp_path, group):
     """It would drop the settings that the parts have in this group."""
-    (tmp_path / "mine.yaml").write_text(f"parts: [{NAME}]\n{group}:\nseed_everything: 1\n")
+    lines = [f"{'  ' * depth}{name}:" for depth, name in enumerate(group.split("."))]
+    (tmp_path / "mine.yaml").write_text("\n".join([f"parts: [{NAME}]", *lines, "seed_everything: 1", ""]))
     with pytest.raises(DocumentError, match=rf"mine\.yaml: {group}: has no settings; indent some below it, or remove"):
         read_config(tmp_path / "mine.yaml")
 

@@ -4,6 +4,7 @@ Importing these classes would take as long as importing PyTorch and Lightning, a
 """
 
 import ast
+import importlib.util
 from functools import cache
 from pathlib import Path
 
@@ -19,17 +20,18 @@ GROUPS: dict[str, Place] = {
     "model": ("detection.engine.module", "DetectionModule"),
     "data": ("detection.engine.data_config", "DataConfig"),
     "run": ("detection.engine.run", "RunConfig"),
+    "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
 }
 
 
 def wrong_name(name: str) -> bool:
     """Return whether a dotted name is certainly no setting.
 
-    Names in ``trainer`` are Lightning's, and below a plain value everything may be right: both are left to the parser.
+    Below a plain value everything may be right; this is left to the parser.
 
     Example:
         >>> wrong_name("model.backbone.name"), wrong_name("model.backbone.nmae"), wrong_name("trainer.nmae")
-        (False, True, False)
+        (False, True, True)
     """
     group, *parts = name.split(".")
     place = GROUPS.get(group)
@@ -44,7 +46,7 @@ def wrong_name(name: str) -> bool:
 
 
 def all_names() -> list[str]:
-    """Return the full names of all settings, and those of Lightning's that a hint may suggest."""
+    """Return the full names of all settings."""
     hinted = (meaning.split(" ")[0] for meaning in OPTIONS.values())
     return list(dict.fromkeys([*(name for pair in GROUPS.items() for name in _below(*pair)), *hinted]))
 
@@ -64,22 +66,56 @@ def settings_of(place: Place) -> dict[str, Place | None] | None:
     Returns:
         For each name the class that has its settings, or None for a plain value. None if the class cannot be read.
     """
+    found = _annotations(place)
+    return None if found is None else {name: _class_in(*annotated) for name, annotated in found.items()}
+
+
+def needs_settings(name: str) -> bool:
+    """Return whether a dotted name is a group of settings for which null is no value.
+
+    Example:
+        >>> needs_settings("model.backbone"), needs_settings("model.mask_head"), needs_settings("model.backbone.name")
+        (True, False, False)
+    """
+    group, *parts = name.split(".")
+    place, nullable = GROUPS.get(group), False
+    for part in parts:
+        found = (_annotations(place) if place else None) or {}
+        if part not in found:
+            return False
+        place, nullable = _class_in(*found[part]), _allows_none(found[part][0])
+    return place is not None and not nullable
+
+
+Annotated = tuple[ast.expr | None, ast.Module, str]
+"""An annotation, with the source and the name of the module where it stands."""
+
+
+@cache
+def _annotations(place: Place) -> dict[str, Annotated] | None:
+    """Return the annotations of the settings of a class; None if the class cannot be read."""
     module, name = place
     tree = _tree(module)
     node = None if tree is None else next((one for one in _classes(tree) if one.name == name), None)
     if tree is None or node is None:
         return None
     if not node.decorator_list:
-        inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
-        return {one.arg: _class_in(one.annotation, tree, module) for init in inits for one in init.args.args[1:]}
-    found: dict[str, Place | None] = {}
+        inits = [one.args for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+        return {one.arg: (one.annotation, tree, module) for args in inits for one in (*args.args[1:], *args.kwonlyargs)}
+    found: dict[str, Annotated] = {}
     for base in node.bases:
         inherited = _class_in(base, tree, module)
         if inherited is None:
             return None
-        found |= settings_of(inherited) or {}
+        found |= _annotations(inherited) or {}
     fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
-    return found | {one.target.id: _class_in(one.annotation, tree, module) for one in fields}  # type: ignore[union-attr]
+    return found | {one.target.id: (one.annotation, tree, module) for one in fields}  # type: ignore[union-attr]
+
+
+def _allows_none(annotation: ast.expr | None) -> bool:
+    """Return whether an annotation such as ``MaskHeadConfig | None`` allows None."""
+    parts = [] if annotation is None else ast.walk(annotation)
+    return any(isinstance(one, ast.Constant) and one.value is None for one in parts)
 
 
 def _class_in(annotation: ast.expr | None, tree: ast.Module, module: str) -> Place | None:
@@ -98,7 +134,9 @@ def _classes(tree: ast.Module) -> list[ast.ClassDef]:
 
 @cache
 def _tree(module: str) -> ast.Module | None:
-    """Return the source of a module of this toolkit."""
-    place = SOURCES.joinpath(*module.split("."))
+    """Return the source of a module of this toolkit or of Lightning."""
+    package, *parts = module.split(".")
+    found = importlib.util.find_spec(package) if package == "lightning" else None
+    place = (Path(found.origin).parent if found and found.origin else SOURCES / package).joinpath(*parts)
     path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
