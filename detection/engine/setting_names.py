@@ -8,8 +8,6 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from detection.engine.hints import OPTIONS
-
 SOURCES = Path(__file__).resolve().parents[2]
 """Folder of the packages ``detection`` and ``backbones``."""
 
@@ -47,8 +45,7 @@ def wrong_name(name: str) -> bool:
 
 def all_names() -> list[str]:
     """Return the full names of all settings."""
-    hinted = (meaning.split(" ")[0] for meaning in OPTIONS.values())
-    return list(dict.fromkeys([*(name for pair in GROUPS.items() for name in _below(*pair)), *hinted]))
+    return [name for pair in GROUPS.items() for name in _below(*pair)]
 
 
 def _below(prefix: str, place: Place) -> list[str]:
