@@ -47,6 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="N", help="run squares of N pixels, for very large images")
     parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
     parser.add_argument("--refine", type=int, metavar="N", help="run the box head N more times on its own boxes")
+    rule = "choose the score threshold of each class, and store it in MODEL: best-f1, precision=0.9 or recall=0.8"
+    parser.add_argument("--set-thresholds", metavar="RULE", help=rule)
+    parser.add_argument("--calibrate", action="store_true", help="also store a temperature that calibrates scores")
     batch, workers = {"default": default.batch}, {"default": default.workers}
     precision = {"choices": ("fp32", "bf16"), "default": default.precision}
     names = ("batch", "workers", "device", "trust_code", "precision")

@@ -21,7 +21,7 @@ from detection.wording import plural
 
 ROOM = 2.0
 """A sensitive detection may differ by this factor more than it moves if rounding changes."""
-VAGUE = 20.0
+VAGUE = 100.0
 """A detection that may differ by this factor more than the tolerances proves little."""
 NOISES = (4, 16, 64)
 """Levels of noise, of 255, in the images that replace one whose detections are mostly vague."""

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from detection.checkpoint_schema import check_info, restore_categories, restore_configs
+from detection.checkpoint_schema import check_info, restore_categories, restore_configs, restore_thresholds
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
@@ -65,6 +65,7 @@ class Exported(Detector):
         self.test_size = (preprocessing["short_side"], preprocessing["long_side"])
         self.resize, self.depth = preprocessing.get("resize", "opencv"), preprocessing.get("depth", 8)
         self.categories = restore_categories(info)
+        self.thresholds = restore_thresholds(info)
         self.stride = session.metadata["export"]["stride"]
         channels = session.metadata["export"]["channels"]
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length

@@ -48,15 +48,23 @@ class Model:
             raise ValueError(f"{folder}: its detections differ from those of the checkpoint, see card.md")
         self.about, info = settings["export"], settings["rcnn"]
         self.names = (info["categories"] or {}).get("names") or [str(k) for k in range(info["num_classes"])]
-        self.preprocessing = info["preprocessing"]
+        self.preprocessing, self.own = info["preprocessing"], info.get("thresholds")
         self.run = load(Path(folder), threads)
 
-    def predict(self, image: np.ndarray, score: float = 0.5) -> list[dict[str, Any]]:
+    def limits(self, score: float | str) -> np.ndarray:
+        """Return the smallest score of each class; 0.5 for those that the validation data did not have."""
+        if score != "model":
+            return np.full(len(self.names), score, np.float32)
+        if not self.own:
+            raise ValueError("the model has no score thresholds; give a number")
+        return np.array([0.5 if one is None else one for one in self.own["scores"]], np.float32)
+
+    def predict(self, image: np.ndarray, score: float | str = 0.5) -> list[dict[str, Any]]:
         """Return the objects of an image, best first.
 
         Args:
             image: (H, W, C) uint8 or uint16; RGB if C is 3.
-            score: smallest score.
+            score: smallest score; "model" takes the thresholds of the model, and calibrates scores.
         """
         height, width = image.shape[:2]
         pixels = self.resized(image)
@@ -68,8 +76,10 @@ class Model:
         boxes, scores, labels, *masks = (x[0] for x in self.run(given))
         boxes = boxes.astype(np.float64) * ([width / columns, height / rows] * 2)
         found = []
-        for k in np.flatnonzero((labels >= 0) & (scores >= score)):
-            box = boxes[k].clip(0, [width, height] * 2)
+        kept = np.flatnonzero((labels >= 0) & (scores >= self.limits(score)[labels]))
+        if score == "model" and self.own["temperature"]:
+            scores = 1 / (1 + (1 / scores.clip(1e-9, 1 - 1e-9) - 1) ** (1 / self.own["temperature"]))
+        for k, box in zip(kept, boxes[kept].clip(0, [width, height] * 2), strict=True):
             one = {"name": self.names[labels[k]], "label": int(labels[k]), "score": round(float(scores[k]), 5)}
             one["box"] = [round(float(value), 3) for value in box]
             if masks:
@@ -130,9 +140,8 @@ def between(points: np.ndarray, low: float, high: float, side: int) -> np.ndarra
     inside = (place > 0) & (place < side + 1)
     cell = np.clip(np.floor(place).astype(int), 0, side)
     weights = np.zeros((len(points), side + 2))
-    rows = np.arange(len(points))
-    weights[rows, cell] = (1 - (place - cell)) * inside
-    weights[rows, cell + 1] = (place - cell) * inside
+    weights[np.arange(len(points)), cell] = (1 - (place - cell)) * inside
+    weights[np.arange(len(points)), cell + 1] = (place - cell) * inside
     return weights
 
 
@@ -141,8 +150,7 @@ def two_steps(height: int, width: int, short: int, long: int) -> tuple[int, int]
     factor = short / min(height, width)
     rows, columns = (float(short), factor * width) if height < width else (factor * height, float(short))
     if max(rows, columns) > long:
-        factor = long / max(rows, columns)
-        rows, columns = rows * factor, columns * factor
+        rows, columns = (side * (long / max(rows, columns)) for side in (rows, columns))
     return max(1, int(rows + 0.5)), max(1, int(columns + 0.5))
 
 
@@ -150,10 +158,8 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """Return a mask (H, W) as COCO RLE: lengths of runs down the columns, the first of zeros."""
     flat = np.concatenate([[False], mask.T.ravel(), [False]])
     places = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], places, [mask.size]]))
-    if len(counts) > 1 and counts[-1] == 0:
-        counts = counts[:-1]
-    return {"size": list(mask.shape), "counts": counts.tolist()}
+    counts = np.diff(np.concatenate([[0], places, [mask.size]])).tolist()
+    return {"size": list(mask.shape), "counts": counts[:-1] if len(counts) > 1 and not counts[-1] else counts}
 
 
 def read(path: str) -> np.ndarray:
@@ -172,7 +178,7 @@ def main() -> None:
     """Predict on the images of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+")
-    parser.add_argument("--score", type=float, default=0.5, help="drop detections with a lower score (default 0.5)")
+    parser.add_argument("--score", default=0.5, help="drop detections with a lower score (default 0.5); or model")
     parser.add_argument("--save", help="write the last image with its boxes to this file")
     options = parser.parse_args()
     model = Model(Path(__file__).parent)

@@ -168,10 +168,10 @@ def _of_all(
     resamplings: int,
     seed: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the fields that depend on all detections, including low scores, and the (n,) :func:`_statuses`."""
+    """Return the fields that depend on all detections, including low scores, and the (n,) :func:`true_positives`."""
     evaluation = hotcoco_evaluation(truth, results, iou_type, evaluator.max_detections)
     precision, recall = evaluation.precision, evaluation.recall
-    statuses = _statuses(evaluation, results)
+    statuses = true_positives(evaluation, results)
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     labels = np.array([result["category_id"] for result in results], dtype=np.int64)
     objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
@@ -234,7 +234,7 @@ def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, 
     return {name: curves[:, k].round(5).tolist() for k, name in enumerate(names) if curves[:, k].max() > -1}
 
 
-def _statuses(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarray:
+def true_positives(evaluation: Evaluation, results: list[dict[str, Any]]) -> np.ndarray:
     """Return (n,) int64: 1 if a detection is a true positive at IoU 0.5, 0 if false, -1 if ignored."""
     diagnostics = evaluation.image_diagnostics()
     values = {"tp": 1, "fp": 0}

@@ -32,6 +32,8 @@ class EvaluateOptions:
     device: str = "auto"
     trust_code: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    set_thresholds: str | None = None
+    calibrate: bool = False
     name: str | None = None
     """Name of the detector in the report; its kind if None."""
     data: str | None = None

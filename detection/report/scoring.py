@@ -18,6 +18,7 @@ from detection.inference.options import LEAST, check_apart, check_least
 from detection.provenance import about
 from detection.report.analysis import Analysis, analyse
 from detection.report.files import write
+from detection.report.operating import parse_rule
 from detection.report.options import EvaluateOptions
 from detection.report.processes import processes
 from detection.report.truth import open_truth
@@ -57,6 +58,10 @@ def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
         raise ValueError("--iou-types segm: --protocol voc scores boxes alone; leave one of them out")
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
+    if options.calibrate and not options.set_thresholds:
+        raise ValueError("--calibrate: stores a temperature with the thresholds; add --set-thresholds best-f1")
+    if options.set_thresholds:
+        check_rule(options)
     if all(source.endswith(".json") for source in options.what):
         for name, default in OF_MODELS.items():
             if getattr(options, name) != default:
@@ -70,6 +75,20 @@ def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
     from detection.report.run import collect
 
     return collect(options, options.images, open_truth(options.annotations, _ground_truth(options)))
+
+
+def check_rule(options: EvaluateOptions) -> None:
+    """Check what can be checked about thresholds before the detector runs.
+
+    Raises:
+        ValueError: an unknown rule, a model whose file cannot hold thresholds, or another protocol than COCO's.
+    """
+    from detection.report.set_thresholds import file_to_change
+
+    parse_rule(str(options.set_thresholds))
+    file_to_change(options.what[0])
+    if options.protocol != "coco":
+        raise ValueError(f"--set-thresholds: is for --protocol coco, not {options.protocol}")
 
 
 def _read(options: EvaluateOptions) -> CocoEvaluator:
@@ -212,6 +231,10 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
     if from_model:
         made_of |= {way: getattr(options, way) for way in OF_MODELS if getattr(options, way)}
     write(folder, evaluator, analyses, made_of, options.images, options.pictures)
+    if options.set_thresholds:
+        from detection.report.set_thresholds import set_thresholds
+
+        print("\n".join(set_thresholds(options, evaluator)))
     print(f"report: {folder / 'report.html'}")
 
 

@@ -14,6 +14,7 @@ from detection.export.extras import needed
 from detection.export.loading import FIXED, load_exported, of_session
 from detection.inference.api import load_model
 from detection.inference.info import kind_of
+from detection.models.thresholds import Thresholds
 from tests.support.exported_models import MODELS, Session
 
 
@@ -106,3 +107,10 @@ def test_a_missing_file_and_a_missing_package_are_reported_in_a_line(tmp_path, m
     monkeypatch.setattr("detection.export.extras.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"^onnx is not installed: pip install 'rcnn-toolkit\[onnx\]'$"):
         needed("onnx")
+
+
+def test_it_has_the_score_thresholds_of_the_detector(session):
+    assert of_session(session, "file").thresholds is None
+    own = Thresholds("best-f1", (0.3, None, 0.6), (None,) * 3, (None,) * 3, 12, 1.5)
+    session.metadata["rcnn"]["thresholds"] = json.loads(json.dumps(asdict(own)))
+    assert of_session(session, "file").thresholds == own
