@@ -71,6 +71,7 @@ def evaluate(
         >>> found = evaluate("runs/first", "my_data")  # doctest: +SKIP
         >>> found.box["AP"], found.report_path  # doctest: +SKIP
     """
+    from detection.export.loading import Exported
     from detection.models.detector import Detector
     from detection.report.inputs import annotations_and_images
     from detection.report.options import EvaluateOptions
@@ -91,7 +92,9 @@ def evaluate(
         **options,
     )
     with TemporaryDirectory() as folder:
-        if isinstance(model, Detector):
+        if isinstance(model, Exported):
+            given.what = [str(model.path)]
+        elif isinstance(model, Detector):
             given.what = [str(model.save(Path(folder) / "model.ckpt"))]
         score(given)
     return Evaluation(given.output, read_json(given.output / "report.json"))

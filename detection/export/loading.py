@@ -56,10 +56,12 @@ class Exported(Detector):
         session: the loaded file.
         info: its checked ``rcnn`` entry, as of a checkpoint.
         configs: those of its parts.
+        path: the file.
     """
 
-    def __init__(self, session: Session, info: dict[str, Any], configs: dict[str, Any]) -> None:
+    def __init__(self, session: Session, info: dict[str, Any], configs: dict[str, Any], path: Path) -> None:
         nn.Module.__init__(self)
+        self.path = path
         self.session, self.configs = session, configs
         preprocessing = info["preprocessing"]
         self.test_size = (preprocessing["short_side"], preprocessing["long_side"])
@@ -168,7 +170,7 @@ def of_session(session: Session, path: Path) -> Exported:
     assert isinstance(info, dict)
     name = info["model"]["backbone"]["name"]
     configs = restore_configs(info, path, trust_code=name)  # settings only: no code of a custom backbone runs
-    return _class_of(configs)(session, info, configs)
+    return _class_of(configs)(session, info, configs, path)
 
 
 def check_gate(session: Session, path: Path) -> None:

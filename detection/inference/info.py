@@ -31,7 +31,7 @@ class ModelInfo:
     classes: tuple[str, ...]
     """Class names by label; the labels as text if the model has no names."""
     parameters: int
-    """Number of all parameters, including frozen ones."""
+    """Number of all parameters, including frozen ones; 0 for an export, whose engine holds them."""
     multiply_adds: int | None
     """Multiply-adds of backbone and FPN for one image of ``image_size``; None for a custom detector or backbone."""
     image_size: tuple[int, int]
@@ -47,7 +47,7 @@ class ModelInfo:
             "detector": self.kind,
             "backbone": self.backbone and shown(self.backbone),
             "classes": f"{len(self.classes)}: {names}{more}",
-            "parameters": f"{self.parameters / 1e6:.1f} million",
+            "parameters": self.parameters and f"{self.parameters / 1e6:.1f} million",
             "operations": self.multiply_adds
             and f"{self.multiply_adds / 1e9:.1f} billion multiply-adds of backbone and pyramid for an image of "
             f"{self.image_size[0]} x {self.image_size[1]}",
