@@ -89,8 +89,8 @@ def export_folder(
         names, (write, add_metadata) = WRITERS[format]
         file = Path(place) / names[0]
         write(model, file)
-        about = _about(model, format)
-        add_metadata(file, {"rcnn": info, "export": about})
+        made = about(model, format)
+        add_metadata(file, {"rcnn": info, "export": made})
         session = open_session(file, torch.get_num_threads())
         exported = of_session(session, file)
         gate = run_gate(model, exported, named, session.engine)
@@ -98,7 +98,7 @@ def export_folder(
             gate = replace(gate, accuracy=data.compare(model, exported))
         add_metadata(file, {"gate": gate.summary()})
         checksums = {name: checksum_of(file.with_name(name)) for name in names}
-        settings = {"rcnn": info, "export": about, "gate": gate.summary(), "files": checksums}
+        settings = {"rcnn": info, "export": made, "gate": gate.summary(), "files": checksums}
         for name in names:
             shutil.move(file.with_name(name), folder / name)
     size = sum((folder / name).stat().st_size for name in names)
@@ -109,7 +109,7 @@ def export_folder(
     return folder / names[0], gate
 
 
-def _about(model: Detector, format: str) -> dict[str, Any]:
+def about(model: Detector, format: str) -> dict[str, Any]:
     """Return what a program must know to use the file, and what made it."""
     config = model.last_head.config
     packages = ("torch", *FOLDERS[format])

@@ -24,8 +24,8 @@ FPN3 = FPNConfig(channels=16, extra="conv", finest=3)
 ONE_STAGE = {"convs": 1, "score_threshold": 0.05, "candidates": 50, "detections": 20}
 
 
-def mask_rcnn():
-    model = make_tiny()
+def mask_rcnn(norm="group"):
+    model = make_tiny(norm)
     spread(model.box_head.logits, 1.5)
     spread(model.box_head.deltas, 1.0)
     spread(model.mask_head.logits, 2.0)
