@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from detection.categories import Skeleton
 from detection.coco.segmentation import Segmentation
 from detection.data.augmentation import Albumentations
 from detection.data.dataset import CocoDataset
@@ -60,27 +61,30 @@ def look(dataset: CocoDataset, index: int, views: int) -> Seen:
         image_id=int(annotations.image_ids[index]),
         objects=len(scene.boxes),
         classes=tuple(names[k] for k in sorted(set(scene.labels.tolist()))),
-        before=draw_scene(scene, names),
-        after=[draw_sample(sample, names) for sample in samples],
+        before=draw_scene(scene, names, annotations.categories.skeletons),
+        after=[draw_sample(sample, names, annotations.categories.skeletons) for sample in samples],
         sizes=[image.shape[:2] for image in (scene.image, *(sample.image for sample in samples))],
     )
 
 
-def draw_scene(scene: Scene, names: Sequence[str]) -> np.ndarray:
-    """Draw boxes, and masks as in the file."""
+def draw_scene(scene: Scene, names: Sequence[str], skeletons: Sequence[Skeleton] = ()) -> np.ndarray:
+    """Draw boxes, masks as in the file and, if the data set has them, keypoints."""
     height, width = scene.image.shape[:2]
     masks = [_rle(segmentation, height, width) for segmentation in scene.segmentations]
-    return draw(scene.image, scene.boxes, scene.labels, None, masks, names)
+    return draw(
+        scene.image, scene.boxes, scene.labels, None, masks, names, keypoints=scene.points(), skeletons=skeletons
+    )
 
 
-def draw_sample(sample: Sample, names: Sequence[str]) -> np.ndarray:
-    """Draw boxes, and the bitmaps that the mask head is trained on."""
+def draw_sample(sample: Sample, names: Sequence[str], skeletons: Sequence[Skeleton] = ()) -> np.ndarray:
+    """Draw boxes, and the bitmaps and keypoints that the heads are trained on."""
     image = sample.image
     masks = None
     if sample.masks is not None:
         known = torch.from_numpy((sample.masks == 1).astype(np.float32))
         masks = encode_masks(known, torch.from_numpy(sample.boxes), *image.shape[:2])
-    return draw(image, sample.boxes, sample.labels, None, masks, names)
+    points = sample.keypoints
+    return draw(image, sample.boxes, sample.labels, None, masks, names, keypoints=points, skeletons=skeletons)
 
 
 def augmentations(transforms: Sequence[object]) -> list[str]:

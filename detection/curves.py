@@ -11,7 +11,7 @@ from detection.run_files import TRAIN, VAL, Row, read_table
 
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
-    ("AP in percent", (), ("val/bbox/AP", "val/segm/AP")),
+    ("AP in percent", (), ("val/bbox/AP", "val/segm/AP", "val/keypoints/AP")),
     (
         "parts of the loss",
         ("train/loss_*",),

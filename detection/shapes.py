@@ -29,12 +29,24 @@ COLOURS = {3: (222, 70, 60), 7: (64, 176, 80), 11: (60, 104, 216), 18: (40, 178,
 GROUNDS = ((214, 204, 186), (150, 158, 166), (186, 196, 182), (92, 98, 108), (196, 178, 168), (122, 112, 104))
 """RGB of the backgrounds, all less saturated than any object."""
 
+CORNERS = {
+    7: ("top", "right", "bottom", "left"),
+    11: ("top", "right", "left"),
+    42: ("top", "upper_right", "lower_right", "lower_left", "upper_left"),
+}
+"""Names of the keypoints by category ID: the corners or tips clockwise, from the topmost one."""
+
 LEAST_VISIBLE = 0.5
 """Least visible fraction: the border cuts off at most half of an object, and others hide at most half of the rest."""
 
 
 def write_shapes(
-    folder: str | Path, train: int = 400, val: int = 100, size: int | tuple[int, int] = (96, 160), seed: int = 0
+    folder: str | Path,
+    train: int = 400,
+    val: int = 100,
+    size: int | tuple[int, int] = (96, 160),
+    seed: int = 0,
+    keypoints: bool = False,
 ) -> Path:
     """Write the data set in the layout of COCO: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
@@ -47,6 +59,7 @@ def write_shapes(
         train, val: number of images of each split.
         size: range of heights and widths in pixels, or one value for both.
         seed: seed of the random shapes.
+        keypoints: annotate the corners of squares and triangles, and the tips of stars.
 
     Returns:
         The folder.
@@ -59,7 +72,7 @@ def write_shapes(
     if not 32 <= low <= high:
         raise ValueError(f"size is {size}; use (low, high) with 32 <= low <= high, for example (96, 160)")
     splits = {"train": train, "val": val}
-    written = {name: _write_images(folder / name, num, low, high, seed) for name, num in splits.items()}
+    written = {name: _write_images(folder / name, num, low, high, seed, keypoints) for name, num in splits.items()}
     (folder / "annotations").mkdir(exist_ok=True)
     for name, annotations in written.items():
         path = folder / "annotations" / f"instances_{name}.json"
@@ -70,7 +83,7 @@ def write_shapes(
 
 
 def draw_scene(
-    index: int, height: int, width: int, rng: np.random.Generator
+    index: int, height: int, width: int, rng: np.random.Generator, keypoints: bool = False
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draw one image, and annotate its objects.
 
@@ -80,6 +93,7 @@ def draw_scene(
         index: number of the image in its split.
         height, width: size in pixels.
         rng: source of the random numbers.
+        keypoints: annotate corners and tips.
 
     Returns:
         image: (height, width, 3) uint8 RGB.
@@ -96,7 +110,8 @@ def draw_scene(
         if len(shapes) == wanted:
             break
         _try_shape(image, shapes, rng)
-    return _finish(image, rng), [_annotation(shape) for shape in shapes]
+    found = [_annotation(shape) | (_keypoints(shape) if keypoints else {}) for shape in shapes]
+    return _finish(image, rng), found
 
 
 @dataclass
@@ -109,9 +124,11 @@ class _Shape:
     drawn: int
     """Number of its cells inside the image, including hidden ones."""
     crowd: bool = False
+    corners: np.ndarray | None = None
+    """(n, 2) x, y of the keypoints; None if its category has none."""
 
 
-def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dict[str, Any]:
+def _write_images(folder: Path, num: int, low: int, high: int, seed: int, keypoints: bool) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     offset = 500_000 if folder.name == "val" else 1000  # the splits have no ID in common
     images: list[dict[str, Any]] = []
@@ -119,7 +136,7 @@ def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dic
     for index in range(num):
         rng = np.random.default_rng((seed, offset, index))
         height, width = (int(side) for side in rng.integers(low, high + 1, 2))
-        image, found = draw_scene(index, height, width, rng)
+        image, found = draw_scene(index, height, width, rng, keypoints)
         suffix, options = (".png", []) if index % 4 == 3 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 92])
         image_id = offset + 7 * index
         name = f"{image_id:06d}{suffix}"
@@ -131,7 +148,10 @@ def _write_images(folder: Path, num: int, low: int, high: int, seed: int) -> dic
         "info": {"description": "Synthetic shapes", "seed": seed},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in CATEGORIES.items()],
+        "categories": [
+            {"id": i, "name": name, "supercategory": "shape"} | (_skeleton(i) if keypoints else {})
+            for i, name in CATEGORIES.items()
+        ],
     }
 
 
@@ -156,8 +176,38 @@ def _try_shape(image: np.ndarray, shapes: list[_Shape], rng: np.random.Generator
             return
     for shape, visible in zip(shapes, remaining, strict=True):
         shape.visible = visible
-    shapes.append(_Shape(category_id, cells, int(cells.sum())))
+    shapes.append(_Shape(category_id, cells, int(cells.sum()), corners=_corners(category_id, outline[0])))
     _paint(image, cells, category_id, rng)
+
+
+def _corners(category_id: int, outline: np.ndarray) -> np.ndarray | None:
+    """Return the keypoints of an outline, clockwise from the topmost one; None if the category has none."""
+    if category_id not in CORNERS:
+        return None
+    corners = outline[:: len(outline) // len(CORNERS[category_id])]
+    return np.roll(corners, -int(corners[:, 1].argmin()), axis=0)
+
+
+def _skeleton(category_id: int) -> dict[str, Any]:
+    """Return the names of a category's keypoints, and the lines around it; nothing if it has none."""
+    names = CORNERS.get(category_id, ())
+    edges = [[k + 1, (k + 1) % len(names) + 1] for k in range(len(names))]
+    return {"keypoints": list(names), "skeleton": edges} if names else {}
+
+
+def _keypoints(shape: _Shape) -> dict[str, Any]:
+    """Return the keypoints of an object: 2 if visible, 1 if another object hides it, 0 outside the image."""
+    if shape.corners is None:
+        return {}
+    height, width = shape.visible.shape
+    points: list[float] = []
+    for x, y in shape.corners:
+        column, row = int(x * FINE), int(y * FINE)
+        inside = 0 <= x * FINE < width and 0 <= y * FINE < height
+        around = shape.visible[max(0, row - FINE) : row + FINE + 1, max(0, column - FINE) : column + FINE + 1]
+        # COCO counts pixels from 0: the centre of the first pixel is at 0 in the file.
+        points += [float(x) - 0.5, float(y) - 0.5, 2 if around.any() else 1] if inside else [0.0, 0.0, 0]
+    return {"keypoints": points, "num_keypoints": sum(seen > 0 for seen in points[2::3])}
 
 
 def _draw_crowd(image: np.ndarray, rng: np.random.Generator) -> _Shape:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
+from detection.coco.keypoints import PIXEL_CENTRE
 from detection.data.dataset import read_image
 from detection.inference.api import load_model, predict
 from detection.shapes import write_shapes
@@ -20,7 +21,7 @@ def write_data(folder: Path) -> None:
     """Write the data set into a temporary folder, and move it when complete, so that no interruption leaves a part."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_shapes(partial, train=400, val=100)
+    write_shapes(partial, train=400, val=100, keypoints=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -53,14 +54,25 @@ def write_pictures(checkpoint: Path, data: Path, folder: Path, num: int = 12) ->
         labels = np.array([model.categories.label(a["category_id"]) for a in annotations], np.int64)
         masks = [coco.annToRLE(a) for a in annotations]
         found = predict(model, path)
-        names = model.categories.names
-        truth = draw(pixels, corners, labels, None, masks, names)
-        prediction = draw(pixels, found.boxes, found.labels, found.scores, found.rles, names)
+        points = None if found.keypoints is None else _keypoints(annotations, found.keypoints.shape[1])
+        names, skeletons = model.categories.names, model.categories.skeletons
+        shown = None if found.rles is None and points is not None else masks
+        truth = draw(pixels, corners, labels, None, shown, names, keypoints=points, skeletons=skeletons)
+        prediction = found.plot(image=pixels)
         cells.append([(f"{path.name}, ground truth", truth), ("prediction", prediction)])
         cv2.imwrite(str(folder / f"{path.stem}.jpg"), side_by_side(truth, prediction)[..., ::-1])
     if cells:
         picture = sheet(cells, columns=3)
         cv2.imwrite(str(folder.with_suffix(".jpg")), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def _keypoints(annotations: list[dict[str, Any]], most: int) -> np.ndarray:
+    """Return the keypoints of annotations, (n, most, 3), at the centres of their pixels."""
+    points = np.zeros((len(annotations), most, 3))
+    for own, annotation in zip(points, annotations, strict=True):
+        given = np.reshape(annotation.get("keypoints", ()), (-1, 3))
+        own[: len(given)] = given
+    return points + [PIXEL_CENTRE, PIXEL_CENTRE, 0]
 
 
 def _is_clear(annotations: list[dict[str, Any]]) -> bool:

@@ -12,7 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detection.categories import Skeleton
 from detection.coco.patches import Patch, bitmap_to_patch, rle_to_patch
+from detection.skeletons import draw_keypoints
 from detection.text import fit, readable, write
 
 SHORTEST = 640
@@ -78,6 +80,8 @@ def draw(
     colors: Sequence[Color] | None = None,
     tint: float = 0.4,
     label_room: float = 0.0,
+    keypoints: np.ndarray | None = None,
+    skeletons: Sequence[Skeleton] = (),
 ) -> np.ndarray:
     """Draw objects into a copy of an image.
 
@@ -96,6 +100,8 @@ def draw(
         colors: n RGB colours, instead of those of the classes; outlines of masks are then as strong as boxes.
         tint: weight of the colour inside masks, in 0..1.
         label_room: draw a label only if the area of its box is at least this many times that of the label.
+        keypoints: (n, N, 3) x, y in pixels of the image, and visibility or score; or None.
+        skeletons: keypoints of each class, by label; without them, no lines join the keypoints.
 
     Returns:
         (kH, kW, 3) uint8 with a whole k >= 1, above 1 for an image smaller than SHORTEST.
@@ -129,6 +135,10 @@ def draw(
             _draw_mask(picture, _patch(masks[i], image.shape), paint[i], enlarge, line, tint, light)
     for i in reversed(paint) if with_boxes else ():
         cv2.rectangle(picture, corners[i][:2], corners[i][2:], paint[i], line, cv2.LINE_AA)
+    if keypoints is not None:
+        for i in reversed(paint):
+            skeleton = skeletons[int(labels[i])] if skeletons else Skeleton()
+            draw_keypoints(picture, keypoints[i] * [enlarge, enlarge, 1], skeleton, paint[i], line)
     taken: list[tuple[int, int, int, int]] = []
     for i in paint:
         label = int(labels[i])

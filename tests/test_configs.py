@@ -13,6 +13,7 @@ from detection.engine.configs import list_configs, names_of_configs, read_config
 from detection.engine.console import Console
 from detection.engine.schedule import plan
 from detection.models.cascade import CascadeConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data" / "configs.json").read_text(encoding="utf-8"))
@@ -33,9 +34,10 @@ LONG = [
 ]
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
-DEMOS = ["demo_fcos", "demo_retinanet", "demo_task_aligned"]
+DEMOS = ["demo_fcos", "demo_keypoints", "demo_retinanet", "demo_task_aligned"]
+KEYPOINTS = [f"keypoint_rcnn_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
-WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE)
+WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS)
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -94,20 +96,21 @@ def test_it_is_what_its_name_says(name):
 
 def test_each_file_says_in_its_first_line_what_it_is():
     for config in list_configs():
-        assert bool(config.title) != (config.name in COCO + ONE_STAGE + DEMOS + CASCADE + LONG), config.name
+        assert bool(config.title) != (config.name in COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + LONG), config.name
 
 
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
     published = [config for config in list_configs() if config.box_ap is not None and config.name not in LONG]
-    assert len(published) == 16
+    assert len(published) == 19
     for config in published:
         if config.name.startswith("fcos"):
             continue  # its authors' weights are in none of these
         origin, _, name = str(config.source).partition(", ")
         entry = (DETECTRON2 if origin.startswith("detectron2") else MMDETECTION)[name]
-        assert (entry.box_ap, entry.mask_ap) == (config.box_ap, config.mask_ap), config.name
+        figures = [(one.box_ap, one.mask_ap, one.keypoint_ap) for one in (entry, config)]
+        assert figures[0] == figures[1], config.name
     header = (FOLDER / "names.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
     assert "others published" in header
     assert "This toolkit did not measure it" in header
@@ -149,6 +152,17 @@ def test_the_example_in_the_design_holds(parser):
     assert settings.model.mask_head is None
     assert settings.model.backbone.weights == "imagenet"
     assert settings.data.masks is False
+
+
+@pytest.mark.parametrize("name", KEYPOINTS)
+def test_a_keypoint_rcnn_is_the_published_one(parser, name):
+    found = parser.instantiate_classes(parse(parser, name)).fit
+    module, head = found.model, found.model.configs["keypoint_head"]
+    assert head == KeypointHeadConfig()
+    assert (module.configs["rpn"].proposals_train, module.configs["box_head"].beta) == (1500, 0.5)
+    assert module.configs["mask_head"] is None
+    assert found.data.config.keypoints
+    assert "person_keypoints" in found.data.config.train.annotations
 
 
 @pytest.mark.parametrize("name", CASCADE)

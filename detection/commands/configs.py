@@ -50,10 +50,11 @@ def _list(pattern: str, place: str | None) -> None:
     if not found:
         raise ValueError(f"no config matches {pattern}; `rcnn configs list` prints all")
     width = max(len(config.name) for config in found)
-    print(f"{'':{width}}  box AP  mask AP  parts, or what it is (AP: {PUBLISHED})")
+    print(f"{'':{width}}  box AP  mask AP  keypoint AP  parts, or what it is (AP: {PUBLISHED})")
     for config in found:
         what = " + ".join([*config.parts, *([config.title] if config.title else [])])
-        print(f"{config.name:{width}}  {_ap(config.box_ap, 6)}  {_ap(config.mask_ap, 7)}  {what}{_source(config)}")
+        aps = "  ".join((_ap(config.box_ap, 6), _ap(config.mask_ap, 7), _ap(config.keypoint_ap, 11)))
+        print(f"{config.name:{width}}  {aps}  {what}{_source(config)}")
     write_json([_plain(config) for config in found], place)
 
 
@@ -85,6 +86,7 @@ def _show(name: str, place: str | None) -> None:
         lines = [info.title, f"{info.name} = {' + '.join(info.parts)}" if info.parts else ""]
         if info.box_ap is not None:
             mask = "" if info.mask_ap is None else f", mask AP {info.mask_ap}"
+            mask += "" if info.keypoint_ap is None else f", keypoint AP {info.keypoint_ap}"
             lines += [f"Box AP {info.box_ap}{mask} ({info.source}), {PUBLISHED}"]
         print("".join(f"# {shown(line, None)}\n" for line in lines if line) + write_settings(config.settings), end="")
     write_json({**_plain(info), "settings": config.settings}, place)

@@ -1,7 +1,7 @@
 """Draw a small data set, train a detector on it, and put its predictions beside the truth.
 
-It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop; demo_retinanet, demo_fcos and
-demo_task_aligned (with masks) take longer.
+It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop; demo_retinanet, demo_fcos,
+demo_task_aligned (with masks) and demo_keypoints (Keypoint R-CNN) take longer.
 """
 
 import argparse
@@ -21,7 +21,7 @@ example:
 LEAST_AP50 = 0.80
 """The demo fails below this AP50: then something is broken."""
 
-KINDS = {"box": "bbox", "mask": "segm"}
+KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 """What each AP is of, and its name in the metrics."""
 
 

@@ -27,12 +27,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO annotation file, instead of --data")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the folder of its images")
     add_shared(parser, "output", output={"default": default.output, "help": "folder for the report"})
-    kinds = "score boxes, masks or both (default all that there are)"
-    parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm"], help=kinds)
+    kinds = "score boxes, masks or keypoints (default all that there are)"
+    parser.add_argument("--iou-types", nargs="+", choices=["bbox", "segm", "keypoints"], help=kinds)
     rules = "rules to score by (default coco)"
     parser.add_argument("--protocol", choices=["coco", "lvis", "voc"], default=default.protocol, help=rules)
     limit = "detections of a class in an image that are scored (default 100, as COCO); AR is named after it"
     parser.add_argument("--max-dets", type=int, default=default.max_dets, metavar="N", help=limit)
+    sigmas = "sigma of each keypoint for COCO's OKS (default COCO's for 17 keypoints, else 0.05)"
+    parser.add_argument("--keypoint-sigmas", type=float, nargs="+", metavar="SIGMA", help=sigmas)
     engine = "program that matches detections (default auto)"
     parser.add_argument("--engine", choices=["auto", "hotcoco", "pycocotools"], default=default.engine, help=engine)
     resamplings = "bootstrap samples for the intervals (default 100); 0 for none"

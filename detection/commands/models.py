@@ -42,12 +42,13 @@ def run(options: argparse.Namespace) -> None:
     for name in list_models(options.pattern):
         origin, _, entry = name.partition(":")
         found = ZOO[origin][entry]
-        rows.append({"name": name, "box_ap": found.box_ap, "mask_ap": found.mask_ap})
+        rows.append({"name": name, "box_ap": found.box_ap, "mask_ap": found.mask_ap, "keypoint_ap": found.keypoint_ap})
     if not rows:
         raise ValueError(f"no published model matches {options.pattern}; `rcnn models list` prints all")
     width = max(len(str(row["name"])) for row in rows)
-    print(f"{'':{width}}  box AP  mask AP  (COCO val2017, as published)")
+    print(f"{'':{width}}  box AP  mask AP  keypoint AP  (COCO val2017, as published)")
     for row in rows:
         mask = "      –" if row["mask_ap"] is None else f"{row['mask_ap']:7.1f}"
-        print(f"{row['name']:{width}}  {row['box_ap']:6.1f}  {mask}")
+        keypoint = "          –" if row["keypoint_ap"] is None else f"{row['keypoint_ap']:11.1f}"
+        print(f"{row['name']:{width}}  {row['box_ap']:6.1f}  {mask}  {keypoint}")
     write_json(rows, options.json)

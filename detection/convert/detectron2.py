@@ -40,6 +40,8 @@ _RULES: Rules = [
     (r"roi_heads\.box_predictor\.(\d)\.cls_score\.(.*)", r"box_head.stages.\1.logits.\2"),
     (r"roi_heads\.box_predictor\.(\d)\.bbox_pred\.(.*)", r"box_head.stages.\1.deltas.\2"),
     *[(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
+    *[(rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.*)", rf"keypoint_head.convs.{2 * i}.\1") for i in range(8)],
+    (r"roi_heads\.keypoint_head\.score_lowres\.(.*)", r"keypoint_head.heatmaps.\1"),
     (r"roi_heads\.mask_head\.deconv\.(.*)", r"mask_head.upsample.\1"),
     (r"roi_heads\.mask_head\.predictor\.(.*)", r"mask_head.logits.\1"),
 ]

@@ -3,7 +3,7 @@
 A reference is ``ORIGIN:NAME`` (an entry of :mod:`detection.convert.zoo`), ``ORIGIN:FILE``, or just a FILE; the toolkit
 then recognises the origin from the keys in the file. Origins:
 
-- ``torchvision``: R-CNNs of torchvision's first and second version, and with MobileNet; RetinaNet and FCOS
+- ``torchvision``: R-CNNs of its first and second version, with MobileNet, with keypoints; RetinaNet and FCOS
 - ``detectron2``: models of its zoo: BGR, subtract only the mean, stride in the 1x1 (R-50, R-101)
 - ``detectron2-rgb``: trained with torchvision's backbones: RGB, mean and std, stride in the 3x3
 - ``mmdetection``: pytorch style
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backbones import MOBILENET, BackboneConfig, is_known
 from backbones.resnet import VARIANTS
-from detection.categories import Categories
+from detection.categories import Categories, Skeleton
 from detection.checkpoint import (
     ALONE,
     NoRandomStart,
@@ -51,6 +51,13 @@ from detection.wording import plural
 
 FIRST_STAGE = "box_head.stages.0.logits.bias"
 """A tensor that only the weights of a cascade have."""
+PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+"""Parts of a body of which COCO has a left and a right keypoint, after the nose."""
+LINES = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10), (1, 2),
+    (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+"""Pairs of COCO's keypoints between which pictures have a line, as in its annotation files."""
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
 
 
@@ -207,6 +214,12 @@ def coco_categories() -> Categories:
     return Categories(tuple(names[i] for i in ids), tuple(ids))
 
 
+def coco_person() -> Categories:
+    """Return COCO's class with keypoints, and the 19 lines between its 17 keypoints."""
+    sides = [f"{side}_{part}" for part in PARTS for side in ("left", "right")]
+    return Categories(("person",), (1,), (Skeleton(("nose", *sides), LINES),))
+
+
 def _own_checkpoint(
     reference: str, state: Mapping[str, Tensor], rest: Mapping[str, Any], trust_code: bool | str
 ) -> Pretrained:
@@ -239,15 +252,20 @@ def _torchvision(reference: str, state: Mapping[str, Tensor], file: str) -> Pret
     classes, coco = len(logits) - 1, coco_categories()
     categories = coco if classes == max(coco.ids) else None
     ours = from_torchvision(state, coco.ids if categories else None)
-    masks = "mask_head.logits.weight" in ours
+    masks, keypoints = "mask_head.logits.weight" in ours, _keypoints(ours)
+    if (classes, keypoints) == (1, 17):
+        categories = coco_person()
     frozen = not any(key.endswith("num_batches_tracked") for key in ours)
-    # torchvision sets the norms' epsilon to zero for these two files only.
+    # torchvision sets the norms' epsilon to zero for these files only.
     eps = 0.0 if frozen and "rcnn_resnet50_fpn_coco" in file else None
     options: dict[str, Any] = {"norm": "frozen" if frozen else "batch", "freeze": 2, "norm_eps": eps}
     if "backbone.conv1.weight" not in ours:
         small = "320" in file
         config = settings.torchvision_mobilenet_config(small, BackboneConfig(MOBILENET, **options))
         size = (320, 640) if small else (800, 1333)
+    elif keypoints:
+        config = settings.torchvision_keypoint_config(keypoints, BackboneConfig(backbone_name(ours), **options))
+        size = (800, 1333)
     else:
         version = 2 if "box_head.convs.0.weight" in ours else 1
         config = settings.torchvision_config(version, masks, BackboneConfig(backbone_name(ours), **options))
@@ -279,6 +297,8 @@ def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretr
     masks = "mask_head.logits.weight" in ours
     if is_one_stage(state):
         config = settings.detectron2_retinanet_config(name, caffe)
+    elif keypoints := _keypoints(ours):
+        config = settings.detectron2_keypoint_config(name, keypoints, caffe)
     elif FIRST_STAGE in ours:
         config = settings.detectron2_cascade_config(name, masks, caffe)
     else:
@@ -307,10 +327,18 @@ def _named(
         categories: Categories | None = Categories(tuple(map(str, names)), tuple(range(1, classes + 1)))
     else:
         categories = coco if classes == len(coco) else None
+    if (classes, _keypoints(state)) == (1, 17):
+        categories = coco_person()
     if config.box_head is not None and config.cascade is None:
         agnostic = classes > 1 and len(state["box_head.deltas.bias"]) == 4
         config = replace(config, box_head=replace(config.box_head, class_agnostic=agnostic))
     return _checked(Pretrained(reference, state, config, classes, categories, resize=resize))
+
+
+def _keypoints(state: Mapping[str, Tensor]) -> int:
+    """Return the number of keypoints of a detector's weights; 0 without a keypoint head."""
+    bias = state.get("keypoint_head.heatmaps.bias")
+    return 0 if bias is None else len(bias)
 
 
 def _checked(found: Pretrained) -> Pretrained:

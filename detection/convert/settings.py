@@ -63,6 +63,12 @@ def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneC
     )
 
 
+def torchvision_keypoint_config(keypoints: int = 17, backbone: BackboneConfig | None = None) -> DetectorConfig:
+    """Return the settings of torchvision's ``keypointrcnn_resnet50_fpn``."""
+    head = KeypointHeadConfig(keypoints=keypoints, aligned=False, pixel_corners=True)
+    return replace(torchvision_config(1, False, backbone), keypoint_head=head)
+
+
 def torchvision_mobilenet_config(small: bool = False, backbone: BackboneConfig | None = None) -> DetectorConfig:
     """Return the settings of ``fasterrcnn_mobilenet_v3_large_fpn`` or, with ``small``, of its 320-pixel version."""
     sizes = ((32, 64, 128, 256, 512),) * 3
@@ -138,6 +144,16 @@ def detectron2_config(backbone: str = "resnet50", masks: bool = True, caffe: boo
         rpn=RPNConfig(min_size=0.0),
         box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0),
         mask_head=MaskHeadConfig(sampling_ratio=0) if masks else None,
+    )
+
+
+def detectron2_keypoint_config(backbone: str = "resnet50", keypoints: int = 17, caffe: bool = True) -> DetectorConfig:
+    """Return the settings of detectron2's ``keypoint_rcnn_*_FPN`` models; arguments as before."""
+    return replace(
+        detectron2_config(backbone, False, caffe),
+        rpn=RPNConfig(min_size=0.0, proposals_train=1500),
+        box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, beta=0.5),
+        keypoint_head=KeypointHeadConfig(keypoints=keypoints, sampling_ratio=0),
     )
 
 

@@ -32,6 +32,8 @@ _BODY: Rules = [
     (r"roi_heads\.box_head\.5\.(.*)", r"box_head.fcs.0.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.*)", r"box_head.logits.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.*)", r"box_head.deltas.\1"),
+    (r"roi_heads\.keypoint_head\.(\d+)\.(.*)", r"keypoint_head.convs.\1.\2"),
+    (r"roi_heads\.keypoint_predictor\.kps_score_lowres\.(.*)", r"keypoint_head.heatmaps.\1"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(.*)", r"mask_head.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.*)", r"mask_head.logits.\1"),
 ]
@@ -41,7 +43,7 @@ def from_torchvision(state: Mapping[str, Tensor], labels: Sequence[int] | None =
     """Convert the state dict of a torchvision detector to this toolkit's names.
 
     Args:
-        state: the state dict of ``fasterrcnn_*`` or ``maskrcnn_*``.
+        state: the state dict of ``fasterrcnn_*``, ``maskrcnn_*`` or ``keypointrcnn_*``.
         labels: torchvision's labels (1 is its first class) that become classes 0, 1, ...; None: all.
 
     Raises:
@@ -97,6 +99,8 @@ def _outwards(version: int) -> Rules:
         *box,
         (r"box_head\.logits\.(.*)", r"roi_heads.box_predictor.cls_score.\1"),
         (r"box_head\.deltas\.(.*)", r"roi_heads.box_predictor.bbox_pred.\1"),
+        (r"keypoint_head\.convs\.(\d*[02468])\.(.*)", r"roi_heads.keypoint_head.\1.\2"),  # odd numbers are norms
+        (r"keypoint_head\.heatmaps\.(.*)", r"roi_heads.keypoint_predictor.kps_score_lowres.\1"),
         (r"mask_head\.upsample\.(.*)", r"roi_heads.mask_predictor.conv5_mask.\1"),
         (r"mask_head\.logits\.(.*)", r"roi_heads.mask_predictor.mask_fcn_logits.\1"),
         *[

@@ -21,6 +21,7 @@ class Entry:
     box_ap: float
     """Box AP on COCO val2017, in percent, as published by its authors."""
     mask_ap: float | None = None
+    keypoint_ap: float | None = None
 
     @property
     def cache(self) -> Path:
@@ -35,6 +36,10 @@ class Entry:
 def _detectron2(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
     folder = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
     return Entry(f"{_D2}{'Misc' if path.startswith('cascade') else folder}/{path}", box_ap, mask_ap)
+
+
+def _keypoints(path: str, box_ap: float, keypoint_ap: float) -> Entry:
+    return Entry(f"{_D2}COCO-Keypoints/{path}", box_ap, keypoint_ap=keypoint_ap)
 
 
 def _mmdetection(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
@@ -65,11 +70,17 @@ DETECTRON2 = {
     "cascade_mask_rcnn_R_50_FPN_3x": _detectron2(
         "cascade_mask_rcnn_R_50_FPN_3x/144998488/model_final_480dd8.pkl", 44.3, 38.5
     ),
+    "keypoint_rcnn_R_50_FPN_1x": _keypoints("keypoint_rcnn_R_50_FPN_1x/137261548/model_final_04e291.pkl", 53.6, 64.0),
+    "keypoint_rcnn_R_50_FPN_3x": _keypoints("keypoint_rcnn_R_50_FPN_3x/137849621/model_final_a6e10b.pkl", 55.4, 65.5),
+    "keypoint_rcnn_R_101_FPN_3x": _keypoints("keypoint_rcnn_R_101_FPN_3x/138363331/model_final_997cc7.pkl", 56.4, 66.1),
+    "keypoint_rcnn_X_101_32x8d_FPN_3x": _keypoints(
+        "keypoint_rcnn_X_101_32x8d_FPN_3x/139686956/model_final_5ad38f.pkl", 57.3, 66.0
+    ),
     "retinanet_R_50_FPN_1x": _detectron2("retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl", 37.4),
     "retinanet_R_50_FPN_3x": _detectron2("retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl", 38.7),
     "retinanet_R_101_FPN_3x": _detectron2("retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl", 40.4),
 }
-"""Faster, Mask and Cascade Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
+"""Faster, Mask, Keypoint and Cascade Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry
@@ -176,6 +187,9 @@ TORCHVISION = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 22.8),
     "maskrcnn_resnet50_fpn": _torchvision("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 37.9, 34.6),
     "maskrcnn_resnet50_fpn_v2": _torchvision("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 47.4, 41.8),
+    "keypointrcnn_resnet50_fpn": Entry(
+        "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth", 54.6, keypoint_ap=65.0
+    ),
     "retinanet_resnet50_fpn": _torchvision("retinanet_resnet50_fpn_coco-eeacb38b.pth", 36.4),
     "retinanet_resnet50_fpn_v2": _torchvision("retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", 41.5),
     "fcos_resnet50_fpn": _torchvision("fcos_resnet50_fpn_coco-99b0c9b7.pth", 39.2),

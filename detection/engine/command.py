@@ -219,7 +219,8 @@ class Command(LightningCLI):
         if self.subcommand == "fit":
             model = self.config["fit"].model
             stages = 0 if model.cascade is None else len(model.cascade.thresholds)
-            prepare_metric_names(users, masks=self.config["fit"].data.masks, stages=stages)
+            data = self.config["fit"].data
+            prepare_metric_names(users, masks=data.masks, stages=stages, keypoints=data.keypoints)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0

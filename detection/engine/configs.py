@@ -46,6 +46,8 @@ class ConfigInfo:
     """Box AP on COCO val2017 that ``source`` published for this recipe, in percent. This toolkit did not measure it."""
     mask_ap: float | None = None
     """Mask AP on COCO val2017 that ``source`` published, in percent."""
+    keypoint_ap: float | None = None
+    """Keypoint AP on COCO val2017 that ``source`` published, in percent."""
     source: str | None = None
     """Publisher of the AP, and name of the recipe there."""
 
@@ -253,11 +255,11 @@ def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:
     if given is None:
         return ConfigInfo(place.name, title, _parts(place, content))
     published = _mapping(given, f"{place.file}: published")
-    box, mask, source = (published.get(key) for key in ("box_ap", "mask_ap", "source"))
-    numbers = [value for value in (box, mask) if value is not None]
+    box, mask, keypoint, source = (published.get(key) for key in ("box_ap", "mask_ap", "keypoint_ap", "source"))
+    numbers = [value for value in (box, mask, keypoint) if value is not None]
     if not isinstance(source, str) or not all(isinstance(value, int | float) for value in numbers):
         raise DocumentError(f"{place.file}: published: needs box_ap and mask_ap as numbers, and source as text")
-    return ConfigInfo(place.name, title, _parts(place, content), box, mask, source)
+    return ConfigInfo(place.name, title, _parts(place, content), box, mask, keypoint, source)
 
 
 def _parts(place: _Place, content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -192,6 +192,9 @@ class OtherConfig:
     max_detections: int = COCO_LIMITS[-1]
     """Maximum number of detections per class and image in evaluation; COCO: 100. The names of the recalls contain it,
     such as AR300. model.box_head.detections limits the output of the detector itself."""
+    keypoint_sigmas: list[float] | None = None
+    """For each keypoint, how far annotators differ, in evaluation (COCO's OKS); null: COCO's values for 17 keypoints,
+    otherwise 0.05."""
 
 
 @dataclass(frozen=True)

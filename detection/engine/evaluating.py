@@ -79,8 +79,8 @@ class Evaluation:
         """
         metrics = {"loss": sum(losses.values())} | dict(losses) if losses else {}
         metrics |= self.evaluator.evaluate()
-        both = (metrics.get(f"{iou_type}/AP", math.nan) for iou_type in ("segm", "bbox"))
-        metrics["AP"] = next((ap for ap in both if not math.isnan(ap)), math.nan)
+        every = (metrics.get(f"{iou_type}/AP", math.nan) for iou_type in ("keypoints", "segm", "bbox"))
+        metrics["AP"] = next((ap for ap in every if not math.isnan(ap)), math.nan)
         return metrics
 
     def report(self, metrics: Mapping[str, float], precision: str) -> Iterator[str]:
@@ -98,7 +98,7 @@ class Evaluation:
             yield f"Not scored, since NaN or infinite: {plural(self.evaluator.dropped, 'detection')}"
 
     def write_results(self, folder: Path) -> list[Path]:
-        """Write COCO result files, one for boxes and one for masks, and return their paths."""
+        """Write COCO result files, one each for boxes, masks and keypoints, and return their paths."""
         paths = {iou_type: folder / f"results_{iou_type}.json" for iou_type in self.evaluator.iou_types}
         for iou_type, path in paths.items():
             write_results(path, self.evaluator.results(iou_type))
@@ -115,5 +115,10 @@ def table(metrics: Mapping[str, float], split: str, precision: str) -> str:
         if f"{iou_type}/AP" in metrics:
             numbers = (percent(metrics[f"{iou_type}/{name}"], "n/a") for name in columns)
             rows.append(f"{iou_type:8s}" + "".join(f"{number:>7s}" for number in numbers))
+    if "keypoints/AP" in metrics:
+        columns = ("AP", "AP50", "AP75", "APm", "APl", "AR")
+        rows.append(" " * 11 + "".join(f"{name:>7s}" for name in columns))
+        numbers = (percent(metrics[f"keypoints/{name}"], "n/a") for name in columns)
+        rows.append(f"{'keypoints':11s}" + "".join(f"{number:>7s}" for number in numbers))
     losses = [f"{name} {value:.3f}" for name, value in metrics.items() if name.startswith("loss")]
     return "\n".join([*rows, *([" ".join(losses)] if losses else [])])

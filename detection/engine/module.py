@@ -1,7 +1,8 @@
 """Lightning's module for a detector: steps of training and evaluation, optimizer, and logged metrics.
 
 Training logs ``train/loss`` and ``train/loss_*``. Validation logs ``val/loss``, ``val/loss_*`` and ``val/bbox/AP`` to
-``val/segm/ARl``; a test logs the same with ``test/``. ``val/AP`` is the AP of masks, or of boxes without masks.
+``val/segm/ARl`` or ``val/keypoints/ARl``; a test logs the same with ``test/``. ``val/AP`` is the AP of keypoints or
+masks, or of boxes without them.
 """
 
 import zlib
@@ -43,7 +44,7 @@ from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHeadConfig
-from detection.models.mask_forms import has_rounded_frames, mask_config
+from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
 from detection.models.retinanet import RetinaNetConfig
@@ -315,10 +316,14 @@ class DetectionModule(NoClassLoading, LightningModule):
         self._evaluated_model.start(self, self.data.common_shapes(split) if self.compile_dense else set())
 
     def _evaluator(self, split: str) -> CocoEvaluator:
-        iou_types = ("bbox",) if mask_config(self.model) is None else ("bbox", "segm")
-        rounded = has_rounded_frames(self.model)
-        limits = self.data.config.detection_limits
-        return CocoEvaluator(self.data.ground_truth(split), iou_types, rounded_frames=rounded, max_detections=limits)
+        return CocoEvaluator(
+            self.data.ground_truth(split),
+            iou_types(self.model),
+            rounded_frames=has_rounded_frames(self.model),
+            max_detections=self.data.config.detection_limits,
+            keypoint_sigmas=self.data.config.keypoint_sigmas,
+            pixel_corners=has_pixel_corners(self.model),
+        )
 
     def _score(self, split: str) -> None:
         self._evaluated_model.end(self)

@@ -5,9 +5,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
+from detection.categories import Categories
 from detection.checkpoint_files import replacing
 from detection.evaluation.percent import percent
 from detection.fast.pasting import encode_masks
@@ -61,16 +62,18 @@ class Pictures(Callback):
     ) -> None:
         if self._folder is None or trainer.sanity_checking:
             return
-        names = _names(module)
+        categories = _categories(module)
         for i in range(min(self.num - len(self._pairs), len(batch.images))):
             if int(batch.image_ids[i]) == IGNORE:
                 continue
             found: Detections = outputs["detections"].image(i)
             keep = found.scores >= self.score_threshold
             found = Detections(*(None if v is None else v[keep] for v in found))  # type: ignore[arg-type]
-            prediction = _draw(_image(batch, i), found.boxes, found.labels, found.scores, found.masks, names)
+            prediction = _draw(_image(batch, i), found, categories)
             name = self._file_name(trainer, int(batch.image_ids[i]))
-            self._pairs.append([(f"{name}, ground truth", _draw_truth(batch, i, names)), ("prediction", prediction)])
+            self._pairs.append(
+                [(f"{name}, ground truth", _draw_truth(batch, i, categories)), ("prediction", prediction)]
+            )
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._folder is not None and self._pairs and not trainer.sanity_checking:
@@ -97,15 +100,16 @@ def name_of(trainer: Trainer) -> str:
 
 def draw_batch(path: Path, module: LightningModule, batch: Batch, num: int) -> None:
     """Write the first ``num`` images of a batch with their objects."""
-    names = _names(module)
+    categories = _categories(module)
     cells = [
-        [(f"image {int(batch.image_ids[i])}", _draw_truth(batch, i, names))] for i in range(min(num, len(batch.images)))
+        [(f"image {int(batch.image_ids[i])}", _draw_truth(batch, i, categories))]
+        for i in range(min(num, len(batch.images)))
     ]
     _write(path, cells)
 
 
-def _names(module: LightningModule) -> tuple[str, ...]:
-    return module.model.categories.names  # type: ignore[union-attr,return-value]
+def _categories(module: LightningModule) -> Categories:
+    return module.model.categories  # type: ignore[union-attr,return-value]
 
 
 def _image(batch: Batch, i: int) -> np.ndarray:
@@ -114,34 +118,31 @@ def _image(batch: Batch, i: int) -> np.ndarray:
     return as_rgb(batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy())
 
 
-def _draw_truth(batch: Batch, i: int, names: tuple[str, ...]) -> np.ndarray:
+def _draw_truth(batch: Batch, i: int, categories: Categories) -> np.ndarray:
     if batch.targets is None:
         return _image(batch, i)
     targets = batch.targets
     keep = (targets.labels[i] != IGNORE) & ~targets.crowd[i]
     masks = None if targets.masks is None else (targets.masks[i][keep] == 1).float()
-    return _draw(_image(batch, i), targets.boxes[i][keep], targets.labels[i][keep], None, masks, names)
+    keypoints = None if targets.keypoints is None else targets.keypoints[i][keep]
+    truth = Detections(targets.boxes[i][keep], torch.empty(0), targets.labels[i][keep], masks, keypoints=keypoints)
+    return _draw(_image(batch, i), truth, categories, scored=False)
 
 
-def _draw(
-    image: np.ndarray,
-    boxes: Tensor,
-    labels: Tensor,
-    scores: Tensor | None,
-    masks: Tensor | None,
-    names: tuple[str, ...],
-) -> np.ndarray:
+def _draw(image: np.ndarray, found: Detections, categories: Categories, scored: bool = True) -> np.ndarray:
     height, width = image.shape[:2]
-    boxes = boxes.float().cpu()
-    rles = None if masks is None else encode_masks(masks.float().cpu(), boxes, height, width)
-    score = None if scores is None else scores.float().cpu().numpy()
-    return draw(image, boxes.numpy(), labels.cpu().numpy(), score, rles, names)
+    boxes, scores = found.boxes.float().cpu(), found.scores.float().cpu().numpy() if scored else None
+    rles = None if found.masks is None else encode_masks(found.masks.float().cpu(), boxes, height, width)
+    points = None if found.keypoints is None else found.keypoints.double().cpu().numpy()
+    labels, names, skeletons = found.labels.cpu().numpy(), categories.names, categories.skeletons
+    return draw(image, boxes.numpy(), labels, scores, rles, names, keypoints=points, skeletons=skeletons)
 
 
 def _scores(trainer: Trainer) -> list[str]:
     """Return the APs of the validation as text, in percent."""
     found = [
-        (kind, trainer.callback_metrics.get(f"val/{name}/AP")) for kind, name in (("box", "bbox"), ("mask", "segm"))
+        (kind, trainer.callback_metrics.get(f"val/{name}/AP"))
+        for kind, name in (("box", "bbox"), ("mask", "segm"), ("keypoint", "keypoints"))
     ]
     return [f"{kind} AP {percent(float(AP))}" for kind, AP in found if AP is not None]
 

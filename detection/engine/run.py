@@ -43,7 +43,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 BEST = "val/AP"
-"""Metric that determines the best checkpoint: AP of masks, or of boxes for a detector without masks."""
+"""Metric that determines the best checkpoint: AP of keypoints or masks, or of boxes for a detector without them."""
 
 
 @dataclass(frozen=True)

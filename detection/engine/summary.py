@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from detection.foreign import shown
 from detection.wording import plural
 
-KINDS = {"box": "val/bbox/AP", "mask": "val/segm/AP"}
+KINDS = {"box": "val/bbox/AP", "mask": "val/segm/AP", "keypoint": "val/keypoints/AP"}
 FILES = {
     "report.html": "evaluation report: errors, classes, worst images",
     "curves.png": "losses, AP and learning rate",

@@ -79,10 +79,12 @@ def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[
     area of the mask.
 
     Raises:
-        ValueError: an RLE does not match its own size. The message begins with ``where``.
+        ValueError: a result has no mask, or an RLE does not match its own size. The message begins with ``where``.
     """
     boxed = []
     for index, result in enumerate(results):
+        if "segmentation" not in result:
+            raise ValueError(f"{where}: result {index} has neither bbox nor segmentation; predict it again")
         height, width = result["segmentation"]["size"]
         try:
             runs = run_lengths(result["segmentation"]).tolist()

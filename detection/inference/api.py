@@ -209,6 +209,7 @@ def _prediction(
         model.categories,
         Path(with_home(image)) if isinstance(image, str | Path) else pixels,
         channels,
+        None if found.keypoints is None else found.keypoints.float().numpy(),
     )
 
 

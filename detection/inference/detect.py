@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detection.coco.keypoints import PIXEL_CENTRE
 from detection.data.collate import canvas_of, collate
+from detection.data.flipping import partners
 from detection.data.sample import Sample
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.models.detector import Detector
-from detection.models.mask_forms import has_rounded_frames
+from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
 from detection.ops import boxes as box_ops
+from detection.ops.keypoints import rescale_keypoints
 from detection.structures import Batch, Detections
 
 
@@ -44,6 +47,7 @@ def detect(
         * scores (n,) float32
         * labels (n,) int64
         * masks (n, m, m) float32
+        * keypoints (n, N, 3) float64, x, y in pixels of the image, and score
 
     Raises:
         ValueError: an image has no pixels.
@@ -77,13 +81,30 @@ def _detect(model: Detector, batch: Batch, flipped: bool) -> Iterator[Detections
     ).cpu()  # one copy: each copy synchronises with the GPU
     boxes = box_ops.rescale(detections.boxes.double(), batch.sizes, batch.original_sizes)
     detections = detections._replace(boxes=boxes)
+    if detections.keypoints is not None:
+        points = rescale_keypoints(detections.keypoints.double(), batch.sizes, batch.original_sizes)
+        points[..., :2] += PIXEL_CENTRE * has_pixel_corners(model)
+        detections = detections._replace(keypoints=points)
     for i, (_, width) in enumerate(batch.original_sizes.tolist()):
         one = detections.image(i)
         boxes, masks = one.boxes, None if one.masks is None else one.masks.float()
         if flipped:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)
+            one = one._replace(keypoints=_flipped(model, one, width))
         yield one._replace(boxes=boxes, scores=one.scores.float(), masks=masks)
+
+
+def _flipped(model: Detector, found: Detections, width: int) -> Tensor | None:
+    """Return the keypoints of a flipped image for the image itself; left and right ones change places."""
+    if found.keypoints is None:
+        return None
+    points = found.keypoints.clone()
+    points[..., 0] = width - points[..., 0]
+    if model.categories is None or not model.categories.keypoints:
+        return points
+    order = torch.from_numpy(partners(model.categories))[found.labels]  # (n, N)
+    return points.gather(1, order[..., None].expand_as(points))
 
 
 def take(found: Detections, index: Tensor) -> Detections:
@@ -103,3 +124,14 @@ def encoded(model: Detector, found: Detections, height: int, width: int) -> list
         return None
     frames = rounded_frames(found.boxes, found.masks.shape[-1]) if has_rounded_frames(model) else found.boxes
     return encode_masks(found.masks, frames, height, width)
+
+
+def in_file(model: Detector, found: Detections) -> list[list[float]]:
+    """Return the keypoints of each detection as in a COCO result, which counts pixels from 0; empty without any."""
+    if found.keypoints is None:
+        return []
+    known = model.categories is not None and model.categories.keypoints
+    points = found.keypoints - found.keypoints.new_tensor([PIXEL_CENTRE, PIXEL_CENTRE, 0])
+    counts = [len(one.names) for one in model.categories.skeletons] if known else []  # type: ignore[union-attr]
+    labels = found.labels.tolist()
+    return [p[: counts[k] if counts else len(p)].flatten().tolist() for p, k in zip(points, labels, strict=True)]

@@ -14,7 +14,7 @@ from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.foreign import cell
 from detection.inference.prediction import Prediction
-from detection.visualize import draw, write_picture
+from detection.visualize import write_picture
 
 COLUMNS = ("file", "frame", "class", "label", "score", "x0", "y0", "x1", "y1", "mask_pixels")
 MOST_MASKS = 2**16 - 1
@@ -47,7 +47,7 @@ class Writer:
             target = self.path(name, ".masks.png" if frame is None else f".masks/{frame:06d}.png")
             self._write_masks(target, found.size, found.rles)
         if "pictures" in self._kinds:
-            picture = draw(image, found.boxes, found.labels, found.scores, found.rles, self._names)
+            picture = found.plot(image=image)
             if frame is None:
                 write_picture(self.path(name, ".jpg"), picture)
         self._collect(name, found, frame)

@@ -18,6 +18,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from detection.categories import Categories
+from detection.coco.keypoints import PIXEL_CENTRE
 from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.data.image import read_image
@@ -47,6 +48,8 @@ class Detection:
     """(height, width) of the image."""
     rle: dict[str, Any] | None = None
     """The mask as COCO RLE; None without a mask head."""
+    keypoints: np.ndarray | None = None
+    """(N, 3) float32 x, y in pixels of the image, and score; None without a keypoint head."""
 
     @cached_property
     def mask(self) -> np.ndarray | None:
@@ -86,6 +89,10 @@ class Prediction:
     """The input image: the path of its file, or its pixels (H, W, C) without a copy; None if unknown."""
     channels: int = 3
     """Number of channels C to read from the image file."""
+    keypoints: np.ndarray | None = None
+    """(n, N, 3) float32 x, y in pixels of the image, and score; None without a keypoint head.
+
+    N is the number of keypoints of the class with the most; see :meth:`keypoints_of` for those of one object."""
 
     # Select detections.
 
@@ -107,12 +114,15 @@ class Prediction:
             return self.only(index)
         i = range(len(self))[index]  # negative numbers, and an IndexError, as for a list
         rle = None if self.rles is None else self.rles[i]
-        return Detection(self.boxes[i], float(self.scores[i]), int(self.labels[i]), self.name(i), self.size, rle)
+        score, label = float(self.scores[i]), int(self.labels[i])
+        return Detection(self.boxes[i], score, label, self.name(i), self.size, rle, self.keypoints_of(i))
 
     def only(self, keep: Any) -> "Prediction":
         """Return some detections, selected by a condition, (n,) bool, by indices, (k,) int64, or by a slice."""
         rles = None if self.rles is None else [self.rles[i] for i in np.arange(len(self))[keep]]
-        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep], rles=rles)
+        points = None if self.keypoints is None else self.keypoints[keep]
+        found = replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep], rles=rles)
+        return replace(found, keypoints=points)
 
     def filter(
         self, score: float | None = None, classes: str | Sequence[str] | None = None, min_area: float | None = None
@@ -172,6 +182,13 @@ class Prediction:
             masks[k] = self.mask(k)
         return masks
 
+    def keypoints_of(self, i: int) -> np.ndarray | None:
+        """Return the keypoints that the class of detection ``i`` has, (N, 3); None without a keypoint head."""
+        if self.keypoints is None:
+            return None
+        skeletons = self.categories.skeletons if self.categories else ()
+        return self.keypoints[i, : len(skeletons[int(self.labels[i])].names)] if skeletons else self.keypoints[i]
+
     def counts(self) -> dict[str, int]:
         """Return the number of detections of each detected class, the most frequent first."""
         return dict(Counter(self.names).most_common())
@@ -194,11 +211,12 @@ class Prediction:
         names: bool = True,
         scores: bool = True,
         image: np.ndarray | None = None,
+        keypoints: bool = True,
     ) -> np.ndarray:
         """Draw the detections into a copy of the image.
 
         Args:
-            boxes, masks, names, scores: what to draw.
+            boxes, masks, names, scores, keypoints: what to draw.
             image: (H, W, C) uint8 or uint16, to draw on instead of the image that you gave to ``predict``.
 
         Returns:
@@ -219,6 +237,8 @@ class Prediction:
             with_boxes=boxes,
             with_names=names,
             with_scores=scores,
+            keypoints=self.keypoints if keypoints else None,
+            skeletons=self.categories.skeletons if self.categories else (),
         )
 
     def show(self) -> None:
@@ -294,8 +314,9 @@ class Prediction:
         """Return the prediction as plain values, ready for JSON.
 
         The keys are ``image`` (the path, or None), ``height``, ``width`` and ``detections``. Each detection has
-        ``name``, ``label``, ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). Boxes are
-        rounded to 0.001 pixels, scores to five digits.
+        ``name``, ``label``, ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). With a
+        keypoint head it has ``keypoints``, each x, y and score. Boxes and keypoints are rounded to 0.001 pixels, scores
+        to five digits.
         """
         detections = []
         for i in range(len(self)):
@@ -303,6 +324,8 @@ class Prediction:
             one["box"] = self._corners(i)
             if self.rles is not None:
                 one["mask"] = self.rles[i]
+            if (points := self.keypoints_of(i)) is not None:
+                one["keypoints"] = [[round(x, 3), round(y, 3), round(score, 5)] for x, y, score in points.tolist()]
             detections.append(one)
         path = str(self.image) if isinstance(self.image, Path) else None
         return {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
@@ -319,7 +342,8 @@ class Prediction:
         """Return the detections as COCO results.
 
         Each has ``image_id``, the original ``category_id``, ``score``, ``bbox`` (XYWH) and, with a mask head,
-        ``segmentation`` (RLE). Numbers are rounded as in :meth:`to_dict`.
+        ``segmentation`` (RLE), with a keypoint head ``keypoints``. Numbers are rounded as in :meth:`to_dict`. COCO
+        counts pixels from 0, so that its keypoints are half a pixel less.
 
         Args:
             image_id: ID of the image in the annotation file.
@@ -333,6 +357,9 @@ class Prediction:
             result["bbox"] = [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
             if self.rles is not None:
                 result["segmentation"] = self.rles[i]
+            if (points := self.keypoints_of(i)) is not None:
+                places = (points - [PIXEL_CENTRE, PIXEL_CENTRE, 0]).tolist()
+                result["keypoints"] = [round(v, 3 + 2 * (k == 2)) for point in places for k, v in enumerate(point)]
             results.append(result)
         return results
 

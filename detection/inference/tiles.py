@@ -67,7 +67,8 @@ def detect_in_tiles(
         for (top, left), tile, found in zip(some, tiles, detect(model, tiles, size), strict=True):
             cut.append(at_inner_border(found.boxes, (top, left), tile.shape[:2], (height, width)))
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
-            parts.append(found._replace(boxes=found.boxes + offset))
+            points = None if found.keypoints is None else found.keypoints + torch.tensor([left, top, 0.0])
+            parts.append(found._replace(boxes=found.boxes + offset, keypoints=points))
     views = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.scores) for part in parts]))
     config = model.last_head.config
     return merge_tiles(concatenate(parts), torch.cat(cut), views, config.nms_threshold, config.nms_across_classes)

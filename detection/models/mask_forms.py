@@ -1,8 +1,9 @@
-"""Which part of a detector predicts masks."""
+"""What a detector predicts, and which part predicts masks."""
 
 from typing import Any
 
 from detection.models.detector import Detector
+from detection.models.keypoint_head import keypoint_config
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.object_masks import ObjectMaskConfig
 from detection.models.one_stage import OneStage
@@ -17,6 +18,12 @@ def mask_config(model: Detector) -> MaskHeadConfig | ObjectMaskConfig | None:
     if isinstance(model, OneStage) and isinstance(model.head.config, TaskAlignedConfig) and model.head.config.masks:
         return model.head.config.mask_branch
     return None
+
+
+def iou_types(model: Detector) -> list[str]:
+    """Return what COCO's metrics score of a detector: ``bbox``, and ``segm`` or ``keypoints`` if it predicts them."""
+    masks, keypoints = mask_config(model) is not None, keypoint_config(model) is not None
+    return ["bbox", *(["segm"] if masks else []), *(["keypoints"] if keypoints else [])]
 
 
 def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
@@ -41,6 +48,12 @@ def wanted_maps(semantic_head: Any, mask_head: Any) -> str | None:
 def is_set(part: Any) -> bool:
     """Return whether a detector has a part with this config."""
     return part is not None
+
+
+def has_pixel_corners(model: Detector) -> bool:
+    """Return whether a detector predicts keypoints half a pixel of the file to the upper left, as torchvision's do."""
+    config = keypoint_config(model)
+    return config is not None and config.pixel_corners
 
 
 def has_rounded_frames(model: Detector) -> bool:

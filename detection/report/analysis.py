@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import Evaluation, hotcoco_evaluation, mean, statistics, summarize
+from detection.evaluation.ground_truth import is_scored
+from detection.evaluation.limits import scored_limits
 from detection.report.resampling import changes
 
-KINDS = {"bbox": "Boxes", "segm": "Masks"}
-ONE = {"bbox": "box", "segm": "mask"}
+KINDS = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+ONE = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 """Noun for the objects of each IoU type."""
 
 RECALLS = np.linspace(0, 1, 101)
@@ -103,7 +106,7 @@ class Analysis:
     objects: int
     detections: int
     numbers: dict[str, Measure]
-    """The twelve COCO metrics by name; NaN if there are no objects that contribute to one."""
+    """The COCO metrics by name; NaN if there are no objects that contribute to one."""
     max_detections: int
     """Limit of detections per class and image."""
     classes: list[ClassRow]
@@ -151,8 +154,8 @@ def analyse(evaluator: CocoEvaluator, iou_type: str, resamplings: int = 100, see
     return Analysis(
         iou_type=iou_type,
         images=len(truth["images"]),
-        objects=sum(not a["iscrowd"] for a in truth["annotations"]),
-        max_detections=evaluator.max_detections[-1],
+        objects=sum(map(is_scored, truth["annotations"])),
+        max_detections=scored_limits(evaluator.max_detections, iou_type)[-1],
         confusion=at_point.confusion().tolist(),
         by_image=_by_image(diagnostics["img_summary"], truth),
         suspects=_suspects(diagnostics["label_errors"], truth, shown),
@@ -174,14 +177,14 @@ def _of_all(
     statuses = true_positives(evaluation, results)
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     labels = np.array([result["category_id"] for result in results], dtype=np.int64)
-    objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+    objects = Counter(a["category_id"] for a in truth["annotations"] if is_scored(a))
     cuts = {id: _best_cut(scores[labels == id], statuses[labels == id], objects[id]) for id in evaluator.categories.ids}
     tide = evaluation.tide_errors()
     fields = {
         "detections": len(results),
         "numbers": _numbers(evaluation, truth, iou_type, resamplings, seed),
         "classes": _classes(evaluator, objects, precision, recall, cuts),
-        "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, 2]) for t in (0, 2, 4, 6, 8)},
+        "curves": {f"{0.5 + 0.05 * t:.2f}": _curve(precision[t, :, :, 0, -1]) for t in (0, 2, 4, 6, 8)},
         "class_curves": _class_curves(evaluator, precision),
         "errors": {kind: float(tide["delta_ap"][kind]) for kind in ERRORS},
         "error_counts": {kind: int(tide["counts"][kind]) for kind in ERRORS},
@@ -196,12 +199,12 @@ def _numbers(
     evaluation: Evaluation, truth: dict[str, Any], iou_type: str, resamplings: int, seed: int
 ) -> dict[str, Measure]:
     limits = evaluation.limits
-    errors = dict.fromkeys(statistics(limits), float("nan"))
+    errors = dict.fromkeys(statistics(limits, iou_type), float("nan"))
     if resamplings and truth["annotations"]:
         # All numbers of an evaluation without detections are 0, so the difference from it is the number itself.
         nothing = hotcoco_evaluation(truth, [], iou_type, limits)
         errors = {name: c.error for name, c in changes(truth, nothing, evaluation, resamplings, seed).items()}
-    values = summarize(evaluation.precision, evaluation.recall, limits)
+    values = summarize(evaluation.precision, evaluation.recall, limits, iou_type)
     return {name: Measure(value, errors[name]) for name, value in values.items()}
 
 
@@ -216,8 +219,8 @@ def _classes(
     for k, (name, id) in enumerate(zip(evaluator.categories.names, evaluator.categories.ids, strict=True)):
         F1 = cuts[id]["F1"] if objects[id] else math.nan
         threshold = cuts[id]["threshold"] if F1 > 0 else math.nan
-        AP, AP50 = mean(precision[:, :, k, 0, 2]), mean(precision[0, :, k, 0, 2])
-        rows.append(ClassRow(name, id, objects[id], AP, AP50, mean(recall[:, k, 0, 2]), F1, threshold))
+        AP, AP50 = mean(precision[:, :, k, 0, -1]), mean(precision[0, :, k, 0, -1])
+        rows.append(ClassRow(name, id, objects[id], AP, AP50, mean(recall[:, k, 0, -1]), F1, threshold))
     return rows
 
 
@@ -228,7 +231,7 @@ def _curve(precision: np.ndarray) -> list[float]:
 
 
 def _class_curves(evaluator: CocoEvaluator, precision: np.ndarray) -> dict[str, list[float]]:
-    curves = precision[0, :, :, 0, 2]
+    curves = precision[0, :, :, 0, -1]
     names, ids = evaluator.categories.names, evaluator.categories.ids
     names = tuple(f"{n} ({id})" if names.count(n) > 1 else n for n, id in zip(names, ids, strict=True))
     return {name: curves[:, k].round(5).tolist() for k, name in enumerate(names) if curves[:, k].max() > -1}
@@ -275,7 +278,7 @@ def _calibration(results: list[dict[str, Any]], statuses: np.ndarray, number: in
 
 
 def _by_crowding(evaluation: Evaluation, truth: dict[str, Any]) -> list[dict[str, Any]]:
-    objects = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
+    objects = Counter(a["image_id"] for a in truth["annotations"] if is_scored(a))
     rows = []
     for low, high in CROWDS:
         ids = [image["id"] for image in truth["images"] if low <= objects[image["id"]] <= high]
@@ -304,7 +307,7 @@ def _suspects(
     kinds = {"wrong_label": "another class is annotated", "missing_annotation": "nothing is annotated"}
     suspects = []
     for entry in entries:
-        box = shown[entry["dt_id"] - 1].get("bbox") or _box(shown[entry["dt_id"] - 1]["segmentation"])
+        box = box_of(shown[entry["dt_id"] - 1])
         suspects.append(
             Suspect(
                 image_id=entry["image_id"],
@@ -320,10 +323,14 @@ def _suspects(
     return sorted(suspects, key=lambda suspect: -suspect.score)[:most]
 
 
-def _box(rle: dict[str, Any]) -> list[float]:
-    from pycocotools import mask as coco_mask
-
-    return [float(value) for value in coco_mask.toBbox(rle)]
+def box_of(one: Mapping[str, Any]) -> list[float]:
+    """Return the box (x, y, width, height) of an annotation or a result: its own, or around its mask or keypoints."""
+    if "bbox" in one:
+        return list(one["bbox"])
+    if "keypoints" in one:
+        x, y, _ = np.reshape(one["keypoints"], (-1, 3)).T
+        return [float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))] if len(x) else [0.0] * 4
+    return [float(value) for value in coco_mask.toBbox(one["segmentation"])]
 
 
 def _number(value: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
+from detection.evaluation.ground_truth import is_scored
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results
@@ -22,6 +23,7 @@ SAME = {
     "annotations_sha256": "other annotation files",
     "image_ids_sha256": "other images",
     "protocol": "other protocols",
+    "keypoint_sigmas": "other --keypoint-sigmas",
     "ground_truth": "other readings of the annotations (evaluate the results_*.json of the checked one as files)",
 }
 """Entries that must be equal in two evaluations to compare, with messages about their differences."""
@@ -86,7 +88,7 @@ def evaluator_of(folder: Path, about: Mapping[str, Any], kind: str, annotations:
     Args:
         folder: folder of the evaluation.
         about: part ``about`` of its report.
-        kind: ``bbox`` or ``segm``.
+        kind: ``bbox``, ``segm`` or ``keypoints``.
         annotations: annotation file.
 
     Raises:
@@ -97,7 +99,8 @@ def evaluator_of(folder: Path, about: Mapping[str, Any], kind: str, annotations:
     if checksum(annotations) != about["annotations_sha256"]:
         raise ValueError(f"{annotations}: is not the file that was evaluated on (its SHA-256 differs)")
     truth, limits = open_truth(annotations, about["ground_truth"]), limits_up_to(most_detections(about))
-    evaluator = CocoEvaluator(truth, [kind], image_ids="all", max_detections=limits)
+    sigmas = about.get("keypoint_sigmas")
+    evaluator = CocoEvaluator(truth, [kind], image_ids="all", max_detections=limits, keypoint_sigmas=sigmas)
     evaluator.add_results(read_results(folder / f"results_{kind}.json"))
     return evaluator
 
@@ -138,7 +141,7 @@ def _compare(
     numbers = [_difference(name, change) for name, change in changes(truth, a, b, resamplings, seed).items()]
     classes = []
     for id, name in zip(evaluators[0].categories.ids, evaluators[0].categories.names, strict=True):
-        if any(o["category_id"] == id and not o["iscrowd"] for o in truth["annotations"]):
+        if any(o["category_id"] == id and is_scored(o) for o in truth["annotations"]):
             part = _of_class(truth, id)
             parts = ([r for r in rows if r["category_id"] == id] for rows in results)
             a, b = (hotcoco_evaluation(part, rows, kind, limits) for rows in parts)

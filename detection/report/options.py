@@ -18,6 +18,7 @@ class EvaluateOptions:
     iou_types: list[str] | None = None
     protocol: Literal["coco", "lvis", "voc"] = "coco"
     max_dets: int = 100
+    keypoint_sigmas: list[float] | None = None
     engine: Literal["auto", "hotcoco", "pycocotools"] = "auto"
     resamplings: int = 100
     pictures: int = 12

@@ -27,6 +27,9 @@ WORDS = {
     "ARs": "recall, small",
     "ARm": "recall, medium",
     "ARl": "recall, large",
+    "AR": "mean recall over the thresholds",
+    "AR50": "recall at 0.50",
+    "AR75": "recall at 0.75",
 }
 MAIN = ("AP", "AP50", "AP75")
 """Numbers on larger cards."""
@@ -116,8 +119,8 @@ def _head(analyses: Sequence[Analysis], about: Mapping[str, Any], beside: Sequen
     first = analyses[0]
     cards = []
     for a in analyses:
-        cards.append(_card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], WORDS["AP"], " first"))
-        cards.append(_card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], WORDS["AP50"]))
+        cards.append(_card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], _words("AP", a), " first"))
+        cards.append(_card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], _words("AP50", a)))
     data = f"{plural(first.images, 'image')}, {plural(first.objects, 'object')}, {plural(len(first.classes), 'class')}"
     source = escape(str(about.get("model") or about.get("results") or ""))
     note = (
@@ -162,7 +165,8 @@ The confusion matrix and the images below use it. The table of classes has the b
 
 def _cards(analysis: Analysis) -> str:
     cards = {
-        name: _card(name, value, _words(name), " first" * (name == "AP")) for name, value in analysis.numbers.items()
+        name: _card(name, value, _words(name, analysis), " first" * (name == "AP"))
+        for name, value in analysis.numbers.items()
     }
     main = "".join(cards.pop(name) for name in MAIN)
     return f'<div class="cards main">{main}</div><div class="cards small">{"".join(cards.values())}</div>'
@@ -175,9 +179,12 @@ def _card(name: str, measure: Measure, words: str, more: str = "") -> str:
     return f'<div class="card{more}"><span>{name}</span><b>{value}</b>{spread}<em>{words}</em></div>'
 
 
-def _words(name: str) -> str:
-    """Return the explanation of a metric."""
-    return WORDS.get(name) or f"recall, {name.removeprefix('AR')} per class and image"
+def _words(name: str, analysis: Analysis) -> str:
+    """Return the explanation of a metric; the similarity of keypoints is COCO's OKS."""
+    if name == "AR50" and analysis.iou_type != "keypoints":  # recall of 50 detections
+        return "recall, 50 per class and image"
+    words = WORDS.get(name) or f"recall, {name.removeprefix('AR')} per class and image"
+    return words.replace("IoU", "OKS") if analysis.iou_type == "keypoints" else words
 
 
 def _errors(analysis: Analysis) -> str:

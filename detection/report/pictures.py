@@ -4,21 +4,20 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.coco.keypoints import PIXEL_CENTRE
 from detection.data.bands import read_bands
 from detection.data.image import MAX_PIXELS, read_bytes, read_image
 from detection.data.names import image_path
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
+from detection.report.analysis import Suspect, box_of
 from detection.visualize import Color, draw, stretched
-
-if TYPE_CHECKING:
-    from detection.report.analysis import Suspect
 
 LABEL_ROOM = 3.0
 """A label is drawn only on boxes with at least this many times its area."""
@@ -57,7 +56,7 @@ class Pictures:
 
     Args:
         folder: folder of the images.
-        iou_type: draw masks for "segm".
+        iou_type: draw masks for "segm", and keypoints for "keypoints".
         threshold: detections with a lower score are not drawn.
 
     Raises:
@@ -98,7 +97,7 @@ class Pictures:
         missed = [one | {"score": 0.0} for one in self._truth.get(image_id, []) if one["color"] == MISSED]
         return Picture(data_url(self._draw(seen, [*self._found.get(image_id, []), *missed], None), width), changed)
 
-    def suspect(self, suspect: "Suspect", width: int = 640) -> Picture | None:
+    def suspect(self, suspect: Suspect, width: int = 640) -> Picture | None:
         """Draw the place of a suspect with its box; None if the file cannot be read."""
         image = self._read(suspect.file_name)
         if image is None:
@@ -136,7 +135,10 @@ class Pictures:
         masks = None
         if self._iou_type == "segm":
             masks = [_rle(one["segmentation"], height, width) for one in objects]
-        boxes = np.array([_box(one) for one in objects], dtype=np.float64).reshape(-1, 4)
+        points = None
+        if self._iou_type == "keypoints":
+            points = _points(objects, self._categories.keypoints)
+        boxes = np.array([box_of(one) for one in objects], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label[one["category_id"]] for one in objects], dtype=int)
         scores = np.array([one["score"] for one in objects]) if scored is not False else None
@@ -144,6 +146,7 @@ class Pictures:
             image, boxes, labels, scores, masks, self._categories.names,
             with_boxes=masks is None, with_names=scored is not None, with_scores=bool(scored),
             colors=[one["color"] for one in objects], tint=TINT, label_room=LABEL_ROOM,
+            keypoints=points, skeletons=self._categories.skeletons,
         )  # fmt: skip
 
 
@@ -179,5 +182,10 @@ def _rle(segmentation: Any, height: int, width: int) -> Mapping[str, Any]:
     return segmentation if fits else {"size": [height, width], "counts": [height * width]}
 
 
-def _box(one: dict[str, Any]) -> list[float]:
-    return one["bbox"] if "bbox" in one else coco_mask.toBbox(one["segmentation"]).tolist()
+def _points(objects: Sequence[Mapping[str, Any]], most: int) -> np.ndarray:
+    """Return the keypoints of annotations or results, (n, N, 3), at the centres of their pixels."""
+    points = np.zeros((len(objects), most, 3))
+    for own, one in zip(points, objects, strict=True):
+        given = np.reshape(one["keypoints"], (-1, 3))
+        own[: len(given)] = given
+    return points + [PIXEL_CENTRE, PIXEL_CENTRE, 0]

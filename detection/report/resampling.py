@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from detection.evaluation.engines import STATISTICS, Evaluation, hotcoco, statistics
+from detection.evaluation.engines import Evaluation, hotcoco, statistics
+from detection.evaluation.ground_truth import is_scored
+from detection.evaluation.limits import COCO_LIMITS
 
 AREAS = {"s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
 """Smallest and largest area, by the last letter of a metric's name, as in pycocotools; other metrics use ``ALL``."""
@@ -37,7 +39,7 @@ class Change:
 def changes(
     truth: Mapping[str, Any], first: Evaluation, second: Evaluation, resamplings: int, seed: int
 ) -> dict[str, Change]:
-    """Compare two evaluations at the same limits, by the names of the twelve numbers.
+    """Compare two evaluations at the same limits, by the names of their numbers.
 
     hotcoco.compare (1.3.0) draws images with replacement, but counts an image that it drew twice only once.
     :func:`widening` widens its deviations to those of samples in which the image counts twice.
@@ -54,7 +56,8 @@ def changes(
     seen = {area: _images_with(truth, *area) for area in (ALL, *AREAS.values())}
     found = {}
     # hotcoco uses the names of COCO's limits for all limits.
-    for own, name in zip(statistics(first.limits), STATISTICS, strict=True):
+    own_names, names = (statistics(limits, first.iou_type) for limits in (first.limits, COCO_LIMITS))
+    for own, name in zip(own_names, names, strict=True):
         values = [float(found_by[side][name]) for side in ("metrics_a", "metrics_b")]
         values = [math.nan if value == -1 else value for value in values]
         spread = [math.nan] * 3
@@ -82,4 +85,4 @@ def widening(images: int) -> float:
 
 def _images_with(truth: Mapping[str, Any], low: float, high: float) -> int:
     """Return the number of images with an object whose area is in a range."""
-    return len({a["image_id"] for a in truth["annotations"] if not a["iscrowd"] and low <= a["area"] <= high})
+    return len({a["image_id"] for a in truth["annotations"] if is_scored(a) and low <= a["area"] <= high})

@@ -28,13 +28,13 @@ from detection.evaluation.limits import limits_up_to
 from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference.api import load_model
-from detection.inference.detect import encoded, take
+from detection.inference.detect import encoded, in_file, take
 from detection.inference.info import kind_of
 from detection.inference.options import size_of
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
-from detection.models.mask_forms import has_rounded_frames, mask_config
+from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types, mask_config
 from detection.models.rcnn import TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
@@ -66,15 +66,20 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         raise ValueError("--refine needs a detector with a box head, which this detector does not have")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     model.last_head.config = replace(model.last_head.config, **changes)
-    has_masks = mask_config(model) is not None
-    if has_masks:  # reports the objects without a mask
+    if mask_config(model) is not None:  # reports the objects without a mask
         annotations = load_annotations(options.annotations, need_masks=True)
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
-    types = options.iou_types or (["bbox", "segm"] if has_masks else ["bbox"])
-    rounded = has_rounded_frames(model)
-    limits = limits_up_to(options.max_dets)
-    evaluator = CocoEvaluator(truth, types, options.engine, "all", rounded, limits)
+    evaluator = CocoEvaluator(
+        truth,
+        options.iou_types or _scored(model, annotations),
+        options.engine,
+        "all",
+        has_rounded_frames(model),
+        limits_up_to(options.max_dets),
+        options.keypoint_sigmas,
+        has_pixel_corners(model),
+    )
     model = model.to(device)
     look = _look(model, options)
     if look is not None:
@@ -83,6 +88,15 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         detect(model, annotations, images, evaluator, options.batch, options.workers, options.precision)
     backbone = model.configs and model.configs["backbone"].name
     return evaluator, kind_of(model) + (f" ({shown(backbone)})" if backbone else "")
+
+
+def _scored(model: Detector, annotations: Annotations) -> list[str]:
+    """Return the IoU types of a model that annotations can score; they may lack keypoints."""
+    types = iou_types(model)
+    if "keypoints" in types and not annotations.has_keypoints:
+        print("the annotations have no keypoints: those of the model are not scored", file=sys.stderr)
+        types.remove("keypoints")
+    return types
 
 
 def _look(model: Detector, options: EvaluateOptions) -> Callable[[np.ndarray], Detections] | None:
@@ -173,6 +187,8 @@ def detect_looking(
         ]
         for result, rle in zip(results, rles or (), strict=False):
             result["segmentation"] = rle
+        for result, points in zip(results, in_file(model, found), strict=False):
+            result["keypoints"] = points
         evaluator.add_results(results)
     evaluator.gather()
 

@@ -9,6 +9,7 @@ from typing import Any
 from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import lvis_numbers
+from detection.evaluation.found import KEYS
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.evaluation.percent import percent
 from detection.evaluation.results import read_results, with_boxes, write_results
@@ -23,9 +24,6 @@ from detection.report.options import EvaluateOptions
 from detection.report.processes import processes
 from detection.report.truth import open_truth
 from detection.wording import plural
-
-KEYS = {"bbox": "bbox", "segm": "segmentation"}
-"""The key of a result that each IoU type scores."""
 
 OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": None} | dict.fromkeys(
     ("tile", "soft_nms", "refine")
@@ -55,7 +53,9 @@ def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"{options.images}: no such folder of images; give it with --images")
     if options.protocol == "voc" and "bbox" not in (options.iou_types or ["bbox"]):
-        raise ValueError("--iou-types segm: --protocol voc scores boxes alone; leave one of them out")
+        raise ValueError(
+            f"--iou-types {' '.join(options.iou_types or [])}: --protocol voc scores boxes alone; leave one out"
+        )
     if not options.annotations.is_file():
         raise ValueError(f"{options.annotations}: no such annotation file; give one with --annotations")
     if options.calibrate and not options.set_thresholds:
@@ -100,7 +100,10 @@ def _read(options: EvaluateOptions) -> CocoEvaluator:
         if options.protocol == "voc" and "bbox" not in types:
             types = ["bbox"]
     limits = limits_up_to(options.max_dets)
-    evaluator = CocoEvaluator(options.annotations, types, options.engine, "all", max_detections=limits)
+    sigmas = options.keypoint_sigmas
+    evaluator = CocoEvaluator(
+        options.annotations, types, options.engine, "all", max_detections=limits, keypoint_sigmas=sigmas
+    )
     empty, absent = True, set(types)
     sources: dict[tuple[str, int], str] = {}
     for source in options.what:  # one by one, because half a million masks need a gigabyte
@@ -110,9 +113,9 @@ def _read(options: EvaluateOptions) -> CocoEvaluator:
         _check_shared(results, source, types, sources)
         evaluator.add_results(results)
         del results
-    if "segm" in absent and not empty:
+    for kind in () if empty else sorted(absent - {"bbox"}):
         raise ValueError(
-            f"{', '.join(options.what)}: no result has the key 'segmentation', which --iou-types segm scores"
+            f"{', '.join(options.what)}: no result has the key {KEYS[kind]!r}, which --iou-types {kind} scores"
         )
     if "bbox" in absent and not empty:
         for source in options.what:
@@ -182,6 +185,8 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
     folder: Path = options.output
     from_model = not options.what[0].endswith(".json")
     lvis = {}
+    if options.protocol == "lvis" and "keypoints" in evaluator.iou_types:
+        raise ValueError("--protocol lvis scores boxes and masks alone; set --iou-types")
     if options.protocol == "lvis":  # first, because it may raise an error
         lvis = {k: lvis_numbers(evaluator.truth(k), evaluator.results(k), k) for k in evaluator.iou_types}
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,6 +231,7 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
     made_of |= {"model" if from_model else "results": ", ".join(options.what)}
     made_of |= about(options.annotations, sources, images, options.protocol, evaluator.engine)
     made_of |= {"ground_truth": _ground_truth(options), "max_detections": options.max_dets}
+    made_of |= {"keypoint_sigmas": options.keypoint_sigmas} if options.keypoint_sigmas else {}
     made_of |= {"images": str(options.images)} if options.images else {}
     made_of |= {"precision": "unknown, because the detections are from result files"}
     if from_model:

@@ -112,11 +112,14 @@ def configs() -> str:
 
     def rows() -> Iterator[tuple[str, ...]]:
         for config in recipes:
-            aps = ("" if ap is None else f"{ap:.1f}" for ap in (config.box_ap, config.mask_ap))
+            aps = ("" if ap is None else f"{ap:.1f}" for ap in (config.box_ap, config.mask_ap, config.keypoint_ap))
             yield f"`{config.name}`", *aps, config.source or ""
 
     parts = "\n".join(f"{config.name}:\n  {' + '.join(config.parts)}" for config in recipes)
-    return table(("name", "box AP", "mask AP", "who published the AP"), rows()) + f"\n\n```text\n{parts}\n```"
+    return (
+        table(("name", "box AP", "mask AP", "keypoint AP", "who published the AP"), rows())
+        + f"\n\n```text\n{parts}\n```"
+    )
 
 
 def config_parts() -> str:
@@ -135,10 +138,10 @@ def models(origin: str) -> Callable[[], str]:
 
         def rows() -> Iterator[tuple[str, ...]]:
             for name, entry in getattr(zoo, origin.upper()).items():
-                mask = "" if entry.mask_ap is None else f"{entry.mask_ap:.1f}"
-                yield f"`{origin}:{name}`", f"{entry.box_ap:.1f}", mask, f"[download]({entry.url})"
+                aps = ("" if ap is None else f"{ap:.1f}" for ap in (entry.box_ap, entry.mask_ap, entry.keypoint_ap))
+                yield f"`{origin}:{name}`", *aps, f"[download]({entry.url})"
 
-        return table(("name", "box AP", "mask AP", "file"), rows())
+        return table(("name", "box AP", "mask AP", "keypoint AP", "file"), rows())
 
     return make
 

@@ -53,7 +53,12 @@ def heads(
 
 
 def build_detectron2(
-    depth: str = "50", masks: bool = True, classes: int = 80, device: str = "meta", stages: int = 0
+    depth: str = "50",
+    masks: bool = True,
+    classes: int = 80,
+    device: str = "meta",
+    stages: int = 0,
+    keypoints: int = 0,
 ) -> dict[str, Tensor]:
     new, state = Numbered(device), {}
     body = "backbone.bottom_up"
@@ -89,6 +94,12 @@ def build_detectron2(
         "masks": "roi_heads.mask_head.predictor",
     }
     heads(state, names, classes, new, masks, stages)
+    for i in range(8 if keypoints else 0):
+        state[f"roi_heads.keypoint_head.conv_fcn{i + 1}.weight"] = new(512, 512 if i else 256, 3, 3)
+        state[f"roi_heads.keypoint_head.conv_fcn{i + 1}.bias"] = new(512)
+    if keypoints:
+        state["roi_heads.keypoint_head.score_lowres.weight"] = new(512, keypoints, 4, 4)
+        state["roi_heads.keypoint_head.score_lowres.bias"] = new(keypoints)
     for i in range(5):
         state[f"proposal_generator.anchor_generator.cell_anchors.{i}"] = new(3, 4)
     state["pixel_mean"], state["pixel_std"] = new(3, 1, 1), new(3, 1, 1)

@@ -1,0 +1,148 @@
+"""torchvision's Keypoint R-CNN and ours with the same weights: files to keypoints, losses, gradients."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import keypointrcnn_resnet50_fpn
+
+from detection.convert.pretrained import coco_person, load_pretrained
+from detection.convert.settings import torchvision_keypoint_config
+from detection.convert.torchvision import from_torchvision
+from detection.inference import predict
+from detection.models import box_head, rpn
+from detection.models.build import build_detector
+from detection.models.keypoint_head import KeypointRCNN
+from detection.ops.keypoints import decode_keypoints
+from detection.structures import IGNORE, Batch, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_pretrained import SIZE, as_theirs, image_files
+from test_torchvision import FirstCandidates, canvas, first_candidates, prepare, real_images
+
+
+def prepared(images: list[Tensor], **options: object) -> nn.Module:
+    """torchvision's detector with random weights, whose answers are as spread as trained ones."""
+    torch.manual_seed(0)
+    model = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2, **options)
+    prepare(model, images, confidence=1.0)
+    with torch.no_grad():
+        # Wide maps, so that each has one clear maximum.
+        model.roi_heads.keypoint_predictor.kps_score_lowres.weight.mul_(30)
+    return model
+
+
+def test_a_file_gives_the_same_boxes_and_keypoints(tmp_path):
+    paths = image_files(tmp_path)[:2]
+    theirs = prepared([as_theirs(path) for path in paths], **SIZE, box_detections_per_img=20)
+    torch.save(theirs.state_dict(), tmp_path / "keypointrcnn_resnet50_fpn.pth")
+    found = load_pretrained(f"torchvision:{tmp_path / 'keypointrcnn_resnet50_fpn.pth'}")
+    assert found.categories == coco_person()
+    assert found.config.keypoint_head.pixel_corners
+    ours = found.build()
+    ours.test_size = SIZE["min_size"], SIZE["max_size"]
+    ours.box_head.config = replace(ours.box_head.config, detections=20)
+    for path in paths:
+        with torch.no_grad():
+            expected = theirs([as_theirs(path)])[0]
+        answer = predict(ours, path, score_threshold=0)
+        assert len(answer) == len(expected["scores"]) == 20
+        distance = np.abs(answer.boxes - expected["boxes"].numpy()[:, None]).max(axis=2)
+        same = distance.argmin(axis=1)
+        assert distance.min(axis=1).max() < 0.01
+        assert np.abs(answer.scores[same] - expected["scores"].numpy()).max() < 1e-4
+        # Their numbers are pixels of a COCO file, half a pixel to the upper left of ours.
+        apart = np.abs(answer.keypoints[same][..., :2] - 0.5 - expected["keypoints"][..., :2].numpy()).max(axis=2)
+        # Two maxima of a map that differ by rounding alone may change places.
+        assert (apart < 0.01).mean() > 0.98, np.sort(apart.ravel())[-20:]
+
+
+def test_losses_and_gradients_agree_on_the_same_samples(monkeypatch):
+    images = real_images()[:1]
+    theirs = prepared(images)
+    theirs.transform.resize = lambda image, target=None: (image, target)  # images come at the size wanted
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    theirs.transform.normalize = lambda image: (image - mean[:, None, None]) / std[:, None, None]
+    theirs.rpn.fg_bg_sampler = FirstCandidates(256, 0.5)
+    theirs.roi_heads.fg_bg_sampler = FirstCandidates(512, 0.25)
+    ours = ours_of(theirs)
+    for model in (theirs, ours):
+        model.train().double()  # rounding alone would open some ReLUs in one of them only
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    for module in (rpn, box_head):
+        monkeypatch.setattr(module, "sample", first_candidates)
+
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[20.0, 30, 140, 160], [100, 60, 300, 220], [5, 5, 60, 50], [200, 20, 260, 90]])
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    places = low + (high - low) * torch.rand(4, 17, 2, generator=generator)
+    seen = torch.randint(0, 3, (4, 17, 1), generator=generator)
+    seen[2] = 0
+    points = torch.cat([places, seen], dim=2) * (seen > 0)
+    target = {"boxes": boxes, "labels": torch.ones(4, dtype=torch.int64), "keypoints": points}
+    expected = theirs([images[0].double()], [target | {"boxes": boxes.double()}])
+    theirs.zero_grad()
+    sum(expected.values()).backward()
+
+    padded, sizes = canvas(images[0])
+    room = torch.zeros(1, 16, 4), torch.full((1, 16), IGNORE), torch.zeros(1, 16, 17, 3)
+    room[0][0, :4], room[1][0, :4], room[2][0, :4] = boxes, 0, points
+    targets = Targets(room[0], room[1], torch.zeros(1, 16, dtype=torch.bool), keypoints=room[2])
+    losses = ours.losses(Batch(padded.double(), sizes, sizes, torch.tensor([1]), targets))
+    sum(losses.values()).backward()
+    names = {
+        "loss_objectness": "loss_rpn_cls",
+        "loss_rpn_box_reg": "loss_rpn_loc",
+        "loss_classifier": "loss_cls",
+        "loss_box_reg": "loss_box_reg",
+        "loss_keypoint": "loss_keypoint",
+    }
+    assert expected["loss_keypoint"] > 1
+    for name, own in names.items():
+        assert losses[own].item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-4), name
+
+    gradients = from_torchvision({name: p.grad for name, p in with_gradients(theirs)})
+    compared = 0
+    for name, parameter in ours.named_parameters():
+        if name.startswith("keypoint_head") or name.startswith("fpn"):
+            reference = gradients[name]
+            assert (parameter.grad - reference).norm() <= 1e-4 * reference.norm() + 1e-6, name
+            compared += 1
+    assert compared == 18 + 16
+
+
+def with_gradients(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """All parameters; those without a gradient get zeros, so that every key is there."""
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return list(model.named_parameters())
+
+
+def ours_of(theirs: nn.Module) -> KeypointRCNN:
+    ours = build_detector(1, **vars(torchvision_keypoint_config()))
+    ours.load_state_dict(from_torchvision(theirs.state_dict()))
+    return ours
+
+
+def test_heatmaps_agree():
+    """The head alone, on features of one region: the logits, and where their maxima lie."""
+    images = real_images()[:1]
+    theirs = prepared(images)
+    ours = ours_of(theirs).eval()
+    regions = torch.randn(3, 256, 14, 14).relu()
+    with torch.no_grad():
+        heads = theirs.roi_heads
+        expected = heads.keypoint_predictor(heads.keypoint_head(regions))
+        found = ours.keypoint_head.upsampled(ours.keypoint_head.convs(regions))
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    boxes = torch.tensor([[0.0, 0, 56, 56]] * 3)
+    cells = expected.flatten(2).argmax(dim=2)
+    places = decode_keypoints(found, boxes)[..., :2]
+    assert torch.equal(places, torch.stack([cells % 56, cells // 56], dim=2) + 0.5)
