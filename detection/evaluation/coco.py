@@ -8,39 +8,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch.distributed as dist
-from pycocotools import mask as coco_mask
 
 from detection.categories import Categories
-from detection.coco.rle import mask_areas, run_lengths, sound_counts
+from detection.coco.keypoints import PIXEL_CENTRE
+from detection.coco.rle import mask_areas
 from detection.evaluation.engines import choose, is_fast, mean, score, statistics, summarize
-from detection.evaluation.ground_truth import clean_ground_truth
-from detection.evaluation.limits import COCO_LIMITS, beyond_limit, beyond_limit_of, checked_limits, limit_lines
+from detection.evaluation.found import KEYS, NOTHING, Found, checked_counts, sound_boxes, whole_masks
+from detection.evaluation.ground_truth import clean_ground_truth, is_scored
+from detection.evaluation.keypoints import from_result, of_class
+from detection.evaluation.limits import (
+    COCO_LIMITS,
+    beyond_limit,
+    beyond_limit_of,
+    checked_limits,
+    limit_lines,
+    scored_limits,
+)
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
 from detection.evaluation.results import check_results
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.memory import no_garbage_collection
 from detection.ops import boxes as box_ops
+from detection.ops.keypoints import rescale_keypoints
 from detection.structures import IGNORE, Batch, Detections
 from detection.wording import plural
-
-
-class _Found(NamedTuple):
-    """The n detections of one image, for one IoU type."""
-
-    scores: np.ndarray
-    categories: np.ndarray
-    """(n,) int64, original category IDs."""
-    values: Any
-    """bbox: (n, 4) float64 x, y, width, height. segm: n compressed RLE counts (str)."""
-    areas: np.ndarray | None = None
-    """(n,) mask areas in pixels, if known."""
-
-
-_NOTHING = _Found(np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
 class CocoEvaluator:
@@ -59,12 +54,16 @@ class CocoEvaluator:
     Args:
         ground_truth: a COCO dict (:meth:`Annotations.to_coco`) or a COCO file.
             :func:`~detection.evaluation.ground_truth.clean_ground_truth` checks and repairs it.
-        iou_types: "bbox", "segm" or both.
+        iou_types: "bbox", "segm", "keypoints", or several of them.
         engine: "auto" uses hotcoco if it is installed, else pycocotools. Both give the same numbers.
         image_ids: the images to score: "seen" or "all".
         rounded_frames: paste masks as :func:`~detection.ops.masks.rounded_frames` does.
         max_detections: three increasing limits of detections per class and image. All AP numbers use the largest.
-            There is one recall per limit, with the limit in its name, such as AR300.
+            There is one recall per limit, with the limit in its name, such as AR300. Keypoints have COCO's limit of 20,
+            unless the largest limit is not 100.
+        keypoint_sigmas: sigma of each keypoint for its OKS; None: COCO's for 17 keypoints, else 0.05.
+        pixel_corners: keypoints need no shift by half a pixel to become those of a file; see the config of the
+            keypoint head.
 
     Raises:
         ValueError: the ground truth cannot be scored.
@@ -84,27 +83,34 @@ class CocoEvaluator:
         image_ids: Literal["seen", "all"] = "seen",
         rounded_frames: bool = False,
         max_detections: Sequence[int] = COCO_LIMITS,
+        keypoint_sigmas: Sequence[float] | None = None,
+        pixel_corners: bool = False,
     ) -> None:
-        if not iou_types or not set(iou_types) <= {"bbox", "segm"}:
-            raise ValueError(f"iou_types is {iou_types!r}, but must contain bbox, segm or both")
+        if not iou_types or not set(iou_types) <= KEYS.keys():
+            raise ValueError(f"iou_types is {iou_types!r}, but must contain bbox, segm or keypoints")
         if image_ids not in ("seen", "all"):
             raise ValueError(f"image_ids is {image_ids!r}, but must be seen or all")
         self.iou_types = tuple(iou_types)
         self.engine = choose(engine)
         self.max_detections = checked_limits(max_detections)
         self.image_ids, self.rounded_frames = image_ids, rounded_frames
-        self._truth = {t: clean_ground_truth(ground_truth, masks=t == "segm") for t in self.iou_types}
-        truth = self._truth[self.iou_types[0]]
+        self._truth = {
+            t: clean_ground_truth(ground_truth, t == "segm", t == "keypoints", keypoint_sigmas) for t in self.iou_types
+        }
+        truth = self._truth["keypoints" if "keypoints" in self.iou_types else self.iou_types[0]]
         self.categories = Categories.from_coco(truth["categories"])
+        self._counts = dict(zip(self.categories.ids, (len(s.names) for s in self.categories.skeletons), strict=False))
+        self._shift = 0.0 if pixel_corners else PIXEL_CENTRE
         self._sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
         self.reset()
 
     def reset(self) -> None:
         """Remove all detections."""
-        self._found: dict[str, dict[int, _Found]] = {t: {} for t in self.iou_types}
+        self._found: dict[str, dict[int, Found]] = {t: {} for t in self.iou_types}
         self._dropped: dict[int, int] = {}
         self._precision: dict[str, np.ndarray] = {}
-        fast = self.iou_types if is_fast(self.engine) else ()
+        # Keypoints are few, and hotcoco's stream would need a dict for each detection.
+        fast = [t for t in self.iou_types if t != "keypoints"] if is_fast(self.engine) else []
         self._matching = {
             t: Matching(self._truth[t], t, partial(self._rows, iou_type=t), self.max_detections) for t in fast
         }
@@ -127,6 +133,8 @@ class CocoEvaluator:
         """
         if "segm" in self.iou_types and detections.masks is None:
             raise ValueError("iou_types contains segm, but the detector has no masks; set iou_types to bbox only")
+        if "keypoints" in self.iou_types:
+            self._check_keypoints(detections)
         detections = detections.cpu()
         sizes, original_sizes = batch.sizes.cpu(), batch.original_sizes.cpu()
         boxes = box_ops.rescale(detections.boxes.double(), sizes, original_sizes)
@@ -145,23 +153,29 @@ class CocoEvaluator:
                     f"{plural(len(ids), 'category')}; use the annotations that it was trained on"
                 )
             real = labels != IGNORE
-            sound = _sound(boxes[i].numpy(), scores)
+            sound = sound_boxes(boxes[i].numpy(), scores)
             keep = real & sound
             self._dropped[image_id] = int((real & ~sound).sum())
             scores, categories = scores[keep], ids[labels[keep]]
             if "bbox" in self.iou_types:
                 xywh = clipped[i][keep]
                 xywh[:, 2:] -= xywh[:, :2]
-                self._found["bbox"][image_id] = _Found(scores, categories, xywh)
+                self._found["bbox"][image_id] = Found(scores, categories, xywh)
             if "segm" in self.iou_types:
                 assert detections.masks is not None
                 # Use the unclipped box, because the mask head predicts the mask relative to it.
                 masks, frames = detections.masks[i][keep], boxes[i][keep]
                 frames = rounded_frames(frames, masks.shape[-1]) if self.rounded_frames else frames
                 rles = encode_masks(masks, frames, height, width)
-                self._found["segm"][image_id] = _Found(
+                self._found["segm"][image_id] = Found(
                     scores, categories, [rle["counts"] for rle in rles], mask_areas(rles)
                 )
+            if "keypoints" in self.iou_types:
+                assert detections.keypoints is not None
+                size = sizes[i : i + 1], original_sizes[i : i + 1]
+                points = rescale_keypoints(detections.keypoints[i : i + 1].double(), *size)[0].numpy()[keep]
+                points[..., :2] -= self._shift
+                self._found["keypoints"][image_id] = self._of_keypoints(scores, categories, points)
             new.append(image_id)
         if is_fast(self.engine):
             for matching in self._matching.values():
@@ -170,7 +184,8 @@ class CocoEvaluator:
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Add COCO result dicts, as :func:`~detection.evaluation.results.read_results` returns them.
 
-        The evaluator scores ``bbox`` and ``segmentation`` independently, so they may come from two files.
+        The evaluator scores ``bbox``, ``segmentation`` and ``keypoints`` independently, so they may come from several
+        files.
 
         Raises:
             ValueError: a result is incomplete, its image or category is unknown, or its RLE does not fit the image.
@@ -181,7 +196,6 @@ class CocoEvaluator:
     def _add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         check_results(results)
         known = set(self.categories.ids)
-        keys = {"bbox": "bbox", "segm": "segmentation"}
         groups: dict[str, dict[int, list[tuple[float, int, Any]]]] = {t: {} for t in self.iou_types}
         for index, result in enumerate(results):
             image_id, category_id = result["image_id"], result["category_id"]
@@ -190,25 +204,32 @@ class CocoEvaluator:
             if category_id not in known:
                 raise ValueError(f"result {index}: category {category_id} is not in the ground truth")
             for iou_type in self.iou_types:
-                if keys[iou_type] in result and image_id not in self._found[iou_type]:
-                    entry = (float(result["score"]), category_id, result[keys[iou_type]])
+                if KEYS[iou_type] in result and image_id not in self._found[iou_type]:
+                    value = result[KEYS[iou_type]]
+                    if iou_type == "keypoints":
+                        value = from_result(value, self._counts[category_id], self.categories.keypoints, index)
+                    entry = (float(result["score"]), category_id, value)
                     groups[iou_type].setdefault(image_id, []).append(entry)
-        whole = self._whole_masks(groups.get("segm", {}))
+        whole = whole_masks(groups.get("segm", {}), self._sizes)
         for iou_type, images in groups.items():
             for image_id, entries in images.items():
                 scores, categories, values = (list(column) for column in zip(*entries, strict=True))
                 score_array, category_array = np.asarray(scores), np.asarray(categories, dtype=np.int64)
                 if iou_type == "bbox":
                     xywh = np.asarray(values, dtype=np.float64)
-                    keep = _sound(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), score_array)
-                    found = _Found(score_array[keep], category_array[keep], xywh[keep])
+                    keep = sound_boxes(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), score_array)
+                    found = Found(score_array[keep], category_array[keep], xywh[keep])
+                elif iou_type == "keypoints":
+                    points = np.asarray(values, dtype=np.float64)
+                    keep = np.isfinite(score_array) & np.isfinite(points).all(axis=(1, 2))
+                    found = self._of_keypoints(score_array[keep], category_array[keep], points[keep])
                 else:
                     keep = np.isfinite(score_array)
                     counts = [rle["counts"] for rle, sound in zip(values, keep, strict=True) if sound]
                     if image_id not in whole:
                         kept = [rle for rle, sound in zip(values, keep, strict=True) if sound]
-                        counts = [self._counts(image_id, rle) for rle in kept]
-                    found = _Found(score_array[keep], category_array[keep], counts)
+                        counts = [checked_counts(image_id, rle, *self._sizes[image_id]) for rle in kept]
+                    found = Found(score_array[keep], category_array[keep], counts)
                 self._found[iou_type][image_id] = found
                 lost = int((~keep).sum())
                 self._dropped[image_id] = max(self._dropped.get(image_id, 0), lost)
@@ -249,17 +270,17 @@ class CocoEvaluator:
             return [result for image_id in sorted(self._found[iou_type]) for result in self._image(image_id, iou_type)]
 
     def evaluate(self) -> dict[str, float]:
-        """Return the twelve COCO metrics of each IoU type, as fractions: "bbox/AP", "bbox/AP50", ..., "segm/ARl".
+        """Return the COCO metrics of each IoU type, as fractions: "bbox/AP", "bbox/AP50", ..., "keypoints/ARl".
 
         A metric is NaN if there are no such objects in the ground truth, and 0 if the detector found none of them.
         """
         numbers: dict[str, float] = {}
         for iou_type in self.iou_types:
-            values = dict.fromkeys(statistics(self.max_detections), float("nan"))
+            values = dict.fromkeys(statistics(self.max_detections, iou_type), float("nan"))
             truth = self.truth(iou_type)
             if truth["images"]:
                 precision, recall = self._score(truth, iou_type)
-                values = summarize(precision, recall, self.max_detections)
+                values = summarize(precision, recall, self.max_detections, iou_type)
                 self._precision[iou_type] = precision
             numbers |= {f"{iou_type}/{name}": value for name, value in values.items()}
         return numbers
@@ -268,7 +289,7 @@ class CocoEvaluator:
         """Return one row per category of the last :meth:`evaluate`: name, id, AP, AP50, and count (without crowds)."""
         count = dict.fromkeys(self.categories.ids, 0)
         for annotation in self.truth(iou_type)["annotations"]:
-            count[annotation["category_id"]] += not annotation["iscrowd"]
+            count[annotation["category_id"]] += is_scored(annotation)
         precision = self._precision.get(iou_type, np.full((1, 1, len(self.categories), 1, 1), -1.0))
         precision = precision[:, :, :, 0, -1]  # all areas, most detections: (T, R, K)
         rows = []
@@ -292,10 +313,10 @@ class CocoEvaluator:
         """Return a warning if images have more objects of a class than the limit, and one for detections.
 
         Args:
-            iou_type: "bbox" or "segm".
+            iou_type: "bbox", "segm" or "keypoints".
             remedy: how the user can raise the limit; ``{most}`` stands for the necessary number.
         """
-        limit = self.max_detections[-1]
+        limit = scored_limits(self.max_detections, iou_type)[-1]
         found = {
             (image_id, category): count
             for image_id, one in self._found[iou_type].items()
@@ -307,13 +328,14 @@ class CocoEvaluator:
 
     def _score(self, truth: dict[str, Any], iou_type: str) -> tuple[np.ndarray, np.ndarray]:
         if iou_type not in self._matching or not is_fast(self.engine):
-            return score(self.engine, truth, self.results(iou_type), iou_type, self.max_detections)
+            results = [r for id in sorted(self._found[iou_type]) for r in self._image(id, iou_type, whole=True)]
+            return score(self.engine, truth, results, iou_type, self.max_detections)
         matching = self._matching[iou_type]
         return matching.scores(image["id"] for image in truth["images"] if image["id"] not in matching.image_ids)
 
     def _rows(self, image_ids: Sequence[int], iou_type: str) -> Rows:
         """Return the detections of images in the form that :mod:`~detection.evaluation.matching` expects."""
-        found = [self._found[iou_type].get(image_id, _NOTHING) for image_id in image_ids]
+        found = [self._found[iou_type].get(image_id, NOTHING) for image_id in image_ids]
         masks: list[dict[str, Any]] = []
         if iou_type == "segm":
             for image_id, one in zip(image_ids, found, strict=True):
@@ -328,12 +350,33 @@ class CocoEvaluator:
         scores, categories = (np.concatenate([one[k] for one in found]) for k in (0, 1))
         return np.column_stack([ids, categories]), np.column_stack([boxes, scores]), masks
 
-    def _image(self, image_id: int, iou_type: str) -> Iterator[dict[str, Any]]:
-        found, size = self._found[iou_type].get(image_id, _NOTHING), self._sizes[image_id]
-        values = found.values.tolist() if iou_type == "bbox" else found.values
+    def _of_keypoints(self, scores: np.ndarray, categories: np.ndarray, points: np.ndarray) -> Found:
+        for id, count in self._counts.items():
+            points[categories == id] = of_class(points[categories == id], count)
+        return Found(scores, categories, points)
+
+    def _check_keypoints(self, detections: Detections) -> None:
+        """Raise a ValueError if detections do not have the keypoints of the ground truth."""
+        found = 0 if detections.keypoints is None else detections.keypoints.shape[2]
+        if found != self.categories.keypoints:
+            raise ValueError(
+                f"the ground truth has {self.categories.keypoints} keypoints, the detector {found}; use the "
+                "annotations that it was trained on, or leave keypoints out of iou_types"
+            )
+
+    def _image(self, image_id: int, iou_type: str, whole: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the results of an image; ``whole`` gives all classes as many keypoints as the one with the most."""
+        found, size = self._found[iou_type].get(image_id, NOTHING), self._sizes[image_id]
+        values = found.values if iou_type == "segm" else found.values.tolist()
         height_width = [*size]  # shared by all masks of the image
         for confidence, category, value in zip(found.scores.tolist(), found.categories.tolist(), values, strict=True):
-            shape = {"bbox": value} if iou_type == "bbox" else {"segmentation": {"size": height_width, "counts": value}}
+            if iou_type == "keypoints":
+                own = value if whole else value[: self._counts[category]]
+                shape: dict[str, Any] = {"keypoints": [number for point in own for number in point]}
+            else:
+                shape = {"bbox": value} if iou_type == "bbox" else {}
+            if iou_type == "segm":
+                shape = {"segmentation": {"size": height_width, "counts": value}}
             yield {"image_id": image_id, "category_id": category, "score": confidence, **shape}
 
     def _is_known(self, image_id: int) -> bool:
@@ -345,41 +388,3 @@ class CocoEvaluator:
         if self._sizes[image_id] not in ((height, width), (None, None)):
             expected = " x ".join(map(str, self._sizes[image_id]))
             raise ValueError(f"image {image_id} is {height} x {width}, but {expected} in the ground truth")
-
-    def _whole_masks(self, images: Mapping[int, Sequence[tuple[float, int, Any]]]) -> set[int]:
-        """Return the images whose masks are all valid compressed RLEs; the caller checks the others one by one."""
-        candidates: list[int] = []
-        owners: list[int] = []
-        texts: list[str] = []
-        pixels: list[int] = []
-        for image_id, entries in images.items():
-            height, width = self._sizes[image_id]
-            rles = [entry[2] for entry in entries]
-            if height and all(type(r["counts"]) is str and [*r["size"]] == [height, width] for r in rles):
-                texts += [rle["counts"] for rle in rles]
-                owners += [len(candidates)] * len(rles)
-                pixels += [height * width] * len(rles)
-                candidates.append(image_id)
-        broken = {owners[k] for k in np.flatnonzero(~sound_counts(texts, np.array(pixels, dtype=np.int64))).tolist()}
-        return {image_id for k, image_id in enumerate(candidates) if k not in broken}
-
-    def _counts(self, image_id: int, rle: Mapping[str, Any]) -> str:
-        """Check the RLE of a result, and return its compressed counts."""
-        height, width = self._sizes[image_id]
-        if list(rle["size"]) != [height, width]:
-            raise ValueError(
-                f"image {image_id}: RLE of size {rle['size']}, but the image is {height} x {width}; predict it again"
-            )
-        try:
-            runs = run_lengths(rle)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"image {image_id}: {error}") from None
-        counts = rle["counts"]
-        if isinstance(counts, list):
-            counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)["counts"]
-        return counts.decode() if isinstance(counts, bytes) else counts
-
-
-def _sound(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return which detections have finite numbers and no negative size, (n,) bool; boxes are (n, 4) XYXY."""
-    return np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)

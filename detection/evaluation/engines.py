@@ -18,12 +18,17 @@ from typing import Any
 import numpy as np
 
 from detection.coco.rle import mask_areas
-from detection.evaluation.limits import COCO_LIMITS, Limits
+from detection.evaluation.limits import COCO_LIMITS, Limits, scored_limits
 from detection.evaluation.numbering import Numbering
 
 
-def statistics(limits: Limits = COCO_LIMITS) -> tuple[str, ...]:
-    """Return the names of the twelve metrics in pycocotools' order; AR1, AR10 and AR100 contain their limits."""
+def statistics(limits: Limits = COCO_LIMITS, iou_type: str = "bbox") -> tuple[str, ...]:
+    """Return the names of the metrics in pycocotools' order: ten of keypoints, twelve of boxes and masks.
+
+    AR1, AR10 and AR100 contain their limits. AR50 and AR75 of keypoints are recalls at these OKS thresholds.
+    """
+    if iou_type == "keypoints":
+        return ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
     return ("AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{limit}" for limit in limits), "ARs", "ARm", "ARl")
 
 
@@ -87,11 +92,12 @@ def score(
         engine: from :func:`choose`; see :func:`is_fast`.
         ground_truth: from :func:`detection.evaluation.ground_truth.clean_ground_truth`; it is not modified.
         results: COCO result dicts with finite numbers; may be empty; not modified.
-        iou_type: "bbox" or "segm".
+        iou_type: "bbox", "segm" or "keypoints".
         limits: number of detections per class and image that count.
 
     Returns:
-        precision: (T, R, K, A, D), with categories sorted by ID; -1 if the ground truth has no such objects.
+        precision: (T, R, K, A, D), with categories sorted by ID; -1 if the ground truth has no such objects. Keypoints
+            have A = 3 areas (all, medium, large) and D = 1.
         recall: (T, K, A, D); -1 likewise.
     """
     if is_fast(engine):
@@ -100,13 +106,19 @@ def score(
     return _pycocotools(ground_truth, results, iou_type, limits)
 
 
-def summarize(precision: np.ndarray, recall: np.ndarray, limits: Limits = COCO_LIMITS) -> dict[str, float]:
-    """Return the twelve metrics by their :func:`statistics` names, as in pycocotools, but with NaN instead of -1."""
-    values = [precision[..., 0, 2], precision[0, ..., 0, 2], precision[5, ..., 0, 2]]  # IoU 0.5 and 0.75
-    values += [precision[..., area, 2] for area in (1, 2, 3)]
-    values += [recall[..., 0, limit] for limit in (0, 1, 2)]
-    values += [recall[..., area, 2] for area in (1, 2, 3)]
-    return {name: mean(value) for name, value in zip(statistics(limits), values, strict=True)}
+def summarize(
+    precision: np.ndarray, recall: np.ndarray, limits: Limits = COCO_LIMITS, iou_type: str = "bbox"
+) -> dict[str, float]:
+    """Return the metrics by their :func:`statistics` names, as in pycocotools, but with NaN instead of -1."""
+    areas = range(1, precision.shape[3])
+    values = [precision[..., 0, -1], precision[0, ..., 0, -1], precision[5, ..., 0, -1]]  # IoU 0.5 and 0.75
+    values += [precision[..., area, -1] for area in areas]
+    if iou_type == "keypoints":
+        values += [recall[..., 0, -1], recall[0, ..., 0, -1], recall[5, ..., 0, -1]]
+    else:
+        values += [recall[..., 0, limit] for limit in (0, 1, 2)]
+    values += [recall[..., area, -1] for area in areas]
+    return {name: mean(value) for name, value in zip(statistics(limits, iou_type), values, strict=True)}
 
 
 def mean(values: np.ndarray) -> float:
@@ -132,7 +144,9 @@ def _pycocotools(
             found.dataset = truth.dataset | {"annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth, found, iou_type)
-        evaluation.params.maxDets = list(limits)
+        evaluation.params.maxDets = list(scored_limits(limits, iou_type))
+        if iou_type == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.array(ground_truth["info"]["keypoint_sigmas"])
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
@@ -146,7 +160,7 @@ def hotcoco_evaluation(
     Args:
         ground_truth: as for :func:`score`.
         results: as for :func:`score`; hotcoco numbers them from 1, in their order.
-        iou_type: "bbox" or "segm".
+        iou_type: as for :func:`score`.
         limits: as for :func:`score`.
 
     Raises:
@@ -155,10 +169,12 @@ def hotcoco_evaluation(
     library, numbers = hotcoco("this analysis"), Numbering(ground_truth)
     truth = library.COCO(numbers.truth(ground_truth))
     evaluation = library.COCOeval(truth, truth.load_res(numbers.entries(results)), iou_type)
-    evaluation.params.max_dets = list(limits)
+    evaluation.params.max_dets = list(scored_limits(limits, iou_type))
+    if iou_type == "keypoints":
+        evaluation.params.kpt_oks_sigmas = list(ground_truth["info"]["keypoint_sigmas"])
     evaluation.evaluate()
     evaluation.accumulate()
-    return Evaluation(evaluation, numbers, limits)
+    return Evaluation(evaluation, numbers, limits, iou_type)
 
 
 class Evaluation:
@@ -167,12 +183,13 @@ class Evaluation:
     Attributes:
         engine: hotcoco's own object, which uses consecutive numbers instead of IDs.
         limits: number of detections per class and image that count.
+        iou_type: "bbox", "segm" or "keypoints".
         precision: (T, R, K, A, D).
         recall: (T, K, A, D).
     """
 
-    def __init__(self, engine: Any, numbers: Numbering, limits: Limits) -> None:
-        self.engine, self.limits, self._numbers = engine, limits, numbers
+    def __init__(self, engine: Any, numbers: Numbering, limits: Limits, iou_type: str) -> None:
+        self.engine, self.limits, self.iou_type, self._numbers = engine, limits, iou_type, numbers
         self.precision, self.recall = (np.asarray(engine.eval[key]) for key in ("precision", "recall"))
 
     def image_diagnostics(self, score: float = 0.5) -> dict[str, Any]:
@@ -202,7 +219,8 @@ class Evaluation:
     def of_images(self, image_ids: Iterable[int]) -> dict[str, float]:
         """Return AP, AP50 and AR at the largest limit for some images; -1 if they have no objects."""
         values = self.engine.slice_by({"some": self._numbers.images(image_ids)})["some"]
-        return {"AP": values["AP"], "AP50": values["AP50"], "AR": values["AR100"]}  # AR100 at any limit
+        recall = values["AR" if self.iou_type == "keypoints" else "AR100"]  # AR100 at any limit
+        return {"AP": values["AP"], "AP50": values["AP50"], "AR": recall}
 
 
 def lvis_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:

@@ -12,10 +12,12 @@ import numpy as np
 
 from detection.coco.checks import category_name, check_box, check_size, collect_objects
 from detection.coco.ids import identity, numbers_of
+from detection.coco.keypoints import MISCOUNTED, keypoint_row, skeleton_entries, sound_keypoints
 from detection.coco.meaning import check_crowd
 from detection.coco.problems import Problems
 from detection.coco.read import lists_of, read_coco
 from detection.coco.segmentation import mask_area, mask_box, read_segmentation
+from detection.evaluation.keypoints import sigmas_of
 from detection.home import with_home
 from detection.wording import of_kind
 
@@ -28,7 +30,12 @@ LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 MASKLESS = "objects without a mask (not in the segm scores)"
 
 
-def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool) -> dict[str, Any]:
+def clean_ground_truth(
+    ground_truth: Mapping[str, Any] | str | Path,
+    masks: bool,
+    keypoints: bool = False,
+    sigmas: Sequence[float] | None = None,
+) -> dict[str, Any]:
     """Return a checked copy of a COCO ground truth that the engines can score.
 
     The checks are those of training (:mod:`detection.coco`), with one difference. Where training drops an entry, this
@@ -44,6 +51,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     Args:
         ground_truth: a COCO dict or file.
         masks: keep segmentations, for scoring masks.
+        keypoints: keep keypoints, as many for each object as the class with the most has, for scoring them.
+        sigmas: sigma of each keypoint; the result has them as ``info.keypoint_sigmas``.
 
     Raises:
         ValueError: the data cannot be repaired: duplicate IDs, unknown categories, wrong structure, NaN or infinite
@@ -59,6 +68,11 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     category_numbers = numbers_of(content["categories"], "category", problems)
     images, categories = [*image_numbers.values()], [*category_numbers.values()]
     number_of, label_of = ({one: k for k, one in enumerate(ids)} for ids in (image_numbers, category_numbers))
+    skeletons = [skeleton_entries(entry, problems) if keypoints else {} for entry in content["categories"]]
+    counts = [len(one.get("keypoints", ())) for one in skeletons]
+    most = max(counts, default=0)
+    if keypoints and not most:
+        raise ValueError(f"{problems.path}: no category lists keypoints; add their names to score them")
     annotations: list[dict[str, Any]] = []
     maskless = 0
     for i, label, entry in collect_objects(content["annotations"], number_of, label_of, problems):
@@ -66,6 +80,7 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
         if clean is None:
             maskless += 1
             continue
+        clean |= _clean_keypoints(entry, counts[label], most, problems) if keypoints else {}
         clean |= {"id": len(annotations) + 1, "image_id": images[i], "category_id": categories[label]}
         annotations.append(clean)
     lines = [problems.described(kind) for kind in problems.counts]
@@ -78,7 +93,7 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
     for line in lines:
         warnings.warn(f"{problems.path}: {line}", stacklevel=3)
     return {
-        "info": {},
+        "info": {"keypoint_sigmas": sigmas_of(most, sigmas)} if keypoints else {},
         "images": [
             _clean_image(entry, number, category_numbers)
             for number, entry in zip(images, content["images"], strict=True)
@@ -89,7 +104,8 @@ def clean_ground_truth(ground_truth: Mapping[str, Any] | str | Path, masks: bool
                 "name": str(entry["name"]) if entry.get("name") is not None else category_name(entry, problems),
             }
             | ({"frequency": entry["frequency"]} if "frequency" in entry else {})
-            for number, entry in zip(categories, content["categories"], strict=True)
+            | skeleton
+            for number, entry, skeleton in zip(categories, content["categories"], skeletons, strict=True)
         ],
         "annotations": annotations,
     }
@@ -127,6 +143,23 @@ def _clean_annotation(
         raise ValueError(f"{where} has area {stated}; write a number, or remove the key so that it is computed")
     clean = {"bbox": box, "area": area, "iscrowd": int(check_crowd(entry, problems))}
     return clean | {"segmentation": rle or [[*map(float, polygon)] for polygon in polygons]} if masks else clean
+
+
+def _clean_keypoints(entry: Mapping[str, Any], count: int, most: int, problems: Problems) -> dict[str, Any]:
+    """Return ``keypoints``, with zeros for those that only other classes have, and ``num_keypoints``."""
+    row = keypoint_row({**entry, "keypoints": _plain(entry.get("keypoints"))}, count, problems) or [0.0] * 3 * count
+    points = np.zeros((1, most, 3))
+    points[0, :count] = np.reshape(row, (-1, 3))
+    points = sound_keypoints(points, [entry.get("id")], problems)
+    labelled = int((points[..., 2] > 0).sum())
+    if entry.get("num_keypoints", labelled) != labelled:
+        problems.warn(MISCOUNTED, entry.get("id"))
+    return {"keypoints": points.ravel().tolist(), "num_keypoints": labelled}
+
+
+def is_scored(annotation: Mapping[str, Any]) -> bool:
+    """Return whether an annotation of a clean ground truth must be found: no crowd, and not without keypoints."""
+    return not annotation["iscrowd"] and annotation.get("num_keypoints", 1) > 0
 
 
 def _floats(box: Any, entry: Mapping[str, Any], problems: Problems) -> list[float]:

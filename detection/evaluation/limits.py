@@ -16,6 +16,17 @@ COCO_LIMITS: Limits = (1, 10, 100)
 """All AP numbers use the largest limit; there is one recall for each limit."""
 
 
+COCO_KEYPOINT_LIMIT = 20
+"""Detections per class and image that COCO scores by their keypoints."""
+
+
+def scored_limits(limits: Limits, iou_type: str) -> tuple[int, ...]:
+    """Return the limits for an IoU type; keypoints have one: COCO's, unless the largest limit is not COCO's."""
+    if iou_type != "keypoints":
+        return limits
+    return (COCO_KEYPOINT_LIMIT if limits[-1] == COCO_LIMITS[-1] else limits[-1],)
+
+
 def limits_up_to(most: int) -> Limits:
     """Return COCO's limits with another largest one.
 
@@ -63,7 +74,7 @@ def limit_lines(iou_type: str, objects: tuple[int, int], found: tuple[int, int],
     """Return warnings for images that exceed the limit.
 
     Args:
-        iou_type: "bbox" or "segm".
+        iou_type: "bbox", "segm" or "keypoints".
         objects: result of :func:`beyond_limit` for the annotations.
         found: result of :func:`beyond_limit` for the detections.
         limit: number of scored detections per class and image.

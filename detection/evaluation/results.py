@@ -2,7 +2,7 @@
 
 ``{"image_id": 139, "category_id": 18, "bbox": [x, y, width, height], "score": 0.92}`` for boxes, and
 ``{"image_id": 139, "category_id": 18, "segmentation": {"size": [height, width], "counts": "..."}, "score": 0.92}``
-for masks. IDs are the original ones of the annotation file.
+for masks. Keypoints are ``"keypoints": [x, y, score, ...]``. IDs are the original ones of the annotation file.
 """
 
 import math
@@ -32,7 +32,8 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
     """
     path = Path(path)
     check_results(results, f"{path}: ")
-    numbers = chain(map(itemgetter("score"), results), *(result.get("bbox", ()) for result in results))
+    lists = (result.get(key, ()) for result in results for key in ("bbox", "keypoints"))
+    numbers = chain(map(itemgetter("score"), results), *lists)
     if not all(map(math.isfinite, numbers)):  # orjson would write null
         raise ValueError(f"{path}: {_infinite(results)}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Numbers may be NaN or infinite, because other tools write them. The evaluator drops and counts such detections.
 
     Raises:
-        ValueError: the file is not a JSON list, or a detection lacks an ID, the score, or both box and mask. The
+        ValueError: the file is not a JSON list, or a detection lacks an ID, the score, or box, mask and keypoints. The
             message has the file and the index of the detection.
     """
     path = Path(path)
@@ -79,12 +80,10 @@ def with_boxes(results: Sequence[Mapping[str, Any]], where: str | Path) -> list[
     area of the mask.
 
     Raises:
-        ValueError: a result has no mask, or an RLE does not match its own size. The message begins with ``where``.
+        ValueError: an RLE does not match its own size. The message begins with ``where``.
     """
     boxed = []
     for index, result in enumerate(results):
-        if "segmentation" not in result:
-            raise ValueError(f"{where}: result {index} has neither bbox nor segmentation; predict it again")
         height, width = result["segmentation"]["size"]
         try:
             runs = run_lengths(result["segmentation"]).tolist()
@@ -115,8 +114,13 @@ def check_result(result: Any, where: str) -> None:
             raise ValueError(f"{where}: {key} is {shown(repr(result.get(key)))}, but must be an integer")
     if not _is_number(result.get("score"), int, float):
         raise ValueError(f"{where}: score is {shown(repr(result.get('score')))}, but must be a number")
-    if "bbox" not in result and "segmentation" not in result:
-        raise ValueError(f"{where}: has neither bbox nor segmentation; add one of them")
+    if not any(key in result for key in ("bbox", "segmentation", "keypoints")):
+        raise ValueError(f"{where}: has neither bbox nor segmentation nor keypoints; add one of them")
+    if "keypoints" in result:
+        points = result["keypoints"]
+        numbers = isinstance(points, list | tuple) and all(_is_number(value, int, float) for value in points)
+        if not numbers or len(points) % 3:
+            raise ValueError(f"{where}: keypoints are {shown(repr(points))}, but must be numbers: x, y, score, ...")
     if "bbox" in result:
         box = result["bbox"]
         if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(v, int, float) for v in box):
@@ -137,6 +141,8 @@ def _are_plain(results: Sequence[Any]) -> bool:
         masks = [result["segmentation"] for result in results if "segmentation" in result]
         if len(boxes) != len(results) and not all("bbox" in r or "segmentation" in r for r in results):
             return False
+        if any("keypoints" in result for result in results):
+            return False
         if not (_types(boxes) <= {list} and {*map(len, boxes)} <= {4} and _types(masks) <= {dict}):
             return False
         if not all("size" in mask for mask in masks):
@@ -151,7 +157,11 @@ def _infinite(results: Sequence[Mapping[str, Any]]) -> str:
     return next(
         f"result {index}: {key} is {result[key]!r}, but must be finite"
         for index, result in enumerate(results)
-        for key, numbers in (("score", [result["score"]]), ("bbox", result.get("bbox", ())))
+        for key, numbers in (
+            ("score", [result["score"]]),
+            ("bbox", result.get("bbox", ())),
+            ("keypoints", result.get("keypoints", ())),
+        )
         if not all(map(math.isfinite, numbers))
     )
 

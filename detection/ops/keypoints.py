@@ -31,6 +31,17 @@ def keypoint_cells(keypoints: Tensor, rois: Tensor, size: int) -> Tensor:
     return (row * size + column).masked_fill(~inside, IGNORE)
 
 
+def rescale_keypoints(keypoints: Tensor, from_sizes: Tensor, to_sizes: Tensor) -> Tensor:
+    """Scale keypoints from one size of their image to another.
+
+    Args:
+        keypoints: (B, N, P, 3).
+        from_sizes, to_sizes: (B, 2) height, width.
+    """
+    scale = to_sizes.to(keypoints.dtype) / from_sizes.to(keypoints.dtype).clamp(min=1)
+    return keypoints * F.pad(scale.flip(-1), (0, 1), value=1.0)[:, None, None]
+
+
 @operator
 def decode_keypoints(heatmaps: Tensor, boxes: Tensor) -> Tensor:
     """Return the most likely place of each keypoint, on a grid of about one pixel.
