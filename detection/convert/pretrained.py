@@ -57,7 +57,7 @@ LINES = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10), (1, 2),
     (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )  # fmt: skip
-"""Pairs of COCO's keypoints between which pictures have a line, as in its annotation files."""
+"""Pairs of COCO's keypoints to draw lines between, as in its annotation files."""
 ORIGINS = ("torchvision", "detectron2", "detectron2-rgb", "mmdetection", "mmdetection-caffe")
 
 
