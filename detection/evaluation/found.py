@@ -1,4 +1,4 @@
-"""The detections of one image as the evaluator keeps them, and checks of those that come from result files."""
+"""The detections of one image as the evaluator keeps them, checks of those in result files, and boxes around them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,3 +75,13 @@ def checked_counts(image_id: int, rle: Mapping[str, Any], height: int, width: in
 def sound_boxes(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return which detections have finite numbers and no negative size, (n,) bool; boxes are (n, 4) XYXY."""
     return np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+
+
+def box_of(one: Mapping[str, Any]) -> list[float]:
+    """Return the box (x, y, width, height) of an annotation or a result: its own, or around its mask or keypoints."""
+    if "bbox" in one:
+        return list(one["bbox"])
+    if "keypoints" in one:
+        x, y, _ = np.reshape(one["keypoints"], (-1, 3)).T
+        return [float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))] if len(x) else [0.0] * 4
+    return [float(value) for value in coco_mask.toBbox(one["segmentation"])]

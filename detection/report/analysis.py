@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import Evaluation, hotcoco_evaluation, mean, statistics, summarize
+from detection.evaluation.found import box_of
 from detection.evaluation.ground_truth import is_scored
 from detection.evaluation.limits import scored_limits
 from detection.report.resampling import changes
@@ -321,16 +321,6 @@ def _suspects(
             )
         )
     return sorted(suspects, key=lambda suspect: -suspect.score)[:most]
-
-
-def box_of(one: Mapping[str, Any]) -> list[float]:
-    """Return the box (x, y, width, height) of an annotation or a result: its own, or around its mask or keypoints."""
-    if "bbox" in one:
-        return list(one["bbox"])
-    if "keypoints" in one:
-        x, y, _ = np.reshape(one["keypoints"], (-1, 3)).T
-        return [float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))] if len(x) else [0.0] * 4
-    return [float(value) for value in coco_mask.toBbox(one["segmentation"])]
 
 
 def _number(value: float) -> float:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,8 +16,11 @@ from detection.data.image import MAX_PIXELS, read_bytes, read_image
 from detection.data.names import image_path
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import hotcoco_evaluation
-from detection.report.analysis import Suspect, box_of
+from detection.evaluation.found import box_of
 from detection.visualize import Color, draw, stretched
+
+if TYPE_CHECKING:
+    from detection.report.analysis import Suspect
 
 LABEL_ROOM = 3.0
 """A label is drawn only on boxes with at least this many times its area."""
@@ -97,7 +100,7 @@ class Pictures:
         missed = [one | {"score": 0.0} for one in self._truth.get(image_id, []) if one["color"] == MISSED]
         return Picture(data_url(self._draw(seen, [*self._found.get(image_id, []), *missed], None), width), changed)
 
-    def suspect(self, suspect: Suspect, width: int = 640) -> Picture | None:
+    def suspect(self, suspect: "Suspect", width: int = 640) -> Picture | None:
         """Draw the place of a suspect with its box; None if the file cannot be read."""
         image = self._read(suspect.file_name)
         if image is None:
