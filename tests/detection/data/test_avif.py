@@ -173,3 +173,10 @@ def rebuilt(data: bytes, version: int, parts: list[tuple[int, int]], inside: byt
     lists = box(b"iloc", content) + iinf + (box(b"idat", inside) if inside else b"")
     at = data.index(b"meta")  # becomes free space
     return data[:at] + b"free" + data[at + 4 :] + box(b"meta", bytes(4) + lists)
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_a_box_needs_eight_bytes_before_the_end(size):
+    """Those behind the end belong to another box."""
+    data = struct.pack(">I4s", 8, b"free") * 2
+    assert list(reader._boxes(data, 0, size)) == ([(b"free", 8, 8)] if size == 8 else [])

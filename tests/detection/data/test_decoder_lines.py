@@ -158,3 +158,20 @@ def test_a_child_of_a_process_that_never_decoded_has_nothing_to_close():
     fresh = decoder_lines._Stderr()
     fresh.after_fork_in_child()
     assert decoded(lambda: 7) == (7, [])
+
+
+def test_a_child_can_decode_at_once():
+    """The parent holds the lock while it forks; the child has the lock, but not the thread that would release it."""
+    fresh = decoder_lines._Stderr()
+    fresh.before_fork()
+    fresh.after_fork_in_child()
+    assert fresh._change.acquire(blocking=False)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux lists the open files of a process")
+def test_decoding_leaves_no_file_open():
+    decoded(lambda: None)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        decoded(lambda: None)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -411,3 +411,14 @@ def test_the_window_of_a_side(old, new, factor, window, places):
     generator = Drawn(window[0])
     assert _window(old, new, factor, generator) == window
     assert generator.ranges == ([] if places is None else [(places,)])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_of_a_mask_between_the_centres_of_pixels_the_middle_one_is_kept(axis):
+    """The sliver from 0.9 to 1.1 touches two pixels and holds the centre of neither."""
+    low, high = np.array([0.9, 0.2])[[axis, 1 - axis]], np.array([1.1, 0.8])[[axis, 1 - axis]]
+    outline = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]])
+    box = np.array([[*low, *high]])
+    scene = Scene(np.zeros((4, 4, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [[outline]])
+    (patch,) = pixels_of(scene, [0])
+    assert patch.pixels.tolist() == ([[False, True]] if axis == 0 else [[False], [True]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from detection.coco.annotations import load_annotations
 from detection.data.dataset import CocoDataset
 from detection.data.errors import DataError
-from detection.data.names import CAPITALS, ENDS, FORM, SLASHES, _paths, find_file, forget, image_path
+from detection.data.names import CAPITALS, ENDS, FORM, SLASHES, _paths, _readings, find_file, forget, image_path
 from detection.data.presence import check_images
 from detection.data.reading import Reading
 
@@ -197,3 +197,17 @@ def test_the_real_case(shared_data):
     check_images(data)
     assert data.annotations.report.counts[FORM] == 1
     data[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "readings"),
+    [
+        ("images/a.jpg", []),
+        ("http://host/images/a.jpg", ["/images/a.jpg"]),
+        ("/data/local-files/?d=images/a.jpg", ["images/a.jpg", "/data/local-files/"]),
+        ("http://host/data/local-files/?d=images/a.jpg", ["images/a.jpg", "/data/local-files/"]),
+        ("http://[", []),
+    ],
+)
+def test_the_path_in_a_url_has_a_scheme_or_a_query_before_it(name, readings):
+    assert list(_readings(name)) == [name, *readings]

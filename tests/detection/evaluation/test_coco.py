@@ -357,6 +357,7 @@ def test_what_is_refused() -> None:
         ({"category_id": 1}, "category 1"),
         ({"bbox": [1, 2, 3]}, "four numbers"),
         ({"segmentation": {"size": [100, 200], "counts": [5, 6]}}, "image 5: the runs of the RLE sum to 11"),
+        ({"segmentation": {"size": [100, 200], "counts": "56"}}, "image 5: the runs of the RLE sum to 11"),
         ({"segmentation": {"size": [10**5, 10**5], "counts": [10**10]}}, "image 5: RLE of size"),
     ):
         with pytest.raises(ValueError, match=message):

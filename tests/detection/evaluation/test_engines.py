@@ -3,13 +3,23 @@
 import math
 import multiprocessing
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detection.evaluation.engines import STATISTICS, _with_area, choose, lvis_numbers, mean, score, summarize
+from detection.evaluation.engines import (
+    STATISTICS,
+    Evaluation,
+    _with_area,
+    choose,
+    lvis_numbers,
+    mean,
+    score,
+    summarize,
+)
 from detection.evaluation.ground_truth import clean_ground_truth
 
 Problem = Callable[[int, str], tuple[dict[str, Any], list[dict[str, Any]]]]
@@ -163,3 +173,19 @@ def test_the_best_three_hundred_of_an_image_count_then_those_with_an_area() -> N
         {"image_id": 1, "score": 0.5, "segmentation": coco_mask.frPyObjects({"size": [2, 2], **m}, 2, 2)} for m in masks
     ]
     assert _with_area(results, "segm") == results[1:]
+
+
+def test_diagnostics_are_those_at_an_iou_of_a_half() -> None:
+    asked: list[dict[str, float]] = []
+
+    class Engine:
+        def __init__(self) -> None:
+            self.eval: dict[str, list[float]] = {"precision": [], "recall": []}
+
+        def image_diagnostics(self, **options: float) -> dict[str, Any]:
+            asked.append(options)
+            return {"img_summary": {1: "good"}, "label_errors": [{"image_id": 1}]}
+
+    evaluation = Evaluation(Engine(), SimpleNamespace(image_ids=[77]), (1, 10, 100))  # type: ignore[arg-type]
+    assert evaluation.image_diagnostics() == {"img_summary": {77: "good"}, "label_errors": [{"image_id": 77}]}
+    assert asked == [{"iou_thr": 0.5, "score_thr": 0.5}]
