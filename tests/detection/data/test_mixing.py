@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from detection.coco.patches import Patch, patch_to_rle
 from detection.data.copy_paste import CopyPaste
@@ -415,10 +416,12 @@ def test_the_window_of_a_side(old, new, factor, window, places):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_of_a_mask_between_the_centres_of_pixels_the_middle_one_is_kept(axis):
-    """The sliver from 0.9 to 1.1 touches two pixels and holds the centre of neither."""
-    low, high = np.array([0.9, 0.2])[[axis, 1 - axis]], np.array([1.1, 0.8])[[axis, 1 - axis]]
-    outline = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]])
-    box = np.array([[*low, *high]])
-    scene = Scene(np.zeros((4, 4, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [[outline]])
+    """A tenth of its size, the mask touches two pixels and holds the centre of neither."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[2:4, 8:12] = 1
+    box = np.array([[0.8, 0.2, 1.2, 0.4] if axis == 0 else [0.2, 0.8, 0.4, 1.2]])
+    rle = coco_mask.encode(np.asfortranarray(mask if axis == 0 else mask.T))
+    scale = np.array([0.1, 0.1])
+    scene = Scene(np.zeros((4, 4, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [rle], scale=scale)
     (patch,) = pixels_of(scene, [0])
     assert patch.pixels.tolist() == ([[False, True]] if axis == 0 else [[False], [True]])

@@ -186,6 +186,6 @@ def test_diagnostics_are_those_at_an_iou_of_a_half() -> None:
             asked.append(options)
             return {"img_summary": {1: "good"}, "label_errors": [{"image_id": 1}]}
 
-    evaluation = Evaluation(Engine(), SimpleNamespace(image_ids=[77]), (1, 10, 100))  # type: ignore[arg-type]
+    evaluation = Evaluation(Engine(), SimpleNamespace(image_ids=[77]), (1, 10, 100), "bbox")  # type: ignore[arg-type]
     assert evaluation.image_diagnostics() == {"img_summary": {77: "good"}, "label_errors": [{"image_id": 77}]}
     assert asked == [{"iou_thr": 0.5, "score_thr": 0.5}]
