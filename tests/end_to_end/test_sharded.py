@@ -52,6 +52,7 @@ def test_losses_weights_and_checkpoints_are_those_of_ddp(config, tmp_path):
         assert (ours["state"][number]["momentum_buffer"] - momentum).norm() <= 1e-4 * momentum.norm()
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_and_resumed_equals_one_that_was_not(config, whole, tmp_path):
     folder = ("--run.folder", tmp_path / "run")
     stopped = torchrun(config, 2, *OPTIONS, *folder, *agent(rank=1, step=5, signal=15), strategy="fsdp", code=1)

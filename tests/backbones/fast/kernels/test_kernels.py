@@ -48,6 +48,7 @@ def test_where_triton_cannot_compile_it_is_said_and_slower_ways_are_taken(monkey
         assert not kernels._compiles.__wrapped__(torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles_for_gpus_that_are_not_here():
     pytest.importorskip("triton", reason="Triton is not made for this system")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
