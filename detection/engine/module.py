@@ -142,7 +142,8 @@ class DetectionModule(NoClassLoading, LightningModule):
         if self.weights is not None:
             configs["backbone"] = replace(configs["backbone"], weights=None)
         if configs["keypoint_head"] is not None:
-            configs["keypoint_head"] = replace(configs["keypoint_head"], keypoints=data.categories.keypoints or 1)
+            head = replace(configs["keypoint_head"], keypoints=data.categories.keypoints or 1)
+            configs["keypoint_head"] = self.configs["keypoint_head"] = head
         classes = data.semantic_categories if data.config.maps == "all" else data.categories
         if data.config.maps == "stuff":
             stuff = data.semantic_categories
