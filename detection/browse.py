@@ -22,7 +22,7 @@ from detection.foreign import shown
 from detection.report.frame import frame
 from detection.report.page import image, script
 from detection.report.pictures import Picture, data_url
-from detection.visualize import draw
+from detection.visualize import draw, tinted
 from detection.wording import plural
 
 SETTINGS = ("p", "height", "width", "short_sides", "long_side", "limit", "scale", "brightness_limit", "contrast_limit")
@@ -71,9 +71,9 @@ def draw_scene(scene: Scene, names: Sequence[str], skeletons: Sequence[Skeleton]
     """Draw boxes, masks as in the file and, if the data set has them, keypoints."""
     height, width = scene.image.shape[:2]
     masks = [_rle(segmentation, height, width) for segmentation in scene.segmentations]
-    return draw(
-        scene.image, scene.boxes, scene.labels, None, masks, names, keypoints=scene.points(), skeletons=skeletons
-    )
+    seen = _tinted(scene.image, scene.semantic_map())
+    points = scene.points()
+    return draw(seen, scene.boxes, scene.labels, None, masks, names, keypoints=points, skeletons=skeletons)
 
 
 def draw_sample(sample: Sample, names: Sequence[str], skeletons: Sequence[Skeleton] = ()) -> np.ndarray:
@@ -83,8 +83,12 @@ def draw_sample(sample: Sample, names: Sequence[str], skeletons: Sequence[Skelet
     if sample.masks is not None:
         known = torch.from_numpy((sample.masks == 1).astype(np.float32))
         masks = encode_masks(known, torch.from_numpy(sample.boxes), *image.shape[:2])
-    points = sample.keypoints
-    return draw(image, sample.boxes, sample.labels, None, masks, names, keypoints=points, skeletons=skeletons)
+    seen, points = _tinted(image, sample.semantic), sample.keypoints
+    return draw(seen, sample.boxes, sample.labels, None, masks, names, keypoints=points, skeletons=skeletons)
+
+
+def _tinted(image: np.ndarray, semantic: np.ndarray | None) -> np.ndarray:
+    return image if semantic is None else tinted(image, semantic, 0.35)
 
 
 def augmentations(transforms: Sequence[object]) -> list[str]:

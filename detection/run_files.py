@@ -8,6 +8,8 @@ from detection.documents import parse_json, read_text
 from detection.foreign import shown
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
+IMAGES = "images"
+"""Folder of the sheets of training batches and predictions."""
 LARGEST = 1 << 30
 """Bytes of a table at most."""
 

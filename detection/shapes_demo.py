@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from detection.coco.keypoints import PIXEL_CENTRE
 from detection.data.dataset import read_image
 from detection.inference.api import load_model, predict
-from detection.shapes import write_shapes
+from detection.shapes import CATEGORIES, write_shapes
 from detection.sheets import Tile, sheet
 from detection.visualize import draw, side_by_side
 
@@ -39,6 +39,7 @@ def write_pictures(checkpoint: Path, data: Path, folder: Path, num: int = 12) ->
     """
     model = load_model(checkpoint)
     assert model.categories is not None
+    names = [CATEGORIES[number] for number in sorted(CATEGORIES)]
     with contextlib.redirect_stdout(None):  # pycocotools prints every step
         coco = COCO(str(data / "annotations" / "instances_val.json"))
     shutil.rmtree(folder, ignore_errors=True)
@@ -51,11 +52,11 @@ def write_pictures(checkpoint: Path, data: Path, folder: Path, num: int = 12) ->
         annotations = coco.imgToAnns[image["id"]]
         corners = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        labels = np.array([model.categories.label(a["category_id"]) for a in annotations], np.int64)
+        labels = np.array([sorted(CATEGORIES).index(a["category_id"]) for a in annotations], np.int64)
         masks = [coco.annToRLE(a) for a in annotations]
         found = predict(model, path)
         points = None if found.keypoints is None else _keypoints(annotations, found.keypoints.shape[1])
-        names, skeletons = model.categories.names, model.categories.skeletons
+        skeletons = model.categories.skeletons
         shown = None if found.rles is None and points is not None else masks
         truth = draw(pixels, corners, labels, None, shown, names, keypoints=points, skeletons=skeletons)
         prediction = found.plot(image=pixels)

@@ -152,6 +152,27 @@ def draw(
     return picture
 
 
+def tinted(image: np.ndarray, labels: np.ndarray, tint: float = 0.5) -> np.ndarray:
+    """Mix each pixel with the colour of its class.
+
+    Args:
+        image: as :func:`as_rgb` takes it.
+        labels: (H, W) uint8; pixels with 255 keep their colour.
+        tint: weight of the colour of the class, in 0..1.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: the map has another size than the image.
+    """
+    if labels.shape != image.shape[:2]:
+        raise ValueError(f"a map of {labels.shape} pixels does not fit an image of {tuple(image.shape[:2])}")
+    picture = as_rgb(image)
+    mixed = cv2.addWeighted(picture, 1 - tint, np.array(palette(256), dtype=np.uint8)[labels], tint, 0)
+    return np.where((labels == 255)[..., None], picture, mixed)
+
+
 def side_by_side(
     truth: np.ndarray, prediction: np.ndarray, captions: tuple[str, str] = ("ground truth", "prediction")
 ) -> np.ndarray:

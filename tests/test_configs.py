@@ -34,10 +34,12 @@ LONG = [
 ]
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
-DEMOS = ["demo_fcos", "demo_keypoints", "demo_retinanet", "demo_task_aligned"]
+DEMOS = ["demo_fcos", "demo_keypoints", "demo_retinanet", "demo_task_aligned", "demo_semantic", "demo_panoptic"]
 KEYPOINTS = [f"keypoint_rcnn_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
+PANOPTIC = ["semantic_fpn_r50_1x_coco", *(f"panoptic_fpn_{name}_coco" for name in ("r50_1x", "r50_3x", "r101_3x"))]
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
-WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS)
+WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *PANOPTIC)
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + PANOPTIC + LONG
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -96,20 +98,20 @@ def test_it_is_what_its_name_says(name):
 
 def test_each_file_says_in_its_first_line_what_it_is():
     for config in list_configs():
-        assert bool(config.title) != (config.name in COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + LONG), config.name
+        assert bool(config.title) != (config.name in UNTITLED), config.name
 
 
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
     published = [config for config in list_configs() if config.box_ap is not None and config.name not in LONG]
-    assert len(published) == 19
+    assert len(published) == 22
     for config in published:
         if config.name.startswith("fcos"):
             continue  # its authors' weights are in none of these
         origin, _, name = str(config.source).partition(", ")
         entry = (DETECTRON2 if origin.startswith("detectron2") else MMDETECTION)[name]
-        figures = [(one.box_ap, one.mask_ap, one.keypoint_ap) for one in (entry, config)]
+        figures = [(one.box_ap, one.mask_ap, one.keypoint_ap, one.pq) for one in (entry, config)]
         assert figures[0] == figures[1], config.name
     header = (FOLDER / "names.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
     assert "others published" in header

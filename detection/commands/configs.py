@@ -87,6 +87,7 @@ def _show(name: str, place: str | None) -> None:
         if info.box_ap is not None:
             mask = "" if info.mask_ap is None else f", mask AP {info.mask_ap}"
             mask += "" if info.keypoint_ap is None else f", keypoint AP {info.keypoint_ap}"
+            mask += "" if info.pq is None else f", PQ {info.pq}"
             lines += [f"Box AP {info.box_ap}{mask} ({info.source}), {PUBLISHED}"]
         print("".join(f"# {shown(line, None)}\n" for line in lines if line) + write_settings(config.settings), end="")
     write_json({**_plain(info), "settings": config.settings}, place)

@@ -1,7 +1,7 @@
 """Draw a small data set, train a detector on it, and put its predictions beside the truth.
 
 It needs no data and no GPU. The config demo (Mask R-CNN) takes a few minutes on a laptop; demo_retinanet, demo_fcos,
-demo_task_aligned (with masks) and demo_keypoints (Keypoint R-CNN) take longer.
+demo_task_aligned (with masks), demo_keypoints (Keypoint R-CNN), demo_semantic and demo_panoptic take longer.
 """
 
 import argparse
@@ -20,6 +20,9 @@ example:
 
 LEAST_AP50 = 0.80
 """The demo fails below this AP50: then something is broken."""
+
+LEAST_MIOU = 0.90
+"""The demo of a Semantic FPN fails below this mean IoU."""
 
 KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 """What each AP is of, and its name in the metrics."""
@@ -53,9 +56,14 @@ def run(options: argparse.Namespace) -> int:
         f"{name} AP {percent(metrics[f'val/{kind}/AP'])} (AP50 {percent(metrics[f'val/{kind}/AP50'])})"
         for name, kind in kinds.items()
     ]
+    failed = any(metrics[f"val/{kind}/AP50"] < LEAST_AP50 for kind in kinds.values())
+    least = f"AP50 below {percent(LEAST_AP50)}"
+    if not kinds:
+        failed, least = metrics["val/semantic/mIoU"] < LEAST_MIOU, f"mIoU below {percent(LEAST_MIOU)}"
+    for name in ("semantic/mIoU", "panoptic/PQ"):
+        scores += [f"{name.partition('/')[2]} {percent(metrics[f'val/{name}'])}"] if f"val/{name}" in metrics else []
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
-    failed = min(metrics[f"val/{kind}/AP50"] for kind in kinds.values()) < LEAST_AP50
-    verdict = f"FAILED, AP50 below {percent(LEAST_AP50)}: " if failed else ""
+    verdict = f"FAILED, {least}: " if failed else ""
     picture = folder / "predictions.jpg"
     print(f"{verdict}{', '.join(scores)}, {minutes} min {seconds:02d} s; look at {picture}")
     return int(failed)

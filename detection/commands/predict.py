@@ -20,8 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument("images", nargs="+", metavar="SOURCE", help="images, folders, patterns, videos, or camera:0")
     add_shared(parser, "output", output={"default": Path("predictions"), "help": "folder for the results"})
-    kinds = ("images", "json", "csv", "masks", "pictures")
-    what = "what to write: images with the objects drawn in (default), json (COCO results), csv, masks (16-bit PNG)"
+    kinds = ("images", "json", "csv", "masks", "labels", "panoptic", "pictures")
+    what = "what to write: images with the objects drawn in (default), json (COCO results), csv, masks (16-bit PNG), "
+    what += "labels (PNG of semantic classes), panoptic (COCO's panoptic PNG and JSON)"
     parser.add_argument("--save", nargs="+", default=["images"], choices=kinds, metavar="KIND", help=what)
     score = (
         "drop detections with a lower score (default 0.5); by class, as person=0.6 car=0.3; model: those that it holds"

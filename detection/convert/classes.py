@@ -89,6 +89,21 @@ def transfer_classes(
     )
 
 
+def transfer_semantic(
+    state: Mapping[str, Tensor], theirs: Categories | None, initial: Mapping[str, Tensor], ours: Categories | None
+) -> tuple[dict[str, Tensor], str]:
+    """Return weights whose semantic logits are for another list of classes, and a report; as for the other classes."""
+    if theirs is None or ours is None or theirs.names == ours.names:
+        return dict(state), "all semantic classes"
+    known = _by_name(theirs)
+    rows = [(new, known[name]) for name, new in _by_name(ours).items() if name in known]
+    carried = dict(state)
+    for key in ("semantic_head.logits.weight", "semantic_head.logits.bias"):
+        carried[key] = initial[key].clone()
+        carried[key][[new for new, _ in rows]] = state[key][[old for _, old in rows]]
+    return carried, f"{len(rows)} of {plural(len(ours), 'semantic class')} copied by name"
+
+
 def _by_name(categories: Categories) -> dict[str, int]:
     labels: dict[str, int] = {}
     for label, name in enumerate(categories.names):

@@ -1,4 +1,4 @@
-"""Convert detectron2's R-CNN and RetinaNet weights: ``.pkl`` files of its zoo and ``.pth`` files of its checkpointer.
+"""Convert the weights of detectron2: R-CNNs, RetinaNet and Panoptic FPN; ``.pkl`` of its zoo, ``.pth`` of its own.
 
 Its models read BGR and this toolkit RGB, so the conversion reverses the input channels of the first convolution. The
 position of the background, the coordinates of boxes and the order of anchors are the same in both toolkits.
@@ -43,12 +43,22 @@ _RULES: Rules = [
     *[(rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.*)", rf"keypoint_head.convs.{2 * i}.\1") for i in range(8)],
     (r"roi_heads\.keypoint_head\.score_lowres\.(.*)", r"keypoint_head.heatmaps.\1"),
     (r"roi_heads\.mask_head\.deconv\.(.*)", r"mask_head.upsample.\1"),
+    *[
+        rule
+        for level in (2, 3, 4, 5)
+        for i in range(max(1, level - 2))
+        for rule in (  # every second layer enlarges
+            (rf"sem_seg_head\.p{level}\.{2 * i}\.weight", rf"semantic_head.levels.{level - 2}.{i}.0.weight"),
+            (rf"sem_seg_head\.p{level}\.{2 * i}\.norm\.(.*)", rf"semantic_head.levels.{level - 2}.{i}.1.\1"),
+        )
+    ],
+    (r"sem_seg_head\.predictor\.(.*)", r"semantic_head.logits.\1"),
     (r"roi_heads\.mask_head\.predictor\.(.*)", r"mask_head.logits.\1"),
 ]
 
 
 def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str, Tensor]:
-    """Convert the state dict of a detectron2 R-CNN-FPN or RetinaNet to this toolkit's names and RGB input.
+    """Convert the state dict of a detectron2 R-CNN-FPN, RetinaNet or Panoptic FPN to our names and RGB input.
 
     Args:
         state: the state dict.

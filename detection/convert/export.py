@@ -22,6 +22,7 @@ from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSHead
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import WithSemanticHead
 from detection.models.roi_linear import as_linear
 
 
@@ -57,7 +58,7 @@ def save_torchvision(model: Detector, path: str | Path) -> None:
         ValueError: the detector has a part that torchvision's detectors do not have.
         OSError: as for :func:`~detection.checkpoint_files.replacing`.
     """
-    if isinstance(model, CascadeRCNN | CascadeMaskRCNN):
+    if isinstance(model, CascadeRCNN | CascadeMaskRCNN | WithSemanticHead):
         raise ValueError(f"{path}: torchvision's layout has no {kind_of(model)}; export it as safetensors")
     state = model.state_dict()
     if isinstance(model, OneStage):

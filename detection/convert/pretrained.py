@@ -24,6 +24,7 @@ from backbones.resnet import VARIANTS
 from detection.categories import Categories, Skeleton
 from detection.checkpoint import (
     ALONE,
+    SEMANTIC,
     NoRandomStart,
     are_ours,
     check_shapes,
@@ -34,7 +35,7 @@ from detection.checkpoint import (
 )
 from detection.checkpoint_schema import restore_categories, restore_configs, restore_thresholds
 from detection.convert import files, settings, zoo
-from detection.convert.classes import transfer_classes
+from detection.convert.classes import transfer_classes, transfer_semantic
 from detection.convert.detectron2 import from_detectron2
 from detection.convert.mmdetection import from_mmdetection
 from detection.convert.names import listing
@@ -44,11 +45,14 @@ from detection.convert.torchvision import from_torchvision
 from detection.data.errors import first_line
 from detection.models.build import build_detector
 from detection.models.detector import Detector
+from detection.models.panoptic import SemanticFPN, WithSemanticHead, semantic_categories
 from detection.models.roi_linear import as_linear
 from detection.models.thresholds import Thresholds
 from detection.structures import Depth, ResizeMethod
 from detection.wording import plural
 
+HEADLESS = ("backbone", "fpn", "semantic_head")
+"""Parts of a Semantic FPN; it may start from the weights of another detector."""
 FIRST_STAGE = "box_head.stages.0.logits.bias"
 """A tensor that only the weights of a cascade have."""
 PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -76,6 +80,14 @@ class Pretrained:
     resize: ResizeMethod = "opencv"
     depth: Depth = 8
     thresholds: Thresholds | None = None
+
+    @property
+    def semantic_categories(self) -> Categories | None:
+        """Semantic classes, if the file names them; those of a detector with a semantic head."""
+        head = self.config.semantic_head
+        if head is None or self.config.mask_head is None:
+            return self.categories
+        return semantic_categories(head)
 
     def build(self) -> Detector:
         """Build the detector, in evaluation mode on the CPU."""
@@ -174,7 +186,10 @@ def initialise(model: Detector, reference: str) -> str:
     found = load_pretrained(reference, own or False)
     state, initial = dict(found.state), as_linear(model.state_dict())
     ours, theirs = model.categories, found.categories
-    if ours is None or (theirs is not None and ours.names == theirs.names):
+    if isinstance(model, SemanticFPN):
+        notes = []
+        state = {key: value for key, value in state.items() if key.partition(".")[0] in HEADLESS}
+    elif ours is None or (theirs is not None and ours.names == theirs.names):
         notes = ["all classes"] if found.num_classes > 1 else ["the class"]
     elif theirs is not None:
         state, report = transfer_classes(state, theirs, initial, ours)
@@ -188,7 +203,7 @@ def initialise(model: Detector, reference: str) -> str:
             f"weights: {reference} has {plural(found.num_classes, 'class')} without names, but the annotations have "
             f"{model.num_classes}; use weights with class names, or with as many classes"
         )
-    for head in ("mask head", "keypoint head"):
+    for head in ("mask head", "keypoint head", "semantic head"):
         prefix = head.replace(" ", "_") + "."
         here, there = (any(key.startswith(prefix) for key in keys) for keys in (initial, state))
         if here and not there:
@@ -201,6 +216,9 @@ def initialise(model: Detector, reference: str) -> str:
     if any(key in state and value.shape != state[key].shape for key, value in last.items()):
         state |= last
         notes.append("heatmaps initialised randomly, as the weights have another number of keypoints")
+    if isinstance(model, WithSemanticHead) and SEMANTIC in found.state:
+        state, note = transfer_semantic(state, found.semantic_categories, initial, model.semantic_categories)
+        notes.append(note)
     load_weights(model, state, reference)
     return f"Weights: {reference}: " + "; ".join(notes)
 
@@ -301,6 +319,8 @@ def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretr
         config = settings.detectron2_keypoint_config(name, keypoints, caffe)
     elif FIRST_STAGE in ours:
         config = settings.detectron2_cascade_config(name, masks, caffe)
+    elif SEMANTIC in ours:
+        config = settings.detectron2_panoptic_config(name, len(ours[SEMANTIC]) - 1, caffe)
     else:
         config = settings.detectron2_config(name, masks, caffe)
     return _named(reference, ours, config, "pillow", None)

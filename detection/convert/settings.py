@@ -20,6 +20,19 @@ from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
 
+COCO_STUFF = {
+    92: "banner", 93: "blanket", 95: "bridge", 100: "cardboard", 107: "counter", 109: "curtain", 112: "door-stuff",
+    118: "floor-wood", 119: "flower", 122: "fruit", 125: "gravel", 128: "house", 130: "light", 133: "mirror-stuff",
+    138: "net", 141: "pillow", 144: "platform", 145: "playingfield", 147: "railroad", 148: "river", 149: "road",
+    151: "roof", 154: "sand", 155: "sea", 156: "shelf", 159: "snow", 161: "stairs", 166: "tent", 168: "towel",
+    171: "wall-brick", 175: "wall-stone", 176: "wall-tile", 177: "wall-wood", 178: "water-other", 180: "window-blind",
+    181: "window-other", 184: "tree-merged", 185: "fence-merged", 186: "ceiling-merged", 187: "sky-other-merged",
+    188: "cabinet-merged", 189: "table-merged", 190: "floor-other-merged", 191: "pavement-merged",
+    192: "mountain-merged", 193: "grass-merged", 194: "dirt-merged", 195: "paper-merged", 196: "food-other-merged",
+    197: "building-other-merged", 198: "rock-merged", 199: "wall-other-merged", 200: "rug-merged",
+}  # fmt: skip
+"""Names of the stuff in COCO's panoptic annotations, by category ID."""
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -155,6 +168,18 @@ def detectron2_keypoint_config(backbone: str = "resnet50", keypoints: int = 17, 
         box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, beta=0.5),
         keypoint_head=KeypointHeadConfig(keypoints=keypoints, sampling_ratio=0),
     )
+
+
+def detectron2_panoptic_config(backbone: str = "resnet50", stuff: int = 53, caffe: bool = True) -> DetectorConfig:
+    """Return the settings of detectron2's ``panoptic_fpn_*`` models.
+
+    Args:
+        backbone, caffe: as for :func:`detectron2_config`.
+        stuff: number of classes of stuff; with 53, they get the names and IDs of COCO's.
+    """
+    known = COCO_STUFF if stuff == len(COCO_STUFF) else {k: f"stuff {k}" for k in range(1, stuff + 1)}
+    head = SemanticHeadConfig(loss_weight=0.5, stuff=tuple(known.values()), stuff_ids=tuple(known))
+    return replace(detectron2_config(backbone, True, caffe), semantic_head=head)
 
 
 def detectron2_cascade_config(backbone: str = "resnet50", masks: bool = True, caffe: bool = True) -> DetectorConfig:

@@ -22,6 +22,8 @@ class Entry:
     """Box AP on COCO val2017, in percent, as published by its authors."""
     mask_ap: float | None = None
     keypoint_ap: float | None = None
+    pq: float | None = None
+    """Panoptic quality on COCO val2017, in percent."""
 
     @property
     def cache(self) -> Path:
@@ -40,6 +42,10 @@ def _detectron2(path: str, box_ap: float, mask_ap: float | None = None) -> Entry
 
 def _keypoints(path: str, box_ap: float, keypoint_ap: float) -> Entry:
     return Entry(f"{_D2}COCO-Keypoints/{path}", box_ap, keypoint_ap=keypoint_ap)
+
+
+def _panoptic(path: str, box_ap: float, mask_ap: float, pq: float) -> Entry:
+    return Entry(f"{_D2}COCO-PanopticSegmentation/{path}", box_ap, mask_ap, pq=pq)
 
 
 def _mmdetection(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
@@ -76,11 +82,14 @@ DETECTRON2 = {
     "keypoint_rcnn_X_101_32x8d_FPN_3x": _keypoints(
         "keypoint_rcnn_X_101_32x8d_FPN_3x/139686956/model_final_5ad38f.pkl", 57.3, 66.0
     ),
+    "panoptic_fpn_R_50_1x": _panoptic("panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl", 37.6, 34.7, 39.4),
+    "panoptic_fpn_R_50_3x": _panoptic("panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl", 40.0, 36.5, 41.5),
+    "panoptic_fpn_R_101_3x": _panoptic("panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl", 42.4, 38.5, 43.0),
     "retinanet_R_50_FPN_1x": _detectron2("retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl", 37.4),
     "retinanet_R_50_FPN_3x": _detectron2("retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl", 38.7),
     "retinanet_R_101_FPN_3x": _detectron2("retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl", 40.4),
 }
-"""Faster, Mask, Keypoint and Cascade Mask R-CNN and RetinaNet with FPN, from detectron2's ``MODEL_ZOO.md``."""
+"""Faster, Mask, Keypoint and Cascade Mask R-CNN, RetinaNet and Panoptic FPN, from detectron2's ``MODEL_ZOO.md``."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry

@@ -20,6 +20,7 @@ from detection.doctor.anchors import anchors_per_cell, best_overlap, loses, reca
 from detection.doctor.cells import cells_table, positive_cells
 from detection.doctor.contents import contents, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
+from detection.doctor.maps import check_maps
 from detection.doctor.memory import training_bytes
 from detection.engine.checks import is_own, random_start
 from detection.engine.datamodule import CocoDataModule
@@ -31,6 +32,7 @@ from detection.models.anchors import AnchorConfig
 from detection.models.build import build_detector
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
+from detection.models.panoptic import SemanticFPN
 from detection.wording import plural
 
 NAMES = {"train": "training", "val": "validation"}
@@ -66,6 +68,8 @@ def examine(
         _behind(diagnosis, split, dataset)
         if decode:
             _decode(diagnosis, split, dataset)
+        if dataset.maps is not None:
+            check_maps(diagnosis, split, dataset, dataset.maps, decode)
     if len(opened) == 2:
         _between(diagnosis, opened)
     _start(diagnosis, module)
@@ -233,6 +237,8 @@ def _objects(diagnosis: Diagnosis, module: DetectionModule, data: CocoDataModule
     if model is None:
         return
     configs: dict[str, Any] = dict(module.configs)
+    if isinstance(model, SemanticFPN):  # it has no anchors
+        return
     strides = tuple(model.fpn.strides)
     tiny = np.flatnonzero(extent.min(axis=1) < strides[0])
     if len(tiny):

@@ -28,8 +28,10 @@ class BestDetections(Callback):
         score = float(trainer.callback_metrics.get(self._monitor, math.nan))
         if self._kept is None or score > self._score:
             self._score = score if score > self._score else self._score
-            self._evaluation = module.evaluations["val"]  # type: ignore[index,assignment]
-            self._kept = self._evaluation.evaluator.snapshot()  # type: ignore[union-attr]
+            evaluation: Evaluation = module.evaluations["val"]  # type: ignore[index,assignment]
+            if evaluation.evaluator is None:  # a Semantic FPN has no detections
+                return
+            self._evaluation, self._kept = evaluation, evaluation.evaluator.snapshot()
             self.place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
 
     @property
@@ -44,7 +46,7 @@ class BestDetections(Callback):
         Raises:
             ValueError: there was no validation since this process started.
         """
-        if self._evaluation is None or self._kept is None:
+        if self._evaluation is None or self._kept is None or self._evaluation.evaluator is None:
             raise ValueError("this start of the run had no evaluation")
         self._evaluation.evaluator.reset()
         self._evaluation.evaluator.merge([self._kept])

@@ -35,6 +35,8 @@ from detection.engine.parser import STRICT, ConfigFile, Parser, given_configs
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.ranks import watch_ranks
 from detection.engine.run import (
+    BEST,
+    BEST_OF_MAPS,
     RunConfig,
     callbacks,
     lock_folder,
@@ -215,12 +217,13 @@ class Command(LightningCLI):
         if not save:
             kwargs["enable_checkpointing"] = False
         with user_input():
-            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save, write_report)
+            monitor = BEST_OF_MAPS.get(config.data.config.maps, BEST)
+            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save, write_report, monitor)
         if self.subcommand == "fit":
             model = self.config["fit"].model
             stages = 0 if model.cascade is None else len(model.cascade.thresholds)
-            data = self.config["fit"].data
-            prepare_metric_names(users, masks=data.masks, stages=stages, keypoints=data.keypoints)
+            data = config.data.config
+            prepare_metric_names(users, data.masks, stages, data.keypoints, data.maps)
             if why := why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0

@@ -50,6 +50,8 @@ class ConfigInfo:
     """Keypoint AP on COCO val2017 that ``source`` published, in percent."""
     source: str | None = None
     """Publisher of the AP, and name of the recipe there."""
+    pq: float | None = None
+    """Panoptic quality on COCO val2017 that ``source`` published, in percent."""
 
 
 @dataclass(frozen=True)
@@ -255,11 +257,12 @@ def _info(place: _Place, content: Mapping[str, Any]) -> ConfigInfo:
     if given is None:
         return ConfigInfo(place.name, title, _parts(place, content))
     published = _mapping(given, f"{place.file}: published")
-    box, mask, keypoint, source = (published.get(key) for key in ("box_ap", "mask_ap", "keypoint_ap", "source"))
-    numbers = [value for value in (box, mask, keypoint) if value is not None]
+    keys = ("box_ap", "mask_ap", "keypoint_ap", "source", "pq")
+    box, mask, keypoint, source, pq = (published.get(key) for key in keys)
+    numbers = [value for value in (box, mask, keypoint, pq) if value is not None]
     if not isinstance(source, str) or not all(isinstance(value, int | float) for value in numbers):
         raise DocumentError(f"{place.file}: published: needs box_ap and mask_ap as numbers, and source as text")
-    return ConfigInfo(place.name, title, _parts(place, content), box, mask, keypoint, source)
+    return ConfigInfo(place.name, title, _parts(place, content), box, mask, keypoint, source, pq)
 
 
 def _parts(place: _Place, content: Mapping[str, Any]) -> tuple[str, ...]:

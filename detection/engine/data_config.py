@@ -28,8 +28,8 @@ class Split:
     images: str
     """Folder of the images, relative to root."""
     annotations: str = ""
-    """COCO annotation file, relative to root. A Semantic FPN that learns from label PNGs or a panoptic file needs
-    none."""
+    """COCO annotation file, relative to root. Set it to '' for a Semantic FPN that learns from label PNGs or a panoptic
+    file alone."""
     labels: str | None = None
     """Folder of label PNGs, or of the PNGs of the panoptic file, relative to root."""
     panoptic: str | None = None

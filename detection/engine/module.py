@@ -36,6 +36,7 @@ from detection.engine.schedule import ScheduleConfig, describe, plan
 from detection.engine.sharding import Sharded, shard
 from detection.engine.transfer import Transfer
 from detection.evaluation.coco import CocoEvaluator
+from detection.evaluation.maps import MapEvaluator, Merging
 from detection.fast.rcnn import compile_model
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
@@ -47,6 +48,7 @@ from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
@@ -312,11 +314,22 @@ class DetectionModule(NoClassLoading, LightningModule):
     def _start_evaluation(self, split: str) -> None:
         if split not in self.evaluations:
             with user_input():
-                self.evaluations[split] = Evaluation(split, self._evaluator(split))
+                self.evaluations[split] = Evaluation(split, self._evaluator(split), self._map_evaluator(split))
         self.evaluations[split].start()
         self._evaluated_model.start(self, self.data.common_shapes(split) if self.compile_dense else set())
 
-    def _evaluator(self, split: str) -> CocoEvaluator:
+    def _map_evaluator(self, split: str) -> MapEvaluator | None:
+        if not isinstance(self.model, WithSemanticHead):
+            return None
+        truth, config = self.data.splits.maps[self.data.splits.of_stage(split)], self.model.semantic_head.config
+        if isinstance(self.model, SemanticFPN):
+            return MapEvaluator(truth)
+        merging = Merging(config.overlap, config.stuff_area, config.score)
+        return MapEvaluator(truth, self.data.categories, merging, has_rounded_frames(self.model))
+
+    def _evaluator(self, split: str) -> CocoEvaluator | None:
+        if isinstance(self.model, SemanticFPN):
+            return None
         return CocoEvaluator(
             self.data.ground_truth(split),
             iou_types(self.model),
@@ -329,12 +342,14 @@ class DetectionModule(NoClassLoading, LightningModule):
     def _score(self, split: str) -> None:
         self._evaluated_model.end(self)
         evaluation, is_first = self.evaluations[split], self.trainer.is_global_zero
-        losses = evaluation.gather()
+        losses, folder = evaluation.gather(), self.trainer.log_dir  # all ranks must call it
         metrics = self.trainer.strategy.broadcast(evaluation.score(losses) if is_first else {})
         self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
         if is_first and not self.trainer.sanity_checking:
             for line in evaluation.report(metrics, precision_name(self.trainer.precision)):
                 self.print(line)
+            if folder is not None:
+                evaluation.write_classes(Path(folder))
 
     def _write_results(self, split: str) -> None:
         folder = self.trainer.log_dir  # all ranks must call it

@@ -10,14 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detection.categories import Categories
 from detection.checkpoint_files import replacing
+from detection.evaluation.maps import predicted_map
 from detection.evaluation.percent import percent
 from detection.fast.pasting import encode_masks
 from detection.foreign import shown
+from detection.models.panoptic import PanopticFPN
+from detection.run_files import IMAGES
 from detection.sheets import Tile, sheet
-from detection.structures import IGNORE, Batch, Detections
-from detection.visualize import as_rgb, draw
-
-FOLDER = "images"
+from detection.structures import IGNORE, UNLABELLED, Batch, Detections
+from detection.visualize import as_rgb, draw, tinted
 
 
 class Pictures(Callback):
@@ -40,7 +41,7 @@ class Pictures(Callback):
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir  # all ranks must call it
-        self._folder = Path(folder) / FOLDER if folder is not None and trainer.is_global_zero else None
+        self._folder = Path(folder) / IMAGES if folder is not None and trainer.is_global_zero else None
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, index: int) -> None:
         if self._started or self._folder is None:
@@ -69,11 +70,11 @@ class Pictures(Callback):
             found: Detections = outputs["detections"].image(i)
             keep = found.scores >= self.score_threshold
             found = Detections(*(None if v is None else v[keep] for v in found))  # type: ignore[arg-type]
-            prediction = _draw(_image(batch, i), found, categories)
+            image = _tinted(_image(batch, i), *_predicted(batch, outputs["detections"], i, module))
+            prediction = _draw(image, found, categories)
             name = self._file_name(trainer, int(batch.image_ids[i]))
-            self._pairs.append(
-                [(f"{name}, ground truth", _draw_truth(batch, i, categories)), ("prediction", prediction)]
-            )
+            truth = _draw_truth(batch, i, categories, is_panoptic(module))
+            self._pairs.append([(f"{name}, ground truth", truth), ("prediction", prediction)])
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._folder is not None and self._pairs and not trainer.sanity_checking:
@@ -102,7 +103,7 @@ def draw_batch(path: Path, module: LightningModule, batch: Batch, num: int) -> N
     """Write the first ``num`` images of a batch with their objects."""
     categories = _categories(module)
     cells = [
-        [(f"image {int(batch.image_ids[i])}", _draw_truth(batch, i, categories))]
+        [(f"image {int(batch.image_ids[i])}", _draw_truth(batch, i, categories, is_panoptic(module)))]
         for i in range(min(num, len(batch.images)))
     ]
     _write(path, cells)
@@ -118,15 +119,37 @@ def _image(batch: Batch, i: int) -> np.ndarray:
     return as_rgb(batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy())
 
 
-def _draw_truth(batch: Batch, i: int, categories: Categories) -> np.ndarray:
+def _predicted(batch: Batch, detections: Detections, i: int, module: LightningModule) -> tuple[np.ndarray | None, bool]:
+    """Return the predicted semantic map of an image on its canvas, if there is one, and whether it is of stuff."""
+    if detections.semantic is None:
+        return None, False
+    return predicted_map(batch._replace(original_sizes=batch.sizes), detections, i), is_panoptic(module)
+
+
+def is_panoptic(module: LightningModule) -> bool:
+    """Return whether the first semantic class stands for all objects."""
+    return isinstance(module.model, PanopticFPN)
+
+
+def _tinted(image: np.ndarray, semantic: np.ndarray | None, stuff: bool) -> np.ndarray:
+    """Return an image with the colours of a semantic map; of stuff, the objects keep their colours."""
+    if semantic is None:
+        return image
+    return tinted(image, np.where(semantic == 0, UNLABELLED, semantic) if stuff else semantic, 0.35)
+
+
+def _draw_truth(batch: Batch, i: int, categories: Categories, stuff: bool = False) -> np.ndarray:
     if batch.targets is None:
         return _image(batch, i)
     targets = batch.targets
+    image = _image(batch, i)
+    if targets.semantic is not None:
+        image = _tinted(image, targets.semantic[i, : image.shape[0], : image.shape[1]].cpu().numpy(), stuff)
     keep = (targets.labels[i] != IGNORE) & ~targets.crowd[i]
     masks = None if targets.masks is None else (targets.masks[i][keep] == 1).float()
     keypoints = None if targets.keypoints is None else targets.keypoints[i][keep]
     truth = Detections(targets.boxes[i][keep], torch.empty(0), targets.labels[i][keep], masks, keypoints=keypoints)
-    return _draw(_image(batch, i), truth, categories, scored=False)
+    return _draw(image, truth, categories, scored=False)
 
 
 def _draw(image: np.ndarray, found: Detections, categories: Categories, scored: bool = True) -> np.ndarray:

@@ -10,6 +10,7 @@ from detection.engine.errors import user_input
 from detection.engine.lightning_mends.counters import correct_counters, count_validation
 from detection.engine.lightning_mends.pending_evaluations import epoch_ends_with_evaluation, is_pending
 from detection.engine.progress import rescale
+from detection.models.panoptic import PanopticFPN
 from detection.models.roi_linear import as_linear
 from detection.wording import plural
 
@@ -42,6 +43,10 @@ def check_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule", sour
         info = checked_info(checkpoint, source)
         check_progress(checkpoint, trainer, source)
         check_categories(info["categories"], module.model.categories)
+        if isinstance(module.model, PanopticFPN):
+            stuff = info["model"].get("semantic_head") or {"stuff": [], "stuff_ids": []}
+            named = {"names": ["things", *stuff["stuff"]], "ids": [0, *stuff["stuff_ids"]]}
+            check_categories(named, module.model.semantic_categories)
         # Lightning loads the weights later, but its error message would be a page long.
         check_weights(module.model, detector_weights(checkpoint["state_dict"]), source)
         if trainer.state.fn == "fit":

@@ -44,6 +44,8 @@ except ImportError:  # Windows
 
 BEST = "val/AP"
 """Metric that determines the best checkpoint: AP of keypoints or masks, or of boxes for a detector without them."""
+BEST_OF_MAPS = {"all": "val/semantic/mIoU", "stuff": "val/panoptic/PQ"}
+"""The same for detectors with a semantic head, by the maps that they need."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def callbacks(
     bar: bool = True,
     save: bool = True,
     report: WriteReport | None = None,
+    monitor: str = BEST,
 ) -> list[Callback]:
     """Return the toolkit's callbacks for a run.
 
@@ -131,6 +134,7 @@ def callbacks(
         bar: show progress.
         save: write checkpoints.
         report: function that writes the report of the best validation.
+        monitor: metric that determines the best checkpoint.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
     ours: list[Callback] = [ErrorPlace(), guard, WatchLoss()]
@@ -139,19 +143,19 @@ def callbacks(
     for callback in given:
         if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
             callback._check_on_train_epoch_end = False  # count before the checkpoints of the validation are written
-    best, record = Best(BEST), RunRecord()
-    detections = BestDetections(BEST) if config.report else None
+    best, record = Best(monitor), RunRecord()
+    detections = BestDetections(monitor) if config.report else None
     ours += [Opening(), FrozenParts(), StayStopped(), best, ValidateAtEnd(), Throughput(), Shares(), Tables(), record]
     ours += [] if detections is None else [detections]
     if save:
         last = LastCheckpoint(config.save_minutes)
-        ours += [BestCheckpoint(BEST), last, KnownScores(), Changes(config.allow_changed_data), SaveAndStop(last)]
+        ours += [BestCheckpoint(monitor), last, KnownScores(), Changes(config.allow_changed_data), SaveAndStop(last)]
     else:
         ours.append(StopEvaluation())
     if config.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
-        ours.append(StopEarly(BEST, config.early_stopping))
+        ours.append(StopEarly(monitor, config.early_stopping))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
     trackers = Trackers()

@@ -23,6 +23,7 @@ def write_report(path: Path, detections: BestDetections, trainer: Trainer) -> No
         ValueError: there was no validation since this process started.
     """
     evaluator, data = detections.restore().evaluator, data_of(trainer)
+    assert evaluator is not None
     analyses = [analyse(evaluator, kind) for kind in evaluator.iou_types]
     ids = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]
     place = f"{path.parent}, epoch {detections.place['epoch']}, step {detections.place['step']}"

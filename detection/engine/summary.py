@@ -12,7 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from detection.foreign import shown
 from detection.wording import plural
 
-KINDS = {"box": "val/bbox/AP", "mask": "val/segm/AP", "keypoint": "val/keypoints/AP"}
+KINDS = {
+    "box": "val/bbox/AP",
+    "mask": "val/segm/AP",
+    "keypoint": "val/keypoints/AP",
+    "semantic": "val/semantic/mIoU",
+    "panoptic": "val/panoptic/PQ",
+}
+UNITS = {"semantic": "mIoU", "panoptic": "PQ"}
+"""What the score of a kind is, if it is not AP."""
 FILES = {
     "report.html": "evaluation report: errors, classes, worst images",
     "curves.png": "losses, AP and learning rate",
@@ -63,7 +71,7 @@ def best_line(best: Mapping[str, Any]) -> str:
     """Return a line about the best validation, with AP in percent."""
     if not best:
         return "no evaluation"
-    scores = ", ".join(f"{kind} AP {100 * value:.1f}" for kind, value in best["AP"].items())
+    scores = ", ".join(f"{UNITS.get(kind, f'{kind} AP')} {100 * value:.1f}" for kind, value in best["AP"].items())
     return f"epoch {best['epoch']} (step {best['step']}): {scores}"
 
 

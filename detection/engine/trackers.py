@@ -19,8 +19,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from detection.data.errors import first_line
 from detection.engine.configs import load_yaml
 from detection.engine.errors import InputError
-from detection.engine.pictures import FOLDER
 from detection.foreign import printable
+from detection.run_files import IMAGES
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 """Module that each tracker needs; the extra of the package has the name of the tracker."""
@@ -127,7 +127,7 @@ class Trackers(Callback):
     def _images(self) -> dict[tuple[str, int], Path]:
         """Return the images in the run's folder by name and modification time; a rewritten image is a new one."""
         assert self._folder is not None
-        paths = sorted((self._folder / FOLDER).glob("*.jpg"))
+        paths = sorted((self._folder / IMAGES).glob("*.jpg"))
         return {(path.name, path.stat().st_mtime_ns): path for path in paths}
 
     def _each(self, trainer: Trainer, what: str, send: Callable[[Logger], None]) -> None:
@@ -163,7 +163,7 @@ def send_image(logger: Logger, path: Path, step: int) -> None:
     elif isinstance(logger, WandbLogger):
         logger.log_image(name, [str(path)], step)
     elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_artifact(logger.run_id, str(path), FOLDER)
+        logger.experiment.log_artifact(logger.run_id, str(path), IMAGES)
 
 
 def pixels(path: Path) -> np.ndarray:

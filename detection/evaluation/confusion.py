@@ -9,6 +9,9 @@ import numpy as np
 
 from detection.structures import UNLABELLED
 
+SCORES = ("mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy")
+"""Names of the scores."""
+
 
 def confusion(truth: np.ndarray, found: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the pixels of each true class that have each predicted class; unlabelled pixels do not count.
@@ -35,7 +38,7 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
     """
     total, true = matrix.sum(), matrix.sum(axis=1)
     if not total:
-        return dict.fromkeys(("mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy"), math.nan)
+        return dict.fromkeys(SCORES, math.nan)
     rows, occurs = per_class(matrix), true > 0
     return {
         "mIoU": float(rows[occurs, 0].mean()),

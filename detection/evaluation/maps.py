@@ -3,7 +3,9 @@
 H x W image   K semantic classes   C panoptic classes.
 """
 
-from collections.abc import Iterable, Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,8 +14,9 @@ from detection.categories import Categories
 from detection.coco.patches import rle_to_patch
 from detection.evaluation import confusion, panoptic
 from detection.fast.pasting import encode_masks, rounded_frames
+from detection.foreign import cell
 from detection.ops import boxes as box_ops
-from detection.ops.panoptic import Segment, merge
+from detection.ops.panoptic import Segment, merge, panoptic_categories
 from detection.ops.semantic import label_map
 from detection.structures import IGNORE, Batch, Detections
 
@@ -55,6 +58,7 @@ class MapEvaluator:
         self, truth: Truth, things: Categories | None = None, merging: Merging | None = None, rounded: bool = False
     ) -> None:
         self.truth, self.merging, self.rounded = truth, merging, rounded
+        self.things = things
         self.num_things = 0 if things is None else len(things)
         self.num_classes = self.num_things + len(truth.categories) - 1
         self.reset()
@@ -105,6 +109,22 @@ class MapEvaluator:
         ordered = (self._segments[image_id] for image_id in sorted(self._segments))  # sums do not depend on the ranks
         return panoptic.summed(ordered, self.num_classes)
 
+    def tables(self) -> dict[str, str]:
+        """Return the scores of each class as CSV text: ``semantic``, and with segments ``panoptic``."""
+        own, matrix = self.truth.categories, self.matrix
+        rows: list[tuple[Any, ...]] = [("id", "name", "IoU", "accuracy", "pixels")]
+        scores = confusion.per_class(matrix).tolist()
+        rows += zip(own.ids, own.names, *zip(*scores, strict=True), matrix.sum(axis=1).tolist(), strict=True)
+        found = {"semantic": csv_text(rows)}
+        if self.merging is not None and self.things is not None:
+            both, counts = panoptic_categories(self.things, own), self.counts
+            scores = panoptic.per_class(counts).tolist()
+            numbers = counts[:, 1:].astype(int).T.tolist()
+            rows = [("id", "name", "PQ", "SQ", "RQ", "matched", "wrong", "missed")]
+            rows += zip(both.ids, both.names, *zip(*scores, strict=True), *numbers, strict=True)
+            found["panoptic"] = csv_text(rows)
+        return found
+
     def evaluate(self) -> dict[str, float]:
         """Return all scores as fractions: ``semantic/mIoU`` ..., and with segments ``panoptic/PQ`` ..."""
         found = {f"semantic/{name}": value for name, value in confusion.scores(self.matrix).items()}
@@ -112,6 +132,13 @@ class MapEvaluator:
             numbers = panoptic.quality(self.counts, self.num_things)
             found |= {f"panoptic/{name}": value for name, value in numbers.items()}
         return found
+
+
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as CSV; names cannot become formulas of a spreadsheet."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([cell(one, None) if isinstance(one, str) else one for one in row] for row in rows)
+    return text.getvalue()
 
 
 def predicted_map(batch: Batch, detections: Detections, i: int) -> np.ndarray:

@@ -13,6 +13,8 @@ from detection.ops.panoptic import Segment
 
 IOU, MATCHED, WRONG, MISSED = range(4)
 """Columns of counts: the sum of IoUs, the number of matched, of wrong and of missed segments."""
+QUALITIES = tuple(name + group for group in ("", "_things", "_stuff") for name in ("PQ", "SQ", "RQ"))
+"""Names of the scores."""
 VOID = 0
 """Value of pixels without a segment."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detection import fast
 from detection.export.forms import to_exportable
 from detection.models.detector import Detector
+from detection.models.panoptic import WithSemanticHead
 
 MOST_CELLS = 512
 """Largest side of a canvas, in strides of the detector."""
@@ -50,6 +51,8 @@ def check_exportable(model: Detector) -> None:
     for name in ("keypoint_head", "semantic_head"):
         if (model.configs or {}).get(name) is not None:
             raise ValueError(f"{name} has no form for export; export it as safetensors")
+    if isinstance(model, WithSemanticHead):
+        raise ValueError("a semantic head cannot be exported to this format yet; export the model as safetensors")
     if model.last_head.config.soft_sigma > 0:
         raise ValueError("soft-NMS has no counterpart in ONNX; set soft_sigma to 0, and export again")
 

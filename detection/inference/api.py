@@ -9,18 +9,23 @@ import torch
 from torch import Tensor
 
 from detection import fast
+from detection.categories import Categories
 from detection.convert.pretrained import load_pretrained
 from detection.device import find_device
+from detection.evaluation.maps import Merging, segments_of
 from detection.export.loading import is_exported, load_exported
 from detection.home import with_home
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
+from detection.inference.maps import PredictedMaps
 from detection.inference.options import check_apart, sides, size_of
 from detection.inference.prediction import Prediction
 from detection.inference.thresholds import LEAST_SCORE, Scores, limits_of, own_thresholds
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
+from detection.models.mask_forms import has_rounded_frames
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
@@ -195,7 +200,8 @@ def _prediction(
 ) -> Prediction:
     """Drop detections with low scores, calibrate the others if wanted, encode the masks, and clip the boxes."""
     height, width, channels = pixels.shape
-    found = take(found, found.scores >= limits[found.labels])
+    maps = maps_of(model, found)
+    found = take(found._replace(semantic=None), found.scores >= limits[found.labels])
     if calibrated:
         found = found._replace(scores=own_thresholds(model).calibrated(found.scores))
     rles = encoded(model, found, height, width)
@@ -210,7 +216,24 @@ def _prediction(
         Path(with_home(image)) if isinstance(image, str | Path) else pixels,
         channels,
         None if found.keypoints is None else found.keypoints.float().numpy(),
+        maps,
     )
+
+
+def maps_of(model: Detector, found: Detections) -> PredictedMaps | None:
+    """Return the semantic map of one image and, for a Panoptic FPN, its segments; None without a semantic head."""
+    if found.semantic is None or not isinstance(model, WithSemanticHead):
+        return None
+    semantic, config = found.semantic.numpy(), model.semantic_head.config
+    names = tuple(str(k) for k in range(model.semantic_head.num_classes))
+    categories = model.semantic_categories or Categories(names, tuple(range(len(names))))
+    if isinstance(model, SemanticFPN):
+        return PredictedMaps(semantic, categories)
+    merging = Merging(config.overlap, config.stuff_area, config.score)
+    ids, segments = segments_of(found._replace(semantic=None), semantic, merging, has_rounded_frames(model))
+    own = tuple(str(k) for k in range(model.num_classes))
+    things = model.categories or Categories(own, tuple(range(len(own))))
+    return PredictedMaps(semantic, categories, ids, tuple(segments), things)
 
 
 def _check_model(model: Any) -> None:

@@ -15,9 +15,11 @@ from detection.data.flipping import partners
 from detection.data.sample import Sample
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
+from detection.evaluation.maps import predicted_map
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
+from detection.models.panoptic import WithSemanticHead
 from detection.ops import boxes as box_ops
 from detection.ops.keypoints import rescale_keypoints
 from detection.structures import Batch, Detections
@@ -48,6 +50,7 @@ def detect(
         * labels (n,) int64
         * masks (n, m, m) float32
         * keypoints (n, N, 3) float64, x, y in pixels of the image, and score
+        * semantic (H, W) uint8, the semantic class of each pixel of the image
 
     Raises:
         ValueError: an image has no pixels.
@@ -76,9 +79,9 @@ def detect(
 def _detect(model: Detector, batch: Batch, flipped: bool) -> Iterator[Detections]:
     """Yield the detections of each image of a batch."""
     device = model.pixel_mean.device
-    detections = model(
-        batch.images.to(device), batch.sizes.to(device)
-    ).cpu()  # one copy: each copy synchronises with the GPU
+    found = model(batch.images.to(device), batch.sizes.to(device))
+    maps = [None if found.semantic is None else predicted_map(batch, found, i) for i in range(len(batch.images))]
+    detections = found._replace(semantic=None).cpu()  # one copy: each copy synchronises with the GPU
     boxes = box_ops.rescale(detections.boxes.double(), batch.sizes, batch.original_sizes)
     detections = detections._replace(boxes=boxes)
     if detections.keypoints is not None:
@@ -92,7 +95,11 @@ def _detect(model: Detector, batch: Batch, flipped: bool) -> Iterator[Detections
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
             masks = None if masks is None else masks.flip(2)
             one = one._replace(keypoints=_flipped(model, one, width))
-        yield one._replace(boxes=boxes, scores=one.scores.float(), masks=masks)
+        semantic = maps[i]
+        if semantic is not None and flipped:
+            semantic = semantic[:, ::-1]
+        pixels = None if semantic is None else torch.from_numpy(np.ascontiguousarray(semantic))
+        yield one._replace(boxes=boxes, scores=one.scores.float(), masks=masks, semantic=pixels)
 
 
 def _flipped(model: Detector, found: Detections, width: int) -> Tensor | None:
@@ -116,6 +123,12 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     """Concatenate the detections of several views of one image."""
     fields = [[value for value in values if value is not None] for values in zip(*parts, strict=True)]
     return Detections(*(torch.cat(values) if values else None for values in fields))  # type: ignore[arg-type]
+
+
+def check_one_view(model: Detector) -> None:
+    """Raise a ValueError for a detector with a semantic head, whose maps several views cannot share."""
+    if isinstance(model, WithSemanticHead):
+        raise ValueError("tiles and test-time augmentation do not work with a semantic head; leave these options out")
 
 
 def encoded(model: Detector, found: Detections, height: int, width: int) -> list[dict[str, object]] | None:

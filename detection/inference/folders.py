@@ -21,6 +21,7 @@ from detection.inference.tally import Tally
 from detection.inference.thresholds import check_known, class_names, lines_of, read_thresholds
 from detection.models.detector import Detector
 from detection.models.mask_forms import mask_config
+from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
 from detection.quiet import is_quiet
 from detection.wording import plural
 
@@ -50,6 +51,11 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
         print("\n".join(lines_of(model)))
     if "masks" in options.save and mask_config(model) is None:
         raise ValueError(f"--save masks: {options.model} predicts only boxes; remove masks")
+    for kind, fits in (("labels", WithSemanticHead), ("panoptic", PanopticFPN)):
+        if kind in options.save and not isinstance(model, fits):
+            raise ValueError(f"--save {kind}: {options.model} has no semantic head for it; remove {kind}")
+    if isinstance(model, SemanticFPN) and options.across_classes:
+        raise ValueError(f"--across-classes: {options.model} finds no objects; leave it out")
     if options.across_classes:
         model.last_head.config = replace(model.last_head.config, nms_across_classes=True)
     ids = model.categories.ids if model.categories else tuple(range(model.num_classes))

@@ -13,6 +13,7 @@ from detection.checkpoint_files import replacing
 from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.foreign import cell
+from detection.inference.maps import PredictedMaps
 from detection.inference.prediction import Prediction
 from detection.visualize import write_picture
 
@@ -26,13 +27,14 @@ class Writer:
 
     Args:
         folder: output folder; it is created.
-        kinds: what to write: ``pictures``, ``json``, ``csv``, ``masks``.
+        kinds: what to write: ``pictures``, ``json``, ``csv``, ``masks``, ``labels``, ``panoptic``.
         names: class names.
         ids: original category IDs of the classes, for the JSON.
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> None:
         self._folder, self._kinds, self._names, self._ids = folder, set(kinds), names, ids
+        self._panoptic: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
         self._images: list[tuple[dict[str, Any], list[dict[str, Any]], list[list[Any]]]] = []  # image, results, rows
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -46,6 +48,9 @@ class Writer:
         if "masks" in self._kinds and found.rles is not None:
             target = self.path(name, ".masks.png" if frame is None else f".masks/{frame:06d}.png")
             self._write_masks(target, found.size, found.rles)
+        if found.maps is not None:
+            self._write_maps(name, found.maps, frame)
+            image = found.maps.drawn(image) if "pictures" in self._kinds else image
         if "pictures" in self._kinds:
             picture = found.plot(image=image)
             if frame is None:
@@ -71,6 +76,21 @@ class Writer:
             results = []
         self._images.append((image, results, rows))  # in one step, so that a signal never leaves half an image
 
+    def _write_maps(self, name: str, maps: PredictedMaps, frame: int | None) -> None:
+        """Write the semantic map and the segments, if wanted."""
+        if "labels" in self._kinds:
+            path = self.path(name, ".labels.png" if frame is None else f".labels/{frame:06d}.png")
+            write_picture(path, maps.label_png())
+        if "panoptic" in self._kinds:
+            path = self.path(name, ".panoptic.png" if frame is None else f".panoptic/{frame:06d}.png")
+            write_picture(path, maps.panoptic_png())
+            number, (height, width) = len(self._panoptic["images"]) + 1, maps.semantic.shape
+            file = name if frame is None else f"{name}#{frame}"
+            self._panoptic["images"].append({"id": number, "file_name": file, "height": height, "width": width})
+            entry = {"image_id": number, "file_name": path.relative_to(self._folder).as_posix()}
+            self._panoptic["annotations"].append(entry | {"segments_info": maps.segments_info()})
+            self._panoptic["categories"] = maps.coco_categories()
+
     def path(self, name: str, suffix: str) -> Path:
         """Return the path of a result, and create its folder."""
         path = Path(f"{(self._folder / name).with_suffix('')}{suffix}")
@@ -82,7 +102,7 @@ class Writer:
         return len(self._images)
 
     def close(self) -> list[Path]:
-        """Write the JSON and the CSV of all images so far, and return their paths."""
+        """Write the JSON files and the CSV of all images so far, and return their paths."""
         written = []
         if "json" in self._kinds:
             results = [result for _, results, _ in self._images for result in results]
@@ -90,6 +110,8 @@ class Writer:
             images = {"images": [image for image, _, _ in self._images], "categories": categories, "annotations": []}
             written.append(self._write_whole("results.json", json.dumps(results)))
             written.append(self._write_whole("images.json", json.dumps(images)))
+        if "panoptic" in self._kinds:
+            written.append(self._write_whole("panoptic.json", json.dumps(self._panoptic)))
         if "csv" in self._kinds:
             text = io.StringIO(newline="")
             writer = csv.writer(text)

@@ -23,6 +23,7 @@ from detection.coco.patches import rle_to_patch
 from detection.coco.rle import mask_areas
 from detection.data.image import read_image
 from detection.foreign import shown
+from detection.inference.maps import PredictedMaps
 from detection.inference.thresholds import check_known
 from detection.visualize import draw, write_picture
 from detection.wording import plural
@@ -93,6 +94,8 @@ class Prediction:
     """(n, N, 3) float32 x, y in pixels of the image, and score; None without a keypoint head.
 
     N is the number of keypoints of the class with the most; see :meth:`keypoints_of` for those of one object."""
+    maps: PredictedMaps | None = None
+    """Semantic map and panoptic segments; None without a semantic head."""
 
     # Select detections.
 
@@ -199,6 +202,8 @@ class Prediction:
             rest = sum(list(self.counts().values())[MOST_NAMES:])
             found[MOST_NAMES:] = [f"{rest} of {plural(len(found) - MOST_NAMES, 'other class')}"]
         height, width = self.size
+        if self.maps is not None:
+            found += [f"{share:.0%} {shown(name)}" for name, share in self.maps.shares().items()][:MOST_NAMES]
         return f"Prediction({', '.join(found) or 'no objects'}; {width} x {height})"
 
     # Images.
@@ -227,8 +232,9 @@ class Prediction:
         """
         most = int(self.labels.max(initial=0)) + 1
         known = self.categories.names if self.categories else tuple(map(str, range(most)))
+        pixels = self._pixels(image, "plot")
         return draw(
-            self._pixels(image, "plot"),
+            pixels if self.maps is None else self.maps.drawn(pixels),
             self.boxes,
             self.labels,
             self.scores,
@@ -316,7 +322,7 @@ class Prediction:
         The keys are ``image`` (the path, or None), ``height``, ``width`` and ``detections``. Each detection has
         ``name``, ``label``, ``score``, ``box`` (XYXY in pixels) and, with a mask head, ``mask`` (COCO RLE). With a
         keypoint head it has ``keypoints``, each x, y and score. Boxes and keypoints are rounded to 0.001 pixels, scores
-        to five digits.
+        to five digits. A semantic head adds ``semantic`` (the fraction of the pixels of each class) and ``segments``.
         """
         detections = []
         for i in range(len(self)):
@@ -328,7 +334,10 @@ class Prediction:
                 one["keypoints"] = [[round(x, 3), round(y, 3), round(score, 5)] for x, y, score in points.tolist()]
             detections.append(one)
         path = str(self.image) if isinstance(self.image, Path) else None
-        return {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
+        found: dict[str, Any] = {"image": path, "height": self.size[0], "width": self.size[1], "detections": detections}
+        if self.maps is not None:
+            found |= {"semantic": self.maps.shares(), "segments": self.maps.segments_info()}
+        return found
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return :meth:`to_dict` as JSON text, and write it to ``path`` if you give one; the folder is created."""

@@ -19,6 +19,7 @@ class Tally:
         self._objects: Counter[int] = Counter()
         self._images: Counter[int] = Counter()
         self._total = self._empty = 0
+        self._shares: Counter[str] = Counter()
 
     def add(self, found: Prediction) -> None:
         """Count the detections of one image or frame."""
@@ -27,6 +28,8 @@ class Tally:
         self._images.update(set(labels))
         self._total += 1
         self._empty += not labels
+        if found.maps is not None:
+            self._shares.update(found.maps.shares())
 
     def counts(self) -> dict[str, int]:
         """Return the number of objects by class name, the most frequent first."""
@@ -39,6 +42,10 @@ class Tally:
             one, more: singular and plural of the counted unit.
         """
         total, images = self._objects.total(), plural(self._total, one, more)
+        if self._shares and not total:
+            most = self._shares.most_common(MOST_LINES)
+            shares = ", ".join(f"{share / self._total:.1%} {shown(name)}" for name, share in most)
+            return [f"pixels of {images}: {shares}"]
         if not total:
             return [f"found no objects in {images}; a lower --score shows less certain objects"]
         ordered = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))

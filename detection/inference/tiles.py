@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.inference.detect import concatenate, detect, take
+from detection.inference.detect import check_one_view, concatenate, detect, take
 from detection.models.detector import Detector
 from detection.ops import boxes as box_ops
 from detection.structures import Detections
@@ -50,6 +50,7 @@ def detect_in_tiles(
     Raises:
         ValueError: the side is not an integer of at least 32, or the overlap is not in [0, 0.9].
     """
+    check_one_view(model)
     if not isinstance(side, int | np.integer) or side < 32 or not 0 <= overlap <= 0.9:
         raise ValueError(
             f"tiles of {side!r} pixels with an overlap of {overlap}: give a side of at least 32 pixels, and an overlap "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from detection.inference.detect import concatenate, detect, take
+from detection.inference.detect import check_one_view, concatenate, detect, take
 from detection.models.detector import Detector
 from detection.ops.nms import nms
 from detection.structures import Detections
@@ -34,6 +34,8 @@ def detect_in_views(
     Returns:
         The detections of each image, as :func:`~detection.inference.detect.detect` returns them.
     """
+    if short_sides or flip:
+        check_one_view(model)
     short, long = size or model.test_size
     sizes = [(side, round(long * side / short)) for side in short_sides] or [(short, long)]
     views = [

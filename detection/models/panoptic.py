@@ -13,7 +13,7 @@ from backbones.base import Backbone
 from detection.categories import Categories
 from detection.models.detector import Detector
 from detection.models.rcnn import MaskRCNN, TwoStage
-from detection.models.semantic_head import SemanticHead, check_maps
+from detection.models.semantic_head import SemanticHead, SemanticHeadConfig, check_maps
 from detection.structures import IGNORE, Batch, Detections, Targets
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ THINGS = "things"
 """Name of the first semantic class of a Panoptic FPN: all objects, whatever their class."""
 BACKGROUND = "background"
 """Name of the stuff class where the data have no other."""
+
+
+def semantic_categories(config: SemanticHeadConfig) -> Categories:
+    """Return the semantic classes of a Panoptic FPN with this config: all objects, then stuff."""
+    names = config.stuff or (BACKGROUND,)
+    return Categories((THINGS, *names), (0, *(config.stuff_ids or range(1, 1 + len(names)))))
 
 
 class WithSemanticHead(Detector):
@@ -94,9 +100,7 @@ class PanopticFPN(WithSemanticHead, MaskRCNN):
 
     @property
     def semantic_categories(self) -> Categories:
-        config = self.semantic_head.config
-        names = config.stuff or (BACKGROUND,)
-        return Categories((THINGS, *names), (0, *(config.stuff_ids or range(1, 1 + len(names)))))
+        return semantic_categories(self.semantic_head.config)
 
     def losses(
         self, batch: Batch, features: list[Tensor] | None = None, generator: torch.Generator | None = None

@@ -4,12 +4,14 @@ n objects   H x W image.  Kirillov et al. 2019 (Panoptic segmentation), section 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from detection.categories import Categories
-from detection.coco.patches import Patch
+
+if TYPE_CHECKING:
+    from detection.coco.patches import Patch
 
 
 class Segment(NamedTuple):
@@ -28,7 +30,7 @@ class Segment(NamedTuple):
 
 
 def merge(
-    masks: Sequence[Patch],
+    masks: Sequence["Patch"],
     scores: np.ndarray,
     labels: np.ndarray,
     semantic: np.ndarray,

@@ -35,6 +35,7 @@ from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types, mask_config
+from detection.models.panoptic import SemanticFPN
 from detection.models.rcnn import TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
@@ -59,6 +60,8 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
     annotations = load_annotations(options.annotations)
     check_images(CocoDataset(annotations, images), "give their folder with --images")
     model = load_model(options.what[0], options.trust_code)
+    if isinstance(model, SemanticFPN):
+        raise ValueError(f"{options.what[0]} finds no objects; `rcnn validate` scores its semantic maps")
     if options.size:
         model.test_size = size_of(options.size)
     given = {"soft_sigma": options.soft_nms, "refinements": options.refine}

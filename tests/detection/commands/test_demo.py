@@ -16,6 +16,13 @@ from detection.commands.main import main
             1,
             "FAILED, AP50 below 80.0: box AP 60.0 (AP50 90.0), mask AP 30.0 (AP50 70.0), ",
         ),
+        ("val/semantic/mIoU\n0.93\n", 0, "mIoU 93.0, "),
+        ("val/semantic/mIoU\n0.6\n", 1, "FAILED, mIoU below 90.0: mIoU 60.0, "),
+        (
+            "val/bbox/AP,val/bbox/AP50,val/semantic/mIoU,val/panoptic/PQ\n0.6,0.9,0.5,0.7\n",
+            0,
+            "box AP 60.0 (AP50 90.0), mIoU 50.0, PQ 70.0, ",
+        ),
     ],
 )
 def test_the_verdict_is_of_what_the_detector_finds(tmp_path, monkeypatch, capsys, row, code, said):
@@ -38,7 +45,7 @@ def test_an_unknown_config_is_named_before_anything_is_drawn(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["demo", "demo_retinanet", "demo_fcos"])
+@pytest.mark.parametrize("config", ["demo", "demo_retinanet", "demo_fcos", "demo_semantic", "demo_panoptic"])
 def test_it_learns(tmp_path, config):
     assert main(["demo", "--config", config, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "predictions.jpg").is_file()
