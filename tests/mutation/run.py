@@ -59,14 +59,20 @@ class Reach:
     """By test and file."""
 
     def tests_of(self, path: str, lines: tuple[int, int]) -> list[str]:
-        """Tests that reach some of the lines, the quickest first; for lines that run at import, all of the file.
+        """Tests that reach some of the lines, the quickest first.
 
-        A file that has only constants runs at import alone: then all tests.
+        Lines that run at import: all tests of the test files of which a test reaches the source file. A file that has
+        only constants runs at import alone: then all tests.
         """
         span = set(range(lines[0], lines[1] + 1))
         found = [test for test, files in self.lines.items() if span & files.get(path, set())]
-        found = found or [test for test, files in self.lines.items() if path in files] or [*self.lines]
+        places = {_file_of(test) for test, files in self.lines.items() if path in files}
+        found = found or [test for test in self.lines if _file_of(test) in places] or [*self.lines]
         return sorted(found, key=lambda test: self.seconds[test])
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,9 @@ def test_tests_that_reach_the_lines_come_first_and_by_their_time():
     assert known.tests_of("x.py", (2, 3)) == ["b", "a"]
     assert known.tests_of("x.py", (5, 5)) == ["d", "b", "a"]  # run at import, if at all
     assert known.tests_of("z.py", (1, 1)) == ["c", "d", "b", "a"]  # a file that has only constants
+    lines = {"t.py::a": {"x.py": {1}}, "t.py::b": {}, "u.py::c": {}}
+    known = Reach(dict.fromkeys(lines, 1.0), lines)
+    assert known.tests_of("x.py", (5, 5)) == ["t.py::a", "t.py::b"]  # b may see a default of a dataclass
 
 
 def test_a_sample_is_the_same_for_the_same_seed():
