@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], metavar="SOURCE", help=images)
     data = "annotated data set to compare AP on, for folders, in addition to the images"
     parser.add_argument("--check-data", metavar="DATA", help=data)
+    parser.add_argument("--int8", action="store_true", help="8-bit integers, for --format onnx; needs --calibration")
+    calibration = "annotated data set with training and validation images, for --int8"
+    parser.add_argument("--calibration", metavar="DATA", help=calibration)
+    drop = "largest loss of AP in percent; layers stay in float32 until it is kept (default 0.3)"
+    parser.add_argument("--max-drop", type=float, default=0.3, metavar="AP", help=drop)
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="val", help="of --check-data (default val)"
     )
@@ -63,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     from detection.convert.pretrained import load_pretrained
     from detection.export.extras import FOLDERS, check_packages
 
+    if options.int8 and (options.format != "onnx" or options.calibration is None):
+        raise ValueError("--int8: is for --format onnx, and needs --calibration DATA")
     if is_folder := options.format in FOLDERS:
         check_packages(options.format)
     else:
@@ -86,7 +93,14 @@ def _export_folder(model: "Detector", folder: Path, options: argparse.Namespace)
         from detection.export.check_data import CheckData
 
         data = CheckData(options.check_data, model, options.split)
-    file, gate = export_folder(model, folder, given, data)
+    quantise = None
+    if options.int8:
+        from detection.export.check_data import CheckData
+        from detection.export.int8 import Quantiser
+
+        train, held = (CheckData(options.calibration, model, split) for split in ("train", "val"))
+        quantise = Quantiser(train, held, options.max_drop / 100)
+    file, gate = export_folder(model, folder, given, data, quantise)
     print(f"{file}: {plural(model.num_classes, 'class')}, {file.stat().st_size / 1e6:.0f} MB")
     print(f"parity gate {gate.line()}; details: {folder / 'card.md'}")
     return 0 if gate.passed else 3

@@ -30,6 +30,7 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         "image, and the smallest IoU. Sensitive detections move by more if rounding changes, and may differ as far.",
         "",
         *_accuracy(gate["accuracy"]),
+        *_int8(gate["int8"]),
         "| | |",
         "| --- | --- |",
         f"| classes | {len(classes)}: {', '.join(shown(name).replace('|', '/') for name in classes[:20])} |",
@@ -51,6 +52,19 @@ def _accuracy(found: Mapping[str, Any] | None) -> list[str]:
     head = [f"AP in percent, on {plural(found['images'], 'image')}; the largest difference that passes is "]
     head[0] += f"{100 * found['most']:g}."
     return [*head, "", "| | checkpoint | export |", "| --- | --- | --- |", *rows, ""]
+
+
+def _int8(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the layers in float32 of an INT8 export, or nothing."""
+    if found is None:
+        return []
+    rows = [
+        f"| {kind} | {100 * change:+.2f} | {100 * low:+.2f} to {100 * high:+.2f} |"
+        for kind, (change, low, high) in found["change"].items()
+    ]
+    head = f"{plural(found['layers'], 'layer')} in INT8. Change of AP on the {found['images']} images that decided:"
+    table = [head, "", "| | AP | 95 % interval |", "| --- | --- | --- |", *rows, ""]
+    return [*table, f"Layers in float32: {', '.join(map(shown, found['float_layers'])) or 'none'}.", ""]
 
 
 def _row(one: Mapping[str, Any]) -> str:

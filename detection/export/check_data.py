@@ -1,6 +1,10 @@
 """An annotated data set, on which the parity gate compares AP."""
 
+import json
 import math
+from copy import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -53,14 +57,38 @@ class CheckData:
         """Return AP of both on all images."""
         return Accuracy(len(self.annotations), self.score(model), self.score(exported))
 
+    def half(self, first: int) -> "CheckData":
+        """Return every second image, from image ``first``, 0 or 1."""
+        content = self.annotations.to_coco(range(first, len(self.annotations), 2))
+        other = copy(self)
+        with TemporaryDirectory() as place:
+            file = Path(place) / self.annotations.path.name
+            file.write_text(json.dumps(content), encoding="utf-8")
+            other.annotations = load_annotations(file, need_masks=self.masks)
+        other._images = CocoDataset(other.annotations, self.folder, reading=self._images.reading)
+        return other
+
     def score(self, model: Detector) -> dict[str, float]:
-        """Return AP of a detector by kind, with at least COCO's limit of detections."""
+        """Return AP of a detector by kind."""
+        return self.ap_of(self.evaluated(model))
+
+    def evaluated(self, model: Detector) -> CocoEvaluator:
+        """Return an evaluator with a detector's detections in all images, with at least COCO's limit of detections."""
         types = ["bbox", "segm"] if self.masks else ["bbox"]
         limits = limits_up_to(max(COCO_LIMITS[-1], model.last_head.config.detections))
         truth: Any = self.annotations.to_coco()
         evaluator = CocoEvaluator(truth, types, "auto", "all", has_rounded_frames(model), limits)
         detect(model, self.annotations, self.folder, evaluator)
+        return evaluator
+
+    def ap_of(self, evaluator: CocoEvaluator) -> dict[str, float]:
+        """Return AP by kind.
+
+        Raises:
+            ValueError: the data have no object.
+        """
         numbers = evaluator.evaluate()
-        if any(math.isnan(numbers[f"{kind}/AP"]) for kind in types):
+        found = {kind: float(numbers[f"{kind}/AP"]) for kind in evaluator.iou_types}
+        if any(map(math.isnan, found.values())):
             raise ValueError(f"{self.annotations.path}: has no object, so that AP is not known; give other data")
-        return {kind: float(numbers[f"{kind}/AP"]) for kind in types}
+        return found

@@ -4,11 +4,12 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import detection
@@ -51,6 +52,7 @@ def export_folder(
     folder: str | Path,
     options: ExportOptions | None = None,
     data: Annotated | None = None,
+    quantise: Callable[[Detector, Path], Gate] | None = None,
     configs: Any = None,
 ) -> tuple[Path, Gate]:
     """Write a detector to a folder that runs without PyTorch, and compare both on images.
@@ -64,6 +66,7 @@ def export_folder(
         folder: it is created.
         options: what to write, and what to compare on; the defaults if None.
         data: annotated images; the gate compares AP on them, and the detections in some.
+        quantise: replaces the file by one in INT8, and compares it; see :class:`~detection.export.int8.Quantiser`.
         configs: as for :func:`~detection.checkpoint.save_model`.
 
     Returns:
@@ -91,11 +94,7 @@ def export_folder(
         write(model, file)
         made = about(model, format)
         add_metadata(file, {"rcnn": info, "export": made})
-        session = open_session(file, torch.get_num_threads())
-        exported = of_session(session, file)
-        gate = run_gate(model, exported, named, session.engine)
-        if data is not None:
-            gate = replace(gate, accuracy=data.compare(model, exported))
+        gate = compared(model, file, named, data) if quantise is None else quantise(model, file)
         add_metadata(file, {"gate": gate.summary()})
         checksums = {name: checksum_of(file.with_name(name)) for name in names}
         settings = {"rcnn": info, "export": made, "gate": gate.summary(), "files": checksums}
@@ -107,6 +106,14 @@ def export_folder(
     if format != "torch":
         _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
     return folder / names[0], gate
+
+
+def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray]], data: Annotated | None) -> Gate:
+    """Run the parity gate on a file."""
+    session = open_session(file, torch.get_num_threads())
+    exported = of_session(session, file)
+    gate = run_gate(model, exported, images, session.engine)
+    return gate if data is None else replace(gate, accuracy=data.compare(model, exported))
 
 
 def about(model: Detector, format: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from detection.export.accuracy import Accuracy
+from detection.export.accuracy import Accuracy, Quantised
 from detection.export.rows import pair, without
 from detection.export.sensitivity import Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
@@ -84,6 +84,8 @@ class Gate:
     engine: str
     accuracy: Accuracy | None = None
     """AP of both; None without annotations."""
+    quantised: Quantised | None = None
+    """For an INT8 export, which AP alone decides."""
 
     @property
     def last(self) -> list[Difference]:
@@ -97,6 +99,8 @@ class Gate:
 
         AP must be equal, too, if there are annotations.
         """
+        if self.quantised is not None:
+            return self.accuracy is not None and self.accuracy.passed
         decides = all(one.decides for one in self.last) and any(one.found for one in self.last)
         equal = self.accuracy is None or self.accuracy.passed
         return decides and equal and all(one.passes(self.tolerances) for one in self.differences)
@@ -104,6 +108,9 @@ class Gate:
     def line(self) -> str:
         """Return the result as a line of text."""
         rows = self.differences
+        if self.quantised is not None and self.accuracy is not None:
+            kept = plural(len(self.quantised.float_layers), "layer")
+            return f"{'passed' if self.passed else 'FAILED'}: {self.accuracy.line()}; {kept} in float32"
         boxes, scores = max((one.boxes for one in rows), default=0), max((one.scores for one in rows), default=0)
         found, sensitive, unmatched = (
             sum(getattr(one, name) for one in rows) for name in ("found", "sensitive", "unmatched")
@@ -126,6 +133,7 @@ class Gate:
             "tolerances": asdict(self.tolerances),
             "images": rows,
             "accuracy": self.accuracy and asdict(self.accuracy),
+            "int8": self.quantised and asdict(self.quantised),
         }
 
 

@@ -62,7 +62,7 @@ def test_every_difference_fails(broken):
 
 def test_a_sensitive_detection_may_differ_as_far_as_it_moves_and_no_other_may():
     theirs = FOUND._replace(boxes=BOXES + torch.tensor([[0.0], [0.5], [0.0]]))
-    found = differ(theirs, movement=moves(0, 0.3, 0))
+    found = differ(theirs, movement=moves(0, 0.6, 0))
     assert found.passes(Tolerances())
     assert (found.sensitive, found.vague, found.boxes) == (1, 1, 0)
     slightly = differ(FOUND._replace(boxes=BOXES + 0.1), movement=moves(0.06, 0.06, 0.06))
