@@ -26,7 +26,7 @@ MOST_PIXELS = 1_000_000
 def write_voc(coco: Mapping[str, Any], folder: Path) -> Account:
     """Write one XML file per image, with the name of the image.
 
-    Crowds become ``difficult``. VOC cannot store masks, areas, IDs, and categories without objects.
+    Crowds become ``difficult``. VOC cannot store masks, keypoints, areas, IDs, and categories without objects.
 
     Raises:
         ValueError: two images would get the same XML file, or a name contains characters that XML does not allow.
@@ -40,6 +40,7 @@ def write_voc(coco: Mapping[str, Any], folder: Path) -> Account:
     for annotation in coco["annotations"]:
         objects.setdefault(annotation["image_id"], []).append(annotation)
         account.lose("masks", bool(annotation.get("segmentation")))
+        account.lose("keypoints", bool(annotation.get("num_keypoints")))
         account.change("crowds marked as difficult", int(annotation.get("iscrowd", 0)))
         account.take(names[annotation["category_id"]], "boxes")
     written = [(targets[one["id"]], _document(one, objects.get(one["id"], []), names)) for one in coco["images"]]

@@ -59,6 +59,7 @@ def write_yolo(coco: Mapping[str, Any], folder: Path, segments: bool = False) ->
             x, y, w, h = entry["bbox"]
             low, high = _within(np.array([[x, y], [x + w, y + h]]), sides, account, "boxes")
             values = np.concatenate([(low + high) / 2 / sides, (high - low) / sides])
+        account.lose("keypoints", bool(entry.get("num_keypoints")))
         account.take(names[entry["category_id"]], form)
         numbers = [str(labels[entry["category_id"]]), *(f"{value:.17g}" for value in values.tolist())]
         lines[image["id"]].append(" ".join(numbers))

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
-from detection import mask_rcnn, retinanet
+from detection import keypoint_rcnn, mask_rcnn, retinanet
 from detection.commands.main import main
 from detection.shapes import CATEGORIES, write_shapes
 from tests.support.documents import command_lines
@@ -67,6 +67,7 @@ OWN = {"--batch": "--data.batch_size", "--size": "--data.short_side"}
 
 INSTEAD = (
     (r"\w+:retinanet\w+", "retinanet.safetensors"),
+    (r"\w+:keypoint\w+", "keypoints.safetensors"),
     (r"(?:detectron2|mmdetection|torchvision):[\w-]+", "detector.safetensors"),
     (
         r"/data/coco\b|--data nuclei\b",
@@ -104,7 +105,7 @@ def changed(line: str) -> list[str]:
 def world(tmp_path_factory) -> Path:
     """A folder with what the lines name: data sets, images, runs, models and evaluations."""
     folder = tmp_path_factory.mktemp("world")
-    data = write_shapes(folder / "my_data", train=6, val=2, size=(64, 96))
+    data = write_shapes(folder / "my_data", train=6, val=2, size=(64, 96), keypoints=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         other_data(data)
@@ -186,7 +187,7 @@ def models() -> None:
     """Write small detectors instead of the published ones."""
     torch.manual_seed(0)
     backbone = BackboneConfig("resnet10", width=16, norm="group")
-    for name, build in (("detector", mask_rcnn), ("retinanet", retinanet)):
+    for name, build in (("detector", mask_rcnn), ("retinanet", retinanet), ("keypoints", keypoint_rcnn)):
         model = build(backbone, categories=list(CATEGORIES.values()))
         model.test_size = (64, 96)
         model.export(f"{name}.safetensors")

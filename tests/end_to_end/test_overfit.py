@@ -22,8 +22,8 @@ from detection.models.cascade import CascadeConfig
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.mask_forms import iou_types
 from detection.models.mask_head import MaskHeadConfig
-from detection.models.rcnn import MaskRCNN
 from detection.models.retinanet import RetinaNetConfig, three_scales
 from detection.models.rpn import RPNConfig
 from detection.shapes import write_shapes
@@ -86,7 +86,7 @@ def overfit(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
-    evaluator = CocoEvaluator(annotations.to_coco(), ("bbox", "segm") if isinstance(model, MaskRCNN) else ("bbox",))
+    evaluator = CocoEvaluator(annotations.to_coco(), iou_types(model))
     model.eval()
     with torch.inference_mode():
         for sample in samples:
