@@ -44,6 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], metavar="SOURCE", help=images)
     data = "annotated data set to compare AP on, for folders, in addition to the images"
     parser.add_argument("--check-data", metavar="DATA", help=data)
+    nms = "outside: the file returns boxes and scores before the last NMS; for detectors of boxes (default inside)"
+    parser.add_argument("--nms", choices=("inside", "outside"), default="inside", help=nms)
     parser.add_argument("--int8", action="store_true", help="8-bit integers, for --format onnx; needs --calibration")
     calibration = "annotated data set with training and validation images, for --int8"
     parser.add_argument("--calibration", metavar="DATA", help=calibration)

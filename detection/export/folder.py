@@ -32,9 +32,9 @@ PROGRAM = Path(__file__).with_name("standalone.py")
 """The program of the folder."""
 
 
-def _write_openvino(model: Detector, path: Path) -> None:
+def _write_openvino(model: Detector, path: Path, nms: str) -> None:
     file = path.with_name("model.onnx")
-    onnx_file.write_onnx(model, file)
+    onnx_file.write_onnx(model, file, nms)
     openvino_file.write_openvino(file, path)
     file.unlink()
 
@@ -58,8 +58,8 @@ def export_folder(
     """Write a detector to a folder that runs without PyTorch, and compare both on images.
 
     The folder has the model (``model.onnx``, or ``model.xml`` and ``model.bin``) and ``model.json``: classes,
-    preprocessing, thresholds, checksums. ``card.md`` has the comparison, and ``predict.py`` runs it. The function
-    replaces the files of an earlier export.
+    preprocessing, thresholds, checksums. ``card.md`` has the comparison, and ``predict.py`` runs it, if the file
+    contains the NMS. The function replaces the files of an earlier export.
 
     Args:
         model: the detector.
@@ -91,8 +91,8 @@ def export_folder(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
         names, (write, add_metadata) = WRITERS[format]
         file = Path(place) / names[0]
-        write(model, file)
-        made = about(model, format)
+        write(model, file, options.nms)
+        made = about(model, format, options.nms)
         add_metadata(file, {"rcnn": info, "export": made})
         gate = compared(model, file, named, data) if quantise is None else quantise(model, file)
         add_metadata(file, {"gate": gate.summary()})
@@ -103,7 +103,7 @@ def export_folder(
     size = sum((folder / name).stat().st_size for name in names)
     _write(folder / "model.json", json.dumps(settings, indent=1))
     _write(folder / "card.md", card(settings, size))
-    if format != "torch":
+    if format != "torch" and options.nms == "inside":
         _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
     return folder / names[0], gate
 
@@ -116,13 +116,14 @@ def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray
     return gate if data is None else replace(gate, accuracy=data.compare(model, exported))
 
 
-def about(model: Detector, format: str) -> dict[str, Any]:
+def about(model: Detector, format: str, nms: str = "inside") -> dict[str, Any]:
     """Return what a program must know to use the file, and what made it."""
     config = model.last_head.config
     packages = ("torch", *FOLDERS[format])
     return {
         "format": format,
         "preprocess": "outside",
+        "nms": nms,
         "stride": model.stride,
         "channels": len(model.pixel_mean),
         "dtype": str(program.dtype_of(model)).removeprefix("torch."),

@@ -5,6 +5,7 @@ The detector has the class and settings of the original, but no layers: an engin
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from detection.models.one_stage import OneStage
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetHead
 from detection.models.task_aligned import TaskAlignedHead
+from detection.ops.selection import select_by
 from detection.structures import Detections
 
 ENDINGS = tuple(SESSIONS)
@@ -29,14 +31,21 @@ MODELS = tuple(f"model{ending}" for ending in ENDINGS)
 """Names of the file in the folder of an export."""
 KINDS = {"retinanet": RetinaNetHead.kind, "fcos": FCOSHead.kind, "task_aligned": TaskAlignedHead.kind}
 """The kind of each one-stage detector, by the name of its part."""
+SELECTION = ("score_threshold", "nms_threshold", "nms_across_classes", "soft_sigma", "detections")
+"""Settings of the last NMS, which can change if the file does not contain it."""
 FIXED = "the settings of an exported model are fixed; change those of the checkpoint, and export it again"
 
 
 class Head:
-    """Settings of a head that an engine computes; an assignment of other settings raises a ValueError."""
+    """Settings of a head that an engine computes; an assignment of other settings raises a ValueError.
+
+    Attributes:
+        free: names of settings that can change.
+    """
 
     def __init__(self, config: Any, num_classes: int, kind: str | None = None) -> None:
         self._config, self.num_classes, self.kind = config, num_classes, kind
+        self.free: tuple[str, ...] = ()
 
     @property
     def config(self) -> Any:
@@ -45,8 +54,9 @@ class Head:
 
     @config.setter
     def config(self, value: Any) -> None:
-        if value != self._config:
+        if replace(value, **{name: getattr(self._config, name) for name in self.free}) != self._config:
             raise ValueError(FIXED)
+        self._config = value
 
 
 class Exported(Detector):
@@ -70,8 +80,10 @@ class Exported(Detector):
         self.thresholds = restore_thresholds(info)
         self.stride = session.metadata["export"]["stride"]
         channels = session.metadata["export"]["channels"]
+        self.nms = session.metadata["export"].get("nms", "inside")
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
         self._heads = {self.last: _last_head(configs, info["num_classes"])}
+        self._heads[self.last].free = SELECTION if self.nms == "outside" else ()
         if configs.get("mask_head") is not None:
             self._heads["mask_head"] = Head(configs["mask_head"], info["num_classes"])
         self.eval()
@@ -90,8 +102,10 @@ class Exported(Detector):
         if torch.is_autocast_enabled("cpu"):
             raise ValueError("an exported model computes in the precision of its file; leave --precision out")
         self.check_shape(images)
-        found = self.session.run(images.contiguous().numpy(), sizes.numpy())
-        return Detections(*map(torch.from_numpy, found))
+        found = [torch.from_numpy(x) for x in self.session.run(images.contiguous().numpy(), sizes.numpy())]
+        if self.nms == "outside":
+            found = list(select_by(self.last_head.config, found[0], found[1])[:3])
+        return Detections(*found)
 
     def features(self, images: Tensor, sizes: Tensor) -> NoReturn:
         raise ValueError("an exported model returns detections alone; load the checkpoint for its features")

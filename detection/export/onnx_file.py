@@ -22,8 +22,11 @@ OPSET = 18
 OUTPUTS = ("boxes", "scores", "labels", "masks")
 
 
-def write_onnx(model: Detector, path: Path) -> None:
+def write_onnx(model: Detector, path: Path, nms: str = "inside") -> None:
     """Write a detector to an ONNX file, without metadata.
+
+    Args:
+        nms: ``inside``, or ``outside`` for boxes and scores before the last NMS.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
@@ -33,7 +36,7 @@ def write_onnx(model: Detector, path: Path) -> None:
     needed("onnx", "onnxscript")
     from detection.export.nodes import translations
 
-    program = export_program(model)
+    program = export_program(model, nms)
     with torch.no_grad(), quiet():
         converted = torch.onnx.export(
             program,

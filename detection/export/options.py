@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,3 +13,5 @@ class ExportOptions:
     """``onnx``, ``openvino`` or ``torch``."""
     images: Sequence[str] = ()
     """Files, folders and patterns to compare on; synthetic images if empty."""
+    nms: Literal["inside", "outside"] = "inside"
+    """``outside``: the file returns boxes and scores before the last NMS."""

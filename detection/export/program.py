@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from detection import fast
-from detection.export.forms import to_exportable
+from detection.export.forms import to_candidates, to_exportable
 from detection.models.detector import Detector
+from detection.models.mask_forms import mask_config
 from detection.models.panoptic import WithSemanticHead
 
 MOST_CELLS = 512
@@ -35,6 +36,18 @@ class _Outputs(nn.Module):
         return tuple(value for value in self.model(images, sizes) if value is not None)
 
 
+class _Candidates(nn.Module):
+    """The boxes and scores of a detector before its last NMS: (B, N, K or 1, 4) and (B, N, K)."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = to_candidates(model)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        found = self.model(images, sizes)
+        return found.boxes, found.scores
+
+
 def dtype_of(model: Detector) -> torch.dtype:
     """Return the dtype of a detector's images: resizing with the method "tensor" leaves fractions."""
     if model.resize == "tensor":
@@ -42,7 +55,7 @@ def dtype_of(model: Detector) -> torch.dtype:
     return torch.uint16 if model.depth == 16 else torch.uint8
 
 
-def check_exportable(model: Detector) -> None:
+def check_exportable(model: Detector, nms: str = "inside") -> None:
     """Check what can be checked before the export.
 
     Raises:
@@ -53,12 +66,29 @@ def check_exportable(model: Detector) -> None:
             raise ValueError(f"{name} has no form for export; export it as safetensors")
     if isinstance(model, WithSemanticHead):
         raise ValueError("a semantic head cannot be exported to this format yet; export the model as safetensors")
-    if model.last_head.config.soft_sigma > 0:
+    if nms == "outside":
+        check_nms_outside(model)
+    elif model.last_head.config.soft_sigma > 0:
         raise ValueError("soft-NMS has no counterpart in ONNX; set soft_sigma to 0, and export again")
 
 
-def export_program(model: Detector) -> Any:
+def check_nms_outside(model: Detector) -> None:
+    """Check that a detector can be exported without its last NMS.
+
+    Raises:
+        ValueError: it predicts masks, or refines its boxes.
+    """
+    if mask_config(model) is not None:
+        raise ValueError("--nms outside: masks need the boxes after the NMS; export with the NMS inside")
+    if getattr(model.last_head.config, "refinements", 0):
+        raise ValueError("--nms outside: the detector refines boxes after the NMS; set refinements to 0")
+
+
+def export_program(model: Detector, nms: str = "inside") -> Any:
     """Trace a detector for any batch size and canvas.
+
+    Args:
+        nms: ``inside``, or ``outside`` for boxes and scores before the last NMS.
 
     Returns:
         A ``torch.export.ExportedProgram`` with the toolkit's operators as nodes.
@@ -66,7 +96,7 @@ def export_program(model: Detector) -> Any:
     Raises:
         ValueError: the detector has a part that cannot be traced.
     """
-    check_exportable(model)
+    check_exportable(model, nms)
     stride, channels = model.stride, len(model.pixel_mean)
     largest = max(model.fpn.strides)
     sides = (3 * largest, 4 * largest)  # every level has several cells: the tracer treats a size of 1 as a constant
@@ -79,7 +109,7 @@ def export_program(model: Detector) -> Any:
         dim("columns", max=MOST_CELLS),
     )
     free = {0: batch, 2: stride * rows, 3: stride * columns}
-    form = _Outputs(exportable(model))
+    form = (_Outputs if nms == "inside" else _Candidates)(exportable(model))
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(form, (images, sizes), dynamic_shapes=(free, {0: batch}), strict=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from detection.models.anchors import CanvasAnchors
 from detection.models.dense_head import DenseHead
 from detection.models.fcos import FCOSHead
+from detection.models.one_stage import OneStage
 from detection.models.retinanet import RetinaNetHead
 from detection.models.task_aligned import TaskAlignedHead
 
@@ -52,3 +53,11 @@ class ExportedFCOS(_Padded, FCOSHead):
 
 class ExportedTaskAligned(_Padded, TaskAlignedHead):
     """:class:`~detection.models.task_aligned.TaskAlignedHead` at test time."""
+
+
+class Candidates(OneStage):
+    """A one-stage detector that returns boxes and scores before the NMS."""
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        label = scores.argmax(dim=2)
+        return boxes[:, :, None], scores, label, label

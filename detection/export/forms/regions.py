@@ -9,6 +9,7 @@ from detection.export.align import align_regions
 from detection.models.box_head import BoxHead
 from detection.models.mask_head import MaskHead
 from detection.models.object_masks import ObjectMasks
+from detection.structures import Detections, Proposals
 
 
 def pool(head: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
@@ -23,6 +24,15 @@ class ExportedBoxHead(BoxHead):
 
     def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         return pool(self, features, rois)
+
+
+class CandidateBoxHead(ExportedBoxHead):
+    """A box head that returns boxes and scores before the NMS."""
+
+    def select(self, scores: Tensor, boxes: Tensor, proposals: Proposals) -> Detections:
+        unusable = self.is_small(boxes) | proposals.logits.isneginf()[..., None]
+        scores = scores[..., : self.num_classes].masked_fill(unusable, 0)
+        return Detections(boxes, scores, scores.argmax(dim=2))
 
 
 class ExportedMaskHead(MaskHead):
