@@ -132,6 +132,14 @@ class Annotations:
         found[..., :2] += PIXEL_CENTRE * (found[..., 2:] > 0)
         return found
 
+    def keypoint_counts(self, label: int) -> np.ndarray:
+        """Return how often each keypoint of a class is hidden and visible, (N, 2); crowds count, too."""
+        count = len(self.categories.skeletons[label].names) if self.categories.skeletons else 0
+        if self._keypoints is None:
+            return np.zeros((count, 2), dtype=np.int64)
+        seen = self._keypoints.points[self._labels[self._keypoints.owners] == label, :count, 2]
+        return np.stack([(seen == 1).sum(axis=0), (seen == 2).sum(axis=0)], axis=1)
+
     def counts(self, crowd: bool | None = None) -> np.ndarray:
         """Return the number of objects per image, (n,).
 

@@ -67,7 +67,8 @@ def _examples(diagnosis: "Diagnosis", dataset: "CocoDataset") -> list[tuple[str,
                 scene = dataset.scene(i)
             except ValueError:
                 continue  # --decode has reported it
-            picture = draw_scene(scene, dataset.annotations.categories.names)
+            categories = dataset.annotations.categories
+            picture = draw_scene(scene, categories.names, categories.skeletons)
             name = dataset.annotations.file_name(i)
             found.append(
                 (f"{why}: {shown(name)} (id {dataset.annotations.image_ids[i]})", Picture(data_url(picture, 800)))

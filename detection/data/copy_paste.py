@@ -62,7 +62,7 @@ class CopyPaste(Mix):
         covered = np.zeros(below.image.shape[:2], dtype=bool)
         for one in pasted:
             covered[one.place] |= one.pixels
-        below = self._hidden(settled(below), covered, _around(pasted))
+        below = _with_hidden_keypoints(self._hidden(settled(below), covered, _around(pasted)), covered)
         image = below.image.copy()
         _copy(above.image, covered, image, _around(pasted))
         return joined([below, above], image)
@@ -91,6 +91,17 @@ class CopyPaste(Mix):
             keep[k] = stays or below.crowd[k]  # detectors must not learn from any visible part of a crowd
             segmentations[k] = patch_to_rle(Patch(patch.top, patch.left, visible), *covered.shape)
         return replace(below, boxes=boxes, segmentations=segmentations).chosen(keep)
+
+
+def _with_hidden_keypoints(scene: Scene, covered: np.ndarray) -> Scene:
+    """Return the scene whose visible keypoints are hidden, 1 instead of 2, where pixels are covered."""
+    if scene.keypoints is None:
+        return scene
+    points = scene.keypoints.copy()
+    height, width = covered.shape
+    column, row = np.floor(points[..., :2]).clip(0, [width - 1, height - 1]).astype(int).transpose(2, 0, 1)
+    points[..., 2] = np.where(covered[row, column], np.minimum(points[..., 2], 1), points[..., 2])
+    return replace(scene, keypoints=points)
 
 
 def _touches(covered: np.ndarray, box: np.ndarray) -> bool:

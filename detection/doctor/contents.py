@@ -75,6 +75,27 @@ def _table(diagnosis: Diagnosis, splits: dict[str, Annotations]) -> None:
     diagnosis.tables.append(Table(title, ("class", *columns), rows))
 
 
+def keypoints(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
+    """Add a table of the labelled keypoints of each class, and those that no object has."""
+    rows = [
+        (shown(class_name), shown(name), hidden, visible)
+        for label, class_name in enumerate(annotations.categories.names)
+        for name, (hidden, visible) in zip(
+            annotations.categories.skeletons[label].names if annotations.categories.skeletons else (),
+            annotations.keypoint_counts(label).tolist(),
+            strict=True,
+        )
+    ]
+    if not rows:
+        return
+    diagnosis.tables.append(Table(f"Keypoints, {split}", ("class", "keypoint", "hidden", "visible"), rows))
+    absent = [f"{one} of {name}" for name, one, *counts in rows if not any(counts)]
+    if absent:
+        what = f"{plural(len(absent), 'keypoint is', 'keypoints are')} never labelled: {', '.join(absent[:5])}"
+        advice = "the detector cannot learn them" if split == "train" else "they are not measured"
+        diagnosis.add("warning", split, what, advice, (), len(absent))
+
+
 def _twins(diagnosis: Diagnosis, split: str, annotations: Annotations) -> None:
     near = annotations.near_twins()
     if near:

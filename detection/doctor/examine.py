@@ -18,7 +18,7 @@ from detection.data.errors import DamageWarning
 from detection.data.image import images_behind, orientation, read_bytes, read_image
 from detection.doctor.anchors import anchors_per_cell, best_overlap, loses, recall_table, suggest
 from detection.doctor.cells import cells_table, positive_cells
-from detection.doctor.contents import contents, objects_by_class
+from detection.doctor.contents import contents, keypoints, objects_by_class
 from detection.doctor.findings import Diagnosis, Table
 from detection.doctor.maps import check_maps
 from detection.doctor.memory import training_bytes
@@ -64,6 +64,8 @@ def examine(
     for split, dataset in opened.items():
         diagnosis.images[NAMES[split]] = len(dataset)
         contents(diagnosis, split, dataset.annotations)
+        if data.config.keypoints:
+            keypoints(diagnosis, split, dataset.annotations)
         _turned(diagnosis, split, dataset)
         _behind(diagnosis, split, dataset)
         if decode:

@@ -11,6 +11,7 @@ from detection.categories import Categories, Skeleton
 from detection.coco.annotations import load_annotations
 from detection.data.augmentation import Albumentations
 from detection.data.collate import collate
+from detection.data.copy_paste import CopyPaste
 from detection.data.dataset import CocoDataset
 from detection.data.flipping import partners
 from detection.data.jitter import JitterConfig, LargeScaleJitter
@@ -186,3 +187,22 @@ def test_a_scene_without_keypoints_has_none():
     plain = replace(scene(), keypoints=None, partners=None)
     for transform in (HorizontalFlip(1), RandomCrop(40, 50), Albumentations([albumentations.HorizontalFlip(p=1)])):
         assert transform(plain, np.random.default_rng(0)).points() is None
+
+
+def test_pasted_objects_hide_keypoints_below():
+    below, above = scene(), scene()
+    square = [np.array([[10.0, 10], [50, 10], [50, 38], [10, 38]])]
+    above = replace(above, boxes=np.array([[10.0, 10, 50, 38]] * 3), segmentations=[square, None, None])
+    paste = CopyPaste()
+    found = None
+    for seed in range(20):  # until the object is drawn
+        found = paste.mix(below, np.random.default_rng(seed), lambda: above)
+        if len(found.boxes) > 3:
+            break
+    assert len(found.boxes) == 4
+    for (x, y, seen), (_, _, after) in zip(
+        below.points().reshape(-1, 3), found.points()[:3].reshape(-1, 3), strict=True
+    ):
+        covered = 10 <= x < 50 and 10 <= y < 38
+        assert after == (min(seen, 1) if covered else seen)
+    assert any(10 <= x < 50 and 10 <= y < 38 and seen == 2 for x, y, seen in below.points().reshape(-1, 3))
