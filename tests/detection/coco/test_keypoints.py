@@ -121,6 +121,7 @@ def test_classes_with_different_keypoints_have_rows_of_one_length(tmp_path):
     annotations = load_annotations(path)
     assert annotations.keypoints(0)[1].tolist() == [[3.5, 4.5, 1], [0, 0, 0], [0, 0, 0]]
     assert annotations.to_coco()["annotations"][1]["keypoints"] == [3, 4, 1]
+    assert reported(path) == {}
 
 
 def test_objects_without_keypoints_take_no_memory():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from detection.data import avif as reader
+from detection.data import header
 from detection.data.avif import Frame, avif_frames
 from detection.data.errors import ImageError
 from detection.data.header import stored_size
@@ -180,3 +181,11 @@ def test_a_box_needs_eight_bytes_before_the_end(size):
     """Those behind the end belong to another box."""
     data = struct.pack(">I4s", 8, b"free") * 2
     assert list(reader._boxes(data, 0, size)) == ([(b"free", 8, 8)] if size == 8 else [])
+
+
+@pytest.mark.parametrize(("times", "known"), [(4, True), (4.01, False)])
+def test_the_fields_of_a_size_may_use_two_spare_bits(monkeypatch, times, known):
+    """Frames that may be over four times as large as the sequence says are not trusted."""
+    frame = Frame(WIDTH, HEIGHT, int(times * WIDTH * HEIGHT))
+    monkeypatch.setattr(header, "avif_frames", lambda data: [frame])
+    assert header._avif_size(avif_bytes()) == ((HEIGHT, WIDTH) if known else None)

@@ -297,3 +297,13 @@ def test_classes_without_stuff_are_rejected(tmp_path):
     assert classes[1].tolist() == [True]
     with pytest.raises(ValueError, match="all semantic classes are objects"):
         LabelMaps(None, tmp_path, classes, (), "stuff")
+
+
+@pytest.mark.parametrize("shift", [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)])
+def test_pixels_beside_the_old_image_have_no_label(shift):
+    """The scene is one pixel further along an axis; its image is filled there."""
+    scene = labelled()
+    found = replace(scene, offset=np.array(shift)).semantic_map()
+    lines = {(1.0, 0.0): found[:, 0], (0.0, 1.0): found[0], (-1.0, 0.0): found[:, -1], (0.0, -1.0): found[-1]}
+    assert (lines[shift] == UNLABELLED).all()
+    assert (found != UNLABELLED).sum() == found.size - len(lines[shift])

@@ -45,6 +45,8 @@ def test_missing_fields_are_computed() -> None:
     assert only(coco(area=None))["area"] == 50  # of the mask
     assert only(coco(bbox=None))["bbox"] == [2, 2, 10, 5]
     assert only(coco(area=None, segmentation=None), masks=False)["area"] == 50  # of the box
+    empty = {"size": [20, 30], "counts": [600]}
+    assert only(coco(bbox=None, segmentation=empty), masks=False)["bbox"] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "area", "bbox"])

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from pycocotools.cocoeval import Params
 
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.engines import statistics
 from detection.evaluation.keypoints import COCO_SIGMAS, sigmas_of
+from detection.evaluation.limits import COCO_KEYPOINT_LIMIT
 from detection.evaluation.results import read_results, write_results
 from detection.structures import IGNORE, Batch, Detections
 
@@ -168,7 +170,9 @@ def test_seventeen_keypoints_have_the_sigmas_of_coco():
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-12, nan_ok=True)
     expected = slow_numbers(truth, results, list(COCO_SIGMAS))
     assert numbers[0]["keypoints/AP"] == pytest.approx(expected["AP"], abs=1e-9)
-    assert sigmas_of(17) == list(COCO_SIGMAS)
+    official = Params("keypoints")
+    assert sigmas_of(17) == list(COCO_SIGMAS) == pytest.approx(official.kpt_oks_sigmas.tolist(), rel=1e-12)
+    assert official.maxDets == [COCO_KEYPOINT_LIMIT]
     assert sigmas_of(4) == [0.05] * 4
     for wrong in ([0.1], [0.1, -1, 0.1], [0.1, math.nan, 1]):
         with pytest.raises(ValueError, match="a number above 0 for each of 3 keypoints"):

@@ -151,3 +151,8 @@ def test_compiles_without_a_graph_break() -> None:
     compiled = torch.compile(everything, backend="eager", fullgraph=True)
     for result, expected in zip(compiled(*inputs), everything(*inputs), strict=True):
         assert torch.equal(result, expected)
+
+
+def test_an_image_of_one_pixel_is_scaled_by_the_whole_factor() -> None:
+    box = torch.tensor([[[0.0, 0, 1, 1]]])
+    assert box_ops.rescale(box, torch.tensor([[1, 1]]), torch.tensor([[5, 7]])).tolist() == [[[0, 0, 7, 5]]]
