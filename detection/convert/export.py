@@ -16,6 +16,7 @@ from detection.checkpoint import description
 from detection.checkpoint_files import replacing
 from detection.convert.one_stage import to_torchvision_one_stage
 from detection.convert.torchvision import to_torchvision
+from detection.export.extras import FOLDERS
 from detection.home import with_home
 from detection.inference.info import kind_of
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
@@ -117,7 +118,7 @@ def check_format(path: Path, format: str | None = None) -> None:
     """
     known = ", ".join(f"{name} ({one.ending})" for name, one in FORMATS.items())
     if format is not None and format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; give one of {known}")
+        raise ValueError(f"unknown format {format!r}; give one of {known}, or for a folder {', '.join(FOLDERS)}")
     if format is None and path.suffix not in _by_ending():
         raise ValueError(f"{path}: the ending names no format; give one of {known}")
     if format is not None and path.suffix != FORMATS[format].ending:
