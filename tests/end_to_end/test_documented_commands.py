@@ -21,6 +21,7 @@ from detection import keypoint_rcnn, mask_rcnn, retinanet
 from detection.commands.main import main
 from detection.shapes import CATEGORIES, write_shapes
 from tests.support.documents import command_lines
+from tests.support.panoptic import write_panoptic
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,7 @@ PAGES = [
 LINES = command_lines("\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES))
 
 ELSEWHERE = {
+    "runs/panoptic": "tests/detection/engine/test_panoptic.py runs it",
     "rcnn demo": "test_wheel.py runs it",
     "--trainer.devices 8": "test_processes.py runs several processes",
     "--nproc-per-node": "test_processes.py runs several processes",
@@ -111,7 +113,7 @@ def world(tmp_path_factory) -> Path:
         other_data(data)
         images(data)
         models()
-        (folder / "path/to").mkdir(parents=True)
+        (folder / "path/to").mkdir(parents=True, exist_ok=True)
         (folder / "path/to/my.yaml").write_text("data: {flip: 0.25}\n")
         (folder / "my_lab").mkdir()
         (folder / "my_lab/nets.py").write_text(
@@ -150,6 +152,11 @@ def other_data(data: Path) -> None:
         image |= {"coco_url": f"http://images.example/val2017/{name}"}
         image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     lvis["categories"] = [category | {"frequency": "f"} for category in lvis["categories"]]
+    write_panoptic(Path("scenes"))
+    labels = {name: {"images": name, "labels": f"labels_{name}", "annotations": ""} for name in ("train", "val")}
+    scenes = {"root": "scenes", "semantic": "labels", "semantic_classes": "classes.json", **labels}
+    Path("path/to").mkdir(parents=True)
+    Path("path/to/labels.yaml").write_text(json.dumps({"data": scenes}))
     Path("lvis_v1_val.json").write_text(json.dumps(lvis))
     bands()
 
