@@ -19,7 +19,10 @@ example:
   rcnn demo --config demo_fcos --output demo_fcos"""
 
 LEAST_AP50 = 0.80
-"""The demo fails below this AP50: then something is broken."""
+"""The demo fails below this AP50 of boxes or masks: then something is broken."""
+
+LEAST_KEYPOINT_AP50 = 0.50
+"""The same for keypoints: the corners of a shape look alike, so that the topmost one is often hard to tell."""
 
 LEAST_MIOU = 0.90
 """The demo of a Semantic FPN fails below this mean IoU."""
@@ -35,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the demo; exit code 1 if its AP50 is below :data:`LEAST_AP50`."""
+    """Run the demo; exit code 1 if an AP50, or the mean IoU, is below its limit."""
     from detection.engine.configs import read_config
     from detection.evaluation.percent import percent
     from detection.run_files import evaluations
@@ -56,8 +59,9 @@ def run(options: argparse.Namespace) -> int:
         f"{name} AP {percent(metrics[f'val/{kind}/AP'])} (AP50 {percent(metrics[f'val/{kind}/AP50'])})"
         for name, kind in kinds.items()
     ]
-    failed = any(metrics[f"val/{kind}/AP50"] < LEAST_AP50 for kind in kinds.values())
-    least = f"AP50 below {percent(LEAST_AP50)}"
+    limits = {kind: LEAST_KEYPOINT_AP50 if kind == "keypoints" else LEAST_AP50 for kind in kinds.values()}
+    low = [limit for kind, limit in limits.items() if metrics[f"val/{kind}/AP50"] < limit]
+    failed, least = bool(low), f"AP50 below {percent(max(low, default=LEAST_AP50))}"
     if not kinds:
         failed, least = metrics["val/semantic/mIoU"] < LEAST_MIOU, f"mIoU below {percent(LEAST_MIOU)}"
     for name in ("semantic/mIoU", "panoptic/PQ"):

@@ -16,6 +16,16 @@ from detection.commands.main import main
             1,
             "FAILED, AP50 below 80.0: box AP 60.0 (AP50 90.0), mask AP 30.0 (AP50 70.0), ",
         ),
+        (
+            "val/bbox/AP,val/bbox/AP50,val/keypoints/AP,val/keypoints/AP50\n0.6,0.9,0.3,0.6\n",
+            0,
+            "box AP 60.0 (AP50 90.0), keypoint AP 30.0 (AP50 60.0), ",
+        ),
+        (
+            "val/bbox/AP,val/bbox/AP50,val/keypoints/AP,val/keypoints/AP50\n0.6,0.9,0.3,0.4\n",
+            1,
+            "FAILED, AP50 below 50.0: box AP 60.0 (AP50 90.0), keypoint AP 30.0 (AP50 40.0), ",
+        ),
         ("val/semantic/mIoU\n0.93\n", 0, "mIoU 93.0, "),
         ("val/semantic/mIoU\n0.6\n", 1, "FAILED, mIoU below 90.0: mIoU 60.0, "),
         (
