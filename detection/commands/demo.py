@@ -22,7 +22,7 @@ LEAST_AP50 = 0.80
 """The demo fails below this AP50 of boxes or masks: then something is broken."""
 
 LEAST_KEYPOINT_AP50 = 0.50
-"""The same for keypoints: the corners of a shape look alike, so that the topmost one is often hard to tell."""
+"""The same for keypoints: the corners of a shape look alike, so that which one is topmost is often unclear."""
 
 LEAST_MIOU = 0.90
 """The demo of a Semantic FPN fails below this mean IoU."""
