@@ -16,6 +16,7 @@ from detection.engine.data_config import DataConfig
 from detection.engine.errors import InputError
 from detection.engine.map_files import only_images, open_maps
 from detection.home import with_home
+from detection.wording import plural
 
 
 class Paths(NamedTuple):
@@ -94,7 +95,7 @@ class Splits:
                 if self.config.maps is not None:
                     self.maps[name] = open_maps(self.config, name, self.annotations[name])
                 if verbose:
-                    print("\n".join(described(name, self.annotations[name])))
+                    print("\n".join(self._described(name)))
 
     def check_same_classes(self) -> None:
         """Reject splits with different classes.
@@ -155,6 +156,14 @@ class Splits:
             partners=partners(self.annotations[name].categories, config.flip_pairs) if config.keypoints else None,
         )
         return self.datasets[name]
+
+    def _described(self, name: str) -> list[str]:
+        """Return the first log lines about a split."""
+        annotations = self.annotations[name]
+        if self.config.maps != "all":
+            return described(name, annotations)
+        classes = plural(len(self.maps[name].categories), "semantic class")
+        return [f"{name}: {plural(len(annotations), 'image')}, {classes}, {annotations.path}"]
 
     def _read(self, name: str, known: Callable[[], Categories] | None) -> Annotations:
         path, folder = self.paths(name)

@@ -187,10 +187,11 @@ def test_cocos_panoptic_format(kind, folder, tmp_path):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_folder_of_label_pngs_needs_no_annotations(folder, tmp_path):
+def test_a_folder_of_label_pngs_needs_no_annotations(folder, tmp_path, capsys):
     data = {"semantic": "labels", "semantic_classes": "classes.json"}
     data |= {name: {"images": name, "annotations": "", "labels": f"labels_{name}"} for name in ("train", "val")}
     assert train("semantic", folder, tmp_path / "run", data) == 0
+    assert f"train: 6 images, 4 semantic classes, {folder / 'classes.json'}" in capsys.readouterr().out
     assert load_model(tmp_path / "run").semantic_categories.names == ("cat", "sky", "dog", "road")
     assert np.isfinite(evaluations(tmp_path / "run")[-1]["val/semantic/mIoU"])
 
