@@ -104,9 +104,6 @@ class AugmentConfig:
     """Probability of flipping a training image horizontally, from 0 to 1."""
     crop: tuple[int, int] | None = None
     """Height and width of a random crop of training images before resizing, in pixels; null: no crop."""
-    flip_pairs: list[tuple[str, str]] | None = None
-    """Pairs of keypoints that change places in a flipped image, by their names; null: names that differ only in left
-    and right, such as left_eye and right_eye."""
     augment: list[object] | None = None
     """Albumentations transforms for training images, each with class_path and init_args; null: none."""
 
@@ -136,8 +133,6 @@ class LoadConfig:
     """Worker processes per device that load images; 0: the training process loads them itself."""
     masks: bool = False
     """Load the masks of the objects; the command line sets it to whether the detector has a mask head."""
-    keypoints: bool = False
-    """Load the keypoints of the objects; the command line sets it to whether the detector has a keypoint head."""
     seed: int = 0
     """Seed for the order of the images and the random augmentation."""
     few_canvases: bool = False
@@ -192,9 +187,6 @@ class OtherConfig:
     max_detections: int = COCO_LIMITS[-1]
     """Maximum number of detections per class and image in evaluation; COCO: 100. The names of the recalls contain it,
     such as AR300. model.box_head.detections limits the output of the detector itself."""
-    keypoint_sigmas: list[float] | None = None
-    """For each keypoint, how far annotators differ, in evaluation (COCO's OKS); null: COCO's values for 17 keypoints,
-    otherwise 0.05."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +232,23 @@ class StrongConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(MapConfig, StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig):
+class KeypointConfig:
+    """Keypoints of the objects."""
+
+    keypoints: bool = False
+    """Load the keypoints of the objects; the command line sets it to whether the detector has a keypoint head."""
+    flip_pairs: list[tuple[str, str]] | None = None
+    """Pairs of keypoints that change places in a flipped image, by their names; null: names that differ only in left
+    and right, such as left_eye and right_eye."""
+    keypoint_sigmas: list[float] | None = None
+    """For each keypoint, how far annotators differ, in evaluation (COCO's OKS); null: COCO's values for 17 keypoints,
+    otherwise 0.05."""
+
+
+@dataclass(frozen=True)
+class DataConfig(
+    KeypointConfig, MapConfig, StrongConfig, OtherConfig, Reading, LoadConfig, AugmentConfig, SizeConfig, SplitConfig
+):
     """All settings of :class:`~detection.engine.datamodule.CocoDataModule`."""
 
     def check(self) -> None:

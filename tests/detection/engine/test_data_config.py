@@ -16,6 +16,7 @@ from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.engine.data_config import (
     AugmentConfig,
     DataConfig,
+    KeypointConfig,
     LoadConfig,
     MapConfig,
     OtherConfig,
@@ -27,10 +28,10 @@ from detection.engine.datamodule import CocoDataModule
 from detection.engine.errors import InputError
 
 ORDER = (
-    "root train val test short_side long_side resize flip crop flip_pairs augment batch_size eval_batch_size "
-    "workers masks keypoints seed few_canvases max_pixels allow_outside_root bad_images channels depth "
+    "root train val test short_side long_side resize flip crop augment batch_size eval_batch_size "
+    "workers masks seed few_canvases max_pixels allow_outside_root bad_images channels depth "
     "resize_on_device max_detections jitter copy_paste mosaic mixup photometric strong_until semantic "
-    "semantic_classes unlabelled maps "
+    "semantic_classes unlabelled maps keypoints flip_pairs keypoint_sigmas"
 )
 """As they can be given by position."""
 
@@ -40,6 +41,7 @@ def test_the_data_module_takes_the_settings_of_all_groups_in_their_order():
     assert [field.name for field in fields(DataConfig)] == order
     assert list(inspect.signature(CocoDataModule).parameters) == order
     groups = (SplitConfig, SizeConfig, AugmentConfig, LoadConfig, Reading, OtherConfig, StrongConfig, MapConfig)
+    groups += (KeypointConfig,)
     assert [field.name for group in groups for field in fields(group)] == order
     module = CocoDataModule("a", short_side=[480, 640], workers=0)
     assert (module.config.root, module.config.short_side, module.config.workers) == ("a", [480, 640], 0)
