@@ -64,7 +64,8 @@ class Best(Callback):
         if trainer.sanity_checking or math.isnan(score) or score <= self.found.get("score", -math.inf):
             return
         self.found = {"score": score, "step": trainer.global_step, "epoch": trainer.current_epoch + 1}
-        self.found["AP"] = {kind: metrics[name] for kind, name in KINDS.items() if name in metrics}
+        known = {kind: metrics.get(name, math.nan) for kind, name in KINDS.items()}
+        self.found["AP"] = {kind: value for kind, value in known.items() if not math.isnan(value)}
 
 
 def best_line(best: Mapping[str, Any]) -> str:
