@@ -70,7 +70,7 @@ def _int8(found: Mapping[str, Any] | None) -> list[str]:
 def _row(one: Mapping[str, Any]) -> str:
     masks, iou = ("" if one[name] is None else one[name] for name in ("masks", "mask_iou"))
     numbers = [one["boxes"], one["scores"], masks]
-    name = shown(one["image"]).replace("|", "/") + (f", with noise of {one['noise']} levels" if one["noise"] else "")
+    name = shown(one["image"]).replace("|", "/") + (f", with noise up to {one['noise']}" if one["noise"] else "")
     cells = [name, one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
     cells += [f"{iou:.4f}" if iou != "" else "", one["unmatched"], one["at_cut"], one["sensitive"]]
     return f"| {' | '.join(map(str, cells))} |"

@@ -22,6 +22,7 @@ from detection.models.thresholds import Thresholds
 from detection.report.analysis import true_positives
 from detection.report.operating import ClassDetections, Point, choose, parse_rule, temperature
 from detection.report.options import EvaluateOptions
+from detection.wording import plural
 
 LEAST_FOR_TEMPERATURE = 20
 """Fewest detections from which a temperature is computed."""
@@ -92,7 +93,8 @@ def chosen(
         points.append(choose(rule, ClassDetections(scores[own], right[own], where, objects), resamplings))
     counted = right >= 0
     if calibrate and counted.sum() < LEAST_FOR_TEMPERATURE:
-        raise ValueError(f"--calibrate: {counted.sum()} detections are too few; use more images")
+        few = plural(int(counted.sum()), "detection")
+        raise ValueError(f"--calibrate: {few} of at least {LEAST_FOR_TEMPERATURE}; use more images")
     found = Thresholds(
         str(rule),
         tuple(None if one is None else one.threshold for one in points),
