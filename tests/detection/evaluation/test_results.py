@@ -49,6 +49,8 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         (json.dumps([{**BOX, "bbox": [1, 2, 3]}]), "four numbers"),
         (json.dumps([{**BOX, "bbox": [1, 2, 3, "4"]}]), "four numbers"),
         (json.dumps([{**MASK, "segmentation": [[1, 2, 3, 4, 5, 6]]}]), "RLE"),
+        (json.dumps([{**BOX, "keypoints": [1, 2]}]), "keypoints are"),
+        (json.dumps([{**BOX, "keypoints": [1, 2, "3"]}]), "keypoints are"),
         (json.dumps([{**MASK, "segmentation": {"counts": "52203"}}]), "RLE"),
         (json.dumps([{"image_id": 1, "category_id": 1, "score": 0.5}]), "neither"),
     ],
