@@ -97,11 +97,17 @@ def test_a_broken_image_is_named_at_the_end(folder, capsys):
     assert len(list((folder / "out").glob("*.jpg"))) == 3
 
 
+SCORES = "must be a number from 0 to 1, CLASS=NUMBER such as person=0.6, or model"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         (["--score", "50"], "--score 50: must be a number from 0 to 1, CLASS=NUMBER such as person=0.6, or model"),
-        (["--score", "dog=nan"], "--score dog=nan: must be a number from 0 to 1, CLASS=NUMBER such as person=0.6, or model"),
+        (
+            ["--score", "dog=nan"],
+            "--score dog=nan: must be a number from 0 to 1, CLASS=NUMBER such as person=0.6, or model",
+        ),
         (["--score", "0.5", "dgo=0.3"], "--score: the model has no class dgo; did you mean dog?"),
         (["--classes", "horse", "cat"], "--classes: the model has no class horse; it has cat, dog"),
         (["--size", "0", "0"], "--size 0 0: must be at least 1"),
