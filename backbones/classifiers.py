@@ -64,8 +64,13 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, last: str, preprocessing: Preprocessing, config: ClassifierConfig) -> None:
         super().__init__()
-        self.network, self.last, self.preprocessing, self.config = network, last, preprocessing, config
+        self.network, self.last, self.config = network, last, config
         self.names: tuple[str, ...] | None = None  # class names by label, set from a data set
+        self.set_preprocessing(preprocessing)
+
+    def set_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Set how images become inputs; :meth:`forward` applies its mean and std."""
+        self.preprocessing = preprocessing
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 

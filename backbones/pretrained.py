@@ -40,7 +40,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return without_classifier_prefix(load_file(path))
         content = torch_files.read(path)
     except torch_files.DamagedError as error:
         raise ValueError(f"weights: {path}: {error}") from None
@@ -54,7 +54,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"weights: {path} holds no state dict (a mapping of names to tensors); save model.state_dict() instead"
         )
-    return dict(content)
+    return without_classifier_prefix(content)
+
+
+def without_classifier_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with the names of the network, also those of a :class:`~backbones.classifiers.Classifier`."""
+    for prefix in ("network.", "model.network."):
+        if state and all(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
 
 
 def is_state_dict(content: Any) -> bool:

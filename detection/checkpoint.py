@@ -5,7 +5,6 @@ weights, with the prefix ``model.``. ``rcnn`` holds the settings, classes and pr
 Further entries hold the training state of Lightning. A checkpoint stores no class paths, so it survives renamings.
 """
 
-import os
 import platform
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -45,6 +43,7 @@ from detection.foreign import shown
 from detection.models.build import build_detector
 from detection.models.detector import Detector
 from detection.models.roi_linear import as_linear
+from detection.plain import plain as plain
 from detection.wording import plural
 
 EXPORTED = frozenset({".safetensors", ".onnx", ".xml", ".pt2"})
@@ -364,25 +363,3 @@ def class_count(state: Mapping[str, Tensor]) -> int | None:
         return len(one_stage) // per_cell
     semantic = state.get(SEMANTIC)
     return len(semantic) if semantic is not None and semantic.ndim == 1 else None
-
-
-def plain(value: Any, name: str = "value") -> Any:
-    """Convert a value to dicts, lists and scalars, which can be read without running code.
-
-    Raises:
-        ValueError: the value contains another type; the message uses ``name`` for it.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner, f"{name}.{key}") for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner, name) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    for kind in (bool, int, float, str):  # convert subclasses, which could not be read back
-        if isinstance(value, kind):
-            return kind(value)
-    if value is not None:
-        raise ValueError(f"{name} holds a {type(value).__name__}; give plain numbers and strings")
-    return None

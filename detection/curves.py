@@ -12,6 +12,7 @@ from detection.run_files import TRAIN, VAL, Row, read_table
 PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
     ("AP in percent", (), ("val/bbox/AP", "val/segm/AP", "val/keypoints/AP")),
+    ("accuracy in percent", (), ("val/top1", "val/top5")),
     (
         "parts of the loss",
         ("train/loss_*",),
@@ -119,7 +120,9 @@ def _panel(
             if name not in curves:
                 continue
             drawn = curves[name] if name in dotted else smooth(curves[name], window)
-            drawn = [(step, 100 * value) for step, value in drawn] if name.endswith("/AP") else drawn
+            drawn = (
+                [(step, 100 * value) for step, value in drawn] if name.endswith(("/AP", "/top1", "/top5")) else drawn
+            )
             label = " ".join(part for part in (run if len(runs) > 1 else "", _short(name)) if part)
             # One run: colours for columns; several: colours for runs.
             color = f"C{(k if len(runs) > 1 else n) % 10}"

@@ -11,6 +11,7 @@ from detection.data.jitter import JitterConfig
 from detection.engine.command import Command
 from detection.engine.configs import list_configs, names_of_configs, read_config
 from detection.engine.console import Console
+from detection.engine.kinds import Classifiers
 from detection.engine.schedule import plan
 from detection.models.cascade import CascadeConfig
 from detection.models.keypoint_head import KeypointHeadConfig
@@ -37,9 +38,10 @@ ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
 DEMOS = ["demo_fcos", "demo_keypoints", "demo_retinanet", "demo_task_aligned", "demo_semantic", "demo_panoptic"]
 KEYPOINTS = [f"keypoint_rcnn_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
 PANOPTIC = ["semantic_fpn_r50_1x_coco", *(f"panoptic_fpn_{name}_coco" for name in ("r50_1x", "r50_3x", "r101_3x"))]
+CLASSIFIERS = ["classify_finetune", "classify_r18", "classify_r50_imagenet"]
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *PANOPTIC)
-UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + PANOPTIC + LONG
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + PANOPTIC + LONG + CLASSIFIERS
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -78,7 +80,24 @@ def test_there_are_1x_and_3x_of_each():
     assert set(COCO) <= set(RECORDED)
 
 
-@pytest.mark.parametrize("name", [name for name in names_of_configs() if name not in COCO] + COCO[::9])
+@pytest.fixture(scope="module")
+def parser_of_classifiers():
+    with pytest.raises(Parsed):
+        OnlyParser(Console(), Classifiers())
+    return OnlyParser.found
+
+
+OF_DETECTORS = [n for n in names_of_configs() if n not in (*COCO, *CLASSIFIERS, "base/classifier")]
+
+
+@pytest.mark.parametrize("name", ["base/classifier", *CLASSIFIERS])
+def test_the_config_of_a_classifier_parses_and_builds(parser_of_classifiers, name):
+    module = parser_of_classifiers.instantiate_classes(parse(parser_of_classifiers, name)).fit.model
+    assert module.classifier_config.name == ("resnet18" if "r18" in name else "resnet50")
+    assert module.schedule_config.length == (30 if "finetune" in name else 90)
+
+
+@pytest.mark.parametrize("name", OF_DETECTORS + COCO[::9])
 def test_it_parses_and_its_settings_fit_together(parser, name):
     names = [name] if name.startswith(WHOLE) or name in COCO + LONG else ["mask_rcnn_r50_fpn_1x_coco", name]
     parser.instantiate_classes(parse(parser, *names))  # builds the detector without memory, and reads no data

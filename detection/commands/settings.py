@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, MODEL, add_shared
 from detection.commands.printing import note
+from detection.engine.early_options import is_of_classifier
 from detection.engine.hints import OPTIONS
 from detection.engine.startup import is_first_rank
 from detection.foreign import is_number
@@ -226,13 +227,22 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
             configs = [str(config)]
         pairs.append(weights)
     if options.data is not None:
-        pairs += data_settings(options.data, need=(split,))
+        pairs += _evaluated_data(options.data, split, configs, others)
     if options.output is not None:
         pairs.append(("--run.folder", str(options.output)))
     if options.batch is not None:
         pairs.append(("--data.eval_batch_size", str(options.batch)))
     pairs += simple_settings(options)
     return words_for_lightning([*(("--config", name) for name in configs), *pairs], options, others)
+
+
+def _evaluated_data(path: str, split: str, configs: Sequence[str], others: Sequence[str]) -> Pairs:
+    """Return the settings of the data of an evaluation."""
+    if is_of_classifier([*(f"--config={name}" for name in configs), *others]):
+        from detection.commands.image_data import image_settings
+
+        return image_settings(path)
+    return data_settings(path, need=(split,))
 
 
 def _model(model: str) -> tuple[Path | None, tuple[str, str]]:

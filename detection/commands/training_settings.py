@@ -8,6 +8,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+from detection.commands.image_data import image_settings
 from detection.commands.settings import (
     Pairs,
     check_settings,
@@ -18,6 +19,7 @@ from detection.commands.settings import (
     split_configs,
     words_for_lightning,
 )
+from detection.engine.early_options import is_of_classifier
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """Default config for data with masks (True) and without masks (False)."""
@@ -40,7 +42,9 @@ def settings(options: argparse.Namespace) -> list[str]:
     if not configs and folder and (Path(folder) / "config.yaml").is_file():
         configs = [str(Path(folder) / "config.yaml")]
     data: Pairs = []
-    if options.data is not None:
+    if options.data is not None and is_of_classifier(_words(configs) + list(others)):
+        data = image_settings(options.data, options.val_fraction, options.seed or 0)
+    elif options.data is not None:
         found = open_and_print(options.data, ("train", "val"), options.val_fraction, options.seed or 0)
         data = settings_of_parts(options.data, found)
         configs = configs or [DEFAULT_CONFIGS[_has_masks(found.parts["train"].annotations)]]
@@ -52,11 +56,14 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
     pairs += [("--run.trackers", json.dumps(options.trackers))] if options.trackers else []
     pairs += [("--deterministic", options.deterministic)] if options.deterministic else []
-    pairs += [("--model.backbone.weights", "imagenet")] if options.weights == "imagenet" else []
-    pairs += [("--model.weights", options.weights)] if options.weights not in (None, "imagenet") else []
+    pairs += _weights(options.weights, is_of_classifier(_words(configs) + list(others)))
     pairs += simple_settings(options)
     pairs += [("--resume", resumed)] if resumed else []
     return words_for_lightning(pairs, options, others)
+
+
+def _words(configs: Sequence[str]) -> list[str]:
+    return [f"--config={name}" for name in configs]
 
 
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -86,6 +93,14 @@ def _has_masks(annotations: Path) -> bool:
     """
     with open(annotations, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         return _MASK.search(content) is not None
+
+
+def _weights(given: str | None, classifies: bool) -> Pairs:
+    """Return the setting for ``--weights``."""
+    if given is None:
+        return []
+    whole = "--model.classifier.weights" if classifies else "--model.weights"
+    return [("--model.backbone.weights" if given == "imagenet" and not classifies else whole, given)]
 
 
 def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:

@@ -25,6 +25,8 @@ from detection.data.pipeline import Late, Pipeline, Step
 from detection.data.reading import Reading
 from detection.data.sample import Sample
 from detection.data.scene import Scene, draw_masks
+from detection.data.together import Together
+from detection.data.unreadable import Unreadable
 from detection.home import with_home
 from detection.memory import keep_freed_pieces
 
@@ -66,8 +68,7 @@ class CocoDataset(Dataset[Sample]):
         self.annotations, self.image_root = annotations, Path(with_home(image_root))
         self.transforms, self.masks, self.seed = list(transforms), masks, seed
         self.mask_size, self.reading, self.partners, self.maps = mask_size, reading, partners, maps
-        # Workers share this memory, so that they count unreadable images together.
-        self._bad = torch.zeros(len(annotations) if reading.bad_images else 0, dtype=torch.bool).share_memory_()
+        self._unreadable = Unreadable(len(annotations), reading.bad_images)
         self._now = torch.full((64, 2), -1).share_memory_()
         drafts = draft and (reading.channels, reading.depth) == (3, 8)
         self.pipeline = Pipeline(self.transforms, late, drafts)
@@ -194,7 +195,7 @@ class CocoDataset(Dataset[Sample]):
 
     def bad_images(self) -> list[int]:
         """Return the indices of the images that no worker could read so far."""
-        return self._bad.nonzero().flatten().tolist()
+        return self._unreadable.indices()
 
     def reading_now(self) -> dict[int, tuple[int, int]]:
         """Return, for each worker number, its process ID and the index of its current image (-1 if none)."""
@@ -211,14 +212,7 @@ class CocoDataset(Dataset[Sample]):
             try:
                 return index, self.scene(index, steps)
             except ValueError as error:
-                if not self.reading.bad_images:
-                    raise DataError(str(error)) from error
-                self._bad[index] = True
-                if int(self._bad.sum()) > self.reading.bad_images:
-                    raise DataError(
-                        f"{error}\n  more unreadable images than data.bad_images ({self.reading.bad_images}) allows"
-                    ) from error
-                index = (index + 1) % len(self)
+                index = self._unreadable.replacement(index, error)
 
     def path(self, index: int) -> Path:
         """Return the path of an image. If no file has exactly this name, search for a match (see :mod:`.names`).
@@ -254,16 +248,3 @@ def begin_worker(number: int) -> None:
     """
     keep_freed_pieces()
     send_queue_errors()
-
-
-class Together(Dataset[list[Sample]]):
-    """A data set that maps a list of image indices to a list of samples, for batches of different length."""
-
-    def __init__(self, data: CocoDataset) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, numbers: list[int]) -> list[Sample]:
-        return self.data.__getitems__(numbers)

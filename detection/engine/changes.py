@@ -4,22 +4,20 @@ The run prints a line for each change. Other images, or another order of images,
 them: the run could not continue with the next unseen image.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detection.checkpoint import plain
-from detection.coco.annotations import Annotations
-from detection.engine.data_config import StrongConfig
 from detection.engine.errors import InputError
 from detection.engine.progress import begin_epoch
 from detection.foreign import shown
-from detection.provenance import checksum
 from detection.wording import plural
+
+if TYPE_CHECKING:
+    from detection.engine.resumable_data import ResumableData
 
 ORDER = ("data.train.images", "data.train.list", "seed_everything")
 """Settings that decide which image is next. Batch size and accumulation do not, since a resumed run counts images."""
@@ -61,41 +59,11 @@ class Changes(Callback):
             data.place.restart_epoch(begin_epoch(checkpoint))
 
 
-def ingredients(data: Any, module: Any) -> dict[str, Any]:
+def ingredients(data: "ResumableData", module: Any) -> dict[str, Any]:
     """Return the settings of a run, and descriptions of its images, as plain values by the names of the settings."""
-    config = data.config
-    found: dict[str, Any] = {"seed_everything": config.seed}
-    for split in ("train", "val"):
-        if split in data.annotations:
-            found |= {f"data.{split}.{key}": value for key, value in images_of(data.annotations[split]).items()}
-    settings = {
-        "short_side": config.short_sides,
-        "long_side": config.long_side,
-        "resize": config.resize,
-        "flip": config.flip,
-        "crop": config.crop,
-        "augment": [_described(transform) for transform in config.augment or []],
-        **{field.name: _setting(getattr(config, field.name)) for field in fields(StrongConfig)},
-        "bad_images": config.bad_images,
-        "depth": config.depth,
-    }
-    found |= {f"data.{key}": value for key, value in settings.items()}
     configs = {name: config and asdict(config) for name, config in module.configs.items()}
-    found |= _flat({**configs, "schedule": asdict(module.schedule_config)}, "model")
+    found = data.ingredients() | _flat({**configs, "schedule": asdict(module.schedule_config)}, "model")
     return {key: plain(value, key) for key, value in found.items()}
-
-
-def _setting(value: Any) -> Any:
-    """Return a setting, or a dataclass of settings, as plain values."""
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def images_of(annotations: Annotations) -> dict[str, Any]:
-    """Return the number of images, a checksum of their order and sizes, and a checksum of the annotation file."""
-    listed = hashlib.sha256(annotations.sizes.tobytes())
-    for i in range(len(annotations)):
-        listed.update(annotations.file_name(i).encode(errors="surrogatepass") + b"\0")
-    return {"images": len(annotations), "list": listed.hexdigest(), "annotations": checksum(annotations.path)}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -130,8 +98,3 @@ def _flat(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key, value in values.items():
         found |= _flat(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
     return found
-
-
-def _described(transform: object) -> str:
-    """Return the ``repr`` of a transform without memory addresses, which differ between processes."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))

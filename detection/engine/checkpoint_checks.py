@@ -29,6 +29,7 @@ KINDS: dict[str, Any] = {
     "optimizer_config": dict,
     "MixedPrecision": dict,
     "CocoDataModule": dict,
+    "LabelledDataModule": dict,
     "precision": str,
     "evaluation_due": bool,
     "made_of": dict,
@@ -38,6 +39,7 @@ TENSORS = {SGD: {"momentum_buffer"}, AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """Tensors that an optimizer keeps for each parameter."""
 PLACE = {"epoch": 0, "images": 0, "grouped": 1, "step_images": 1, "accumulated": 1}
 """Numbers that record which images a training has seen, and the smallest value of each."""
+DATA_MODULES = ("CocoDataModule", "LabelledDataModule")
 LARGEST = 2**53
 
 
@@ -59,10 +61,11 @@ def check_layout(content: dict[str, Any], source: str) -> None:
         raise ValueError(f"{source}: written by Lightning {shown(version)}, which this toolkit does not read")
     for key in ("hyper_parameters", "native_amp_scaling_state"):
         content.pop(key, None)  # Lightning would use them; this toolkit writes none
-    place = content.get("CocoDataModule")
-    if place and not all(_is(place.get(key), int) and place[key] >= least for key, least in PLACE.items()):
-        raise ValueError(f"{source}: its CocoDataModule must have whole numbers for {', '.join(PLACE)}")
-    for name in ("CocoDataModule", "MixedPrecision"):
+    for name in DATA_MODULES:
+        place = content.get(name)
+        if place and not all(_is(place.get(key), int) and place[key] >= least for key, least in PLACE.items()):
+            raise ValueError(f"{source}: its {name} must have whole numbers for {', '.join(PLACE)}")
+    for name in (*DATA_MODULES, "MixedPrecision"):
         for key, value in content.get(name, {}).items():
             _check_plain(value, f"{name}.{shown(key)}", source)
 

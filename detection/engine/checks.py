@@ -36,6 +36,25 @@ def check_combinations(config: Any) -> None:
         ValueError: a combination is not supported; the message names an alternative.
     """
     trainer, model = config.trainer, config.model
+    check_trainer(trainer)
+    if model.compile == "graphs" and trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"model.compile graphs does not work with trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}"
+            ": each batch overwrites the gradients of the previous one; use model.compile true"
+        )
+    if model.compile and (trainer.sync_batchnorm or "sync" in (model.backbone.norm, model.fpn.norm)):
+        raise ValueError(
+            "model.compile does not work with norms that are synchronised over devices, since PyTorch does not compile "
+            "them; use norm group or frozen"
+        )
+
+
+def check_trainer(trainer: Any) -> None:
+    """Reject settings of Lightning's trainer that this toolkit does not support.
+
+    Raises:
+        ValueError: a setting is not supported; the message names an alternative.
+    """
     if trainer.use_distributed_sampler:
         raise ValueError(
             "trainer.use_distributed_sampler must be false: the toolkit's samplers distribute the images over devices"
@@ -48,16 +67,6 @@ def check_combinations(config: Any) -> None:
         raise ValueError(
             f"trainer.precision {trainer.precision} would also round the coordinates of the boxes; use "
             f"{trainer.precision.removesuffix('true')}mixed"
-        )
-    if model.compile == "graphs" and trainer.accumulate_grad_batches != 1:
-        raise ValueError(
-            f"model.compile graphs does not work with trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}"
-            ": each batch overwrites the gradients of the previous one; use model.compile true"
-        )
-    if model.compile and (trainer.sync_batchnorm or "sync" in (model.backbone.norm, model.fpn.norm)):
-        raise ValueError(
-            "model.compile does not work with norms that are synchronised over devices, since PyTorch does not compile "
-            "them; use norm group or frozen"
         )
 
 
@@ -117,12 +126,21 @@ def check_same_training(
         ("optimizer", optimizer, checkpoint.get("optimizer_config", {})),
         ("backbone", frozen, checkpoint["rcnn"]["model"]["backbone"]),
     ):
-        for key, now in ours.items():
-            if saved.get(key, now) != now:
-                raise ValueError(
-                    f"model.{part}.{key} is {now}, and {saved[key]} in the run that is resumed; keep that value, or "
-                    "start a new run from its weights with --init-from"
-                )
+        check_same_settings(part, saved, ours)
+
+
+def check_same_settings(part: str, saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Reject a resumed run in which a setting of a part of the model differs from the saved one.
+
+    Raises:
+        ValueError: a setting differs; the message names it.
+    """
+    for key, now in ours.items():
+        if saved.get(key, now) != now:
+            raise ValueError(
+                f"model.{part}.{key} is {now}, and {saved[key]} in the run that is resumed; keep that value, or "
+                "start a new run from its weights with --init-from"
+            )
 
 
 def check_categories(theirs: Mapping[str, Sequence[Any]] | None, ours: Categories | None) -> None:

@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-
-from detection.models.detector import Detector
+from torch import nn
 
 BEGINS = {
     "dense": ("features",),
@@ -37,9 +36,9 @@ class Clock:
         {'dense': 0.61, 'proposals': 0.08, 'box head': 0.21, 'mask head': 0.19, 'backward': 1.1}
     """
 
-    def __init__(self, model: Detector) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._cuda = model.pixel_mean.device.type == "cuda"
+        self._cuda = next(model.parameters()).device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
         self._wrapped: list[tuple[Any, str]] = []
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from backbones.classifiers import Classifier
 from detection.checkpoint_files import replacing
+from detection.classifier_files import classifier_file, load_classifier, save_classifier
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
 from detection.convert.run_folder import CHECKPOINTS, MODEL
@@ -44,8 +46,9 @@ class Closing(Callback):
         best: callback that has the metrics of the best validation.
         record: callback that writes ``run.json``.
         trackers: callback that sends the files to the trackers.
-        detections: detections of the best validation; None: no report and no curves.
+        detections: detections of the best validation; None: no report.
         write_report: function that writes the report from the detections.
+        curves: write the curves.
     """
 
     def __init__(
@@ -55,9 +58,11 @@ class Closing(Callback):
         trackers: Trackers,
         detections: BestDetections | None = None,
         write_report: WriteReport | None = None,
+        curves: bool = True,
     ) -> None:
         self._best, self._record, self._trackers = best, record, trackers
         self._detections, self._write_report = detections, write_report
+        self._curves = curves
         self._folder: Path | None = None
         self._model = ""
 
@@ -88,8 +93,9 @@ class Closing(Callback):
         self._attempt(RECORD, lambda _: self._record.finish(result, reason, best, last))
         if result != "failed":
             self._attempt(MODEL, lambda path: export(folder, path, module))
-            if self._detections is not None:
+            if self._curves:
                 self._attempt("curves.png", lambda path: plot({path.parent.name: read_run(folder)}, path))
+            if self._detections is not None:
                 self._report(trainer, module, self._detections, result == "interrupted")
         self._attempt("summary.md", lambda path: _write(path, self._page(folder)))
         self._trackers.finish(trainer, result == "failed")
@@ -133,19 +139,23 @@ def export(folder: Path, path: Path, module: LightningModule) -> None:
         return
     if path.is_file() and path.stat().st_mtime_ns > source.stat().st_mtime_ns:
         return  # an earlier start wrote it, and there is no better checkpoint
+    if classifier_file(source) is not None:
+        return save_classifier(load_classifier(source), path)
     trusted: str = module.configs["backbone"].name  # type: ignore[union-attr,assignment,index]
     save_safetensors(load_pretrained(str(source), trusted).build(), path)
 
 
 def described(module: LightningModule) -> str:
-    """Return a description of the detector such as ``MaskRCNN with resnet50, 44.4 M parameters``."""
+    """Return a description of the model such as ``MaskRCNN with resnet50, 44.4 M parameters``."""
     model: Any = module.model
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    if isinstance(model, Classifier):
+        return f"Classifier {shown(model.config.name)}, {parameters:.1f} M parameters"
     name = (
         model.head.kind
         if isinstance(model, OneStage)
         else next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("detection.models"))
     )
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     return f"{name} with {shown(module.configs['backbone'].name)}, {parameters:.1f} M parameters"  # type: ignore[union-attr,index]
 
 

@@ -1,4 +1,4 @@
-"""Train and evaluate Faster R-CNN and Mask R-CNN.
+"""Train and evaluate Faster R-CNN and Mask R-CNN, and image classifiers.
 
 The toolkit's LightningCLI: it defines the options, and builds the trainer, model and data of a run from them.
 """
@@ -14,29 +14,24 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint_files import outline_checkpoint
 from detection.engine.checkpoint_io import AtomicCheckpointIO
-from detection.engine.checks import check_combinations, check_random_start
 from detection.engine.console import Console, Log
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import complete
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
-from detection.engine.first_step import FirstStepMemory
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
+from detection.engine.kinds import Detectors, Kind, kind_of
 from detection.engine.lightning_mends.checkpoints import restoring_error
 from detection.engine.lightning_mends.noise import silence
-from detection.engine.module import DetectionModule
-from detection.engine.naming import prepare_metric_names
 from detection.engine.parser import STRICT, ConfigFile, Parser, given_configs
 from detection.engine.precision import best_precision, precision_of
 from detection.engine.ranks import watch_ranks
 from detection.engine.run import (
-    BEST,
-    BEST_OF_MAPS,
     RunConfig,
     callbacks,
     lock_folder,
@@ -49,10 +44,9 @@ from detection.engine.shortcuts import add_shortcuts
 from detection.engine.startup import is_first_rank
 from detection.engine.trackers import check_trackers
 from detection.engine.trainer import Trainer
-from detection.engine.unvalidated import Unvalidated, check_unvalidated, why_unvalidated
+from detection.engine.unvalidated import Unvalidated, check_unvalidated
 from detection.home import settle_home
-from detection.memory import finest_map, keep_freed_memory
-from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
+from detection.memory import keep_freed_memory
 
 CLIP = 100.0
 """Default of ``trainer.gradient_clip_val``, the norm to which gradients are clipped; null: no clipping. Only faulty
@@ -72,8 +66,8 @@ class SavedConfig(SaveConfigCallback):
 class Command(LightningCLI):
     """Run ``fit``, ``validate``, ``test`` or ``predict``."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, kind: Kind | None = None) -> None:
+        self._console, self.kind = console, kind or Detectors()
         given_configs.clear()
         # Otherwise albumentations looks for its latest version on a server when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -81,8 +75,8 @@ class Command(LightningCLI):
         silence()
         watch_ranks()
         super().__init__(
-            DetectionModule,
-            CocoDataModule,
+            self.kind.module,
+            self.kind.data,
             trainer_class=Trainer,
             parser_class=Parser,
             parser_kwargs=dict.fromkeys(self.subcommands(), STRICT)
@@ -109,7 +103,8 @@ class Command(LightningCLI):
         config = config.clone()
         if self.subcommand == "fit":
             config.ckpt_path = None
-            config.model.weights, config.model.backbone.weights = self._weights
+            for name, weights in zip(self.kind.weights, self._weights, strict=True):
+                config[name] = weights
         return SavedConfig(parser, config, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -129,21 +124,14 @@ class Command(LightningCLI):
         """Add the options of the run and the short options, and link options whose values follow from others."""
         add_shortcuts(parser)
         parser.add_class_arguments(RunConfig, "run")
-        parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
-        parser.link_arguments("model.backbone.in_channels", "data.channels")
-        parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
-        parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
-        parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
+        self.kind.link(parser)
 
     def before_instantiate_classes(self) -> None:
         """Reject invalid combinations, and set missing values, so that the saved config has them."""
         config = self.config[self.subcommand]
         settle_home(config)
         with user_input():
-            check_combinations(config)
-            if self.subcommand == "fit" and (warning := check_random_start(config)):
-                rank_zero_warn(warning)
+            self.kind.check(config, trains=self.subcommand == "fit")
         if config.run.name is None:
             config.run.name = given_configs[0].info.name.rsplit("/", 1)[-1] if given_configs else "default"
         accelerator = config.trainer.accelerator if isinstance(config.trainer.accelerator, str) else ""
@@ -158,11 +146,13 @@ class Command(LightningCLI):
             config.return_predictions = False  # they are in the files
         if self.subcommand == "fit" and config.run.folder and not config.get("ckpt_path"):
             refuse_another_run(config.run.folder)
-        self._weights = config.model.weights, config.model.backbone.weights
+        self._weights = [config[name] for name in self.kind.weights]
         if config.get("ckpt_path"):
-            config.model.backbone.weights = config.model.weights = None  # they come from the checkpoint
-        elif self.subcommand != "fit" and config.model.weights is None:
-            raise InputError(f"{self.subcommand} needs a detector: --ckpt_path CHECKPOINT, or --model.weights")
+            for name in self.kind.weights:
+                config[name] = None  # they come from the checkpoint
+        elif self.subcommand != "fit" and self._weights[0] is None:
+            option = f"--{self.kind.weights[0]}"
+            raise InputError(f"{self.subcommand} needs a {self.kind.noun}: --ckpt_path CHECKPOINT, or {option}")
 
     def _precision(self, accelerator: str) -> str:
         """Return the precision of the run that is resumed, or for a new run the best one of this machine."""
@@ -181,7 +171,8 @@ class Command(LightningCLI):
         return kept or chosen.precision
 
     def _run_subcommand(self, subcommand: str) -> None:
-        self.datamodule.detector = self.config[subcommand].get("ckpt_path") or self._weights[0]
+        if isinstance(self.datamodule, CocoDataModule):
+            self.datamodule.detector = self.config[subcommand].get("ckpt_path") or self._weights[0]
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
@@ -217,18 +208,15 @@ class Command(LightningCLI):
         if not save:
             kwargs["enable_checkpointing"] = False
         with user_input():
-            monitor = BEST_OF_MAPS.get(config.data.config.maps, BEST)
-            ours = callbacks(config.run, users, given.enable_progress_bar is not False, save, write_report, monitor)
+            bar, report, monitor = given.enable_progress_bar is not False, write_report, self.kind.monitor(config)
+            ours = callbacks(config.run, users, bar, save, report, monitor, self.kind.parts)
         if self.subcommand == "fit":
-            model = self.config["fit"].model
-            stages = 0 if model.cascade is None else len(model.cascade.thresholds)
-            data = config.data.config
-            prepare_metric_names(users, data.masks, stages, data.keypoints, data.maps)
-            if why := why_unvalidated(self.config["fit"]):
+            own = self.kind.prepare(self.config["fit"], config, users)
+            if why := self.kind.why_unvalidated(self.config["fit"]):
                 check_unvalidated(why, config.run.early_stopping, users)
                 kwargs["limit_val_batches"] = 0
                 ours.insert(-1, Unvalidated(why))  # the last one closes the run
-            ours.insert(-1, FirstStepMemory(_finest_map(self.config["fit"])))
+            ours[-1:-1] = own
             ours.insert(0, Log(self._console))  # first, so that it logs the output of the others
         kwargs["callbacks"] = [*users, *ours]
         keep_checkpoints_in(place, kwargs["callbacks"])
@@ -248,14 +236,6 @@ class Command(LightningCLI):
         return trainer
 
 
-def _finest_map(config: Any) -> float:
-    """Return the bytes of the pyramid's map at stride 4 in training."""
-    sides = config.data.short_side
-    short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
-    data, channels = config.data, config.model.fpn.channels
-    return finest_map(data.batch_size, short, data.long_side, channels, str(config.trainer.precision))
-
-
 def run(arguments: Sequence[str]) -> Command:
     """Run a command line such as ``fit --config demo``.
 
@@ -271,7 +251,7 @@ def run(arguments: Sequence[str]) -> Command:
         sys.argv = [before[0], *complete(list(arguments))]
         if sys.argv[1:2] == ["fit"] and is_first_rank():
             console.open()
-        return Command(console)
+        return Command(console, kind_of(sys.argv[1:]))
     finally:
         console.close()
         sys.argv = before

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import Trainer
 
 if TYPE_CHECKING:
-    from detection.engine.datamodule import CocoDataModule
+    from detection.engine.resumable_data import ResumableData
 
 
-def data_of(trainer: Trainer) -> "CocoDataModule":
+def data_of(trainer: Trainer) -> "ResumableData":
     """Return the data module of a trainer."""
-    data: CocoDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it and does not declare it
+    data: ResumableData = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it and does not declare it
     return data

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from detection.categories import Categories
@@ -15,12 +14,14 @@ from detection.convert.pretrained import load_pretrained
 from detection.data.dataset import CocoDataset
 from detection.data.samplers import TrainBatchSampler
 from detection.engine.data_config import DataConfig, Split
-from detection.engine.errors import InputError, user_input
-from detection.engine.lightning_mends.checkpoints import NoClassLoading
-from detection.engine.loaders import Loaders, Share
+from detection.engine.data_ingredients import ingredients_of
+from detection.engine.errors import user_input
+from detection.engine.loaders import Loaders
 from detection.engine.loading import explain_worker
 from detection.engine.place import Place
+from detection.engine.resumable_data import ResumableData
 from detection.engine.splits import Splits
+from detection.provenance import checksum
 from detection.wording import plural
 
 __all__ = ["CocoDataModule", "DataConfig", "Split"]
@@ -29,7 +30,7 @@ COMPILED_CANVASES = 8
 """Number of canvas sizes that are compiled for evaluation. 100 COCO images have 20 sizes; 8 of them cover 80 images."""
 
 
-class CocoDataModule(NoClassLoading, LightningDataModule):
+class CocoDataModule(ResumableData):
     """Provide images and annotations in COCO's format to a trainer.
 
     Example:
@@ -73,36 +74,6 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
     def semantic_categories(self) -> Categories:
         """Semantic classes, which are the same in all splits in use; for a detector with a semantic head."""
         return self.splits.semantic_categories
-
-    @property
-    def device_batch(self) -> int:
-        """Images per device and batch in training.
-
-        Raises:
-            InputError: the images of a step cannot be divided evenly among devices and accumulated batches.
-        """
-        return self._share.images(self.config.batch_size)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Training batches per device and epoch."""
-        limit, batches = self._trainer.limit_train_batches, len(self._train_sampler())
-        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps per epoch."""
-        return max(1, math.ceil(self.batches_per_epoch / self._trainer.accumulate_grad_batches))
-
-    @property
-    def epoch_is_over(self) -> bool:
-        """Whether the epoch that was loaded last has ended: between two epochs, and after the last one."""
-        return self.place.is_over(self._trainer.current_epoch)
-
-    @property
-    def batches_done(self) -> int:
-        """Number of finished batches of the resumed epoch, counted in batches of this run."""
-        return self.place.batches_done(self._train_sampler())
 
     def setup(self, stage: str) -> None:
         """Read and check the annotations that a stage needs.
@@ -160,6 +131,24 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         """Return the COCO dict of the ground truth for ``val``, ``test`` or ``predict``."""
         return self.annotations[self.splits.of_stage(stage)].to_coco()
 
+    def record(self) -> Mapping[str, Any]:
+        """Return, by split, the annotation file with its checksum and its numbers of images, objects and classes."""
+        return {
+            split: {
+                "annotations": str(annotations.path),
+                "sha256": checksum(annotations.path),
+                "images": len(annotations),
+                "objects": annotations.num_objects - annotations.num_crowds,
+                "crowds": annotations.num_crowds,
+                "classes": len(self.categories),
+            }
+            for split, annotations in self.annotations.items()
+        }
+
+    def ingredients(self) -> dict[str, Any]:
+        """Return the settings that change the images of a training, and descriptions of its images."""
+        return ingredients_of(self.config, self.annotations)
+
     def common_shapes(self, stage: str) -> set[tuple[int, int, int]]:
         """Return (B, H, W) of full batches for the :data:`COMPILED_CANVASES` most frequent sizes of a stage's images.
 
@@ -169,27 +158,6 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
         canvases = Counter(map(tuple, self.loaders.canvases(self.splits.of_stage(stage)).tolist()))
         size = self.config.eval_batch_size
         return {(size, height, width) for (height, width), _ in canvases.most_common(COMPILED_CANVASES)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position of the training in its data: epoch, images seen in it, and images per step."""
-        batches = self._trainer.fit_loop.batch_idx + 1
-        return self.place.state(self._trainer.current_epoch, batches, self._train_sampler())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume with the next unseen image."""
-        self.place.resume(state_dict)
-
-    @property
-    def _trainer(self) -> Trainer:
-        """The trainer; all methods but :meth:`open` need it."""
-        assert self.trainer is not None
-        return self.trainer
-
-    @property
-    def _share(self) -> Share:
-        trainer = self._trainer
-        pins = trainer.strategy.root_device.type == "cuda"
-        return Share(trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches, pins)
 
     @property
     def _calm_from(self) -> int | None:
@@ -206,16 +174,6 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
     def _validates(self) -> bool:
         return self.config.val is not None and (self.trainer is None or self.trainer.limit_val_batches != 0)
 
-    def _check_batches(self) -> None:
-        """Reject a batch that devices cannot share evenly, and a validation interval longer than an epoch."""
-        every, batches = self._trainer.val_check_interval, self.batches_per_epoch
-        within_an_epoch = self._trainer.check_val_every_n_epoch is not None and self._trainer.limit_val_batches
-        if within_an_epoch and isinstance(every, int) and every > batches:
-            raise InputError(
-                f"trainer.val_check_interval {every} is more than the batches of an epoch, {batches}; to count batches "
-                "over several epochs, set trainer.check_val_every_n_epoch null"
-            )
-
     def _detector_classes(self) -> Categories:
         """Return the classes of the detector, for an annotation file without categories."""
         found = load_pretrained(self.detector).categories if self.detector else None
@@ -223,9 +181,6 @@ class CocoDataModule(NoClassLoading, LightningDataModule):
             path = self.splits.paths(self.splits.predicted).annotations
             raise ValueError(f"{path}: has no list 'categories', and the detector names no classes; add the list")
         return found
-
-    def _next_epoch(self) -> tuple[int, int, int]:
-        return self.place.next_epoch(self._trainer.current_epoch, self._train_sampler(), self.batches_per_epoch)
 
     def _train_sampler(self) -> TrainBatchSampler:
         return self.loaders.train_sampler(self._share)

@@ -42,6 +42,22 @@ def complete(arguments: list[str]) -> list[str]:
     return _with_settings(arguments, _settings_of_weights(str(reference), arguments[0] == "fit", trusted), given)
 
 
+def is_of_classifier(arguments: Sequence[str]) -> bool:
+    """Return whether the configs or options of a command line have the group ``model.classifier``."""
+    from detection.engine.configs import load_yaml, read_config
+
+    if any(argument.startswith("--model.classifier") for argument in arguments):
+        return True
+    for name in _early_options(arguments).config:
+        try:
+            settings = load_yaml(name) if name.lstrip().startswith("{") else read_config(name).settings
+            if "classifier" in (settings.get("model") or {}):
+                return True
+        except (OSError, AttributeError, ValueError, TypeError):
+            continue  # the parser reports it
+    return False
+
+
 def _early_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options that determine others; if an option is given twice, its last value counts."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -90,9 +106,22 @@ def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]
     from detection.engine.errors import user_input
 
     with user_input():
-        configs = restore_configs(checked_info(outline_checkpoint(path), path), path, trust_code)
+        outline = outline_checkpoint(path)
+        if isinstance(outline.get("rcnn"), dict) and "classifier" in outline["rcnn"]:
+            return _settings_of_classifier(outline["rcnn"], path)
+        configs = restore_configs(checked_info(outline, path), path, trust_code)
     model = {part: plain(asdict(value)) for part, value in configs.items()}
     return {"model": {**absent_parts(model), **model, "weights": None}}
+
+
+def _settings_of_classifier(info: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the settings of a classifier's network and images, from the description in its file."""
+    from detection.checkpoint import plain
+    from detection.classifier_files import restored
+
+    config, _, _, preprocessing = restored(info, path)
+    size = {"size": preprocessing.crop, "resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
+    return {"model": {"classifier": plain(asdict(config))}, "data": size}
 
 
 def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:

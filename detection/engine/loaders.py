@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 from detection.data.collate import canvas_of, collate, collate_unresized, own_canvases
 from detection.data.dataset import begin_worker
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
-from detection.engine.errors import InputError
 from detection.engine.lightning_mends.loaders import EpochLoader, evaluation_loader, seed_worker
 from detection.engine.listener import ignore_signals
 from detection.engine.loading import (
@@ -19,42 +18,13 @@ from detection.engine.loading import (
     largest_canvas,
     workers_that_fit,
 )
-from detection.engine.splits import Splits
-from detection.wording import plural
+from detection.engine.share import Share
+
+if TYPE_CHECKING:
+    from detection.engine.splits import Splits
 
 WORKER_TIMEOUT = 600
 """Seconds without a batch after which a worker counts as hung."""
-
-
-class Share(NamedTuple):
-    """The part of an optimizer step that one process computes."""
-
-    world_size: int
-    """Number of processes, each with one device."""
-    rank: int
-    """Rank of this process."""
-    accumulated: int
-    """Batches of each process per optimizer step."""
-    pin_memory: bool
-    """Copy batches into pinned memory, for a GPU."""
-
-    def images(self, batch_size: int) -> int:
-        """Return the number of images per process and batch.
-
-        Args:
-            batch_size: images per optimizer step.
-
-        Raises:
-            InputError: the images of a step cannot be divided evenly among devices and accumulated batches.
-        """
-        parts = self.world_size * self.accumulated
-        if batch_size % parts:
-            fitting = [size for size in (batch_size // parts * parts, -(-batch_size // parts) * parts) if size]
-            raise InputError(
-                f"data.batch_size {batch_size} cannot be divided among {plural(self.world_size, 'device')} x "
-                f"{plural(self.accumulated, 'accumulated batch')}; try {' or '.join(map(str, fitting))}"
-            )
-        return batch_size // parts
 
 
 class Loaders:
@@ -64,7 +34,7 @@ class Loaders:
         splits: data sets of the splits, with the settings of the loaders.
     """
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: "Splits") -> None:
         self.splits, self.config = splits, splits.config
 
     def train_sampler(self, share: Share) -> TrainBatchSampler:

@@ -4,13 +4,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detection.data.collate import MIN_OBJECTS, own_canvases
-from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.engine.errors import lost_worker
+
+if TYPE_CHECKING:
+    from detection.data.dataset import CocoDataset
 
 PREFETCH = 2
 """Batches that each worker prepares in advance, PyTorch's default."""
@@ -104,7 +107,7 @@ def allow_open_files(needed: int = 4096) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wished), hard))
 
 
-def explain_worker(error: BaseException, datasets: Sequence[CocoDataset]) -> str | None:
+def explain_worker(error: BaseException, datasets: Sequence["CocoDataset"]) -> str | None:
     """Return the files that a worker was reading when it died or hung; None if the error is not about a worker."""
     if not lost_worker(error):
         return None

@@ -5,35 +5,28 @@ Training logs ``train/loss`` and ``train/loss_*``. Validation logs ``val/loss``,
 masks, or of boxes without them.
 """
 
-import zlib
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch.optim.lr_scheduler import LambdaLR
 
 from backbones import BackboneConfig
 from detection import fast as faster
+from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights, plain
 from detection.convert.pretrained import initialise
 from detection.data.sample import Unresized
-from detection.engine.checkpoint_checks import check_optimizers
-from detection.engine.checks import check_configs
-from detection.engine.clock import Clock
+from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.data_of import data_of
 from detection.engine.errors import user_input
 from detection.engine.evaluated_model import EvaluatedModel
 from detection.engine.evaluating import Evaluation
-from detection.engine.lightning_mends.checkpoints import NoClassLoading
-from detection.engine.lightning_mends.optimizers import may_fuse, scale_base_rates, start_at_scheduled_rates
 from detection.engine.opening import precision_name
-from detection.engine.optim import OptimizerConfig, build_optimizer
-from detection.engine.resuming import check_checkpoint, complete_checkpoint, continue_training
-from detection.engine.schedule import ScheduleConfig, describe, plan
-from detection.engine.sharding import Sharded, shard
+from detection.engine.optim import OptimizerConfig
+from detection.engine.resumable_module import ResumableModule
+from detection.engine.schedule import ScheduleConfig
+from detection.engine.sharding import shard
 from detection.engine.transfer import Transfer
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.maps import MapEvaluator, Merging
@@ -48,8 +41,9 @@ from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
-from detection.models.panoptic import SemanticFPN, WithSemanticHead
+from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
 from detection.models.retinanet import RetinaNetConfig
+from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
@@ -59,7 +53,7 @@ if TYPE_CHECKING:
     from detection.engine.datamodule import CocoDataModule
 
 
-class DetectionModule(NoClassLoading, LightningModule):
+class DetectionModule(ResumableModule):
     """Train and evaluate a detector.
 
     :meth:`setup` builds the detector, since its classes come from the data module's annotations.
@@ -113,28 +107,18 @@ class DetectionModule(NoClassLoading, LightningModule):
         Raises:
             InputError: the backbone is unknown, or a setting is invalid.
         """
-        super().__init__()
+        super().__init__(optimizer, schedule)
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.configs |= {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned, "cascade": cascade}
         self.configs["semantic_head"] = semantic_head
         self.configs["keypoint_head"] = keypoint_head
-        self.optimizer_config, self.schedule_config, self.weights = optimizer, schedule, weights
-        self.given_optimizer = optimizer  # Lightning's learning-rate finder changes only optimizer_config
-        self.fast, self.compile_dense = fast, compile is not False
+        self.weights, self.fast, self.compile_dense = weights, fast, compile is not False
         self._graphs = compile == "graphs"
-        self.clock: Clock | None = None  # measures the parts of a step while it is set
         self.evaluations: dict[str, Evaluation] = {}  # by split
-        self.evaluated_batch: int | None = None
-        """Index of the batch, counted over all epochs, after which the last evaluation finished."""
-        self.evaluation_due = False
-        """Whether the resumed run must first run the evaluation that its last step did not finish."""
         self._evaluated_model = EvaluatedModel(self.compile_dense)
         self._transfer = Transfer()
-        self._resumed: tuple[dict[str, Any], str] | None = None  # a checkpoint and its path, until fit has begun
         with user_input():
             check_configs(self.configs)
-            optimizer.check()
-            schedule.check()
 
     def setup(self, stage: str) -> None:
         """Build the detector for the classes of the annotations."""
@@ -166,70 +150,39 @@ class DetectionModule(NoClassLoading, LightningModule):
     @property
     def data(self) -> "CocoDataModule":
         """The data module of this run."""
-        return data_of(self.trainer)
+        return data_of(self.trainer)  # type: ignore[return-value]  # the data module of a detector
+
+    @property
+    def model_name(self) -> str:
+        """Name of the kind of the detector, to print."""
+        return self.model.head.kind if isinstance(self.model, OneStage) else faster.plain_class(self.model).__name__
+
+    def description(self) -> dict[str, Any]:
+        """Return settings, classes and preprocessing of the detector, as plain values for checkpoints."""
+        return describe_model(self.model, self.configs)
+
+    def check_model(self, checkpoint: Mapping[str, Any], source: str) -> None:
+        """Reject a checkpoint of other classes, of another detector or of a training with other settings.
+
+        Raises:
+            ValueError: the checkpoint does not fit; the message names the difference.
+        """
+        info = checked_info(checkpoint, source)
+        check_categories(info["categories"], self.model.categories)
+        if isinstance(self.model, PanopticFPN):
+            stuff = info["model"].get("semantic_head") or {"stuff": [], "stuff_ids": []}
+            named = {"names": ["things", *stuff["stuff"]], "ids": [0, *stuff["stuff_ids"]]}
+            check_categories(named, self.model.semantic_categories)
+        # Lightning loads the weights later, but its error message would be a page long.
+        check_weights(self.model, detector_weights(checkpoint["state_dict"]), source)
+        if self.trainer.state.fn == "fit":
+            backbone = self.configs["backbone"]
+            check_same_training(checkpoint, plain(asdict(self.given_optimizer)), plain(asdict(backbone)))
 
     def configure_model(self) -> None:
         """Shard the detector over the devices if the strategy does so; Lightning calls this method after setup."""
         if self._is_sharded:
             shard(self, self.model.backbone, self.trainer.strategy.root_device)
-
-    @property
-    def _is_sharded(self) -> bool:
-        return isinstance(self.trainer.strategy, Sharded)
-
-    @property
-    def lr(self) -> float:
-        """Learning rate after scaling with the batch; Lightning's learning-rate finder reads and sets it."""
-        return self.optimizer_config.lr * self._lr_scale
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        factor = value / self.lr
-        self.optimizer_config = replace(self.optimizer_config, lr=value / self._lr_scale)
-        scale_base_rates(self.trainer, factor)
-
-    @property
-    def _lr_scale(self) -> float:
-        return float(self.data.config.batch_size / self.schedule_config.reference_batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer, with the learning rate scaled by the batch size, and the schedule per step."""
-        batch, epoch = self.data.config.batch_size, self.data.steps_per_epoch
-        ends = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
-            ends.append(self.trainer.max_epochs * epoch)
-        schedule = plan(self.schedule_config, batch, epoch, min(ends, default=None))
-        lr = self.lr
-        has_kernel = self.device.type in ("cuda", "cpu") and not self._is_sharded  # not for all sharded parameters
-        fused = has_kernel and may_fuse(self.trainer.precision)
-        optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
-        every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
-        plain = faster.plain_class(self.model).__name__
-        name = self.model.head.kind if isinstance(self.model, OneStage) else plain
-        self.print(f"Model: {name}, {every:.1f} M parameters, {learn:.1f} M trainable")
-        self.print(describe(schedule, lr, batch, epoch))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
-        }
-
-    def on_fit_start(self) -> None:
-        """Check the saved states of the optimizers before Lightning loads them."""
-        if self._resumed is not None:
-            with user_input():
-                check_optimizers(self._resumed[0], self.trainer, self._resumed[1])
-            self._resumed = None
-
-    def on_train_start(self) -> None:
-        start_at_scheduled_rates(self.trainer)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Free the gradients of the last step before the forward pass: they need as much memory as trainable weights.
-
-        Lightning would free them only after it.
-        """
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.zero_grad()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return ``loss`` and its ``terms``, which have no gradient."""
@@ -243,10 +196,7 @@ class DetectionModule(NoClassLoading, LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch | Unresized, device: torch.device, dataloader_idx: int) -> Batch:
         """Copy a batch to the device, and resize images there if the loader has not done so."""
-        if self.clock is not None:
-            self.clock("transfer")
-        copy = partial(super().transfer_batch_to_device, device=device, dataloader_idx=dataloader_idx)
-        return self._transfer(batch, device, copy)
+        return self._transfer(batch, device, self._copied(dataloader_idx, device))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return ``detections``; compute the losses from the same pass through the backbone."""
@@ -274,8 +224,7 @@ class DetectionModule(NoClassLoading, LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
-        if not self.trainer.sanity_checking:
-            self.evaluated_batch = self.trainer.fit_loop.total_batch_idx
+        self._mark_evaluated()
 
     def on_test_epoch_end(self) -> None:
         self._score("test")
@@ -287,14 +236,8 @@ class DetectionModule(NoClassLoading, LightningModule):
         self._write_results("predict")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        complete_checkpoint(checkpoint, self)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject a checkpoint with other classes or settings; set the position in the data for the resumed run."""
-        source = str(self.trainer.ckpt_path or "checkpoint")
-        check_checkpoint(checkpoint, self, source)
-        self._resumed = checkpoint, source
-        continue_training(checkpoint, self)
+        checkpoint["state_dict"] = as_linear(checkpoint["state_dict"])
+        super().on_save_checkpoint(checkpoint)
 
     def _evaluation_step(self, batch: Batch, split: str) -> Detections:
         model, losses = self._evaluated_model.of(self.model), None
@@ -307,9 +250,6 @@ class DetectionModule(NoClassLoading, LightningModule):
         detections: Detections = model(batch.images, batch.sizes, features)
         self.evaluations[split].add(batch, detections, losses)
         return detections
-
-    def _generator(self, key: tuple[int, ...]) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(zlib.crc32(repr(key).encode()))
 
     def _start_evaluation(self, split: str) -> None:
         if split not in self.evaluations:

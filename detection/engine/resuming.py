@@ -3,26 +3,22 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from detection.checkpoint import check_weights, checked_info, describe_model, detector_weights, plain
 from detection.engine.checkpoint_checks import check_progress
-from detection.engine.checks import check_categories, check_same_training
 from detection.engine.errors import user_input
 from detection.engine.lightning_mends.counters import correct_counters, count_validation
 from detection.engine.lightning_mends.pending_evaluations import epoch_ends_with_evaluation, is_pending
 from detection.engine.progress import rescale
-from detection.models.panoptic import PanopticFPN
-from detection.models.roi_linear import as_linear
+from detection.plain import plain
 from detection.wording import plural
 
 if TYPE_CHECKING:
-    from detection.engine.module import DetectionModule
+    from detection.engine.resumable_module import ResumableModule
 
 
-def complete_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule") -> None:
-    """Add entries that describe the detector and the run to a checkpoint, in place."""
+def complete_checkpoint(checkpoint: dict[str, Any], module: "ResumableModule") -> None:
+    """Add entries that describe the model and the run to a checkpoint, in place."""
     trainer = module.trainer
-    checkpoint["state_dict"] = as_linear(checkpoint["state_dict"])
-    checkpoint["rcnn"] = describe_model(module.model, module.configs)
+    checkpoint["rcnn"] = module.description()
     if trainer.state.fn != "fit":
         return
     checkpoint["optimizer_config"] = plain(asdict(module.given_optimizer))
@@ -32,32 +28,23 @@ def complete_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule") -
     checkpoint["evaluation_due"] = not is_over and is_pending(trainer, module.evaluated_batch)
 
 
-def check_checkpoint(checkpoint: dict[str, Any], module: "DetectionModule", source: str) -> None:
-    """Reject a checkpoint of other classes, of another detector or of a training with other settings.
+def check_checkpoint(checkpoint: dict[str, Any], module: "ResumableModule", source: str) -> None:
+    """Reject a checkpoint of other classes, of another model or of a training with other settings.
 
     Raises:
         InputError: the checkpoint does not fit this run; the message names the difference.
     """
     trainer = module.trainer
     with user_input():
-        info = checked_info(checkpoint, source)
+        module.check_model(checkpoint, source)
         check_progress(checkpoint, trainer, source)
-        check_categories(info["categories"], module.model.categories)
-        if isinstance(module.model, PanopticFPN):
-            stuff = info["model"].get("semantic_head") or {"stuff": [], "stuff_ids": []}
-            named = {"names": ["things", *stuff["stuff"]], "ids": [0, *stuff["stuff_ids"]]}
-            check_categories(named, module.model.semantic_categories)
-        # Lightning loads the weights later, but its error message would be a page long.
-        check_weights(module.model, detector_weights(checkpoint["state_dict"]), source)
         if trainer.state.fn == "fit":
-            backbone: Any = module.configs["backbone"]
-            check_same_training(checkpoint, plain(asdict(module.given_optimizer)), plain(asdict(backbone)))
             given = str(trainer.precision)
             if (trained := str(checkpoint.get("precision", given))[:40]) != given:
                 module.print(f"Precision {given}, as given; the run that is resumed was trained in {trained} so far")
 
 
-def continue_training(checkpoint: dict[str, Any], module: "DetectionModule") -> None:
+def continue_training(checkpoint: dict[str, Any], module: "ResumableModule") -> None:
     """Convert the counters of a checkpoint to the batches of this run, in place.
 
     Set ``module.evaluation_due`` if the run that wrote the checkpoint did not finish its last evaluation.

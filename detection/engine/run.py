@@ -26,6 +26,7 @@ from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.lightning_mends.pending_evaluations import ValidateAtEnd
 from detection.engine.nonfinite import SkipNonFinite, StopAtNonFinite
 from detection.engine.opening import FrozenParts, Opening
+from detection.engine.parts import BEST, EVERY, Parts
 from detection.engine.pictures import Pictures
 from detection.engine.run_record import RunRecord
 from detection.engine.shares import Shares
@@ -41,11 +42,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-BEST = "val/AP"
-"""Metric that determines the best checkpoint: AP of keypoints or masks, or of boxes for a detector without them."""
-BEST_OF_MAPS = {"all": "val/semantic/mIoU", "stuff": "val/panoptic/PQ"}
-"""The same for detectors with a semantic head, by the maps that they need."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +121,7 @@ def callbacks(
     save: bool = True,
     report: WriteReport | None = None,
     monitor: str = BEST,
+    parts: Parts = EVERY,
 ) -> list[Callback]:
     """Return the toolkit's callbacks for a run.
 
@@ -135,6 +132,7 @@ def callbacks(
         save: write checkpoints.
         report: function that writes the report of the best validation.
         monitor: metric that determines the best checkpoint.
+        parts: callbacks that this kind of models has.
     """
     guard = SkipNonFinite(config.skip_nonfinite) if config.skip_nonfinite else StopAtNonFinite()
     ours: list[Callback] = [ErrorPlace(), guard, WatchLoss()]
@@ -144,7 +142,7 @@ def callbacks(
         if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
             callback._check_on_train_epoch_end = False  # count before the checkpoints of the validation are written
     best, record = Best(monitor), RunRecord()
-    detections = BestDetections(monitor) if config.report else None
+    detections = BestDetections(monitor) if config.report and parts.report else None
     ours += [Opening(), FrozenParts(), StayStopped(), best, ValidateAtEnd(), Throughput(), Shares(), Tables(), record]
     ours += [] if detections is None else [detections]
     if save:
@@ -152,12 +150,13 @@ def callbacks(
         ours += [BestCheckpoint(monitor), last, KnownScores(), Changes(config.allow_changed_data), SaveAndStop(last)]
     else:
         ours.append(StopEvaluation())
-    if config.pictures:
+    if config.pictures and parts.pictures:
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
         ours.append(StopEarly(monitor, config.early_stopping))
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
     trackers = Trackers()
-    ours += [trackers, Closing(best, record, trackers, detections, report)]  # last, since it prints the summary
+    # Last, since it prints the summary.
+    ours += [trackers, Closing(best, record, trackers, detections, report, config.report)]
     return ours

@@ -16,7 +16,7 @@ from detection.documents import read_json
 from detection.engine.data_of import data_of
 from detection.engine.errors import user_input
 from detection.engine.trackers import ids
-from detection.provenance import checksum, software
+from detection.provenance import software
 
 NAME = "run.json"
 KILLED = "killed"
@@ -46,7 +46,7 @@ class RunRecord(Callback):
             "result": "running",
             "devices": devices(trainer, module),
             "trackers": ids(trainer.loggers),
-            "data": dict(data(trainer)),
+            "data": dict(data_of(trainer).record()),
             "versions": versions,
         }
         self._write([*earlier, record])
@@ -103,22 +103,6 @@ def devices(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "nodes": trainer.num_nodes,
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
-    }
-
-
-def data(trainer: Trainer) -> Mapping[str, Any]:
-    """Return, by split, the annotation file with its checksum and its numbers of images, objects and classes."""
-    module = data_of(trainer)
-    return {
-        split: {
-            "annotations": str(annotations.path),
-            "sha256": checksum(annotations.path),
-            "images": len(annotations),
-            "objects": annotations.num_objects - annotations.num_crowds,
-            "crowds": annotations.num_crowds,
-            "classes": len(module.categories),
-        }
-        for split, annotations in module.annotations.items()
     }
 
 

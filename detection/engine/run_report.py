@@ -1,16 +1,18 @@
 """Write ``report.html`` of a run: the evaluation report of its best validation."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
 from detection.engine.best_detections import BestDetections
-from detection.engine.data_of import data_of
 from detection.engine.opening import precision_name
 from detection.provenance import about
 from detection.report.analysis import analyse
 from detection.report.files import write_page
+
+if TYPE_CHECKING:
+    from detection.engine.datamodule import CocoDataModule
 
 DRAWN = 12
 """Number of worst images, and of annotations to check, in the report."""
@@ -22,7 +24,8 @@ def write_report(path: Path, detections: BestDetections, trainer: Trainer) -> No
     Raises:
         ValueError: there was no validation since this process started.
     """
-    evaluator, data = detections.restore().evaluator, data_of(trainer)
+    evaluator = detections.restore().evaluator
+    data: CocoDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
     assert evaluator is not None
     analyses = [analyse(evaluator, kind) for kind in evaluator.iou_types]
     ids = [image["id"] for image in evaluator.truth(evaluator.iou_types[0])["images"]]

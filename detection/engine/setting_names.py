@@ -20,6 +20,11 @@ GROUPS: dict[str, Place] = {
     "run": ("detection.engine.run", "RunConfig"),
     "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
 }
+OF_CLASSIFIERS: dict[str, Place] = {
+    "model": ("detection.engine.classify.module", "ClassificationModule"),
+    "data": ("detection.engine.classify.data_config", "LabelledConfig"),
+}
+"""The groups of a classifier's training that differ."""
 
 
 def wrong_name(name: str) -> bool:
@@ -31,9 +36,15 @@ def wrong_name(name: str) -> bool:
         >>> wrong_name("model.backbone.name"), wrong_name("model.backbone.nmae"), wrong_name("trainer.nmae")
         (False, True, True)
     """
-    group, *parts = name.split(".")
-    place = GROUPS.get(group)
-    for part in parts:
+    group, *_ = name.split(".")
+    return _is_wrong(name, GROUPS.get(group)) and (
+        group not in OF_CLASSIFIERS or _is_wrong(name, OF_CLASSIFIERS[group])
+    )
+
+
+def _is_wrong(name: str, place: Place | None) -> bool:
+    """Return whether a name is certainly no setting below the class of its group."""
+    for part in name.split(".")[1:]:
         settings = None if place is None else settings_of(place)
         if settings is None or part == "help":  # the parser can explain a group
             return False
@@ -45,7 +56,8 @@ def wrong_name(name: str) -> bool:
 
 def all_names() -> list[str]:
     """Return the full names of all settings."""
-    return [name for pair in GROUPS.items() for name in _below(*pair)]
+    every = [name for pair in (*GROUPS.items(), *OF_CLASSIFIERS.items()) for name in _below(*pair)]
+    return list(dict.fromkeys(every))
 
 
 def _below(prefix: str, place: Place) -> list[str]:
@@ -74,8 +86,14 @@ def needs_settings(name: str) -> bool:
         >>> needs_settings("model.backbone"), needs_settings("model.mask_head"), needs_settings("model.backbone.name")
         (True, False, False)
     """
-    group, *parts = name.split(".")
-    place, nullable = GROUPS.get(group), False
+    group = name.split(".")[0]
+    places = [GROUPS.get(group), *([OF_CLASSIFIERS[group]] if group in OF_CLASSIFIERS else [])]
+    return any(_needs_settings(name, place) for place in places)
+
+
+def _needs_settings(name: str, place: Place | None) -> bool:
+    """Return whether a name is a group below the class of its first part, for which null is no value."""
+    nullable, parts = False, name.split(".")[1:]
     for part in parts:
         found = (_annotations(place) if place else None) or {}
         if part not in found:

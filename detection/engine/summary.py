@@ -18,8 +18,10 @@ KINDS = {
     "keypoint": "val/keypoints/AP",
     "semantic": "val/semantic/mIoU",
     "panoptic": "val/panoptic/PQ",
+    "top-1": "val/top1",
+    "top-5": "val/top5",
 }
-UNITS = {"semantic": "mIoU", "panoptic": "PQ"}
+UNITS = {"semantic": "mIoU", "panoptic": "PQ", "top-1": "top-1 accuracy", "top-5": "top-5 accuracy"}
 """What the score of a kind is, if it is not AP."""
 FILES = {
     "report.html": "evaluation report: errors, classes, worst images",
@@ -32,6 +34,8 @@ FILES = {
     "config.yaml": "all settings",
     "run.json": "commands, versions, devices and data",
     "log.txt": "output of the console",
+    "classes_val.md": "accuracy of each class, and confusions, of the last validation",
+    "classes_val.json": "the same for programs",
     "classes.txt": "class names, in the order of their labels",
 }
 
@@ -46,7 +50,7 @@ class Best(Callback):
     def __init__(self, monitor: str) -> None:
         self._monitor = monitor
         self.found: dict[str, Any] = {}
-        """``epoch`` (from 1), ``step``, ``score`` and ``AP`` by kind, as fractions; empty without a validation."""
+        """``epoch`` (from 1), ``step``, ``score``, and fractions by kind as ``AP``; empty without a validation."""
 
     @property
     def state_key(self) -> str:
@@ -69,7 +73,7 @@ class Best(Callback):
 
 
 def best_line(best: Mapping[str, Any]) -> str:
-    """Return a line about the best validation, with AP in percent."""
+    """Return a line about the best validation, with its scores in percent."""
     if not best:
         return "no evaluation"
     scores = ", ".join(f"{UNITS.get(kind, f'{kind} AP')} {100 * value:.1f}" for kind, value in best["AP"].items())
@@ -128,7 +132,7 @@ def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
     rows = "\n".join(f"| {name} | {_cell(text)} |" for name, text in facts.items())
     return (
         f"# {shown(folder.resolve().name)}\n\n| | |\n| --- | --- |\n{rows}\n\n"
-        f"AP is COCO's, in percent, on the validation images.\n\n"
+        f"{_unit(record['best'] or {})}, in percent, on the validation images.\n\n"
         f"## Next\n\n```bash\n{commands}\n```\n\n## Files\n\n{files}\n"
     )
 
@@ -136,6 +140,10 @@ def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
 def is_there(folder: Path, name: str) -> bool:
     """Return whether the folder of a run has a file or a folder of this name."""
     return (folder / name).exists()
+
+
+def _unit(best: Mapping[str, Any]) -> str:
+    return "Accuracy is the fraction of right images" if "top-1" in best.get("AP", {}) else "AP is COCO's"
 
 
 def _device(devices: Mapping[str, Any]) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning.fabric.utilities.seed import pl_worker_init_function
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from detection.data.collate import collate
-from detection.data.dataset import CocoDataset, Together
 from detection.data.samplers import TrainBatchSampler
+from detection.data.together import Images, Together
 
 
 class EpochLoader(DataLoader[Any]):
@@ -23,7 +23,11 @@ class EpochLoader(DataLoader[Any]):
     """
 
     def __init__(
-        self, dataset: CocoDataset, sampler: TrainBatchSampler, begin: Callable[[], tuple[int, int, int]], **kwargs: Any
+        self,
+        dataset: Dataset[Any],
+        sampler: TrainBatchSampler,
+        begin: Callable[[], tuple[int, int, int]],
+        **kwargs: Any,
     ) -> None:
         super().__init__(dataset, batch_sampler=sampler, **kwargs)
         self._begin, self._sampler = begin, sampler
@@ -33,7 +37,9 @@ class EpochLoader(DataLoader[Any]):
         return super().__iter__()
 
 
-def evaluation_loader(dataset: CocoDataset, batches: Iterable[list[int]], **options: Any) -> DataLoader[Any]:
+def evaluation_loader(
+    dataset: Images, batches: Iterable[list[int]], collate_fn: Callable[[list[Any]], Any] = collate, **options: Any
+) -> DataLoader[Any]:
     """Return a loader whose data set items are whole batches.
 
     Lightning replaces the batch sampler of a loader for prediction, and warns about any class but PyTorch's own. This
@@ -41,8 +47,9 @@ def evaluation_loader(dataset: CocoDataset, batches: Iterable[list[int]], **opti
 
     Args:
         batches: indices of the images of each batch.
+        collate_fn: function that puts samples into a batch.
     """
-    return DataLoader(Together(dataset), sampler=batches, batch_size=None, collate_fn=collate, **options)
+    return DataLoader(Together(dataset), sampler=batches, batch_size=None, collate_fn=collate_fn, **options)
 
 
 def seed_worker(number: int, rank: int) -> None:

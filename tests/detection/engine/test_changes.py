@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from detection.coco.annotations import load_annotations
-from detection.engine.changes import changes, images_of
+from detection.engine.changes import changes
+from detection.engine.data_ingredients import images_of
 from detection.engine.module import DetectionModule
 from detection.foreign import shown
 

@@ -4,26 +4,30 @@ import pytest
 
 from detection.engine import command
 from detection.engine.console import Console
+from detection.engine.kinds import Classifiers, Detectors
 from detection.engine.setting_names import GROUPS, all_names, settings_of, wrong_name
 
 FOLLOW = {"data.masks", "data.seed", "data.few_canvases", "data.channels"}
 """Arguments that follow from settings."""
 
 
+class Options(command.Command):
+    def parse_arguments(self, parser, args):
+        raise StopIteration(parser)
+
+
 @pytest.fixture(scope="module")
 def parsed():
-    """All options of a training."""
-
-    class Options(command.Command):
-        def parse_arguments(self, parser, args):
-            raise StopIteration(parser)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["rcnn", "fit"])
-        with pytest.raises(StopIteration) as stop:
-            Options(Console())
-    parser = stop.value.value._subcommands_action._name_parser_map["fit"]
-    return {action.dest for action in parser._actions}
+    """All options of a training, of detectors and of classifiers."""
+    found = set()
+    for kind in (Detectors(), Classifiers()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["rcnn", "fit"])
+            with pytest.raises(StopIteration) as stop:
+                Options(Console(), kind)
+        parser = stop.value.value._subcommands_action._name_parser_map["fit"]
+        found |= {action.dest for action in parser._actions}
+    return found
 
 
 def test_every_option_of_the_parser_is_a_name(parsed):

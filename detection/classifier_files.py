@@ -1,0 +1,223 @@
+"""Files of image classifiers: describe, write and read them, and hand their backbone to a detector.
+
+A file has the tensors of :class:`backbones.classifiers.Classifier`, and its settings, classes and preprocessing under
+``rcnn``, as the file of a detector has. Nothing in a file is run or imported.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from backbones import BackboneConfig, is_known
+from backbones.classifiers import Classifier, ClassifierConfig, Preprocessing, build_classifier
+from detection import __version__
+from detection.checkpoint import NoRandomStart, check_weights, plain
+from detection.checkpoint_files import outline_checkpoint, replacing
+from detection.convert import files
+from detection.convert.run_folder import CHECKPOINTS, MODEL, model_of
+from detection.data.errors import first_line
+from detection.documents import parse_json
+from detection.foreign import shown
+from detection.home import with_home
+
+FORMAT = 1
+"""Version of the description."""
+PREFIX = "model."
+"""Prefix of the tensors in a checkpoint of a training."""
+MOST_CLASSES = 1_000_000
+LARGEST_SIDE = 8192
+
+
+def describe_classifier(model: Classifier) -> dict[str, Any]:
+    """Describe a classifier, without its weights, in plain values.
+
+    Returns:
+        ``classifier`` (its settings), ``num_classes``, ``names`` (by label, or None), ``preprocessing``, ``versions``
+        and ``format``.
+    """
+    described = {
+        "format": FORMAT,
+        "classifier": asdict(replace(model.config, weights=None)),
+        "num_classes": model.num_classes,
+        "names": None if model.names is None else list(model.names),
+        "preprocessing": asdict(model.preprocessing),
+        "versions": {"rcnn-toolkit": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+    }
+    return {key: plain(value, key) for key, value in described.items()}
+
+
+def save_classifier(model: Classifier, path: str | Path) -> None:
+    """Write a classifier to a safetensors file that :func:`load_classifier` can read.
+
+    Raises:
+        OSError: as for :func:`~detection.checkpoint_files.replacing`.
+    """
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    content = save(tensors, metadata={"rcnn": json.dumps(describe_classifier(model))})
+    with replacing(Path(path)) as file:
+        file.write(content)
+
+
+def load_classifier(source: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Load a trained classifier, in evaluation mode.
+
+    Args:
+        source: a run's folder (its ``model.safetensors``, else ``best.ckpt``, else ``last.ckpt``), or a file.
+        device: device of the classifier.
+
+    Raises:
+        ValueError: the source does not exist, cannot be read, or is not a classifier of this toolkit.
+
+    Example:
+        >>> model = load_classifier("runs/flowers")  # doctest: +SKIP
+        >>> model.names[:2]  # doctest: +SKIP
+        ('daisy', 'dandelion')
+    """
+    path = Path(with_home(str(source)))
+    path = model_of(path) if path.is_dir() else path
+    state, rest = files.read(path)
+    weights = without_prefix(state)
+    with torch.device("meta"):  # so that wrong settings take no memory
+        check_weights(built(rest.get("rcnn"), str(path)), weights, str(path))
+    model = built(rest["rcnn"], str(path))
+    model.load_state_dict(weights)
+    return model.eval().to(device)
+
+
+def built(info: Any, source: str) -> Classifier:
+    """Build the classifier of a description, without useful weights.
+
+    Raises:
+        ValueError: the description is invalid.
+    """
+    config, num_classes, names, preprocessing = restored(info, source)
+    try:
+        with NoRandomStart():
+            model = build_classifier(num_classes, config)
+    except Exception as error:  # PyTorch raises many kinds of exceptions for invalid sizes
+        raise ValueError(f"{source}: its settings are invalid ({first_line(error)[:120]})") from error
+    model.names = names
+    model.set_preprocessing(preprocessing)
+    return model
+
+
+def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint with the names of the classifier."""
+    return {name.removeprefix(PREFIX): value for name, value in state.items()}
+
+
+def restored(info: Any, source: str) -> tuple[ClassifierConfig, int, tuple[str, ...] | None, Preprocessing]:
+    """Check a description, and return its settings, number of classes, class names and preprocessing.
+
+    Raises:
+        ValueError: an entry is missing, or has a wrong type or value.
+    """
+    if not is_classifier(info):
+        raise ValueError(f"{source}: is not a classifier of this toolkit; give the folder of a classifier's run")
+    if info.get("format") != FORMAT:
+        raise ValueError(f"{source}: has format {shown(info.get('format'), 20)}; this version reads {FORMAT}")
+    config = _restored(ClassifierConfig, info["classifier"], f"{source}: classifier")
+    if not is_known(config.name):
+        raise ValueError(f"{source}: names the unknown network {shown(config.name, 80)}; update the toolkit")
+    count, names = info.get("num_classes"), info.get("names")
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_CLASSES:
+        raise ValueError(f"{source}: its num_classes is {shown(count, 40)}; expected 1 to {MOST_CLASSES}")
+    if names is not None and not (
+        isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"{source}: its names must be a list of {count} texts")
+    preprocessing = _restored(Preprocessing, info.get("preprocessing"), f"{source}: preprocessing")
+    if not 1 <= preprocessing.crop <= preprocessing.resize <= LARGEST_SIDE or not all(
+        len(values) == 3 and all(math.isfinite(value) for value in values) and min(values) > least
+        for values, least in ((preprocessing.mean, -math.inf), (preprocessing.std, 0))
+    ):
+        raise ValueError(f"{source}: its preprocessing has values out of range")
+    if preprocessing.interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"{source}: its interpolation is {shown(preprocessing.interpolation, 40)}; use bilinear")
+    return config, count, None if names is None else tuple(names), preprocessing
+
+
+def is_classifier(info: Any) -> bool:
+    """Return whether the entry ``rcnn`` of a file describes a classifier."""
+    return isinstance(info, Mapping) and isinstance(info.get("classifier"), Mapping)
+
+
+def classifier_file(source: str | Path) -> Path | None:
+    """Return the file of a classifier for a run's folder or a file; None if this is no classifier. Read no tensors."""
+    path = Path(with_home(str(source)))
+    inside = [path / MODEL, *(place / name for name in CHECKPOINTS for place in (path / "checkpoints", path))]
+    file = next((one for one in inside if one.is_file()), None) if path.is_dir() else path
+    if file is None or not file.is_file():
+        return None
+    return file if is_classifier(description_in(file)) else None
+
+
+def description_in(file: Path) -> Any:
+    """Return the entry ``rcnn`` of a file; None if the file has none or cannot be read. Read no tensors."""
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as content:
+                return parse_json((content.metadata() or {}).get("rcnn", "null").encode(), file)
+        return outline_checkpoint(file).get("rcnn") if file.suffix == ".ckpt" else None
+    except Exception:  # safetensors does not export its error class; the caller's reader reports a damaged file
+        return None
+
+
+def handed_over(config: BackboneConfig) -> tuple[BackboneConfig, str | None]:
+    """Return the settings of a detector's backbone whose weights are those of a classifier's run, and a line to print.
+
+    The weights become a file, mean and std those of the run, and the norm is of a kind that these weights fit. Other
+    settings return as they are, with None.
+
+    Raises:
+        ValueError: the classifier has another network or width.
+    """
+    if config.weights in (None, "imagenet") or classifier_file(str(config.weights)) is None:
+        return config, None
+    source = str(config.weights)
+    path = Path(with_home(source))
+    path = model_of(path) if path.is_dir() else path
+    theirs, _, _, preprocessing = restored(description_in(path), str(path))
+    for key in ("name", "width"):
+        mine, other = getattr(config, key), getattr(theirs, key)
+        if mine != other:
+            raise ValueError(
+                f"weights: {source} is a classifier with {key} {shown(other, 80)}, but model.backbone.{key} is {mine}; "
+                f"set --model.backbone.{key} {shown(other, 80)}"
+            )
+    norm = config.norm
+    if (theirs.norm == "group") != (norm == "group"):
+        norm = "group" if theirs.norm == "group" else "frozen"
+    mean, std = config.mean or preprocessing.mean, config.std or preprocessing.std
+    means, stds = (" ".join(f"{value:g}" for value in values) for values in (mean, std))
+    line = f"Backbone: {theirs.name} of {path}; mean {means}, std {stds}, norm {norm}"
+    return replace(config, weights=str(path), mean=mean, std=std, norm=norm), line
+
+
+def _restored(kind: Any, values: Any, where: str) -> Any:
+    """Return a config dataclass with values from a file, after a check of their names and types."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is a {type(values).__name__}; expected a mapping of settings")
+    known = {field.name: field.default for field in fields(kind)}
+    found = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{where} has an unknown setting {shown(name, 40)}; update the toolkit")
+        default = known[name]
+        value = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
+        numbers = isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool)
+        if not (numbers or type(value) is type(default) or (name == "weights" and value is None)):
+            raise ValueError(f"{where}.{shown(name, 40)} is {shown(value, 40)}; expected a {type(default).__name__}")
+        if isinstance(default, tuple) and not all(isinstance(one, int | float) for one in value):
+            raise ValueError(f"{where}.{name} must have numbers")
+        found[name] = value
+    return kind(**found)

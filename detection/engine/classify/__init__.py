@@ -1,0 +1,1 @@
+"""Training of image classifiers with the callbacks, checkpoints and run folder of the detectors."""

@@ -1,0 +1,129 @@
+"""Settings of the data of a classifier; on the command line they are ``--data.NAME``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torchvision.transforms import InterpolationMode, v2
+
+from detection.coco.limits import MAX_PIXELS
+from detection.data.labelled_dataset import Transform
+from detection.data.limits import check_probability
+from detection.data.reading import Reading
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """Images and labels of one split."""
+
+    images: str
+    """Folder of the images, relative to root. Without annotations, it has a folder of images for each class."""
+    annotations: str = ""
+    """File with the labels, relative to root: a CSV file with the columns file and label, or a COCO file (.json), of
+    which each object is an image."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of the objects of a COCO file."""
+
+    margin: float = 0.1
+    """Pixels to add on each side, as a fraction of the side of the box."""
+    smallest: int = 16
+    """Sides of a box in pixels, below which its object has no crop."""
+
+
+@dataclass(frozen=True)
+class LabelledConfig:
+    """All settings of :class:`~detection.engine.classify.datamodule.LabelledDataModule`."""
+
+    root: str = "datasets/imagenet"
+    """Folder to which the paths of the splits are relative."""
+    train: LabelledSplit = LabelledSplit("train")
+    """Images and labels for training."""
+    val: LabelledSplit | None = LabelledSplit("val")
+    """Images and labels for validation; null: val_fraction of those for training."""
+    test: LabelledSplit | None = None
+    """Images and labels for `rcnn test`."""
+    val_fraction: float = 0.2
+    """Fraction of the training images of each class to validate on, if val is null; 0: no validation."""
+    crops: Crops = Crops()
+    """Crops of the objects of a COCO file."""
+    size: int = 224
+    """Side of the square that the network sees, in pixels."""
+    resize: int = 256
+    """Shorter side after resizing at test time, before the square is cut from the centre; at least size."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Method of resizing, with antialiasing."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest area of the random part of a training image, as fractions of its area."""
+    ratio: tuple[float, float] = (0.75, 1.3333)
+    """Smallest and largest ratio of width and height of that part."""
+    flip: float = 0.5
+    """Probability of flipping a training image horizontally."""
+    jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation of a training image; 0: none."""
+    randaugment: int | None = None
+    """Magnitude of RandAugment's two operations, from 0 to 30 (Cubuk et al. 2019); null: none."""
+    batch_size: int = 256
+    """Images per optimizer step, over all devices and accumulated batches."""
+    eval_batch_size: int = 256
+    """Images per batch and device in evaluation."""
+    workers: int = 4
+    """Processes per device that load images; 0: the training process loads them."""
+    bad_images: int = 0
+    """Number of training images that may be unreadable. The loader replaces each with the next readable image, and one
+    more is an error."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels per image."""
+    seed: int = 0
+    """Seed of the order and of the random transforms. Follows seed_everything."""
+
+    def check(self) -> None:
+        """Reject invalid settings.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        check_probability("data.flip", self.flip)
+        low, high = self.scale
+        for wrong, message in (
+            (min(self.batch_size, self.eval_batch_size) < 1, "data.batch_size and eval_batch_size must be at least 1"),
+            (not 0 <= self.val_fraction < 1, f"data.val_fraction {self.val_fraction} must be from 0 to below 1"),
+            (not 1 <= self.size <= self.resize, f"data.size {self.size} must be from 1 to resize, {self.resize}"),
+            (not 0 < low <= high <= 1, f"data.scale {low}, {high} must be two fractions above 0, the smaller first"),
+            (self.ratio[0] > self.ratio[1] or self.ratio[0] <= 0, "data.ratio must be above 0, the smaller first"),
+            (self.crops.margin < 0 or self.crops.smallest < 1, "data.crops: margin must be 0 or more, smallest 1"),
+            (not 0 <= self.jitter <= 1, f"data.jitter {self.jitter} must be from 0 to 1"),
+            (self.randaugment is not None and not 0 <= self.randaugment <= 30, "data.randaugment must be 0 to 30"),
+            (min(self.workers, self.bad_images) < 0, "data.workers and data.bad_images must not be below 0"),
+        ):
+            if wrong:
+                raise ValueError(message)
+
+    def split(self, name: str) -> LabelledSplit | None:
+        """Return the split ``train``, ``val`` or ``test``; None if it is not set."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are images for validation."""
+        return self.val is not None or self.val_fraction > 0
+
+    def reading(self, name: str) -> Reading:
+        """Return the limits for reading the images of a split; only training replaces unreadable ones."""
+        return Reading(self.max_pixels, bad_images=self.bad_images if name == "train" else 0)
+
+    def transform(self, name: str) -> Transform:
+        """Return the transform of a split: random for ``train``, the square in the centre for the others."""
+        method = InterpolationMode(self.interpolation)
+        if name != "train":
+            return v2.Compose([v2.Resize(self.resize, method, antialias=True), v2.CenterCrop(self.size)])
+        steps: list[Transform] = [
+            v2.RandomResizedCrop(self.size, self.scale, self.ratio, method, antialias=True),
+            v2.RandomHorizontalFlip(self.flip),
+        ]
+        if self.randaugment is not None:
+            steps.append(v2.RandAugment(magnitude=self.randaugment, interpolation=method))
+        if self.jitter:
+            steps.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
+        return v2.Compose(steps)

@@ -1,0 +1,134 @@
+"""The kinds of models that a command trains: detectors and classifiers.
+
+A config whose ``model`` has the group ``classifier`` is of a classifier; any other is of a detector. A kind has the
+module and the data module, and what the command line does for them alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+
+from detection.engine.checks import check_combinations, check_random_start, check_trainer
+from detection.engine.classify.datamodule import LabelledDataModule
+from detection.engine.classify.module import ClassificationModule
+from detection.engine.datamodule import CocoDataModule
+from detection.engine.early_options import is_of_classifier
+from detection.engine.first_step import FirstStepMemory
+from detection.engine.module import DetectionModule
+from detection.engine.naming import prepare_metric_names
+from detection.engine.parts import BEST, BEST_OF_MAPS, Parts
+from detection.engine.resumable_data import ResumableData
+from detection.engine.resumable_module import ResumableModule
+from detection.engine.unvalidated import why_unvalidated
+from detection.memory import finest_map
+from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
+
+
+class Kind:
+    """A kind of models; the methods here fit any kind."""
+
+    module: type[ResumableModule]
+    data: type[ResumableData]
+    parts = Parts()
+    """Callbacks that the kind has."""
+    weights: tuple[str, ...]
+    """Settings that name initial weights; the first one is of the whole model."""
+    noun: str
+
+    def link(self, parser: Any) -> None:
+        """Link options whose values follow from others."""
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: int(seed))
+
+    def check(self, config: Any, trains: bool) -> None:
+        """Reject settings that contradict each other.
+
+        Args:
+            config: settings of a subcommand.
+            trains: the subcommand is ``fit``.
+
+        Raises:
+            ValueError: a combination is not supported; the message names an alternative.
+        """
+        check_trainer(config.trainer)
+
+    def monitor(self, built: Any) -> str:
+        """Return the metric that determines the best checkpoint.
+
+        Args:
+            built: module and data module of a subcommand, as ``model`` and ``data``.
+        """
+        raise NotImplementedError
+
+    def why_unvalidated(self, config: Any) -> str | None:
+        """Return the setting that disables validation; None if the run validates."""
+        return why_unvalidated(config)
+
+    def prepare(self, config: Any, built: Any, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Check the user's callbacks for a training, and return the kind's own ones."""
+        return []
+
+
+class Detectors(Kind):
+    """Faster R-CNN, Mask R-CNN and all other detectors."""
+
+    module, data, noun = DetectionModule, CocoDataModule, "detector"
+    weights = ("model.weights", "model.backbone.weights")
+
+    def link(self, parser: Any) -> None:
+        """Link options whose values follow from others."""
+        parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
+        parser.link_arguments("model.backbone.in_channels", "data.channels")
+        parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
+        parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
+        parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
+        super().link(parser)
+
+    def check(self, config: Any, trains: bool) -> None:
+        """Reject settings that contradict each other."""
+        check_combinations(config)
+        if trains and (warning := check_random_start(config)):
+            rank_zero_warn(warning)
+
+    def monitor(self, built: Any) -> str:
+        """Return the metric that determines the best checkpoint."""
+        return BEST_OF_MAPS.get(built.data.config.maps, BEST)
+
+    def prepare(self, config: Any, built: Any, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Check the names of metrics in the user's callbacks, and keep the memory of the first step."""
+        cascade, data = config.model.cascade, built.data.config
+        stages = 0 if cascade is None else len(cascade.thresholds)
+        prepare_metric_names(callbacks, data.masks, stages, data.keypoints, data.maps)
+        return [FirstStepMemory(_finest_map(config))]
+
+
+class Classifiers(Kind):
+    """Image classifiers."""
+
+    module, data, noun = ClassificationModule, LabelledDataModule, "classifier"
+    weights = ("model.classifier.weights",)
+    parts = Parts(report=False, pictures=False)
+
+    def monitor(self, built: Any) -> str:
+        """Return the metric that determines the best checkpoint."""
+        return "val/top1"
+
+    def why_unvalidated(self, config: Any) -> str | None:
+        """Return the setting that disables validation; None if the run validates."""
+        if config.data.val is None and config.data.val_fraction and config.trainer.limit_val_batches != 0:
+            return None
+        return why_unvalidated(config)
+
+
+def kind_of(arguments: Sequence[str]) -> Kind:
+    """Return the kind of models of a command line."""
+    return Classifiers() if is_of_classifier(arguments) else Detectors()
+
+
+def _finest_map(config: Any) -> float:
+    """Return the bytes of the pyramid's map at stride 4 in training."""
+    sides = config.data.short_side
+    short = max(sides, default=0) if isinstance(sides, list | tuple) else sides
+    data, channels = config.data, config.model.fpn.channels
+    return finest_map(data.batch_size, short, data.long_side, channels, str(config.trainer.precision))

@@ -1,0 +1,20 @@
+"""What differs between the callbacks of detectors and those of classifiers."""
+
+from typing import NamedTuple
+
+BEST = "val/AP"
+"""Metric that determines the best checkpoint: AP of keypoints or masks, or of boxes for a detector without them."""
+BEST_OF_MAPS = {"all": "val/semantic/mIoU", "stuff": "val/panoptic/PQ"}
+"""The same for detectors with a semantic head, by the maps that they need."""
+
+
+class Parts(NamedTuple):
+    """Callbacks that only some kinds of models have."""
+
+    report: bool = True
+    """The report of the best validation of a detector."""
+    pictures: bool = True
+    """Images of samples and detections."""
+
+
+EVERY = Parts()

@@ -1,0 +1,119 @@
+"""Scores of image classifiers: top-1 and top-5 accuracy, accuracy of each class, confusion matrix.
+
+n images   K classes
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST = 5
+"""Number of classes of highest score that an image keeps."""
+
+
+class Scored(NamedTuple):
+    """What an evaluation keeps of some images."""
+
+    indices: np.ndarray
+    """(n,) int64, place of each image in its data set."""
+    labels: np.ndarray
+    """(n,) int64."""
+    best: np.ndarray
+    """(n, min(K, 5)) int64, classes by score, the highest first."""
+    losses: np.ndarray
+    """(n,) float64."""
+
+
+class ClassificationEvaluator:
+    """Collect the logits of images, and score them.
+
+    Args:
+        classes: names by label.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._parts: list[Any] = []
+
+    def reset(self) -> None:
+        """Discard all images."""
+        self._parts = []
+
+    def add(self, indices: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> None:
+        """Add a batch; this does not synchronise with the device.
+
+        Args:
+            indices: (B,) int64, place of each image in its data set.
+            labels: (B,) int64.
+            logits: (B, K) float.
+            losses: (B,) float, loss of each image.
+        """
+        best = logits.topk(min(MOST, logits.shape[1]), dim=1).indices
+        self._parts.append((indices, labels, best, losses))
+
+    def state(self) -> list[Scored]:
+        """Return the images so far as arrays, for other processes."""
+        if self._parts and not isinstance(self._parts[0], Scored):
+            columns = [torch.cat(parts).cpu().numpy() for parts in zip(*self._parts, strict=True)]
+            self._parts = [Scored(columns[0], columns[1], columns[2], columns[3].astype(np.float64))]
+        return list(self._parts)
+
+    def merge(self, states: Iterable[list[Scored]]) -> None:
+        """Replace the images by those of all processes; count each image once."""
+        parts = [part for state in states for part in state]
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        _, first = np.unique(columns[0], return_index=True)
+        self._parts = [Scored(*(column[first] for column in columns))]
+
+    def evaluate(self) -> dict[str, float]:
+        """Return ``loss``, ``top1``, ``class_mean`` (mean accuracy of the classes) and, for K > 5, ``top5``.
+
+        Accuracies are fractions. All values are NaN without images.
+        """
+        names = ("loss", "top1", "class_mean", *(["top5"] if len(self.classes) > MOST else []))
+        if not self.state():
+            return dict.fromkeys(names, math.nan)
+        scored, accuracy = self.state()[0], self.per_class()
+        hits = scored.best == scored.labels[:, None]
+        values = {
+            "loss": float(scored.losses.mean()),
+            "top1": float(hits[:, 0].mean()),
+            "class_mean": float(accuracy[np.isfinite(accuracy)].mean()),
+            "top5": float(hits.any(axis=1).mean()),
+        }
+        return {name: values[name] for name in names}
+
+    def confusion(self) -> np.ndarray:
+        """Return (K, K) int64 numbers of images; rows are true classes, columns predicted ones."""
+        size = len(self.classes)
+        if not self.state():
+            return np.zeros((size, size), dtype=np.int64)
+        scored = self.state()[0]
+        return np.bincount(scored.labels * size + scored.best[:, 0], minlength=size**2).reshape(size, size)
+
+    def per_class(self) -> np.ndarray:
+        """Return the top-1 accuracy of each class, (K,) float64; NaN for a class without images."""
+        matrix = self.confusion()
+        counts = matrix.sum(axis=1)
+        accuracy = np.full(len(matrix), math.nan)
+        accuracy[counts > 0] = np.diag(matrix)[counts > 0] / counts[counts > 0]
+        return accuracy
+
+    def report(self) -> dict[str, Any]:
+        """Return all scores as plain values, for a JSON file."""
+        matrix, accuracy = self.confusion(), self.per_class()
+        rows = [
+            {
+                "name": name,
+                "images": int(matrix[label].sum()),
+                "predicted": int(matrix[:, label].sum()),
+                "accuracy": None if math.isnan(accuracy[label]) else float(accuracy[label]),
+            }
+            for label, name in enumerate(self.classes)
+        ]
+        metrics = {name: None if math.isnan(value) else value for name, value in self.evaluate().items()}
+        return {"metrics": metrics, "images": int(matrix.sum()), "classes": rows, "confusion": matrix.tolist()}
