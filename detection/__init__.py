@@ -11,6 +11,7 @@ from detection.lazy import lazy_names
 
 if TYPE_CHECKING:
     from detection.checkpoint import save_model
+    from detection.classifier_files import load_classifier
     from detection.convert.zoo import list_models
     from detection.engine.configs import list_configs
     from detection.inference import (
@@ -71,6 +72,7 @@ _HOMES = {
     "keypoint_rcnn": "detection.models.build",
     "list_configs": "detection.engine.configs",
     "list_models": "detection.convert.zoo",
+    "load_classifier": "detection.classifier_files",
     "load_model": "detection.inference",
     "mask_rcnn": "detection.models.build",
     "model_info": "detection.inference",
@@ -110,6 +112,7 @@ __all__ = [
     "keypoint_rcnn",
     "list_configs",
     "list_models",
+    "load_classifier",
     "load_model",
     "mask_rcnn",
     "model_info",

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from backbones import BackboneConfig, is_known
+from backbones import BackboneConfig, build, is_known
 from backbones.classifiers import Classifier, ClassifierConfig, Preprocessing, build_classifier
 from detection import __version__
-from detection.checkpoint import NoRandomStart, check_weights, plain
+from detection.checkpoint import COUNTER, NoRandomStart, check_weights, plain
 from detection.checkpoint_files import outline_checkpoint, replacing
 from detection.convert import files
 from detection.convert.run_folder import CHECKPOINTS, MODEL, model_of
@@ -28,6 +28,7 @@ from detection.data.errors import first_line
 from detection.documents import parse_json
 from detection.foreign import shown
 from detection.home import with_home
+from detection.wording import plural
 
 FORMAT = 1
 """Version of the description."""
@@ -198,9 +199,24 @@ def handed_over(config: BackboneConfig) -> tuple[BackboneConfig, str | None]:
     if (theirs.norm == "group") != (norm == "group"):
         norm = "group" if theirs.norm == "group" else "frozen"
     mean, std = config.mean or preprocessing.mean, config.std or preprocessing.std
+    changed = replace(config, weights=str(path), mean=mean, std=std, norm=norm)
+    with torch.device("meta"):
+        own = {name for name in build(replace(changed, weights=None, freeze=0)).state_dict() if COUNTER not in name}
+    named = {name.removeprefix(PREFIX).removeprefix("network.") for name in _tensor_names(path) if COUNTER not in name}
+    unused, lacking = sorted(named - own), len(own - named)
     means, stds = (" ".join(f"{value:g}" for value in values) for values in (mean, std))
-    line = f"Backbone: {theirs.name} of {path}; mean {means}, std {stds}, norm {norm}"
-    return replace(config, weights=str(path), mean=mean, std=std, norm=norm), line
+    return changed, (
+        f"Backbone: {len(own) - lacking} of {plural(len(own), 'tensor')} from {path}; not used: "
+        f"{', '.join(unused[:4]) or 'none'}; mean {means}, std {stds}, norm {norm}"
+    )
+
+
+def _tensor_names(file: Path) -> list[str]:
+    """Return the names of the tensors in a file, without reading them."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as content:
+            return list(content.keys())
+    return list(outline_checkpoint(file)["state_dict"])
 
 
 def _restored(kind: Any, values: Any, where: str) -> Any:

@@ -1,4 +1,7 @@
-"""Find objects in images, folders and videos. Write images with the objects drawn in, JSON, CSV or masks."""
+"""Find objects in images, folders and videos. Write images with the objects drawn in, JSON, CSV or masks.
+
+A classifier writes `predictions.csv`: the classes of highest score of each image.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -35,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="N", help="run squares of N pixels, for very large images")
     parser.add_argument("--flip", action="store_true", help="also run the horizontally flipped image")
     parser.add_argument("--short-sides", type=int, nargs="+", metavar="N", help="run the image at each of these sizes")
+    parser.add_argument("--top", type=int, metavar="N", help="of a classifier: classes of each image (default 5)")
     parser.add_argument("--frames", type=int, metavar="N", help="read at most N frames of a video or camera")
     verbose = {"help": "print a line for each image"}
     add_shared(parser, "device", "json", "trust_code", "verbose", verbose=verbose)
@@ -52,6 +56,12 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Predict, print a summary, and return 3 if a source could not be read completely."""
+    from detection.classifier_files import classifier_file
+
+    if classifier_file(options.model) is not None:
+        return _classify(options)
+    if options.top is not None:
+        raise ValueError(f"--top: {options.model} is no classifier; use --score")
     from detection.inference.folders import predict_files
 
     options.save = ["pictures" if kind == "images" else kind for kind in options.save]
@@ -62,6 +72,17 @@ def run(options: argparse.Namespace) -> int:
     for line in [*failed, *cut_off]:
         fail(line)
     return 3 if failed or cut_off else 0
+
+
+def _classify(options: argparse.Namespace) -> int:
+    """Classify images, and return 3 if one could not be read."""
+    from detection.inference.classify import classify_files
+
+    failed: list[str] = []
+    write_json(classify_files(options, failed), options.json)
+    for line in failed:
+        fail(line)
+    return 3 if failed else 0
 
 
 def predict_split(given: list[str]) -> int:

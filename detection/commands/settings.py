@@ -182,9 +182,18 @@ def words_for_lightning(pairs: Pairs, options: argparse.Namespace, others: Seque
     return [*words_of(pairs), *flags, *others]
 
 
-def simple_settings(options: argparse.Namespace) -> Pairs:
-    """Return the settings of the options that training and validation share."""
+def simple_settings(options: argparse.Namespace, classifies: bool = False) -> Pairs:
+    """Return the settings of the options that training and validation share.
+
+    Args:
+        classifies: the model is a classifier.
+
+    Raises:
+        ValueError: a classifier has no such option.
+    """
     pairs: Pairs = []
+    if classifies and options.size is not None:
+        raise ValueError("--size: a classifier sees squares; give their side with --data.size and --data.resize")
     for setting, value in (
         ("--data.workers", options.workers),
         ("--trainer.precision", options.precision and PRECISIONS[options.precision]),
@@ -226,19 +235,20 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
         if config is not None and not configs:
             configs = [str(config)]
         pairs.append(weights)
+    classifies = is_of_classifier([*(f"--config={name}" for name in configs), *others])
     if options.data is not None:
-        pairs += _evaluated_data(options.data, split, configs, others)
+        pairs += _evaluated_data(options.data, split, classifies)
     if options.output is not None:
         pairs.append(("--run.folder", str(options.output)))
     if options.batch is not None:
         pairs.append(("--data.eval_batch_size", str(options.batch)))
-    pairs += simple_settings(options)
+    pairs += simple_settings(options, classifies)
     return words_for_lightning([*(("--config", name) for name in configs), *pairs], options, others)
 
 
-def _evaluated_data(path: str, split: str, configs: Sequence[str], others: Sequence[str]) -> Pairs:
+def _evaluated_data(path: str, split: str, classifies: bool) -> Pairs:
     """Return the settings of the data of an evaluation."""
-    if is_of_classifier([*(f"--config={name}" for name in configs), *others]):
+    if classifies:
         from detection.commands.image_data import image_settings
 
         return image_settings(path)

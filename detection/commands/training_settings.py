@@ -42,7 +42,8 @@ def settings(options: argparse.Namespace) -> list[str]:
     if not configs and folder and (Path(folder) / "config.yaml").is_file():
         configs = [str(Path(folder) / "config.yaml")]
     data: Pairs = []
-    if options.data is not None and is_of_classifier(_words(configs) + list(others)):
+    classifies = is_of_classifier([*(f"--config={name}" for name in configs), *others])
+    if options.data is not None and classifies:
         data = image_settings(options.data, options.val_fraction, options.seed or 0)
     elif options.data is not None:
         found = open_and_print(options.data, ("train", "val"), options.val_fraction, options.seed or 0)
@@ -56,14 +57,10 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
     pairs += [("--run.trackers", json.dumps(options.trackers))] if options.trackers else []
     pairs += [("--deterministic", options.deterministic)] if options.deterministic else []
-    pairs += _weights(options.weights, is_of_classifier(_words(configs) + list(others)))
-    pairs += simple_settings(options)
+    pairs += _weights(options.weights, classifies)
+    pairs += simple_settings(options, classifies)
     pairs += [("--resume", resumed)] if resumed else []
     return words_for_lightning(pairs, options, others)
-
-
-def _words(configs: Sequence[str]) -> list[str]:
-    return [f"--config={name}" for name in configs]
 
 
 def _resumed(options: argparse.Namespace) -> tuple[str | None, str | None]:

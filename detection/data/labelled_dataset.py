@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode, v2
 
 from detection.data.errors import DataError
 from detection.data.image import read_image
@@ -25,6 +26,19 @@ from detection.data.unreadable import Unreadable
 
 Transform = Callable[[Tensor], Tensor]
 """A transform of torchvision for images (3, H, W) uint8."""
+
+
+def centre_square(size: int, resize: int, interpolation: str) -> Transform:
+    """Return the transform of evaluation: resize the image, and cut a square from its centre.
+
+    Args:
+        size: side of the square in pixels.
+        resize: shorter side after resizing.
+        interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
+    """
+    method = InterpolationMode(interpolation)
+    steps: Transform = v2.Compose([v2.Resize(resize, method, antialias=True), v2.CenterCrop(size)])
+    return steps
 
 
 class LabelledBatch(NamedTuple):

@@ -5,11 +5,14 @@ module and the data module, and what the command line does for them alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from backbones import BackboneConfig
+from detection.classifier_files import classifier_file, handed_over
 from detection.engine.checks import check_combinations, check_random_start, check_trainer
 from detection.engine.classify.datamodule import LabelledDataModule
 from detection.engine.classify.module import ClassificationModule
@@ -87,6 +90,7 @@ class Detectors(Kind):
 
     def check(self, config: Any, trains: bool) -> None:
         """Reject settings that contradict each other."""
+        _hand_over(config.model)
         check_combinations(config)
         if trains and (warning := check_random_start(config)):
             rank_zero_warn(warning)
@@ -110,6 +114,13 @@ class Classifiers(Kind):
     weights = ("model.classifier.weights",)
     parts = Parts(report=False, pictures=False)
 
+    def check(self, config: Any, trains: bool) -> None:
+        """Reject settings that contradict each other, and find the file of the initial weights in a run's folder."""
+        super().check(config, trains)
+        given = config.model.classifier.weights
+        if given is not None and (file := classifier_file(given)) is not None:
+            config.model.classifier.weights = str(file)
+
     def monitor(self, built: Any) -> str:
         """Return the metric that determines the best checkpoint."""
         return "val/top1"
@@ -124,6 +135,17 @@ class Classifiers(Kind):
 def kind_of(arguments: Sequence[str]) -> Kind:
     """Return the kind of models of a command line."""
     return Classifiers() if is_of_classifier(arguments) else Detectors()
+
+
+def _hand_over(model: Any) -> None:
+    """Set a detector's backbone to that of a classifier's run if its weights name one, and print what it takes."""
+    names = [field.name for field in fields(BackboneConfig)]
+    given = BackboneConfig(**{name: model.backbone[name] for name in names})
+    changed, line = handed_over(given)
+    if line is not None:
+        for name in ("weights", "mean", "std", "norm"):
+            model.backbone[name] = getattr(changed, name)
+        rank_zero_info(line)
 
 
 def _finest_map(config: Any) -> float:

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.classifiers import Classifier
 from detection import fast
 from detection.categories import Categories
+from detection.classifier_files import classifier_file, load_classifier
 from detection.convert.pretrained import load_pretrained
 from detection.device import find_device
 from detection.evaluation.maps import Merging, segments_of
 from detection.export.loading import is_exported, load_exported
 from detection.home import with_home
+from detection.inference.classify import classify
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
 from detection.inference.maps import PredictedMaps
@@ -35,6 +38,9 @@ def load_model(
 ) -> Detector:
     """Load a trained detector, in evaluation mode.
 
+    The source may also be a classifier, which :func:`predict` takes. For type checkers, use
+    :func:`~detection.classifier_files.load_classifier`.
+
     Args:
         source: a checkpoint of this toolkit; a run folder (its ``model.safetensors``, else ``best.ckpt``, else
             ``last.ckpt``); an export (``model.onnx``, or its folder); or any source that
@@ -53,6 +59,8 @@ def load_model(
         >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
     place = find_device(device)
+    if classifier_file(source) is not None:
+        return load_classifier(source, place)  # type: ignore[return-value]  # see the docstring
     if is_exported(source):
         return load_exported(with_home(str(source)), unchecked, trust_code).to(place)
     return fast.convert(load_pretrained(str(source), trust_code).build()).to(place)
@@ -110,7 +118,8 @@ def predict(
         flip: test-time augmentation: also run the horizontally flipped image. You cannot combine it with ``tile``.
 
     Returns:
-        The detections. Boxes are in pixels of the given image, at any ``size``.
+        The detections. Boxes are in pixels of the given image, at any ``size``. For a classifier, the five classes of
+        highest score: :class:`~detection.inference.classify.Classification`.
 
     Raises:
         ValueError: this is not an image, or the array has the wrong shape or dtype. Also if a size is below 1, a
@@ -120,6 +129,10 @@ def predict(
         >>> found = predict(model, "street.jpg")  # doctest: +SKIP
         >>> [(one.name, one.score) for one in found]  # doctest: +SKIP
     """
+    if isinstance(model, Classifier):
+        several = isinstance(image, list | tuple)
+        found = classify(model, image if several else [image])  # type: ignore[arg-type,list-item]
+        return found if several else found[0]  # type: ignore[return-value]  # see the docstring
     if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
         return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
     _check_model(model)

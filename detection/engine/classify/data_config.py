@@ -6,7 +6,7 @@ from typing import Literal
 from torchvision.transforms import InterpolationMode, v2
 
 from detection.coco.limits import MAX_PIXELS
-from detection.data.labelled_dataset import Transform
+from detection.data.labelled_dataset import Transform, centre_square
 from detection.data.limits import check_probability
 from detection.data.reading import Reading
 
@@ -115,9 +115,9 @@ class LabelledConfig:
 
     def transform(self, name: str) -> Transform:
         """Return the transform of a split: random for ``train``, the square in the centre for the others."""
-        method = InterpolationMode(self.interpolation)
         if name != "train":
-            return v2.Compose([v2.Resize(self.resize, method, antialias=True), v2.CenterCrop(self.size)])
+            return centre_square(self.size, self.resize, self.interpolation)
+        method = InterpolationMode(self.interpolation)
         steps: list[Transform] = [
             v2.RandomResizedCrop(self.size, self.scale, self.ratio, method, antialias=True),
             v2.RandomHorizontalFlip(self.flip),

@@ -151,6 +151,7 @@ def test_classes_of_a_checkpoint_must_be_those_of_the_images(trained, tmp_path, 
         (["--data.train", '{"images": "images", "annotations": "no.csv"}'], "data.train: no file"),
         (["--model.classifier.name", "resnet11"], "unknown backbone 'resnet11'"),
         (["--model.loss.mixup", "-1"], "model.loss.mixup -1.0 and cutmix 1.0 must not be below 0"),
+        (["--size", "64", "64"], "--size: a classifier sees squares"),
         (["--model.classifier.nmae", "resnet18"], "model.classifier.nmae"),
     ],
 )
@@ -164,6 +165,14 @@ def test_data_settings_are_checked():
     with pytest.raises(InputError, match=r"data.val_fraction 1.0 must be from 0 to below 1"):
         LabelledDataModule(val_fraction=1.0)
     assert not LabelledConfig(val=None, val_fraction=0).validates
+
+
+def test_a_run_can_start_from_the_weights_of_another_one(config, trained, tmp_path):
+    options = ["--weights", str(trained), "--model.optimizer.lr", "0", "--epochs", "1", "--run.average", "null"]
+    assert main(["train", str(config), "--output", str(tmp_path / "run"), *options]) == 0
+    one, two = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "run"))
+    parameters = [name for name in one if name.endswith(("weight", "bias"))]
+    assert all(torch.equal(one[name], two[name]) for name in parameters)
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary"])
