@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _classify(options: argparse.Namespace) -> int:
     """Classify images, and return 3 if one could not be read."""
-    from detection.inference.classify import classify_files
+    from detection.inference.classify_files import classify_files
 
     failed: list[str] = []
     write_json(classify_files(options, failed), options.json)

@@ -1,0 +1,80 @@
+"""Classify files and folders, and write a CSV file; ``rcnn predict`` calls this module for a classifier."""
+
+import argparse
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detection.checkpoint_files import replacing
+from detection.classifier_files import load_classifier
+from detection.data.errors import first_line
+from detection.data.image import read_image
+from detection.device import inference_device
+from detection.foreign import printable, shown
+from detection.inference.classify import TOP, Classification, Image, classify
+from detection.inference.sources import sources
+from detection.wording import plural
+
+TABLE = "predictions.csv"
+FOR_DETECTORS = ("score", "classes", "tile", "flip", "short_sides", "frames", "across_classes", "size")
+"""Options of ``rcnn predict`` that a classifier does not have."""
+
+
+def classify_files(options: argparse.Namespace, failed: list[str]) -> dict[str, Any]:
+    """Classify files and folders, write ``predictions.csv``, print a summary, and return it as numbers.
+
+    Args:
+        options: options of ``rcnn predict``.
+        failed: list that gets a line about images that cannot be read.
+
+    Raises:
+        ValueError: an option is wrong.
+    """
+    if given := [name for name in FOR_DETECTORS if getattr(options, name)]:
+        raise ValueError(f"--{given[0].replace('_', '-')}: {options.model} is a classifier, which has no such option")
+    top = TOP if options.top is None else options.top
+    if top < 1 or options.batch < 1:
+        raise ValueError(f"--top {top} and --batch {options.batch} must be at least 1")
+    model = load_classifier(options.model, inference_device(options.device))
+    left_out: list[Path] = []
+    found = sources(options.images, left_out)
+    if videos := [source for source in found if source.kind != "image"]:
+        raise ValueError(f"{videos[0].path}: is a {videos[0].kind}; a classifier takes images")
+    rows: list[tuple[str, Classification]] = []
+    unread: list[str] = []
+    for start in range(0, len(found), options.batch):
+        named: list[str] = []
+        images: list[Image] = []
+        for source in found[start : start + options.batch]:
+            try:
+                images.append(read_image(source.path))
+                named.append(source.name)
+            except ValueError as error:
+                unread.append(first_line(error))
+        rows += zip(named, classify(model, images, top), strict=True)
+    path = Path(options.output) / TABLE
+    _write(path, rows, min(top, model.num_classes))
+    counts = Counter(one.names[0] for _, one in rows)
+    print(f"{plural(len(rows), 'image')}: {path}")
+    print("\n".join(f"  {shown(name, 40)}: {count}" for name, count in counts.most_common(20)))
+    if left_out:
+        print(f"skipped {plural(len(left_out), 'other file')}, for example {shown(left_out[0], None)}")
+    if unread:
+        failed.append(f"could not read {plural(len(unread), 'image')}:\n  " + "\n  ".join(map(printable, unread)))
+    return {"images": len(rows), "classes": dict(counts), "files": [str(path)], "unread": unread}
+
+
+def _write(path: Path, rows: Sequence[tuple[str, Classification]], top: int) -> None:
+    """Write a line for each image: its file, and the class and score of each rank."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", *(f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "score"))])
+    for name, one in rows:
+        cells = [cell for pair in zip(one.names, one.scores.tolist(), strict=True) for cell in pair]
+        writer.writerow([name, *(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(table.getvalue().encode())
