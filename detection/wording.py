@@ -6,7 +6,7 @@ NOUNS = {
     **{"annotations": "annotation", "boxes": "box", "categories": "category", "crowds": "crowd", "files": "file"},
     **{"ids": "id", "images": "image", "masks": "mask", "names": "name", "objects": "object", "outlines": "outline"},
     **{"parts": "part", "polygons": "polygon", "rectangles": "rectangle", "splits": "split", "values": "value"},
-    **{"RLEs": "RLE"},
+    **{"RLEs": "RLE", "keypoints": "keypoint"},
 }
 """Singular forms of the nouns that :func:`of_kind` accepts, by their plural."""
 

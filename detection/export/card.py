@@ -62,7 +62,7 @@ def _int8(found: Mapping[str, Any] | None) -> list[str]:
         f"| {kind} | {100 * change:+.2f} | {100 * low:+.2f} to {100 * high:+.2f} |"
         for kind, (change, low, high) in found["change"].items()
     ]
-    head = f"{plural(found['layers'], 'layer')} in INT8. Change of AP on the {found['images']} images that decided:"
+    head = f"{plural(found['layers'], 'layer')} in INT8. Change of AP on the images that decided ({found['images']}):"
     table = [head, "", "| | AP | 95 % interval |", "| --- | --- | --- |", *rows, ""]
     return [*table, f"Layers in float32: {', '.join(map(shown, found['float_layers'])) or 'none'}.", ""]
 

@@ -61,7 +61,13 @@ ABOVE_ONE = {
     "detection/report/page.py: first.max_detections": "above 10",
     "detection/models/cascade.py: lengths['thresholds']": "0, or above 16",
     "detection/data/header.py: channels": "another number than 3 and 4",
+    "detection/data/maps.py: len(categories)": "more than 255",
+    "detection/models/semantic_head.py: num_classes": "0, or more than 255",
+    "detection/evaluation/keypoints.py: len(result)": "a multiple of three",
+    "detection/data/flipping.py: list(pair)": "a pair",
     # no whole number
+    "detection/visualize.py: labels.shape": "a shape",
+    "detection/engine/data_config.py: list(self.unlabelled)": "a list",
     "detection/export/card.py: gate['tolerances']['boxes']": "a tolerance with a decimal",
     "detection/export/gate.py: boxes": "a difference with a decimal",
     "detection/inference/folders.py: options.model": "a path",

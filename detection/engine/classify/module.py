@@ -31,6 +31,7 @@ from detection.engine.resumable_module import ResumableModule
 from detection.engine.schedule import ScheduleConfig
 from detection.evaluation.classification import ClassificationEvaluator
 from detection.evaluation.percent import percent
+from detection.wording import plural
 
 if TYPE_CHECKING:
     from detection.engine.classify.datamodule import LabelledDataModule
@@ -239,4 +240,6 @@ def _difference(theirs: tuple[str, ...] | None, ours: tuple[str, ...] | None) ->
     """Return the numbers of classes, and up to three names that only one side has."""
     first, second = theirs or (), ours or ()
     names = ", ".join(sorted({*first} ^ {*second})[:3])
-    return f"{len(first)} and {len(second)} classes" + (f"; only one has {names}" if names else ", in another order")
+    return f"{len(first)} and {plural(len(second), 'class')}" + (
+        f"; only one has {names}" if names else ", in another order"
+    )

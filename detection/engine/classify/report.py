@@ -8,6 +8,7 @@ from typing import Any
 from detection.checkpoint_files import replacing
 from detection.engine.errors import user_input
 from detection.foreign import shown
+from detection.wording import plural
 
 MOST_CONFUSIONS = 20
 """Number of pairs of classes on the page."""
@@ -49,7 +50,7 @@ def page(split: str, report: Mapping[str, Any]) -> str:
         for count, true, found in sorted(confusions, key=lambda one: -one[0])[:MOST_CONFUSIONS]
     )
     return (
-        f"# Classes of {split}: {report['images']} images\n\n| accuracy | percent |\n| --- | ---: |\n{metrics}\n\n"
+        f"# Classes of {split}: {plural(report['images'], 'image')}\n\n| accuracy | percent |\n| --- | ---: |\n{metrics}\n\n"
         f"## Classes\n\n| class | images | predicted | accuracy |\n| --- | ---: | ---: | ---: |\n{rows}\n\n"
         f"## Most frequent confusions\n\n| true class | predicted class | images |\n| --- | --- | ---: |\n{pairs}\n"
     )

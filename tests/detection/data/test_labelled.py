@@ -126,7 +126,7 @@ def test_a_missing_image_of_a_coco_file_is_named(coco, tmp_path):
 
 
 def test_a_file_without_large_objects_is_rejected(coco, tmp_path):
-    with pytest.raises(ValueError, match=r"has no object of 50 pixels or more; lower data\.crops\.smallest"):
+    with pytest.raises(ValueError, match=r"has no object with sides of 50 pixels or more; lower data\.crops\.smallest"):
         from_coco(coco, tmp_path, margin=0, smallest=50)
 
 
