@@ -167,9 +167,8 @@ def from_coco(annotations: Annotations, folder: Path, margin: float, smallest: i
         if keep.any():
             files += [_existing(folder, annotations.file_name(index), annotations.path)] * int(keep.sum())
     if not files:
-        raise ValueError(
-            f"{annotations.path}: has no object with sides of {plural(smallest, 'pixel')} or more; lower data.crops.smallest"
-        )
+        least = plural(smallest, "pixel")
+        raise ValueError(f"{annotations.path}: has no object with sides of {least} or more; lower data.crops.smallest")
     left_out = (("crowds", crowds), (f"a side below {plural(smallest, 'pixel')}", small))
     return LabelledImages(
         annotations.path,

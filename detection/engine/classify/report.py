@@ -50,7 +50,8 @@ def page(split: str, report: Mapping[str, Any]) -> str:
         for count, true, found in sorted(confusions, key=lambda one: -one[0])[:MOST_CONFUSIONS]
     )
     return (
-        f"# Classes of {split}: {plural(report['images'], 'image')}\n\n| accuracy | percent |\n| --- | ---: |\n{metrics}\n\n"
+        f"# Classes of {split}: {plural(report['images'], 'image')}\n\n"
+        f"| accuracy | percent |\n| --- | ---: |\n{metrics}\n\n"
         f"## Classes\n\n| class | images | predicted | accuracy |\n| --- | ---: | ---: | ---: |\n{rows}\n\n"
         f"## Most frequent confusions\n\n| true class | predicted class | images |\n| --- | --- | ---: |\n{pairs}\n"
     )
