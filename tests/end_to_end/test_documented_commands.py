@@ -81,7 +81,11 @@ INSTEAD = (
     (r"--epochs 24", "--epochs 1"),
     (r"\[640, 720, 800\]", "[64, 80]"),
     (r"\[800, 800\]", "[96, 96]"),
-    (r"_lsj_100ep_coco", "_lsj_100ep_coco --data.jitter '{scale: [0.1, 2.0], size: [96, 96]}'"),
+    (
+        r"_lsj_100ep_coco",  # its steps have 64 images, with 512 RoIs each
+        "_lsj_100ep_coco --data.jitter '{scale: [0.1, 2.0], size: [96, 96]}' --model.box_head.samples 16"
+        " --model.schedule.reference_batch 2",
+    ),
     (r" camera:0", ""),
     (r"--tile 1024", "--tile 64"),
     (r"--classes nucleus", "--classes star"),
