@@ -30,6 +30,10 @@ PYTHON = "docs/how-to/python.md"
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values())
 MADE_BY_THE_READER = (
+    "classes_val.md",  # of a run
+    "flowers/",
+    "val/CLASS",
+    "predictions/",
     "my_data",
     "train/",
     "my_lab",

@@ -21,6 +21,7 @@ from detection import keypoint_rcnn, mask_rcnn, retinanet
 from detection.commands.main import main
 from detection.shapes import CATEGORIES, write_shapes
 from tests.support.documents import command_lines
+from tests.support.labelled import write_digits
 from tests.support.panoptic import write_panoptic
 
 pytestmark = pytest.mark.slow
@@ -64,6 +65,18 @@ NETWORK = {
 }
 """A small network, for a line that neither names a backbone nor starts from a detector."""
 
+CLASSIFIER = {
+    **{name: value for name, value in SMALL.items() if name.startswith("--trainer")},
+    "--data.size": "32",
+    "--data.resize": "32",
+    "--data.workers": "0",
+    "--data.batch_size": "2",
+    "--model.classifier.name": "resnet10",
+    "--model.classifier.width": "16",
+    "--model.classifier.weights": "null",
+}
+"""The same for a classifier."""
+
 OWN = {"--batch": "--data.batch_size", "--size": "--data.short_side"}
 """Options of a line, and the settings above that they replace."""
 
@@ -102,6 +115,7 @@ def changed(line: str) -> list[str]:
         given = {word.split("=")[0] for word in words}
         names_network = {"--weights", "--model.backbone.name"} & given
         settings = SMALL if names_network else SMALL | NETWORK
+        settings = CLASSIFIER if words[2].startswith("classify_") else settings
         replaced = {OWN.get(name, name) for name in given}
         words += [part for pair in settings.items() if pair[0] not in replaced for part in pair]
     return words
@@ -124,6 +138,8 @@ def world(tmp_path_factory) -> Path:
             "from backbones.resnet import ResNet\n\n\ndef MyNet():\n    return ResNet(18, width=8)\n"
         )
         run("rcnn train --data my_data --output runs/mine --epochs 1")
+        run("rcnn train classify_r18 --data flowers --output runs/flowers --epochs 1")
+        run("rcnn train classify_r18 --data my_data --output runs/crops --epochs 1")
         for name in ("runs/a", "runs/b", "runs/first", "runs/second", "demo/run"):
             shutil.copytree("runs/mine", name)
         shutil.copy("runs/mine/checkpoints/best.ckpt", "best.ckpt")
@@ -156,6 +172,8 @@ def other_data(data: Path) -> None:
         image |= {"coco_url": f"http://images.example/val2017/{name}"}
         image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     lvis["categories"] = [category | {"frequency": "f"} for category in lvis["categories"]]
+    write_digits(Path("flowers"), 5, classes=3)
+    Path("labels.csv").write_text("file,label\n" + "".join(f"flowers/digit{n % 2}/{n}.png,{n % 2}\n" for n in range(5)))
     write_panoptic(Path("scenes"))
     labels = {name: {"images": name, "labels": f"labels_{name}", "annotations": ""} for name in ("train", "val")}
     scenes = {"root": "scenes", "semantic": "labels", "semantic_classes": "classes.json", **labels}

@@ -160,7 +160,10 @@ def backbones() -> str:
 def settings() -> str:
     """Return a table for each group of settings: key, default, allowed values and meaning."""
     from backbones import BackboneConfig
+    from backbones.classifiers import ClassifierConfig
     from detection.engine.average import AverageConfig
+    from detection.engine.classify.data_config import Crops, LabelledConfig, LabelledSplit
+    from detection.engine.classify.module import ClassificationModule, LossConfig
     from detection.engine.data_config import DataConfig, Split
     from detection.engine.module import DetectionModule
     from detection.engine.optim import OptimizerConfig
@@ -192,6 +195,12 @@ def settings() -> str:
         ("Schedule", "model.schedule", ScheduleConfig),
         ("Run", "run", RunConfig),
         ("Averaged weights", "run.average", AverageConfig),
+        ("Data of a classifier", "data", LabelledConfig),
+        ("One split of the data of a classifier", "data.train", LabelledSplit),
+        ("Crops for a classifier", "data.crops", Crops),
+        ("Classifier", "model", ClassificationModule),
+        ("Network of a classifier", "model.classifier", ClassifierConfig),
+        ("Loss of a classifier", "model.loss", LossConfig),
     )
     known = {kind for _, _, kind in groups}
     parts = []

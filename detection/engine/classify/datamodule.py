@@ -98,6 +98,11 @@ class LabelledDataModule(ResumableData):
             if self.config.val is None and self.config.val_fraction:
                 seed, fraction = self.config.seed, self.config.val_fraction
                 self.images["train"], self.images["val"] = split(self.images["train"], fraction, seed)
+                if not len(self.images["val"]):
+                    raise ValueError(
+                        f"data.val_fraction {fraction} of {plural(len(self.images['train']), 'image')} leaves none for "
+                        "validation; add images, or set data.val_fraction 0"
+                    )
         for name in names:
             given = self.config.split(name)
             if name not in self.images and given is not None:
