@@ -276,6 +276,11 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
         raise ValueError(f"{source}: {ALONE}")
     if info is None or "state_dict" not in content:
         raise ValueError(f"{source}: not a checkpoint of this toolkit; to use only its weights, set --model.weights")
+    if isinstance(info, Mapping) and "classifier" in info:
+        raise ValueError(
+            f"{source}: is an image classifier, and a detector is needed; a detector can take its backbone with "
+            "--model.backbone.weights"
+        )
     check_info(info, source)
     if not is_state_dict(content["state_dict"]):
         raise ValueError(f"{source}: its state_dict is not a mapping of names to tensors; the file is damaged")

@@ -30,9 +30,10 @@ def run(options: argparse.Namespace) -> None:
     if options.word == "show":
         from dataclasses import asdict
 
-        from detection.inference import load_model, model_info
+        from detection.inference import model_info
+        from detection.inference.api import load_detector
 
-        info = model_info(load_model(options.model, options.trust_code))
+        info = model_info(load_detector(options.model, options.trust_code))
         print(info)
         write_json(asdict(info), options.json)
         return

@@ -58,9 +58,20 @@ def load_model(
     Example:
         >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
-    place = find_device(device)
     if classifier_file(source) is not None:
-        return load_classifier(source, place)  # type: ignore[return-value]  # see the docstring
+        return load_classifier(source, find_device(device))  # type: ignore[return-value]  # see the docstring
+    return load_detector(source, trust_code, device, unchecked)
+
+
+def load_detector(
+    source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu", unchecked: bool = False
+) -> Detector:
+    """Load a trained detector as :func:`load_model` does, and reject a classifier.
+
+    Raises:
+        ValueError: as for :func:`load_model`, or the source is a classifier.
+    """
+    place = find_device(device)
     if is_exported(source):
         return load_exported(with_home(str(source)), unchecked, trust_code).to(place)
     return fast.convert(load_pretrained(str(source), trust_code).build()).to(place)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from detection.device import inference_device
 from detection.foreign import printable, shown
-from detection.inference.api import load_model, predict_group
+from detection.inference.api import load_detector, predict_group
 from detection.inference.images import Image
 from detection.inference.options import LEAST, check_apart, check_least
 from detection.inference.outputs import Writer
@@ -41,7 +41,7 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     check_least(options, LEAST | {"frames": 1})
     check_apart(vars(options), "--")
     device = inference_device(options.device)
-    model = load_model(options.model, options.trust_code)
+    model = load_detector(options.model, options.trust_code)
     model.to(device)
     left_out: list[Path] = []
     found = sources(options.images, left_out)

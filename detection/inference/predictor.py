@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detection.checkpoint import save_model
 from detection.device import find_device
-from detection.inference.api import load_model, predict, predict_group
+from detection.inference.api import load_detector, predict, predict_group
 from detection.inference.images import Image
 from detection.inference.info import ModelInfo, kind_of, model_info
 from detection.inference.prediction import Prediction
@@ -48,7 +48,7 @@ class Predictor:
         if isinstance(model, Detector):
             self.model = model if device is None else model.to(find_device(device))
         else:
-            self.model = load_model(model, trust_code, device or "cpu")
+            self.model = load_detector(model, trust_code, device or "cpu")
 
     @overload
     def predict(

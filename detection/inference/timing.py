@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from detection.device import inference_device
-from detection.inference.api import load_model, predict_batch
+from detection.inference.api import load_detector, predict_batch
 from detection.inference.sources import batches, sources
 from detection.memory import most_resident
 from detection.models.detector import Detector
@@ -31,7 +31,7 @@ def time_model(options: argparse.Namespace) -> list[dict[str, Any]]:
         the time of only the network.
     """
     device = inference_device(options.device)
-    model = load_model(options.model, options.trust_code).to(device)
+    model = load_detector(options.model, options.trust_code).to(device)
     if options.size is not None:
         model.test_size = tuple(options.size)
     images = _images(options, model, max(options.batch))

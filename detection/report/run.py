@@ -27,7 +27,7 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.limits import limits_up_to
 from detection.fast.folding import folded
 from detection.foreign import printable, shown
-from detection.inference.api import load_model
+from detection.inference.api import load_detector
 from detection.inference.detect import encoded, in_file, take
 from detection.inference.info import kind_of
 from detection.inference.options import size_of
@@ -59,7 +59,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
     device = inference_device(options.device)
     annotations = load_annotations(options.annotations)
     check_images(CocoDataset(annotations, images), "give their folder with --images")
-    model = load_model(options.what[0], options.trust_code)
+    model = load_detector(options.what[0], options.trust_code)
     if isinstance(model, SemanticFPN):
         raise ValueError(f"{options.what[0]} finds no objects; `rcnn validate` scores its semantic maps")
     if options.size:

@@ -18,6 +18,7 @@ from detection import load_classifier, load_model, predict
 from detection.classifier_files import classifier_file, describe_classifier, save_classifier
 from detection.commands.main import main
 from detection.inference.classify import classify
+from detection.shapes import write_shapes
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox")
 
@@ -137,3 +138,15 @@ def test_what_is_no_classifier(tmp_path):
     assert classifier_file(tmp_path) is None
     assert classifier_file(tmp_path / "nothing.ckpt") is None
     assert classifier_file("torchvision:maskrcnn_resnet50_fpn") is None
+
+
+@pytest.mark.parametrize(
+    "command", [["models", "show"], ["evaluate", "--data", "my_data"], ["export", "--output", "a.safetensors"]]
+)
+def test_commands_for_detectors_say_that_this_is_a_classifier(saved, tmp_path, command, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "my_data", train=1, val=1, size=(64, 96))
+    name, *options = command
+    words = [name, "show", str(saved)] if options == ["show"] else [name, str(saved), *options]
+    assert main(words) == 2
+    assert "is an image classifier, and a detector is needed" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from tests.support.commands import predict as main
 @pytest.fixture
 def folder(tmp_path, pixels, monkeypatch, tiny_model):
     own = copy.deepcopy(tiny_model)  # a GPU, where there is one, takes it
-    monkeypatch.setattr(folders, "load_model", lambda source, trust_code=False: own)
+    monkeypatch.setattr(folders, "load_detector", lambda source, trust_code=False: own)
     images = tmp_path / "images"
     images.mkdir()
     for k in range(3):
@@ -223,7 +223,7 @@ def test_masks_of_a_detector_of_boxes_are_rejected_before_work_begins(folder, ca
 
     torch.manual_seed(0)
     boxes_only = build_detector(2, BackboneConfig("resnet10"), FPNConfig(channels=16), None, BoxHeadConfig(hidden=16))
-    monkeypatch.setattr(folders, "load_model", lambda source, trust_code=False: boxes_only)
+    monkeypatch.setattr(folders, "load_detector", lambda source, trust_code=False: boxes_only)
     with pytest.raises(SystemExit) as stop:
         run(folder, folder / "images", "--save", "pictures", "masks")
     assert stop.value.code == 2
@@ -266,7 +266,7 @@ def test_thresholds_by_class(folder):
 
 def test_across_classes_reaches_the_model(folder):
     run(folder, folder / "images", "--save", "json", "--across-classes")
-    assert folders.load_model("").box_head.config.nms_across_classes
+    assert folders.load_detector("").box_head.config.nms_across_classes
 
 
 def stopping(number, name):

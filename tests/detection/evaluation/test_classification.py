@@ -1,0 +1,67 @@
+"""Scores of classifiers equal those of a plain loop, in one process and in several."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from detection.evaluation.classification import ClassificationEvaluator
+
+
+def drawn(count, classes, seed=0):
+    """Logits that are often right, labels without the last class, and losses."""
+    torch.manual_seed(seed)
+    labels = torch.randint(0, classes - 1, (count,))
+    logits = torch.randn(count, classes) + 1.5 * torch.nn.functional.one_hot(labels, classes)
+    return torch.arange(count), labels, logits, torch.rand(count)
+
+
+def collect(classes, *parts):
+    evaluator = ClassificationEvaluator([f"c{n}" for n in range(classes)])
+    for part in parts:
+        evaluator.add(*part)
+    return evaluator
+
+
+@pytest.mark.parametrize("classes", [3, 8])
+def test_scores_equal_those_of_a_loop(classes):
+    _, labels, logits, losses = data = drawn(60, classes)
+    batches = [tuple(column[start : start + 16] for column in data) for start in range(0, 60, 16)]
+    evaluator = collect(classes, *batches)
+    confusion, first, fifth = np.zeros((classes, classes), int), 0, 0
+    for label, row in zip(labels.tolist(), logits.tolist(), strict=True):
+        order = sorted(range(classes), key=lambda c: -row[c])
+        confusion[label, order[0]] += 1
+        first, fifth = first + (order[0] == label), fifth + (label in order[:5])
+    accuracies = [confusion[c, c] / confusion[c].sum() for c in range(classes) if confusion[c].sum()]
+    found = evaluator.evaluate()
+    assert found["top1"] == pytest.approx(first / 60)
+    assert found["class_mean"] == pytest.approx(sum(accuracies) / len(accuracies))
+    assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert found.get("top5", "none") == (pytest.approx(fifth / 60) if classes > 5 else "none")
+    assert (evaluator.confusion() == confusion).all()
+    report = evaluator.report()
+    assert report["classes"][-1] == {
+        "name": f"c{classes - 1}",
+        "images": 0,
+        "predicted": int(confusion[:, -1].sum()),
+        "accuracy": None,
+    }
+
+
+def test_several_processes_count_each_image_once():
+    data = drawn(30, 7)
+    alone = collect(7, data)
+    first, second = (collect(7, tuple(column[part] for column in data)) for part in (slice(0, 20), slice(15, 30)))
+    merged = ClassificationEvaluator(alone.classes)
+    merged.merge([first.state(), second.state()])
+    assert (merged.confusion() == alone.confusion()).all()
+    assert merged.evaluate() == pytest.approx(alone.evaluate())
+
+
+def test_without_images_there_is_no_score():
+    evaluator = collect(6, drawn(4, 6))
+    evaluator.reset()
+    assert all(math.isnan(value) for value in evaluator.evaluate().values())
+    assert evaluator.report()["metrics"]["top1"] is None
