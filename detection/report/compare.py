@@ -46,8 +46,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or nothing if the interval contains 0."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else ""
+        """``better``, ``worse``, or nothing if the interval, as :func:`signed` writes it, contains 0."""
+        return "better" if _tenths(self.low) > 0 else "worse" if _tenths(self.high) < 0 else ""
 
 
 def compare(
@@ -197,7 +197,12 @@ def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
 
 def signed(value: float) -> str:
     """Write a fraction in percent with its sign."""
-    return "–" if math.isnan(value) else f"{100 * value:+.1f}"
+    return "–" if math.isnan(value) else f"{_tenths(value):+.1f}"
+
+
+def _tenths(value: float) -> float:
+    """Return a fraction in percent, to one decimal; never -0.0."""
+    return round(100 * value, 1) + 0.0
 
 
 def interval(d: Difference) -> str:

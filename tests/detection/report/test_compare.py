@@ -1,9 +1,10 @@
 import json
+import math
 
 import pytest
 
 from detection.report.changed import changed_images
-from detection.report.compare import check_comparable, compare, text
+from detection.report.compare import Difference, check_comparable, compare, interval, text
 from detection.report.compare_page import page, summary
 from tests.support import commands
 from tests.support.commands import compare as main
@@ -132,3 +133,18 @@ def test_images_that_changed_most_come_first_with_both_results(two, folder):
     html = page("good", "worse", {}, drawn)
     assert html.count("data:image/jpeg") == 10
     assert changed_images(two[0], two[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "text"),
+    [
+        (0.0006, 0.02, "better", "+0.1 to +2.0"),
+        (0.0004, 0.02, "", "+0.0 to +2.0"),
+        (-0.02, -0.0006, "worse", "-2.0 to -0.1"),
+        (-0.02, -0.0004, "", "-2.0 to +0.0"),
+        (math.nan, math.nan, "", "–"),
+    ],
+)
+def test_better_and_worse_go_with_the_interval_as_it_is_written(low, high, verdict, text):
+    difference = Difference("AP", 0.5, 0.51, low, high)
+    assert (difference.verdict, interval(difference)) == (verdict, text)
