@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import InterpolationMode, v2
 
 from detection.data.errors import DataError
 from detection.data.image import read_image
@@ -36,6 +35,8 @@ def centre_square(size: int, resize: int, interpolation: str) -> Transform:
         resize: shorter side after resizing.
         interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
     """
+    from torchvision.transforms import InterpolationMode, v2  # slower to import than PyTorch
+
     method = InterpolationMode(interpolation)
     steps: Transform = v2.Compose([v2.Resize(resize, method, antialias=True), v2.CenterCrop(size)])
     return steps

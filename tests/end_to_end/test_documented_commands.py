@@ -95,9 +95,9 @@ INSTEAD = (
     (r"\[640, 720, 800\]", "[64, 80]"),
     (r"\[800, 800\]", "[96, 96]"),
     (
-        r"_lsj_100ep_coco",  # its steps have 64 images, with 512 RoIs each
+        r"_lsj_100ep_coco",  # its steps have 64 images with 512 RoIs each, and its length is a number of steps
         "_lsj_100ep_coco --data.jitter '{scale: [0.1, 2.0], size: [96, 96]}' --model.box_head.samples 16"
-        " --model.schedule.reference_batch 2",
+        " --model.schedule.reference_batch 2 --trainer.max_steps 2",
     ),
     (r" camera:0", ""),
     (r"--tile 1024", "--tile 64"),
