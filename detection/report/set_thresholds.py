@@ -113,7 +113,7 @@ def store(path: Path, thresholds: Thresholds) -> None:
         ValueError: the file is no checkpoint of this toolkit.
         OSError: it cannot be written; the older file is intact.
     """
-    values = json.loads(json.dumps(asdict(thresholds)))
+    values = parse_json(json.dumps(asdict(thresholds)).encode(), f"{path}: thresholds")
     if path.suffix == ".ckpt":
         content = read_checkpoint(path)
         content["rcnn"] = checked_info(content, path) | {"thresholds": values}

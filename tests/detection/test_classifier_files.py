@@ -12,6 +12,7 @@ from backbones.classifiers import Preprocessing
 from detection.classifier_files import handed_over, save_classifier
 from detection.commands.main import main
 from detection.convert.pretrained import load_pretrained
+from detection.engine import kinds
 from detection.shapes import write_shapes
 from tests.support.labelled import write_digits
 
@@ -81,7 +82,7 @@ def test_another_network_is_rejected(tmp_path, change):
         handed_over(replace(BackboneConfig("resnet10", str(tmp_path / "run"), width=8), **change))
 
 
-def test_from_crops_to_a_detector_by_the_command_line(tmp_path, capsys):
+def test_from_crops_to_a_detector_by_the_command_line(tmp_path, capsys, monkeypatch):
     """A classifier learns from the crops of the objects, and a detector begins with its averaged weights."""
     torch.set_num_threads(1)
     shapes = write_shapes(tmp_path / "shapes", train=6, val=3, size=(64, 96))
@@ -98,9 +99,10 @@ def test_from_crops_to_a_detector_by_the_command_line(tmp_path, capsys):
     (tmp_path / "detector.yaml").write_text(json.dumps({"model": settings, "run": {"report": False, "pictures": 0}}))
     sizes = ["--size", "64", "96", "--batch", "2", "--model.backbone.weights", str(run), "--model.optimizer.lr", "0"]
     arguments = [str(tmp_path / "detector.yaml"), "--data", str(shapes), "--output", str(tmp_path / "detector")]
+    told: list[str] = []
+    monkeypatch.setattr(kinds, "rank_zero_info", told.append)
     assert main(["train", *arguments, *sizes, *small]) == 0
-    printed = capsys.readouterr()
-    assert "fc.bias, fc.weight; mean 123.675 116.28 103.53" in printed.out + printed.err
+    assert "fc.bias, fc.weight; mean 123.675 116.28 103.53" in told[0]
     found, averaged = load_pretrained(str(tmp_path / "detector")), load_file(run / "model.safetensors")
     assert found.config.backbone.norm == "frozen"
     taken = [name for name in found.state if name.startswith("backbone.")]

@@ -53,14 +53,18 @@ def test_a_file_gives_the_same_boxes_and_keypoints(tmp_path):
         assert len(answer) == len(expected["scores"]) == 20
         distance = np.abs(answer.boxes - expected["boxes"].numpy()[:, None]).max(axis=2)
         same = distance.argmin(axis=1)
-        assert distance.min(axis=1).max() < 0.01
-        assert np.abs(answer.scores[same] - expected["scores"].numpy()).max() < 1e-4
+        # A score at the limit of 20 detections may change places with the next one beyond the limit.
+        sure = expected["scores"].numpy() > expected["scores"].numpy().min() + 1e-4
+        assert sure.sum() >= 18
+        assert distance.min(axis=1)[sure].max() < 0.01
+        assert np.abs(answer.scores[same] - expected["scores"].numpy())[sure].max() < 1e-4
         # Their numbers are pixels of a COCO file, half a pixel to the upper left of ours.
-        apart = np.abs(answer.keypoints[same][..., :2] - 0.5 - expected["keypoints"][..., :2].numpy()).max(axis=2)
+        apart = np.abs(answer.keypoints[same][..., :2] - 0.5 - expected["keypoints"][..., :2].numpy()).max(axis=2)[sure]
         # Two maxima of a map that differ by rounding alone may change places.
         assert (apart < 0.01).mean() > 0.98, np.sort(apart.ravel())[-20:]
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_agree_on_the_same_samples(monkeypatch):
     images = real_images()[:1]
     theirs = prepared(images)

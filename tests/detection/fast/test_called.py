@@ -93,12 +93,12 @@ def test_custom_convolutions_compute_what_they_say(make_batch):
     names += ["rpn.convs.0", "rpn.objectness", "box_head.convs.0", "mask_head.convs.0", "mask_head.logits"]
     for name in names:
         replace(mine, name)
-    losses, _, found = step(model, batch)
-    others, _, again = step(mine, batch)
+    losses, _, (_, scores, _, masks) = step(model, batch)
+    others, _, (_, same_scores, _, same_masks) = step(mine, batch)
     for name, value in losses.items():
         torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-5, msg=name)
-    torch.testing.assert_close(found.scores, again.scores, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.masks, again.masks, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scores, same_scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(masks, same_masks, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
