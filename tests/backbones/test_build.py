@@ -142,6 +142,7 @@ def test_weights_that_do_not_fit_are_rejected(tmp_path, spoil, message):
         build(BackboneConfig("resnet18", weights=str(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/efficientnet_lite0", "timm/convnext_atto"])
 @pytest.mark.parametrize("head", ["missing", "of ten classes"])
 def test_a_timm_backbone_needs_no_classifier_in_its_file(tmp_path, name, head):

@@ -126,6 +126,7 @@ def test_a_timm_model_keeps_its_own_mean():
     assert make("timm/resnet26d").mean == pytest.approx((123.675, 116.28, 103.53))
 
 
+@pytest.mark.slow
 def test_norms_of_timm_keep_their_activations():
     images = torch.randn(1, 3, 64, 64)
     batch, frozen = make("timm/efficientnet_b0").eval(), make("timm/efficientnet_b0", norm="frozen")

@@ -74,6 +74,7 @@ HEADLESS = ("densenet121", "mobilenet_v2", "regnet_y_400mf", "convnext_tiny", "s
 HEADS = ("fc.", "classifier.", "head.", "heads.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["missing", "of ten classes", "not finite"])
 @pytest.mark.parametrize("name", [pytest.param("vgg11", marks=pytest.mark.slow), *HEADLESS])
 def test_a_backbone_needs_no_classifier_in_its_file(tmp_path, name, head):
@@ -168,6 +169,7 @@ def test_a_pattern_freezes_and_an_unknown_name_is_rejected():
         build(BackboneConfig("resnet18", freeze=("layer9",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "convnext_tiny"])
 @pytest.mark.parametrize("channels", [1, 4, 6])
 def test_grey_images_give_the_same_response_with_any_number_of_channels(name, channels):

@@ -64,6 +64,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own() -> None:
     def faults(choice: str) -> tuple[str, int]:
@@ -192,6 +193,7 @@ print(go_on_training(float(sys.argv[1])), faults(2), faults(64))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the switch is glibc's")
 @pytest.mark.parametrize(
     ("largest", "later"),

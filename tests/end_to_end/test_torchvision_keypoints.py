@@ -135,6 +135,7 @@ def ours_of(theirs: nn.Module) -> KeypointRCNN:
     return ours
 
 
+@pytest.mark.slow
 def test_heatmaps_agree():
     """The head alone, on features of one region: the logits, and where their maxima lie."""
     images = real_images()[:1]

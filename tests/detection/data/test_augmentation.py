@@ -163,7 +163,7 @@ def whole(samples):
         ("many", 4, "fork"),
         pytest.param("many", 2, "spawn", marks=pytest.mark.slow),
         ("strong", 3, "fork"),
-        ("strong", 2, "spawn"),
+        pytest.param("strong", 2, "spawn", marks=pytest.mark.slow),
     ],
 )
 def test_the_same_sample_for_the_same_seed_epoch_and_image(files, pipeline, workers, context):

@@ -137,7 +137,7 @@ def test_other_images_cannot_continue_a_run(config, trained, digits, tmp_path, c
 
 
 def test_classes_of_a_checkpoint_must_be_those_of_the_images(trained, tmp_path, capsys):
-    write_digits(tmp_path / "other", 2, classes=4)
+    write_digits(tmp_path / "other", 8, classes=4)
     assert main(["validate", str(trained), "--data", str(tmp_path / "other"), "--output", str(tmp_path / "out")]) == 2
     assert "has other classes than the images: 6 and 4 classes; only one has digit4, digit5" in capsys.readouterr().err
 

@@ -87,6 +87,7 @@ def test_the_last_evaluation_of_a_run_that_is_counted_in_steps_is_made_up(run, i
     assert different(outcome(tmp_path / "parts"), whole(*steps)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 5))])
 def test_evaluations_within_an_epoch_are_made_up(run, interrupted, whole, tmp_path, at):
     often = ("--trainer.val_check_interval", "2")
