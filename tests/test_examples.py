@@ -56,6 +56,7 @@ def test_the_head_learns_and_changes_scores() -> None:
     torch.testing.assert_close(found.scores, before.scores * quality)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_found_by_its_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "my_net.py"
     path.write_text(EXAMPLES["A new backbone"], encoding="utf-8")

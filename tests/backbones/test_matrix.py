@@ -121,6 +121,7 @@ def test_position_embeddings_are_their_own_on_the_grid_they_were_made_for():
     assert torch.equal(backbone.positions.flatten(2).transpose(1, 2), whole.encoder.pos_embedding[:, 1:])
 
 
+@pytest.mark.slow
 def test_a_timm_model_keeps_its_own_mean():
     assert make("timm/vit_tiny_patch16_224").mean == (127.5,) * 3
     assert make("timm/resnet26d").mean == pytest.approx((123.675, 116.28, 103.53))

@@ -43,6 +43,7 @@ def without_threads(number: int) -> None:
     threading.Thread.start = fail
 
 
+@pytest.mark.slow
 def test_a_worker_without_threads_says_so(capfd):
     loader = DataLoader(range(8), batch_size=None, num_workers=1, timeout=100, worker_init_fn=without_threads)
     with pytest.raises(RuntimeError, match="can't start new thread"):

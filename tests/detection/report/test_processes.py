@@ -36,7 +36,7 @@ PLAIN = RANK.format(begin="dist.init_process_group('gloo')\nif True", end="dist.
 @pytest.mark.parametrize(
     ("script", "left"),
     [
-        pytest.param(OURS, False, id="ours"),
+        pytest.param(OURS, False, id="ours", marks=pytest.mark.slow),
         pytest.param(PLAIN, True, id="PyTorch alone", marks=pytest.mark.slow),
     ],
 )
