@@ -4,16 +4,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from detection.checkpoint_files import replacing
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.maps import MapEvaluator
 from detection.evaluation.percent import percent
+from detection.evaluation.ranks import states_of_ranks
 from detection.evaluation.results import write_results
 from detection.structures import Batch, Detections
 from detection.wording import plural
@@ -69,9 +68,8 @@ class Evaluation:
             images = torch.tensor([[images] for images, _ in self._losses], dtype=torch.float64)
             means = torch.stack([losses for _, losses in self._losses]).cpu().double()  # Apple's GPUs have no float64
             sums = torch.cat([means * images, images], dim=1).sum(dim=0).tolist()
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            states: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(states, ([part.state() for part in self._parts], sums))
+        states = states_of_ranks(lambda: ([part.state() for part in self._parts], sums))
+        if states is not None:
             for number, part in enumerate(self._parts):
                 part.reset()
                 part.merge(collected[number] for collected, _ in states)

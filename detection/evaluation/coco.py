@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch.distributed as dist
 
 from detection.categories import Categories
 from detection.coco.keypoints import PIXEL_CENTRE
@@ -29,6 +28,7 @@ from detection.evaluation.limits import (
     scored_limits,
 )
 from detection.evaluation.matching import Matching, Rows, boxes_of_areas
+from detection.evaluation.ranks import states_of_ranks
 from detection.evaluation.results import check_results
 from detection.fast.pasting import encode_masks, rounded_frames
 from detection.memory import no_garbage_collection
@@ -254,9 +254,7 @@ class CocoEvaluator:
 
     def gather(self) -> None:
         """Exchange the detections of all ranks, so that each rank has all of them; does nothing in one process."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            states: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(states, self.state())
+        if (states := states_of_ranks(self.state)) is not None:
             self.reset()
             self.merge(states)
 

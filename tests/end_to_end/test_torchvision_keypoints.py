@@ -58,7 +58,7 @@ def test_a_file_gives_the_same_boxes_and_keypoints(tmp_path):
         assert sure.sum() >= 18
         assert distance.min(axis=1)[sure].max() < 0.01
         assert np.abs(answer.scores[same] - expected["scores"].numpy())[sure].max() < 1e-4
-        # Their numbers are pixels of a COCO file, half a pixel to the upper left of ours.
+        # torchvision's numbers are pixels of a COCO file: half a pixel to the upper left.
         apart = np.abs(answer.keypoints[same][..., :2] - 0.5 - expected["keypoints"][..., :2].numpy()).max(axis=2)[sure]
         # Two maxima of a map that differ by rounding alone may change places.
         assert (apart < 0.01).mean() > 0.98, np.sort(apart.ravel())[-20:]

@@ -165,7 +165,7 @@ def cleaned(text: str, folder: Path) -> str:
     """Return an output without this machine's paths and without progress bars."""
     text = re.sub(r"^.*\r(?!\n)", "", text, flags=re.MULTILINE)
     for place in (str(folder.resolve()), str(folder)):
-        text = text.replace(place, "~/work")
+        text = text.replace(place, "~/session")
     kept = [line.rstrip() for line in text.splitlines() if not re.search(r"\d+%\|", line)]
     return "\n".join(line for line in kept if line)
 

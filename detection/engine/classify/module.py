@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
@@ -31,6 +30,7 @@ from detection.engine.resumable_module import ResumableModule
 from detection.engine.schedule import ScheduleConfig
 from detection.evaluation.classification import ClassificationEvaluator
 from detection.evaluation.percent import percent
+from detection.evaluation.ranks import states_of_ranks
 from detection.wording import plural
 
 if TYPE_CHECKING:
@@ -222,9 +222,7 @@ class ClassificationModule(ResumableModule):
 
     def _score(self, split: str) -> None:
         evaluator, folder = self.evaluators[split], self.trainer.log_dir  # all ranks must call it
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            states: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(states, evaluator.state())
+        if (states := states_of_ranks(evaluator.state)) is not None:
             evaluator.merge(states)
         metrics = evaluator.evaluate()
         self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
