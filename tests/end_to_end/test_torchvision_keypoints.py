@@ -36,6 +36,7 @@ def prepared(images: list[Tensor], **options: object) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_same_boxes_and_keypoints(tmp_path):
     paths = image_files(tmp_path)[:2]
     theirs = prepared([as_theirs(path) for path in paths], **SIZE, box_detections_per_img=20)

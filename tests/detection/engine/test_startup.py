@@ -47,8 +47,8 @@ MADE_ANOTHER = (
 
 PLACES = {"imports": IMPORTS, "parsing": PARSING, "made another": MADE_ANOTHER}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
-QUICK = list(zip(PLACES.values(), CODES.items(), strict=True))
-"""Every place and every signal once; the other pairs are slow tests."""
+QUICK = list(zip(PLACES.values(), CODES.items(), strict=True))[:2]
+"""Two places and two signals; the other pairs are slow tests."""
 OTHERS = [(where, each) for where in PLACES.values() for each in CODES.items() if (where, each) not in QUICK]
 
 
@@ -63,6 +63,7 @@ def test_a_signal_during_the_start_is_one_line_and_the_code_of_a_shell(where, nu
     assert done.stderr == f"error: stopped by {number.name}; no checkpoint was written at this point\n"
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_even_what_swallows_the_first():
     where = (
         "import detection.engine.early_options as c\n"
