@@ -68,7 +68,6 @@ class Command(LightningCLI):
 
     def __init__(self, console: Console, kind: Kind | None = None) -> None:
         self._console, self.kind = console, kind or Detectors()
-        given_configs.clear()
         # Otherwise albumentations looks for its latest version on a server when data.augment names a transform.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         self._lock: IO[str] | None = None

@@ -44,6 +44,11 @@ class ConfigFile(ActionConfigFile):
 class Parser(NoAbbreviations, LightningArgumentParser):
     """Parse options without abbreviations, and report errors in one line."""
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line, and forget the configs of the one before it in this process."""
+        given_configs.clear()
+        return super().parse_args(*args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         options = [action.dest for action in parser._actions]

@@ -146,6 +146,16 @@ def test_a_mistake_in_the_settings_is_told(capsys):
     assert "data.root" in capsys.readouterr().err
 
 
+def test_an_error_looks_only_at_the_configs_of_its_own_command(tmp_path, capsys):
+    config = tmp_path / "own.yaml"
+    config.write_text("base: demo\n")
+    assert main(["doctor", "--config", str(config), "--data.rot", "x"]) == 2
+    config.unlink()
+    capsys.readouterr()
+    assert call("--data.rot", "x") == 2
+    assert "data.root" in capsys.readouterr().err
+
+
 def test_frozen_parts_that_would_stay_random_are_an_error(sound, capsys):
     assert call("--data.root", sound, "--model.backbone.norm", "frozen", "--model.backbone.freeze", "1") == 2
     printed = capsys.readouterr().out
