@@ -11,6 +11,7 @@ from backbones import BackboneConfig
 from detection.categories import Categories
 from detection.foreign import shown
 from detection.models.build import build_detector, frozen_at_random, learning_norm
+from detection.models.detector import Detector
 
 
 def check_configs(configs: Mapping[str, Any]) -> None:
@@ -22,8 +23,29 @@ def check_configs(configs: Mapping[str, Any]) -> None:
     backbone: BackboneConfig = configs["backbone"]
     backbones.check_name(backbone.name)
     if backbone.name in backbones.available():  # building a user's own class may have side effects
-        with torch.device("meta"):
-            build_detector(1, **{**configs, "backbone": replace(backbone, weights=None)})
+        _outline({**configs, "backbone": replace(backbone, weights=None)})
+
+
+def outline(configs: Mapping[str, Any]) -> Detector | None:
+    """Build a detector of one class without values, to ask what it predicts and which losses it has.
+
+    A ResNet-18 stands for a backbone that only a user's own code can build.
+
+    Returns:
+        The detector on PyTorch's device ``meta``; None if a ResNet-18 does not fit the other settings.
+    """
+    backbone: BackboneConfig = configs["backbone"]
+    if backbone.name in backbones.available():
+        return _outline({**configs, "backbone": replace(backbone, weights=None)})
+    try:
+        return _outline({**configs, "backbone": BackboneConfig("resnet18")})
+    except ValueError:
+        return None
+
+
+def _outline(configs: Mapping[str, Any]) -> Detector:
+    with torch.device("meta"):
+        return build_detector(1, **configs)
 
 
 def check_combinations(config: Any) -> None:

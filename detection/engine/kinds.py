@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from backbones import BackboneConfig
 from detection.classifier_files import classifier_file, handed_over
-from detection.engine.checks import check_combinations, check_random_start, check_trainer
+from detection.engine.checks import check_combinations, check_random_start, check_trainer, outline
 from detection.engine.classify.datamodule import LabelledDataModule
 from detection.engine.classify.module import ClassificationModule
 from detection.engine.datamodule import CocoDataModule
@@ -101,9 +101,7 @@ class Detectors(Kind):
 
     def prepare(self, config: Any, built: Any, callbacks: Sequence[Callback]) -> list[Callback]:
         """Check the names of metrics in the user's callbacks, and keep the memory of the first step."""
-        cascade, data = config.model.cascade, built.data.config
-        stages = 0 if cascade is None else len(cascade.thresholds)
-        prepare_metric_names(callbacks, data.masks, stages, data.keypoints, data.maps)
+        prepare_metric_names(callbacks, outline(built.model.configs))
         return [FirstStepMemory(_finest_map(config))]
 
 

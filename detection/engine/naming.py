@@ -15,57 +15,41 @@ from detection.engine.errors import InputError
 from detection.evaluation.confusion import SCORES
 from detection.evaluation.engines import statistics
 from detection.evaluation.panoptic import QUALITIES
+from detection.models.detector import Detector
+from detection.models.mask_forms import iou_types, loss_names
+from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
 
-LOSSES = ("loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask")
-STAGE_LOSSES = ("loss_cls", "loss_box_reg")
-"""Losses that a cascade has for each stage."""
 FIELD = re.compile(r"\{([^{}:]*)(:[^{}]*)?\}")
 """Pattern of ``{name}`` or ``{name:format}``."""
 EXAMPLE = "{epoch}-{val/AP:.3f}"
 
 
-def metric_names(masks: bool, stages: int = 0, keypoints: bool = False, maps: str | None = None) -> list[str]:
-    """Return the names of the metrics of a training that callbacks can use.
-
-    Args:
-        masks: the detector has a mask head.
-        stages: stages of a cascade; 0 for other detectors.
-        keypoints: the detector has a keypoint head.
-        maps: ``all`` for a Semantic FPN, ``stuff`` for a Panoptic FPN, None for other detectors.
-    """
-    losses = list(LOSSES if masks else LOSSES[:-1])
-    if stages:
-        losses = [name for name in losses if name not in STAGE_LOSSES]
-        losses += [f"{name}_stage{number + 1}" for number in range(stages) for name in STAGE_LOSSES]
-    losses += ["loss_keypoint"] if keypoints else []
-    losses = ["loss"] if maps == "all" else losses
-    losses += ["loss_semantic"] if maps else []
-    kinds = ["bbox", *(["segm"] if masks else []), *(["keypoints"] if keypoints else [])]
-    train = [*losses, "lr", "images_per_second", "data_wait"]
+def metric_names(model: Detector) -> list[str]:
+    """Return the names of the metrics of a detector's training that callbacks can use."""
+    losses, kinds = ["loss", *loss_names(model)], iou_types(model)
     objects = ["AP", *(f"{kind}/{name}" for kind in kinds for name in statistics(iou_type=kind))]
-    val = [*losses, *([] if maps == "all" else objects)]
-    val += [f"semantic/{name}" for name in SCORES] if maps else []
-    val += [f"panoptic/{name}" for name in QUALITIES] if maps == "stuff" else []
+    val = [*losses, *([] if isinstance(model, SemanticFPN) else objects)]
+    val += [f"semantic/{name}" for name in SCORES] if isinstance(model, WithSemanticHead) else []
+    val += [f"panoptic/{name}" for name in QUALITIES] if isinstance(model, PanopticFPN) else []
+    train = [*losses, "lr", "images_per_second", "data_wait"]
     return [f"train/{name}" for name in train] + [f"val/{name}" for name in val]
 
 
-def prepare_metric_names(
-    callbacks: Sequence[Callback], masks: bool, stages: int = 0, keypoints: bool = False, maps: str | None = None
-) -> None:
+def prepare_metric_names(callbacks: Sequence[Callback], model: Detector | None) -> None:
     """Replace slashes of metric names in file names, and reject misspelt metric names before the training starts.
 
     ``{epoch}-{val/bbox/AP:.3f}`` becomes ``epoch=3-val_bbox_AP=0.412.ckpt``.
 
     Args:
         callbacks: callbacks of the user; this function changes their file names.
-        masks, stages, keypoints, maps: as for :func:`metric_names`.
+        model: the detector, possibly without values; None: its metrics are not known, and not checked.
 
     Raises:
         InputError: a name or a file name is wrong; the message suggests a correct one.
     """
     # A callback that is not Lightning's may log metrics with other names.
     ours = all(type(one).__module__.startswith("lightning.") for one in callbacks)
-    known = metric_names(masks, stages, keypoints, maps) if ours else []
+    known = metric_names(model) if ours and model is not None else []
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor is not None:
             _check_name(f"{type(callback).__name__}: monitor", callback.monitor, known)

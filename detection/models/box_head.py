@@ -78,6 +78,8 @@ class BoxHead(nn.Module):
         strides: strides of the levels from which RoIs are pooled.
     """
 
+    loss_names = ("loss_cls", "loss_box_reg")
+
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: BoxHeadConfig) -> None:
         super().__init__()
         self.num_classes, self.strides, self.config = num_classes, tuple(strides), config

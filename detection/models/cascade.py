@@ -87,6 +87,9 @@ class CascadeHead(nn.Module):
         super().__init__()
         self.num_classes, self.cascade = stages[0].num_classes, cascade
         self.stages = nn.ModuleList(stages)
+        self.loss_names = tuple(
+            f"{name}_stage{number}" for number, stage in enumerate(stages, 1) for name in stage.loss_names
+        )
 
     def heads(self) -> list["BoxHead"]:
         """Return the box heads in order."""
@@ -181,6 +184,7 @@ class CascadeMaskHeads(nn.Module):
     def __init__(self, stages: Sequence["MaskHead"], weights: Sequence[float]) -> None:
         super().__init__()
         self.needs, self.missing, self.config = stages[0].needs, stages[0].missing, stages[0].config
+        self.loss_names = stages[0].loss_names
         self.stages, self.weights = nn.ModuleList(stages), tuple(weights)
 
     def losses(self, features: Sequence[Tensor], samples: RoISamples, targets: Targets) -> dict[str, Tensor]:

@@ -65,6 +65,8 @@ class DenseHead(nn.Module):
         ValueError: a prior that is no probability.
     """
 
+    loss_names: tuple[str, ...]
+    """Names of the losses, in order."""
     needs: tuple[str, ...] = ()
     """Fields of the targets that the losses need beside boxes and labels."""
     missing = ""

@@ -50,6 +50,7 @@ class FCOSHead(DenseHead):
     """Class logits, distances to the sides and centre-ness at every cell; losses and detections from them."""
 
     kind = "FCOS"
+    loss_names = ("loss_cls", "loss_box_reg", "loss_centreness")
     config: FCOSConfig
 
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: FCOSConfig) -> None:

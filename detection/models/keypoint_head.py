@@ -52,6 +52,7 @@ class KeypointHeadConfig:
 class KeypointHead(nn.Module):
     """Predict keypoints of RoIs: a loss in training, x, y and score at test time. Arguments as for the box head."""
 
+    loss_names = ("loss_keypoint",)
     needs = ("keypoints",)
     """Fields of the targets that the loss needs."""
     missing = "the keypoint head needs keypoints; load them with CocoDataset(..., partners=partners(categories))"

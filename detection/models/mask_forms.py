@@ -26,6 +26,11 @@ def iou_types(model: Detector) -> list[str]:
     return ["bbox", *(["segm"] if masks else []), *(["keypoints"] if keypoints else [])]
 
 
+def loss_names(model: Detector) -> list[str]:
+    """Return the names of a detector's losses; each head names its own in ``loss_names``."""
+    return [name for head in model.children() for name in getattr(head, "loss_names", ())]
+
+
 def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
     """Return whether a detector with these settings predicts masks.
 

@@ -41,6 +41,7 @@ class MaskHeadConfig:
 class MaskHead(nn.Module):
     """Predict masks of RoIs: a loss in training, probabilities at test time. Arguments as for the box head."""
 
+    loss_names = ("loss_mask",)
     needs = ("masks",)
     """Fields of the targets that the loss needs."""
     missing = "the mask head needs masks; load them with CocoDataset(..., masks=True), or build a faster_rcnn instead"

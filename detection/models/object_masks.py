@@ -50,6 +50,7 @@ class ObjectMasks(nn.Module):
         strides: strides of its levels, finest first.
     """
 
+    loss_names = ("loss_mask",)
     missing = (
         "the mask loss needs masks; load them with CocoDataset(..., masks=True), or set task_aligned.masks to false"
     )

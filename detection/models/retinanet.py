@@ -53,6 +53,7 @@ class RetinaNetHead(DenseHead):
     """Class logits and deltas at every anchor; losses and detections from them."""
 
     kind = "RetinaNet"
+    loss_names = ("loss_cls", "loss_box_reg")
     config: RetinaNetConfig
 
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: RetinaNetConfig) -> None:

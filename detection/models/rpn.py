@@ -62,6 +62,8 @@ class RPN(nn.Module):
         ValueError: ``score_threshold`` is below 0, or 1 or more.
     """
 
+    loss_names = ("loss_rpn_cls", "loss_rpn_loc")
+
     def __init__(self, channels: int, strides: Sequence[int], config: RPNConfig) -> None:
         super().__init__()
         threshold = config.score_threshold

@@ -54,6 +54,8 @@ class SemanticHead(nn.Module):
         ValueError: there are more classes than a map can hold.
     """
 
+    loss_names = ("loss_semantic",)
+
     def __init__(self, channels: int, num_classes: int, strides: Sequence[int], config: SemanticHeadConfig) -> None:
         super().__init__()
         if not 1 <= num_classes <= MOST_CLASSES:

@@ -66,6 +66,8 @@ class TaskAlignedHead(DenseHead):
         start(self.sides)
         self.masks = ObjectMasks(channels, strides, config.mask_branch) if config.masks else None
         self.needs, self.missing = ((), "") if self.masks is None else (("masks",), self.masks.missing)
+        of_masks = () if self.masks is None else self.masks.loss_names
+        self.loss_names = ("loss_cls", "loss_box_reg", "loss_distance", *of_masks)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return class logits (B, N_l, K), distance logits (B, N_l, 4, n) and mask weights (B, N_l, P) per level.

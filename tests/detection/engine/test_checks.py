@@ -4,7 +4,12 @@ import pytest
 
 from backbones import BackboneConfig
 from detection.categories import Categories
-from detection.engine.checks import check_categories, check_random_start, random_start
+from detection.engine.checks import check_categories, check_random_start, outline, random_start
+from detection.models.anchors import AnchorConfig
+from detection.models.fcos import FCOSConfig
+from detection.models.mask_forms import loss_names
+from detection.models.mask_head import MaskHeadConfig
+from detection.models.rpn import RPNConfig
 
 ANIMALS = Categories(("cat", "dog"), (1, 7))
 
@@ -70,3 +75,16 @@ def test_a_start_behind_random_frozen_parts_is_rejected_unless_weights_come_from
             check_random_start(config)
     else:
         assert (check_random_start(config) is not None) == (outcome == "warned")
+
+
+def test_the_outline_of_a_detector_has_its_heads_without_values():
+    model = outline({"backbone": BackboneConfig("resnet50", weights="imagenet"), "fcos": FCOSConfig()})
+    assert loss_names(model) == ["loss_cls", "loss_box_reg", "loss_centreness"]
+    assert {value.device.type for value in model.parameters()} == {"meta"}
+
+
+def test_a_resnet_stands_for_a_backbone_of_the_user():
+    backbone = BackboneConfig("no.such.Module", freeze=("my_stage",))
+    assert loss_names(outline({"backbone": backbone, "mask_head": MaskHeadConfig()}))[-1] == "loss_mask"
+    three_levels = RPNConfig(AnchorConfig(sizes=(8, 16, 32)))
+    assert outline({"backbone": backbone, "rpn": three_levels}) is None

@@ -8,15 +8,29 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from detection import (
+    cascade_mask_rcnn,
+    cascade_rcnn,
+    faster_rcnn,
+    fcos,
+    keypoint_rcnn,
+    mask_rcnn,
+    panoptic_fpn,
+    retinanet,
+    semantic_fpn,
+    task_aligned,
+)
 from detection.engine.errors import InputError
 from detection.engine.naming import metric_names, prepare_metric_names
+from detection.models.task_aligned import TaskAlignedConfig
 from detection.run_files import evaluations
+from tests.support.detectors import make_tiny
 
 METRICS = {"epoch": torch.tensor(3), "step": torch.tensor(12), "val/bbox/AP": torch.tensor(0.4123)}
 
 
 def name_of(callback):
-    prepare_metric_names([callback], masks=True)
+    prepare_metric_names([callback], make_tiny())
     return callback.format_checkpoint_name(dict(METRICS))
 
 
@@ -59,7 +73,7 @@ def test_names_without_slashes_are_lightnings(pattern):
 def test_a_pattern_that_cannot_work_is_rejected_with_what_to_write(pattern, inserted, text):
     callback = ModelCheckpoint(filename=pattern, auto_insert_metric_name=inserted)
     with pytest.raises(InputError) as error:
-        prepare_metric_names([callback], masks=True)
+        prepare_metric_names([callback], make_tiny())
     assert text in str(error.value)
 
 
@@ -70,7 +84,7 @@ def test_a_pattern_that_cannot_work_is_rejected_with_what_to_write(pattern, inse
 )
 def test_a_monitor_that_nobody_measures_is_rejected(kind, monitor, text):
     with pytest.raises(InputError) as error:
-        prepare_metric_names([kind(monitor=monitor)], masks=False)
+        prepare_metric_names([kind(monitor=monitor)], faster_rcnn("resnet10", 3))
     assert f"{kind.__name__}: monitor {monitor} is no metric of this training; {text}" in str(error.value)
 
 
@@ -78,7 +92,11 @@ def test_metrics_of_the_users_own_callbacks_are_left_alone():
     class Mine(Callback):
         """May log what it likes."""
 
-    prepare_metric_names([Mine(), EarlyStopping(monitor="val/mine"), ModelCheckpoint(monitor="val/mine")], masks=False)
+    prepare_metric_names([Mine(), EarlyStopping(monitor="val/mine"), ModelCheckpoint(monitor="val/mine")], make_tiny())
+
+
+def test_nothing_is_checked_where_the_losses_are_not_known():
+    prepare_metric_names([EarlyStopping(monitor="val/mine")], None)
 
 
 def test_the_metrics_that_are_known_are_those_of_a_run(trained):
@@ -86,7 +104,54 @@ def test_the_metrics_that_are_known_are_those_of_a_run(trained):
     heads = [(trained / file).read_text().splitlines()[0] for file in ("train.csv", "val.csv")]
     logged = {name for head in heads for name in head.split(",")}
     logged -= {"epoch", "step", *(name for name in logged if name.startswith("train/share_"))}
-    assert set(metric_names(masks=True)) == logged
+    assert set(metric_names(make_tiny())) == logged
+
+
+OLD = "loss loss_rpn_cls loss_rpn_loc loss_cls loss_box_reg"
+STAGES = " ".join(f"loss_cls_stage{n} loss_box_reg_stage{n}" for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "losses", "scores"),
+    [
+        (faster_rcnn, OLD, "bbox"),
+        (mask_rcnn, f"{OLD} loss_mask", "bbox segm"),
+        (keypoint_rcnn, f"{OLD} loss_keypoint", "bbox keypoints"),
+        (cascade_rcnn, f"loss loss_rpn_cls loss_rpn_loc {STAGES}", "bbox"),
+        (cascade_mask_rcnn, f"loss loss_rpn_cls loss_rpn_loc {STAGES} loss_mask", "bbox segm"),
+        (retinanet, "loss loss_cls loss_box_reg", "bbox"),
+        (fcos, "loss loss_cls loss_box_reg loss_centreness", "bbox"),
+        (task_aligned, "loss loss_cls loss_box_reg loss_distance", "bbox"),
+        (semantic_fpn, "loss loss_semantic", "semantic"),
+        (panoptic_fpn, f"{OLD} loss_mask loss_semantic", "bbox segm semantic panoptic"),
+    ],
+)
+def test_each_detector_has_the_metrics_of_its_heads(build, losses, scores):
+    with torch.device("meta"):
+        found = metric_names(build("resnet10", num_classes=2))
+    assert [name[6:] for name in found if name.startswith("train/")] == [
+        *losses.split(),
+        *("lr", "images_per_second", "data_wait"),
+    ]
+    logged = [name[4:] for name in found if name.startswith("val/")]
+    assert [name for name in logged if name.startswith("loss")] == losses.split()
+    assert {name.split("/")[0] for name in logged if "/" in name} == set(scores.split())
+    assert ("AP" in logged) == (scores != "semantic")
+
+
+def test_masks_of_a_one_stage_detector_have_a_loss():
+    model = task_aligned("resnet10", 2, head=TaskAlignedConfig(masks=True))
+    assert {"train/loss_mask", "val/loss_mask", "val/segm/AP"} <= set(metric_names(model))
+
+
+@pytest.mark.parametrize("name", ["val/loss_centreness", "val/loss_centrenes"])
+def test_early_stopping_may_watch_the_loss_of_a_one_stage_detector(name):
+    callback, model = EarlyStopping(monitor=name), fcos("resnet10", 2)
+    if name.endswith("ness"):
+        prepare_metric_names([callback], model)
+    else:
+        with pytest.raises(InputError, match="write val/loss_centreness"):
+            prepare_metric_names([callback], model)
 
 
 @pytest.mark.parametrize(("inserted", "name"), [("true", "epoch=0-val_bbox_AP="), ("false", "0-")])
