@@ -4,6 +4,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -61,6 +62,17 @@ class CocoDataModule(ResumableData):
         """Checkpoint or name of a detector; prediction uses its classes if the annotation file lists none."""
 
     @property
+    def batch_size(self) -> int:
+        """Images per optimizer step over all processes; Lightning's ``BatchSizeFinder`` reads and sets it."""
+        return self.config.batch_size
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        self.config = replace(self.config, batch_size=images)
+        self.splits.config = self.loaders.config = self.config
+        self.place.batch_size = images
+
+    @property
     def annotations(self) -> dict[str, Annotations]:
         """Annotations by split, of the splits that have been read."""
         return self.splits.annotations
@@ -106,7 +118,11 @@ class CocoDataModule(ResumableData):
     def train_dataloader(self) -> DataLoader[Any]:
         return self.loaders.train(self._share, self._next_epoch, self._calm_from)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        if self.config.val is None:
+            return []
+        if "val" not in self.annotations:  # Lightning's LearningRateFinder validates even with limit_val_batches 0
+            self.open("val")
         return self.loaders.evaluation("val", self._share)
 
     def test_dataloader(self) -> DataLoader[Any]:

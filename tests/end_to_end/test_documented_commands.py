@@ -46,6 +46,7 @@ SMALL = {
     "--trainer.accelerator": "cpu",
     "--trainer.precision": "32-true",
     "--trainer.limit_train_batches": "2",
+    "--trainer.max_steps": "2",  # the length of some schedules is a number of steps
     "--trainer.limit_val_batches": "1",
     "--trainer.num_sanity_val_steps": "0",
     "--data.short_side": "64",
@@ -95,9 +96,9 @@ INSTEAD = (
     (r"\[640, 720, 800\]", "[64, 80]"),
     (r"\[800, 800\]", "[96, 96]"),
     (
-        r"_lsj_100ep_coco",  # its steps have 64 images with 512 RoIs each, and its length is a number of steps
+        r"_lsj_100ep_coco",  # its steps have 64 images with 512 RoIs each
         "_lsj_100ep_coco --data.jitter '{scale: [0.1, 2.0], size: [96, 96]}' --model.box_head.samples 16"
-        " --model.schedule.reference_batch 2 --trainer.max_steps 2",
+        " --model.schedule.reference_batch 2",
     ),
     (r" camera:0", ""),
     (r"--tile 1024", "--tile 64"),
