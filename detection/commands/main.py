@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from detection import __version__
-from detection.commands.options import add_shared
+from detection.commands.options import SHARED, add_shared, with_long_sides
 from detection.commands.printing import fail, json_alone, note
 from detection.engine.lightning_mends.processes import leave_process_group
 from detection.engine.startup import ending_at_signals, is_first_rank, report_stop, signalled, signals_delayed
@@ -230,6 +230,8 @@ def parse(parser: argparse.ArgumentParser, given: Sequence[str], settings: bool 
         settings: the command also accepts the settings of a training, such as ``--data.root``. Options that the parser
             does not know, each with the words up to the next option, are then the attribute ``rest``.
     """
+    if any(action.metavar == SHARED["size"]["metavar"] for action in parser._actions):
+        given = with_long_sides(given)
     if not settings:
         return parser.parse_args(given)
     known = {flag for action in parser._actions for flag in action.option_strings}

@@ -1,6 +1,7 @@
 """Options that many commands share, with one name and one meaning; a command adds the ones that it needs."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "batch": {"type": int, "metavar": "N", "help": "images at a time"},
     "workers": {"type": int, "metavar": "N", "help": "processes that load images"},
-    "size": {"type": int, "nargs": 2, "metavar": ("SHORT", "LONG"), "help": "sides to resize images to, in pixels"},
+    "size": {
+        "type": int,
+        "nargs": 2,
+        "metavar": ("SHORT", "LONG"),
+        "help": "sides to resize images to, in pixels; LONG may be missing",
+    },
     "score": {"type": float, "metavar": "S", "help": "drop detections with a lower score"},
     "seed": {"type": int, "metavar": "N", "default": 0, "help": "seed of all random numbers"},
     "verbose": {"flags": ("-v", "--verbose"), "action": "store_true", "help": "print more"},
@@ -35,6 +41,23 @@ SHARED: dict[str, dict[str, Any]] = {
     "debug": {"action": "store_true", "help": "show the traceback of an error"},
 }
 """Keyword arguments of ``add_argument`` by option, and ``flags`` if the option has a short form."""
+
+
+def with_long_sides(given: Sequence[str]) -> list[str]:
+    """Return the words of a command line; a ``--size`` with one number gets its longest side, in COCO's proportion.
+
+    argparse cannot do this: with one or two numbers, an option would also take the image that follows it.
+
+    Example:
+        >>> with_long_sides(["--size", "800", "street.jpg"])
+        ['--size', '800', '1333', 'street.jpg']
+    """
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--size=") else [word])]
+    for place in reversed([i for i, word in enumerate(words) if word == "--size"]):
+        numbers = [word.isdecimal() for word in words[place + 1 : place + 3]]
+        if numbers in ([True], [True, False]):
+            words.insert(place + 2, str(round(int(words[place + 1]) * 1333 / 800)))
+    return words
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:

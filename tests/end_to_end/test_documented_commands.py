@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,9 @@ NETWORK = {
 }
 """A small network, for a line that neither names a backbone nor starts from a detector."""
 
+OTHER_NETWORK = {"--model.backbone.norm": "batch", "--model.backbone.freeze": "0"}
+"""For a line that names a backbone: without weights, it must learn as a whole."""
+
 CLASSIFIER = {
     **{name: value for name, value in SMALL.items() if name.startswith("--trainer")},
     "--data.size": "32",
@@ -92,6 +96,8 @@ INSTEAD = (
     (r"--data my_data(?= .*in_channels 6)", "--data bands"),
     (r"--data.root my_data", "--data.root apart"),
     (r"convert my_data(?= .*--from yolo)", "convert yolo_data"),
+    (r"split my_data", "split unsplit"),
+    (r"exported(?= .*--trust-code)", "exported_program"),
     (r"--epochs 24", "--epochs 1"),
     (r"\[640, 720, 800\]", "[64, 80]"),
     (r"\[800, 800\]", "[96, 96]"),
@@ -114,8 +120,8 @@ def changed(line: str) -> list[str]:
     words = shlex.split(line)
     if words[1] == "train":
         given = {word.split("=")[0] for word in words}
-        names_network = {"--weights", "--model.backbone.name"} & given
-        settings = SMALL if names_network else SMALL | NETWORK
+        network = {} if "--weights" in given else OTHER_NETWORK if "--model.backbone.name" in given else NETWORK
+        settings = SMALL | network
         settings = CLASSIFIER if words[2].startswith("classify_") else settings
         replaced = {OWN.get(name, name) for name in given}
         words += [part for pair in settings.items() if pair[0] not in replaced for part in pair]
@@ -136,7 +142,8 @@ def world(tmp_path_factory) -> Path:
         (folder / "path/to/my.yaml").write_text("data: {flip: 0.25}\n")
         (folder / "my_lab").mkdir()
         (folder / "my_lab/nets.py").write_text(
-            "from backbones.resnet import ResNet\n\n\ndef MyNet():\n    return ResNet(18, width=8)\n"
+            "from backbones.resnet import VARIANTS, ResNet\n\n\n"
+            "def MyNet():\n    return ResNet(VARIANTS['resnet18'], width=8)\n"
         )
         run("rcnn train --data my_data --output runs/mine --epochs 1")
         run("rcnn train classify_r18 --data flowers --output runs/flowers --epochs 1")
@@ -144,6 +151,11 @@ def world(tmp_path_factory) -> Path:
         for name in ("runs/a", "runs/b", "runs/first", "runs/second", "demo/run"):
             shutil.copytree("runs/mine", name)
         shutil.copy("runs/mine/checkpoints/best.ckpt", "best.ckpt")
+        run("rcnn evaluate runs/first --data my_data --set-thresholds best-f1")
+        run("rcnn split my_data --output my_split --val 0.2 --test 0.1")
+        if find_spec("onnxruntime"):
+            run("rcnn export runs/mine --format onnx --output exported")
+        run("rcnn export runs/mine --format torch --output exported_program")
         for name in ("evaluation_a", "evaluation_b"):
             run(f"rcnn evaluate runs/mine --data my_data --output {name}")
         for kind in ("bbox", "segm"):
@@ -154,6 +166,9 @@ def world(tmp_path_factory) -> Path:
 def other_data(data: Path) -> None:
     """Write the same data in other forms."""
     shutil.copytree(data, "demo/data")
+    shutil.copytree(data, "unsplit")
+    shutil.rmtree("unsplit/val")
+    Path("unsplit/annotations/instances_val.json").unlink()
     for split in ("train", "val"):
         annotations = data / "annotations" / f"instances_{split}.json"
         shutil.copytree(data / split, Path("apart/images") / split)
@@ -162,6 +177,8 @@ def other_data(data: Path) -> None:
     shutil.copy(data / "annotations/instances_val.json", "val.json")
     run("rcnn convert my_data/annotations/instances_train.json yolo_data --to yolo")
     shutil.copytree(data / "train", "yolo_data/images")
+    with Path("yolo_data/data.yaml").open("a") as file:
+        file.write("train: images\n")
     run("rcnn convert my_data/annotations/instances_train.json VOC2012/Annotations --to voc")
     shutil.copytree(data / "train", "VOC2012/JPEGImages")
     Path("VOC2012/ImageSets/Main").mkdir(parents=True)
@@ -245,6 +262,8 @@ def test_a_documented_command_runs(words, world, tmp_path, monkeypatch, capsys):
     if "wandb" in words:
         pytest.importorskip("wandb", reason="the extra wandb is not installed")
         monkeypatch.setenv("WANDB_MODE", "offline")
+    if "exported" in words and "torch" not in words and "--trust-code" not in words:
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     folder = tmp_path / "folder"
     shutil.copytree(world, folder)
     monkeypatch.chdir(folder)
