@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 TIFF = ["tifffile>=2024.1.30"]
 TIMM = ["timm>=1.0"]
-TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", *TIFF, *TIMM]
+SERVE = ["fastapi>=0.115", "uvicorn>=0.34"]
+TEST = ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "httpx>=0.28", *TIFF, *TIMM, *SERVE]
 DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]
 NOTEBOOK = ["nbclient>=0.11", "ipykernel>=7.4"]
 TENSORBOARD = ["tensorboard>=2.20"]
@@ -26,6 +27,7 @@ setup(
     package_data={
         "detection": ["py.typed"],
         "detection.report": ["*.css", "*.js"],
+        "detection.serve": ["*.html", "*.css", "*.js"],
         "backbones": ["py.typed"],
         "backbones.fast.winograd": ["*.c"],
         "detection.fast.pasting": ["*.c"],
@@ -60,6 +62,7 @@ setup(
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "serve": SERVE,
         "docs": DOCS,
         "notebook": NOTEBOOK,
         "dev": [*TEST, *TENSORBOARD, "ruff>=0.12", "mypy>=1.15"],

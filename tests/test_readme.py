@@ -62,6 +62,7 @@ MADE_BY_THE_READER = (
     "NAME",
     "args.yaml",
     "card.md",
+    "image/",  # media types
     *("references/", "tools/analysis_tools/", "tools/slurm_train.sh"),
 )
 """Beginnings of names that a checkout does not have: files of a reader, metrics, files of other toolkits."""

@@ -36,6 +36,7 @@ COMMANDS = {
     "convert": "convert annotations between COCO, YOLO, VOC and LVIS",
     "split": "split a data set into training, validation and test images",
     "plot": "draw the curves of one or more runs",
+    "serve": "serve a model over HTTP, with a page to try it in a browser",
     "export": "write a model to a file for other programs",
     "backbones": "list, describe and time backbones",
     "models": "list the published weights that the toolkit can load",
@@ -55,7 +56,7 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 SWITCHES = ("--debug", "-q", "--quiet")
 """Options of every command, at any position on the line."""
 
-MANY_STEPS = {"train", "validate", "test", "predict", "evaluate"}
+MANY_STEPS = {"train", "validate", "test", "predict", "evaluate", "serve"}
 """Commands that need a process with less fragmented memory; see :func:`restart_with_glibc_setting`."""
 
 

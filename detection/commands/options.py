@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detection.foreign import is_number
+
 MODEL = "a run's folder, a checkpoint, a .safetensors file, an export, or published weights (rcnn models list)"
 """Help text of each option for a model."""
 
@@ -72,3 +74,13 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: dict[str
         if given.get("default") not in (None, False, "auto") and "default" not in given["help"]:
             given["help"] += f" (default {given['default']})"
         parser.add_argument(*flags, **given)
+
+
+def repeat_score(arguments: Sequence[str]) -> list[str]:
+    """Repeat ``--score`` before each of its words: argparse would read words after them as thresholds."""
+    spread: list[str] = []
+    for word in arguments:
+        name, _, number = word.rpartition("=")
+        follows = spread[-2:-1] == ["--score"] or (spread and spread[-1].startswith("--score="))
+        spread += ["--score", word] if follows and name and is_number(number) else [word]
+    return spread

@@ -4,12 +4,10 @@ A classifier writes `predictions.csv`: the classes of highest score of each imag
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from detection.commands.options import MODEL, add_shared
+from detection.commands.options import MODEL, add_shared, repeat_score
 from detection.commands.printing import fail, write_json
-from detection.foreign import is_number
 
 EPILOG = """\
 exit codes: 0 all done; 2 a wrong option; 3 some images or videos could not be read completely
@@ -44,14 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "device", "json", "trust_code", "verbose", verbose=verbose)
 
 
-def prepare(arguments: Sequence[str]) -> list[str]:
-    """Repeat ``--score`` before each of its words: argparse would read words after them as thresholds."""
-    spread: list[str] = []
-    for word in arguments:
-        name, _, number = word.rpartition("=")
-        follows = spread[-2:-1] == ["--score"] or (spread and spread[-1].startswith("--score="))
-        spread += ["--score", word] if follows and name and is_number(number) else [word]
-    return spread
+prepare = repeat_score
 
 
 def run(options: argparse.Namespace) -> int:

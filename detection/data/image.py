@@ -73,7 +73,31 @@ def read_image(
         (480, 640, 3)
     """
     path = Path(path)
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), path, size, max_pixels, reduce, channels, depth)
+
+
+def decode_image(
+    data: bytes,
+    name: str | Path = "image",
+    size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    reduce: int = 1,
+    channels: int = 3,
+    depth: Depth = 8,
+    damage: list[str] | None = None,
+) -> np.ndarray:
+    """Decode the content of an image file, as :func:`read_image` does.
+
+    Args:
+        data: the whole content.
+        name: begin of each error message, such as the path of the file.
+        size, max_pixels, reduce, channels, depth: as for :func:`read_image`.
+        damage: list that gets a line if the image is damaged, but could be read; None: warn.
+
+    Raises:
+        ValueError: as for :func:`read_image`.
+    """
+    path = Path(name)
     if has_bands(data):
         bands, turn = read_bands(path, data, channels, max_pixels)
         return to_depth(_settled(path, bands, turn, size), depth, path)
@@ -86,14 +110,14 @@ def read_image(
         sides = -(-size[0] // reduce), -(-size[1] // reduce)
         # If different sides become equal by rounding, the result's shape cannot show whether OpenCV applied EXIF.
         shows_rotation = size[0] == size[1] or sides[0] != sides[1]
-        draft = _decode(path, buffer, _REDUCED[reduce]) if shows_rotation else None
+        draft = _decode(path, buffer, _REDUCED[reduce], damage) if shows_rotation else None
         if draft is not None and draft.shape[:2] == sides:
             return cv2.cvtColor(draft, cv2.COLOR_BGR2RGB)
     colours = _RGB if data.startswith((JPEG, PNG)) else _BGR
     flags = {1: _GRAY, 3: colours}.get(channels, cv2.IMREAD_UNCHANGED)
-    image = _decode(path, buffer, flags)
+    image = _decode(path, buffer, flags, damage)
     if size is not None and image.shape[:2] != tuple(size):
-        stored = _decode(path, buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = _decode(path, buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION, damage)
         if stored.shape[:2] != tuple(size):
             raise _other_size(path, image, size)
         image = stored
@@ -230,8 +254,8 @@ def _other_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> ValueEr
     )
 
 
-def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray:
-    """Decode an image; raise errors with the path, and warn about damage that the decoder tolerates."""
+def _decode(path: Path, buffer: np.ndarray, flags: int, damage: list[str] | None) -> np.ndarray:
+    """Decode an image; raise errors with the path, and report damage that the decoder tolerates."""
     try:
         image, lines = decoded(lambda: cv2.imdecode(buffer, flags))
     except cv2.error as error:
@@ -240,9 +264,11 @@ def _decode(path: Path, buffer: np.ndarray, flags: int) -> np.ndarray:
     if image is None:
         raise ValueError(f"{path}: is not an image that OpenCV can decode{why}; replace the file or remove its entry")
     if lines:
-        warnings.warn(
-            f"{path}: is damaged{why}; some pixels may be wrong; replace the file", DamageWarning, stacklevel=3
-        )
+        message = f"{path}: is damaged{why}; some pixels may be wrong; replace the file"
+        if damage is None:
+            warnings.warn(message, DamageWarning, stacklevel=4)
+        else:
+            damage.append(message)
     return image
 
 

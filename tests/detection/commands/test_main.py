@@ -52,7 +52,7 @@ def test_shared_options_have_one_form_everywhere(name):
             shared = SHARED.get(flag.lstrip("-").replace("-", "_"))
             if shared is None or not flag.startswith("--"):
                 continue
-            if name == "predict" and flag == "--score":  # by class, too
+            if name in ("predict", "serve") and flag == "--score":  # by class, too
                 continue
             if name == "backbones" and flag in ("--seed", "--batch", "--precision", "--output", "--size"):
                 assert action.type is not None or action.choices  # numbers that must be positive
