@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         keypoint_rcnn,
         mask_rcnn,
         panoptic_fpn,
+        pointrend,
         retinanet,
         semantic_fpn,
         task_aligned,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from detection.models.keypoint_head import KeypointRCNN
     from detection.models.one_stage import OneStage
     from detection.models.panoptic import PanopticFPN, SemanticFPN
+    from detection.models.point_head import PointRend
     from detection.models.rcnn import FasterRCNN, MaskRCNN
     from detection.scoring import Evaluation, compare, evaluate
     from detection.training import TrainResult, train
@@ -58,6 +60,7 @@ _HOMES = {
     "MaskRCNN": "detection.models.rcnn",
     "OneStage": "detection.models.one_stage",
     "PanopticFPN": "detection.models.panoptic",
+    "PointRend": "detection.models.point_head",
     "Prediction": "detection.inference",
     "Predictor": "detection.inference",
     "SemanticFPN": "detection.models.panoptic",
@@ -77,6 +80,7 @@ _HOMES = {
     "mask_rcnn": "detection.models.build",
     "model_info": "detection.inference",
     "panoptic_fpn": "detection.models.build",
+    "pointrend": "detection.models.build",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
     "retinanet": "detection.models.build",
@@ -97,6 +101,7 @@ __all__ = [
     "MaskRCNN",
     "OneStage",
     "PanopticFPN",
+    "PointRend",
     "Prediction",
     "Predictor",
     "SemanticFPN",
@@ -117,6 +122,7 @@ __all__ = [
     "mask_rcnn",
     "model_info",
     "panoptic_fpn",
+    "pointrend",
     "predict",
     "predict_batch",
     "retinanet",

@@ -20,6 +20,7 @@ from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
+from detection.models.point_head import PointHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
@@ -42,11 +43,12 @@ PARTS = {
     "task_aligned": TaskAlignedConfig,
     "semantic_head": SemanticHeadConfig,
     "keypoint_head": KeypointHeadConfig,
+    "point_head": PointHeadConfig,
 }
 """Arguments of :func:`~detection.models.build.build_detector`, and their classes."""
 ONE_STAGE = ("retinanet", "fcos", "task_aligned")
 """Parts of one-stage detectors, which replace those of two-stage detectors."""
-OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head", "keypoint_head")
+OPTIONAL = (*ONE_STAGE, "cascade", "semantic_head", "keypoint_head", "point_head")
 """Parts that files do not name if the detector lacks them, so that earlier versions can read these files."""
 TWO_STAGE = ("rpn", "box_head")
 """Parts that every two-stage detector has."""
@@ -54,8 +56,8 @@ ENTRIES = ("format", "model", "num_classes", "categories", "preprocessing")
 """Entries that every checkpoint has; ``versions`` and ``thresholds`` may be absent."""
 LARGEST = 1_000_000
 """Largest integer in the settings."""
-SMALLER = {"convs": 64, "fcs": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64, "in_channels": 1024,
-           "keypoints": MOST_KEYPOINTS}  # fmt: skip
+SMALLER = {"convs": 64, "fcs": 64, "layers": 64, "refinements": 64, "resolution": 128, "sampling_ratio": 64,
+           "in_channels": 1024, "keypoints": MOST_KEYPOINTS}  # fmt: skip
 """Largest values of settings for which ``LARGEST`` would need hours or gigabytes."""
 
 

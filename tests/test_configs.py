@@ -15,6 +15,7 @@ from detection.engine.kinds import Classifiers
 from detection.engine.schedule import plan
 from detection.models.cascade import CascadeConfig
 from detection.models.keypoint_head import KeypointHeadConfig
+from detection.models.point_head import PointHeadConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data" / "configs.json").read_text(encoding="utf-8"))
@@ -35,13 +36,22 @@ LONG = [
 ]
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
-DEMOS = ["demo_fcos", "demo_keypoints", "demo_retinanet", "demo_task_aligned", "demo_semantic", "demo_panoptic"]
+DEMOS = [
+    "demo_fcos",
+    "demo_keypoints",
+    "demo_retinanet",
+    "demo_task_aligned",
+    "demo_semantic",
+    "demo_panoptic",
+    "demo_pointrend",
+]
 KEYPOINTS = [f"keypoint_rcnn_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
+POINTREND = [f"pointrend_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
 PANOPTIC = ["semantic_fpn_r50_1x_coco", *(f"panoptic_fpn_{name}_coco" for name in ("r50_1x", "r50_3x", "r101_3x"))]
 CLASSIFIERS = ["classify_finetune", "classify_r18", "classify_r50_imagenet"]
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
-WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *PANOPTIC)
-UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + PANOPTIC + LONG + CLASSIFIERS
+WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *POINTREND, *PANOPTIC)
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + CLASSIFIERS
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -123,8 +133,8 @@ def test_each_file_says_in_its_first_line_what_it_is():
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
-    published = [config for config in list_configs() if config.box_ap is not None and config.name not in LONG]
-    assert len(published) == 22
+    published = [config for config in list_configs() if config.source is not None and config.name not in LONG]
+    assert len(published) == 25
     for config in published:
         if config.name.startswith("fcos"):
             continue  # its authors' weights are in none of these
@@ -184,6 +194,14 @@ def test_a_keypoint_rcnn_is_the_published_one(parser, name):
     assert module.configs["mask_head"] is None
     assert found.data.config.keypoints
     assert "person_keypoints" in found.data.config.train.annotations
+
+
+@pytest.mark.parametrize("name", POINTREND)
+def test_a_pointrend_is_the_published_one(parser, name):
+    found = parser.instantiate_classes(parse(parser, name)).fit
+    assert found.model.configs["point_head"] == PointHeadConfig()
+    assert found.model.configs["mask_head"] is None
+    assert found.data.config.masks
 
 
 @pytest.mark.parametrize("name", CASCADE)

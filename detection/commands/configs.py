@@ -84,10 +84,8 @@ def _show(name: str, place: str | None) -> None:
         sys.stdout.write(read_text(config.files[-1], LARGEST_YAML))
     else:
         lines = [info.title, f"{info.name} = {' + '.join(info.parts)}" if info.parts else ""]
-        if info.box_ap is not None:
-            mask = "" if info.mask_ap is None else f", mask AP {info.mask_ap}"
-            mask += "" if info.keypoint_ap is None else f", keypoint AP {info.keypoint_ap}"
-            mask += "" if info.pq is None else f", PQ {info.pq}"
-            lines += [f"Box AP {info.box_ap}{mask} ({info.source}), {PUBLISHED}"]
+        figures = {"box AP": info.box_ap, "mask AP": info.mask_ap, "keypoint AP": info.keypoint_ap, "PQ": info.pq}
+        if published := ", ".join(f"{name} {value}" for name, value in figures.items() if value is not None):
+            lines += [f"{published[0].upper()}{published[1:]} ({info.source}), {PUBLISHED}"]
         print("".join(f"# {shown(line, None)}\n" for line in lines if line) + write_settings(config.settings), end="")
     write_json({**_plain(info), "settings": config.settings}, place)

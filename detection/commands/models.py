@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> None:
     width = max(len(str(row["name"])) for row in rows)
     print(f"{'':{width}}  box AP  mask AP  keypoint AP  (COCO val2017, as published)")
     for row in rows:
+        box = "     –" if row["box_ap"] is None else f"{row['box_ap']:6.1f}"
         mask = "      –" if row["mask_ap"] is None else f"{row['mask_ap']:7.1f}"
         keypoint = "          –" if row["keypoint_ap"] is None else f"{row['keypoint_ap']:11.1f}"
-        print(f"{row['name']:{width}}  {row['box_ap']:6.1f}  {mask}  {keypoint}")
+        print(f"{row['name']:{width}}  {box}  {mask}  {keypoint}")
     write_json(rows, options.json)

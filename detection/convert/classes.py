@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from detection.categories import Categories
@@ -11,8 +12,12 @@ from detection.convert.names import listing
 from detection.foreign import shown
 from detection.wording import plural
 
-_ROWS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.logits": 1}
+_ROWS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.logits": 1, "point_head.point.logits": 1}
 """Layers with rows for each class, and the number of rows per class."""
+_COARSE = "point_head.coarse.logits"
+"""A layer with a row for each cell of each class's coarse mask."""
+_COLUMNS = re.compile(r"point_head\.point\.(layers\.\d+|logits)\.weight")
+"""Layers whose last inputs are one for each class."""
 _STAGE = re.compile(r"\.stages\.\d+|\.(weight|bias)$")
 """What is left out of a tensor's name for the name of its layer."""
 _PER_ANCHOR = ("head.logits.weight", "head.logits.bias")
@@ -58,16 +63,23 @@ def transfer_classes(
     known = _by_name(theirs)
     rows = [(new, known[name]) for name, new in _by_name(ours).items() if name in known]
     target, source = [new for new, _ in rows], [old for _, old in rows]
+    state = {
+        key: _with_columns(value, initial[key], (len(theirs), source), (len(ours), target))
+        if _COLUMNS.fullmatch(key) and key in initial
+        else value
+        for key, value in state.items()
+    }
     carried = dict(state)
     for key in state.keys() & initial.keys():
-        width = _ROWS.get(_STAGE.sub("", key))
-        if width is None:
-            continue
+        layer = _STAGE.sub("", key)
+        width = len(initial[key]) // len(ours) if layer == _COARSE else _ROWS.get(layer)
+        if width is None or len(state[key]) % width or state[key].shape[1:] != initial[key].shape[1:]:
+            continue  # the check of all shapes reports layers of another size
         if width == 4 and len(state[key]) == 4 < 4 * len(theirs):
             continue  # class-agnostic boxes
         new, old = initial[key].unflatten(0, (-1, width)).clone(), state[key].unflatten(0, (-1, width))
         new[target] = old[source]
-        if _STAGE.sub("", key) == "box_head.logits":
+        if layer == "box_head.logits":
             new[-1] = old[-1]  # the background
         carried[key] = new.flatten(0, 1)
     for key in _PER_ANCHOR:
@@ -87,6 +99,21 @@ def transfer_classes(
         tuple(name for i, name in enumerate(ours.names) if i not in copied),
         tuple(name for i, name in enumerate(theirs.names) if i not in used),
     )
+
+
+def _with_columns(value: Tensor, initial: Tensor, old: tuple[int, list[int]], new: tuple[int, list[int]]) -> Tensor:
+    """Return a weight whose last inputs, one for each class, are for the new list.
+
+    Args:
+        value: (rows, inputs) of the weights.
+        initial: the same layer of a newly initialised detector; it may have another number of rows.
+        old, new: number of classes of the weights and of the detector, and the labels of the classes that both have.
+    """
+    columns = value.new_zeros(len(value), new[0])
+    if len(initial) == len(value):  # inputs of new classes
+        columns.copy_(initial[:, -new[0] :])
+    columns[:, new[1]] = value[:, -old[0] :][:, old[1]]
+    return torch.cat([value[:, : -old[0]], columns], dim=1)
 
 
 def transfer_semantic(

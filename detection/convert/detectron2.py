@@ -1,4 +1,4 @@
-"""Convert the weights of detectron2: R-CNNs, RetinaNet and Panoptic FPN; ``.pkl`` of its zoo, ``.pth`` of its own.
+"""Convert the weights of detectron2: R-CNNs, PointRend, RetinaNet, Panoptic FPN; ``.pkl`` of its zoo, or ``.pth``.
 
 Its models read BGR and this toolkit RGB, so the conversion reverses the input channels of the first convolution. The
 position of the background, the coordinates of boxes and the order of anchors are the same in both toolkits.
@@ -12,6 +12,9 @@ from detection.convert.names import Rules, rename
 from detection.convert.one_stage import is_one_stage, retinanet_rules, sizes_fastest
 
 _BOTTOM_UP = r"backbone\.bottom_up\."
+# The second names are those of files written before 2021, as the zoo's largest two.
+_COARSE = r"roi_heads\.(?:mask_head\.coarse_head|mask_coarse_head)\."
+_POINT = r"roi_heads\.(?:mask_head\.point_head|mask_point_head)\."
 _RULES: Rules = [
     (r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+", ""),
     (_BOTTOM_UP + r"stem\.conv1\.weight", r"backbone.conv1.weight"),
@@ -42,6 +45,12 @@ _RULES: Rules = [
     *[(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)", rf"mask_head.convs.{2 * i}.\1") for i in range(4)],
     *[(rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.*)", rf"keypoint_head.convs.{2 * i}.\1") for i in range(8)],
     (r"roi_heads\.keypoint_head\.score_lowres\.(.*)", r"keypoint_head.heatmaps.\1"),
+    (_COARSE + r"reduce_channel_dim_conv\.(.*)", r"point_head.coarse.reduce.\1"),
+    (_COARSE + r"reduce_spatial_dim_conv\.(.*)", r"point_head.coarse.shrink.\1"),
+    (_COARSE + r"prediction\.(.*)", r"point_head.coarse.logits.\1"),
+    (_POINT + r"predictor\.(.*)", r"point_head.point.logits.\1"),
+    *[(rf"{_COARSE}(?:coarse_mask_)?fc{i + 1}\.(.*)", rf"point_head.coarse.fcs.{i}.\1") for i in range(2)],
+    *[(rf"{_POINT}fc{i + 1}\.(.*)", rf"point_head.point.layers.{i}.\1") for i in range(3)],
     (r"roi_heads\.mask_head\.deconv\.(.*)", r"mask_head.upsample.\1"),
     *[
         rule
@@ -58,7 +67,7 @@ _RULES: Rules = [
 
 
 def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str, Tensor]:
-    """Convert the state dict of a detectron2 R-CNN-FPN, RetinaNet or Panoptic FPN to our names and RGB input.
+    """Convert the state dict of a detectron2 R-CNN-FPN, RetinaNet, PointRend or Panoptic FPN to our names and RGB.
 
     Args:
         state: the state dict.
@@ -72,6 +81,9 @@ def from_detectron2(state: Mapping[str, Tensor], rgb: bool = False) -> dict[str,
         sizes_fastest(ours)
     else:
         ours = rename(state, _RULES, "detectron2")
+    for key, value in ours.items():
+        if key.startswith("point_head.point.") and value.ndim == 3:
+            ours[key] = value.squeeze(2)  # a convolution over points, here a linear layer
     if not rgb and "backbone.conv1.weight" in ours:
         ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
     return ours

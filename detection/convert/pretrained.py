@@ -55,6 +55,8 @@ HEADLESS = ("backbone", "fpn", "semantic_head")
 """Parts of a Semantic FPN; it may start from the weights of another detector."""
 FIRST_STAGE = "box_head.stages.0.logits.bias"
 """A tensor that only the weights of a cascade have."""
+POINTS = "point_head.point.logits.bias"
+"""A tensor that only the weights of a PointRend have."""
 PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 """Parts of a body of which COCO has a left and a right keypoint, after the nose."""
 LINES = (
@@ -203,7 +205,7 @@ def initialise(model: Detector, reference: str) -> str:
             f"weights: {reference} has {plural(found.num_classes, 'class')} without names, but the annotations have "
             f"{model.num_classes}; use weights with class names, or with as many classes"
         )
-    for head in ("mask head", "keypoint head", "semantic head"):
+    for head in ("mask head", "keypoint head", "point head", "semantic head"):
         prefix = head.replace(" ", "_") + "."
         here, there = (any(key.startswith(prefix) for key in keys) for keys in (initial, state))
         if here and not there:
@@ -317,6 +319,8 @@ def _detectron2(reference: str, state: Mapping[str, Tensor], rgb: bool) -> Pretr
         config = settings.detectron2_retinanet_config(name, caffe)
     elif keypoints := _keypoints(ours):
         config = settings.detectron2_keypoint_config(name, keypoints, caffe)
+    elif POINTS in ours:
+        config = settings.detectron2_pointrend_config(name, caffe)
     elif FIRST_STAGE in ours:
         config = settings.detectron2_cascade_config(name, masks, caffe)
     elif SEMANTIC in ours:

@@ -15,6 +15,7 @@ from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
+from detection.models.point_head import PointHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
 from detection.models.semantic_head import SemanticHeadConfig
@@ -49,6 +50,7 @@ class DetectorConfig:
     task_aligned: TaskAlignedConfig | None = None
     semantic_head: SemanticHeadConfig | None = None
     keypoint_head: KeypointHeadConfig | None = None
+    point_head: PointHeadConfig | None = None
 
 
 def torchvision_config(version: int = 1, masks: bool = True, backbone: BackboneConfig | None = None) -> DetectorConfig:
@@ -168,6 +170,11 @@ def detectron2_keypoint_config(backbone: str = "resnet50", keypoints: int = 17, 
         box_head=BoxHeadConfig(sampling_ratio=0, min_size=0.0, beta=0.5),
         keypoint_head=KeypointHeadConfig(keypoints=keypoints, sampling_ratio=0),
     )
+
+
+def detectron2_pointrend_config(backbone: str = "resnet50", caffe: bool = True) -> DetectorConfig:
+    """Return the settings of detectron2's ``pointrend_rcnn_*_FPN`` models; arguments as before."""
+    return replace(detectron2_config(backbone, False, caffe), point_head=PointHeadConfig())
 
 
 def detectron2_panoptic_config(backbone: str = "resnet50", stuff: int = 53, caffe: bool = True) -> DetectorConfig:

@@ -18,8 +18,8 @@ class Entry:
     """A published detector."""
 
     url: str
-    box_ap: float
-    """Box AP on COCO val2017, in percent, as published by its authors."""
+    box_ap: float | None
+    """Box AP on COCO val2017, in percent, as published by its authors; None if they did not publish it."""
     mask_ap: float | None = None
     keypoint_ap: float | None = None
     pq: float | None = None
@@ -46,6 +46,10 @@ def _keypoints(path: str, box_ap: float, keypoint_ap: float) -> Entry:
 
 def _panoptic(path: str, box_ap: float, mask_ap: float, pq: float) -> Entry:
     return Entry(f"{_D2}COCO-PanopticSegmentation/{path}", box_ap, mask_ap, pq=pq)
+
+
+def _pointrend(path: str, mask_ap: float) -> Entry:
+    return Entry(f"{_D2}PointRend/InstanceSegmentation/{path}", None, mask_ap)
 
 
 def _mmdetection(path: str, box_ap: float, mask_ap: float | None = None) -> Entry:
@@ -85,11 +89,23 @@ DETECTRON2 = {
     "panoptic_fpn_R_50_1x": _panoptic("panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl", 37.6, 34.7, 39.4),
     "panoptic_fpn_R_50_3x": _panoptic("panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl", 40.0, 36.5, 41.5),
     "panoptic_fpn_R_101_3x": _panoptic("panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl", 42.4, 38.5, 43.0),
+    "pointrend_rcnn_R_50_FPN_1x_coco": _pointrend(
+        "pointrend_rcnn_R_50_FPN_1x_coco/164254221/model_final_736f5a.pkl", 36.2
+    ),
+    "pointrend_rcnn_R_50_FPN_3x_coco": _pointrend(
+        "pointrend_rcnn_R_50_FPN_3x_coco/164955410/model_final_edd263.pkl", 38.3
+    ),
+    "pointrend_rcnn_R_101_FPN_3x_coco": _pointrend(
+        "pointrend_rcnn_R_101_FPN_3x_coco/28119983/model_final_3f4d2a.pkl", 40.1
+    ),
+    "pointrend_rcnn_X_101_32x8d_FPN_3x_coco": _pointrend(
+        "pointrend_rcnn_X_101_32x8d_FPN_3x_coco/28119989/model_final_ba17b9.pkl", 41.1
+    ),
     "retinanet_R_50_FPN_1x": _detectron2("retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl", 37.4),
     "retinanet_R_50_FPN_3x": _detectron2("retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl", 38.7),
     "retinanet_R_101_FPN_3x": _detectron2("retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl", 40.4),
 }
-"""Faster, Mask, Keypoint and Cascade Mask R-CNN, RetinaNet and Panoptic FPN, from detectron2's ``MODEL_ZOO.md``."""
+"""detectron2's detectors: those of its ``MODEL_ZOO.md``, and PointRend from the README of that project."""
 
 MMDETECTION = {
     entry.url.split("/")[-2]: entry

@@ -13,7 +13,7 @@ BEGINS = {
     "dense": ("features",),
     "proposals": ("rpn.losses", "rpn.propose"),
     "box head": ("box_head.losses", "box_head.detect"),
-    "mask head": ("mask_head.losses", "mask_head.detect"),
+    "mask head": ("mask_head.losses", "mask_head.detect", "point_head.losses", "point_head.detect"),
     "keypoint head": ("keypoint_head.losses", "keypoint_head.detect"),
     "head": ("head.losses", "head.candidates"),
 }

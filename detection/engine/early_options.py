@@ -146,7 +146,7 @@ def _settings_of_weights(reference: str, fit: bool, trust_code: bool | str) -> d
         found = load_pretrained(reference, trust_code)
     model = plain({part: value and asdict(value) for part, value in vars(found.config).items()})
     model |= absent_parts(model)
-    for head in ("mask_head", "keypoint_head"):
+    for head in ("mask_head", "keypoint_head", "point_head"):
         if fit and found.config.rpn is not None and model[head] is None:
             del model[head]  # a Mask R-CNN may start from the weights of a Faster R-CNN
     data = {"short_side": found.test_size[0], "long_side": found.test_size[1], "resize": found.resize}

@@ -83,7 +83,8 @@ class Detectors(Kind):
         """Link options whose values follow from others."""
         parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
         parser.link_arguments("model.backbone.in_channels", "data.channels")
-        parser.link_arguments(("model.mask_head", "model.task_aligned"), "data.masks", compute_fn=predicts_masks)
+        masks = ("model.mask_head", "model.task_aligned", "model.point_head")
+        parser.link_arguments(masks, "data.masks", compute_fn=predicts_masks)
         parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
         parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
         super().link(parser)

@@ -42,6 +42,7 @@ from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, i
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
+from detection.models.point_head import PointHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.roi_linear import as_linear
 from detection.models.rpn import RPNConfig
@@ -79,6 +80,7 @@ class DetectionModule(ResumableModule):
         weights: str | None = None,
         compile: bool | Literal["graphs"] = False,
         fast: bool = True,
+        point_head: PointHeadConfig | None = None,
     ) -> None:
         """Check and store the settings; :meth:`setup` builds the detector.
 
@@ -103,6 +105,7 @@ class DetectionModule(ResumableModule):
                 sizes; compiling takes a minute for each size, once. Evaluation compiles only the most common sizes.
                 A CPU needs a C++ compiler. With graphs, a GPU also records its kernels for each size as a CUDA graph.
             fast: Use the faster forms of the layers, which give the same results up to rounding.
+            point_head: Layers and points of the mask head of a PointRend; it has no mask_head.
 
         Raises:
             InputError: the backbone is unknown, or a setting is invalid.
@@ -111,7 +114,7 @@ class DetectionModule(ResumableModule):
         self.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
         self.configs |= {"retinanet": retinanet, "fcos": fcos, "task_aligned": task_aligned, "cascade": cascade}
         self.configs["semantic_head"] = semantic_head
-        self.configs["keypoint_head"] = keypoint_head
+        self.configs |= {"keypoint_head": keypoint_head, "point_head": point_head}
         self.weights, self.fast, self.compile_dense = weights, fast, compile is not False
         self._graphs = compile == "graphs"
         self.evaluations: dict[str, Evaluation] = {}  # by split

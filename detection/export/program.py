@@ -61,7 +61,7 @@ def check_exportable(model: Detector, nms: str = "inside") -> None:
     Raises:
         ValueError: a setting has no counterpart in ONNX, or a head has no form for export.
     """
-    for name in ("keypoint_head", "semantic_head"):
+    for name in ("keypoint_head", "semantic_head", "point_head"):
         if (model.configs or {}).get(name) is not None:
             raise ValueError(f"{name} has no form for export; export it as safetensors")
     if isinstance(model, WithSemanticHead):

@@ -19,6 +19,7 @@ from detection.fast.fpn import FastFPN, FastPAFPN
 from detection.fast.keypoint_head import FastKeypointHead
 from detection.fast.mask_head import FastMaskHead
 from detection.fast.nms import nms_by_threads, nms_on_gpu
+from detection.fast.point_head import FastPointHead
 from detection.fast.rcnn import (
     FastCascadeMaskRCNN,
     FastCascadeRCNN,
@@ -27,6 +28,7 @@ from detection.fast.rcnn import (
     FastMaskRCNN,
     FastOneStage,
     FastPanopticFPN,
+    FastPointRend,
     FastSemanticFPN,
 )
 from detection.fast.rpn import FastRPN
@@ -39,6 +41,7 @@ from detection.models.mask_head import MaskHead
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN
+from detection.models.point_head import PointHead, PointRend
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.rpn import RPN
 from detection.ops.nms import nms as nms_operator
@@ -54,9 +57,11 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     RoILinear: FastRoILinear,
     MaskHead: FastMaskHead,
     KeypointHead: FastKeypointHead,
+    PointHead: FastPointHead,
     FasterRCNN: FastFasterRCNN,
     MaskRCNN: FastMaskRCNN,
     KeypointRCNN: FastKeypointRCNN,
+    PointRend: FastPointRend,
     OneStage: FastOneStage,
     CascadeHead: FastCascadeHead,
     CascadeRCNN: FastCascadeRCNN,

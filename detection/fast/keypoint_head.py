@@ -19,7 +19,7 @@ class FastKeypointHead(KeypointHead):
     """:class:`~detection.models.keypoint_head.KeypointHead` that skips unused RoIs on a CPU."""
 
     def forward(self, features: Sequence[Tensor], rois: Tensor, used: Tensor) -> Tensor:
-        slots = _slots(used)
+        slots = slots_of(used)
         heatmaps = self._of(features, rois, slots)
         if len(slots) < used.numel():
             heatmaps = heatmaps.new_zeros(used.numel(), *heatmaps.shape[1:]).index_copy(0, slots, heatmaps)
@@ -28,7 +28,7 @@ class FastKeypointHead(KeypointHead):
     def cross_entropy(self, features: Sequence[Tensor], rois: Tensor, cells: Tensor) -> Tensor:
         if cells.device.type != "cpu":
             return super().cross_entropy(features, rois, cells)
-        slots = _slots((cells != IGNORE).any(dim=2))
+        slots = slots_of((cells != IGNORE).any(dim=2))
         heatmaps, right = self._of(features, rois, slots), cells.flatten(0, 1)[slots]
         return F.cross_entropy(heatmaps.flatten(2).flatten(0, 1), right.flatten(), ignore_index=IGNORE, reduction="sum")
 
@@ -41,7 +41,7 @@ class FastKeypointHead(KeypointHead):
         return self.upsampled(self.convs(x))
 
 
-def _slots(used: Tensor) -> Tensor:
+def slots_of(used: Tensor) -> Tensor:
     """Return the numbers of the RoIs to compute; a GPU computes all of them, as a selection would synchronise."""
     if used.device.type == "cpu":
         return used.flatten().nonzero()[:, 0]

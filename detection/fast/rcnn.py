@@ -13,6 +13,7 @@ from detection.models.detector import Detector
 from detection.models.keypoint_head import KeypointRCNN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN, WithSemanticHead
+from detection.models.point_head import PointRend
 from detection.models.rcnn import FasterRCNN, MaskRCNN, TwoStage
 from detection.models.semantic_head import check_maps
 from detection.structures import Targets
@@ -83,6 +84,10 @@ class FastMaskRCNN(_FastTwoStage, MaskRCNN):
 
 class FastKeypointRCNN(_FastTwoStage, KeypointRCNN):
     """:class:`~detection.models.keypoint_head.KeypointRCNN` with one table of the pyramid for all heads."""
+
+
+class FastPointRend(_FastTwoStage, PointRend):
+    """:class:`~detection.models.point_head.PointRend` with one table of the pyramid for all heads."""
 
 
 class FastCascadeRCNN(_FastTwoStage, CascadeRCNN):

@@ -14,6 +14,7 @@ from detection.models.detector import Detector
 from detection.models.keypoint_head import KeypointRCNN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN
+from detection.models.point_head import PointRend
 from detection.models.rcnn import MaskRCNN
 
 MOST_NAMES = 10
@@ -87,8 +88,8 @@ def kind_of(model: Detector) -> str:
         return "Cascade Mask R-CNN" if isinstance(model, MaskRCNN) else "Cascade R-CNN"
     if isinstance(model, SemanticFPN | PanopticFPN):
         return "Semantic FPN" if isinstance(model, SemanticFPN) else "Panoptic FPN"
-    if isinstance(model, KeypointRCNN):
-        return "Keypoint R-CNN"
+    if isinstance(model, KeypointRCNN | PointRend):
+        return "Keypoint R-CNN" if isinstance(model, KeypointRCNN) else "PointRend"
     return "Mask R-CNN" if isinstance(model, MaskRCNN) else "Faster R-CNN"
 
 

@@ -25,6 +25,7 @@ from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import build_neck
 from detection.models.one_stage import PYRAMID, OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN
+from detection.models.point_head import PointHead, PointHeadConfig, PointRend
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
@@ -154,6 +155,24 @@ def keypoint_rcnn(
     return _made(KeypointRCNN, backbone, num_classes, categories, fpn=fpn, **heads)
 
 
+def pointrend(
+    backbone: str | BackboneConfig = "resnet50",
+    num_classes: int | None = None,
+    fpn: FPNConfig | None = None,
+    rpn: RPNConfig | None = None,
+    box_head: BoxHeadConfig | None = None,
+    point_head: PointHeadConfig | None = None,
+    categories: Categories | Sequence[str] | None = None,
+) -> PointRend:
+    """Build a PointRend, whose masks are fine, from the name of its backbone; arguments as for :func:`faster_rcnn`.
+
+    Example:
+        >>> model = pointrend("resnet18", num_classes=3)
+    """
+    heads = {"rpn": rpn, "box_head": box_head, "point_head": point_head or PointHeadConfig()}
+    return _made(PointRend, backbone, num_classes, categories, fpn=fpn, **heads)
+
+
 def retinanet(
     backbone: str | BackboneConfig = "resnet50",
     num_classes: int | None = None,
@@ -271,12 +290,14 @@ def build_detector(
     task_aligned: TaskAlignedConfig | None = None,
     semantic_head: SemanticHeadConfig | None = None,
     keypoint_head: KeypointHeadConfig | None = None,
+    point_head: PointHeadConfig | None = None,
 ) -> Detector:
     """Build a detector from configs: the heads that you give.
 
     - ``retinanet``, ``fcos`` or ``task_aligned``: a one-stage detector. Leave out the heads of other detectors.
     - ``mask_head``: a Mask R-CNN. ``rpn`` and ``box_head`` have defaults.
     - ``keypoint_head``: a Keypoint R-CNN, without masks.
+    - ``point_head``: a PointRend, whose masks replace those of ``mask_head``.
     - ``cascade``: a Cascade R-CNN. Each stage has the layers of ``box_head``.
     - ``semantic_head``: a Semantic FPN; with ``mask_head`` a Panoptic FPN.
     - None of these: a Faster R-CNN.
@@ -295,8 +316,8 @@ def build_detector(
     one_stage = {name: head for name, head in heads.items() if head is not None}
     two_stage = {"rpn": (rpn, RPNConfig()), "box_head": (box_head, BoxHeadConfig())}
     if one_stage:
-        others = {"mask_head": mask_head, "cascade": cascade, "semantic_head": semantic_head}
-        check_alone([*one_stage], two_stage, **others, keypoint_head=keypoint_head)
+        others: dict[str, Any] = {"mask_head": mask_head, "cascade": cascade, "semantic_head": semantic_head}
+        check_alone([*one_stage], two_stage, **others, keypoint_head=keypoint_head, point_head=point_head)
         ((name, head),) = one_stage.items()
         fpn = fpn or PYRAMID
         body = backbones.build(backbone)
@@ -306,7 +327,8 @@ def build_detector(
         return detector
     fpn = fpn or FPNConfig()
     if semantic_head is not None and mask_head is None:
-        check_alone(["semantic_head"], two_stage, cascade=cascade, keypoint_head=keypoint_head)
+        others = {"cascade": cascade, "keypoint_head": keypoint_head, "point_head": point_head}
+        check_alone(["semantic_head"], two_stage, **others)
         body = backbones.build(backbone)
         neck = build_neck(body.channels, body.strides, fpn)
         strides = neck.strides[: len(neck.lateral)]
@@ -321,8 +343,12 @@ def build_detector(
     shape = (neck.channels, num_classes, strides)
     model: FasterRCNN
     if keypoint_head is not None:
-        check_alone(["keypoint_head"], {}, mask_head=mask_head, cascade=cascade, semantic_head=semantic_head)
+        others = {"mask_head": mask_head, "cascade": cascade, "semantic_head": semantic_head, "point_head": point_head}
+        check_alone(["keypoint_head"], {}, **others)
         model = KeypointRCNN(*body_to_rpn, BoxHead(*shape, box_head), KeypointHead(*shape, keypoint_head))
+    elif point_head is not None:
+        check_alone(["point_head"], {}, mask_head=mask_head, cascade=cascade, semantic_head=semantic_head)
+        model = PointRend(*body_to_rpn, BoxHead(*shape, box_head), PointHead(*shape, point_head))
     elif semantic_head is not None:
         assert mask_head is not None
         if cascade is not None:
@@ -337,6 +363,7 @@ def build_detector(
         model = MaskRCNN(*body_to_rpn, BoxHead(*shape, box_head), MaskHead(*shape, mask_head))
     model.configs = {"backbone": backbone, "fpn": fpn, "rpn": rpn, "box_head": box_head, "mask_head": mask_head}
     added: dict[str, Any] = {"cascade": cascade, "semantic_head": semantic_head, "keypoint_head": keypoint_head}
+    added["point_head"] = point_head
     model.configs |= {name: config for name, config in added.items() if config is not None}
     return model
 

@@ -7,14 +7,17 @@ from detection.models.keypoint_head import keypoint_config
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.object_masks import ObjectMaskConfig
 from detection.models.one_stage import OneStage
+from detection.models.point_head import PointHeadConfig, PointRend
 from detection.models.rcnn import MaskRCNN
 from detection.models.task_aligned import TaskAlignedConfig
 
 
-def mask_config(model: Detector) -> MaskHeadConfig | ObjectMaskConfig | None:
+def mask_config(model: Detector) -> MaskHeadConfig | PointHeadConfig | ObjectMaskConfig | None:
     """Return the config of the part that predicts masks; None for a detector of boxes."""
     if isinstance(model, MaskRCNN):
         return model.mask_head.config
+    if isinstance(model, PointRend):
+        return model.point_head.config
     if isinstance(model, OneStage) and isinstance(model.head.config, TaskAlignedConfig) and model.head.config.masks:
         return model.head.config.mask_branch
     return None
@@ -31,14 +34,14 @@ def loss_names(model: Detector) -> list[str]:
     return [name for head in model.children() for name in getattr(head, "loss_names", ())]
 
 
-def predicts_masks(mask_head: Any, task_aligned: Any) -> bool:
+def predicts_masks(mask_head: Any, task_aligned: Any, point_head: Any = None) -> bool:
     """Return whether a detector with these settings predicts masks.
 
     Args:
-        mask_head, task_aligned: configs, or what the parser made of them; None: the detector lacks this part.
+        mask_head, task_aligned, point_head: configs, or what the parser made of them; None: no such part.
     """
     settings = getattr(task_aligned, "init_args", task_aligned)  # the parser's form of a class that has a base class
-    return mask_head is not None or (settings is not None and bool(settings.masks))
+    return is_set(mask_head) or is_set(point_head) or (settings is not None and bool(settings.masks))
 
 
 def wanted_maps(semantic_head: Any, mask_head: Any) -> str | None:

@@ -1,5 +1,7 @@
 """A tiny detector and batches for it."""
 
+from typing import Any
+
 import torch
 
 from backbones import BackboneConfig
@@ -9,6 +11,7 @@ from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHeadConfig, KeypointRCNN
 from detection.models.mask_head import MaskHeadConfig
+from detection.models.point_head import PointHeadConfig, PointRend
 from detection.models.rcnn import FasterRCNN
 from detection.models.rpn import RPNConfig
 from detection.structures import IGNORE, Batch, Targets
@@ -33,6 +36,15 @@ def make_keypoints(keypoints: int = 3) -> KeypointRCNN:
     head = KeypointHeadConfig(keypoints=keypoints, convs=1, channels=16, resolution=7)
     torch.manual_seed(0)
     return build_detector(3, **parts, keypoint_head=head)
+
+
+def make_points(**changes: Any) -> PointRend:
+    """Return a PointRend of three classes that a test may change; its masks have 12 x 12 pixels."""
+    parts = {name: config for name, config in make_tiny().configs.items() if name != "mask_head"}
+    settings = {"channels": 16, "hidden": 32, "layer_channels": 16, "coarse": 3, "resolution": 6, "points": 20}
+    torch.manual_seed(0)
+    head = PointHeadConfig(**settings | {"subdivisions": 2, "subdivision_points": 12} | changes)
+    return build_detector(3, **parts, point_head=head)
 
 
 def with_keypoints(batch: Batch, keypoints: int = 3) -> Batch:

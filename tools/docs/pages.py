@@ -175,6 +175,7 @@ def settings() -> str:
     from detection.models.fpn import FPNConfig
     from detection.models.keypoint_head import KeypointHeadConfig
     from detection.models.mask_head import MaskHeadConfig
+    from detection.models.point_head import PointHeadConfig
     from detection.models.rpn import RPNConfig
     from detection.models.semantic_head import SemanticHeadConfig
 
@@ -188,6 +189,7 @@ def settings() -> str:
         ("Anchors", "model.rpn.anchors", AnchorConfig),
         ("Box head", "model.box_head", BoxHeadConfig),
         ("Mask head", "model.mask_head", MaskHeadConfig),
+        ("Point head (PointRend)", "model.point_head", PointHeadConfig),
         ("Keypoint head", "model.keypoint_head", KeypointHeadConfig),
         ("Cascade", "model.cascade", CascadeConfig),
         ("Semantic head", "model.semantic_head", SemanticHeadConfig),

@@ -52,6 +52,18 @@ def heads(
             state[f"{name}.bias"] = new(shape[1] if part == "upsample" else shape[0])
 
 
+def points_of(classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of PointRend's mask head."""
+    return {
+        "coarse_head.reduce_spatial_dim_conv": (256, 256, 2, 2),
+        "coarse_head.fc1": (1024, 256 * 49),
+        "coarse_head.fc2": (1024, 1024),
+        "coarse_head.prediction": (classes * 49, 1024),
+        **{f"point_head.fc{i + 1}": (256, 256 + classes, 1) for i in range(3)},
+        "point_head.predictor": (classes, 256 + classes, 1),
+    }
+
+
 def build_detectron2(
     depth: str = "50",
     masks: bool = True,
@@ -59,6 +71,7 @@ def build_detectron2(
     device: str = "meta",
     stages: int = 0,
     keypoints: int = 0,
+    points: bool = False,
 ) -> dict[str, Tensor]:
     new, state = Numbered(device), {}
     body = "backbone.bottom_up"
@@ -94,6 +107,9 @@ def build_detectron2(
         "masks": "roi_heads.mask_head.predictor",
     }
     heads(state, names, classes, new, masks, stages)
+    for name, shape in points_of(classes).items() if points else ():
+        state[f"roi_heads.mask_head.{name}.weight"] = new(*shape)
+        state[f"roi_heads.mask_head.{name}.bias"] = new(shape[0])
     for i in range(8 if keypoints else 0):
         state[f"roi_heads.keypoint_head.conv_fcn{i + 1}.weight"] = new(512, 512 if i else 256, 3, 3)
         state[f"roi_heads.keypoint_head.conv_fcn{i + 1}.bias"] = new(512)

@@ -16,6 +16,7 @@ from detection import (
     keypoint_rcnn,
     mask_rcnn,
     panoptic_fpn,
+    pointrend,
     retinanet,
     semantic_fpn,
     task_aligned,
@@ -116,6 +117,7 @@ STAGES = " ".join(f"loss_cls_stage{n} loss_box_reg_stage{n}" for n in (1, 2, 3))
     [
         (faster_rcnn, OLD, "bbox"),
         (mask_rcnn, f"{OLD} loss_mask", "bbox segm"),
+        (pointrend, f"{OLD} loss_mask loss_mask_point", "bbox segm"),
         (keypoint_rcnn, f"{OLD} loss_keypoint", "bbox keypoints"),
         (cascade_rcnn, f"loss loss_rpn_cls loss_rpn_loc {STAGES}", "bbox"),
         (cascade_mask_rcnn, f"loss loss_rpn_cls loss_rpn_loc {STAGES} loss_mask", "bbox segm"),

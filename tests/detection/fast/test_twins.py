@@ -21,10 +21,11 @@ from detection.models.mask_head import MaskHead, MaskHeadConfig
 from detection.models.necks import PAFPN
 from detection.models.one_stage import OneStage
 from detection.models.panoptic import PanopticFPN, SemanticFPN
+from detection.models.point_head import PointHead, PointHeadConfig, PointRend
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPN, RPNConfig
-from detection.structures import IGNORE
+from detection.structures import IGNORE, RoISamples, Targets
 from tests.support import detectors
 
 Twin = tuple[nn.Module, Callable[[nn.Module, Any], Any], list[Tensor]]
@@ -52,6 +53,16 @@ def list_call(module: nn.Module, given: list[Tensor]) -> Any:
     return module(given)
 
 
+POINTS = PointHeadConfig(resolution=4, channels=8, hidden=16, coarse=3, layer_channels=8, points=12)
+
+
+def masked_rois(boxes: Tensor, labels: Tensor) -> tuple[RoISamples, Targets]:
+    """RoIs with these labels, of which -1 is padding, and an object with a mask for each."""
+    masks = torch.randint(0, 2, (*labels.shape, 112, 112), dtype=torch.uint8)
+    matched = torch.arange(labels.shape[1]).expand_as(labels)
+    return RoISamples(boxes, labels, matched, 4), Targets(boxes, labels, labels < -1, masks)
+
+
 def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
     side = (13, 18) if odd else (16, 16)
     stages = [
@@ -60,6 +71,7 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
     heads = BoxHeadConfig(hidden=16, convs=1, resolution=3), MaskHeadConfig(convs=1, channels=8, resolution=4)
     labels, boxes, cells = torch.randint(-1, 3, (batch, 5)), rois(batch), torch.randint(-1, 256, (batch, 5, 3))
     cells[:, 1] = IGNORE
+    targets = masked_rois(boxes, labels)
     makers: dict[type[nn.Module], Callable[[], Twin]] = {
         nn.Conv2d: lambda: (nn.Conv2d(8, 8, 3, padding=1), module_call, maps(8, batch, side)),
         BasicBlock: lambda: (BasicBlock(8, 8, VARIANTS["resnet18"], "frozen"), module_call, maps(8, batch, side)),
@@ -76,6 +88,11 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
         MaskHead: lambda: (
             MaskHead(8, 3, (4, 8), heads[1]),
             lambda head, given: head(given, boxes, labels)[labels >= 0],
+            pyramid(batch, odd),
+        ),
+        PointHead: lambda: (
+            PointHead(8, 3, (4, 8), POINTS),
+            lambda head, given: list(head.losses(given, *targets, torch.Generator().manual_seed(0)).values()),
             pyramid(batch, odd),
         ),
         KeypointHead: lambda: (
@@ -108,6 +125,7 @@ WHOLE = (
     FasterRCNN,
     MaskRCNN,
     KeypointRCNN,
+    PointRend,
     OneStage,
     CascadeHead,
     CascadeRCNN,
@@ -166,15 +184,17 @@ def detector(kind: str) -> nn.Module:
             retinanet=RetinaNetConfig(),
         )
     model = detectors.make_tiny()
-    if kind == "keypoints":
-        return detectors.make_keypoints()
+    if kind in ("keypoints", "points"):
+        return detectors.make_keypoints() if kind == "keypoints" else detectors.make_points()
     if kind in ("cascade", "cascade with masks"):
         parts = {name: config for name, config in model.configs.items() if name != "mask_head" or "masks" in kind}
         return build_detector(3, **parts, cascade=CascadeConfig(mask_per_stage=True))
     return model if kind == "masks" else FasterRCNN(model.backbone, model.fpn, model.rpn, model.box_head)
 
 
-@pytest.mark.parametrize("kind", ["boxes", "masks", "keypoints", "RetinaNet", "cascade", "cascade with masks"])
+@pytest.mark.parametrize(
+    "kind", ["boxes", "masks", "keypoints", "points", "RetinaNet", "cascade", "cascade with masks"]
+)
 def test_a_faster_detector_is_its_plain_twin(kind):
     objects = [[([10.0, 10, 60, 60], 1, False), ([50.0, 20, 90, 80], 2, True)], [], [([5.0, 5, 40, 70], 0, False)]]
     batch = detectors.with_keypoints(detectors.make_batch(objects, sizes=[(96, 128), (70, 90), (96, 101)]))

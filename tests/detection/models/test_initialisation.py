@@ -17,6 +17,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHead, KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.necks import build_neck
+from detection.models.point_head import PointHead, PointHeadConfig
 from detection.models.rcnn import FasterRCNN
 from detection.models.rpn import RPNConfig
 
@@ -36,6 +37,13 @@ BY_HAND = {
     "mask_head.convs.0.weight": math.sqrt(2 / (256 * 9)),
     "mask_head.upsample.weight": math.sqrt(2 / (256 * 4)),
     "mask_head.logits.weight": 0.001,
+    "point_head.coarse.shrink.weight": math.sqrt(2 / (256 * 4)),
+    "point_head.coarse.fcs.0.weight": 1 / 112,
+    "point_head.coarse.fcs.1.weight": 1 / 32,
+    "point_head.coarse.logits.weight": 0.001,
+    "point_head.point.layers.0.weight": math.sqrt(2 / 256),
+    "point_head.point.layers.2.weight": math.sqrt(2 / 256),
+    "point_head.point.logits.weight": 0.001,
     "keypoint_head.convs.0.weight": math.sqrt(2 / (512 * 9)),
     "keypoint_head.heatmaps.weight": math.sqrt(2 / (512 * 16)),
 }
@@ -59,6 +67,8 @@ def parameters() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     head = KeypointHead(256, 1, (4, 8, 16, 32), KeypointHeadConfig())
     own = {f"keypoint_head.{name}": value.detach() for name, value in head.named_parameters()}
+    points = PointHead(256, 80, (4, 8, 16, 32), PointHeadConfig())
+    own |= {f"point_head.{name}": value.detach() for name, value in points.named_parameters()}
     return own | {name: value.detach() for name, value in untrained(80).named_parameters()}
 
 
@@ -72,7 +82,7 @@ def test_every_new_layer_has_the_spread_of_its_rule(parameters, name):
 
 def test_every_bias_of_a_new_layer_is_zero(parameters):
     biases = [name for name in parameters if name.endswith("bias") and not name.startswith("backbone")]
-    assert len(biases) == 8 + 3 + 4 + 6 + 9  # pyramid; RPN; box head; mask head; keypoint head
+    assert len(biases) == 8 + 3 + 4 + 6 + 9 + 8  # pyramid; RPN; box head; mask head; keypoint head; point head
     assert not any(parameters[name].any() for name in biases)
 
 

@@ -13,10 +13,11 @@ from detection.models.fcos import FCOSConfig
 from detection.models.mask_forms import has_rounded_frames, loss_names, mask_config, predicts_masks
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.object_masks import ObjectMaskConfig
+from detection.models.point_head import PointHeadConfig
 from detection.models.retinanet import RetinaNetConfig, three_scales
 from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
-from tests.support.detectors import make_batch, make_keypoints, make_tiny, with_keypoints
+from tests.support.detectors import make_batch, make_keypoints, make_points, make_tiny, with_keypoints
 
 
 def test_detectors_with_masks_have_a_config_of_them():
@@ -43,6 +44,7 @@ def test_detectors_with_masks_have_a_config_of_them():
 )
 def test_settings_say_whether_there_are_masks(mask_head, aligned, expected):
     assert predicts_masks(mask_head, aligned) is expected
+    assert predicts_masks(mask_head, aligned, PointHeadConfig()) is True
 
 
 def tiny(*removed: str, **heads: object):
@@ -59,6 +61,7 @@ BOXES = ("rpn", "box_head", "mask_head", "fpn")
     [
         make_tiny,
         make_keypoints,
+        make_points,
         lambda: tiny("mask_head"),
         lambda: tiny("box_head", cascade=CascadeConfig(), box_head=BoxHeadConfig(hidden=32, samples=32)),
         lambda: tiny("box_head", cascade=CascadeConfig(mask_per_stage=True), box_head=BoxHeadConfig(hidden=32)),
