@@ -128,9 +128,14 @@ class NoRandomStart(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):  # of torch.nn.init and torch.Tensor
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not getattr(func, "__name__", "").endswith(("normal_", "uniform_")):  # of torch.nn.init and torch.Tensor
+            return func(*args, **kwargs)
+        tensor: Tensor = args[0] if args else kwargs["tensor"]
+        if func in (Tensor.normal_, Tensor.uniform_) and not tensor.is_meta:
+            # PyTorch's trunc_normal_ draws until all values are in its range: forever, if they stayed as they are.
+            tensor.fill_(args[1] if len(args) > 1 else kwargs.get("mean", kwargs.get("from", 0.0)))
+        return tensor
 
 
 def check_shapes(num_classes: int, configs: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> None:
