@@ -69,7 +69,7 @@ class Detecting:
         max_pixels: int = 50_000_000,
     ) -> None:
         self.model, self.names = model.eval(), class_names(model)
-        self._size, self._bf16, self._max_pixels = size, bf16, max_pixels
+        self.size, self._bf16, self._max_pixels = size, bf16, max_pixels
         self._own = own_thresholds(model) if score == "model" else None
         if self._own is not None:
             self.limits = self._own.of_classes(LEAST_SCORE).numpy()
@@ -89,7 +89,7 @@ class Detecting:
         stored = npy_size if has_bands(asked.data) and not is_tiff(asked.data) else stored_size
         size = stored(asked.data)
         if size is None:
-            raise Rejected(415, "the body is no image of a known format, or its header is broken; send a JPEG or PNG")
+            raise Rejected(415, "no image of a known format, or its header is broken; send a JPEG or PNG")
         if size[0] * size[1] > self._max_pixels:
             message = f"the image claims {size[1]} x {size[0]} pixels, more than {self._max_pixels}; scale it down"
             raise Rejected(413, message)
@@ -107,7 +107,7 @@ class Detecting:
         """Detect the objects in the images of a batch."""
         begin = time.monotonic()
         with self._precision():
-            predictions = predict_batch(self.model, [one.pixels for one in batch], self._least(batch), self._size)
+            predictions = predict_batch(self.model, [one.pixels for one in batch], self._least(batch), self.size)
         seconds = time.monotonic() - begin
         return [
             Found(one, self._selected(one.asked, prediction), seconds)

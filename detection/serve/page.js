@@ -10,6 +10,8 @@ fetch("model").then(answer => answer.json()).then(about => {
   model = about;
   const classes = about.classes.length, kind = `${about.kind}, ${classes} ${classes === 1 ? "class" : "classes"}`;
   $("model").textContent = `${about.model}: ${kind}.`;
+  const { bytes, pixels } = about.limits, most = `${bytes / 1e6} MB and ${pixels / 1e6} megapixels`;
+  $("formats").textContent = `JPEG, PNG, WebP, TIFF and other formats, up to ${most}.`;
   const scores = new Set(about.classes.map(one => one.score));
   $("score").value = Math.min(...scores);
   $("shown").textContent = scores.size > 1 ? "by class" : Number($("score").value).toFixed(2);
@@ -117,6 +119,7 @@ $("score").addEventListener("input", event => {
   listClasses();
   draw();
 });
+addEventListener("resize", draw);
 for (const id of ["boxes", "masks", "names"]) $(id).addEventListener("change", draw);
 $("all").addEventListener("click", () => { hidden.clear(); listClasses(); draw(); });
 $("none").addEventListener("click", () => { model.classes.forEach((_, label) => hidden.add(label)); listClasses(); draw(); });
@@ -153,7 +156,8 @@ function draw() {
   const scale = Math.min(Math.max(1, SHORTEST / longest), LONGEST / longest);
   [canvas.width, canvas.height] = [Math.max(1, Math.round(found.width * scale)), Math.max(1, Math.round(found.height * scale))];
   if (image) ctx.drawImage(image, 0, 0, canvas.width, canvas.height);
-  const objects = visible(), line = Math.max(2, Math.max(canvas.width, canvas.height) / 400);
+  const zoom = canvas.width / (canvas.clientWidth || canvas.width);  // so that text has one size in every window
+  const objects = visible(), line = 2 * zoom;
   for (const one of [...objects].reverse()) {
     if ($("masks").checked && one.mask) {
       const mask = maskOf(one, scale);
@@ -177,7 +181,7 @@ function dot(ctx, x, y, radius, label) {
   ctx.fill();
 }
 function caption(ctx, words, x, y, line, label) {
-  const size = Math.max(13, 6 * line);
+  const size = 6.5 * line;
   ctx.font = `600 ${size}px system-ui, sans-serif`;
   const width = ctx.measureText(words).width + 0.6 * size, left = Math.max(0, Math.min(x, ctx.canvas.width - width));
   const top = y >= 1.35 * size ? y - 1.35 * size : y;

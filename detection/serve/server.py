@@ -84,7 +84,7 @@ def description(source: str, detecting: Detecting, limits: Limits) -> dict[str, 
         "model": Path(source).name or source,
         "kind": kind_of(model),
         "version": __version__,
-        "size": list(model.test_size),
+        "size": list(detecting.size or model.test_size),
         "classes": [
             {"name": name, "id": id, "score": round(score, 5), "color": colour} for name, id, score, colour in rows
         ],
