@@ -1,7 +1,7 @@
 """The mask head of PointRend, which decides the mask point by point, and the detector with this head.
 
-A coarse head predicts masks of few cells. A point head decides about single points. In training these are random, most of
-them where the coarse mask is uncertain. At test time they are the uncertain pixels of ever finer masks.
+A coarse head predicts masks of few cells. A point head decides about single points. In training these are random, most
+of them where the coarse mask is uncertain. At test time they are the uncertain pixels of ever finer masks.
 
 B images   S RoI samples   D detections   R RoIs to compute   K classes   P points   c coarse mask side   m mask side.
 Kirillov et al. 2020 (PointRend), in detectron2's form.
@@ -79,8 +79,8 @@ class PointHeadConfig:
             )
         if self.coarse * 2 ** min(self.subdivisions, 10) > LARGEST_SIDE:
             raise ValueError(
-                f"model.point_head.subdivisions is {self.subdivisions}: a mask of side {self.coarse} would become larger "
-                f"than {LARGEST_SIDE} x {LARGEST_SIDE} pixels; set a smaller number"
+                f"model.point_head.subdivisions is {self.subdivisions}: a mask of side {self.coarse} would become "
+                f"larger than {LARGEST_SIDE} x {LARGEST_SIDE} pixels; set a smaller number"
             )
 
 
