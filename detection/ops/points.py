@@ -29,7 +29,8 @@ def sample_maps(maps: Tensor, points: Tensor, owner: Tensor) -> Tensor:
     # float32 also for bfloat16 maps: eight bits are too few for a position.
     points = points.detach().to(torch.promote_types(torch.float32, maps.dtype)) - 0.5
     low = points.floor()
-    beside = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=maps.device)
+    corner = torch.arange(4, device=maps.device)  # not a list of numbers: their copy to a GPU would wait for it
+    beside = torch.stack([corner % 2, corner // 2], dim=1)  # (4, 2) x, y
     fraction = (points - low)[:, :, None]  # (R, P, 1, 2)
     weight = torch.where(beside == 1, fraction, 1 - fraction).prod(dim=3)  # (R, P, 4)
     x, y = (low[:, :, None] + beside).unbind(3)
@@ -66,7 +67,7 @@ def uncertain_points(logits: Tensor, drawn: Tensor, number: int) -> Tensor:
     Returns:
         (R, number, 2).
     """
-    scale = torch.tensor([logits.shape[2], logits.shape[1]], device=logits.device)
-    found = sample_maps(logits[:, None], drawn * scale, torch.arange(len(logits), device=logits.device))
+    points = torch.stack([drawn[..., 0] * logits.shape[2], drawn[..., 1] * logits.shape[1]], dim=2)
+    found = sample_maps(logits[:, None], points, torch.arange(len(logits), device=logits.device))
     index = found.squeeze(2).abs().topk(number, dim=1, largest=False).indices
     return drawn.gather(1, index[..., None].expand(-1, -1, 2))

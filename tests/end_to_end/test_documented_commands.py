@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from backbones import BackboneConfig
-from detection import keypoint_rcnn, mask_rcnn, retinanet
+from detection import keypoint_rcnn, mask_rcnn, pointrend, retinanet
 from detection.commands.main import main
 from detection.shapes import CATEGORIES, write_shapes
 from tests.support.documents import command_lines
@@ -89,6 +89,7 @@ OWN = {"--batch": "--data.batch_size", "--size": "--data.short_side"}
 INSTEAD = (
     (r"\w+:retinanet\w+", "retinanet.safetensors"),
     (r"\w+:keypoint\w+", "keypoints.safetensors"),
+    (r"\w+:pointrend\w+", "points.safetensors"),
     (r"(?:detectron2|mmdetection|torchvision):[\w-]+", "detector.safetensors"),
     (
         r"/data/coco\b|--data nuclei\b",
@@ -235,7 +236,8 @@ def models() -> None:
     """Write small detectors instead of the published ones."""
     torch.manual_seed(0)
     backbone = BackboneConfig("resnet10", width=16, norm="group")
-    for name, build in (("detector", mask_rcnn), ("retinanet", retinanet), ("keypoints", keypoint_rcnn)):
+    kinds = {"detector": mask_rcnn, "retinanet": retinanet, "keypoints": keypoint_rcnn, "points": pointrend}
+    for name, build in kinds.items():
         model = build(backbone, categories=list(CATEGORIES.values()))
         model.test_size = (64, 96)
         model.export(f"{name}.safetensors")

@@ -10,11 +10,19 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from detection import fast
 from detection.fast import levels
 from detection.ops.selection import select_detections
+from tests.support import detectors
 from tests.support.pretended_device import PretendedDevice, carried
 
 OBJECTS = [[([10, 10, 60, 50], 1, False), ([30, 20, 90, 80], 0, True)], [([20, 30, 80, 90], 2, False)]]
+
+
+@pytest.fixture(params=["masks", "points"])
+def either(request, tiny):
+    """A faster Mask R-CNN or PointRend."""
+    return tiny if request.param == "masks" else fast.convert(detectors.make_points())
 
 
 def step(model, batch) -> dict[str, Tensor]:
@@ -29,12 +37,12 @@ def places(lines: list[str]) -> Counter[str]:
     return Counter(line.partition(":")[0] for line in lines)
 
 
-def test_a_training_step_gives_the_same_numbers_and_never_waits(tiny, make_batch):
+def test_a_training_step_gives_the_same_numbers_and_never_waits(either, make_batch):
     batch = make_batch(OBJECTS)
-    expected = step(tiny.train(), batch)
-    gradients = {name: p.grad for name, p in tiny.named_parameters()}
+    expected = step(either.train(), batch)
+    gradients = {name: p.grad for name, p in either.named_parameters()}
     with PretendedDevice() as device:
-        model, there = device.put(tiny), device.put(batch)
+        model, there = device.put(either), device.put(batch)
         step(model, there)  # the first of a shape brings what is kept of it
         device.waits.clear()
         losses = device.get(step(model, there))
@@ -46,12 +54,12 @@ def test_a_training_step_gives_the_same_numbers_and_never_waits(tiny, make_batch
     assert not device.waits
 
 
-def test_inference_gives_the_same_detections_with_few_waits(tiny, make_batch):
+def test_inference_gives_the_same_detections_with_few_waits(either, make_batch):
     batch = make_batch(OBJECTS)
     with torch.no_grad():
-        expected = tiny.eval()(batch.images, batch.sizes)
+        expected = either.eval()(batch.images, batch.sizes)
         with PretendedDevice() as device:
-            model, there = device.put(tiny), device.put(batch)
+            model, there = device.put(either), device.put(batch)
             model(there.images, there.sizes)
             device.waits.clear()
             found = device.get(model(there.images, there.sizes))
@@ -95,7 +103,7 @@ def test_two_devices_in_one_operation_are_rejected():
         device.put(torch.ones(3)) + torch.ones(3)
 
 
-def test_under_cudas_autocast_nothing_leaves_the_device(tiny, make_batch, monkeypatch):
+def test_under_cudas_autocast_nothing_leaves_the_device(either, make_batch, monkeypatch):
     """In bfloat16, on tensors without numbers: there whatever the host asks is an error."""
     monkeypatch.setattr(levels, "_cached_table", levels.lru_cache(levels._table))  # not for a GPU that is there
 
@@ -104,14 +112,14 @@ def test_under_cudas_autocast_nothing_leaves_the_device(tiny, make_batch, monkey
 
     batch = make_batch(OBJECTS)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        carried(tiny.train(), there)
+        carried(either.train(), there)
         batch = carried(batch, there)
         dtype = torch.get_autocast_dtype("cuda")  # torch.autocast itself looks for a GPU
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         torch.set_autocast_enabled("cuda", True)
         try:
-            features = tiny.features(batch.images, batch.sizes)
-            losses = tiny.losses(batch, features)
+            features = either.features(batch.images, batch.sizes)
+            losses = either.losses(batch, features)
         finally:
             torch.set_autocast_enabled("cuda", False)
             torch.set_autocast_dtype("cuda", dtype)

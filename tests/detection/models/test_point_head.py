@@ -195,7 +195,7 @@ def test_batches_without_masks_have_losses_of_zero_and_gradients(model, objects)
     batch = detectors.make_batch(objects)
     batch.targets.masks.fill_(255)
     losses = model.losses(batch, generator=seeded())
-    assert (float(losses["loss_mask"]), float(losses["loss_mask_point"])) == (0, 0)
+    assert (losses["loss_mask"].item(), losses["loss_mask_point"].item()) == (0, 0)
     sum(losses.values()).backward()
     for parameter in model.point_head.parameters():
         assert parameter.grad is not None
@@ -238,7 +238,7 @@ def test_a_slot_that_is_not_used_may_overflow(monkeypatch):
 def test_the_generator_decides_about_the_points(model):
     decided(model)
     one, same, other = (
-        float(model.losses(make_batch(), generator=torch.Generator().manual_seed(seed))["loss_mask_point"])
+        model.losses(make_batch(), generator=torch.Generator().manual_seed(seed))["loss_mask_point"].item()
         for seed in (0, 0, 1)
     )
     assert one == same != other
