@@ -48,10 +48,11 @@ DEMOS = [
 KEYPOINTS = [f"keypoint_rcnn_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
 POINTREND = [f"pointrend_{name}_coco" for name in ("r50_fpn_1x", "r50_fpn_3x", "r101_fpn_3x")]
 PANOPTIC = ["semantic_fpn_r50_1x_coco", *(f"panoptic_fpn_{name}_coco" for name in ("r50_1x", "r50_3x", "r101_3x"))]
-CLASSIFIERS = ["classify_finetune", "classify_r18", "classify_r50_imagenet"]
+CLASSIFIERS = {"classify_finetune": 30, "classify_r18": 90, "classify_r50_imagenet": 90}
+CLASSIFIERS |= {f"classify_r50_{name}": epochs for name, epochs in (("a1", 600), ("a2", 300), ("a3", 100))}
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *POINTREND, *PANOPTIC)
-UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + CLASSIFIERS
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + [*CLASSIFIERS]
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -97,14 +98,14 @@ def parser_of_classifiers():
     return OnlyParser.found
 
 
-OF_DETECTORS = [n for n in names_of_configs() if n not in (*COCO, *CLASSIFIERS, "base/classifier")]
+OF_DETECTORS = [n for n in names_of_configs() if n not in COCO and "classif" not in n]
 
 
 @pytest.mark.parametrize("name", ["base/classifier", *CLASSIFIERS])
 def test_the_config_of_a_classifier_parses_and_builds(parser_of_classifiers, name):
     module = parser_of_classifiers.instantiate_classes(parse(parser_of_classifiers, name)).fit.model
     assert module.classifier_config.name == ("resnet18" if "r18" in name else "resnet50")
-    assert module.schedule_config.length == (30 if "finetune" in name else 90)
+    assert module.schedule_config.length == CLASSIFIERS.get(name, 90)
 
 
 @pytest.mark.parametrize("name", OF_DETECTORS + COCO[::9])

@@ -1,4 +1,4 @@
-"""List, describe and time backbones, and show why residual networks train better.
+"""List, describe, probe and time backbones, and show why residual networks train better.
 
 `list` prints the names that `--model.backbone.name` accepts. `list WORD` prints those that contain a word, including
 the names of timm.
@@ -13,18 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detection.commands.options import add_shared
+from detection.commands.printing import write_json
 from detection.wording import plural
 
 EPILOG = """\
 example:
   rcnn backbones list convnext
   rcnn backbones show resnet101
+  rcnn backbones probe runs/flowers --data flowers
   rcnn backbones benchmark --names resnet18 resnet50 --side 320"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add a parser for each word that may follow."""
-    commands = parser.add_subparsers(required=True, metavar="list|show|benchmark|gradients")
+    commands = parser.add_subparsers(required=True, metavar="list|show|probe|benchmark|gradients")
 
     names = commands.add_parser("list", help="print names; with a word, those that contain it, timm's too")
     names.add_argument("word", nargs="?", default="", metavar="WORD", help="a part of the names to print")
@@ -35,6 +38,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     size: dict[str, Any] = {"type": _positive, "nargs": 2, "default": [800, 1333], "metavar": ("HEIGHT", "WIDTH")}
     show.add_argument("--size", **size, help="size of the image in pixels")
     show.set_defaults(action=_show)
+
+    probe = commands.add_parser("probe", help="score the features of a frozen network on labelled images")
+    probe.add_argument("name", metavar="NAME", help="name of a backbone, or a classifier: folder of a run, or a file")
+    probe.add_argument("--data", required=True, metavar="DATA", help="class folders, a CSV file, or a detector's data")
+    probe.add_argument("--weights", metavar="WEIGHTS", help="of a name: imagenet, or a file (default random)")
+    probe.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help="images to test on (default 0.2)")
+    add_shared(probe, "batch", "workers", "device", "seed", "json", batch={"default": 64}, workers={"default": 0})
+    probe.set_defaults(action=_probe)
 
     benchmark = commands.add_parser("benchmark", help="print a Markdown table: speed and memory of Mask R-CNN")
     benchmark.add_argument("--names", nargs="+", default=[], metavar="NAME", help="backbones to time (default many)")
@@ -113,6 +124,25 @@ def _show(options: argparse.Namespace) -> None:
     from detection.backbone_tool.describe import describe
 
     print(describe(options.name, *options.size))
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from detection.commands.image_data import image_settings
+    from detection.device import inference_device
+    from detection.engine.classify.probing import network, open_images, probe
+
+    if options.batch < 1 or options.workers < 0:
+        raise ValueError(f"--batch {options.batch} must be at least 1, and --workers {options.workers} at least 0")
+    model = network(options.name, options.weights).to(inference_device(options.device))
+    settings = dict(image_settings(options.data, options.val_fraction, options.seed))
+    settings |= {"--data.seed": str(options.seed)}
+    train, val = open_images({name.removeprefix("--data."): value for name, value in settings.items()}, model)
+    found = probe(model, train, val, options.batch, options.workers)
+    print(f"{options.name}: trained on {plural(len(train), 'image')}, tested on {plural(len(val), 'image')}\n")
+    print("| classifier of the features | top-1 in percent | 95 % interval |\n| --- | ---: | ---: |")
+    print("\n".join(one.row() for one in found))
+    summary = {"train": len(train), "val": len(val), "top1": {one.name: one.top1 for one in found}}
+    write_json({"network": options.name, **summary}, options.json)
 
 
 def _benchmark(options: argparse.Namespace) -> None:

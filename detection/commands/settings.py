@@ -257,9 +257,14 @@ def _evaluated_data(path: str, split: str, classifies: bool) -> Pairs:
 
 def _model(model: str) -> tuple[Path | None, tuple[str, str]]:
     """Return the config of a model's run, if there is one, and the setting that names its weights."""
+    from detection.classifier_files import classifier_file
     from detection.convert.run_folder import checkpoint_of
 
     place = Path(model)
+    if place.suffix == ".safetensors" and classifier_file(place) is not None:
+        if not (place.parent / "config.yaml").is_file():
+            raise ValueError(f"{model}: has no config.yaml beside it; give the folder of the run")
+        return place.parent / "config.yaml", ("--model.classifier.weights", model)
     if not place.exists() or place.suffix == ".safetensors":
         return None, ("--model.weights", model)
     checkpoint = checkpoint_of(place) if place.is_dir() else place

@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from backbones import Backbone
 from backbones.base import parameters_of
+from detection.engine.lamb import Lamb
 from detection.engine.lightning_mends.optimizers import allow_clipping
 
 NORMS = (
@@ -26,19 +27,19 @@ NORMS = (
 class OptimizerConfig:
     """Optimizer, learning rate and weight decay."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Kind of the optimizer: SGD or AdamW."""
+    name: Literal["sgd", "adamw", "lamb"] = "sgd"
+    """Kind of the optimizer: SGD, AdamW, or LAMB for batches of thousands of images."""
     lr: float = 0.02
     """Learning rate for schedule.reference_batch images per step; training scales it in proportion to
     data.batch_size."""
     momentum: float = 0.9
-    """Momentum of SGD; no effect with AdamW."""
+    """Momentum of SGD; no effect with the others."""
     nesterov: bool = False
-    """Use Nesterov momentum in SGD; no effect with AdamW."""
+    """Use Nesterov momentum in SGD; no effect with the others."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's averages of the gradient and of its square; no effect with SGD."""
+    """Decay rates of the averages of the gradient and of its square in AdamW and LAMB; no effect with SGD."""
     weight_decay: float = 1e-4
-    """Factor of the weight decay (L2 penalty in SGD, decoupled in AdamW); 0: none."""
+    """Factor of the weight decay (L2 penalty in SGD, decoupled in the others); 0: none."""
     decay_norms: bool = False
     """Apply weight decay also to the scales and shifts of norms."""
     decay_biases: bool = True
@@ -66,9 +67,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
 
     Args:
         lr: learning rate after scaling with the batch.
-        fused: use one kernel for the whole step. The parameters must be on a CUDA device or a CPU, and not sharded;
-            the gradients must not be scaled (as for float16).
+        fused: use one kernel for the whole step, if the optimizer has one. The parameters must be on a CUDA device or
+            a CPU, and not sharded; the gradients must not be scaled (as for float16).
     """
+    fused &= config.name != "lamb"
     kind: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     groups = parameter_groups(model, config)
     for group in groups:
@@ -76,6 +78,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float, fused:
     optimizer: Optimizer
     if config.name == "adamw":
         optimizer = AdamW(groups, lr=lr, betas=config.betas, **kind)
+    elif config.name == "lamb":
+        optimizer = Lamb(groups, lr=lr, betas=config.betas)
     else:
         optimizer = SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, **kind)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)

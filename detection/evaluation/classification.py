@@ -1,4 +1,4 @@
-"""Scores of image classifiers: top-1 and top-5 accuracy, accuracy of each class, confusion matrix.
+"""Scores of image classifiers: top-1 and top-5 accuracy, accuracy of each class, confusion matrix, calibration.
 
 n images   K classes
 """
@@ -13,6 +13,8 @@ from torch import Tensor
 
 MOST = 5
 """Number of classes of highest score that an image keeps."""
+BINS = 15
+"""Ranges of confidence for the calibration (Guo et al. 2017, "On calibration of modern neural networks")."""
 
 
 class Scored(NamedTuple):
@@ -26,6 +28,8 @@ class Scored(NamedTuple):
     """(n, min(K, 5)) int64, classes by score, the highest first."""
     losses: np.ndarray
     """(n,) float64."""
+    confidences: np.ndarray
+    """(n,) float32, probability of the best class by softmax."""
 
 
 class ClassificationEvaluator:
@@ -53,18 +57,22 @@ class ClassificationEvaluator:
             losses: (B,) float, loss of each image.
         """
         best = logits.topk(min(MOST, logits.shape[1]), dim=1).indices
-        self._parts.append((indices, labels, best, losses))
+        confidences = logits.float().softmax(dim=1).amax(dim=1)
+        self._parts.append((indices, labels, best, losses, confidences))
 
     def state(self) -> list[Scored]:
         """Return the images so far as arrays, for other processes."""
         if self._parts and not isinstance(self._parts[0], Scored):
             columns = [torch.cat(parts).cpu().numpy() for parts in zip(*self._parts, strict=True)]
-            self._parts = [Scored(columns[0], columns[1], columns[2], columns[3].astype(np.float64))]
+            columns[3] = columns[3].astype(np.float64)
+            self._parts = [Scored(*columns)]
         return list(self._parts)
 
     def merge(self, states: Iterable[list[Scored]]) -> None:
         """Replace the images by those of all processes; count each image once."""
         parts = [part for state in states for part in state]
+        if not parts:
+            return self.reset()
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         _, first = np.unique(columns[0], return_index=True)
         self._parts = [Scored(*(column[first] for column in columns))]
@@ -103,6 +111,33 @@ class ClassificationEvaluator:
         accuracy[counts > 0] = np.diag(matrix)[counts > 0] / counts[counts > 0]
         return accuracy
 
+    def calibration(self) -> dict[str, Any]:
+        """Return how close the probability of the best class is to its accuracy.
+
+        Returns:
+            ``error``, the expected calibration error: the mean difference of confidence and accuracy over
+            :data:`BINS` ranges of confidence, weighted by images; None without images. ``bins``: for each range with
+            images, its limits ``from`` and ``to``, the number of ``images``, mean ``confidence`` and ``accuracy``.
+        """
+        if not self.state():
+            return {"error": None, "bins": []}
+        scored = self.state()[0]
+        right = scored.best[:, 0] == scored.labels
+        place = np.minimum((scored.confidences * BINS).astype(int), BINS - 1)
+        bins = [
+            {
+                "from": number / BINS,
+                "to": (number + 1) / BINS,
+                "images": int(inside.sum()),
+                "confidence": float(scored.confidences[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+            for number in range(BINS)
+            if (inside := place == number).any()
+        ]
+        error = sum(one["images"] * abs(one["confidence"] - one["accuracy"]) for one in bins) / len(right)
+        return {"error": float(error), "bins": bins}
+
     def report(self) -> dict[str, Any]:
         """Return all scores as plain values, for a JSON file."""
         matrix, accuracy = self.confusion(), self.per_class()
@@ -116,4 +151,10 @@ class ClassificationEvaluator:
             for label, name in enumerate(self.classes)
         ]
         metrics = {name: None if math.isnan(value) else value for name, value in self.evaluate().items()}
-        return {"metrics": metrics, "images": int(matrix.sum()), "classes": rows, "confusion": matrix.tolist()}
+        return {
+            "metrics": metrics,
+            "images": int(matrix.sum()),
+            "classes": rows,
+            "confusion": matrix.tolist(),
+            "calibration": self.calibration(),
+        }

@@ -50,6 +50,8 @@ class LabelledConfig:
     """Crops of the objects of a COCO file."""
     size: int = 224
     """Side of the square that the network sees, in pixels."""
+    train_size: int | None = None
+    """The same for training; null: size. Smaller squares train faster (Touvron et al. 2019)."""
     resize: int = 256
     """Shorter side after resizing at test time, before the square is cut from the centre; at least size."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -90,6 +92,7 @@ class LabelledConfig:
             (min(self.batch_size, self.eval_batch_size) < 1, "data.batch_size and eval_batch_size must be at least 1"),
             (not 0 <= self.val_fraction < 1, f"data.val_fraction {self.val_fraction} must be from 0 to below 1"),
             (not 1 <= self.size <= self.resize, f"data.size {self.size} must be from 1 to resize, {self.resize}"),
+            (self.train_size is not None and self.train_size < 1, "data.train_size must be at least 1"),
             (not 0 < low <= high <= 1, f"data.scale {low}, {high} must be two fractions above 0, the smaller first"),
             (self.ratio[0] > self.ratio[1] or self.ratio[0] <= 0, "data.ratio must be above 0, the smaller first"),
             (self.crops.margin < 0 or self.crops.smallest < 1, "data.crops: margin must be 0 or more, smallest 1"),
@@ -119,7 +122,7 @@ class LabelledConfig:
             return centre_square(self.size, self.resize, self.interpolation)
         method = InterpolationMode(self.interpolation)
         steps: list[Transform] = [
-            v2.RandomResizedCrop(self.size, self.scale, self.ratio, method, antialias=True),
+            v2.RandomResizedCrop(self.train_size or self.size, self.scale, self.ratio, method, antialias=True),
             v2.RandomHorizontalFlip(self.flip),
         ]
         if self.randaugment is not None:

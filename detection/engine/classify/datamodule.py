@@ -198,7 +198,8 @@ class LabelledDataModule(ResumableData):
         """Return the arguments of ``DataLoader`` about workers, their timeout and pinned memory."""
         share = self._share
         allow_open_files()
-        workers = workers_that_fit(self.config.workers, images * 3 * self.config.size**2)
+        side = max(self.config.size, self.config.train_size or 0)
+        workers = workers_that_fit(self.config.workers, images * 3 * side**2)
         return {
             "num_workers": workers,
             "worker_init_fn": partial(begin_training_worker, rank=share.rank),

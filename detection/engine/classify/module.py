@@ -51,6 +51,8 @@ class LossConfig:
     """Parameter alpha of mixup (Zhang et al. 2017); 0: none."""
     cutmix: float = 0.0
     """Parameter alpha of CutMix (Yun et al. 2019); 0: none. With both, each batch gets one of them at random."""
+    mixed_are_present: bool = False
+    """With kind binary, the target of each class in a mixed image is 1, not its part of the image."""
 
     def check(self) -> None:
         """Reject invalid settings.
@@ -62,6 +64,8 @@ class LossConfig:
             raise ValueError(f"model.loss.label_smoothing {self.label_smoothing} must be from 0 to below 1")
         if min(self.mixup, self.cutmix) < 0:
             raise ValueError(f"model.loss.mixup {self.mixup} and cutmix {self.cutmix} must not be below 0")
+        if self.mixed_are_present and self.kind != "binary":
+            raise ValueError("model.loss.mixed_are_present needs model.loss.kind binary")
 
 
 class ClassificationModule(ResumableModule):
@@ -203,12 +207,13 @@ class ClassificationModule(ResumableModule):
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each image, (B,), for targets (B, K) that add up to 1."""
         loss, logits = self.loss_config, logits.float()
+        shares, targets = targets, (targets > 0).float() if loss.mixed_are_present else targets
         smooth = targets * (1 - loss.label_smoothing) + loss.label_smoothing / logits.shape[1]
         if loss.kind == "binary":
             losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(dim=1)
         else:
             losses = -(smooth * logits.log_softmax(dim=1)).sum(dim=1)
-        return losses if self.class_weights is None else losses * (targets @ self.class_weights)
+        return losses if self.class_weights is None else losses * (shares @ self.class_weights)
 
     def _start_evaluation(self, split: str) -> None:
         self.evaluators.setdefault(split, ClassificationEvaluator(self.data.categories.names)).reset()

@@ -30,7 +30,7 @@ def write_report(folder: Path, split: str, report: Mapping[str, Any]) -> None:
 
 
 def page(split: str, report: Mapping[str, Any]) -> str:
-    """Return a page in Markdown: accuracies, a row for each class, and the most frequent confusions."""
+    """Return a page in Markdown: accuracies, classes, the most frequent confusions, and calibration."""
     names = [shown(row["name"], 60).replace("|", "\\|") for row in report["classes"]]
     metrics = "\n".join(
         f"| {name} | {_percent(value)} |" for name, value in report["metrics"].items() if name != "loss"
@@ -49,11 +49,21 @@ def page(split: str, report: Mapping[str, Any]) -> str:
         f"| {names[true]} | {names[found]} | {count} |"
         for count, true, found in sorted(confusions, key=lambda one: -one[0])[:MOST_CONFUSIONS]
     )
+    calibration = report["calibration"]
+    bins = "\n".join(
+        f"| {_percent(row['from'])} to {_percent(row['to'])} | {row['images']} | {_percent(row['confidence'])} "
+        f"| {_percent(row['accuracy'])} |"
+        for row in calibration["bins"]
+    )
     return (
         f"# Classes of {split}: {plural(report['images'], 'image')}\n\n"
         f"| accuracy | percent |\n| --- | ---: |\n{metrics}\n\n"
         f"## Classes\n\n| class | images | predicted | accuracy |\n| --- | ---: | ---: | ---: |\n{rows}\n\n"
-        f"## Most frequent confusions\n\n| true class | predicted class | images |\n| --- | --- | ---: |\n{pairs}\n"
+        f"## Most frequent confusions\n\n| true class | predicted class | images |\n| --- | --- | ---: |\n{pairs}\n\n"
+        "## Calibration\n\n"
+        "A classifier is calibrated if its confidence is its accuracy. The expected calibration error is "
+        f"{_percent(calibration['error'])} percent.\n\n"
+        f"| confidence | images | mean confidence | accuracy |\n| --- | ---: | ---: | ---: |\n{bins}\n"
     )
 
 

@@ -65,3 +65,39 @@ def test_without_images_there_is_no_score():
     evaluator.reset()
     assert all(math.isnan(value) for value in evaluator.evaluate().values())
     assert evaluator.report()["metrics"]["top1"] is None
+
+
+def test_processes_without_images_give_no_scores():
+    evaluator = collect(7)
+    evaluator.merge([[], []])
+    assert math.isnan(evaluator.evaluate()["top1"])
+    assert evaluator.report()["calibration"] == {"error": None, "bins": []}
+    evaluator.merge([collect(7, drawn(5, 7)).state(), []])
+    assert evaluator.report()["images"] == 5
+
+
+def test_calibration_equals_that_of_a_loop():
+    _, labels, logits, _ = data = drawn(300, 4)
+    bins = {}
+    for label, row in zip(labels.tolist(), logits.softmax(dim=1), strict=True):
+        confidence, best = max((float(value), place) for place, value in enumerate(row))
+        bins.setdefault(min(int(confidence * 15), 14), []).append((confidence, best == label))
+    parts = [(len(rows), *np.mean(rows, axis=0)) for _, rows in sorted(bins.items())]
+    found = collect(4, data).calibration()
+    error = sum(count * abs(confidence - accuracy) for count, confidence, accuracy in parts) / 300
+    assert found["error"] == pytest.approx(error, abs=1e-6)
+    assert [(row["images"], row["confidence"], row["accuracy"]) for row in found["bins"]] == [
+        pytest.approx(part, abs=1e-6) for part in parts
+    ]
+    assert all(row["from"] <= row["confidence"] <= row["to"] for row in found["bins"])
+
+
+def test_a_classifier_that_knows_its_accuracy_is_calibrated():
+    labels = torch.zeros(1000, dtype=torch.long)
+    labels[:250] = 1
+    logits = torch.tensor([0.75, 0.25]).log().expand(1000, 2)
+    found = collect(2, (torch.arange(1000), labels, logits, torch.zeros(1000))).calibration()
+    assert found["error"] == pytest.approx(0, abs=1e-6)
+    sure = collect(2, (torch.arange(1000), labels, 100 * logits, torch.zeros(1000))).calibration()
+    assert sure["error"] == pytest.approx(0.25, abs=1e-6)
+    assert sure["bins"][-1]["to"] == 1.0

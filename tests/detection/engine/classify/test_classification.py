@@ -93,6 +93,16 @@ def test_validate_repeats_the_accuracy_of_the_best_checkpoint(trained, tmp_path,
     assert f"val: top1 {100 * best:.1f}" in capsys.readouterr().out
 
 
+def test_validate_takes_the_weights_of_a_run(trained, tmp_path, capsys):
+    assert main(["validate", str(trained / "model.safetensors"), "--output", str(tmp_path / "out")]) == 0
+    best = max(float(row["val/top1"]) for row in table(trained / "val.csv"))
+    assert json.loads((tmp_path / "out" / "classes_val.json").read_text())["metrics"]["top1"] == pytest.approx(best)
+    alone = tmp_path / "model.safetensors"
+    shutil.copy(trained / "model.safetensors", alone)
+    assert main(["validate", str(alone)]) == 2
+    assert "give the folder of the run" in capsys.readouterr().err
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     return content["state_dict"] | {f"last {name}": value for name, value in content["current_model_state"].items()}
@@ -194,3 +204,28 @@ def test_losses_equal_those_of_pytorch(kind):
     torch.testing.assert_close(module._losses(logits, targets), expected)
     module.class_weights = torch.arange(7.0)
     torch.testing.assert_close(module._losses(logits, targets), expected * labels)
+
+
+def test_mixed_classes_are_present():
+    module = ClassificationModule(loss=LossConfig("binary", 0.1, mixed_are_present=True))
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 4), torch.tensor([[0.3, 0.7, 0, 0], [0, 0, 1.0, 0]])
+    smooth = torch.tensor([[0.925, 0.925, 0.025, 0.025], [0.025, 0.025, 0.925, 0.025]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(dim=1)
+    torch.testing.assert_close(module._losses(logits, targets), expected)
+    module.class_weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    torch.testing.assert_close(module._losses(logits, targets), expected * torch.tensor([1.7, 3.0]))
+
+
+def test_presence_needs_a_sigmoid_for_each_class():
+    with pytest.raises(InputError, match="needs model"):
+        ClassificationModule(loss=LossConfig(mixed_are_present=True))
+
+
+def test_training_may_see_smaller_squares_than_evaluation():
+    config = LabelledConfig(size=32, resize=36, train_size=20)
+    image = torch.zeros(3, 50, 40, dtype=torch.uint8)
+    assert config.transform("train")(image).shape == (3, 20, 20)
+    assert config.transform("val")(image).shape == (3, 32, 32)
+    with pytest.raises(ValueError, match="train_size must be at least 1"):
+        LabelledConfig(train_size=0).check()
