@@ -22,6 +22,7 @@ from backbones.replacing import replace_norms, set_norm_eps
 from backbones.resnet import VARIANTS, ResNet
 from backbones.torchvision_adapter import TorchvisionBackbone, torchvision_names
 from backbones.vit import VITS, VisionTransformer
+from backbones.vitdet import VITDETS, ViTDet
 
 if TYPE_CHECKING:
     from backbones.classifiers import classifier
@@ -67,6 +68,9 @@ class BackboneConfig:
     """Mean of each channel (0..255), which normalisation subtracts; None: the backbone's default."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel (0..255), by which normalisation divides; None: the backbone's default."""
+    drop_path: float | None = None
+    """Stochastic depth: probability with which training skips the last block; earlier ones have less. None: the default
+    of the network. ResNets, and networks without such blocks, do not support it."""
 
 
 def build(config: BackboneConfig) -> Backbone:
@@ -99,7 +103,7 @@ def build(config: BackboneConfig) -> Backbone:
 
 def available() -> list[str]:
     """Return the names of the toolkit's own backbones and of torchvision's."""
-    return [*VARIANTS, *torchvision_names(), *VITS]
+    return [*VARIANTS, *torchvision_names(), *VITS, *VITDETS]
 
 
 def is_known(name: str) -> bool:
@@ -109,7 +113,7 @@ def is_known(name: str) -> bool:
 
 def _is_own(name: str) -> bool:
     """Return whether a name is known without torchvision's list, whose import is slower than that of PyTorch."""
-    return name in (*VARIANTS, *VITS, MOBILENET)
+    return name in (*VARIANTS, *VITS, *VITDETS, MOBILENET)
 
 
 def check_name(name: str) -> None:
@@ -131,7 +135,9 @@ def _body(config: BackboneConfig) -> Backbone:
     if config.name.startswith("timm/"):
         from backbones.timm_adapter import TimmBackbone
 
-        return TimmBackbone(config.name.removeprefix("timm/"), config.weights, config.norm)
+        return TimmBackbone(config.name.removeprefix("timm/"), config.weights, config.norm, config.drop_path)
+    if config.name in VITDETS:
+        return ViTDet(VITDETS[config.name], config.weights, config.drop_path or 0.0)
     if config.name == MOBILENET:
         if config.weights is not None:
             raise ValueError(
@@ -143,7 +149,7 @@ def _body(config: BackboneConfig) -> Backbone:
         return VisionTransformer(config.name, config.weights)
     if config.name not in VARIANTS:
         if config.name in torchvision_names():
-            return TorchvisionBackbone(config.name, config.weights, config.norm)
+            return TorchvisionBackbone(config.name, config.weights, config.norm, config.drop_path)
         return _imported(config)
     network = ResNet(
         VARIANTS[config.name],
@@ -161,6 +167,11 @@ def _body(config: BackboneConfig) -> Backbone:
 
 def _check_options(config: BackboneConfig) -> None:
     """Raise an error if the config sets an option that the backbone does not support."""
+    if config.drop_path is not None:
+        if not 0 <= config.drop_path < 1:
+            raise ValueError(f"backbone.drop_path is {config.drop_path}; it must be at least 0 and below 1")
+        if config.name in (*VARIANTS, *VITS, MOBILENET) or not is_known(config.name):
+            raise ValueError(f"backbone.drop_path: {config.name} has no stochastic depth; leave drop_path out")
     if config.name in VARIANTS:
         return
     for field in fields(config):

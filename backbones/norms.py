@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from backbones.layer_norm import LayerNorm2d
+
 Norm = Literal["frozen", "batch", "sync", "group"]
 
 
@@ -54,6 +56,7 @@ def make_norm(name: str, channels: int, least: int = 1) -> nn.Module:
 
     ``frozen`` has fixed statistics, ``batch`` those of the batch on one device, ``sync`` those of all devices.
     ``group`` has 32 groups (Wu and He 2018), or fewer, so that each has as many channels, and at least ``least``.
+    ``layer`` normalises the channels of each cell.
 
     Raises:
         ValueError: the name is unknown.
@@ -67,4 +70,6 @@ def make_norm(name: str, channels: int, least: int = 1) -> nn.Module:
     if name == "group":
         fit = [g for g in range(1, 33) if channels % g == 0 and channels // g >= min(least, channels)]
         return nn.GroupNorm(max(fit), channels)
-    raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync or group")
+    if name == "layer":
+        return LayerNorm2d(channels)
+    raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync, group or layer")

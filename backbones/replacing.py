@@ -1,4 +1,4 @@
-"""Change the norm layers of a finished network."""
+"""Change the norm layers and the stochastic depth of a finished network."""
 
 from torch import nn
 
@@ -28,3 +28,21 @@ def replace_norms(module: nn.Module, norm: str) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, replace_norms(child, norm))
     return module
+
+
+def set_drop_path(network: nn.Module, rate: float, name: str) -> None:
+    """Set the stochastic depth of a torchvision network: the probability with which training skips its last block.
+
+    Those of earlier blocks change in the same proportion.
+
+    Raises:
+        ValueError: the network has no stochastic depth.
+    """
+    from torchvision.ops import StochasticDepth  # here, as its import takes longer than that of PyTorch
+
+    layers = [layer for layer in network.modules() if isinstance(layer, StochasticDepth)]
+    last = max((layer.p for layer in layers), default=0.0)
+    if not last:
+        raise ValueError(f"backbone.drop_path: {name} has no stochastic depth; leave drop_path out")
+    for layer in layers:
+        layer.p *= rate / last

@@ -32,13 +32,16 @@ class TimmBackbone(Backbone):
         name: timm's name of the model, without ``timm/``.
         weights: ``imagenet`` (timm's weights for this name), a file in timm's layout, or None (random).
         norm: ``batch``, ``sync`` or ``frozen``.
+        drop_path: probability with which training skips the last block; None: timm's default, mostly 0.
 
     Raises:
         ValueError: timm is not installed or does not know the model; the model has features at one stride only, or
-            accepts images of one size only.
+            accepts images of one size only; or it has no stochastic depth.
     """
 
-    def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
+    def __init__(
+        self, name: str, weights: str | None = None, norm: str = "batch", drop_path: float | None = None
+    ) -> None:
         super().__init__()
         timm = check_timm_name(name)
         options = _options(timm, name)
@@ -47,7 +50,8 @@ class TimmBackbone(Backbone):
         self.multiple, layout = _any_size(name, probe)
         reached = [_reached(probe, self.multiple, i) for i in range(len(probe.feature_info.channels()))]
         needed = {name for names in reached for name in names} | {name for name, _ in probe.named_buffers()}
-        self.body = _create(timm, name, options, weights, needed)
+        depth = {} if drop_path is None else {"drop_path_rate": drop_path}
+        self.body = _create(timm, name, options | depth, weights, needed)
         _remove(self.body, {name for name, _ in probe.named_parameters()}.difference(*reached))
         self._channels_last = layout == "NHWC"
         info = self.body.feature_info
@@ -197,6 +201,10 @@ def _create(timm: Any, name: str, options: dict[str, Any], weights: str | None, 
         overlay = {"pretrained_cfg_overlay": {"file": weights}}
     try:
         return timm.create_model(name, pretrained=weights is not None, **overlay, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise ValueError(f"backbone.drop_path: timm/{name} has no stochastic depth; leave drop_path out") from None
     except (RuntimeError, OSError) as error:
         if weights is None:
             raise

@@ -19,7 +19,7 @@ from backbones.base import Backbone
 from backbones.maxvit import take_any_size
 from backbones.padding import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
-from backbones.replacing import replace_norms
+from backbones.replacing import replace_norms, set_drop_path
 
 FAMILIES = ("vgg", "densenet", "efficientnet", "mobilenet", "regnet", "convnext", "swin", "maxvit")
 STRIDES = (4, 8, 16, 32)
@@ -45,14 +45,19 @@ class TorchvisionBackbone(Backbone):
         name: one of :func:`torchvision_names`.
         weights: ``imagenet``, a file in torchvision's layout, or None (random).
         norm: the norm that replaces batch norms; layer norms stay.
+        drop_path: probability with which training skips the last block; None: torchvision's default.
 
     Raises:
-        ValueError: the weights do not exist, cannot be downloaded, or do not fit.
+        ValueError: the weights do not exist, cannot be downloaded, or do not fit; or there is no stochastic depth.
     """
 
-    def __init__(self, name: str, weights: str | None = None, norm: str = "batch") -> None:
+    def __init__(
+        self, name: str, weights: str | None = None, norm: str = "batch", drop_path: float | None = None
+    ) -> None:
         super().__init__()
         model = _classifier(name)
+        if drop_path is not None:
+            set_drop_path(model, drop_path, name)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             probe = _classifier(name)
         self.multiple = STRIDES[-1] * getattr(model, "partition_size", 1)  # only MaxViT has a partition size

@@ -5,12 +5,13 @@ Li et al. 2022, "Exploring plain vision transformer backbones for object detecti
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone
+from backbones.layer_norm import LayerNorm2d
 from backbones.padding import cut_to, pad_to
 from backbones.pretrained import imagenet_weights, load_state, read_weights
 
@@ -24,16 +25,19 @@ class SimplePyramid(nn.Module):
     """Make maps at strides 4, 8, 16 and 32 from one map at stride 16, without a top-down path (figure 2 c).
 
     Transposed convolutions make the finer maps, each with half the channels; max-pooling makes the coarser map.
+
+    Args:
+        norm: ``group``, one group for the whole map; or ``layer``, as in the paper, for each cell.
     """
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Literal["group", "layer"] = "group") -> None:
         super().__init__()
         half, quarter = channels // 2, channels // 4
         self.to_quarter = nn.Sequential(
             nn.ConvTranspose2d(channels, half, 2, 2),
-            nn.GroupNorm(1, half),
+            nn.GroupNorm(1, half) if norm == "group" else LayerNorm2d(half),
             nn.GELU(),
             nn.ConvTranspose2d(half, quarter, 2, 2),
         )

@@ -34,6 +34,14 @@ LONG = [
     *(f"mask_rcnn_{b}_fpn_lsj_{epochs}ep_coco" for b in ("r50", "r101") for epochs in (100, 200, 400)),
     "mask_rcnn_r50_fpn_copy_paste_270k_coco",
 ]
+RECIPES = [
+    *(f"{kind}_rcnn_r50_fpn_v2_400ep_coco" for kind in ("faster", "mask")),
+    *(f"mask_rcnn_regnet{kind}_4gf_fpn_lsj_{epochs}ep_coco" for kind in "xy" for epochs in (100, 200, 400)),
+    *(f"{kind}_r50_fpn_rsb_1x_coco" for kind in ("faster_rcnn", "mask_rcnn", "cascade_mask_rcnn", "retinanet")),
+    *(f"{kind}_rcnn_vitdet_{size}_100ep_coco" for kind in ("mask", "cascade_mask") for size in "bl"),
+    *(f"mask_rcnn_dinov3_{name}_3x_coco" for name in ("convnext_t", "vit_s")),
+]
+"""Those that tests/detection/engine/test_recipes.py checks."""
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]
 ONE_STAGE += ["fcos_r50_fpn_1x_coco"]
 DEMOS = [
@@ -52,7 +60,7 @@ CLASSIFIERS = {"classify_finetune": 30, "classify_r18": 90, "classify_r50_imagen
 CLASSIFIERS |= {f"classify_r50_{name}": epochs for name, epochs in (("a1", 600), ("a2", 300), ("a3", 100))}
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *POINTREND, *PANOPTIC)
-UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + [*CLASSIFIERS]
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + RECIPES + [*CLASSIFIERS]
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -110,7 +118,7 @@ def test_the_config_of_a_classifier_parses_and_builds(parser_of_classifiers, nam
 
 @pytest.mark.parametrize("name", OF_DETECTORS + COCO[::9])
 def test_it_parses_and_its_settings_fit_together(parser, name):
-    names = [name] if name.startswith(WHOLE) or name in COCO + LONG else ["mask_rcnn_r50_fpn_1x_coco", name]
+    names = [name] if name.startswith(WHOLE) or name in COCO + LONG + RECIPES else ["mask_rcnn_r50_fpn_1x_coco", name]
     parser.instantiate_classes(parse(parser, *names))  # builds the detector without memory, and reads no data
 
 
@@ -134,7 +142,7 @@ def test_each_file_says_in_its_first_line_what_it_is():
 def test_published_figures_have_a_source_and_are_those_of_the_zoo():
     from detection.convert.zoo import DETECTRON2, MMDETECTION
 
-    published = [config for config in list_configs() if config.source is not None and config.name not in LONG]
+    published = [c for c in list_configs() if c.source is not None and c.name not in LONG + RECIPES]
     assert len(published) == 25
     for config in published:
         if config.name.startswith("fcos"):
@@ -256,6 +264,8 @@ def test_a_long_recipe_is_the_published_one(parser, name):
         assert [schedule.factor(k) for k in steps] == pytest.approx([start, (1 + start) / 2, 1, 1])
         lowered = [0.1 ** (k + 1) for k in range(len(milestones))]
         assert [schedule.factor(m * longer) for m in milestones] == pytest.approx(lowered)
+    average = found.run.average  # ours, for long trainings
+    assert (average.kind, average.decay, average.reference_batch) == ("ema", 0.9998, 64)
     # The optimizer: mmdetection pulls the norms towards zero, too.
     optimizer = module.optimizer_config
     assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.1, 0.9, 4e-5)

@@ -14,9 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import Backbone, BackboneConfig, build
 from backbones.base import parameters_of
+from backbones.vitdet import ViTDet
 
 REACH = (32, 3072)
 """Height and width of the strip on which receptive fields are measured."""
+SHORT_REACH = (32, 256)
+"""The same for a network that pads images to squares and attends to all of them."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def receptive_fields(backbone: Backbone, strip: tuple[int, int] = REACH) -> list
             hit = feature[0].isnan().flatten(0, 1).any(dim=0)
             everything[i] |= bool(hit[0] or hit[-1])
             reached[i] += int(hit.sum())
+        if all(everything):
+            break
     spans = [count * stride / max(backbone.strides) for count, stride in zip(reached, backbone.strides, strict=True)]
     return [None if every else round(span) for every, span in zip(everything, spans, strict=True)]
 
@@ -91,7 +96,7 @@ def describe(name: str, height: int = 800, width: int = 1333) -> str:
     """Return a text that describes a backbone."""
     found = costs(name, height, width)
     backbone = build(BackboneConfig(name))
-    fields = receptive_fields(backbone)
+    fields = receptive_fields(backbone, SHORT_REACH if isinstance(backbone, ViTDet) else REACH)
     lines = [
         f"{name}: {found.parameters / 1e6:.2f} M parameters",
         f"at {height} x {width}: {found.multiply_adds / 1e9:.1f} GFLOPs (a multiply-add is one), "

@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from detection.engine.data_of import data_of
+
 
 @dataclass(frozen=True)
 class AverageConfig:
@@ -18,11 +20,20 @@ class AverageConfig:
     """ema: exponential moving average. mean: equal weight for all updates, as in stochastic weight averaging."""
     decay: float = 0.9998
     """Fraction of the old average that each update keeps, from 0 to below 1. Only for ema."""
+    reference_batch: int | None = None
+    """Images per update for which decay is meant: with another batch size, the average covers the same number of
+    images. null: decay is the same for every batch size."""
     start: float = 0.0
     """Fraction of the steps before averaging starts, from 0 to below 1; 0: from the first step. For the mean, 0.75 is
     usual (Izmailov et al. 2018, section 3)."""
     every: int = 1
     """Update the average after every N optimizer steps."""
+
+    def decay_for(self, batch_size: int) -> float:
+        """Return the decay of an update for a batch size (Busbridge et al. 2023, definition 1.2)."""
+        if self.reference_batch is None:
+            return self.decay
+        return float(self.decay ** (batch_size * self.every / self.reference_batch))
 
 
 class Average(WeightAveraging):
@@ -35,6 +46,8 @@ class Average(WeightAveraging):
     def __init__(self, config: AverageConfig) -> None:
         if not (0 <= config.decay < 1 and 0 <= config.start < 1 and config.every >= 1):
             raise ValueError(f"run.average: {config}: decay and start must be in [0, 1), every at least 1")
+        if config.reference_batch is not None and config.reference_batch < 1:
+            raise ValueError(f"run.average.reference_batch {config.reference_batch} must be at least 1")
         super().__init__()
         self._config, self._first = config, 0
 
@@ -42,7 +55,8 @@ class Average(WeightAveraging):
         # Callbacks are set up before the module, and Lightning would copy it without the detector.
         pl_module.setup(stage)
         if stage == "fit":
-            decay = self._config.decay if self._config.kind == "ema" else None
+            batch = data_of(trainer).config.batch_size if self._config.reference_batch else 1
+            decay = self._config.decay_for(batch) if self._config.kind == "ema" else None
             self._average_model = Averaged(pl_module, pl_module.device, decay)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,6 +1,7 @@
 """Build optimizers with few parameter groups, since each group costs kernel launches at every step."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
@@ -44,6 +45,9 @@ class OptimizerConfig:
     """Apply weight decay also to the scales and shifts of norms."""
     decay_biases: bool = True
     """Apply weight decay also to biases outside of norms."""
+    undecayed: tuple[str, ...] = ()
+    """Patterns of names of parameters without weight decay, such as ``*.positions`` for the position embeddings of a
+    ViT."""
     layer_decay: float = 1.0
     """Learning rate of each layer of the backbone as a fraction of that of the next layer, above 0 and at most 1. Use
     0.7 to 0.9 for a pretrained transformer, whose layers are its blocks; 1: the same rate for all layers."""
@@ -130,13 +134,14 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     scales = layer_scales(model, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     seen: set[int] = set()
-    for module in model.modules():
+    for place, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             is_bias = name.endswith("bias")  # in_proj_bias of an attention, too
             decays = config.decay_norms if isinstance(module, NORMS) else config.decay_biases or not is_bias
+            decays &= not any(fnmatch(f"{place}.{name}", pattern) for pattern in config.undecayed)
             groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
     return [
         {"params": groups[key], "weight_decay": config.weight_decay if key[1] else 0.0, "lr_scale": key[0]}

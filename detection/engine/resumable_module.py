@@ -20,7 +20,7 @@ from detection.engine.lightning_mends.checkpoints import NoClassLoading
 from detection.engine.lightning_mends.optimizers import may_fuse, scale_base_rates, start_at_scheduled_rates
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.resuming import check_checkpoint, complete_checkpoint, continue_training
-from detection.engine.schedule import ScheduleConfig, describe, plan
+from detection.engine.schedule import ScheduleConfig, describe, describe_scaling, plan
 from detection.engine.sharding import Sharded
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class ResumableModule(NoClassLoading, LightningModule):
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         self.print(f"Model: {self.model_name}, {every:.1f} M parameters, {learn:.1f} M trainable")
         self.print(describe(schedule, lr, batch, epoch))
+        if line := describe_scaling(self.schedule_config, self.optimizer_config.lr, batch):
+            self.print(line)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},

@@ -109,3 +109,14 @@ def describe(schedule: Schedule, lr: float, batch_size: int, steps_per_epoch: in
         f"{plural(batch_size, 'image')}, learning rate {lr:.4g} after {plural(schedule.warmup, 'step')} of warm-up, "
         f"{shape}"
     )
+
+
+def describe_scaling(config: ScheduleConfig, recipe_lr: float, batch_size: int) -> str | None:
+    """Return one line that says how a run follows a recipe for another batch size; None for the recipe's own."""
+    if batch_size == config.reference_batch:
+        return None
+    factor = batch_size / config.reference_batch
+    return (
+        f"Batch: the recipe has learning rate {recipe_lr:.4g} for {plural(config.reference_batch, 'image')} per step; "
+        f"with {batch_size} it is the same recipe at {factor:.4g} times the rate and {1 / factor:.4g} times the steps"
+    )

@@ -31,7 +31,7 @@ class BoxHeadConfig:
     """Number of fully connected layers."""
     convs: int = 0
     """Number of 3x3 convolutions before them; the stronger head of Wu and He 2018 has 4, and 1 connected layer."""
-    norm: Literal["batch", "sync", "group"] | None = None
+    norm: Literal["batch", "sync", "group", "layer"] | None = None
     """Norm after each of these convolutions."""
     resolution: int = 7
     """Side of the pooled RoI features, in cells."""

@@ -17,12 +17,12 @@ from backbones.norms import make_norm
 class FPNConfig:
     """Kind and width of the pyramid."""
 
-    kind: Literal["fpn", "pafpn", "bifpn"] = "fpn"
+    kind: Literal["fpn", "pafpn", "bifpn", "simple"] = "fpn"
     """fpn: top-down (Lin et al. 2017). pafpn: top-down and bottom-up (Liu et al. 2018). bifpn: repeated passes in both
-    directions with trainable weights (Tan et al. 2020)."""
+    directions with trainable weights (Tan et al. 2020). simple: each stage for itself (Li et al. 2022, ViTDet)."""
     channels: int = 256
     """Channels of every level."""
-    norm: Literal["batch", "sync", "group"] | None = None
+    norm: Literal["batch", "sync", "group", "layer"] | None = None
     """Norm after every convolution of the pyramid; the paper has none."""
     extra: Literal["pool", "conv", "conv_c5"] = "pool"
     """Levels above the stages. pool: P6 by max-pooling (FPN). conv, conv_c5: P6, P7 from P5 or C5 (RetinaNet)."""

@@ -26,7 +26,7 @@ class MaskHeadConfig:
     """Number of 3x3 convolutions before the upsampling."""
     channels: int = 256
     """Channels of these convolutions."""
-    norm: Literal["batch", "sync", "group"] | None = None
+    norm: Literal["batch", "sync", "group", "layer"] | None = None
     """Norm after each of these convolutions."""
     resolution: int = 14
     """Side of the pooled RoI features, in cells; the mask has twice this side."""

@@ -1,7 +1,7 @@
-"""Feature pyramids by name: FPN, and two that add a bottom-up path.
+"""Feature pyramids by name: FPN, two that add a bottom-up path, and one whose levels are independent.
 
 C2..C5 are the backbone's stages, P2..P6 the pyramid's levels.  Liu et al. 2018 (PANet), section 3.1; Tan et al. 2020
-(EfficientDet), section 3.
+(EfficientDet), section 3; Li et al. 2022 (ViTDet), section 3.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,17 @@ class BiFPNPass(nn.Module):
         return result
 
 
-NECKS: dict[str, type[FPN]] = {"fpn": FPN, "pafpn": PAFPN, "bifpn": BiFPN}
+class SimpleFPN(FPN):
+    """Two convolutions for each stage alone: all maps of a plain ViT come from its last block (figure 2 c)."""
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Return the pyramid's levels; see :meth:`FPN.forward`."""
+        stages = stages[-len(self.lateral) :]
+        levels = [output(lateral(x)) for lateral, output, x in zip(self.lateral, self.output, stages, strict=True)]
+        return self.above(levels, stages[-1])
+
+
+NECKS: dict[str, type[FPN]] = {"fpn": FPN, "pafpn": PAFPN, "bifpn": BiFPN, "simple": SimpleFPN}
 
 
 def build_neck(in_channels: Sequence[int], in_strides: Sequence[int], config: FPNConfig) -> FPN:

@@ -47,5 +47,18 @@ def test_groups_can_have_two_channels_at_least(channels, groups):
 
 
 def test_an_unknown_norm_is_rejected():
-    with pytest.raises(ValueError, match="use frozen, batch, sync or group"):
-        make_norm("layer", 8)
+    with pytest.raises(ValueError, match="use frozen, batch, sync, group or layer"):
+        make_norm("instance", 8)
+
+
+def test_a_layer_norm_normalises_the_channels_of_each_cell():
+    torch.manual_seed(0)
+    norm, x = make_norm("layer", 6), torch.randn(2, 6, 3, 4)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.uniform_(norm.bias)
+    expected = torch.empty_like(x)
+    for b, row, column in torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(4)).tolist():
+        cell = x[b, :, row, column]
+        scaled = (cell - cell.mean()) / (cell.var(unbiased=False) + 1e-6).sqrt()
+        expected[b, :, row, column] = scaled * norm.weight + norm.bias
+    torch.testing.assert_close(norm(x), expected)

@@ -14,4 +14,10 @@ TIMM = (
     *("twins_pcpvt_small", "poolformer_s12", "caformer_s18", "tiny_vit_5m_224", "selecsls42", "vovnet39a"),
 )
 # The largest RegNet has 640 M parameters.
-NAMES = (*VARIANTS, *(n for n in torchvision_names() if "128gf" not in n), *VITS, *(f"timm/{name}" for name in TIMM))
+NAMES = (
+    *VARIANTS,
+    *(n for n in torchvision_names() if "128gf" not in n),
+    *VITS,
+    "vitdet_b",
+    *(f"timm/{name}" for name in TIMM),
+)

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from detection.engine.average import Averaged
+from detection.engine.average import AverageConfig, Averaged
 from detection.engine.module import DetectionModule
 
 
@@ -58,6 +58,34 @@ def test_what_is_loaded_goes_on(tmp_path):
     averaged(other, steps[2:])
     for one, two in zip(whole.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("reference", "batch", "every", "expected"),
+    [
+        (None, 8, 1, 0.9998),  # whatever the batch
+        (64, 64, 1, 0.9998),
+        (64, 128, 1, 0.9998 * 0.9998),  # an update for two
+        (64, 64, 3, 0.9998**3),
+    ],
+)
+def test_the_decay_belongs_to_a_number_of_images(reference, batch, every, expected):
+    config = AverageConfig(reference_batch=reference, every=every)
+    assert config.decay_for(batch) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_small_batch_keeps_as_much_after_the_same_images():
+    config = AverageConfig(decay=0.9, reference_batch=16)
+    assert config.decay_for(2) ** 8 == pytest.approx(0.9, rel=1e-12)
+
+
+def test_a_run_averages_by_its_batch(run, monkeypatch):
+    decays = []
+    monkeypatch.setattr(Averaged, "update_parameters", lambda self, _: decays.append(self._decay))
+    average = "{decay: 0.81, reference_batch: 4}"  # batches of 2: the root of 0.81
+    assert run("fit", "--run.average", average, "--trainer.max_steps", "1", "--data.val", "null") == 0
+    assert decays[-1] == pytest.approx(0.9)
+    assert run("fit", "--run.average", "{reference_batch: 0}") == 2
 
 
 @pytest.mark.parametrize("kind", ["ema", "mean"])

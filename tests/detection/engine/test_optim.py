@@ -29,6 +29,12 @@ def test_groups_by_decay(model, norms, biases, decayed, others):
     assert sizes == {0.5: decayed} | ({0.0: others} if others else {})
 
 
+def test_named_parameters_do_not_decay(model):
+    groups = parameter_groups(model, OptimizerConfig(undecayed=("3.weight", "0.*"), weight_decay=0.5))
+    sizes = {group["weight_decay"]: sum(p.numel() for p in group["params"]) for group in groups}
+    assert sizes == {0.5: 2, 0.0: 8 + 4 + 16}  # only the bias of the linear layer decays
+
+
 def test_biases_of_attention_are_biases():
     attention = nn.MultiheadAttention(8, 2)  # in_proj_bias 24, out_proj.bias 8; weights 192 and 64
     groups = parameter_groups(attention, OptimizerConfig(decay_biases=False, weight_decay=0.5))

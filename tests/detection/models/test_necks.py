@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from backbones.norms import make_norm
 from detection.models.fpn import FPN, FPNConfig
@@ -11,8 +12,8 @@ def stages(sizes=((16, 20), (8, 10), (4, 5), (2, 3))):
     return [torch.randn(2, 8 * 2**i, *size, generator=generator) for i, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("kind", ["fpn", "pafpn", "bifpn"])
-@pytest.mark.parametrize("norm", [None, "batch", "group"])
+@pytest.mark.parametrize("kind", ["fpn", "pafpn", "bifpn", "simple"])
+@pytest.mark.parametrize("norm", [None, "batch", "group", "layer"])
 @pytest.mark.parametrize("extra", ["pool", "conv"])
 def test_levels_keep_their_grids_and_every_parameter_learns(kind, norm, extra):
     torch.manual_seed(0)
@@ -45,7 +46,17 @@ def test_without_its_way_up_pafpn_is_fpn():
             torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(("key", "known"), [("kind", "fpn, pafpn, bifpn"), ("extra", "pool, conv")])
+def test_a_level_of_the_simple_pyramid_is_its_stage_after_two_convolutions():
+    torch.manual_seed(0)
+    neck = build_neck((8, 16, 32, 64), (4, 8, 16, 32), FPNConfig("simple", 16))
+    levels = neck(stages())
+    for stage, lateral, output, level in zip(stages(), neck.lateral, neck.output, levels[:4], strict=True):
+        one = F.conv2d(stage, lateral[0].weight, lateral[0].bias)
+        torch.testing.assert_close(level, F.conv2d(one, output[0].weight, output[0].bias, padding=1))
+    assert torch.equal(levels[4], levels[3][..., ::2, ::2])
+
+
+@pytest.mark.parametrize(("key", "known"), [("kind", "fpn, pafpn, bifpn, simple"), ("extra", "pool, conv")])
 def test_what_there_is_none_of_is_rejected(key, known):
     with pytest.raises(ValueError, match=f"fpn.{key} is 'other'; use one of {known}"):
         build_neck((8, 16), (4, 8), FPNConfig(**{key: "other"}))
