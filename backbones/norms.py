@@ -5,8 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.layer_norm import LayerNorm2d
-
 Norm = Literal["frozen", "batch", "sync", "group"]
 
 
@@ -56,20 +54,19 @@ def make_norm(name: str, channels: int, least: int = 1) -> nn.Module:
 
     ``frozen`` has fixed statistics, ``batch`` those of the batch on one device, ``sync`` those of all devices.
     ``group`` has 32 groups (Wu and He 2018), or fewer, so that each has as many channels, and at least ``least``.
-    ``layer`` normalises the channels of each cell.
+    ``layer`` normalises the channels of each cell, whatever the padding (Li et al. 2022, ViTDet).
 
     Raises:
         ValueError: the name is unknown.
     """
-    if name == "frozen":
-        return FrozenBatchNorm2d(channels)
-    if name == "batch":
-        return nn.BatchNorm2d(channels)
-    if name == "sync":
-        return nn.SyncBatchNorm(channels)
+    kinds: dict[str, type[nn.Module]] = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}
+    if name in kinds:
+        return kinds[name](channels)
     if name == "group":
         fit = [g for g in range(1, 33) if channels % g == 0 and channels // g >= min(least, channels)]
         return nn.GroupNorm(max(fit), channels)
     if name == "layer":
-        return LayerNorm2d(channels)
+        from torchvision.models.convnext import LayerNorm2d  # here, as its import takes longer than that of PyTorch
+
+        return LayerNorm2d(channels, eps=1e-6)
     raise ValueError(f"unknown norm {name!r}; use frozen, batch, sync, group or layer")

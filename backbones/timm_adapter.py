@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone
 from backbones.padding import cut_to, pad_to
 from backbones.pretrained import check_state, read_weights
-from backbones.vit import PATCH, SimplePyramid
+from backbones.simple_pyramid import PATCH, SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
 PROBES = ((128, 192), (160, 96))
@@ -35,8 +35,8 @@ class TimmBackbone(Backbone):
         drop_path: probability with which training skips the last block; None: timm's default, mostly 0.
 
     Raises:
-        ValueError: timm is not installed or does not know the model; the model has features at one stride only, or
-            accepts images of one size only; or it has no stochastic depth.
+        ValueError: timm is not installed or does not know the model. Or the model has features at one stride only,
+            accepts images of one size only, or has no stochastic depth.
     """
 
     def __init__(

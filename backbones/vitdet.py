@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone
 from backbones.padding import cut_to, pad_to
 from backbones.pretrained import load_state, read_weights
-from backbones.vit import PATCH, SimplePyramid, positions_at, quarters
+from backbones.simple_pyramid import PATCH, SimplePyramid, positions_at, quarters
 
 WINDOW = 14
 """Side of a window, in patches."""

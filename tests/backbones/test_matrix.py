@@ -108,7 +108,7 @@ def test_what_cannot_be_a_backbone_is_rejected_with_the_reason(name, reason):
 def test_position_embeddings_are_their_own_on_the_grid_they_were_made_for():
     from torchvision.models import vit_b_16
 
-    from backbones.vit import positions_at
+    from backbones.simple_pyramid import positions_at
 
     grid = torch.randn(1, 8, 14, 14)
     assert positions_at(grid, (14, 14)) is grid
