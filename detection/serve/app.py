@@ -137,7 +137,9 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Answer while the process lives."""
+        """Answer with 200 while the server and the thread of the model run."""
+        if not service.batcher.is_alive():
+            raise Rejected(503, "the thread of the model has ended; start the server again")
         return {"status": "ok"}
 
     @app.get("/ready")

@@ -95,6 +95,10 @@ class Batcher(Generic[Item, Ready, Found, Answer]):
         """Return whether the batcher accepts another item."""
         return not self._closed and self._unfinished < self._sizes.most
 
+    def is_alive(self) -> bool:
+        """Return whether the thread of the batches runs."""
+        return self._thread.is_alive()
+
     def __len__(self) -> int:
         """Return the number of items that wait or are being computed."""
         return self._unfinished
@@ -160,6 +164,7 @@ class Batcher(Generic[Item, Ready, Found, Answer]):
         begin = time.monotonic()
         try:
             found = self._run([job.ready for job in jobs])  # type: ignore[misc]  # they are prepared
+            results = list(zip(jobs, found, strict=True))
         except Exception as error:
             if len(jobs) == 1:
                 _fail(jobs[0], error)
@@ -170,7 +175,7 @@ class Batcher(Generic[Item, Ready, Found, Answer]):
         seconds = time.monotonic() - begin
         self._pace = seconds / len(jobs) if self._pace == 0 else 0.8 * self._pace + 0.2 * seconds / len(jobs)
         self._seen(len(jobs), seconds)
-        for job, one in zip(jobs, found, strict=True):
+        for job, one in results:
             self._pool.submit(self._end, job, one)
 
     def _end(self, job: _Job[Item, Ready, Answer], found: Found) -> None:

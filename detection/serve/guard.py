@@ -84,7 +84,7 @@ class Guard:
         if self._hosts is not None and host and _name(host) not in self._hosts:
             return 421, "this server answers only for the address that it printed at its start"
         crosses = headers.get(b"sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if crosses and headers.get(b"origin") not in self._origins:
+        if crosses and not {headers.get(b"origin"), "*"} & {*self._origins}:
             return 403, "the page of another site may not send images; start the server with --allow-origin"
         return None
 

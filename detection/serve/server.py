@@ -50,6 +50,8 @@ def serve(options: argparse.Namespace) -> int:
     check_least(options, LEAST)
     if not 0 < options.timeout < 1e6:
         raise ValueError(f"--timeout {options.timeout:g}: must be above 0")
+    if options.port > 65535:  # the system would use its last 16 bits
+        raise ValueError(f"--port {options.port}: must be at most 65535")
     listener = listen(options.host, options.port)
     with listener:
         device = inference_device(options.device)

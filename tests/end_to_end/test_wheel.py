@@ -58,7 +58,7 @@ def test_the_wheel_and_the_sdist_hold_the_same_sources(dist):
     moved = {name.removeprefix("detection/") if name.startswith("detection/configs/") else name for name in in_wheel}
     assert moved <= in_sdist
     assert {"LICENSE", "README.md", "setup.py", "pyproject.toml"} <= in_sdist
-    for ending in (".c", ".css", ".js", ".yaml", "py.typed"):
+    for ending in (".c", ".css", ".html", ".js", ".yaml", "py.typed"):
         assert any(name.endswith(ending) for name in in_wheel), ending
     for path in (*ROOT.glob("detection/**/*.py"), *ROOT.glob("backbones/**/*.py")):
         assert path.relative_to(ROOT).as_posix() in in_wheel

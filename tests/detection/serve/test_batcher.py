@@ -104,6 +104,15 @@ def test_an_error_reaches_its_item_alone(step):
         until(lambda: len(batcher) == 0)
 
 
+def test_a_run_that_forgets_an_item_is_an_error_and_the_thread_lives():
+    with Batcher(int, lambda batch: [] if 3 in batch else batch, int, Queueing()) as batcher:
+        with pytest.raises(ValueError, match="shorter"):
+            batcher.submit(3).result(10)
+        assert batcher.submit(4).result(10) == 4
+        assert batcher.is_alive()
+    assert not batcher.is_alive()
+
+
 def test_a_cancelled_item_never_runs_and_frees_its_place(held):
     with Batcher(int, held, int, Queueing(most=2, batch=1)) as batcher:
         first, second = batcher.submit(1), batcher.submit(2)
