@@ -121,7 +121,10 @@ class Splits:
             return
         check_learnable(train)
         if self.config.masks and not train.has_masks:
-            raise ValueError(f"{train.path}: has no masks; train a Faster R-CNN without them: --model.mask_head null")
+            raise ValueError(
+                f"{train.path}: has no masks; train a Faster R-CNN without them: --model.mask_head null, and for a "
+                "PointRend --model.point_head null"
+            )
         if self.config.keypoints and not train.has_keypoints:
             raise ValueError(
                 f"{train.path}: has no keypoints; train a detector without them: --model.keypoint_head null. A file "

@@ -66,10 +66,9 @@ class PointHeadConfig:
 
     def check(self) -> None:
         """Raise a ValueError for settings that make no head."""
-        least = {name: getattr(self, name) for name in ("coarse", "points", "subdivision_points", "channels", "hidden")}
-        for name, value in least.items():
-            if value < 1:
-                raise ValueError(f"model.point_head.{name} is {value}; it must be at least 1")
+        for name in ("coarse", "points", "subdivision_points", "channels", "hidden", "layer_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.point_head.{name} is {getattr(self, name)}; it must be at least 1")
         if self.resolution < 2 or self.resolution % 2:
             raise ValueError(f"model.point_head.resolution is {self.resolution}; it must be even")
         if not 1 <= self.oversample <= 100 or not 0 <= self.importance <= 1:

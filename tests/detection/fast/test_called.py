@@ -15,6 +15,7 @@ from detection.models.build import build_detector
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
+from tests.support.detectors import make_points
 
 OBJECT = ([10.0, 10, 60, 60], 1, False)
 KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, RoILinear, nn.GroupNorm, nn.BatchNorm2d, FrozenBatchNorm2d)
@@ -122,3 +123,13 @@ def test_layers_before_the_box_head_may_be_any(make_batch):
     model, batch = make(box_convs=0), make_batch([[OBJECT]])
     model.box_head.convs = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Sigmoid())
     assert all(gradient.isfinite().all() for gradient in step(model, batch)[1].values())
+
+
+@pytest.mark.parametrize("part", ["point", "point.layers.1", "point.logits"])
+def test_a_point_head_calls_what_has_a_hook(make_batch, part):
+    model, batch, called = fast.convert(make_points()), make_batch([[OBJECT]]), []
+    expected = step(model, batch)[0]
+    model.point_head.get_submodule(part).register_forward_hook(lambda *_: called.append(part))
+    found = step(model, batch)[0]
+    assert len(called) == 4  # once in training; three masks, one finer than the other
+    torch.testing.assert_close(found, expected)

@@ -72,6 +72,8 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
     labels, boxes, cells = torch.randint(-1, 3, (batch, 5)), rois(batch), torch.randint(-1, 256, (batch, 5, 3))
     cells[:, 1] = IGNORE
     targets = masked_rois(boxes, labels)
+    image, count = torch.arange(batch).repeat_interleave(5), 5 * batch
+    places = image, torch.randn(count, 3, 3, 3), torch.rand(count, 7, 2), torch.randint(0, 3, (count,))
     makers: dict[type[nn.Module], Callable[[], Twin]] = {
         nn.Conv2d: lambda: (nn.Conv2d(8, 8, 3, padding=1), module_call, maps(8, batch, side)),
         BasicBlock: lambda: (BasicBlock(8, 8, VARIANTS["resnet18"], "frozen"), module_call, maps(8, batch, side)),
@@ -92,7 +94,10 @@ def twin(kind: type[nn.Module], batch: int, odd: bool) -> Twin:
         ),
         PointHead: lambda: (
             PointHead(8, 3, (4, 8), POINTS),
-            lambda head, given: list(head.losses(given, *targets, torch.Generator().manual_seed(0)).values()),
+            lambda head, given: [
+                *head.losses(given, *targets, torch.Generator().manual_seed(0)).values(),
+                head.point_logits(given, boxes.flatten(0, 1), *places),
+            ],
             pyramid(batch, odd),
         ),
         KeypointHead: lambda: (

@@ -337,6 +337,8 @@ def test_heads_that_do_not_go_together_are_rejected(other):
         ({"points": 0}, "points is 0; it must be at least 1"),
         ({"subdivision_points": 0}, "subdivision_points is 0"),
         ({"hidden": 0}, "hidden is 0"),
+        ({"channels": 0}, "channels is 0"),
+        ({"layer_channels": 0}, "layer_channels is 0"),
         ({"resolution": 7}, "resolution is 7; it must be even"),
         ({"resolution": 0}, "resolution is 0; it must be even"),
         ({"importance": 1.5}, "importance 1.5"),
