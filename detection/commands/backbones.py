@@ -1,4 +1,4 @@
-"""List, describe, probe and time backbones, and show why residual networks train better.
+"""List, describe, probe, convert and time backbones, and show why residual networks train better.
 
 `list` prints the names that `--model.backbone.name` accepts. `list WORD` prints those that contain a word, including
 the names of timm.
@@ -27,7 +27,7 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add a parser for each word that may follow."""
-    commands = parser.add_subparsers(required=True, metavar="list|show|probe|benchmark|gradients")
+    commands = parser.add_subparsers(required=True, metavar="list|show|probe|convert|benchmark|gradients")
 
     names = commands.add_parser("list", help="print names; with a word, those that contain it, timm's too")
     names.add_argument("word", nargs="?", default="", metavar="WORD", help="a part of the names to print")
@@ -46,6 +46,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     probe.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help="images to test on (default 0.2)")
     add_shared(probe, "batch", "workers", "device", "seed", "json", batch={"default": 64}, workers={"default": 0})
     probe.set_defaults(action=_probe)
+
+    convert = commands.add_parser("convert", help="write weights of another package as a file for backbone.weights")
+    convert.add_argument("file", type=Path, metavar="FILE", help="state dict of a classifier or backbone")
+    convert.add_argument("--name", required=True, metavar="NAME", help="backbone that the weights are for")
+    convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write: .safetensors")
+    convert.add_argument("--source", required=True, metavar="TEXT", help="package and version, or address")
+    convert.add_argument("--licence", required=True, metavar="TEXT", help="licence of the weights")
+    convert.set_defaults(action=_convert)
 
     benchmark = commands.add_parser("benchmark", help="print a Markdown table: speed and memory of Mask R-CNN")
     benchmark.add_argument("--names", nargs="+", default=[], metavar="NAME", help="backbones to time (default many)")
@@ -186,6 +194,16 @@ def _measure(options: argparse.Namespace) -> None:
     from detection.backbone_tool import speed
 
     print(json.dumps(speed.measure(options.name, options.side, options.batch, options.rounds, options.precision)))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from detection.backbone_tool.weights import Origin, convert
+
+    found = convert(options.file, options.name, options.output, Origin(options.source, options.licence))
+    print(
+        f"written: {options.output}, for --model.backbone.name {options.name} --model.backbone.weights {options.output}"
+    )
+    print("\n".join(f"{key}: {value}" for key, value in found.items()))
 
 
 def _gradients(options: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images; the schedule follows")
     add_shared(parser, "batch", batch={"help": "images per step, over all devices"})
     parser.add_argument("--lr", type=float, metavar="RATE", help="learning rate at this batch size")
+    find = "search for a learning rate instead of training: writes find_lr.png and prints a suggestion"
+    parser.add_argument("--find-lr", action="store_true", help=find)
     add_shared(parser, "size")
     weights = "weights to begin with: a model, or imagenet for the backbone alone"
     parser.add_argument("--weights", metavar="MODEL", help=weights)

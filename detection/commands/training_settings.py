@@ -54,6 +54,7 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--run.folder", folder)] if folder else []
     pairs += _schedule(options, configs)
     pairs += [("--data.batch_size", str(options.batch))] if options.batch is not None else []
+    pairs += [("--run.find_lr", "true")] if options.find_lr else []
     pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
     pairs += [("--run.trackers", json.dumps(options.trackers))] if options.trackers else []
     pairs += [("--deterministic", options.deterministic)] if options.deterministic else []

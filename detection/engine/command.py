@@ -24,6 +24,7 @@ from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import complete
 from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
+from detection.engine.find_rate import prepare
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
 from detection.engine.kinds import Detectors, Kind, kind_of
 from detection.engine.lightning_mends.checkpoints import restoring_error
@@ -60,7 +61,8 @@ class SavedConfig(SaveConfigCallback):
         pass
 
     def on_fit_start(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule) -> None:
-        super().setup(trainer, pl_module, "fit")
+        if not self.config.run.find_lr:  # which trains nothing
+            super().setup(trainer, pl_module, "fit")
 
 
 class Command(LightningCLI):
@@ -145,6 +147,8 @@ class Command(LightningCLI):
             config.return_predictions = False  # they are in the files
         if self.subcommand == "fit" and config.run.folder and not config.get("ckpt_path"):
             refuse_another_run(config.run.folder)
+        if self.subcommand == "fit" and config.run.find_lr:
+            prepare(config)
         self._weights = [config[name] for name in self.kind.weights]
         if config.get("ckpt_path"):
             for name in self.kind.weights:

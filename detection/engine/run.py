@@ -21,6 +21,7 @@ from detection.engine.divergence import WatchLoss
 from detection.engine.early_stopping import StayStopped, StopEarly
 from detection.engine.error_place import ErrorPlace
 from detection.engine.errors import InputError, user_input
+from detection.engine.find_rate import FindRate
 from detection.engine.found_checkpoint import checkpoint_in
 from detection.engine.last_checkpoint import LastCheckpoint
 from detection.engine.lightning_mends.pending_evaluations import ValidateAtEnd
@@ -63,6 +64,8 @@ class RunConfig:
     """Write report.html and curves.png at the end of the training."""
     early_stopping: int | None = None
     """Stop after this number of validations in a row without a better AP; null: never."""
+    find_lr: bool = False
+    """Search for a learning rate instead of training: write find_lr.png, print the suggestion, and stop."""
     skip_nonfinite: int = 0
     """Maximum number of steps with NaN or infinite gradients to skip; the next one stops training. 0: stop at the first
     NaN or infinite loss."""
@@ -154,6 +157,8 @@ def callbacks(
         ours.append(Pictures(config.pictures))
     if config.early_stopping is not None:
         ours.append(StopEarly(monitor, config.early_stopping))
+    if config.find_lr:
+        ours.append(FindRate())
     if bar and not any(isinstance(callback, ProgressBar) for callback in given):
         ours.append(Bar() if sys.stderr.isatty() and not is_quiet() else Lines())
     trackers = Trackers()
