@@ -40,6 +40,6 @@ def test_benchmark_measures_each_in_its_own_process(capsys):
     rows = [line for line in out.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == ["resnet10", "mobilenet_v3_small"]
     assert all(float(cell) > 0 for row in rows for cell in row.split("|")[2:7])
-    assert "backbone.py benchmark --names resnet10 mobilenet_v3_small --side 96" in out
+    assert "rcnn backbones benchmark --names resnet10 mobilenet_v3_small --side 96" in out
     main(["measure", "resnet10", *options])
     assert json.loads(capsys.readouterr().out)["memory"] > 0
