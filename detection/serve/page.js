@@ -47,6 +47,7 @@ $("camera").addEventListener("click", async () => {
   await $("video").play();
   show("video");
   $("camera").textContent = "Take the photo";
+  $("camera").classList.add("first");
   $("close").hidden = false;
 });
 $("close").addEventListener("click", () => { closeCamera(); show(image ? "canvas" : "empty"); });
@@ -61,6 +62,7 @@ function closeCamera() {
   for (const track of stream ? stream.getTracks() : []) track.stop();
   stream = $("video").srcObject = null;
   $("camera").textContent = "Use the camera";
+  $("camera").classList.remove("first");
   $("close").hidden = true;
 }
 
