@@ -1,8 +1,10 @@
 """The long recipes: parameters, groups, rates at given steps; and two steps of each on drawn shapes, made small."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from detection.engine.schedule import describe_scaling, limits, plan
 from detection.engine.settings import read_settings
 from detection.models.build import build_detector
 
+ROOT = Path(__file__).resolve().parents[3]
 COCO_IMAGES = 117266
 """Images of train2017 with an object."""
 
@@ -234,6 +237,25 @@ def test_every_recipe_has_a_source_or_says_that_there_is_none():
             assert config.source, config.name
     for name in ("recipes/dinov3_convnext_t", "recipes/dinov3_vit_s"):
         assert "nobody published the AP" in list_configs(name)[0].title
+
+
+def test_the_documented_costs_are_images_by_the_measured_speed():
+    measured = json.loads((ROOT / "docs/benchmarks/results.json").read_text(encoding="utf-8"))["training"]
+    (speed,) = [row["toolkit"] for row in measured if row["machine"] == "NVIDIA H200"]
+    page = (ROOT / "docs/how-to/recipes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `(schedules/\w+)` \| ([\d.]+) M \| ([\d.]+) \|", page)
+    assert len(rows) == 7
+    for name, images, hours in rows:
+        schedule = {"reference_batch": 16} | read_config(name).settings["model"]["schedule"]
+        unit = COCO_IMAGES if schedule["unit"] == "epochs" else schedule["reference_batch"]
+        seen = schedule["length"] * unit
+        assert float(images) == pytest.approx(seen / 1e6, rel=0.01), name
+        assert float(hours) == pytest.approx(seen / speed / 3600, abs=0.06), name
+        first = read_config(name).files[0].read_text(encoding="utf-8").splitlines()[1]
+        written = re.search(r"# Cost: ([\d.]+) million images; computed: ([\d.]+) hours", first)
+        assert written is not None, name
+        assert float(written[1]) == pytest.approx(seen / 1e6, abs=0.05), name
+        assert float(written[2]) == pytest.approx(float(hours), rel=0.03), name
 
 
 # Two steps of each, with narrow parts and small images.
