@@ -20,6 +20,7 @@ from detection.models.fpn import FPNConfig
 from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.rpn import RPNConfig
+from tests.support.detectors import make_points
 
 CONFIGS = {
     "backbone": BackboneConfig("resnet10", norm="group", width=8),
@@ -73,6 +74,26 @@ def test_keypoints_and_their_names_survive(tmp_path):
     assert info["categories"]["skeletons"][0] == {"keypoints": ["nose", "left", "right"], "skeleton": [[1, 2], [1, 3]]}
     images, sizes = torch.randint(0, 255, (1, 3, 64, 96), dtype=torch.uint8), torch.tensor([[60, 90]])
     assert torch.equal(model(images, sizes).keypoints, people()(images, sizes).keypoints)
+
+
+@torch.no_grad()
+def test_a_pointrend_survives_and_a_file_cannot_ask_for_huge_masks(tmp_path):
+    model, path = make_points().eval(), tmp_path / "points.ckpt"
+    save_model(model, path)
+    images, sizes = torch.randint(0, 255, (1, 3, 64, 96), dtype=torch.uint8), torch.tensor([[60, 90]])
+    assert torch.equal(load_model(path)[0](images, sizes).masks, model(images, sizes).masks)
+    content = torch.load(path, weights_only=True)
+    for name, value, message in (
+        ("subdivisions", 30, "a mask of side 3 would become larger than 896 x 896"),
+        ("layers", 65, "point_head.layers is 65"),
+        ("oversample", 1e6, "oversample is 1000000"),
+        ("importance", -1.0, "importance -1.0"),
+    ):
+        changed = content["rcnn"]["model"]["point_head"] | {name: value}
+        parts = content["rcnn"]["model"] | {"point_head": changed}
+        torch.save(content | {"rcnn": content["rcnn"] | {"model": parts}}, tmp_path / "changed.ckpt")
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path / "changed.ckpt")
 
 
 @pytest.mark.parametrize(

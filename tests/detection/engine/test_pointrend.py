@@ -64,6 +64,8 @@ def test_the_commands_take_it_from_its_file(trained, shapes, tmp_path, capsys):
     assert (type(model), model_info(model).kind) == (PointRend, "PointRend")
     found = predict(model, min((shapes / "val").glob("*.jpg")), score_threshold=0)
     assert len(found.masks) == len(found) > 0
+    tiled = predict(model, min((shapes / "val").glob("*.jpg")), score_threshold=0, tile=48)
+    assert len(tiled.masks) == len(tiled) > 0
     images, output = str(shapes / "val"), str(tmp_path / "found")
     assert rcnn(["predict", file, images, "--output", output, "--score", "0", "--save", "images", "json"]) == 0
     assert all(result["segmentation"] for result in json.loads((tmp_path / "found" / "results.json").read_text()))
@@ -78,7 +80,7 @@ def test_the_commands_take_it_from_its_file(trained, shapes, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_averaged_weights_and_other_classes(trained, run, tmp_path, shapes):
+def test_averaged_weights_bfloat16_and_other_classes(trained, run, tmp_path, shapes):
     assert run("fit", *HEAD, "--run.folder", str(tmp_path / "ema"), "--run.average", "{kind: ema, decay: 0.9}") == 0
     assert load_model(str(tmp_path / "ema" / "checkpoints" / "last.ckpt"))[0].point_head is not None
     annotations = json.loads((shapes / "annotations" / "instances_train.json").read_text())
@@ -87,6 +89,7 @@ def test_averaged_weights_and_other_classes(trained, run, tmp_path, shapes):
     renamed = tmp_path / "renamed.json"
     renamed.write_text(json.dumps(annotations))
     weights = str(trained / "checkpoints" / "last.ckpt")
+    assert run("validate", *HEAD, "--ckpt_path", weights, "--trainer.precision", "bf16-mixed") == 0
     options = ("--model.weights", weights, "--run.folder", str(tmp_path / "renamed"))
     files = ("--data.train.annotations", str(renamed), "--data.val.annotations", str(renamed))
     assert run("fit", *HEAD, *options, *files, "--data.val.images", "train") == 0
