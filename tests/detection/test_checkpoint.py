@@ -601,3 +601,18 @@ def test_layers_that_draw_until_values_are_in_range_end_without_random_numbers(l
         torch.nn.init.trunc_normal_(values, a=low, b=high)
     assert len(draws) <= 2
     assert low <= values.min() <= values.max() <= high
+
+
+def test_wrong_sizes_are_found_before_the_detector_takes_memory(saved, tmp_path, monkeypatch):
+    content = torch.load(saved, weights_only=True)
+    content["rcnn"]["num_classes"] = 100_000
+    content["rcnn"]["categories"] = None
+    write_checkpoint(content, tmp_path / "wrong.ckpt")
+    devices = []
+    build = module.build_detector
+    monkeypatch.setattr(
+        module, "build_detector", lambda *a, **k: devices.append(torch.empty(0).device.type) or build(*a, **k)
+    )
+    with pytest.raises(ValueError, match=r"wrong\.ckpt"):
+        load_model(tmp_path / "wrong.ckpt")
+    assert set(devices) <= {"meta"}

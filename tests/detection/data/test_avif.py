@@ -189,3 +189,14 @@ def test_the_fields_of_a_size_may_use_two_spare_bits(monkeypatch, times, known):
     frame = Frame(WIDTH, HEIGHT, int(times * WIDTH * HEIGHT))
     monkeypatch.setattr(header, "avif_frames", lambda data: [frame])
     assert header._avif_size(avif_bytes()) == ((HEIGHT, WIDTH) if known else None)
+
+
+def test_a_length_of_1_stands_for_one_of_eight_bytes():
+    content = b"12345"
+    data = struct.pack(">I4sQ", 1, b"long", 16 + len(content)) + content + struct.pack(">I4s", 8, b"next")
+    assert list(reader._boxes(data, 0, len(data))) == [(b"long", 16, 21), (b"next", 29, 29)]
+
+
+def test_a_length_of_2_is_no_valid_one():
+    with pytest.raises(ImageError, match="no valid length"):
+        list(reader._boxes(struct.pack(">I4sQ", 2, b"bad ", 16), 0, 16))

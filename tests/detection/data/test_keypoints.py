@@ -10,6 +10,7 @@ import torch
 from detection.categories import Categories, Skeleton
 from detection.coco.annotations import load_annotations
 from detection.data.augmentation import Albumentations
+from detection.data.augmented_keypoints import from_keypoints, to_keypoints
 from detection.data.collate import collate
 from detection.data.copy_paste import CopyPaste
 from detection.data.dataset import CocoDataset
@@ -206,3 +207,11 @@ def test_pasted_objects_hide_keypoints_below():
         covered = 10 <= x < 50 and 10 <= y < 38
         assert after == (min(seen, 1) if covered else seen)
     assert any(10 <= x < 50 and 10 <= y < 38 and seen == 2 for x, y, seen in below.points().reshape(-1, 3))
+
+
+@pytest.mark.parametrize(("x", "y", "inside"), [(-0.5, 5, False), (0, 0, True), (80, 60, True), (5, 60.5, False)])
+def test_a_point_half_a_pixel_outside_is_not_labelled(x, y, inside):
+    before = scene()
+    moved = to_keypoints(before)["keypoints"]
+    moved[0] = np.array([x, y]) - 0.5  # albumentations counts from the centres of pixels
+    assert (from_keypoints(before, moved, (60, 80))[0, 0, 2] > 0) == inside

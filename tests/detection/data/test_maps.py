@@ -307,3 +307,26 @@ def test_pixels_beside_the_old_image_have_no_label(shift):
     lines = {(1.0, 0.0): found[:, 0], (0.0, 1.0): found[0], (-1.0, 0.0): found[:, -1], (0.0, -1.0): found[-1]}
     assert (lines[shift] == UNLABELLED).all()
     assert (found != UNLABELLED).sum() == found.size - len(lines[shift])
+
+
+def test_a_segment_without_the_entry_iscrowd_is_no_crowd(folder, tmp_path):
+    content = json.loads((folder / "panoptic_train.json").read_text())
+    for one in content["annotations"][0]["segments_info"]:
+        del one["iscrowd"]
+    (tmp_path / "short.json").write_text(json.dumps(content))
+    first = content["annotations"][0]["image_id"]
+    assert not read_panoptic(tmp_path / "short.json").segments(first)[2].any()
+
+
+def test_the_class_of_all_objects_has_an_id_of_a_png(folder, annotations):
+    for maps in (panoptic_maps(folder, annotations), label_maps(folder, annotations)):
+        assert maps.categories.names[0] == "things"
+        assert maps.categories.ids[0] == 0
+
+
+def test_pixels_of_objects_that_the_annotations_lack_are_no_segment(folder, annotations):
+    maps = label_maps(folder, annotations)
+    maps.read = lambda i: np.zeros(maps.size(i), np.uint8)  # things everywhere
+    ids, segments = maps.segments(0)
+    assert all(one.is_thing for one in segments)
+    assert set(np.unique(ids).tolist()) == {0, *(one.id for one in segments)}

@@ -465,3 +465,12 @@ def test_damaged_strips_cannot_be_decoded():
     data = data[:8] + bytes(header.counts[0]) + data[8 + header.counts[0] :]
     with pytest.raises(ImageError, match=r"cannot be decoded \(.{3,80}\); replace it, or save it as PNG"):
         tiff_samples(data, header)
+
+
+def test_a_file_that_ends_behind_its_fields_has_one_page():
+    data = tiff(fields())
+    number = struct.unpack_from("<H", data, 8)[0]
+    end = 8 + 2 + 12 * number
+    for length in range(4):
+        assert _Fields(data[: end + length], 8).next == 0
+    assert _Fields(data[:end] + struct.pack("<I", 77), 8).next == 77

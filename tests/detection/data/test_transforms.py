@@ -11,6 +11,8 @@ from detection.coco.annotations import load_annotations
 from detection.data import augmentation
 from detection.data.augmentation import Albumentations, _full_frames
 from detection.data.dataset import CocoDataset
+from detection.data.photometric import PhotometricDistortion
+from detection.data.pipeline import Pipeline
 from detection.data.scene import Scene, cut
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.structures import ResizeMethod
@@ -321,3 +323,8 @@ def test_an_object_between_the_centers_of_pixels_fills_its_own_pixel(x, y):
     box = np.array([[x, y, x + 0.2, y + 0.2]])
     scene = Scene(np.zeros((20, 30, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [[polygon]])
     assert np.argwhere(_full_frames(scene)[0]).tolist() == [[int(y + 0.1), int(x + 0.1)]]
+
+
+@pytest.mark.parametrize("steps", [[], [HorizontalFlip()], [PhotometricDistortion(), HorizontalFlip()]])
+def test_without_a_transform_that_resizes_an_image_is_decoded_whole(steps):
+    assert Pipeline(steps, draft=True).reduction(steps, 4000, 6000) == 1

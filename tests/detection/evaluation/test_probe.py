@@ -88,3 +88,8 @@ def test_the_interval_has_the_rates_that_the_count_does_not_reject(right, images
 
 def test_no_images_say_nothing():
     assert probe.interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_weight_decays_rise_from_nearly_none():
+    assert list(probe.DECAYS) == sorted(probe.DECAYS)
+    assert min(probe.DECAYS) > 0
