@@ -180,6 +180,8 @@ def test_decoding_leaves_no_file_open():
 @pytest.mark.parametrize("certain", [False, True])
 def test_an_image_that_may_have_caused_a_line_of_others_is_decoded_again_alone(certain, monkeypatch):
     calls = []
-    monkeypatch.setattr(decoder_lines._stderr, "run", lambda decode, alone: calls.append(alone) or (len(calls), certain))
+    monkeypatch.setattr(
+        decoder_lines._stderr, "run", lambda decode, alone: calls.append(alone) or (len(calls), certain)
+    )
     assert decoder_lines.decoded(lambda: None) == (1 if certain else 2)
     assert calls == ([False] if certain else [False, True])
