@@ -256,6 +256,7 @@ def test_25_a_polygon_on_a_line(file):
 def test_25_a_bow_tie_is_no_line(file):
     bow_tie = [[40, 20, 60, 30, 60, 20, 40, 30]]  # its halves have opposite areas
     assert not file.second(segmentation=bow_tie).report
+    assert not file.second(segmentation=[[40, 20, 41, 24, 39, 28, 40.5, 28]]).report  # one that is higher than wide
     counted(file.second(segmentation=[*bow_tie, [40, 20, 50, 25, 60, 30]]), "points lie on one line", 10)
 
 
