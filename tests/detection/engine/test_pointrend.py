@@ -5,8 +5,11 @@ import json
 import pytest
 import torch
 
-from detection.checkpoint import load_model
+from backbones import BackboneConfig
+from detection import mask_rcnn
+from detection.checkpoint import load_model, save_model
 from detection.cli import main
+from detection.coco.annotations import load_annotations
 from detection.commands.main import main as rcnn
 from detection.engine.naming import metric_names
 from detection.evaluation.engines import statistics
@@ -102,3 +105,17 @@ def test_browse_and_doctor(tiny_config, tmp_path, capsys):
     assert (tmp_path / "browse.html").is_file()
     assert rcnn(["doctor", *options]) == 0
     assert "Anchor coverage" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_it_starts_from_the_weights_of_a_mask_rcnn(run, tmp_path, shapes, capsys):
+    categories = load_annotations(shapes / "annotations" / "instances_train.json").categories
+    backbone = BackboneConfig("resnet10", norm="group", width=16)
+    save_model(mask_rcnn(backbone, categories=categories), tmp_path / "masks.ckpt")
+    weights = ("--model.weights", str(tmp_path / "masks.ckpt"))
+    assert run("fit", *HEAD, *weights, "--trainer.max_steps", "1", "--run.folder", str(tmp_path / "run")) == 0
+    report = "mask head not used, as the model has none; point head initialised randomly, as the weights have none"
+    assert report in capsys.readouterr().out
+    assert run("fit", "--model.point_head", SMALL, *weights, "--run.folder", str(tmp_path / "both")) == 2
+    error = capsys.readouterr().err
+    assert "model.point_head makes a detector without model.mask_head; leave model.mask_head out" in error
