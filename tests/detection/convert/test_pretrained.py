@@ -264,8 +264,10 @@ def test_a_file_with_another_checksum_is_not_kept(monkeypatch, tmp_path):
 
 def test_every_entry_has_a_file_of_its_own():
     entries = [entry for origin in zoo.ZOO.values() for entry in origin.values()]
-    assert len({entry.cache for entry in entries}) == len(entries) == 62
+    assert len({entry.cache for entry in entries}) == len(entries) == 66
     for entry in entries:
-        assert (entry.mask_ap is not None) == any(word in entry.url.lower() for word in ("mask", "panoptic"))
+        assert (entry.mask_ap is not None) == any(
+            word in entry.url.lower() for word in ("mask", "panoptic", "pointrend")
+        )
     assert zoo.TORCHVISION["maskrcnn_resnet50_fpn_v2"].box_ap == 47.4
     assert len(coco_categories()) == 80
