@@ -46,6 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check-data", metavar="DATA", help=data)
     nms = "outside: the file returns boxes and scores before the last NMS; for detectors of boxes (default inside)"
     parser.add_argument("--nms", choices=("inside", "outside"), default="inside", help=nms)
+    full = "full: the file also returns masks of the whole canvas (default frames: masks in their boxes alone)"
+    parser.add_argument("--masks", choices=("frames", "full"), default="frames", help=full)
     parser.add_argument("--int8", action="store_true", help="8-bit integers, for --format onnx; needs --calibration")
     calibration = "annotated data set with training and validation images, for --int8"
     parser.add_argument("--calibration", metavar="DATA", help=calibration)
@@ -72,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.int8 and (options.format != "onnx" or options.calibration is None):
         raise ValueError("--int8: is for --format onnx, and needs --calibration DATA")
+    if options.masks == "full" and (options.int8 or options.format not in FOLDERS):
+        raise ValueError(f"--masks full: is for --format {', '.join(FOLDERS)}, without --int8")
     if is_folder := options.format in FOLDERS:
         check_packages(options.format)
     else:

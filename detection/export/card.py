@@ -29,6 +29,7 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         f"of masks {gate['tolerances']['masks']}, no unmatched detection. Columns hold the largest difference of an "
         "image, and the smallest IoU. Sensitive detections move by more if rounding changes, and may differ as far.",
         "",
+        *_full(gate.get("full")),
         *_accuracy(gate["accuracy"]),
         *_int8(gate["int8"]),
         "| | |",
@@ -42,6 +43,14 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _full(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the line about masks of whole canvases, or nothing."""
+    if found is None:
+        return []
+    masks, pixels = plural(found["masks"], "full mask"), plural(found["pixels"], "pixel")
+    return [f"{masks} against the masks of the boxes, pasted: {pixels} with another value, but for those near 0.5.", ""]
 
 
 def _accuracy(found: Mapping[str, Any] | None) -> list[str]:

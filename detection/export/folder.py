@@ -19,6 +19,7 @@ from detection.export import onnx_file, openvino_file, program, torch_file
 from detection.export.accuracy import Annotated
 from detection.export.card import card
 from detection.export.extras import FOLDERS, check_packages
+from detection.export.full_masks import check_full
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
 from detection.export.loading import checksum_of, of_session
@@ -32,9 +33,9 @@ PROGRAM = Path(__file__).with_name("standalone.py")
 """The program of the folder."""
 
 
-def _write_openvino(model: Detector, path: Path, nms: str) -> None:
+def _write_openvino(model: Detector, path: Path, nms: str, masks: str) -> None:
     file = path.with_name("model.onnx")
-    onnx_file.write_onnx(model, file, nms)
+    onnx_file.write_onnx(model, file, nms, masks)
     openvino_file.write_openvino(file, path)
     file.unlink()
 
@@ -91,8 +92,8 @@ def export_folder(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
         names, (write, add_metadata) = WRITERS[format]
         file = Path(place) / names[0]
-        write(model, file, options.nms)
-        made = about(model, format, options.nms)
+        write(model, file, options.nms, options.masks)
+        made = about(model, format, options.nms, options.masks)
         add_metadata(file, {"rcnn": info, "export": made})
         gate = compared(model, file, named, data) if quantise is None else quantise(model, file)
         add_metadata(file, {"gate": gate.summary()})
@@ -113,10 +114,12 @@ def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray
     session = open_session(file, torch.get_num_threads())
     exported = of_session(session, file)
     gate = run_gate(model, exported, images, session.engine)
+    if exported.full:
+        gate = replace(gate, full=check_full(exported, images))
     return gate if data is None else replace(gate, accuracy=data.compare(model, exported))
 
 
-def about(model: Detector, format: str, nms: str = "inside") -> dict[str, Any]:
+def about(model: Detector, format: str, nms: str = "inside", masks: str = "frames") -> dict[str, Any]:
     """Return what a program must know to use the file, and what made it."""
     config = model.last_head.config
     packages = ("torch", *FOLDERS[format])
@@ -124,6 +127,7 @@ def about(model: Detector, format: str, nms: str = "inside") -> dict[str, Any]:
         "format": format,
         "preprocess": "outside",
         "nms": nms,
+        "masks": masks,
         "stride": model.stride,
         "channels": len(model.pixel_mean),
         "dtype": str(program.dtype_of(model)).removeprefix("torch."),

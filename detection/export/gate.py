@@ -12,6 +12,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from detection.export.accuracy import Accuracy, Quantised
+from detection.export.full_masks import FullMasks
 from detection.export.rows import pair, without
 from detection.export.sensitivity import Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
@@ -86,6 +87,8 @@ class Gate:
     """AP of both; None without annotations."""
     quantised: Quantised | None = None
     """For an INT8 export, which AP alone decides."""
+    full: FullMasks | None = None
+    """Masks of whole canvases; None if the file does not return them."""
 
     @property
     def last(self) -> list[Difference]:
@@ -97,12 +100,12 @@ class Gate:
     def passed(self) -> bool:
         """Whether every image passes, every image or its replacement decides, and one of these has a detection.
 
-        AP must be equal, too, if there are annotations.
+        AP must be equal, too, if there are annotations, and full masks, if the file returns them.
         """
         if self.quantised is not None:
             return self.accuracy is not None and self.accuracy.passed
         decides = all(one.decides for one in self.last) and any(one.found for one in self.last)
-        equal = self.accuracy is None or self.accuracy.passed
+        equal = (self.accuracy is None or self.accuracy.passed) and (self.full is None or self.full.passed)
         return decides and equal and all(one.passes(self.tolerances) for one in self.differences)
 
     def line(self) -> str:
@@ -121,6 +124,7 @@ class Gate:
             f"sensitive to rounding: {sensitive}"
         )
         undecided = sum(not one.decides for one in self.last)
+        text += f"; {self.full.line()}" if self.full else ""
         text += f"; {self.accuracy.line()}" if self.accuracy else ""
         return text + (f", images without a decision: {undecided}" if undecided else "")
 
@@ -134,6 +138,7 @@ class Gate:
             "images": rows,
             "accuracy": self.accuracy and asdict(self.accuracy),
             "int8": self.quantised and asdict(self.quantised),
+            "full": self.full and asdict(self.full),
         }
 
 

@@ -81,6 +81,7 @@ class Exported(Detector):
         self.stride = session.metadata["export"]["stride"]
         channels = session.metadata["export"]["channels"]
         self.nms = session.metadata["export"].get("nms", "inside")
+        self.full = session.metadata["export"].get("masks") == "full"
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
         self._heads = {self.last: _last_head(configs, info["num_classes"])}
         self._heads[self.last].free = SELECTION if self.nms == "outside" else ()
@@ -99,13 +100,18 @@ class Exported(Detector):
 
     def forward(self, images: Tensor, sizes: Tensor, features: list[Tensor] | None = None) -> Detections:
         """Return detections in canvas pixels."""
+        return self.with_full_masks(images, sizes)[0]
+
+    def with_full_masks(self, images: Tensor, sizes: Tensor) -> tuple[Detections, Tensor | None]:
+        """Return detections in canvas pixels, and the masks (B, D, H, W) of the whole canvas, if the file has them."""
         if torch.is_autocast_enabled("cpu"):
             raise ValueError("an exported model computes in the precision of its file; leave --precision out")
         self.check_shape(images)
         found = [torch.from_numpy(x) for x in self.session.run(images.contiguous().numpy(), sizes.numpy())]
         if self.nms == "outside":
             found = list(select_by(self.last_head.config, found[0], found[1])[:3])
-        return Detections(*found)
+        full = found.pop() if self.full else None
+        return Detections(*found), full
 
     def features(self, images: Tensor, sizes: Tensor) -> NoReturn:
         raise ValueError("an exported model returns detections alone; load the checkpoint for its features")

@@ -3,6 +3,7 @@
 B images, C channels, H x W canvas, D detections, m mask side.  Inputs: ``images`` (B, C, H, W), ``sizes`` (B, 2) int64
 height and width of each image at the top left of its canvas. B, H and W are free; H and W are multiples of the stride.
 Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding, and ``masks`` (B, D, m, m).
+With full masks, ``full_masks`` (B, D, H, W) uint8.
 """
 
 import json
@@ -19,14 +20,15 @@ from detection.models.detector import Detector
 
 OPSET = 18
 """Runs in ONNX Runtime, OpenVINO and TensorRT of today."""
-OUTPUTS = ("boxes", "scores", "labels", "masks")
+OUTPUTS = ("boxes", "scores", "labels", "masks", "full_masks")
 
 
-def write_onnx(model: Detector, path: Path, nms: str = "inside") -> None:
+def write_onnx(model: Detector, path: Path, nms: str = "inside", masks: str = "frames") -> None:
     """Write a detector to an ONNX file, without metadata.
 
     Args:
         nms: ``inside``, or ``outside`` for boxes and scores before the last NMS.
+        masks: ``frames``, or ``full`` to also return the masks of whole canvases.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
@@ -36,7 +38,7 @@ def write_onnx(model: Detector, path: Path, nms: str = "inside") -> None:
     needed("onnx", "onnxscript")
     from detection.export.nodes import translations
 
-    program = export_program(model, nms)
+    program = export_program(model, nms, masks)
     with torch.no_grad(), quiet():
         converted = torch.onnx.export(
             program,

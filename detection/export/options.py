@@ -15,3 +15,5 @@ class ExportOptions:
     """Files, folders and patterns to compare on; synthetic images if empty."""
     nms: Literal["inside", "outside"] = "inside"
     """``outside``: the file returns boxes and scores before the last NMS."""
+    masks: Literal["frames", "full"] = "frames"
+    """``full``: the file also returns masks of the whole canvas."""

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from detection import fast
 from detection.export.forms import to_candidates, to_exportable
+from detection.export.full_masks import full_masks
+from detection.fast.pasting import rounded_frames
 from detection.models.detector import Detector
-from detection.models.mask_forms import mask_config
+from detection.models.mask_forms import has_rounded_frames, mask_config
 from detection.models.panoptic import WithSemanticHead
 
 MOST_CELLS = 512
@@ -26,14 +28,22 @@ MOST_IMAGES = 256
 
 
 class _Outputs(nn.Module):
-    """The detector with a tuple as its result."""
+    """The detector with a tuple as its result; with ``full``, its last entry are the masks of whole canvases."""
 
-    def __init__(self, model: Detector) -> None:
+    def __init__(self, model: Detector, full: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.full = model, full
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        return tuple(value for value in self.model(images, sizes) if value is not None)
+        found = self.model(images, sizes)
+        outputs = tuple(value for value in found if value is not None)
+        if not self.full:
+            return outputs
+        side = found.masks.shape[-1]
+        frames = rounded_frames(found.boxes, side) if has_rounded_frames(self.model) else found.boxes
+        # A padded detection has an empty box, which torchvision's rule would enlarge.
+        frames = torch.where((found.labels >= 0)[..., None], frames, 0)
+        return (*outputs, full_masks(found.masks, frames, images.shape[2], images.shape[3]))
 
 
 class _Candidates(nn.Module):
@@ -55,7 +65,7 @@ def dtype_of(model: Detector) -> torch.dtype:
     return torch.uint16 if model.depth == 16 else torch.uint8
 
 
-def check_exportable(model: Detector, nms: str = "inside") -> None:
+def check_exportable(model: Detector, nms: str = "inside", masks: str = "frames") -> None:
     """Check what can be checked before the export.
 
     Raises:
@@ -66,6 +76,8 @@ def check_exportable(model: Detector, nms: str = "inside") -> None:
             raise ValueError(f"{name} has no form for export; export it as safetensors")
     if isinstance(model, WithSemanticHead):
         raise ValueError("a semantic head cannot be exported to this format yet; export the model as safetensors")
+    if masks == "full" and mask_config(model) is None:
+        raise ValueError("--masks full: the detector predicts only boxes; leave the option out")
     if nms == "outside":
         check_nms_outside(model)
     elif model.last_head.config.soft_sigma > 0:
@@ -84,11 +96,12 @@ def check_nms_outside(model: Detector) -> None:
         raise ValueError("--nms outside: the detector refines boxes after the NMS; set refinements to 0")
 
 
-def export_program(model: Detector, nms: str = "inside") -> Any:
+def export_program(model: Detector, nms: str = "inside", masks: str = "frames") -> Any:
     """Trace a detector for any batch size and canvas.
 
     Args:
         nms: ``inside``, or ``outside`` for boxes and scores before the last NMS.
+        masks: ``frames``, or ``full`` to also return the masks of whole canvases.
 
     Returns:
         A ``torch.export.ExportedProgram`` with the toolkit's operators as nodes.
@@ -96,7 +109,7 @@ def export_program(model: Detector, nms: str = "inside") -> Any:
     Raises:
         ValueError: the detector has a part that cannot be traced.
     """
-    check_exportable(model, nms)
+    check_exportable(model, nms, masks)
     stride, channels = model.stride, len(model.pixel_mean)
     largest = max(model.fpn.strides)
     sides = (3 * largest, 4 * largest)  # every level has several cells: the tracer treats a size of 1 as a constant
@@ -109,7 +122,8 @@ def export_program(model: Detector, nms: str = "inside") -> Any:
         dim("columns", max=MOST_CELLS),
     )
     free = {0: batch, 2: stride * rows, 3: stride * columns}
-    form = (_Outputs if nms == "inside" else _Candidates)(exportable(model))
+    inner = exportable(model)
+    form = _Outputs(inner, masks == "full") if nms == "inside" else _Candidates(inner)
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(form, (images, sizes), dynamic_shapes=(free, {0: batch}), strict=False)

@@ -16,14 +16,14 @@ from detection.export.runtime import read_program
 from detection.models.detector import Detector
 
 
-def write_torch(model: Detector, path: Path, nms: str = "inside") -> None:
+def write_torch(model: Detector, path: Path, nms: str = "inside", masks: str = "frames") -> None:
     """Write a detector as a program of ``torch.export``, without metadata.
 
     Raises:
         ValueError: as for :func:`~detection.export.program.export_program`.
         OSError: the file cannot be written.
     """
-    _save(export_program(model, nms), path, {})
+    _save(export_program(model, nms, masks), path, {})
 
 
 def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:
