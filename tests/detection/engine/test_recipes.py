@@ -319,8 +319,9 @@ def train(shapes, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DetectionModule, "training_step", spy)
 
-    def call(name, *parts):
-        words = overlay(tmp_path / "small", SMALL, {"data": {"root": str(shapes)}}, *parts)
+    def call(name, *parts, unused=()):
+        model = {k: v for k, v in SMALL["model"].items() if k not in unused}
+        words = overlay(tmp_path / "small", SMALL | {"model": model}, {"data": {"root": str(shapes)}}, *parts)
         assert main(["fit", "--config", name, *words]) == 0
         assert torch.tensor([loss for loss, _ in losses]).isfinite().all()
         return losses, modules[0]
@@ -374,8 +375,10 @@ def test_two_steps_of_rsb_with_frozen_parts_from_a_file(train, name, tmp_path):
     needs_timm(name)
     torch.save(build(BackboneConfig("resnet10", width=8)).state_dict(), tmp_path / "small.pth")
     given = {"model": {"backbone": {"name": "resnet10", "width": 8, "weights": str(tmp_path / "small.pth")}}}
-    parts = {"model": {"rpn": None, "box_head": None}} if name.startswith("retinanet") else MASKS
-    _, module = train(name, given, parts)
+    if name.startswith("retinanet"):
+        _, module = train(name, given, unused=("rpn", "box_head"))
+    else:
+        _, module = train(name, given, MASKS)
     assert any(not p.requires_grad for p in module.model.backbone.parameters())
 
 
