@@ -37,6 +37,7 @@ LINES = command_lines("\n".join((ROOT / page).read_text(encoding="utf-8") for pa
 ELSEWHERE = {
     "runs/panoptic": "tests/detection/engine/test_panoptic.py runs it",
     "rcnn demo": "test_wheel.py runs it",
+    "--find-lr": "tests/detection/engine/test_find_rate.py runs it",
     "rcnn backbones convert": "tests/detection/backbone_tool/test_weights.py runs it",
     "rcnn serve": "tests/detection/serve/test_load.py runs it",
     "--trainer.devices 8": "test_processes.py runs several processes",
