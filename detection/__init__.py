@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         predict,
         predict_batch,
     )
-    from detection.models.build import (
-        build_detector,
+    from detection.models.build import build_detector
+    from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
+    from detection.models.detector import Detector
+    from detection.models.factories import (
         cascade_mask_rcnn,
         cascade_rcnn,
         faster_rcnn,
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
         semantic_fpn,
         task_aligned,
     )
-    from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
-    from detection.models.detector import Detector
     from detection.models.keypoint_head import KeypointRCNN
     from detection.models.one_stage import OneStage
     from detection.models.panoptic import PanopticFPN, SemanticFPN
@@ -66,27 +66,27 @@ _HOMES = {
     "SemanticFPN": "detection.models.panoptic",
     "TrainResult": "detection.training",
     "build_detector": "detection.models.build",
-    "cascade_mask_rcnn": "detection.models.build",
-    "cascade_rcnn": "detection.models.build",
+    "cascade_mask_rcnn": "detection.models.factories",
+    "cascade_rcnn": "detection.models.factories",
     "compare": "detection.scoring",
     "evaluate": "detection.scoring",
-    "faster_rcnn": "detection.models.build",
-    "fcos": "detection.models.build",
-    "keypoint_rcnn": "detection.models.build",
+    "faster_rcnn": "detection.models.factories",
+    "fcos": "detection.models.factories",
+    "keypoint_rcnn": "detection.models.factories",
     "list_configs": "detection.engine.configs",
     "list_models": "detection.convert.zoo",
     "load_classifier": "detection.classifier_files",
     "load_model": "detection.inference",
-    "mask_rcnn": "detection.models.build",
+    "mask_rcnn": "detection.models.factories",
     "model_info": "detection.inference",
-    "panoptic_fpn": "detection.models.build",
-    "pointrend": "detection.models.build",
+    "panoptic_fpn": "detection.models.factories",
+    "pointrend": "detection.models.factories",
     "predict": "detection.inference",
     "predict_batch": "detection.inference",
-    "retinanet": "detection.models.build",
+    "retinanet": "detection.models.factories",
     "save_model": "detection.checkpoint",
-    "semantic_fpn": "detection.models.build",
-    "task_aligned": "detection.models.build",
+    "semantic_fpn": "detection.models.factories",
+    "task_aligned": "detection.models.factories",
     "train": "detection.training",
 }
 

@@ -22,7 +22,7 @@ from detection.backbone_tool.describe import costs
 from detection.backbone_tool.steps import Steps, synthetic_batch
 from detection.device import accelerator_name, best_device, processor_name
 from detection.memory import most_resident, resident
-from detection.models.build import mask_rcnn
+from detection.models.factories import mask_rcnn
 from detection.wording import plural
 
 TIMM = (

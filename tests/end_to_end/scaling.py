@@ -30,7 +30,7 @@ from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.evaluation.coco import CocoEvaluator
-from detection.models.build import mask_rcnn
+from detection.models.factories import mask_rcnn
 from detection.models.rcnn import FasterRCNN
 from detection.shapes import write_shapes
 from detection.structures import Batch

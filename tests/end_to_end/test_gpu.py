@@ -13,7 +13,7 @@ from detection.data.transforms import Resize
 from detection.engine.transfer import SideStream
 from detection.fast import nms as fast_nms
 from detection.fast.rcnn import compile_model
-from detection.models.build import mask_rcnn
+from detection.models.factories import mask_rcnn
 from detection.shapes import write_shapes
 from detection.structures import Batch
 from tools.benchmark.contestants import move

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detection import Predictor, mask_rcnn, model_info
-from detection.models.build import faster_rcnn
+from detection.models.factories import faster_rcnn
 
 
 @pytest.mark.parametrize("backbone", ["resnet10", "mobilenet_v3_small"])

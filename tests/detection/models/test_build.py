@@ -3,7 +3,8 @@ import warnings
 import pytest
 
 from backbones import BackboneConfig
-from detection.models.build import build_detector, faster_rcnn, mask_rcnn
+from detection.models.build import build_detector
+from detection.models.factories import faster_rcnn, mask_rcnn
 
 
 @pytest.mark.parametrize("make", [faster_rcnn, mask_rcnn])
@@ -28,3 +29,11 @@ def test_others_are_built_without_a_warning():
         warnings.simplefilter("error")
         mask_rcnn(BackboneConfig("resnet10", width=8), num_classes=1)
         build_detector(1, BackboneConfig("resnet10", width=8, norm="frozen"))  # weights may follow, as from a file
+
+
+def test_the_former_place_of_the_functions_still_works():
+    from detection.models import build, factories
+
+    assert build.mask_rcnn is factories.mask_rcnn
+    with pytest.raises(AttributeError, match="no attribute mask_rccn"):
+        build.mask_rccn  # noqa: B018

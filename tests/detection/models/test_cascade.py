@@ -16,8 +16,9 @@ from detection.convert.export import save_safetensors, save_torchvision
 from detection.convert.pretrained import load_pretrained
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
-from detection.models.build import build_detector, cascade_mask_rcnn, cascade_rcnn
+from detection.models.build import build_detector
 from detection.models.cascade import CascadeConfig, CascadeMaskRCNN, CascadeRCNN
+from detection.models.factories import cascade_mask_rcnn, cascade_rcnn
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.retinanet import RetinaNetConfig

@@ -11,7 +11,8 @@ from torchvision.ops import generalized_box_iou_loss, nms, sigmoid_focal_loss
 from backbones import BackboneConfig
 from detection import fast
 from detection.models.box_head import BoxHeadConfig
-from detection.models.build import build_detector, fcos, retinanet
+from detection.models.build import build_detector
+from detection.models.factories import fcos, retinanet
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.object_masks import ObjectMaskConfig, ObjectMasks

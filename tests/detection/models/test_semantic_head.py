@@ -11,8 +11,9 @@ from backbones import BackboneConfig
 from detection import fast
 from detection.checkpoint import load_model, save_model
 from detection.models.box_head import BoxHeadConfig
-from detection.models.build import build_detector, panoptic_fpn, semantic_fpn
+from detection.models.build import build_detector
 from detection.models.cascade import CascadeConfig
+from detection.models.factories import panoptic_fpn, semantic_fpn
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
 from detection.models.mask_head import MaskHeadConfig
