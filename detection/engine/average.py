@@ -19,7 +19,8 @@ class AverageConfig:
     kind: Literal["ema", "mean"] = "ema"
     """ema: exponential moving average. mean: equal weight for all updates, as in stochastic weight averaging."""
     decay: float = 0.9998
-    """Fraction of the old average that each update keeps, from 0 to below 1. Only for ema."""
+    """Fraction of the old average that each update keeps, from 0 to below 1. Only for ema. The first updates keep less,
+    so that the average soon forgets the initial weights: after n updates, at most (1 + n) / (10 + n)."""
     reference_batch: int | None = None
     """Images per update for which decay is meant: with another batch size, the average covers the same number of
     images. null: decay is the same for every batch size."""
@@ -111,10 +112,15 @@ class Averaged(AveragedModel):
             else:
                 average.copy_(new)
         if averages:
-            weight = 1 / (updates + 1) if self._decay is None else 1 - self._decay
-            torch._foreach_lerp_(averages, news, weight)
+            torch._foreach_lerp_(averages, news, self._weight(updates))
         self.n_averaged += 1
         self._updates = updates + 1
+
+    def _weight(self, updates: int) -> float:
+        """Return the weight of the model in the next average, after a number of updates."""
+        if self._decay is None:
+            return 1 / (updates + 1)
+        return max(1 - self._decay, 9 / (updates + 10))
 
     @torch.no_grad()
     def copy_until_started(self, model: nn.Module) -> None:

@@ -29,7 +29,9 @@ def test_it_is_pytorchs_but_for_counters(decay):
     for model in models(5):
         if ours is None:
             ours = Averaged(model, torch.device("cpu"), decay)
-            function = {} if decay is None else {"avg_fn": get_ema_avg_fn(decay)}
+            function = (
+                {} if decay is None else {"avg_fn": lambda old, new, n: old.lerp(new, max(1 - decay, 9 / (n + 10)))}
+            )
             theirs = AveragedModel(model, use_buffers=True, **function)
         ours.update_parameters(model)
         theirs.update_parameters(model)
@@ -39,6 +41,28 @@ def test_it_is_pytorchs_but_for_counters(decay):
     assert int(found.pop("module.1.num_batches_tracked")) == 5  # PyTorch's averages whole numbers, too
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_after_many_updates_it_is_pytorchs_average():
+    ours, model = Averaged(nn.Linear(1, 1), torch.device("cpu"), 0.9), nn.Linear(1, 1)
+    ours.n_averaged += 80
+    theirs = AveragedModel(model, avg_fn=get_ema_avg_fn(0.9))
+    theirs.module.load_state_dict(ours.module.state_dict())
+    theirs.n_averaged += 80
+    for each in (ours, theirs):
+        each.update_parameters(model)
+    for one, two in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_a_short_training_forgets_its_initial_weights():
+    model = nn.Linear(1, 1)
+    ours = Averaged(model, torch.device("cpu"), 0.9998)
+    with torch.no_grad():
+        for step in range(101):
+            model.weight.fill_(step == 0)  # 1 at first, then 0
+            ours.update_parameters(model)
+    assert float(ours.module.weight) < 1e-6
 
 
 def test_what_is_loaded_goes_on(tmp_path):
@@ -106,7 +130,8 @@ def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     # Four steps; the average begins with the weights after the third and takes in the fourth.
     third, fourth = steps[3][name], saved["current_model_state"][name]
     assert not torch.equal(third, fourth)
-    assert torch.allclose(saved["state_dict"][name], (third + fourth) / 2, atol=1e-7)
+    expected = third.lerp(fourth, 1 / 2 if kind == "mean" else 9 / 11)
+    assert torch.allclose(saved["state_dict"][name], expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("average", ["{kind: mean, start: 0.75}", "{kind: ema, every: 50}"])
