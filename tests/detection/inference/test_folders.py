@@ -321,7 +321,10 @@ def test_a_signal_ends_the_program_with_one_line(tmp_path, tiny_model, pixels, w
     program = [sys.executable, str(tool), *map(str, given)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if when == "importing":
-            time.sleep(1)
+            maps = Path(f"/proc/{process.pid}/maps")
+            while maps.exists() and "libtorch" not in maps.read_text():  # it has begun
+                time.sleep(0.01)
+            time.sleep(0 if maps.exists() else 1)
         else:
             while not list(out.glob("*.jpg")) and process.poll() is None:
                 time.sleep(0.01)
