@@ -69,7 +69,9 @@ def signalled() -> tuple[str, int] | None:
 
 
 def raise_if_signalled() -> None:
-    """Raise an error if a signal came; some libraries catch all errors while they are imported.
+    """Raise an error if a signal came.
+
+    The error that the handler raised may be lost, in an import or in a callback of C code. Long loops call this.
 
     Raises:
         Signalled: a signal came.

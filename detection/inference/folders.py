@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detection.device import inference_device
+from detection.engine.startup import raise_if_signalled
 from detection.foreign import printable, shown
 from detection.inference.api import load_detector, predict_group
 from detection.inference.images import Image
@@ -104,6 +105,7 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
 
 
 def _predict(model: Detector, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
+    raise_if_signalled()
     images: list[Image] = [image for _, image in some]
     sides = options.short_sides or ()
     return predict_group(model, images, options.score, options.size, options.tile, sides, options.flip)

@@ -23,6 +23,7 @@ from detection.data.reading import Reading
 from detection.data.samplers import EvalBatchSampler
 from detection.data.transforms import Resize
 from detection.device import inference_device
+from detection.engine.startup import raise_if_signalled
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.limits import limits_up_to
 from detection.fast.folding import folded
@@ -147,6 +148,7 @@ def detect(
     if precision == "bf16":
         model = folded(model)
     for batch in tqdm(loader, desc="detecting", unit="batch", disable=rank > 0 or is_quiet()):
+        raise_if_signalled()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = model(batch.images.to(device), batch.sizes.to(device))
         # Padding has the label -1, which selects the last place.
@@ -174,6 +176,7 @@ def detect_looking(
     ids = evaluator.categories.ids
     numbers = [number for batch in EvalBatchSampler(annotations.sizes, 1, rank, world) for number in batch]
     for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0 or is_quiet()):
+        raise_if_signalled()
         sample = dataset[i]
         with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = look(sample.image)

@@ -106,11 +106,11 @@ def test_a_program_leaves_the_group_of_processes_it_was_in(monkeypatch):
 @pytest.mark.slow
 def test_help_explains_the_settings():
     found = subprocess.run(
-        [sys.executable, "-m", "detection", "fit", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "detection", "train", "--help-all"], capture_output=True, text=True, check=True
     )
     text = " ".join(found.stdout.split())
-    assert "Detections scored below are dropped (0.05 is the COCO habit)." in text
-    assert "Images per optimizer step, over all devices and accumulated batches." in text
+    assert "Smallest score of a detection; 0.05 is usual for COCO." in text
+    assert "Images per optimizer step, the total of all devices and accumulated batches." in text
 
 
 @pytest.mark.slow

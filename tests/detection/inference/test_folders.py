@@ -306,6 +306,27 @@ def test_after_ctrl_c_a_video_can_be_played(folder, monkeypatch):
     assert [capture.read()[0] for _ in range(3)] == [True, True, False]
 
 
+def test_a_signal_whose_error_was_swallowed_ends_the_next_image(tmp_path, tiny_model, pixels, monkeypatch, capsys):
+    from detection import save_model
+    from detection.engine import startup
+
+    save_model(tiny_model, tmp_path / "best.ckpt")
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), pixels)
+    load = folders.load_detector
+
+    def loading(*given, **named):
+        monkeypatch.setattr(startup, "_received", signal.SIGTERM)
+        return load(*given, **named)
+
+    monkeypatch.setattr(folders, "load_detector", loading)
+    given = [str(tmp_path / "best.ckpt"), *(str(tmp_path / f"{k}.png") for k in range(3))]
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: stopped by SIGTERM")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["importing", "predicting"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
