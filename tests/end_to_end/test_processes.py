@@ -211,7 +211,8 @@ def test_more_ranks_than_images(config, tmp_path):
         "--run.folder", tmp_path / "alone", subcommand="validate",
     )  # fmt: skip
     three, one = (evaluations(tmp_path / n)[-1] for n in ("run", "alone"))
-    assert {n: three[n] for n in three if "/A" in n} == {n: one[n] for n in one if "/A" in n}
+    found, expected = ({n: each[n] for n in each if "/A" in n} for each in (three, one))
+    assert found == pytest.approx(expected, rel=0, abs=0, nan_ok=True)  # there are no large objects
 
 
 @pytest.mark.slow
