@@ -39,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, metavar="N", help="of a classifier: classes of each image (default 5)")
     parser.add_argument("--frames", type=int, metavar="N", help="read at most N frames of a video or camera")
     verbose = {"help": "print a line for each image"}
-    add_shared(parser, "device", "json", "trust_code", "verbose", verbose=verbose)
+    precision = {"choices": ("fp32", "bf16"), "default": "fp32"}
+    names = ("device", "precision", "json", "trust_code", "verbose")
+    add_shared(parser, *names, precision=precision, verbose=verbose)
 
 
 prepare = repeat_score

@@ -35,6 +35,8 @@ def classify_files(options: argparse.Namespace, failed: list[str]) -> dict[str, 
     """
     if given := [name for name in FOR_DETECTORS if getattr(options, name)]:
         raise ValueError(f"--{given[0].replace('_', '-')}: {options.model} is a classifier, which has no such option")
+    if options.precision != "fp32":
+        raise ValueError("--precision: a classifier predicts in fp32; leave it out")
     top = TOP if options.top is None else options.top
     if top < 1 or options.batch < 1:
         raise ValueError(f"--top {top} and --batch {options.batch} must be at least 1")

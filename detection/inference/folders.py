@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from detection.device import inference_device
 from detection.engine.startup import raise_if_signalled
+from detection.export.loading import is_exported
+from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference.api import load_detector, predict_group
 from detection.inference.images import Image
@@ -41,6 +44,8 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     """
     check_least(options, LEAST | {"frames": 1})
     check_apart(vars(options), "--")
+    if options.precision == "bf16" and is_exported(options.model):
+        raise ValueError(f"--precision bf16: {options.model} is exported, and keeps its own precision; leave it out")
     device = inference_device(options.device)
     model = load_detector(options.model, options.trust_code)
     model.to(device)
@@ -60,6 +65,8 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
     if options.across_classes:
         model.last_head.config = replace(model.last_head.config, nms_across_classes=True)
     ids = model.categories.ids if model.categories else tuple(range(model.num_classes))
+    if options.precision == "bf16":
+        model = folded(model)
     wanted = _wanted(options.classes, names)
     writer, tally = Writer(options.output, options.save, names, ids), Tally(names)
     images = [source for source in found if source.kind == "image"]
@@ -105,10 +112,12 @@ def predict_files(options: argparse.Namespace, failed: list[str], cut_off: list[
 
 
 def _predict(model: Detector, some: list[tuple[Source, np.ndarray]], options: argparse.Namespace) -> list[Prediction]:
+    """Return the predictions of some images, in the wanted precision."""
     raise_if_signalled()
     images: list[Image] = [image for _, image in some]
     sides = options.short_sides or ()
-    return predict_group(model, images, options.score, options.size, options.tile, sides, options.flip)
+    with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        return predict_group(model, images, options.score, options.size, options.tile, sides, options.flip)
 
 
 def _images(

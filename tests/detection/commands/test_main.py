@@ -96,7 +96,7 @@ def test_the_version_is_that_of_the_package(capsys):
         (["predict", "m", "x.jpg", "--ouput", "y"], "--ouput: no such option; did you mean --output?"),
         (["predict"], "the following arguments are required: MODEL, SOURCE"),
         (["benchmark", "m", "--batch", "many"], "argument --batch: invalid int value: 'many'"),
-        (["predict", "m", "x.jpg", "--precision", "fp7"], "--precision: no such option"),
+        (["predict", "m", "x.jpg", "--precision", "fp7"], "argument --precision: invalid choice: 'fp7'"),
     ],
 )
 def test_a_wrong_line_gives_one_line_and_code_2(given, expected, capsys):

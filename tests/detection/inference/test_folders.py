@@ -11,6 +11,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from detection.inference import folders
 from tests.support.commands import predict as main
@@ -51,6 +52,24 @@ def test_everything_at_once(folder):
     assert masks.dtype == np.uint16
     assert masks.shape == (50, 80)
     assert len(list(cv2.VideoCapture(str(out / "film.mp4")).read())) == 2
+
+
+def test_bfloat16_finds_nearly_the_same(folder, monkeypatch):
+    computed = []
+    group = folders.predict_group
+    monkeypatch.setattr(
+        folders, "predict_group", lambda *a: computed.append(torch.is_autocast_enabled("cpu")) or group(*a)
+    )
+    boxes = []
+    for precision in ("fp32", "bf16"):
+        out = run(folder, folder / "images", "--save", "json", "--precision", precision, "--device", "cpu")
+        results = json.loads((out / "results.json").read_text())
+        boxes.append(np.array([one["bbox"] for one in results if one["image_id"] == results[0]["image_id"]]))
+    assert computed == [False, True]
+    assert boxes[0].shape == boxes[1].shape
+    # Those of an untrained detector, in an image of 80 pixels; each has one nearby.
+    assert np.abs(boxes[0][:, None] - boxes[1]).max(axis=2).min(axis=1).max() < 4
+    assert not np.array_equal(*boxes)
 
 
 def test_frames_are_counted(folder, capsys):
