@@ -21,6 +21,7 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         "",
         f"**Parity gate: {'passed' if gate['passed'] else 'FAILED'}** ({gate['engine']} against PyTorch).",
         "",
+        *([gate["failure"], ""] if gate.get("failure") else []),
         "| image | detections | boxes, pixels | scores | masks | mask IoU | unmatched | at the cut | sensitive |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_row(one) for one in gate["images"]),

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from detection.export.accuracy import Accuracy, Quantised
 from detection.export.full_masks import FullMasks
 from detection.export.rows import pair, without
+from detection.export.runtime import RunError
 from detection.export.sensitivity import Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
 from detection.models.detector import Detector
@@ -89,6 +90,8 @@ class Gate:
     """For an INT8 export, which AP alone decides."""
     full: FullMasks | None = None
     """Masks of whole canvases; None if the file does not return them."""
+    failure: str | None = None
+    """Why the engine could not compute the file; None if it could."""
 
     @property
     def last(self) -> list[Difference]:
@@ -102,6 +105,8 @@ class Gate:
 
         AP must be equal, too, if there are annotations, and full masks, if the file returns them.
         """
+        if self.failure is not None:
+            return False
         if self.quantised is not None:
             return self.accuracy is not None and self.accuracy.passed
         decides = all(one.decides for one in self.last) and any(one.found for one in self.last)
@@ -111,6 +116,8 @@ class Gate:
     def line(self) -> str:
         """Return the result as a line of text."""
         rows = self.differences
+        if self.failure is not None:
+            return f"FAILED: {self.failure}"
         if self.quantised is not None and self.accuracy is not None:
             kept = plural(len(self.quantised.float_layers), "layer")
             return f"{'passed' if self.passed else 'FAILED'}: {self.accuracy.line()}; {kept} in float32"
@@ -139,6 +146,7 @@ class Gate:
             "accuracy": self.accuracy and asdict(self.accuracy),
             "int8": self.quantised and asdict(self.quantised),
             "full": self.full and asdict(self.full),
+            "failure": self.failure,
         }
 
 
@@ -164,8 +172,19 @@ def run_gate(
         engine: what runs the export.
         tolerances: the defaults for float32 if None.
     """
-    model, pixels = precise(model), [image for _, image in images]
-    tolerances, sensitivity, found = tolerances or Tolerances(), Sensitivity(model), []
+    tolerances = tolerances or Tolerances()
+    try:
+        found = _all_compared(precise(model), exported, images, tolerances)
+    except RunError as error:
+        return Gate(tolerances, (), engine, failure=str(error))
+    return Gate(tolerances, found, engine)
+
+
+def _all_compared(
+    model: Detector, exported: Detector, images: Sequence[tuple[str, np.ndarray]], tolerances: Tolerances
+) -> tuple[Difference, ...]:
+    """Compare the detections of each image, and those of noisier ones after one that does not decide."""
+    sensitivity, found, pixels = Sensitivity(model), [], [image for _, image in images]
     for (name, image), one, other in zip(images, detect(model, pixels), detect(exported, pixels), strict=True):
         found.append(_compared(model, sensitivity, (name, image, 0), one, other, tolerances))
         for noise in NOISES:
@@ -174,7 +193,7 @@ def run_gate(
             noisy = with_noise(image, noise)
             one, other = (detect(each, [noisy])[0] for each in (model, exported))
             found.append(_compared(model, sensitivity, (name, noisy, noise), one, other, tolerances))
-    return Gate(tolerances, tuple(found), engine)
+    return tuple(found)
 
 
 def _compared(

@@ -1,6 +1,7 @@
 """Run an exported file: arrays in, arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,19 @@ class Session(Protocol):
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+
+
+class RunError(ValueError):
+    """An engine cannot compute an exported file, which may be damaged."""
+
+
+@contextmanager
+def run_errors(engine: str) -> Iterator[None]:
+    """Raise :class:`RunError` for whatever an engine raises; each has its own classes of errors."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"{engine} cannot compute the exported file ({shown(error, 200)}); export it again") from error
 
 
 class OnnxSession:
@@ -54,7 +68,8 @@ class OnnxSession:
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
-        return list(self._session.run(None, {"images": images, "sizes": sizes}))
+        with run_errors(self.engine):
+            return list(self._session.run(None, {"images": images, "sizes": sizes}))
 
 
 class OpenVinoSession:
@@ -85,7 +100,8 @@ class OpenVinoSession:
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
-        found = self._compiled({"images": images, "sizes": sizes})
+        with run_errors(self.engine):
+            found = self._compiled({"images": images, "sizes": sizes})
         return [np.array(found[k]) for k in range(len(found))]  # copies: the engine reuses its memory
 
 
@@ -109,7 +125,7 @@ class TorchSession:
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
-        with self._torch.no_grad():
+        with self._torch.no_grad(), run_errors(self.engine):
             found = self._run(self._torch.from_numpy(images), self._torch.from_numpy(sizes))
         return [value.numpy() for value in found]
 

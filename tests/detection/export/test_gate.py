@@ -3,10 +3,13 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from detection.export import gate as module
 from detection.export.gate import Gate, Tolerances, compare
+from detection.export.runtime import run_errors
 from detection.export.sensitivity import Movement
 from detection.structures import Detections
 
@@ -119,3 +122,16 @@ def test_an_image_of_vague_detections_needs_a_replacement_that_decides():
     assert not Gate(Tolerances(), (vague, noisy, vague), "engine").passed
     assert not Gate(Tolerances(), (good, vague, replace(noisy, vague=3)), "engine").passed
     assert not Gate(Tolerances(), (good, replace(vague, unmatched=1), noisy), "engine").passed
+
+
+def test_a_file_that_its_engine_cannot_compute_fails(monkeypatch):
+    def broken(each, images):
+        with run_errors("engine 1.0"):
+            raise KeyError("idx=99 is out of bounds")
+
+    monkeypatch.setattr(module, "detect", broken)
+    monkeypatch.setattr(module, "precise", lambda model: model)
+    gate = module.run_gate(MODEL, MODEL, [("a", np.zeros((32, 32, 3), np.uint8))], "engine 1.0")
+    assert not gate.passed
+    assert gate.line().startswith("FAILED: engine 1.0 cannot compute the exported file")
+    assert gate.summary()["failure"] in gate.line()

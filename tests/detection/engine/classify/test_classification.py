@@ -89,14 +89,18 @@ def test_the_page_of_the_classes_has_what_the_evaluation_found(trained):
 def test_validate_repeats_the_accuracy_of_the_best_checkpoint(trained, tmp_path, capsys):
     assert main(["validate", str(trained), "--output", str(tmp_path / "out")]) == 0
     best = max(float(row["val/top1"]) for row in table(trained / "val.csv"))
-    assert json.loads((tmp_path / "out" / "classes_val.json").read_text())["metrics"]["top1"] == pytest.approx(best, abs=1e-6)
+    assert json.loads((tmp_path / "out" / "classes_val.json").read_text())["metrics"]["top1"] == pytest.approx(
+        best, abs=1e-6
+    )
     assert f"val: top1 {100 * best:.1f}" in capsys.readouterr().out
 
 
 def test_validate_takes_the_weights_of_a_run(trained, tmp_path, capsys):
     assert main(["validate", str(trained / "model.safetensors"), "--output", str(tmp_path / "out")]) == 0
     best = max(float(row["val/top1"]) for row in table(trained / "val.csv"))
-    assert json.loads((tmp_path / "out" / "classes_val.json").read_text())["metrics"]["top1"] == pytest.approx(best, abs=1e-6)
+    assert json.loads((tmp_path / "out" / "classes_val.json").read_text())["metrics"]["top1"] == pytest.approx(
+        best, abs=1e-6
+    )
     alone = tmp_path / "model.safetensors"
     shutil.copy(trained / "model.safetensors", alone)
     assert main(["validate", str(alone)]) == 2
