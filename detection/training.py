@@ -117,7 +117,7 @@ def train(
         resume=("auto" if resume else None) if isinstance(resume, bool) else str(resume),
         rest=[word for name, value in (settings or {}).items() for word in (f"--{name}", _word(value))],
         **dict.fromkeys(("device", "precision", "workers", "seed", "deterministic")),
-        **{"val_fraction": 0.2, "trust_code": False, "debug": False},
+        **{"val_fraction": 0.2, "find_lr": False, "trust_code": False, "debug": False},
     )
     done = run(["fit", *words_of(options)])
     folder = Path(done.trainer.log_dir or ".")

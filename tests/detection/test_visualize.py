@@ -120,7 +120,7 @@ def draw_whole(picture, mask, color, enlarge, line, tint, light):  # type: ignor
     cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
 
 
-@pytest.mark.parametrize(("height", "width"), [(40, 60), (700, 641)])
+@pytest.mark.parametrize(("height", "width"), [(40, 60), pytest.param(700, 641, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", ["rle", "bitmap"])
 def test_masks_drawn_in_their_boxes_are_those_drawn_over_the_whole(height, width, form, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     random = np.random.default_rng(0)

@@ -111,6 +111,7 @@ def whole(config):
     return config.parent / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "workers"), [(5, 0), pytest.param(6, 2, marks=pytest.mark.slow)])
 def test_two_ranks_stopped_and_resumed_equal_two_that_were_not(config, whole, tmp_path, step, workers):
     """The ranks agree to stop at step 10, after the first of the fourth epoch; how many load images does not matter."""

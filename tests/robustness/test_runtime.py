@@ -130,7 +130,9 @@ def test_65_few_open_files_are_allowed_more(shapes):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--data.root", "nowhere"], ["no annotations", "nowhere", "set data.root"]),
+        pytest.param(
+            *(["--data.root", "nowhere"], ["no annotations", "nowhere", "set data.root"]), marks=pytest.mark.slow
+        ),
         (["--data.rot", "x"], ["data.rot", "data.root"]),
         (["--model.backbone.name", "resnt50"], ["resnt50", "resnet50"]),
         (["--config", "nosuch"], ["nosuch"]),

@@ -74,6 +74,7 @@ def test_a_resumed_run_says_what_has_changed(run, interrupted, annotations, caps
     assert len(found) == 5
 
 
+@pytest.mark.slow
 def test_other_images_for_validation_are_said_to_make_ap_incomparable(run, interrupted, annotations, capsys):
     assert interrupted(signal.SIGTERM, 1, *OPTIONS) == 143
     assert run("fit", *OPTIONS, "--resume", "auto", *annotations(leave_out_an_image, "val")) == 0
@@ -105,6 +106,7 @@ def test_images_that_a_run_cannot_continue_with_are_rejected(
     assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3])
 def test_with_other_images_that_are_allowed_the_epoch_begins_again(
     run, interrupted, annotations, tmp_path, monkeypatch, at

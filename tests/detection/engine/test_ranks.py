@@ -119,6 +119,7 @@ def test_a_disk_that_is_full_is_no_shared_memory():
     assert user_message(OSError(errno.ENOSPC, "No space left on device", "runs/a/last.ckpt"))[1] is None
 
 
+@pytest.mark.slow
 def test_a_child_notices_that_the_first_rank_is_gone():
     """Of a grandchild that is left alone by its parent."""
     script = (

@@ -232,6 +232,7 @@ def test_a_signal_to_one_rank_stops_all(tiny_config, tmp_path, rank):
     assert torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)["global_step"] == signals.ASK_EVERY
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once():
     """Which is said, with the code of a shell, from the thread that listens."""
     script = (

@@ -52,6 +52,7 @@ def test_losses_are_the_same_and_nothing_recompiles_after_warm_up(tiny, make_bat
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_another_canvas_is_compiled_once(tiny, make_batch, counter):
     compile_model(tiny.eval(), counter)
     small, large = make_batch([[]]), make_batch([[]], canvas=(128, 160))

@@ -21,7 +21,7 @@ class Plain(nn.Module):
         return tuple(self.model(images, sizes))
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.999], ids=["detections", "none"])
+@pytest.mark.parametrize("threshold", [0.0, pytest.param(0.999, marks=pytest.mark.slow)], ids=["detections", "none"])
 def test_the_whole_detector_is_exported_with_operators_as_opaque_nodes(tiny, make_batch, threshold):
     model = fast.revert(tiny).eval()
     model.box_head.config = replace(model.box_head.config, score_threshold=threshold)

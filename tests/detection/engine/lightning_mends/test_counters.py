@@ -29,6 +29,7 @@ def test_a_run_that_validated_goes_on_without_validation(run, tmp_path):
     assert all(torch.equal(last["state_dict"][name], other["state_dict"][name]) for name in last["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
     """Without validation the last checkpoint is that of the end; also where epochs are cut short."""
     for limit, steps in (("1.0", 4), ("3", 3)):
@@ -89,6 +90,7 @@ def test_an_epoch_that_continues_with_another_batch_ends_with_its_evaluation(
     assert lines[1]["step"] == last["global_step"] == lines[0]["step"] + 8 // after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corrected", [False, True])
 def test_lightning_alone_begins_an_epoch_again_that_was_stopped_in_its_middle(
     run, interrupted, tmp_path, monkeypatch, corrected
@@ -106,6 +108,7 @@ def test_lightning_alone_begins_an_epoch_again_that_was_stopped_in_its_middle(
     assert ([row for row in rows if row[1] > 5] == [(1, 6), (1, 7)]) is corrected
 
 
+@pytest.mark.slow
 def test_lightning_alone_trains_a_batch_too_many_where_a_validation_is_left_out(run, tmp_path, monkeypatch):
     monkeypatch.setattr(resuming, "count_validation", lambda checkpoint: None)
     options = ("--run.pictures", "0", "--model.mask_head", "null")

@@ -64,6 +64,7 @@ def test_a_signal_in_the_last_step_of_an_epoch_loses_no_evaluation(run, interrup
     assert different(outcome(tmp_path / "parts"), whole()) == []
 
 
+@pytest.mark.slow
 def test_lightning_alone_skips_that_evaluation(run, interrupted, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "run_pending_evaluation", lambda trainer: None)
     assert interrupted(signal.SIGTERM, 3, "--run.folder", "parts", *OPTIONS) == 143
@@ -71,6 +72,7 @@ def test_lightning_alone_skips_that_evaluation(run, interrupted, tmp_path, monke
     assert [line["step"] for line in outcome(tmp_path / "parts")["curve"]] == [8, 12]
 
 
+@pytest.mark.slow
 def test_a_signal_in_another_step_leaves_no_evaluation_to_make_up(run, interrupted, whole, tmp_path, capsys):
     assert interrupted(signal.SIGTERM, 5, "--run.folder", "parts", *OPTIONS) == 143
     assert not content(tmp_path / "parts")["evaluation_due"]
