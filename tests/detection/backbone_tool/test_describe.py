@@ -58,6 +58,7 @@ def test_counting_computes_nothing():
     assert costs("resnet152", 20000, 20000).multiply_adds > 1e12
 
 
+@pytest.mark.slow
 def test_the_page_names_stages_as_freeze_does():
     page = describe("resnet10", 64, 64)
     assert all(f"\n{stage} " in page for stage in ("stem", "layer1", "layer4", "C2", "C5"))

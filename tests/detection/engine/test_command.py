@@ -310,6 +310,7 @@ def test_the_learning_rate_finder_leaves_the_warm_up(run, monkeypatch):
     assert [rate for _, rate in ours[:5]] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_what_was_not_begun_leaves_the_record_of_a_run_as_it_was(run, tmp_path, capsys):
     assert run("fit", "--run.folder", "out") == 0
     names = ("config.yaml", "train.csv", "val.csv", "run.json", "log.txt")
@@ -327,6 +328,7 @@ def test_what_was_not_begun_leaves_the_record_of_a_run_as_it_was(run, tmp_path, 
     assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"train.csv", "val.csv"}
 
 
+@pytest.mark.slow
 def test_the_saved_config_begins_the_run_anew(run, tmp_path):
     assert run("fit", "--run.folder", "first") == 0
     weights = str(tmp_path / "first/checkpoints/last.ckpt")

@@ -45,6 +45,7 @@ def graphs(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_common_canvases_are_compiled_and_the_numbers_stay(tiny_config, trained, mixed, graphs, monkeypatch, tmp_path):
     monkeypatch.setattr(datamodule, "COMPILED_CANVASES", 1)
 

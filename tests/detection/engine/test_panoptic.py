@@ -41,7 +41,7 @@ def settings(kind: str) -> dict:
     return {**TINY, "model": model}
 
 
-@pytest.fixture(scope="module", params=["panoptic", "semantic"])
+@pytest.fixture(scope="module", params=["semantic", pytest.param("panoptic", marks=pytest.mark.slow)])
 def kind(request) -> str:
     return request.param
 

@@ -60,6 +60,7 @@ def test_a_checkpoint_that_cannot_be_reached_is_no_reason_to_begin_anew(tmp_path
         complete(["fit", "--run.folder", str(tmp_path), "--resume", "auto"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
 def test_two_processes_do_not_train_into_one_folder(tmp_path):
     script = (

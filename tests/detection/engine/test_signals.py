@@ -272,6 +272,7 @@ def interrupted_evaluation(run, monkeypatch):
     return evaluate
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_of_a_training_ends_it_between_two_batches(
     interrupted_evaluation, run, tmp_path, capsys
 ):

@@ -106,7 +106,12 @@ def used_by(name, broken):
     return name in TWO_STAGE or ("RPN" not in broken and (broken != "RoIAlign" or name == "task_aligned"))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = ("cascade", "task_aligned")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
+)
 def named(request):
     model = fast.convert(MODELS[request.param]()).eval()
     model.test_size = (96, 160)
