@@ -56,8 +56,13 @@ class FindRate(LearningRateFinder):
         """Search around the rate of the settings, then end the run."""
         rate = float(pl_module.lr)  # type: ignore[arg-type]  # of ResumableModule
         self._min_lr, self._max_lr = (rate * factor for factor in RANGE)
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # of its checkpoint, which it removes again
-        super().lr_find(trainer, pl_module)
+        logger = logging.getLogger("lightning.pytorch")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # no lines about the checkpoint that Lightning writes and removes again
+        try:
+            super().lr_find(trainer, pl_module)
+        finally:
+            logger.setLevel(level)
         if trainer.is_global_zero:
             self._report(trainer, pl_module)
         raise _TunerExitException  # as Lightning does to end a run after its tuners

@@ -1,6 +1,7 @@
 """The search for a learning rate."""
 
 import csv
+import logging
 import math
 
 import pytest
@@ -68,7 +69,9 @@ def test_too_few_losses_are_one_line(count):
 
 def test_a_search_writes_its_curve_and_trains_nothing(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(find_rate, "STEPS", 20)
+    level = logging.getLogger("lightning.pytorch").level
     assert run("fit", "--run.folder", "out", "--run.find_lr", "true", "--run.average", "{decay: 0.9}") == 0
+    assert logging.getLogger("lightning.pytorch").level == level
     printed = capsys.readouterr().out
     assert "Learning rate: the loss falls fastest at" in printed
     assert "for 2 images per step" in printed
