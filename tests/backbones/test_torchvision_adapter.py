@@ -142,7 +142,7 @@ def test_frozen_norms_give_the_function_of_batch_norms_in_evaluation():
     torch.testing.assert_close(frozen(images)[-1], batch(images)[-1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", pytest.param("swin_t", marks=pytest.mark.slow)])
 def test_freezing_by_name_is_bit_equal_and_the_rest_learns(name):
     torch.manual_seed(0)
     backbone = build(BackboneConfig(name, freeze=("stem", "layer1"))).train()

@@ -26,6 +26,7 @@ def shapes(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp("shapes"), train=4, val=2, size=(64, 96))
 
 
+@pytest.mark.slow
 def test_the_same_run_as_the_command(shapes, tmp_path):
     result = detection.train("demo", data=shapes, output=tmp_path / "python", batch_size=2, settings=SETTINGS)
     assert result.folder == tmp_path / "python"

@@ -25,7 +25,6 @@ from test_pretrained import SIZE, as_theirs, image_files
 from test_torchvision import canvas, real_images
 
 LAYOUTS = ["retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"]
-QUICK = [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.slow), pytest.param(LAYOUTS[2], marks=pytest.mark.slow)]
 LOSSES = {"classification": "loss_cls", "bbox_regression": "loss_box_reg", "bbox_ctrness": "loss_centreness"}
 
 
@@ -74,7 +73,8 @@ def make_pair(kind: str, folder: Path, images: Sequence[Tensor], **options) -> t
     return theirs, ours
 
 
-@pytest.mark.parametrize("kind", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_files_give_the_same_boxes(kind, tmp_path):
     paths = image_files(tmp_path)[:2]
     theirs, ours = make_pair(kind, tmp_path, [as_theirs(path) for path in paths], **SIZE)
@@ -94,7 +94,7 @@ def test_files_give_the_same_boxes(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", QUICK)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_losses_and_gradients_agree(kind, tmp_path):
     image = real_images()[0][:, :160, :288]
     theirs, ours = make_pair(kind, tmp_path, [image / 255])

@@ -7,7 +7,7 @@ from tests.robustness.fuzz_checkpoints import fuzz
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("files", "resumed"), [(20, 1), pytest.param(2_000, 40, marks=pytest.mark.slow)], ids=["some", "much"]
+    ("files", "resumed"), [(8, 1), pytest.param(2_000, 40, marks=pytest.mark.slow)], ids=["some", "much"]
 )
 def test_a_damaged_checkpoint_is_refused_by_name_or_does_no_harm(tmp_path, files, resumed):
     counts = fuzz(tmp_path, files, seed=0, resumed=resumed)

@@ -99,6 +99,7 @@ def test_64_a_connection_that_breaks_off_is_a_lost_worker(error):
     assert str(error) in message
 
 
+@pytest.mark.slow
 def test_65_as_many_workers_as_the_shared_memory_holds(capsys):
     batch = batch_bytes(2, (800, 1344), 40, masks=True)
     images = 2 * 3 * 800 * 1344

@@ -26,6 +26,7 @@ class Two(Backbone):
         return first, self.second(first)
 
 
+@pytest.mark.slow
 def test_receptive_fields_are_those_worked_out_by_hand():
     assert receptive_fields(Two(), (8, 64)) == [3, 11]
     # stem 7 / 2, pool 3 / 2 (11), two blocks of two 3 x 3: 11 + 4 * 2 * 4 = 43; then, by blocks, at 8, 16 and 32:

@@ -22,7 +22,7 @@ def state_of(request, origin):
     return request.getfixturevalue(f"{origin}_state")
 
 
-@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("masks", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_tensor_finds_its_place(origin, state_of, masks, tmp_path):
     state = state_of("50", masks, classes=2, device="cpu", stages=3)
     torch.save({"state_dict": state}, tmp_path / "cascade.pth")

@@ -53,7 +53,7 @@ def test_a_folder_that_does_not_exist_is_reported_in_a_line(tmp_path, model, nam
             write(tmp_path / folder / name, model)
 
 
-@pytest.mark.parametrize("format", [None, *FORMATS])
+@pytest.mark.parametrize("format", [None, *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS)])
 def test_the_method_the_function_and_the_command_write_the_same_file(tmp_path, model, format):
     one = FORMATS[format or "safetensors"]
     model.save(tmp_path / "model.ckpt")

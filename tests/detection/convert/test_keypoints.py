@@ -19,7 +19,9 @@ def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items()}
 
 
-@pytest.mark.parametrize(("depth", "name"), [("50", "resnet50"), ("101", "resnet101")])
+@pytest.mark.parametrize(
+    ("depth", "name"), [("50", "resnet50"), pytest.param("101", "resnet101", marks=pytest.mark.slow)]
+)
 def test_every_tensor_of_detectron2_finds_its_place(detectron2_state, tmp_path, depth, name):
     state = detectron2_state(depth, masks=False, classes=1, device="cpu", keypoints=17)
     torch.save({"model": state}, tmp_path / "model.pth")
@@ -91,6 +93,7 @@ def test_files_hold_the_whole_detector(tmp_path):
         save_torchvision(small(norm="batch"), tmp_path / "b.pth")
 
 
+@pytest.mark.slow
 def test_weights_start_another_training(tmp_path):
     save_safetensors(small(), tmp_path / "a.safetensors")
     same, other = small(), small(2, names=("nose", "tail"))

@@ -38,7 +38,7 @@ def older(name: str) -> str:
 
 
 @pytest.mark.parametrize("depth", ["50", pytest.param("X101", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("spelled", [str, older])
+@pytest.mark.parametrize("spelled", [str, pytest.param(older, marks=pytest.mark.slow)])
 def test_every_tensor_of_detectron2_finds_its_place(detectron2_state, tmp_path, depth, spelled):
     state = detectron2_state(depth, masks=False, device="cpu", points=True)
     torch.save({"model": {spelled(name): value for name, value in state.items()}}, tmp_path / "model.pth")

@@ -134,7 +134,9 @@ def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     assert torch.allclose(saved["state_dict"][name], expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("average", ["{kind: mean, start: 0.75}", "{kind: ema, every: 50}"])
+@pytest.mark.parametrize(
+    "average", ["{kind: mean, start: 0.75}", pytest.param("{kind: ema, every: 50}", marks=pytest.mark.slow)]
+)
 def test_before_there_is_an_average_the_models_own_weights_are_evaluated_and_saved(run, tmp_path, monkeypatch, average):
     """Not those it began with."""
     name, evaluated, trained = "model.box_head.logits.weight", [], []
@@ -161,6 +163,7 @@ def test_before_there_is_an_average_the_models_own_weights_are_evaluated_and_sav
     assert not torch.equal(saved["state_dict"][name], trained[0])
 
 
+@pytest.mark.slow
 def test_an_average_goes_on_with_another_batch(run, interrupted, tmp_path, monkeypatch):
     """Steps are counted anew then; Lightning's average takes in later ones only."""
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "3", "--run.pictures", "0")
@@ -176,6 +179,7 @@ def test_an_average_goes_on_with_another_batch(run, interrupted, tmp_path, monke
     assert len(updates) == 3
 
 
+@pytest.mark.slow
 def test_an_average_is_resumed_to_the_same_weights(run, interrupted, tmp_path):
     options = ("--run.average", "{decay: 0.9}", "--model.schedule.length", "2", "--run.pictures", "0")
     assert run("fit", "--run.folder", "whole", *options) == 0

@@ -14,12 +14,10 @@ def best(folder):
     return torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"]
 
 
-ELSEWHERE = ("another path", "a folder with last.ckpt alone")
+OTHERS = ("as before", "another path", "a folder with last.ckpt alone")
 
 
-@pytest.mark.parametrize(
-    "place", ["as before", "a new folder", *(pytest.param(place, marks=pytest.mark.slow) for place in ELSEWHERE)]
-)
+@pytest.mark.parametrize("place", ["a new folder", *(pytest.param(place, marks=pytest.mark.slow) for place in OTHERS)])
 def test_a_worse_checkpoint_never_replaces_the_best_one(run, tmp_path, scores, place):
     """In a run that goes on, wherever its folder is by then."""
     scores(0.5)

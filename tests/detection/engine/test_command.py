@@ -275,7 +275,15 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, t
         assert torch.equal(after[name], value) == name.startswith(frozen), name
 
 
-@pytest.mark.parametrize(("limit", "images"), [("1", 1), ("2", 2), ("1.0", 4), ("0.5", 2)])
+@pytest.mark.parametrize(
+    ("limit", "images"),
+    [
+        pytest.param("1", 1, marks=pytest.mark.slow),
+        ("2", 2),
+        pytest.param("1.0", 4, marks=pytest.mark.slow),
+        ("0.5", 2),
+    ],
+)
 def test_a_whole_number_limits_batches_and_a_fraction_a_share(run, monkeypatch, limit, images):
     """Without the order that command.py restores, 1 would be parsed as 1.0, and all four images be evaluated."""
     seen = []

@@ -69,6 +69,7 @@ def test_early_stopping_counts_on_and_stays_stopped(run, tmp_path, scores, monke
     assert [line["step"] for line in lines_of(tmp_path / "run")] == [4, 8, 12]
 
 
+@pytest.mark.slow
 def test_a_longer_patience_lets_a_stopped_run_continue(run, tmp_path, scores):
     scores(0.5, 0.4)
     options = ("--run.folder", "run", "--resume", "auto", *OPTIONS, "--model.schedule.length", "9")

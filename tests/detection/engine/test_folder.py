@@ -95,7 +95,9 @@ def files(folder):
         (("--trainer.logger", "false"), set()),
         pytest.param(("--trainer.logger", "{class_path: my_logger.Console}"), set(), marks=pytest.mark.slow),
         (("--trainer.logger", f"[{{class_path: my_logger.Console}}, {PLACE}]"), {"elsewhere"}),
-        (("--trainer.logger", PLACE, "--trainer.default_root_dir", "root"), {"elsewhere"}),
+        pytest.param(
+            ("--trainer.logger", PLACE, "--trainer.default_root_dir", "root"), {"elsewhere"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_all_files_of_a_run_are_in_its_folder_whatever_logs(run, tmp_path, monkeypatch, options, others):

@@ -42,6 +42,7 @@ def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path,
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_saves_in_the_background_leaves_when_that_is_written(interrupted, tmp_path, monkeypatch):
     there, write = [], checkpoint_io.write_checkpoint
 
@@ -96,7 +97,7 @@ def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsy
     [
         (("--data.batch_size", "4"), 4),  # 8 images an epoch: 4 of the first are done, then 1 + 2 steps
         pytest.param(("--data.batch_size", "1"), 16, marks=pytest.mark.slow),
-        (("--trainer.accumulate_grad_batches", "2"), 8),
+        pytest.param(("--trainer.accumulate_grad_batches", "2"), 8, marks=pytest.mark.slow),
     ],
 )
 def test_another_batch_goes_on_where_the_images_were(interrupted, run, tmp_path, monkeypatch, options, last):

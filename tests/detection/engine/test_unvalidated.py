@@ -10,7 +10,7 @@ from detection.engine.unvalidated import check_unvalidated
 NONE = [("--data.val", "null"), ("--trainer.limit_val_batches", "0"), ("--trainer.limit_val_batches", "0.0")]
 
 
-@pytest.mark.parametrize("options", NONE)
+@pytest.mark.parametrize("options", [NONE[0], *(pytest.param(options, marks=pytest.mark.slow) for options in NONE[1:])])
 def test_a_run_without_validation_says_so_once_and_leaves_its_last_checkpoint(run, tmp_path, capsys, options):
     assert run("fit", "--run.folder", "run", *options, "--model.schedule.length", "2") == 0
     told = capsys.readouterr().out

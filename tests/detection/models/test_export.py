@@ -21,6 +21,7 @@ class Plain(nn.Module):
         return tuple(self.model(images, sizes))
 
 
+@pytest.mark.parametrize("tiny", ["fast"], indirect=True)  # it is converted back
 @pytest.mark.parametrize("threshold", [0.0, pytest.param(0.999, marks=pytest.mark.slow)], ids=["detections", "none"])
 def test_the_whole_detector_is_exported_with_operators_as_opaque_nodes(tiny, make_batch, threshold):
     model = fast.revert(tiny).eval()

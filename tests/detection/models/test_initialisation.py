@@ -99,7 +99,7 @@ def test_the_other_pyramids_and_their_levels_above_begin_as_the_fpn(kind):
         assert not conv.bias.any()
 
 
-@pytest.mark.parametrize("classes", [1, 3, 80])
+@pytest.mark.parametrize("classes", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 80))])
 def test_an_untrained_detector_is_undecided_about_everything(make_batch, classes):
     """Uniform guesses: ln 2 for a pixel of a mask and for an anchor, ln (K + 1) for a RoI."""
     model = untrained(classes, pre_nms_train=200, proposals_train=100)

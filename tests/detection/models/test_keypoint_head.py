@@ -154,6 +154,7 @@ def test_a_mask_head_is_rejected():
         build_detector(1, "resnet10", mask_head=MaskHeadConfig(), keypoint_head=KeypointHeadConfig())
 
 
+@pytest.mark.slow
 def test_torch_export_sees_one_node():
     model = detectors.make_keypoints().eval()
     images, sizes = torch.zeros(1, 3, 96, 128, dtype=torch.uint8), torch.tensor([[96, 128]])

@@ -15,6 +15,7 @@ def seen(folder):
     return [(int(row["epoch"]) - 1, int(row["step"]) - 1) for row in read_table(folder / "train.csv")]
 
 
+@pytest.mark.slow
 def test_a_run_that_validated_goes_on_without_validation(run, tmp_path):
     """The epoch that ended with a validation is over: four more steps for eight images, and none twice."""
     assert run("fit", "--run.folder", "first") == 0
@@ -52,8 +53,8 @@ def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
     [
         (1, 3, 2, [(0, 2), (0, 3)]),  # of the five images that are left, four
         (2, 1, 1, [(0, number) for number in range(2, 8)]),
-        (1, 1, 4, [(0, 1)]),
-        (2, 3, 4, []),  # two are left, which fill no step: the epoch is over
+        pytest.param(1, 1, 4, [(0, 1)], marks=pytest.mark.slow),
+        pytest.param(2, 3, 4, [], marks=pytest.mark.slow),  # two are left, which fill no step: the epoch is over
     ],
 )
 def test_an_epoch_that_continues_with_another_batch_ends_with_its_evaluation(

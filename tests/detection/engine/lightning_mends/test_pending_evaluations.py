@@ -54,7 +54,7 @@ def test_the_ap_of_these_tests_goes_up_and_down(whole):
     assert first < second > third
 
 
-@pytest.mark.parametrize("at", [3, pytest.param(7, marks=pytest.mark.slow), 11])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 11])
 def test_a_signal_in_the_last_step_of_an_epoch_loses_no_evaluation(run, interrupted, whole, tmp_path, capsys, at):
     assert interrupted(signal.SIGTERM, at, "--run.folder", "parts", *OPTIONS) == 143
     assert content(tmp_path / "parts")["evaluation_due"]
@@ -81,6 +81,7 @@ def test_a_signal_in_another_step_leaves_no_evaluation_to_make_up(run, interrupt
     assert different(outcome(tmp_path / "parts"), whole()) == []
 
 
+@pytest.mark.slow
 def test_the_last_evaluation_of_a_run_that_is_counted_in_steps_is_made_up(run, interrupted, whole, tmp_path):
     """Lightning itself ends such a run at once: its steps are done."""
     steps = ("--trainer.max_steps", "6")

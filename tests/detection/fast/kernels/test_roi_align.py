@@ -18,7 +18,9 @@ def boxes():
     return torch.stack([found, broken])
 
 
-@pytest.mark.parametrize(("channels", "bins", "samples"), [(8, 3, 2), (5, 2, 2), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("channels", "bins", "samples"), [pytest.param(8, 3, 2, marks=pytest.mark.slow), (5, 2, 2), (3, 2, 1)]
+)
 @pytest.mark.parametrize("aligned", [True, False])
 def test_values_and_gradients_are_those_of_the_sparse_product(monkeypatch, channels, bins, samples, aligned):
     generator = torch.Generator().manual_seed(0)
