@@ -66,6 +66,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network, self.last, self.config = network, last, config
         self.names: tuple[str, ...] | None = None  # class names by label, set from a data set
+        self.multi_label = False  # whether an image may have several classes, each with a probability by sigmoid
         self.set_preprocessing(preprocessing)
 
     def set_preprocessing(self, preprocessing: Preprocessing) -> None:

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -42,14 +42,15 @@ def describe_classifier(model: Classifier) -> dict[str, Any]:
     """Describe a classifier, without its weights, in plain values.
 
     Returns:
-        ``classifier`` (its settings), ``num_classes``, ``names`` (by label, or None), ``preprocessing``, ``versions``
-        and ``format``.
+        ``classifier`` (its settings), ``num_classes``, ``names`` (by label, or None), ``multi_label``,
+        ``preprocessing``, ``versions`` and ``format``.
     """
     described = {
         "format": FORMAT,
         "classifier": asdict(replace(model.config, weights=None)),
         "num_classes": model.num_classes,
         "names": None if model.names is None else list(model.names),
+        "multi_label": model.multi_label,
         "preprocessing": asdict(model.preprocessing),
         "versions": {"rcnn-toolkit": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }
@@ -100,13 +101,13 @@ def built(info: Any, source: str) -> Classifier:
     Raises:
         ValueError: the description is invalid.
     """
-    config, num_classes, names, preprocessing = restored(info, source)
+    config, num_classes, names, preprocessing, multi_label = restored(info, source)
     try:
         with NoRandomStart():
             model = build_classifier(num_classes, config)
     except Exception as error:  # PyTorch raises many kinds of exceptions for invalid sizes
         raise ValueError(f"{source}: its settings are invalid ({first_line(error)[:120]})") from error
-    model.names = names
+    model.names, model.multi_label = names, multi_label
     model.set_preprocessing(preprocessing)
     return model
 
@@ -116,8 +117,18 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): value for name, value in state.items()}
 
 
-def restored(info: Any, source: str) -> tuple[ClassifierConfig, int, tuple[str, ...] | None, Preprocessing]:
-    """Check a description, and return its settings, number of classes, class names and preprocessing.
+class Described(NamedTuple):
+    """A checked description."""
+
+    config: ClassifierConfig
+    num_classes: int
+    names: tuple[str, ...] | None
+    preprocessing: Preprocessing
+    multi_label: bool
+
+
+def restored(info: Any, source: str) -> Described:
+    """Check a description, and return its settings.
 
     Raises:
         ValueError: an entry is missing, or has a wrong type or value.
@@ -144,7 +155,10 @@ def restored(info: Any, source: str) -> tuple[ClassifierConfig, int, tuple[str, 
         raise ValueError(f"{source}: its preprocessing has values out of range")
     if preprocessing.interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"{source}: its interpolation is {shown(preprocessing.interpolation, 40)}; use bilinear")
-    return config, count, None if names is None else tuple(names), preprocessing
+    several = info.get("multi_label", False)
+    if not isinstance(several, bool):
+        raise ValueError(f"{source}: its multi_label is {shown(several, 40)}; expected true or false")
+    return Described(config, count, None if names is None else tuple(names), preprocessing, several)
 
 
 def is_classifier(info: Any) -> bool:
@@ -187,7 +201,7 @@ def handed_over(config: BackboneConfig) -> tuple[BackboneConfig, str | None]:
     source = str(config.weights)
     path = Path(with_home(source))
     path = model_of(path) if path.is_dir() else path
-    theirs, _, _, preprocessing = restored(description_in(path), str(path))
+    theirs, _, _, preprocessing, _ = restored(description_in(path), str(path))
     for key in ("name", "width"):
         mine, other = getattr(config, key), getattr(theirs, key)
         if mine != other:

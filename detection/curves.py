@@ -13,6 +13,7 @@ PANELS = (
     ("loss", ("train/loss",), ("val/loss",)),
     ("AP in percent", (), ("val/bbox/AP", "val/segm/AP", "val/keypoints/AP")),
     ("accuracy in percent", (), ("val/top1", "val/top5")),
+    ("mAP and F1 in percent", (), ("val/mAP", "val/F1")),
     (
         "parts of the loss",
         ("train/loss_*",),
@@ -22,6 +23,8 @@ PANELS = (
     ("images per second", ("train/images_per_second",), ()),
 )
 """Titles, columns to draw as lines, and columns to draw as lines with points; ``*`` stands for any text."""
+FRACTIONS = ("/AP", "/top1", "/top5", "/mAP", "/F1")
+"""Ends of the names of columns to draw in percent."""
 
 Curve = list[tuple[float, float]]
 
@@ -120,9 +123,7 @@ def _panel(
             if name not in curves:
                 continue
             drawn = curves[name] if name in dotted else smooth(curves[name], window)
-            drawn = (
-                [(step, 100 * value) for step, value in drawn] if name.endswith(("/AP", "/top1", "/top5")) else drawn
-            )
+            drawn = [(step, 100 * value) for step, value in drawn] if name.endswith(FRACTIONS) else drawn
             label = " ".join(part for part in (run if len(runs) > 1 else "", _short(name)) if part)
             # One run: colours for columns; several: colours for runs.
             color = f"C{(k if len(runs) > 1 else n) % 10}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detection.documents import read_json
 
 if TYPE_CHECKING:
+    from backbones.classifiers import Classifier
     from detection.models.detector import Detector
 
 
@@ -18,7 +19,8 @@ class Evaluation:
     folder: Path
     """With report.html, report.json, the results and the CSV files; :func:`compare` takes it."""
     content: dict[str, Any]
-    """All of report.json: ``about``, and ``bbox`` and ``segm`` with numbers, classes, images and errors."""
+    """All of report.json: ``about``, and ``bbox`` and ``segm`` with numbers, classes, images and errors; for a
+    classifier, ``about`` and ``classification``."""
 
     @property
     def box(self) -> dict[str, float]:
@@ -31,9 +33,14 @@ class Evaluation:
         return self._numbers("segm")
 
     @property
+    def classification(self) -> dict[str, float]:
+        """``top1`` and the other numbers of a classifier, as fractions; empty for a detector."""
+        return self._numbers("classification")
+
+    @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row for each class: of masks if they were scored, else of boxes."""
-        kind = "segm" if "segm" in self.content else "bbox"
+        """A row for each class: of masks if they were scored, else of boxes, or of images."""
+        kind = next(kind for kind in ("segm", "bbox", "classification") if kind in self.content)
         rows: list[dict[str, Any]] = self.content[kind]["classes"]
         return rows
 
@@ -48,7 +55,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: "Detector | str | Path",
+    model: "Detector | Classifier | str | Path",
     data: str | Path | None = None,
     *,
     split: str = "val",
@@ -58,7 +65,8 @@ def evaluate(
     """Score a model, or result files, and write a report, as ``rcnn evaluate`` does.
 
     Args:
-        model: a detector, a run's folder, a checkpoint, published weights, or a file of results (.json).
+        model: a detector, a run's folder, a checkpoint, published weights, a file of results (.json), or the folder or
+            file of a classifier.
         data: a data set of any known form; without it, give ``annotations`` and ``images``.
         split: which images of the data set.
         output: folder for the report.
@@ -71,7 +79,11 @@ def evaluate(
         >>> found = evaluate("runs/first", "my_data")  # doctest: +SKIP
         >>> found.box["AP"], found.report_path  # doctest: +SKIP
     """
+    from backbones.classifiers import Classifier
+    from detection.commands.evaluate import evaluate_images
+    from detection.device import inference_device
     from detection.export.loading import Exported
+    from detection.inference.classifiers import find_classifier
     from detection.models.detector import Detector
     from detection.report.inputs import annotations_and_images
     from detection.report.options import EvaluateOptions
@@ -80,6 +92,17 @@ def evaluate(
     unknown = sorted(options.keys() - {field.name for field in fields(EvaluateOptions)})
     if unknown:
         raise ValueError(f"evaluate: no option {unknown[0]}; `rcnn evaluate --help` lists them")
+    found = model if isinstance(model, Classifier) else None
+    if isinstance(model, str | Path) and not str(model).endswith(".json"):
+        device, trusted = inference_device(options.get("device", "auto")), options.get("trust_code", False)
+        found = find_classifier(model, device, trusted)
+    if found is not None:
+        what = [found.config.name if isinstance(model, Classifier) else str(model)]
+        given = EvaluateOptions(
+            what, Path(), None, Path(output), data=None if data is None else str(data), split=split, **options
+        )
+        evaluate_images(found, given)
+        return Evaluation(given.output, read_json(given.output / "report.json"))
     places = (options.pop(name, None) for name in ("annotations", "images"))
     annotations, images = annotations_and_images(data, split, *(None if one is None else Path(one) for one in places))
     given = EvaluateOptions(
@@ -117,7 +140,12 @@ def compare(
     Raises:
         ValueError: they cannot be compared, and why.
     """
+    from detection.report.classification.compare import compare_classifiers, is_of_classifier
     from detection.report.compare import compare as differences
+    from detection.report.compare import read_report
 
     folders = [one.folder if isinstance(one, Evaluation) else Path(one) for one in (first, second)]
+    reports = [read_report(folder) for folder in folders]
+    if any(map(is_of_classifier, reports)):
+        return compare_classifiers(folders, reports, resamplings)
     return differences(folders[0], folders[1], resamplings=resamplings)

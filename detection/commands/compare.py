@@ -36,14 +36,20 @@ def run(options: argparse.Namespace) -> None:
     """Compare two evaluations, print the differences, and write the page."""
     from detection.inference.options import check_least
     from detection.report.changed import changed_images
-    from detection.report.compare import compare, text
+    from detection.report.classification.compare import compare_classifiers, is_of_classifier
+    from detection.report.compare import compare, read_report, text
     from detection.report.compare_page import page
     from detection.report.files import plain
 
     check_least(options, {"resamplings": 0})
     summary = {}
+    report = read_report(options.first)
     for other in options.others:
-        found = compare(options.first, other, options.annotations, options.resamplings)
+        reports = [report, read_report(other)]
+        if classifies := any(map(is_of_classifier, reports)):
+            found = compare_classifiers([options.first, other], reports, options.resamplings)
+        else:
+            found = compare(options.first, other, options.annotations, options.resamplings)
         rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
         summary[str(other)] = plain(rows)
         if options.json != "-":
@@ -51,11 +57,11 @@ def run(options: argparse.Namespace) -> None:
                 f"{other} against {options.first}:" if len(options.others) > 1 else "",
                 end="\n" * (len(options.others) > 1),
             )
-            print(text(found))
+            print(text(found, numbers="scores" if classifies else "AP and AR"))
         if options.output:
             folder = options.output if len(options.others) == 1 else options.output / other.name
             folder.mkdir(parents=True, exist_ok=True)
-            changed = changed_images(options.first, other, options.annotations, options.images)
+            changed = [] if classifies else changed_images(options.first, other, options.annotations, options.images)
             html = page(str(options.first), str(other), found, changed)
             (folder / "comparison.html").write_text(html, encoding="utf-8")
             images = [

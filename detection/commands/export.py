@@ -22,7 +22,7 @@ example:
   rcnn export runs/first --output detector.safetensors
   rcnn export runs/first --format onnx --output exported
 
-exit codes: 0 all done; 2 a wrong option; 3 the detections of the export differ from those of the model"""
+exit codes: 0 all done; 2 a wrong option; 3 the results of the export differ from those of the model"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError("no output file is given; add --output detector.safetensors")
         output = Path(models.pop())
     from detection import fast
+    from detection.classifier_files import classifier_file
     from detection.convert.average import average
     from detection.convert.export import check_format, export
     from detection.convert.pretrained import load_pretrained
@@ -74,6 +75,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.int8 and (options.format != "onnx" or options.calibration is None):
         raise ValueError("--int8: is for --format onnx, and needs --calibration DATA")
+    trained = [classifier_file(source) for source in models]
+    if any(trained):
+        return _export_classifier(models, output, options)
     if options.masks == "full" and (options.int8 or options.format not in FOLDERS):
         raise ValueError(f"--masks full: is for --format {', '.join(FOLDERS)}, without --int8")
     if is_folder := options.format in FOLDERS:
@@ -86,6 +90,29 @@ def run(options: argparse.Namespace) -> int:
     export(found.build(), output, options.format)
     print(f"{output}: {plural(found.num_classes, 'class')}, {output.stat().st_size / 1e6:.0f} MB")
     return 0
+
+
+def _export_classifier(models: list[str], output: Path, options: argparse.Namespace) -> int:
+    """Write a classifier, or the mean of several; return 3 if an export is not the same model."""
+    from detection.convert.classifiers import average_classifiers, check_classifier_format, write_classifier
+    from detection.export.extras import FOLDERS
+
+    given = {"check_data": None, "nms": "inside", "masks": "frames", "int8": False, "calibration": None}
+    if wrong := [name for name, default in given.items() if getattr(options, name) != default]:
+        raise ValueError(f"--{wrong[0].replace('_', '-')}: {models[0]} is a classifier, which has no such option")
+    if options.format not in FOLDERS:
+        check_classifier_format(output, options.format)
+        model = average_classifiers(models)
+        write_classifier(model, output, options.format)
+        print(f"{output}: {plural(model.num_classes, 'class')}, {output.stat().st_size / 1e6:.0f} MB")
+        return 0
+    from detection.export.classifiers import export_classifier
+
+    model = average_classifiers(models)
+    file, gate = export_classifier(model, output, options.format, options.images)
+    print(f"{file}: {plural(model.num_classes, 'class')}, {file.stat().st_size / 1e6:.0f} MB")
+    print(f"parity gate {gate.line()}; details: {output / 'card.md'}")
+    return 0 if gate.passed else 3
 
 
 def _export_folder(model: "Detector", folder: Path, options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Recognise data for a classifier: class folders, a CSV file, or crops of the objects in a detector's data."""
+"""Recognise data for a classifier: class folders, a CSV file, or a detector's data, of which each object is a crop."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,6 @@ def image_settings(path: str, val_fraction: float = 0.2, seed: int = 0) -> Pairs
         return [("--data.root", path), *_splits(given), *fraction]
     if place.is_dir() and _has_classes(place):
         return [("--data.root", path), *_splits({"train": (".", "")}), *fraction]
-    print("The images are crops of the objects, one for each")
     return settings_of_parts(path, open_and_print(path, ("train", "val"), val_fraction, seed))
 
 

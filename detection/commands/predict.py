@@ -1,13 +1,18 @@
 """Find objects in images, folders and videos. Write images with the objects drawn in, JSON, CSV or masks.
 
-A classifier writes `predictions.csv`: the classes of highest score of each image.
+A classifier writes `predictions.csv`: the classes of highest score of each image. A multi-label classifier writes all
+classes with a score of at least `--score`.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detection.commands.options import MODEL, add_shared, repeat_score
 from detection.commands.printing import fail, write_json
+
+if TYPE_CHECKING:
+    from backbones.classifiers import Classifier
 
 EPILOG = """\
 exit codes: 0 all done; 2 a wrong option; 3 some images or videos could not be read completely
@@ -49,10 +54,12 @@ prepare = repeat_score
 
 def run(options: argparse.Namespace) -> int:
     """Predict, print a summary, and return 3 if a source could not be read completely."""
-    from detection.classifier_files import classifier_file
+    from detection.device import inference_device
+    from detection.inference.classifiers import find_classifier
 
-    if classifier_file(options.model) is not None:
-        return _classify(options)
+    model = find_classifier(options.model, inference_device(options.device), options.trust_code)
+    if model is not None:
+        return _classify(options, model)
     if options.top is not None:
         raise ValueError(f"--top: {options.model} is no classifier; use --score")
     from detection.inference.folders import predict_files
@@ -67,12 +74,12 @@ def run(options: argparse.Namespace) -> int:
     return 3 if failed or cut_off else 0
 
 
-def _classify(options: argparse.Namespace) -> int:
+def _classify(options: argparse.Namespace, model: "Classifier") -> int:
     """Classify images, and return 3 if one could not be read."""
     from detection.inference.classify_files import classify_files
 
     failed: list[str] = []
-    write_json(classify_files(options, failed), options.json)
+    write_json(classify_files(model, options, failed), options.json)
     for line in failed:
         fail(line)
     return 3 if failed else 0

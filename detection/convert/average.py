@@ -29,11 +29,12 @@ def average(detectors: Sequence[Pretrained]) -> Pretrained:
     if len(detectors) == 1:
         return last
     names = ", ".join(one.source for one in detectors)
-    state = {key: _mean([one.state[key] for one in detectors]) for key in last.state}
+    state = {key: mean([one.state[key] for one in detectors]) for key in last.state}
     return replace(last, source=names, state=state, thresholds=None)  # thresholds belong to other weights
 
 
-def _mean(values: Sequence[Tensor]) -> Tensor:
+def mean(values: Sequence[Tensor]) -> Tensor:
+    """Return the mean of tensors, computed in float64; the last one if they have integers."""
     if not values[-1].is_floating_point():
         return values[-1]
     return torch.stack([value.double() for value in values]).mean(dim=0).to(values[-1].dtype)

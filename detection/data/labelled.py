@@ -1,11 +1,13 @@
 """Images with one class each: class folders, a CSV file, or the objects of a COCO file.
 
+:mod:`detection.data.multi_labelled` lists images with several classes each.
+
 n images or crops   K classes
 """
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +38,7 @@ class LabelledImages:
     """Names by label."""
     files: Names
     labels: np.ndarray
-    """(n,) int64."""
+    """(n,) int64. With several classes per image: (n, K) bool, whether an image has a class."""
     crops: np.ndarray | None = None
     """(n, 4) int64 XYXY regions in pixels; None: whole images."""
     sizes: np.ndarray | None = None
@@ -53,7 +55,12 @@ class LabelledImages:
 
     def counts(self) -> np.ndarray:
         """Return the number of images of each class, (K,)."""
-        return np.bincount(self.labels, minlength=len(self.classes))
+        return self.labels.sum(axis=0) if self.multi_label else np.bincount(self.labels, minlength=len(self.classes))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return self.labels.ndim == 2
 
     def only(self, indices: np.ndarray) -> "LabelledImages":
         """Return some of the images, in the order of the indices."""
@@ -69,6 +76,11 @@ class LabelledImages:
         """
         unit = "image" if self.crops is None else "crop"
         lines = [f"{name}: {plural(len(self), unit)}, {plural(len(self.classes), 'class')}, {self.source}"]
+        if self.multi_label:
+            empty = int((~self.labels.any(axis=1)).sum())
+            lines.append(
+                f"  {self.labels.sum() / len(self):.2f} classes per image; {plural(empty, 'image')} without any"
+            )
         lines += [f"  left out: {plural(count, 'object')}, {reason}" for reason, count in self.left_out]
         absent = [shown(self.classes[label], 40) for label in np.flatnonzero(self.counts() == 0)]
         if absent:
@@ -114,25 +126,42 @@ def from_csv(path: Path, folder: Path) -> LabelledImages:
     Raises:
         ValueError: the file cannot be read, lacks a column or a value, or names an image that does not exist.
     """
-    lines = read_text(path, LARGEST_CSV).lstrip("\ufeff").splitlines()
-    rows = csv.DictReader(lines)
-    if lacking := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-        raise ValueError(f"{path}: has no column {' and no column '.join(lacking)}; the first line must be file,label")
+    columns, rows = table_of(path)
+    if lacking := [name for name in COLUMNS if name not in columns]:
+        raise ValueError(
+            f"{path}: has no column {' and no column '.join(lacking)}; the first line must be file,label. For images "
+            "with several classes, set data.multi_label"
+        )
     found: list[tuple[str, str]] = []
-    for row in rows:
-        name, label = ((row[column] or "").strip() for column in COLUMNS)
+    for line, row in rows:
+        name, label = (row[column] for column in COLUMNS)
         if not name or not label:
-            raise ValueError(f"{path}: line {rows.line_num} lacks a file or a label; add it, or remove the line")
-        found.append((_existing(folder, name, f"{path}: line {rows.line_num}"), label))
+            raise ValueError(f"{path}: line {line} lacks a file or a label; add it, or remove the line")
+        found.append((existing(folder, name, f"{path}: line {line}"), label))
     if not found:
         raise ValueError(f"{path}: lists no images; add a line for each image")
     twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: lists {shown(twice[0], 80)} more than once; keep one line for each image")
+        raise ValueError(
+            f"{path}: lists {shown(twice[0], 80)} more than once; keep one line for each image. For images with "
+            "several classes, set data.multi_label"
+        )
     classes = tuple(sorted({label for _, label in found}))
     numbers = {name: label for label, name in enumerate(classes)}
     labels = np.asarray([numbers[label] for _, label in found], dtype=np.int64)
     return LabelledImages(path, folder, classes, Names([name for name, _ in found]), labels)
+
+
+def table_of(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """Read a CSV file, and return its columns and, for each row, its line number and its cells by column.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    reader = csv.DictReader(read_text(path, LARGEST_CSV).lstrip("\ufeff").splitlines())
+    columns = list(reader.fieldnames or ())
+    rows = ((reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader)
+    return columns, rows
 
 
 def from_coco(annotations: Annotations, folder: Path, margin: float, smallest: int) -> LabelledImages:
@@ -165,7 +194,7 @@ def from_coco(annotations: Annotations, folder: Path, margin: float, smallest: i
         labels.append(annotations.labels(index)[keep])
         sizes.append(np.tile(annotations.sizes[index], (int(keep.sum()), 1)))
         if keep.any():
-            files += [_existing(folder, annotations.file_name(index), annotations.path)] * int(keep.sum())
+            files += [existing(folder, annotations.file_name(index), annotations.path)] * int(keep.sum())
     if not files:
         least = plural(smallest, "pixel")
         raise ValueError(f"{annotations.path}: has no object with sides of {least} or more; lower data.crops.smallest")
@@ -186,7 +215,7 @@ def split(images: LabelledImages, fraction: float, seed: int) -> tuple[LabelledI
     """Split images at random into those for training and those for validation, with the same fraction of each class.
 
     All crops of an image are in the same part; their fractions are therefore approximate. A class keeps at least one
-    image for training.
+    image for training. For images with several classes, the rarest class is split first.
 
     Args:
         fraction: fraction of the images for validation.
@@ -197,6 +226,12 @@ def split(images: LabelledImages, fraction: float, seed: int) -> tuple[LabelledI
         _, photos = np.unique([images.files[index] for index in range(len(images))], return_inverse=True)
         picked = generator.permutation(photos.max() + 1)[: round(fraction * (photos.max() + 1))]
         chosen = np.isin(photos, picked)
+    elif images.multi_label:
+        waiting = np.ones(len(images), dtype=bool)
+        for label in [*np.argsort(images.counts(), kind="stable"), None]:  # None: images without classes
+            own = generator.permutation(np.flatnonzero(waiting if label is None else waiting & images.labels[:, label]))
+            chosen[own[: min(round(fraction * len(own)), max(0, len(own) - 1))]] = True
+            waiting[own] = False
     else:
         for label in range(len(images.classes)):
             own = generator.permutation(np.flatnonzero(images.labels == label))
@@ -217,11 +252,17 @@ def with_classes(images: LabelledImages, classes: Sequence[str]) -> LabelledImag
             f"{images.source}: has the class {shown(unknown[0], 80)}, which training does not have; correct the name, "
             "or remove its images"
         )
+    if images.multi_label:
+        labels = np.zeros((len(images), len(classes)), dtype=bool)
+        for label, name in enumerate(images.classes):
+            if name in numbers:
+                labels[:, numbers[name]] = images.labels[:, label]
+        return replace(images, classes=tuple(classes), labels=labels)
     new = np.asarray([numbers.get(name, -1) for name in images.classes], dtype=np.int64)
     return replace(images, classes=tuple(classes), labels=new[images.labels])
 
 
-def _existing(folder: Path, name: str, listed: str | Path) -> str:
+def existing(folder: Path, name: str, listed: str | Path) -> str:
     """Return the name of the file in a folder that a listed name means; see :mod:`detection.data.names`.
 
     Raises:

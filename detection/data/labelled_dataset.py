@@ -43,17 +43,21 @@ def centre_square(size: int, resize: int, interpolation: str) -> Transform:
 
 
 class LabelledBatch(NamedTuple):
-    """Images with one label each."""
+    """Images with their labels."""
 
     images: Tensor
     """(B, 3, H, W) uint8, RGB."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,) int64; (B, K) bool for images with several classes."""
     image_ids: Tensor
     """(B,) int64, indices in the data set."""
 
 
-class LabelledDataset(Dataset[tuple[Tensor, int, int]]):
+Sample = tuple[Tensor, int | np.ndarray, int]
+"""An image (3, H, W) uint8, its label or, with several classes, (K,) bool, and its index."""
+
+
+class LabelledDataset(Dataset[Sample]):
     """Labelled images as (image, label, index).
 
     Args:
@@ -72,7 +76,7 @@ class LabelledDataset(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """Return the image (3, H, W) uint8, its label and its index.
 
         Args:
@@ -92,11 +96,12 @@ class LabelledDataset(Dataset[tuple[Tensor, int, int]]):
                 index = self._unreadable.replacement(index, error)
         try:
             with random_numbers(self.seed, epoch, place):
-                return self.transform(image), int(self.images.labels[index]), index
+                label = self.images.labels[index]
+                return self.transform(image), label if self.images.multi_label else int(label), index
         except Exception as error:
             raise DataError(f"{self.path(index)}: augmentation failed with {type(error).__name__}: {error}") from error
 
-    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[tuple[Tensor, int, int]]:
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample]:
         """Return several samples; PyTorch's loaders call this once per batch."""
         return [self[key] for key in keys]
 
@@ -126,10 +131,10 @@ class LabelledDataset(Dataset[tuple[Tensor, int, int]]):
         return self._unreadable.indices()
 
 
-def collate_labelled(samples: Sequence[tuple[Tensor, int, int]]) -> LabelledBatch:
+def collate_labelled(samples: Sequence[Sample]) -> LabelledBatch:
     """Put samples of :class:`LabelledDataset` into a batch."""
     images, labels, indices = zip(*samples, strict=True)
-    return LabelledBatch(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
+    return LabelledBatch(torch.stack(images), torch.from_numpy(np.asarray(labels)), torch.tensor(indices))
 
 
 @contextmanager

@@ -119,9 +119,13 @@ def _settings_of_classifier(info: Mapping[str, Any], path: str) -> dict[str, Any
     from detection.checkpoint import plain
     from detection.classifier_files import restored
 
-    config, _, _, preprocessing = restored(info, path)
-    size = {"size": preprocessing.crop, "resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
-    return {"model": {"classifier": plain(asdict(config))}, "data": size}
+    config, _, _, preprocessing, multi_label = restored(info, path)
+    size: dict[str, Any] = {"size": preprocessing.crop, "resize": preprocessing.resize}
+    size["interpolation"] = preprocessing.interpolation
+    model: dict[str, Any] = {"classifier": plain(asdict(config))}
+    if multi_label:
+        model, size = model | {"loss": {"kind": "binary"}}, size | {"multi_label": True}
+    return {"model": model, "data": size}
 
 
 def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,13 +116,15 @@ class Classifiers(Kind):
     def check(self, config: Any, trains: bool) -> None:
         """Reject settings that contradict each other, and find the file of the initial weights in a run's folder."""
         super().check(config, trains)
+        if config.data.multi_label and config.model.loss.kind != "binary":
+            raise ValueError("data.multi_label needs a sigmoid for each class: set --model.loss.kind binary")
         given = config.model.classifier.weights
         if given is not None and (file := classifier_file(given)) is not None:
             config.model.classifier.weights = str(file)
 
     def monitor(self, built: Any) -> str:
         """Return the metric that determines the best checkpoint."""
-        return "val/top1"
+        return "val/mAP" if built.data.config.multi_label else "val/top1"
 
     def why_unvalidated(self, config: Any) -> str | None:
         """Return the setting that disables validation; None if the run validates."""

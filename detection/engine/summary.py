@@ -20,8 +20,11 @@ KINDS = {
     "panoptic": "val/panoptic/PQ",
     "top-1": "val/top1",
     "top-5": "val/top5",
+    "mAP": "val/mAP",
+    "F1": "val/F1",
 }
 UNITS = {"semantic": "mIoU", "panoptic": "PQ", "top-1": "top-1 accuracy", "top-5": "top-5 accuracy"}
+UNITS |= {"mAP": "mAP", "F1": "F1"}
 """What the score of a kind is, if it is not AP."""
 FILES = {
     "report.html": "evaluation report: errors, classes, worst images",
@@ -34,7 +37,7 @@ FILES = {
     "config.yaml": "all settings",
     "run.json": "commands, versions, devices and data",
     "log.txt": "output of the console",
-    "classes_val.md": "accuracy of each class, and confusions, of the last validation",
+    "classes_val.md": "accuracy of each class, confusions and calibration, of the last validation",
     "classes_val.json": "the same for programs",
     "classes.txt": "class names, in the order of their labels",
 }
@@ -143,6 +146,8 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _unit(best: Mapping[str, Any]) -> str:
+    if "mAP" in best.get("AP", {}):
+        return "mAP is the mean of the average precisions of the classes; F1 is at a probability of 0.5"
     return "Accuracy is the fraction of right images" if "top-1" in best.get("AP", {}) else "AP is COCO's"
 
 

@@ -112,31 +112,11 @@ class ClassificationEvaluator:
         return accuracy
 
     def calibration(self) -> dict[str, Any]:
-        """Return how close the probability of the best class is to its accuracy.
-
-        Returns:
-            ``error``, the expected calibration error: the mean difference of confidence and accuracy over
-            :data:`BINS` ranges of confidence, weighted by images; None without images. ``bins``: for each range with
-            images, its limits ``from`` and ``to``, the number of ``images``, mean ``confidence`` and ``accuracy``.
-        """
+        """Return how close the probability of the best class is to its accuracy; see :func:`calibration`."""
         if not self.state():
             return {"error": None, "bins": []}
         scored = self.state()[0]
-        right = scored.best[:, 0] == scored.labels
-        place = np.minimum((scored.confidences * BINS).astype(int), BINS - 1)
-        bins = [
-            {
-                "from": number / BINS,
-                "to": (number + 1) / BINS,
-                "images": int(inside.sum()),
-                "confidence": float(scored.confidences[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-            }
-            for number in range(BINS)
-            if (inside := place == number).any()
-        ]
-        error = sum(one["images"] * abs(one["confidence"] - one["accuracy"]) for one in bins) / len(right)
-        return {"error": float(error), "bins": bins}
+        return calibration(scored.confidences, scored.best[:, 0] == scored.labels)
 
     def report(self) -> dict[str, Any]:
         """Return all scores as plain values, for a JSON file."""
@@ -158,3 +138,33 @@ class ClassificationEvaluator:
             "confusion": matrix.tolist(),
             "calibration": self.calibration(),
         }
+
+
+def calibration(confidences: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """Return how close confidences are to the fraction that is right.
+
+    Args:
+        confidences: (n,) float, from 0 to 1.
+        right: (n,) bool.
+
+    Returns:
+        ``error``, the expected calibration error: the mean difference of confidence and accuracy over :data:`BINS`
+        ranges of confidence, weighted by images; None without images. ``bins``: for each range with images, its limits
+        ``from`` and ``to``, the number of ``images``, mean ``confidence`` and ``accuracy``.
+    """
+    if not len(right):
+        return {"error": None, "bins": []}
+    place = np.minimum((confidences * BINS).astype(int), BINS - 1)
+    bins = [
+        {
+            "from": number / BINS,
+            "to": (number + 1) / BINS,
+            "images": int(inside.sum()),
+            "confidence": float(confidences[inside].mean()),
+            "accuracy": float(right[inside].mean()),
+        }
+        for number in range(BINS)
+        if (inside := place == number).any()
+    ]
+    error = sum(one["images"] * abs(one["confidence"] - one["accuracy"]) for one in bins) / len(right)
+    return {"error": float(error), "bins": bins}

@@ -1,6 +1,6 @@
 """The card of an export: what it is, what made it, and how its detections differ from those of the checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detection.foreign import shown
@@ -33,6 +33,23 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         *_full(gate.get("full")),
         *_accuracy(gate["accuracy"]),
         *_int8(gate["int8"]),
+        *facts(settings, classes, size),
+        "Run it without PyTorch: `python predict.py image.jpg`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def facts(settings: Mapping[str, Any], classes: Sequence[str], size: int) -> list[str]:
+    """Return the table of classes, file, weights and versions, and an empty line.
+
+    Args:
+        settings: content of ``model.json``.
+        classes: names by label.
+        size: bytes of the model's file.
+    """
+    about = settings["export"]
+    return [
         "| | |",
         "| --- | --- |",
         f"| classes | {len(classes)}: {', '.join(shown(name).replace('|', '/') for name in classes[:20])} |",
@@ -40,10 +57,7 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         f"| weights | SHA-256 {about['weights_sha256']} |",
         f"| versions | {', '.join(f'{name} {number}' for name, number in about['versions'].items())} |",
         "",
-        "Run it without PyTorch: `python predict.py image.jpg`.",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _full(found: Mapping[str, Any] | None) -> list[str]:

@@ -136,12 +136,12 @@ def about(model: Detector, format: str, nms: str = "inside", masks: str = "frame
         "detections": config.detections,
         "rounded_frames": has_rounded_frames(model),
         "opset": onnx_file.OPSET,
-        "weights_sha256": _checksum_of_weights(model),
+        "weights_sha256": checksum_of_weights(model),
         "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
     }
 
 
-def _checksum_of_weights(model: Detector) -> str:
+def checksum_of_weights(model: torch.nn.Module) -> str:
     """Return the SHA-256 of all weights and their names."""
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

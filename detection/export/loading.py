@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.checkpoint_schema import check_info, restore_categories, restore_configs, restore_thresholds
+from detection.classifier_files import is_classifier
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
@@ -163,6 +164,11 @@ def load_exported(source: str | Path, unchecked: bool = False, trust_code: bool 
         ValueError: the file does not exist, is damaged, or is no export of this toolkit. Or it did not pass its gate.
         ModuleNotFoundError: the engine is not installed.
     """
+    return of_session(*open_exported(source, unchecked, trust_code))
+
+
+def open_exported(source: str | Path, unchecked: bool = False, trust_code: bool = False) -> tuple[Session, Path]:
+    """Open an exported file with its engine, and return both; arguments and errors as for :func:`load_exported`."""
     path = _file_of(Path(source))
     if path.suffix == ".pt2" and not trust_code:
         raise ValueError(
@@ -173,7 +179,7 @@ def load_exported(source: str | Path, unchecked: bool = False, trust_code: bool 
     session = open_session(path, torch.get_num_threads())
     if not unchecked:
         check_gate(session, path)
-    return of_session(session, path)
+    return session, path
 
 
 def of_session(session: Session, path: Path) -> Exported:
@@ -185,6 +191,8 @@ def of_session(session: Session, path: Path) -> Exported:
     info, export = session.metadata.get("rcnn"), session.metadata.get("export")
     sides = [export.get(name) for name in ("stride", "channels")] if isinstance(export, dict) else [None]
     if not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
+        if is_classifier(info):
+            raise ValueError(f"{path}: is an image classifier, and a detector is needed")
         raise ValueError(f"{path}: is no export of this toolkit; write one with rcnn export")
     check_info(info, path)
     assert isinstance(info, dict)
@@ -204,7 +212,7 @@ def check_gate(session: Session, path: Path) -> None:
         raise ValueError(f"{path}: has no parity gate; write it with rcnn export, or pass unchecked=True")
     if gate.get("passed") is not True:
         raise ValueError(
-            f"{path}: its detections differ from those of the checkpoint, see card.md beside it; "
+            f"{path}: its results differ from those of the checkpoint, see card.md beside it; "
             "export again, or pass unchecked=True"
         )
 

@@ -23,8 +23,11 @@ class Session(Protocol):
     metadata: dict[str, Any]
     """What the file says of itself."""
 
-    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
+        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas.
+
+        Without ``sizes``: logits and scores of a classifier.
+        """
 
 
 class RunError(ValueError):
@@ -38,6 +41,10 @@ def run_errors(engine: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise RunError(f"{engine} cannot compute the exported file ({shown(error, 200)}); export it again") from error
+
+
+def _inputs(images: np.ndarray, sizes: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"images": images} if sizes is None else {"images": images, "sizes": sizes}
 
 
 class OnnxSession:
@@ -66,10 +73,10 @@ class OnnxSession:
             raise ValueError(f"{path}: ONNX Runtime cannot read it ({shown(error, 200)})") from error
         self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map, path)
 
-    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
         with run_errors(self.engine):
-            return list(self._session.run(None, {"images": images, "sizes": sizes}))
+            return list(self._session.run(None, _inputs(images, sizes)))
 
 
 class OpenVinoSession:
@@ -98,10 +105,10 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise ValueError(f"{path}: OpenVINO cannot read it ({shown(error, 200)})") from error
 
-    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
         with run_errors(self.engine):
-            found = self._compiled({"images": images, "sizes": sizes})
+            found = self._compiled(_inputs(images, sizes))
         return [np.array(found[k]) for k in range(len(found))]  # copies: the engine reuses its memory
 
 
@@ -123,10 +130,10 @@ class TorchSession:
         # The tracer's guards reject canvases with one cell on a level, which compute correctly.
         self._run, self.metadata = program.module(check_guards=False), parsed(texts, path)
 
-    def run(self, images: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
         """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
         with self._torch.no_grad(), run_errors(self.engine):
-            found = self._run(self._torch.from_numpy(images), self._torch.from_numpy(sizes))
+            found = self._run(*map(self._torch.from_numpy, _inputs(images, sizes).values()))
         return [value.numpy() for value in found]
 
 

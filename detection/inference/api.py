@@ -11,19 +11,19 @@ from torch import Tensor
 from backbones.classifiers import Classifier
 from detection import fast
 from detection.categories import Categories
-from detection.classifier_files import classifier_file, load_classifier
 from detection.convert.pretrained import load_pretrained
 from detection.device import find_device
 from detection.evaluation.maps import Merging, segments_of
 from detection.export.loading import is_exported, load_exported
 from detection.home import with_home
+from detection.inference.classifiers import find_classifier
 from detection.inference.classify import classify
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
 from detection.inference.maps import PredictedMaps
 from detection.inference.options import check_apart, sides, size_of
 from detection.inference.prediction import Prediction
-from detection.inference.thresholds import LEAST_SCORE, Scores, limits_of, own_thresholds
+from detection.inference.thresholds import LEAST_SCORE, Scores, limits_of, own_thresholds, per_class
 from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
@@ -58,8 +58,9 @@ def load_model(
     Example:
         >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
-    if classifier_file(source) is not None:
-        return load_classifier(source, find_device(device))  # type: ignore[return-value]  # see the docstring
+    found = find_classifier(source, find_device(device), trust_code, unchecked)
+    if found is not None:
+        return found  # type: ignore[return-value]  # see the docstring
     return load_detector(source, trust_code, device, unchecked)
 
 
@@ -142,7 +143,8 @@ def predict(
     """
     if isinstance(model, Classifier):
         several = isinstance(image, list | tuple)
-        found = classify(model, image if several else [image])  # type: ignore[arg-type,list-item]
+        limits = _limits_of_classes(model, score_threshold)
+        found = classify(model, image if several else [image], score=limits)  # type: ignore[arg-type,list-item]
         return found if several else found[0]  # type: ignore[return-value]  # see the docstring
     if isinstance(image, list | tuple) and not any(isinstance(one, int | float | list | tuple) for one in image):
         return [predict(model, one, score_threshold, size, tile, short_sides, flip) for one in image]
@@ -258,6 +260,15 @@ def maps_of(model: Detector, found: Detections) -> PredictedMaps | None:
     own = tuple(str(k) for k in range(model.num_classes))
     things = model.categories or Categories(own, tuple(range(len(own))))
     return PredictedMaps(semantic, categories, ids, tuple(segments), things)
+
+
+def _limits_of_classes(model: Classifier, threshold: Scores) -> Tensor | None:
+    """Return the smallest score of each class of a multi-label classifier, (K,); None for others, which have ranks."""
+    if not model.multi_label:
+        return None
+    if isinstance(threshold, str):
+        raise ValueError("a classifier holds no score thresholds; give a number, or a dict of numbers")
+    return per_class(threshold, model.names or tuple(map(str, range(model.num_classes))))
 
 
 def _check_model(model: Any) -> None:

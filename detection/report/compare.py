@@ -177,9 +177,15 @@ def read_report(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def text(found: Mapping[str, Sequence[Difference]], classes: int = 5) -> str:
-    """Write a comparison for a terminal: all numbers in percent, and the classes that changed most."""
-    lines = ["AP and AR in percent; 95% intervals in brackets"]
+def text(found: Mapping[str, Sequence[Difference]], classes: int = 5, numbers: str = "AP and AR") -> str:
+    """Write a comparison for a terminal: all numbers in percent, and the classes that changed most.
+
+    Args:
+        found: from :func:`compare`.
+        classes: number of classes.
+        numbers: what the numbers are.
+    """
+    lines = [f"{numbers} in percent; 95% intervals in brackets"]
     for key, differences in found.items():
         kind, what = key.split("/")
         if what == "classes":

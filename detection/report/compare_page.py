@@ -15,6 +15,8 @@ from detection.report.page import image, legend, script, stretch_note, table
 from detection.wording import plural
 
 TONES = {"better": "c2", "worse": "c4"}
+NAMES = KINDS | {"classification": "Classification"}
+SCORE = {"classification": "accuracy or AP"}
 MOST_DOTS = 30
 """Classes in a plot: those with the largest differences."""
 
@@ -34,9 +36,11 @@ def page(
     for key, differences in found.items():
         kind, what = key.split("/")
         if what == "classes":
-            parts.append(_part(f"{KINDS[kind]}: AP by class", "class", _by_difference(differences)))
+            parts.append(
+                _part(f"{NAMES[kind]}: {SCORE.get(kind, 'AP')} by class", "class", _by_difference(differences))
+            )
         else:
-            parts.append(_part(f"{KINDS[kind]}: metrics", "metric", differences))
+            parts.append(_part(f"{NAMES[kind]}: metrics", "metric", differences))
     parts.append(
         '<p class="note">Numbers are in percent. The 95% intervals of B − A are from bootstrap samples of the images, '
         "the same ones for both. The page says better or worse where the interval does not contain 0. "
@@ -55,9 +59,10 @@ def summary(found: Mapping[str, Sequence[Difference]]) -> str:
         kind, what = key.split("/")
         if what == "numbers":
             AP = differences[0]
+            name = f"{ONE[kind]} AP" if kind in ONE else AP.name
             spread = "" if math.isnan(AP.low) else f" (95% interval {interval(AP)})"
             verdict = AP.verdict or ("no clear difference" if spread else "")
-            parts.append(f"{ONE[kind]} AP {signed(AP.difference)}{spread}{f', {verdict}' if verdict else ''}")
+            parts.append(f"{name} {signed(AP.difference)}{spread}{f', {verdict}' if verdict else ''}")
     return f"B compared with A: {'; '.join(parts)}."
 
 

@@ -65,14 +65,14 @@ def page(
     sections = [_section(analysis) for analysis in analyses]
     sections += [_worst(worst, analyses[-1])] if worst else []
     sections += [_suspects(suspects)] if suspects else []
-    sections.append(_about(about))
+    sections.append(about_section(about))
     links = [(a.iou_type, KINDS[a.iou_type]) for a in analyses]
     links += [("worst", "Worst images")] if worst else []
     links += [("suspects", "Annotations to check")] if suspects else []
     links.append(("about", "About"))
     menu = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
     head = f"{_head(analyses, about, beside)}<nav>{menu}</nav>"
-    return frame(f"Evaluation: {detector_of(about)} on {_data_of(about)}", "".join(sections), head, script("page.js"))
+    return frame(f"Evaluation: {detector_of(about)} on {data_of(about)}", "".join(sections), head, script("page.js"))
 
 
 def script(name: str) -> str:
@@ -87,7 +87,7 @@ def detector_of(about: Mapping[str, Any]) -> str:
     return str(named) if named else ", ".join(_end(path, 2) for path in source.split(", "))
 
 
-def _data_of(about: Mapping[str, Any]) -> str:
+def data_of(about: Mapping[str, Any]) -> str:
     """Name the data set: by its folder, or by the annotation file."""
     if about.get("data"):
         return f"{_end(str(about['data']), 1)} ({about.get('split', 'val')})"
@@ -119,8 +119,8 @@ def _head(analyses: Sequence[Analysis], about: Mapping[str, Any], beside: Sequen
     first = analyses[0]
     cards = []
     for a in analyses:
-        cards.append(_card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], _words("AP", a), " first"))
-        cards.append(_card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], _words("AP50", a)))
+        cards.append(card(f"{ONE[a.iou_type]} AP", a.numbers["AP"], _words("AP", a), " first"))
+        cards.append(card(f"{ONE[a.iou_type]} AP50", a.numbers["AP50"], _words("AP50", a)))
     data = f"{plural(first.images, 'image')}, {plural(first.objects, 'object')}, {plural(len(first.classes), 'class')}"
     source = escape(str(about.get("model") or about.get("results") or ""))
     note = (
@@ -165,14 +165,14 @@ The confusion matrix and the images below use it. The table of classes has the b
 
 def _cards(analysis: Analysis) -> str:
     cards = {
-        name: _card(name, value, _words(name, analysis), " first" * (name == "AP"))
+        name: card(name, value, _words(name, analysis), " first" * (name == "AP"))
         for name, value in analysis.numbers.items()
     }
     main = "".join(cards.pop(name) for name in MAIN)
     return f'<div class="cards main">{main}</div><div class="cards small">{"".join(cards.values())}</div>'
 
 
-def _card(name: str, measure: Measure, words: str, more: str = "") -> str:
+def card(name: str, measure: Measure, words: str, more: str = "") -> str:
     low, high = measure.interval
     spread = "" if math.isnan(measure.error) else f"<small>{percent(low)} to {percent(high)}</small>"
     value = percent(measure.value)
@@ -239,6 +239,20 @@ def _confusion(analysis: Analysis) -> str:
     more = f" It shows the {len(kept)} classes with most errors." if len(kept) < len(names) else ""
     places = [*kept, len(names)]
     heads = [*(names[k] for k in kept), "background"]
+    grid = matrix_grid(matrix, places, heads, empty=len(names))
+    note = f"Background: no object there (row), or an object without a detection (column).{more}"
+    return f'{grid}<p class="note">{note}</p>{top}'
+
+
+def matrix_grid(matrix: np.ndarray, places: Sequence[int], heads: Sequence[str], empty: int | None = None) -> str:
+    """Write some classes of a confusion matrix as an HTML table.
+
+    Args:
+        matrix: numbers; rows are true classes, columns predicted ones.
+        places: the classes.
+        heads: their names.
+        empty: class whose own cell has no number.
+    """
     total = np.maximum(matrix.sum(axis=1), 1)
     body = []
     for place, (i, name) in enumerate(zip(places, heads, strict=True)):
@@ -246,7 +260,7 @@ def _confusion(analysis: Analysis) -> str:
         for j, other in zip(places, heads, strict=True):
             count, share = int(matrix[i, j]), matrix[i, j] / total[i]
             tone = "hit" if i == j else "slip"
-            text = "" if i == j == len(names) else str(count)
+            text = "" if i == j == empty else str(count)
             hint = f"true {_text(name)}, predicted {_text(other)}"
             cells.append(f'<td class="{tone}" style="--share:{share:.2f}" title="{hint}">{text}</td>')
         axis = f'<th class="axis" rowspan="{len(places)}"><span>true</span></th>' if place == 0 else ""
@@ -259,8 +273,7 @@ def _confusion(analysis: Analysis) -> str:
         f'<th class="axis" colspan="{len(places)}">predicted</th></tr>'
         f'<tr class="names"><td class="none" colspan="2"></td>{head}</tr>{"".join(body)}</table>'
     )
-    note = f"Background: no object there (row), or an object without a detection (column).{more}"
-    return f'<div class="scroll">{grid}</div><p class="note">{note}</p>{top}'
+    return f'<div class="scroll">{grid}</div>'
 
 
 def _crowding(analysis: Analysis) -> str:
@@ -334,7 +347,7 @@ def _text(foreign: str) -> str:
     return escape(shown(foreign))
 
 
-def _about(about: Mapping[str, Any]) -> str:
+def about_section(about: Mapping[str, Any]) -> str:
     """Return the section about the evaluation: model and data, then versions, then checksums."""
     keys = list(about)
     hashes = [key for key in keys if "sha256" in key]

@@ -152,6 +152,10 @@ def world(tmp_path_factory) -> Path:
         run("rcnn train --data my_data --output runs/mine --epochs 1")
         run("rcnn train classify_r18 --data flowers --output runs/flowers --epochs 1")
         run("rcnn train classify_r18 --data my_data --output runs/crops --epochs 1")
+        run("rcnn train classify_multi_label --data tags.csv --output runs/tags --epochs 1")
+        shutil.copytree("runs/flowers", "runs/longer")
+        for name in ("before", "after"):
+            run(f"rcnn evaluate runs/flowers --data flowers --output {name}")
         for name in ("runs/a", "runs/b", "runs/first", "runs/second", "demo/run"):
             shutil.copytree("runs/mine", name)
         shutil.copy("runs/mine/checkpoints/best.ckpt", "best.ckpt")
@@ -159,6 +163,7 @@ def world(tmp_path_factory) -> Path:
         run("rcnn split my_data --output my_split --val 0.2 --test 0.1")
         if find_spec("onnxruntime"):
             run("rcnn export runs/mine --format onnx --output exported")
+            run("rcnn export runs/flowers --format onnx --output exported_flowers")
         run("rcnn export runs/mine --format torch --output exported_program")
         for name in ("evaluation_a", "evaluation_b"):
             run(f"rcnn evaluate runs/mine --data my_data --output {name}")
@@ -196,6 +201,8 @@ def other_data(data: Path) -> None:
     lvis["categories"] = [category | {"frequency": "f"} for category in lvis["categories"]]
     write_digits(Path("flowers"), 5, classes=3)
     Path("labels.csv").write_text("file,label\n" + "".join(f"flowers/digit{n % 2}/{n}.png,{n % 2}\n" for n in range(5)))
+    lines = [f"flowers/digit{n % 3}/{n // 3}.png,digit{n % 3};{'odd' if n % 2 else 'even'}" for n in range(15)]
+    Path("tags.csv").write_text("\n".join(["file,label", *lines]))
     write_panoptic(Path("scenes"))
     labels = {name: {"images": name, "labels": f"labels_{name}", "annotations": ""} for name in ("train", "val")}
     scenes = {"root": "scenes", "semantic": "labels", "semantic_classes": "classes.json", **labels}
@@ -267,7 +274,7 @@ def test_a_documented_command_runs(words, world, tmp_path, monkeypatch, capsys):
     if "wandb" in words:
         pytest.importorskip("wandb", reason="the extra wandb is not installed")
         monkeypatch.setenv("WANDB_MODE", "offline")
-    if "exported" in words and "torch" not in words and "--trust-code" not in words:
+    if {"exported", "exported_flowers"} & {*words} and "torch" not in words and "--trust-code" not in words:
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     folder = tmp_path / "folder"
     shutil.copytree(world, folder)

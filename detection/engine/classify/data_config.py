@@ -19,7 +19,7 @@ class LabelledSplit:
     """Folder of the images, relative to root. Without annotations, it has a folder of images for each class."""
     annotations: str = ""
     """File with the labels, relative to root: a CSV file with the columns file and label, or a COCO file (.json), of
-    which each object is an image."""
+    which each object is an image. With multi_label, see there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class LabelledConfig:
     """Fraction of the training images of each class to validate on, if val is null; 0: no validation."""
     crops: Crops = Crops()
     """Crops of the objects of a COCO file."""
+    multi_label: bool = False
+    """An image may have several classes, or none. A CSV file has them in the column label, or it has a column of 0 and
+    1 for each class. A COCO file gives whole images with the classes of their objects. Needs model.loss.kind binary."""
+    separator: str = ";"
+    """Text between the classes of a label, with multi_label."""
     size: int = 224
     """Side of the square that the network sees, in pixels."""
     train_size: int | None = None
@@ -89,6 +94,7 @@ class LabelledConfig:
         check_probability("data.flip", self.flip)
         low, high = self.scale
         for wrong, message in (
+            (not self.separator, "data.separator must not be empty"),
             (min(self.batch_size, self.eval_batch_size) < 1, "data.batch_size and eval_batch_size must be at least 1"),
             (not 0 <= self.val_fraction < 1, f"data.val_fraction {self.val_fraction} must be from 0 to below 1"),
             (not 1 <= self.size <= self.resize, f"data.size {self.size} must be from 1 to resize, {self.resize}"),

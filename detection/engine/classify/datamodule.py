@@ -15,6 +15,7 @@ from detection.categories import Categories
 from detection.coco.annotations import load_annotations
 from detection.data.labelled import LabelledImages, from_coco, from_csv, from_folders, split, with_classes
 from detection.data.labelled_dataset import LabelledDataset, collate_labelled
+from detection.data.multi_labelled import from_coco_images, from_csv_of_several
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.engine.classify.data_config import LabelledConfig, LabelledSplit
 from detection.engine.errors import InputError, user_input
@@ -81,9 +82,9 @@ class LabelledDataModule(ResumableData):
             self.read(wanted)
         if first and self.trainer is not None and self.trainer.is_global_zero:
             shown = wanted if stage == "fit" else wanted[1:]
-            print(
-                "\n".join(line for name in shown if name in self.images for line in self.images[name].described(name))
-            )
+            lines = [line for name in shown if name in self.images for line in self.images[name].described(name)]
+            crops = self.images["train"].crops is not None
+            print("\n".join([*(["The images are crops of the objects, one for each"] if crops else []), *lines]))
         if stage == "fit":
             self._check_batches()
 
@@ -94,19 +95,13 @@ class LabelledDataModule(ResumableData):
             ValueError: a folder or file is missing or wrong, or a split has a class that training does not have.
         """
         if "train" not in self.images:
-            self.images["train"] = self._listed("train", self.config.train)
+            self.images["train"] = self.listed("train", self.config.train)
             if self.config.val is None and self.config.val_fraction:
-                seed, fraction = self.config.seed, self.config.val_fraction
-                self.images["train"], self.images["val"] = split(self.images["train"], fraction, seed)
-                if not len(self.images["val"]):
-                    raise ValueError(
-                        f"data.val_fraction {fraction} of {plural(len(self.images['train']), 'image')} leaves none for "
-                        "validation; add images, or set data.val_fraction 0"
-                    )
+                self.images["train"], self.images["val"] = self.divided(self.images["train"])
         for name in names:
             given = self.config.split(name)
             if name not in self.images and given is not None:
-                self.images[name] = with_classes(self._listed(name, given), self.images["train"].classes)
+                self.images[name] = with_classes(self.listed(name, given), self.images["train"].classes)
         if "test" in names and self.config.test is None:
             raise ValueError("data.test is not set; give its images: --data.test '{images: FOLDER}'")
 
@@ -150,21 +145,51 @@ class LabelledDataModule(ResumableData):
         settings = {key: value for key, value in asdict(self.config).items() if key not in ORDERING}
         return found | {f"data.{key}": value for key, value in settings.items()}
 
-    def _listed(self, name: str, given: LabelledSplit) -> LabelledImages:
+    def divided(self, images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+        """Return the images for training and those held out for validation.
+
+        Raises:
+            ValueError: there are none for validation.
+        """
+        seed, fraction = self.config.seed, self.config.val_fraction
+        train, val = split(images, fraction, seed)
+        if not len(val):
+            raise ValueError(
+                f"data.val_fraction {fraction} of {plural(len(images), 'image')} leaves none for "
+                "validation; add images, or set data.val_fraction 0"
+            )
+        return train, val
+
+    def listed(self, name: str, given: LabelledSplit) -> LabelledImages:
+        """Return all images of a split.
+
+        Args:
+            name: name of the split, for messages.
+            given: its images and labels.
+
+        Raises:
+            ValueError: a folder or file is missing or wrong.
+        """
         root = Path(with_home(self.config.root))
         folder, listed = root / with_home(given.images), root / with_home(given.annotations)
+        several = self.config.multi_label
         if not given.annotations:
+            if several:
+                raise ValueError(
+                    f"data.multi_label: an image in a folder of its class has one class; list the images of {folder} "
+                    "with their classes in a CSV file"
+                )
             return from_folders(folder)
         if not listed.is_file():
             raise ValueError(f"data.{name}: no file {listed}; set data.root or data.{name}.annotations")
         if not folder.is_dir():
             raise ValueError(f"data.{name}: no folder of images {folder}; set data.root or data.{name}.images")
         if listed.suffix.lower() == ".csv":
-            return from_csv(listed, folder)
-        crops = self.config.crops
-        return from_coco(
-            load_annotations(listed, max_pixels=self.config.max_pixels), folder, crops.margin, crops.smallest
-        )
+            return from_csv_of_several(listed, folder, self.config.separator) if several else from_csv(listed, folder)
+        annotations, crops = load_annotations(listed, max_pixels=self.config.max_pixels), self.config.crops
+        if several:
+            return from_coco_images(annotations, folder)
+        return from_coco(annotations, folder, crops.margin, crops.smallest)
 
     def _dataset(self, name: str) -> LabelledDataset:
         config = self.config

@@ -1,7 +1,8 @@
 """Lightning's module for a classifier: steps of training and evaluation, and logged metrics.
 
 Training logs ``train/loss``. Validation logs ``val/loss``, ``val/top1``, ``val/class_mean`` and, for more than five
-classes, ``val/top5``; a test logs the same with ``test/``.
+classes, ``val/top5``; a test logs the same with ``test/``. For images with several classes, validation logs
+``val/loss``, ``val/mAP``, ``val/F1``, ``val/class_mean_F1`` and ``val/exact``.
 
 B images   K classes
 """
@@ -29,6 +30,7 @@ from detection.engine.optim import OptimizerConfig
 from detection.engine.resumable_module import ResumableModule
 from detection.engine.schedule import ScheduleConfig
 from detection.evaluation.classification import ClassificationEvaluator
+from detection.evaluation.multi_label import MultiLabelEvaluator
 from detection.evaluation.percent import percent
 from detection.evaluation.ranks import states_of_ranks
 from detection.wording import plural
@@ -44,9 +46,10 @@ class LossConfig:
     kind: Literal["cross_entropy", "binary"] = "cross_entropy"
     """cross_entropy: softmax over the classes. binary: one sigmoid for each class (Wightman et al. 2021, section 3)."""
     label_smoothing: float = 0.0
-    """Part of a target that is spread over all classes."""
+    """Part of a target that is spread over all classes. With data.multi_label, half of it goes to the other answer."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: weight the loss of an image by the inverse frequency of its class in the training images."""
+    """balanced: weight the loss of an image by the inverse frequency of its class in the training images. With
+    data.multi_label, weight the presence of a class by the number of images without it for each image with it."""
     mixup: float = 0.0
     """Parameter alpha of mixup (Zhang et al. 2017); 0: none."""
     cutmix: float = 0.0
@@ -100,7 +103,8 @@ class ClassificationModule(ResumableModule):
         super().__init__(optimizer, schedule)
         self.configs = {"classifier": classifier, "loss": loss}
         self.classifier_config, self.loss_config, self.fast = classifier, loss, fast
-        self.evaluators: dict[str, ClassificationEvaluator] = {}  # by split
+        self.multi_label = False  # set from the data
+        self.evaluators: dict[str, ClassificationEvaluator | MultiLabelEvaluator] = {}  # by split
         self.register_buffer("class_weights", None, persistent=False)
         with user_input():
             loss.check()
@@ -115,11 +119,15 @@ class ClassificationModule(ResumableModule):
         with user_input():
             self.model = build_classifier(len(data.categories), self.classifier_config)
         size = {"crop": data.config.size, "resize": data.config.resize, "interpolation": data.config.interpolation}
-        self.model.names = data.categories.names
+        self.model.names, self.multi_label = data.categories.names, data.config.multi_label
+        self.model.multi_label = self.multi_label
         self.model.set_preprocessing(replace(self.model.preprocessing, **size))
         if self.loss_config.class_weights == "balanced" and stage == "fit":
             counts = torch.from_numpy(data.images["train"].counts()).float()
-            self.class_weights = torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp(min=1)), 0)
+            weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+            if self.multi_label:
+                weights = (len(data.images["train"]) - counts) / counts.clamp(min=1)
+            self.class_weights = torch.where(counts > 0, weights, float(self.multi_label))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.fast:
             backbones.fast.convert(self.model)
@@ -144,9 +152,11 @@ class ClassificationModule(ResumableModule):
         Raises:
             ValueError: the checkpoint does not fit; the message names the difference.
         """
-        config, _, names, _ = restored(checkpoint.get("rcnn"), source)
+        config, _, names, _, multi_label = restored(checkpoint.get("rcnn"), source)
         if names != self.model.names:
             raise ValueError(f"{source}: has other classes than the images: {_difference(names, self.model.names)}")
+        if multi_label != self.multi_label:
+            raise ValueError(f"{source}: was trained with data.multi_label {str(multi_label).lower()}; set the same")
         if config.name != self.classifier_config.name:
             raise ValueError(f"{source}: has the network {config.name}, this run {self.classifier_config.name}")
         check_weights(self.model, without_prefix(checkpoint["state_dict"]), source)
@@ -199,15 +209,23 @@ class ClassificationModule(ResumableModule):
         kinds = ((v2.MixUp, loss.mixup), (v2.CutMix, loss.cutmix))
         mixes = [kind(num_classes=classes, alpha=alpha) for kind, alpha in kinds if alpha]
         if not mixes or len(batch.labels) < 2:
-            return batch.images, F.one_hot(batch.labels, classes).float()
+            return batch.images, self._targets(batch.labels)
         mix = mixes[int(torch.randint(len(mixes), ()))]
         images, targets = mix(batch.images.float(), batch.labels)
         return images, targets
 
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Return the targets (B, K) of labels."""
+        return labels.float() if self.multi_label else F.one_hot(labels, self.model.num_classes).float()
+
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each image, (B,), for targets (B, K) that add up to 1."""
+        """Return the loss of each image, (B,), for targets (B, K); they add up to 1, but for several classes."""
         loss, logits = self.loss_config, logits.float()
         shares, targets = targets, (targets > 0).float() if loss.mixed_are_present else targets
+        if self.multi_label:
+            smooth = targets * (1 - loss.label_smoothing) + loss.label_smoothing / 2
+            weights = self.class_weights
+            return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none").mean(dim=1)
         smooth = targets * (1 - loss.label_smoothing) + loss.label_smoothing / logits.shape[1]
         if loss.kind == "binary":
             losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(dim=1)
@@ -216,25 +234,27 @@ class ClassificationModule(ResumableModule):
         return losses if self.class_weights is None else losses * (shares @ self.class_weights)
 
     def _start_evaluation(self, split: str) -> None:
-        self.evaluators.setdefault(split, ClassificationEvaluator(self.data.categories.names)).reset()
+        kind = MultiLabelEvaluator if self.multi_label else ClassificationEvaluator
+        self.evaluators.setdefault(split, kind(self.data.categories.names)).reset()
 
     def _evaluation_step(self, batch: LabelledBatch, split: str) -> None:
         logits = self.model(batch.images).float()
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")
         if self.loss_config.kind == "binary":
-            losses = self._losses(logits, F.one_hot(batch.labels, self.model.num_classes).float())
+            losses = self._losses(logits, self._targets(batch.labels))
+        else:
+            losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self.evaluators[split].add(batch.image_ids, batch.labels, logits, losses)
 
     def _score(self, split: str) -> None:
         evaluator, folder = self.evaluators[split], self.trainer.log_dir  # all ranks must call it
         if (states := states_of_ranks(evaluator.state)) is not None:
-            evaluator.merge(states)
+            evaluator.merge(states)  # type: ignore[arg-type]  # states of evaluators of the same kind
         metrics = evaluator.evaluate()
         self.log_dict({f"{split}/{name}": value for name, value in metrics.items()})
         if not self.trainer.is_global_zero or self.trainer.sanity_checking:
             return
-        accuracies = ", ".join(f"{name} {percent(value)}" for name, value in metrics.items() if name != "loss")
-        self.print(f"{split}: {accuracies}, in percent; loss {metrics['loss']:.3f}")
+        scores = ", ".join(f"{name} {percent(value)}" for name, value in metrics.items() if name != "loss")
+        self.print(f"{split}: {scores}, in percent; loss {metrics['loss']:.3f}")
         if folder is not None:
             write_report(Path(folder), split, evaluator.report())
 

@@ -1,0 +1,318 @@
+"""Write a classifier to a folder that runs without PyTorch, compare both on images, and load the file as a classifier.
+
+B images, S side of the square that the network sees, K classes.  Input: ``images`` (B, 3, S, S) uint8, RGB, prepared as
+``model.json`` says; B is free. Outputs: ``logits`` (B, K), and ``scores`` (B, K), their softmax or, for several classes
+per image, their sigmoid.
+"""
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import backbones.fast
+import detection
+from backbones.classifiers import Classifier
+from detection.checkpoint_files import replacing
+from detection.classifier_files import describe_classifier, is_classifier, restored
+from detection.data.image import read_image
+from detection.data.labelled_dataset import centre_square
+from detection.documents import read_json
+from detection.export import onnx_file, openvino_file, torch_file
+from detection.export.card import facts
+from detection.export.extras import FOLDERS, check_packages, needed
+from detection.export.folder import checksum_of_weights
+from detection.export.images import MOST_GIVEN
+from detection.export.loading import checksum_of, is_exported
+from detection.export.program import MOST_IMAGES, quiet
+from detection.export.runtime import RunError, Session, open_session
+from detection.foreign import shown
+from detection.inference.sources import sources
+from detection.provenance import installed
+from detection.shapes import draw_scene
+from detection.wording import plural
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit that passes, as a fraction of the largest logit of the image, or of 1 if that is
+smaller."""
+PROGRAM = Path(__file__).with_name("standalone_classifier.py")
+"""The program of the folder."""
+NAMES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
+METADATA = {"onnx": onnx_file, "openvino": openvino_file, "torch": torch_file}
+
+
+@dataclass(frozen=True)
+class ClassifierGate:
+    """The result of a comparison of logits."""
+
+    images: tuple[tuple[str, float, float], ...]
+    """Name of each image, its largest difference of a logit, and its largest logit."""
+    engine: str
+    tolerance: float = TOLERANCE
+    failure: str | None = None
+    """Why the engine could not compute the file; None if it could."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all differences are within the tolerance."""
+        within = (difference <= self.tolerance * max(1, largest) for _, difference, largest in self.images)
+        return self.failure is None and bool(self.images) and all(within)
+
+    def line(self) -> str:
+        """Return the result as a line of text."""
+        if self.failure is not None:
+            return f"FAILED: {self.failure}"
+        most = max(difference for _, difference, _ in self.images)
+        largest = max(logit for _, _, logit in self.images)
+        found = f"logits of {plural(len(self.images), 'image')} within {most:.1e}, the largest is {largest:.1f}"
+        return f"{'passed' if self.passed else 'FAILED'}: {found}"
+
+    def summary(self) -> dict[str, Any]:
+        """Return plain values, for the metadata of the file."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+class _Outputs(nn.Module):
+    """The network from images to logits and scores."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(images)
+        return logits, logits.sigmoid() if self.model.multi_label else logits.softmax(dim=1)
+
+
+class ExportedClassifier(Classifier):
+    """A classifier that an engine computes on the CPU."""
+
+    def __init__(self, session: Session, path: Path) -> None:
+        nn.Module.__init__(self)
+        config, num_classes, names, preprocessing, multi_label = restored(session.metadata.get("rcnn"), str(path))
+        self.session, self.path, self.config = session, path, config
+        self._classes, self.names, self.multi_label = num_classes, names, multi_label
+        self.set_preprocessing(preprocessing)
+        self.eval()
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self._classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, 3, S, S) uint8, RGB."""
+        side = self.preprocessing.crop
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"images: this export takes uint8 (B, 3, {side}, {side}), got {images.dtype} {tuple(images.shape)}"
+            )
+        logits = torch.from_numpy(self.session.run(images.contiguous().numpy())[0])
+        if logits.shape != (len(images), self.num_classes):
+            raise ValueError(f"{self.path}: has {logits.shape[-1]} classes, but describes {self.num_classes}")
+        return logits
+
+    def features(self, images: Tensor) -> NoReturn:
+        raise ValueError("an exported classifier returns logits alone; load the checkpoint for its features")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if fn(torch.zeros(1)).device.type != "cpu":
+            raise ValueError("an exported classifier runs on the CPU here; use --device cpu")
+        return self
+
+
+def describes_classifier(source: str | Path) -> bool:
+    """Return whether a source is an export whose ``model.json`` describes a classifier. Read no model."""
+    path = Path(source)
+    if not is_exported(path):
+        return False
+    settings = (path if path.is_dir() else path.parent) / "model.json"
+    try:
+        return is_classifier(read_json(settings).get("rcnn"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def export_classifier(
+    model: Classifier, folder: str | Path, format: str = "onnx", images: Sequence[str] = ()
+) -> tuple[Path, ClassifierGate]:
+    """Write a classifier to a folder that runs without PyTorch, and compare the logits of both on images.
+
+    The folder has the model (``model.onnx``, or ``model.xml`` and ``model.bin``) and ``model.json``: classes,
+    preprocessing, checksums. ``card.md`` has the comparison, and ``predict.py`` runs the model. The function replaces
+    the files of an earlier export.
+
+    Args:
+        model: the classifier.
+        folder: it is created.
+        format: ``onnx``, ``openvino`` or ``torch``.
+        images: files, folders and patterns to compare on; synthetic images if empty.
+
+    Returns:
+        The exported file, and the comparison. A file that did not pass is written, but ``load_model`` rejects it.
+
+    Raises:
+        ValueError: the classifier cannot be exported, or an image cannot be read.
+        ModuleNotFoundError: a package of the extra is not installed.
+        OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    if format not in FOLDERS:
+        raise ValueError(f"unknown format {format!r}; give one of {', '.join(FOLDERS)}")
+    check_packages(format)
+    if folder.suffix or folder.is_file():
+        raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
+    named = _prepared(_given(images) if images else _synthetic(), model)
+    info, made = describe_classifier(model), _about(model, format)
+    plain = backbones.fast.revert(copy.deepcopy(model)).cpu().eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    names, add_metadata = NAMES[format], METADATA[format].add_metadata
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
+        file = Path(place) / names[0]
+        _write_model(plain, file, format)
+        add_metadata(file, {"rcnn": info, "export": made})
+        gate = compare(plain, file, named)
+        add_metadata(file, {"gate": gate.summary()})
+        checksums = {name: checksum_of(file.with_name(name)) for name in names}
+        settings = {"rcnn": info, "export": made, "gate": gate.summary(), "files": checksums}
+        for name in names:
+            shutil.move(file.with_name(name), folder / name)
+    size = sum((folder / name).stat().st_size for name in names)
+    _write(folder / "model.json", json.dumps(settings, indent=1))
+    _write(folder / "card.md", card(settings, gate, size))
+    if format != "torch":
+        _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
+    return folder / names[0], gate
+
+
+@torch.inference_mode()
+def compare(model: Classifier, file: Path, images: Sequence[tuple[str, Tensor]]) -> ClassifierGate:
+    """Compare the logits of a classifier and of its export.
+
+    Args:
+        model: the classifier.
+        file: its export.
+        images: name and pixels (3, S, S) uint8 of each; all of them are one batch of the export.
+    """
+    session = open_session(file, torch.get_num_threads())
+    batch = torch.stack([pixels for _, pixels in images])
+    try:
+        found = ExportedClassifier(session, file)(batch)
+    except RunError as error:
+        return ClassifierGate((), session.engine, failure=str(error))
+    logits = torch.cat([model(one[None]) for one in batch])
+    differences = (found - logits).abs().amax(dim=1)
+    rows = zip(images, differences.tolist(), logits.abs().amax(dim=1).tolist(), strict=True)
+    return ClassifierGate(tuple((name, difference, largest) for (name, _), difference, largest in rows), session.engine)
+
+
+def card(settings: dict[str, Any], gate: ClassifierGate, size: int) -> str:
+    """Return the card of an export as Markdown: the comparison, classes, weights and versions."""
+    about, info = settings["export"], settings["rcnn"]
+    rows = [
+        f"| {shown(name).replace('|', '/')} | {difference:.1e} | {largest:.2f} |"
+        for name, difference, largest in gate.images
+    ]
+    lines = [
+        f"# {about['format']} export",
+        "",
+        f"**Parity gate: {'passed' if gate.passed else 'FAILED'}** ({gate.engine} against PyTorch).",
+        "",
+        *([gate.failure, ""] if gate.failure else []),
+        "| image | largest difference of a logit | largest logit |",
+        "| --- | ---: | ---: |",
+        *rows,
+        "",
+        f"Tolerance: {gate.tolerance:g} of the largest logit of an image, or of 1 if that is smaller.",
+        "",
+        *facts(settings, info["names"] or [str(k) for k in range(info["num_classes"])], size),
+        "Run it without PyTorch: `python predict.py image.jpg`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _write_model(model: Classifier, path: Path, format: str) -> None:
+    """Write the model's file, without metadata."""
+    program = _traced(model)
+    if format == "torch":
+        torch.export.save(program, path)
+        return
+    needed("onnx", "onnxscript")
+    file = path.with_name("model.onnx")
+    with torch.no_grad(), quiet():
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=onnx_file.OPSET,
+            input_names=["images"],
+            output_names=["logits", "scores"],
+            verbose=False,
+            optimize=False,
+        )
+    assert converted is not None
+    converted.save(str(file))
+    if format == "openvino":
+        openvino_file.write_openvino(file, path)
+        file.unlink()
+
+
+def _traced(model: Classifier) -> Any:
+    """Return the program of ``torch.export`` for any number of images."""
+    side = model.preprocessing.crop
+    images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    free = {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(_Outputs(model), (images,), dynamic_shapes=(free,), strict=False)
+    except Exception as error:  # PyTorch raises many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"this classifier cannot be traced: {reason[:300]}") from error
+
+
+def _about(model: Classifier, format: str) -> dict[str, Any]:
+    """Return what made the file."""
+    packages = ("torch", *FOLDERS[format])
+    return {
+        "format": format,
+        "opset": onnx_file.OPSET,
+        "weights_sha256": checksum_of_weights(model),
+        "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
+    }
+
+
+def _synthetic() -> list[tuple[str, np.ndarray]]:
+    """Return synthetic images: drawn scenes of several shapes, one colour, and noise."""
+    rng = np.random.default_rng(0)
+    sides = ((240, 320), (333, 217), (96, 96))
+    found = [(f"scene of {w} x {h}", draw_scene(k, h, w, rng)[0]) for k, (h, w) in enumerate(sides)]
+    noise = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    return [*found, ("one color", np.full((180, 260, 3), 128, np.uint8)), ("noise", noise)]
+
+
+def _given(named: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Read the images of files, folders and patterns."""
+    found = [source for source in sources(list(named)) if source.kind == "image"][:MOST_GIVEN]
+    if not found:
+        raise ValueError(f"{', '.join(named)}: contains no image for the comparison; give image files or folders")
+    return [(one.name, read_image(one.path)) for one in found]
+
+
+def _prepared(images: Sequence[tuple[str, np.ndarray]], model: Classifier) -> list[tuple[str, Tensor]]:
+    """Return the images as the network sees them, (3, S, S) uint8."""
+    made = model.preprocessing
+    square = centre_square(made.crop, made.resize, made.interpolation)
+    return [(name, square(torch.from_numpy(pixels).permute(2, 0, 1))) for name, pixels in images]
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))

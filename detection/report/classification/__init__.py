@@ -1,0 +1,1 @@
+"""Evaluation reports of image classifiers, and their comparison."""
