@@ -77,9 +77,9 @@ class MultiLabelEvaluator:
         """Return the scores as fractions; all values are NaN without images.
 
         Returns:
-            ``loss``; ``mAP``, the mean of the average precisions of all classes with images; ``F1`` over all classes
-            and images together (micro) and ``class_mean_F1`` (macro, over classes with images), at
-            :data:`THRESHOLD`; ``exact``, the fraction of images whose classes are all right.
+            ``loss``, and ``mAP``, the mean of the average precisions of all classes with images. At :data:`THRESHOLD`:
+            ``F1`` over all classes and images together (micro), ``class_mean_F1`` over classes with images (macro),
+            and ``exact``, the fraction of images whose classes are all right.
         """
         names = ("loss", "mAP", "F1", "class_mean_F1", "exact")
         if not self.state():

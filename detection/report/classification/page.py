@@ -43,7 +43,7 @@ def page(
     Args:
         report: ``numbers``, ``classes``, ``calibration`` and, for one class per image, ``confusion``.
         about: model, data, versions and checksums.
-        worst: wrong images with the largest loss: file, what it is and what is predicted, and picture.
+        worst: wrong images with the largest loss: file, what it is and what is predicted, and the drawn image.
         beside: names of the files in the page's folder, to link to.
     """
     parts = [_calibration(report["calibration"], "confusion" in report)]

@@ -179,7 +179,7 @@ def write_predictions(folder: Path, found: Found) -> None:
 
 
 def pictures(data: LabelledDataset, found: Found, number: int) -> list[tuple[str, str, Picture | None]]:
-    """Return the images with the largest loss among the wrong ones: text in HTML's source form, file, and picture."""
+    """Return the wrong images with the largest loss: file, what it is and what is predicted, and the drawn image."""
     images, best = found.images, found.order[:, 0]
     wrong = (
         ((found.scores >= found.report["threshold"]) != images.labels).any(axis=1)
