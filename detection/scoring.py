@@ -80,10 +80,10 @@ def evaluate(
         >>> found.box["AP"], found.report_path  # doctest: +SKIP
     """
     from backbones.classifiers import Classifier
-    from detection.commands.evaluate import evaluate_images
+    from detection.commands.image_scores import evaluate_images
     from detection.device import inference_device
     from detection.export.loading import Exported
-    from detection.inference.classifiers import find_classifier
+    from detection.inference.api import find_classifier
     from detection.models.detector import Detector
     from detection.report.inputs import annotations_and_images
     from detection.report.options import EvaluateOptions
@@ -95,7 +95,7 @@ def evaluate(
     found = model if isinstance(model, Classifier) else None
     if isinstance(model, str | Path) and not str(model).endswith(".json"):
         device, trusted = inference_device(options.get("device", "auto")), options.get("trust_code", False)
-        found = find_classifier(model, device, trusted)
+        found = find_classifier(model, trusted, device)
     if found is not None:
         what = [found.config.name if isinstance(model, Classifier) else str(model)]
         given = EvaluateOptions(

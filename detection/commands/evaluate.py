@@ -7,13 +7,9 @@ those that the training held out.
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, MODEL, add_shared
 from detection.report.options import EvaluateOptions
-
-if TYPE_CHECKING:
-    from backbones.classifiers import Classifier
 
 EPILOG = """\
 example:
@@ -67,12 +63,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Evaluate as the options say."""
     from detection.device import inference_device
-    from detection.inference.classifiers import find_classifier
+    from detection.inference.api import find_classifier
 
     names = [field.name for field in fields(EvaluateOptions)]
     if not options.what[0].endswith(".json"):
-        model = find_classifier(options.what[0], inference_device(options.device), options.trust_code)
+        model = find_classifier(options.what[0], options.trust_code, inference_device(options.device))
         if model is not None:
+            from detection.commands.image_scores import evaluate_images
+
             return evaluate_images(model, EvaluateOptions(**{name: getattr(options, name) for name in names}))
     from detection.report.inputs import annotations_and_images
     from detection.report.scoring import evaluate
@@ -81,20 +79,3 @@ def run(options: argparse.Namespace) -> None:
         options.data, options.split, options.annotations, options.images
     )
     evaluate(EvaluateOptions(**{name: getattr(options, name) for name in names}))
-
-
-def evaluate_images(model: "Classifier", given: EvaluateOptions) -> None:
-    """Evaluate a classifier as the options say."""
-    from detection.commands.image_data import image_settings
-    from detection.engine.classify.evaluated import evaluated_images
-    from detection.report.classification.options import of_classifier
-    from detection.report.classification.scoring import evaluate_classifier
-
-    options = of_classifier(given)
-    settings = {name.removeprefix("--data."): value for name, value in image_settings(options.data)}
-    place = Path(options.model)
-    run = place if place.is_dir() else next((p for p in place.parents[:2] if (p / "config.yaml").is_file()), None)
-    data, line = evaluated_images(settings, options.split, model, run)
-    if line:
-        print(line)
-    evaluate_classifier(model, data, options)

@@ -55,9 +55,9 @@ prepare = repeat_score
 def run(options: argparse.Namespace) -> int:
     """Predict, print a summary, and return 3 if a source could not be read completely."""
     from detection.device import inference_device
-    from detection.inference.classifiers import find_classifier
+    from detection.inference.api import find_classifier
 
-    model = find_classifier(options.model, inference_device(options.device), options.trust_code)
+    model = find_classifier(options.model, options.trust_code, inference_device(options.device))
     if model is not None:
         return _classify(options, model)
     if options.top is not None:

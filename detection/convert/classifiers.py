@@ -7,7 +7,8 @@ import torch
 
 from backbones.classifiers import Classifier
 from detection.checkpoint_files import replacing
-from detection.classifier_files import describe_classifier, load_classifier, save_classifier
+from detection.classifier_description import describe_classifier
+from detection.classifier_files import load_classifier, save_classifier
 from detection.convert.average import mean
 from detection.convert.export import check_format
 from detection.home import with_home

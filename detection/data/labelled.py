@@ -78,9 +78,8 @@ class LabelledImages:
         lines = [f"{name}: {plural(len(self), unit)}, {plural(len(self.classes), 'class')}, {self.source}"]
         if self.multi_label:
             empty = int((~self.labels.any(axis=1)).sum())
-            lines.append(
-                f"  {self.labels.sum() / len(self):.2f} classes per image; {plural(empty, 'image')} without any"
-            )
+            mean = self.labels.sum() / len(self)
+            lines.append(f"  classes per image: {mean:.2f}; {plural(empty, 'image')} without any")
         lines += [f"  left out: {plural(count, 'object')}, {reason}" for reason, count in self.left_out]
         absent = [shown(self.classes[label], 40) for label in np.flatnonzero(self.counts() == 0)]
         if absent:

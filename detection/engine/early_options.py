@@ -117,7 +117,7 @@ def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]
 def _settings_of_classifier(info: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the settings of a classifier's network and images, from the description in its file."""
     from detection.checkpoint import plain
-    from detection.classifier_files import restored
+    from detection.classifier_description import restored
 
     config, _, _, preprocessing, multi_label = restored(info, path)
     size: dict[str, Any] = {"size": preprocessing.crop, "resize": preprocessing.resize}

@@ -1,4 +1,4 @@
-"""Write a classifier to a folder that runs without PyTorch, compare both on images, and load the file as a classifier.
+"""Write a classifier to a folder that runs without PyTorch, and compare both on images.
 
 B images, S side of the square that the network sees, K classes.  Input: ``images`` (B, 3, S, S) uint8, RGB, prepared as
 ``model.json`` says; B is free. Outputs: ``logits`` (B, K), and ``scores`` (B, K), their softmax or, for several classes
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +22,17 @@ import backbones.fast
 import detection
 from backbones.classifiers import Classifier
 from detection.checkpoint_files import replacing
-from detection.classifier_files import describe_classifier, is_classifier, restored
+from detection.classifier_description import describe_classifier
 from detection.data.image import read_image
 from detection.data.labelled_dataset import centre_square
-from detection.documents import read_json
 from detection.export import onnx_file, openvino_file, torch_file
 from detection.export.card import facts
+from detection.export.exported_classifier import ExportedClassifier
 from detection.export.extras import FOLDERS, check_packages, needed
-from detection.export.folder import checksum_of_weights
 from detection.export.images import MOST_GIVEN
-from detection.export.loading import checksum_of, is_exported
+from detection.export.loading import checksum_of, checksum_of_weights
 from detection.export.program import MOST_IMAGES, quiet
-from detection.export.runtime import RunError, Session, open_session
+from detection.export.runtime import RunError, open_session
 from detection.foreign import shown
 from detection.inference.sources import sources
 from detection.provenance import installed
@@ -90,55 +89,6 @@ class _Outputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model(images)
         return logits, logits.sigmoid() if self.model.multi_label else logits.softmax(dim=1)
-
-
-class ExportedClassifier(Classifier):
-    """A classifier that an engine computes on the CPU."""
-
-    def __init__(self, session: Session, path: Path) -> None:
-        nn.Module.__init__(self)
-        config, num_classes, names, preprocessing, multi_label = restored(session.metadata.get("rcnn"), str(path))
-        self.session, self.path, self.config = session, path, config
-        self._classes, self.names, self.multi_label = num_classes, names, multi_label
-        self.set_preprocessing(preprocessing)
-        self.eval()
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self._classes
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of images (B, 3, S, S) uint8, RGB."""
-        side = self.preprocessing.crop
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"images: this export takes uint8 (B, 3, {side}, {side}), got {images.dtype} {tuple(images.shape)}"
-            )
-        logits = torch.from_numpy(self.session.run(images.contiguous().numpy())[0])
-        if logits.shape != (len(images), self.num_classes):
-            raise ValueError(f"{self.path}: has {logits.shape[-1]} classes, but describes {self.num_classes}")
-        return logits
-
-    def features(self, images: Tensor) -> NoReturn:
-        raise ValueError("an exported classifier returns logits alone; load the checkpoint for its features")
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        if fn(torch.zeros(1)).device.type != "cpu":
-            raise ValueError("an exported classifier runs on the CPU here; use --device cpu")
-        return self
-
-
-def describes_classifier(source: str | Path) -> bool:
-    """Return whether a source is an export whose ``model.json`` describes a classifier. Read no model."""
-    path = Path(source)
-    if not is_exported(path):
-        return False
-    settings = (path if path.is_dir() else path.parent) / "model.json"
-    try:
-        return is_classifier(read_json(settings).get("rcnn"))
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def export_classifier(

@@ -1,6 +1,5 @@
 """Write an export: a folder with the model, its settings, the proof, and a program that runs it without PyTorch."""
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from detection.export.extras import FOLDERS, check_packages
 from detection.export.full_masks import check_full
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
-from detection.export.loading import checksum_of, of_session
+from detection.export.loading import checksum_of, checksum_of_weights, of_session
 from detection.export.options import ExportOptions
 from detection.export.runtime import open_session
 from detection.models.detector import Detector
@@ -139,15 +138,6 @@ def about(model: Detector, format: str, nms: str = "inside", masks: str = "frame
         "weights_sha256": checksum_of_weights(model),
         "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
     }
-
-
-def checksum_of_weights(model: torch.nn.Module) -> str:
-    """Return the SHA-256 of all weights and their names."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

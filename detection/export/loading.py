@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from detection.checkpoint_schema import check_info, restore_categories, restore_configs, restore_thresholds
-from detection.classifier_files import is_classifier
 from detection.documents import read_json
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
@@ -191,7 +190,7 @@ def of_session(session: Session, path: Path) -> Exported:
     info, export = session.metadata.get("rcnn"), session.metadata.get("export")
     sides = [export.get(name) for name in ("stride", "channels")] if isinstance(export, dict) else [None]
     if not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
-        if is_classifier(info):
+        if isinstance(info, Mapping) and "classifier" in info:
             raise ValueError(f"{path}: is an image classifier, and a detector is needed")
         raise ValueError(f"{path}: is no export of this toolkit; write one with rcnn export")
     check_info(info, path)
@@ -234,6 +233,15 @@ def check_unchanged(path: Path) -> None:
         one = path.with_name(Path(name).name)
         if not one.is_file() or known != checksum_of(one):
             raise ValueError(f"{one}: differs from the file that was compared; export again, or pass unchecked=True")
+
+
+def checksum_of_weights(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and their names."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def checksum_of(path: Path) -> str:

@@ -11,12 +11,13 @@ from torch import Tensor
 from backbones.classifiers import Classifier
 from detection import fast
 from detection.categories import Categories
+from detection.classifier_files import classifier_file, load_classifier
 from detection.convert.pretrained import load_pretrained
 from detection.device import find_device
 from detection.evaluation.maps import Merging, segments_of
+from detection.export.exported_classifier import find_exported
 from detection.export.loading import is_exported, load_exported
 from detection.home import with_home
-from detection.inference.classifiers import find_classifier
 from detection.inference.classify import classify
 from detection.inference.detect import detect, encoded, take
 from detection.inference.images import Image, pixels_of
@@ -58,10 +59,21 @@ def load_model(
     Example:
         >>> model = load_model("torchvision:maskrcnn_resnet50_fpn_v2", device="auto")  # doctest: +SKIP
     """
-    found = find_classifier(source, find_device(device), trust_code, unchecked)
+    found = find_classifier(source, trust_code, device, unchecked)
     if found is not None:
         return found  # type: ignore[return-value]  # see the docstring
     return load_detector(source, trust_code, device, unchecked)
+
+
+def find_classifier(
+    source: str | Path, trust_code: bool = False, device: str | torch.device = "cpu", unchecked: bool = False
+) -> Classifier | None:
+    """Load a trained classifier as :func:`load_model` does; return None if the source is none."""
+    path = with_home(str(source))
+    if classifier_file(path) is not None:
+        return load_classifier(path, find_device(device))
+    exported = find_exported(path, trust_code, unchecked)
+    return None if exported is None else exported.to(find_device(device))
 
 
 def load_detector(

@@ -20,7 +20,8 @@ from torchvision.transforms import v2
 import backbones.fast
 from backbones.classifiers import Classifier, ClassifierConfig, build_classifier
 from detection.checkpoint import check_weights, plain
-from detection.classifier_files import describe_classifier, restored, without_prefix
+from detection.classifier_description import describe_classifier, restored
+from detection.classifier_files import without_prefix
 from detection.data.labelled_dataset import LabelledBatch, random_numbers
 from detection.engine.checks import check_same_settings
 from detection.engine.classify.report import write_report

@@ -13,6 +13,7 @@ from detection.foreign import cell, shown
 from detection.report.classification.page import TITLES
 from detection.report.classification.scoring import PREDICTIONS, SCORES, TRUTH
 from detection.report.compare import Difference, check_comparable
+from detection.wording import plural
 
 KEY = "classification"
 """Part of ``report.json`` that the evaluation of a classifier has."""
@@ -45,7 +46,9 @@ def compare_classifiers(
     names = [str(row["name"]) for row in reports[0][KEY]["classes"]]
     first, second = (read_judged(*pair) for pair in zip(folders, reports, strict=True))
     if len(first) != len(second):
-        raise ValueError(f"{folders[0]} has {len(first)} images, {folders[1]} has {len(second)}; evaluate both again")
+        raise ValueError(
+            f"{folders[0]} has {plural(len(first), 'image')}, {folders[1]} {len(second)}; evaluate both again"
+        )
     ones = np.ones(len(first))
     before, after = _values(first, ones), _values(second, ones)
     changes = [_values(second, weights) - _values(first, weights) for weights in draws(len(first), resamplings, seed)]

@@ -106,7 +106,7 @@ def _confusion(report: Mapping[str, Any]) -> str:
     top = table(["true", "predicted", "images"], rows, numeric=(2,)) if rows else ""
     weight = off.sum(axis=0) + off.sum(axis=1)
     kept = sorted(np.argsort(-weight, kind="stable")[:MOST_CLASSES].tolist())
-    more = f" The {len(kept)} classes with most confusions." if len(kept) < len(names) else ""
+    more = f" The {plural(len(kept), 'class')} with most confusions." if len(kept) < len(names) else ""
     grid = matrix_grid(matrix, kept, [names[k] for k in kept])
     return f'<div><h3>Confusion matrix</h3>{grid}<p class="note">Numbers of images.{more}</p>{top}</div>'
 

@@ -33,7 +33,7 @@ def test_a_label_names_several_classes_or_none(folder):
     assert names(images) == ["digit0/0.png", "digit0/1.png", "digit1/0.png"]
     assert images.labels.tolist() == [[False, True, True], [False] * 3, [True, False, True]]
     assert images.counts().tolist() == [1, 1, 2]
-    assert images.described("train")[1] == "  1.33 classes per image; 1 image without any"
+    assert images.described("train")[1] == "  classes per image: 1.33; 1 image without any"
     other = read(folder, 'file,label\ndigit0/0.png,"cat,dog"\n', ",")
     assert other.classes == ("cat", "dog")
 

@@ -18,7 +18,8 @@ from detection import evaluate, load_classifier, load_model, predict
 from detection.classifier_files import save_classifier
 from detection.commands.main import main
 from detection.export import classifiers
-from detection.export.classifiers import ExportedClassifier, export_classifier
+from detection.export.classifiers import export_classifier
+from detection.export.exported_classifier import ExportedClassifier
 from tests.support.labelled import write_digits
 
 NAMES = ("ant", "bee", "cat")

@@ -15,7 +15,8 @@ from torchvision.transforms._presets import ImageClassification
 from backbones import classifier
 from backbones.classifiers import Preprocessing
 from detection import load_classifier, load_model, predict
-from detection.classifier_files import classifier_file, describe_classifier, save_classifier
+from detection.classifier_description import describe_classifier
+from detection.classifier_files import classifier_file, save_classifier
 from detection.commands.main import main
 from detection.inference.classify import classify
 
