@@ -17,7 +17,7 @@ OPENVINO = ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4.1"]
 setup(
     name="rcnn-toolkit",
     version="0.1.0",
-    description="Faster R-CNN and Mask R-CNN with swappable backbones: train, evaluate and predict on COCO-format data",
+    description="Train, evaluate and export object detectors with swappable backbones, from Mask R-CNN to FCOS",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

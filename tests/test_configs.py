@@ -40,6 +40,7 @@ RECIPES = [
     *(f"{kind}_r50_fpn_rsb_1x_coco" for kind in ("faster_rcnn", "mask_rcnn", "cascade_mask_rcnn", "retinanet")),
     *(f"{kind}_rcnn_vitdet_{size}_100ep_coco" for kind in ("mask", "cascade_mask") for size in "bl"),
     *(f"mask_rcnn_dinov3_{name}_3x_coco" for name in ("convnext_t", "vit_s")),
+    *(f"task_aligned_{name}_fpn_300ep_coco" for name in ("r18", "r50", "r101")),
 ]
 """Those that tests/detection/engine/test_recipes.py checks."""
 ONE_STAGE = [f"{name}_coco" for name in ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x")]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from detection import Prediction, load_model, mask_rcnn, predict, save_model
+from detection import Prediction, list_models, load_model, mask_rcnn, predict, save_model
 from detection.commands.main import COMMANDS, OLD, parse, parser_of
 from detection.commands.settings import check_settings
 from detection.engine.configs import names_of_configs, read_config
@@ -216,3 +216,9 @@ def test_readme_names_the_python_that_setup_requires() -> None:
     required = re.search(r'python_requires=">=([\d.]+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
     assert required
     assert f"Python {required[1]} or newer" in TEXTS["README.md"]
+
+
+def test_the_number_of_pretrained_detectors_is_told() -> None:
+    count = len(list_models())
+    assert f"{count} pretrained detectors" in TEXTS["README.md"].replace("\n", " ")
+    assert f"loads {count} detectors of" in (ROOT / "docs/index.md").read_text(encoding="utf-8")

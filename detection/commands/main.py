@@ -256,7 +256,7 @@ def overview() -> str:
         [
             "usage: rcnn COMMAND ...",
             "",
-            "Train, evaluate and use detectors: Faster R-CNN and Mask R-CNN with any backbone.",
+            "Train, evaluate and use models that find objects: Mask R-CNN, RetinaNet and others, with any backbone.",
             "",
             "commands:",
             *lines,

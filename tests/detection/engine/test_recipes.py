@@ -38,6 +38,9 @@ COUNTS = {
     "mask_rcnn_vitdet_l_100ep_coco": 330_683_632,
     "cascade_mask_rcnn_vitdet_b_100ep_coco": 141_160_222,
     "cascade_mask_rcnn_vitdet_l_100ep_coco": 360_948_830,
+    "task_aligned_r18_fpn_300ep_coco": 19_420_884,
+    "task_aligned_r50_fpn_300ep_coco": 32_440_532,
+    "task_aligned_r101_fpn_300ep_coco": 51_432_660,
     "mask_rcnn_dinov3_convnext_t_3x_coco": 48_092_496,
     "mask_rcnn_dinov3_vit_s_3x_coco": 42_428_240,
 }
@@ -153,6 +156,15 @@ def test_the_learning_rate_at_given_images_is_the_same_for_every_batch(name, lr,
     assert rates(name, batch, steps) == pytest.approx([lr * factor for factor in expected])
 
 
+def test_the_task_aligned_recipe_decays_along_a_cosine_and_ends_its_augmentation_20_epochs_before_the_end():
+    name = "task_aligned_r50_fpn_300ep_coco"
+    for batch in (16, 256):
+        steps = 300 * (COCO_IMAGES // batch) * batch // 256
+        found = rates(name, batch, [0, 500, steps // 2, steps])
+        assert found == pytest.approx([4e-6, 0.5 * 4e-3, 0.5 * 4e-3, 0], rel=0.01, abs=1e-6)
+    assert round(300 * (1 - read_config(name).settings["data"]["strong_until"])) == 20
+
+
 @pytest.mark.parametrize("batch", [8, 64, 512])
 def test_a_recipe_sees_as_many_images_on_1_8_or_64_devices(batch):
     module = settings("mask_rcnn_vitdet_b_100ep_coco")
@@ -227,7 +239,8 @@ def test_only_the_last_stages_of_the_rsb_recipe_learn():
 
 @pytest.mark.parametrize("name", [c.name for c in list_configs("*_coco") if "lsj" in c.name or "ep_coco" in c.name])
 def test_a_long_recipe_averages_its_weights(name):
-    assert read_config(name).settings["run"]["average"] == {"kind": "ema", "decay": 0.9998, "reference_batch": 64}
+    batch = 256 if name.startswith("task_aligned") else 64
+    assert read_config(name).settings["run"]["average"] == {"kind": "ema", "decay": 0.9998, "reference_batch": batch}
 
 
 def test_every_recipe_has_a_source_or_says_that_there_is_none():
@@ -235,8 +248,8 @@ def test_every_recipe_has_a_source_or_says_that_there_is_none():
         if any(word in config.name for word in ("v2_400ep", "rsb", "vitdet", "regnet")):
             assert config.box_ap is not None, config.name
             assert config.source, config.name
-    for name in ("recipes/dinov3_convnext_t", "recipes/dinov3_vit_s"):
-        assert "nobody published the AP" in list_configs(name)[0].title
+    for name in ("recipes/dinov3_convnext_t", "recipes/dinov3_vit_s", "recipes/task_aligned"):
+        assert re.search("nobody published (the|its) AP", list_configs(name)[0].title, re.IGNORECASE)
 
 
 def test_the_documented_costs_are_images_by_the_measured_speed():
@@ -244,7 +257,7 @@ def test_the_documented_costs_are_images_by_the_measured_speed():
     (speed,) = [row["toolkit"] for row in measured if row["machine"] == "NVIDIA H200"]
     page = (ROOT / "docs/how-to/recipes.md").read_text(encoding="utf-8")
     rows = re.findall(r"\| `(schedules/\w+)` \| ([\d.]+) M \| ([\d.]+) \|", page)
-    assert len(rows) == 7
+    assert len(rows) == 8
     for name, images, hours in rows:
         schedule = {"reference_batch": 16} | read_config(name).settings["model"]["schedule"]
         unit = COCO_IMAGES if schedule["unit"] == "epochs" else schedule["reference_batch"]
@@ -329,6 +342,10 @@ def train(shapes, tmp_path, monkeypatch):
     return call
 
 
+ALIGNED = {
+    "model": {"task_aligned": {"convs": 1, "masks": True}},
+    "data": {"jitter": {"size": [96, 96]}, "mosaic": {"size": [64, 64]}, "batch_size": 2},
+}
 MASKS = {"model": {"mask_head": {"convs": 1, "channels": 16}}}
 FROM_SCRATCH = {"model": {"backbone": {"weights": None}}}
 
@@ -380,6 +397,15 @@ def test_two_steps_of_rsb_with_frozen_parts_from_a_file(train, name, tmp_path):
     else:
         _, module = train(name, given, MASKS)
     assert any(not p.requires_grad for p in module.model.backbone.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_steps_of_the_task_aligned_recipe(train, batch):
+    parts = [RESNET, FROM_SCRATCH, ALIGNED, {"data": {"batch_size": batch}}]
+    losses, module = train("task_aligned_r18_fpn_300ep_coco", *parts, unused=("rpn", "box_head"))
+    assert [images for _, images in losses] == [batch] * 2
+    assert all(p.requires_grad for p in module.model.parameters())
 
 
 @pytest.mark.slow
