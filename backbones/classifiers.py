@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from backbones import check_name
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from backbones.pretrained import check_state, imagenet_weights, read_weights
-from backbones.replacing import replace_norms
+from backbones.replacing import replace_norms, set_drop_path
 from backbones.resnet import VARIANTS, ResNet
+from backbones.stochastic_depth import set_stochastic_depth
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class ClassifierConfig:
     """Channels of the first stage of a ResNet; 64 in the paper."""
     zero_init_last_norm: bool = False
     """Start every residual block as the identity (ResNet only)."""
+    drop_path: float | None = None
+    """Stochastic depth: probability with which training skips the last block, and earlier blocks less often; null: the
+    default of the network, 0 for ResNets."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def classifier(
     dropout: float = 0.0,
     width: int = 64,
     zero_init_last_norm: bool = False,
+    drop_path: float | None = None,
 ) -> Classifier:
     """Build an image classifier.
 
@@ -135,7 +140,7 @@ def classifier(
 
     Args:
         num_classes: K.
-        name, weights, norm, dropout, width, zero_init_last_norm: see :class:`ClassifierConfig`.
+        name, weights, norm, dropout, width, zero_init_last_norm, drop_path: see :class:`ClassifierConfig`.
 
     Raises:
         ValueError: the name is unknown, the weights do not fit, or the network does not support an option.
@@ -145,7 +150,7 @@ def classifier(
         >>> sum(p.numel() for p in classifier("resnet50").parameters())
         25557032
     """
-    config = ClassifierConfig(name, weights, norm, dropout, width, zero_init_last_norm)
+    config = ClassifierConfig(name, weights, norm, dropout, width, zero_init_last_norm, drop_path)
     return build_classifier(num_classes, config)
 
 
@@ -157,6 +162,8 @@ def build_classifier(num_classes: int, config: ClassifierConfig) -> Classifier:
     for option, default in (("width", 64), ("zero_init_last_norm", False)):
         if config.name not in VARIANTS and getattr(config, option) != default:
             raise ValueError(f"{option}: {config.name} does not support this option; only the toolkit's ResNets do")
+    if config.drop_path is not None and not 0 <= config.drop_path < 1:
+        raise ValueError(f"drop_path is {config.drop_path}; it must be at least 0 and below 1")
     network, preprocessing = _network(num_classes, config)
     last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     if config.weights is not None:
@@ -173,7 +180,7 @@ def build_classifier(num_classes: int, config: ClassifierConfig) -> Classifier:
 def _network(num_classes: int, config: ClassifierConfig) -> tuple[nn.Module, Preprocessing]:
     """Return the network with random weights, and how its images are prepared."""
     if config.name.startswith("timm/"):
-        return _timm_network(config.name.removeprefix("timm/"), num_classes)
+        return _timm_network(config.name.removeprefix("timm/"), num_classes, config.drop_path)
     if config.name in VARIANTS:
         network = ResNetClassifier(
             VARIANTS[config.name],
@@ -183,10 +190,14 @@ def _network(num_classes: int, config: ClassifierConfig) -> tuple[nn.Module, Pre
         )
         nn.init.normal_(network.fc.weight, std=0.01)  # type: ignore[union-attr]
         nn.init.zeros_(network.fc.bias)  # type: ignore[union-attr]
+        if config.drop_path:
+            set_stochastic_depth(network, config.drop_path)
     else:
         from torchvision import models
 
         network = models.get_model(config.name, weights=None, num_classes=num_classes)
+        if config.drop_path is not None:
+            set_drop_path(network, config.drop_path, config.name)
     return network, torchvision_preprocessing(config.name)
 
 
@@ -202,12 +213,18 @@ def torchvision_preprocessing(name: str) -> Preprocessing:
     return Preprocessing(preset.resize_size[0], preset.crop_size[0], preset.interpolation.value, mean, std)
 
 
-def _timm_network(name: str, num_classes: int) -> tuple[nn.Module, Preprocessing]:
+def _timm_network(name: str, num_classes: int, drop_path: float | None) -> tuple[nn.Module, Preprocessing]:
     """Return one of timm's networks with random weights, and how its images are prepared."""
     from backbones.timm_adapter import check_timm_name
 
     timm = check_timm_name(name)
-    network = timm.create_model(name, num_classes=num_classes)
+    depth = {} if drop_path is None else {"drop_path_rate": drop_path}
+    try:
+        network = timm.create_model(name, num_classes=num_classes, **depth)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise ValueError(f"drop_path: timm/{name} has no stochastic depth; leave drop_path out") from None
     settings = timm.data.resolve_model_data_config(network)
     crop = settings["input_size"][-1]
     mean, std = (tuple(255 * value for value in settings[key]) for key in ("mean", "std"))

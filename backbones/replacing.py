@@ -43,6 +43,6 @@ def set_drop_path(network: nn.Module, rate: float, name: str) -> None:
     layers = [layer for layer in network.modules() if isinstance(layer, StochasticDepth)]
     last = max((layer.p for layer in layers), default=0.0)
     if not last:
-        raise ValueError(f"backbone.drop_path: {name} has no stochastic depth; leave drop_path out")
+        raise ValueError(f"drop_path: {name} has no stochastic depth; leave drop_path out")
     for layer in layers:
         layer.p *= rate / last

@@ -75,7 +75,7 @@ class BasicBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, width, H / stride, W / stride)."""
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y))
-        return _add_input(y, x, self).relu()
+        return add_input(y, x, self).relu()
 
     def last_norm(self) -> nn.Module:
         """Return the norm before the sum."""
@@ -118,7 +118,7 @@ class Bottleneck(nn.Module):
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
         y = self.bn3(self.conv3(y))
-        return _add_input(y, x, self).relu()
+        return add_input(y, x, self).relu()
 
     def last_norm(self) -> nn.Module:
         """Return the norm before the sum."""
@@ -229,7 +229,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int, groups: int 
     return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
 
 
-def _add_input(y: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
+def add_input(y: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
     """Add the input of a block, or its projection, to the output (equation 2)."""
     if not block.shortcut:
         return y

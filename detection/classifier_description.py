@@ -100,6 +100,7 @@ def _restored(kind: Any, values: Any, where: str) -> Any:
         default = known[name]
         value = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
         numbers = isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool)
+        numbers = numbers or (name == "drop_path" and isinstance(value, float))
         if not (numbers or type(value) is type(default) or (name == "weights" and value is None)):
             raise ValueError(f"{where}.{shown(name, 40)} is {shown(value, 40)}; expected a {type(default).__name__}")
         if isinstance(default, tuple) and not all(isinstance(one, int | float) for one in value):

@@ -8,7 +8,17 @@ from torchvision import models
 from backbones import classifier
 
 OWN = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-ADAPTED = ("vgg11_bn", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "swin_t", "vit_b_16")
+ADAPTED = (
+    "vgg16",
+    "vgg11_bn",
+    "densenet121",
+    "mobilenet_v3_small",
+    "efficientnet_v2_s",
+    "swin_t",
+    "swin_v2_t",
+    "vit_b_16",
+)
+LARGE = ("vit_b_16", "resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2")
 
 
 def trained(name: str, num_classes: int = 1000) -> nn.Module:
@@ -32,7 +42,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     [
         *OWN[:3],
         "efficientnet_b0",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (*OWN[3:], *ADAPTED, "resnet101", "resnet152")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (*OWN[3:], *ADAPTED, *LARGE)),
     ],
 )
 def test_logits_equal_torchvisions(name, tmp_path):

@@ -8,6 +8,7 @@ from torchvision.transforms import InterpolationMode, v2
 from detection.coco.limits import MAX_PIXELS
 from detection.data.labelled_dataset import Transform, centre_square
 from detection.data.limits import check_probability
+from detection.data.randaugment import VariedRandAugment
 from detection.data.reading import Reading
 
 
@@ -71,6 +72,11 @@ class LabelledConfig:
     """Largest relative change of brightness, contrast and saturation of a training image; 0: none."""
     randaugment: int | None = None
     """Magnitude of RandAugment's two operations, from 0 to 30 (Cubuk et al. 2019); null: none."""
+    randaugment_deviation: float = 0.0
+    """Standard deviation of the magnitude of each operation; 0: always randaugment."""
+    repeats: int = 1
+    """Differently augmented copies of an image in a step (repeated augmentation, Hoffer et al. 2020). An epoch has the
+    same number of steps, and only this part of the images, others in each epoch."""
     batch_size: int = 256
     """Images per optimizer step, over all devices and accumulated batches."""
     eval_batch_size: int = 256
@@ -104,6 +110,11 @@ class LabelledConfig:
             (self.crops.margin < 0 or self.crops.smallest < 1, "data.crops: margin must be 0 or more, smallest 1"),
             (not 0 <= self.jitter <= 1, f"data.jitter {self.jitter} must be from 0 to 1"),
             (self.randaugment is not None and not 0 <= self.randaugment <= 30, "data.randaugment must be 0 to 30"),
+            (self.randaugment_deviation < 0, "data.randaugment_deviation must not be below 0"),
+            (
+                not 1 <= self.repeats <= self.batch_size,
+                f"data.repeats {self.repeats} must be 1 to data.batch_size",
+            ),
             (min(self.workers, self.bad_images) < 0, "data.workers and data.bad_images must not be below 0"),
         ):
             if wrong:
@@ -132,7 +143,7 @@ class LabelledConfig:
             v2.RandomHorizontalFlip(self.flip),
         ]
         if self.randaugment is not None:
-            steps.append(v2.RandAugment(magnitude=self.randaugment, interpolation=method))
+            steps.append(VariedRandAugment(self.randaugment, self.randaugment_deviation, interpolation=method))
         if self.jitter:
             steps.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
         return v2.Compose(steps)

@@ -16,6 +16,7 @@ from detection.coco.annotations import load_annotations
 from detection.data.labelled import LabelledImages, from_coco, from_csv, from_folders, split, with_classes
 from detection.data.labelled_dataset import LabelledDataset, collate_labelled
 from detection.data.multi_labelled import from_coco_images, from_csv_of_several
+from detection.data.repeated import RepeatedBatchSampler
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.engine.classify.data_config import LabelledConfig, LabelledSplit
 from detection.engine.errors import InputError, user_input
@@ -208,16 +209,12 @@ class LabelledDataModule(ResumableData):
         return np.full((len(self.images[name]), 2), self.config.size)
 
     def _train_sampler(self) -> TrainBatchSampler:
-        share = self._share
-        return TrainBatchSampler(
-            self._squares("train"),
-            self.device_batch,
-            self.config.seed,
-            share.rank,
-            share.world_size,
-            group=False,
-            accumulated=share.accumulated,
-        )
+        share, sizes = self._share, self._squares("train")
+        place: dict[str, Any] = {"seed": self.config.seed, "rank": share.rank, "world_size": share.world_size}
+        place["accumulated"] = share.accumulated
+        if self.config.repeats > 1:
+            return RepeatedBatchSampler(sizes, self.device_batch, self.config.repeats, **place)
+        return TrainBatchSampler(sizes, self.device_batch, group=False, **place)
 
     def _options(self, images: int) -> dict[str, Any]:
         """Return the arguments of ``DataLoader`` about workers, their timeout and pinned memory."""
