@@ -42,12 +42,12 @@ def set_stochastic_depth(network: ResNet, rate: float) -> None:
     Raises:
         ValueError: the network has no shortcuts.
     """
-    blocks = [block for stage in network.stages()[1:] for block in stage if type(block) in KINDS]
+    blocks = [block for block in network.modules() if isinstance(block, BasicBlock | Bottleneck)]
     if not all(block.shortcut for block in blocks):
         raise ValueError("drop_path: a network without shortcuts cannot skip a block; leave it out")
     for place, block in enumerate(blocks):
         block.__class__ = KINDS[type(block)]
-        block.skip = rate * place / max(1, len(blocks) - 1)
+        block.skip = rate * place / max(1, len(blocks) - 1)  # type: ignore[assignment]  # a float, as the class says
 
 
 def _skipped(y: Tensor, probability: float, training: bool) -> Tensor:
