@@ -23,6 +23,9 @@ SHORTEST = 640
 ROUNDING = 1.0
 """Standard deviation of the blur that rounds the outline of an enlarged mask, in pixels of the original image."""
 
+SHARPEST = 6
+"""Largest factor at which the outline of an enlarged mask is rounded; beyond it, the result is interpolated."""
+
 DARK = 0.4
 """An image is dark if 99 % of its values are below this fraction of white."""
 
@@ -289,9 +292,11 @@ def enlarged(mask: np.ndarray, factor: int) -> np.ndarray:
     """
     if factor == 1:
         return mask
-    large = cv2.resize(mask * 255, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
-    reach = math.ceil(3 * ROUNDING * factor)
-    blurred = cv2.GaussianBlur(large, (2 * reach + 1, 2 * reach + 1), ROUNDING * factor)
+    first = min(factor, SHARPEST)  # the time of the blur grows with its third power
+    large = cv2.resize(mask * 255, None, fx=first, fy=first, interpolation=cv2.INTER_NEAREST)
+    reach = math.ceil(3 * ROUNDING * first)
+    blurred = cv2.GaussianBlur(large, (2 * reach + 1, 2 * reach + 1), ROUNDING * first)
+    blurred = cv2.resize(blurred, (factor * mask.shape[1], factor * mask.shape[0]), interpolation=cv2.INTER_LINEAR)
     # An object of a pixel or two would never reach one half.
     return (blurred > min(127, int(blurred.max()) // 2)).astype(np.uint8)
 
