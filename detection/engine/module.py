@@ -19,6 +19,7 @@ from detection.convert.pretrained import initialise
 from detection.data.sample import Unresized
 from detection.engine.checks import check_categories, check_configs, check_same_training
 from detection.engine.data_of import data_of
+from detection.engine.divisors import common_divisors
 from detection.engine.errors import user_input
 from detection.engine.evaluated_model import EvaluatedModel
 from detection.engine.evaluating import Evaluation
@@ -191,7 +192,8 @@ class DetectionModule(ResumableModule):
         """Return ``loss`` and its ``terms``, which have no gradient."""
         # Not the global generator, so that a resumed run samples the same as an uninterrupted one.
         generator = self._generator((self.data.config.seed, self.trainer.current_epoch, batch_idx, self.global_rank))
-        losses = self.model.losses(batch, generator=generator)
+        with common_divisors(self.model):
+            losses = self.model.losses(batch, generator=generator)
         loss = torch.stack(list(losses.values())).sum()
         terms = {name: value.detach() for name, value in losses.items()}
         self.log_dict({"train/loss": loss.detach()} | {f"train/{name}": value for name, value in terms.items()})

@@ -18,6 +18,8 @@ from detection.structures import IGNORE, Batch, Detections, Targets
 
 Select = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """Return boxes, scores, labels and candidates of the detections, from boxes (B, N, 4) and scores (B, N, K)."""
+Divisor = Callable[[Tensor, float], Tensor]
+"""Return the number to divide the sum of a loss by, from the count of positives in this batch and its lower limit."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class DenseHead(nn.Module):
     """Name of the detector."""
     anchors: Anchors
     """The boxes at every cell that predictions belong to."""
+    divisor: Divisor
+    """Divisor of the losses; a training on several devices replaces it by the mean over the devices."""
 
     def __init__(
         self, channels: int, num_classes: int, per_cell: int, config: DenseHeadConfig, bias: bool = False
@@ -82,7 +86,7 @@ class DenseHead(nn.Module):
         super().__init__()
         if not 0 < config.prior < 1:
             raise ValueError(f"prior is {config.prior}; it must be above 0 and below 1")
-        self.num_classes, self.config = num_classes, config
+        self.num_classes, self.config, self.divisor = num_classes, config, at_least
         # The coarsest level can be one cell, on which a group of one channel would lose everything.
         self.class_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias, least=2)
         self.box_convs = ConvStack(channels, [channels] * config.convs, config.norm, bias, least=2)
@@ -137,6 +141,11 @@ class DenseHead(nn.Module):
         flat = scores.flatten(1)
         least = flat.topk(min(self.config.candidates, flat.shape[1])).values[:, -1:]
         return scores.masked_fill(scores < least[..., None], 0)
+
+
+def at_least(count: Tensor, least: float) -> Tensor:
+    """Return the count of one device as a divisor."""
+    return count.clamp(min=least)
 
 
 def start(layer: nn.Conv2d) -> None:

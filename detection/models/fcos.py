@@ -79,7 +79,7 @@ class FCOSHead(DenseHead):
         return logits, distances, centre
 
     def losses(self, features: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss_cls``, ``loss_box_reg`` and ``loss_centreness``, means over the positives of the batch.
+        """Return ``loss_cls``, ``loss_box_reg`` and ``loss_centreness``, means over the positives of all devices.
 
         The paper of 2019, equation 2, with a GIoU loss and a binary cross entropy for the centre-ness. With
         ``weight_boxes``, the mean of the GIoU losses is weighted by the centre-ness, as in the authors' repository.
@@ -97,9 +97,9 @@ class FCOSHead(DenseHead):
         boxes = boxes_around(points.centres, distances * points.strides[:, None])
         wanted = centreness(sides(points.centres, truth)).masked_fill(negative, 0)
         of_centre = F.binary_cross_entropy_with_logits(centre, wanted, reduction="none")
-        count = (~negative).sum().clamp(min=1)
+        count = self.divisor((~negative).sum(), 1)
         # A positive cell lies inside its object, so that the sum of the weights is zero only without positives.
-        weight, total = (wanted, wanted.sum().clamp(min=1e-6)) if config.weight_boxes else (1.0, count)
+        weight, total = (wanted, self.divisor(wanted.sum(), 1e-6)) if config.weight_boxes else (1.0, count)
         of_box = (giou_loss(boxes, truth) * weight).masked_fill(negative, 0)
         return {
             "loss_cls": focal_loss(logits, classes, config.alpha, config.gamma).sum() / count,

@@ -6,7 +6,7 @@ fixed size. So memory does not depend on the image size, and masks have the same
 B images   N cells   S samples   D detections   C mask features   P weights of an object's network   m mask side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -113,6 +113,7 @@ class ObjectMasks(nn.Module):
         matched: Tensor,
         quality: Tensor,
         targets: Targets,
+        divisor: Callable[[Tensor, float], Tensor],
     ) -> dict[str, Tensor]:
         """Return ``loss_mask``: binary cross-entropy plus the dice loss, means over samples with a mask.
 
@@ -121,6 +122,7 @@ class ObjectMasks(nn.Module):
             boxes: (B, N, 4), predicted.
             matched: (B, N) int64, the object of each cell.
             quality: (B, N), above zero for the cells that may be samples; those with the largest are the samples.
+            divisor: see :attr:`~detection.models.dense_head.DenseHead.divisor`.
         """
         assert targets.masks is not None
         best, index = quality.topk(min(self.config.samples, quality.shape[1]))  # (B, S)
@@ -134,7 +136,7 @@ class ObjectMasks(nn.Module):
         shares = logits.sigmoid()
         shared, both = (shares * truth).sum(dim=(2, 3)), (shares**2 + truth**2).sum(dim=(2, 3))
         dice = 1 - 2 * shared / both.clamp(min=1e-6)
-        return {"loss_mask": (entropy + dice).masked_fill(unused, 0).sum() / (~unused).sum().clamp(min=1)}
+        return {"loss_mask": (entropy + dice).masked_fill(unused, 0).sum() / divisor((~unused).sum(), 1)}
 
     def detect(self, features: Sequence[Tensor], weights: Tensor, detections: Detections) -> Detections:
         """Return the detections with mask probabilities (B, D, m, m); zero on padding.

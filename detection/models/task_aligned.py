@@ -86,7 +86,8 @@ class TaskAlignedHead(DenseHead):
     def losses(self, features: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_box_reg``, ``loss_distance`` and, with masks, ``loss_mask``.
 
-        The first three are sums over the batch, divided by the sum of the qualities (TOOD, equations 6 and 8).
+        The first three are sums over the batch, divided by the sum of the qualities (TOOD, equations 6 and 8), of which
+        several devices take the mean. The last one is a mean over samples of all devices.
         """
         assert batch.targets is not None
         targets, config = batch.targets, self.config
@@ -101,7 +102,7 @@ class TaskAlignedHead(DenseHead):
         index, label, quality = assign_aligned(truth, centres, scores, boxes.detach(), config.cells, *powers)
         label = label.masked_fill(~inside, IGNORE)
         quality = quality.masked_fill(label != 1, 0)
-        total = quality.sum().clamp(min=1)
+        total = self.divisor(quality.sum(), 1)
         own = take(targets.boxes, index)
         classes = target_classes(targets, index, label, self.num_classes)
         of_distance = distribution_focal_loss(distances, sides(centres, own) / stride).mean(dim=-1)
@@ -112,7 +113,7 @@ class TaskAlignedHead(DenseHead):
             "loss_distance": config.distance_weight * (of_distance * quality).where(positive, 0).sum() / total,
         }
         if self.masks is not None:
-            found |= self.masks.losses(features, weights, boxes.detach(), index, quality, targets)
+            found |= self.masks.losses(features, weights, boxes.detach(), index, quality, targets, self.divisor)
         return found
 
     def candidates(self, features: Sequence[Tensor], canvas: tuple[int, int], sizes: Tensor) -> tuple[Tensor, Tensor]:
