@@ -8,16 +8,29 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.detection import KeypointRCNN as TheirKeypointRCNN
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 
+from backbones import BackboneConfig
+from detection.coco.annotations import load_annotations
 from detection.convert.pretrained import coco_person, load_pretrained
 from detection.convert.settings import torchvision_keypoint_config
 from detection.convert.torchvision import from_torchvision
+from detection.data.collate import collate
+from detection.data.dataset import CocoDataset
+from detection.data.flipping import partners
+from detection.data.transforms import Resize
 from detection.inference import predict
 from detection.models import box_head, rpn
 from detection.models.build import build_detector
 from detection.models.keypoint_head import KeypointRCNN
 from detection.ops.keypoints import decode_keypoints
+from detection.shapes import write_shapes
 from detection.structures import IGNORE, Batch, Targets
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -152,3 +165,69 @@ def test_heatmaps_agree():
     cells = expected.flatten(2).argmax(dim=2)
     places = decode_keypoints(found, boxes)[..., :2]
     assert torch.equal(places, torch.stack([cells % 56, cells // 56], dim=2) + 0.5)
+
+
+def small_pair() -> tuple[nn.Module, KeypointRCNN]:
+    """Both detectors with the same random weights: narrow, with batch norms that train."""
+    torch.manual_seed(0)
+    layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
+    body = BackboneWithFPN(resnet18(weights=None), layers, [64, 128, 256, 512], 64)
+    sizes = (12, 24, 48, 96, 192)
+    theirs = TheirKeypointRCNN(
+        body,
+        None,
+        num_keypoints=None,
+        rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sizes), ((0.5, 1.0, 2.0),) * 5),
+        rpn_fg_iou_thresh=0.7,
+        box_head=TwoMLPHead(64 * 49, 128),
+        box_predictor=FastRCNNPredictor(128, 6),
+        keypoint_head=KeypointRCNNHeads(64, (64,) * 4),
+        keypoint_predictor=KeypointRCNNPredictor(64, 5),
+    )
+    theirs.transform.resize = lambda image, target=None: (image, target)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    theirs.transform.normalize = lambda image: (image - mean[:, None, None]) / std[:, None, None]
+    theirs.rpn.fg_bg_sampler, theirs.roi_heads.fg_bg_sampler = FirstCandidates(64, 0.5), FirstCandidates(64, 0.25)
+    config = torchvision_keypoint_config(5, BackboneConfig("resnet18", norm="batch"))
+    anchors = replace(config.rpn.anchors, sizes=sizes)
+    config = replace(
+        config,
+        fpn=replace(config.fpn, channels=64),
+        rpn=replace(config.rpn, samples=64, anchors=anchors),
+        box_head=replace(config.box_head, hidden=128, samples=64),
+        keypoint_head=replace(config.keypoint_head, convs=4, channels=64),
+    )
+    ours = build_detector(5, **vars(config))
+    ours.load_state_dict(from_torchvision(theirs.state_dict()))
+    return theirs.train(), ours.train()
+
+
+@pytest.mark.slow
+def test_trainings_take_the_same_course(tmp_path, monkeypatch):
+    """With SGD from random weights: the loss of the keypoints begins alike in both, and falls in both."""
+    for module in (rpn, box_head):
+        monkeypatch.setattr(module, "sample", first_candidates)
+    write_shapes(tmp_path, 10, 1, size=96, keypoints=True)
+    annotations = load_annotations(tmp_path / "annotations/instances_train.json")
+    data = CocoDataset(annotations, tmp_path / "train", [Resize(96, 96)], partners=partners(annotations.categories))
+    usable = [i for i in range(10) if len(annotations.boxes(i)) and not annotations.crowd(i).any()][:3]
+    batch = collate([data[i] for i in usable])
+    images, targets = list(batch.images.float()), []
+    for boxes, labels, points in zip(batch.targets.boxes, batch.targets.labels, batch.targets.keypoints, strict=True):
+        real = labels != IGNORE
+        targets.append({"boxes": boxes[real], "labels": labels[real] + 1, "keypoints": points[real]})
+    courses: list[list[float]] = []
+    for model in small_pair():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        courses.append([])
+        for _ in range(25):
+            losses = model.losses(batch) if isinstance(model, KeypointRCNN) else model(images, targets)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+            courses[-1].append(float(losses["loss_keypoint"].detach()))
+    theirs, ours = courses
+    # Later, other proposals are samples: the norms of small batches enlarge each difference in rounding.
+    assert ours[:2] == pytest.approx(theirs[:2], rel=1e-4)
+    assert min(theirs[0], ours[0]) > 8
+    assert max(min(theirs[-5:]), min(ours[-5:])) < 5
