@@ -15,8 +15,8 @@ from detection.fast.rcnn import compile_model
 from detection.memory import begin_training, finest_map, glibc_setting, go_on_training, keep_freed_memory
 from detection.structures import Batch
 from tools.benchmark.apart import Apart
-from tools.benchmark.contestants import Ours, equalise, pair, pinned
-from tools.benchmark.data import batches, open_data
+from tools.benchmark.contestants import KEYPOINTS, Ours, equalise, pair, pinned
+from tools.benchmark.data import batches, open_data, persons
 
 What = Literal["train", "infer"]
 
@@ -84,5 +84,8 @@ def own_batch(options: Namespace, size: int) -> Batch:
     """Return a batch of the first images with objects."""
     with tempfile.TemporaryDirectory() as folder:
         annotations, images = open_data(options.annotations, options.images, Path(folder))
-        batch: Batch = tree_map(pinned, batches(annotations, images, size, options.batch, 1)[0])
-        return batch
+        batch = batches(annotations, images, size, options.batch, 1)[0]
+        if options.detector == "keypoint_rcnn":
+            batch = persons(batch, KEYPOINTS)
+        pinned_batch: Batch = tree_map(pinned, batch)
+        return pinned_batch

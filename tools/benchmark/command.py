@@ -91,7 +91,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time this toolkit and torchvision in turn on this machine.")
     parser.add_argument("--annotations", type=Path, help="COCO annotation file; default: synthetic shapes")
     parser.add_argument("--images", type=Path, help="folder of its images")
-    parser.add_argument("--detector", default="mask_rcnn", choices=["mask_rcnn", "retinanet", "fcos"])
+    parser.add_argument("--detector", default="mask_rcnn", choices=["mask_rcnn", "keypoint_rcnn", "retinanet", "fcos"])
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--sizes", type=int, nargs="+", default=[320], help="shorter sides of the images, in pixels")
     parser.add_argument("--batch", type=int, default=2)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torchvision.models.detection import KeypointRCNN as PeerKeypointRCNN
 from torchvision.models.detection import MaskRCNN as PeerMaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
@@ -17,6 +18,7 @@ from backbones import BackboneConfig
 from detection import fast
 from detection.convert import from_torchvision, torchvision_config
 from detection.convert.one_stage import from_torchvision_one_stage
+from detection.convert.settings import torchvision_keypoint_config
 from detection.engine.clock import Clock
 from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.fast.folding import folded
@@ -28,6 +30,8 @@ from detection.structures import IGNORE, Batch, Detections
 from tools.benchmark import one_stage
 
 CLASSES = 80
+"""Number of classes; a Keypoint R-CNN has one, persons."""
+KEYPOINTS = 17
 SPREAD = {"cls_score": 2.0, "bbox_pred": 0.3}
 """Standard deviations to which outputs of an untrained network are scaled, so that it detects 100 objects."""
 
@@ -158,12 +162,17 @@ def pair(
 ) -> tuple[Ours, Torchvision]:
     """Return both detectors with the same random weights, frozen norms and two frozen stages, as for fine-tuning."""
     torch.manual_seed(0)
-    if detector == "mask_rcnn":
+    own = BackboneConfig(backbone, norm="frozen", freeze=2)
+    peer: nn.Module
+    if detector in ("mask_rcnn", "keypoint_rcnn"):
         body = resnet_fpn_backbone(
             backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
         )
-        peer = PeerMaskRCNN(body, CLASSES + 1)
-        config = torchvision_config(1, True, BackboneConfig(backbone, norm="frozen", freeze=2))
+        if detector == "mask_rcnn":
+            peer, config = PeerMaskRCNN(body, CLASSES + 1), torchvision_config(1, True, own)
+        else:
+            peer = PeerKeypointRCNN(body, 2, num_keypoints=KEYPOINTS)
+            config = torchvision_keypoint_config(KEYPOINTS, own)
     else:
         peer, config = one_stage.peer_and_config(detector, backbone, CLASSES)
     for module in peer.modules():  # without trained statistics, activations would grow with each block
@@ -173,7 +182,8 @@ def pair(
     peer.transform.resize = lambda image, target=None: (image, target)  # type: ignore[method-assign, assignment]
     if peer_precision == "bf16":
         peer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = fast.convert(build_detector(CLASSES, **vars(config)))
+    classes = 1 if config.keypoint_head else CLASSES
+    model = fast.convert(build_detector(classes, **vars(config)))
     ours = Ours(model.to(device, memory_format=torch.channels_last), device, precision)  # type: ignore[call-overload]
     return ours, Torchvision(peer.to(device), device, peer_precision)
 
@@ -213,7 +223,7 @@ def pinned(x: Any) -> Any:
 
 
 def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Return images with values of 0..1, and for each ``boxes``, ``labels`` from 1 and full-image ``masks``."""
+    """Return images with values of 0..1, and for each ``boxes``, ``labels`` from 1, full-image ``masks``, keypoints."""
     assert batch.targets is not None
     assert batch.targets.masks is not None
     images, targets = [], []
@@ -222,7 +232,8 @@ def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         boxes = batch.targets.boxes[i][keep]
         images.append(batch.images[i, :, :height, :width].float() / 255)
         masks = paste_masks((batch.targets.masks[i][keep] == 1).float(), boxes, height, width)
-        targets.append(
-            {"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte().contiguous()}
-        )
+        target = {"boxes": boxes, "labels": batch.targets.labels[i][keep] + 1, "masks": masks.byte().contiguous()}
+        if batch.targets.keypoints is not None:
+            target["keypoints"] = batch.targets.keypoints[i][keep]
+        targets.append(target)
     return images, targets

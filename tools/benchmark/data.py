@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import torch
+
 from detection.coco.annotations import Annotations, load_annotations
 from detection.data.collate import collate
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Resize
 from detection.shapes import write_shapes
-from detection.structures import Batch
+from detection.structures import IGNORE, Batch
 
 
 def open_data(
@@ -26,3 +28,14 @@ def batches(annotations: Annotations, images: Path, size: int, batch: int, numbe
     filled = [i for i in range(len(dataset)) if len(annotations.boxes(i))]
     chosen = [filled[i % len(filled)] for i in range(batch * number)]
     return [collate([dataset[i] for i in chosen[k : k + batch]]) for k in range(0, len(chosen), batch)]
+
+
+def persons(batch: Batch, keypoints: int) -> Batch:
+    """Return the batch with one class, and with visible keypoints at random places in the box of each object."""
+    targets = batch.targets
+    assert targets is not None
+    places = torch.rand(*targets.labels.shape, keypoints, 2, generator=torch.Generator().manual_seed(0))
+    low, high = targets.boxes[:, :, None, :2], targets.boxes[:, :, None, 2:]
+    seen = ((targets.labels != IGNORE) & ~targets.crowd)[..., None, None].expand(-1, -1, keypoints, 1)
+    points = torch.cat([low + (high - low) * places, 2 * seen], dim=-1) * seen
+    return batch._replace(targets=targets._replace(labels=targets.labels.clamp(max=0), keypoints=points))

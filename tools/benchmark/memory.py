@@ -9,7 +9,8 @@ from detection.device import best_device
 from detection.memory import most_resident, resident
 from detection.structures import Batch, Targets
 from tools.benchmark.alone import apart, own_batch, prepare
-from tools.benchmark.contestants import CLASSES, pair
+from tools.benchmark.contestants import CLASSES, KEYPOINTS, pair
+from tools.benchmark.data import persons
 
 CROWDED = 1000
 """Number of objects in the crowded image."""
@@ -45,7 +46,11 @@ class Measured:
 
     def __init__(self, options: Namespace, who: str, sizes: list[int], precision: str) -> None:
         self.settle = prepare(options, who, max(sizes), precision, "train")
-        self.data = [crowded(size) if who == "crowded" else own_batch(options, size) for size in sizes]
+        self.data = [own_batch(options, size) for size in sizes]
+        if who == "crowded":
+            self.data = [crowded(size) for size in sizes]
+            if options.detector == "keypoint_rcnn":
+                self.data = [persons(batch, KEYPOINTS) for batch in self.data]
         # Keep both models: steps would reuse the memory that the other one freed, and the peak would miss it.
         self.both = pair(options.backbone, best_device(), precision, options.peer_precision, options.detector)
         self.chosen: Any = self.both[who == "torchvision"]
