@@ -1,7 +1,7 @@
 """Divide the losses of a one-stage detector by the same number on all devices.
 
-The gradients of all devices are averaged. If each device divided by its own positives, a positive beside few others would
-count more than one beside many. Two devices would then learn something else than one.
+The gradients of all devices are averaged. If each device divided by its own positives, a positive beside few others
+would count more than one beside many. Two devices would then learn something else than one.
 """
 
 from collections.abc import Iterator
