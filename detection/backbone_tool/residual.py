@@ -35,11 +35,11 @@ class Curve:
     """Mean norm of the gradient of each of :data:`STAGES` since the last entry."""
 
 
-def make_images(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+def make_images(count: int, size: int, seed: int, shapes: Sequence[str] = SHAPES) -> tuple[Tensor, Tensor]:
     """Return images (count, 3, size, size), with values of about -1..1, and their classes (count,)."""
     generator = np.random.default_rng(seed)
-    labels = generator.integers(len(SHAPES), size=count)
-    images = np.stack([_draw(SHAPES[label], size, generator) for label in labels])
+    labels = generator.integers(len(shapes), size=count)
+    images = np.stack([_draw(shapes[label], size, generator) for label in labels])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
@@ -49,6 +49,13 @@ def train(
     """Train a network of :data:`VARIANTS` and record its curve."""
     torch.manual_seed(seed)
     network = ResNet(VARIANTS[name], width=width, num_classes=len(SHAPES))
+    return fit(network, name, data, steps, batch, lr, seed, every)
+
+
+def fit(
+    network: ResNet, name: str, data: tuple[Tensor, Tensor], steps: int, batch: int, lr: float, seed: int, every: int
+) -> Curve:
+    """Train a network and record its curve, which gets the name."""
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     curve, wrong, norms = Curve(name), 0.0, np.zeros(len(STAGES))
     for step, (images, labels) in enumerate(_batches(data, steps, batch, seed), 1):

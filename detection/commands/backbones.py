@@ -27,7 +27,7 @@ example:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add a parser for each word that may follow."""
-    commands = parser.add_subparsers(required=True, metavar="list|show|probe|convert|benchmark|gradients")
+    commands = parser.add_subparsers(required=True, metavar="list|show|probe|convert|benchmark|gradients|why-residual")
 
     names = commands.add_parser("list", help="print names; with a word, those that contain it, timm's too")
     names.add_argument("word", nargs="?", default="", metavar="WORD", help="a part of the names to print")
@@ -89,6 +89,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     output = "file to write, without suffix (default residual)"
     gradients.add_argument("--output", type=Path, default=Path("residual"), metavar="FILE", help=output)
     gradients.set_defaults(action=_gradients)
+
+    why = commands.add_parser(
+        "why-residual", help="train, count, and write a page that shows why networks are residual"
+    )
+    why.add_argument("--output", type=Path, default=Path("why_residual"), metavar="DIR", help="folder to write")
+    why.add_argument("--depths", **depths | {"default": [18, 34, 50]}, help="numbers of layers (default 18 34 50)")
+    _add_count(why, "--steps", 1000, "steps of each training")
+    _add_count(why, "--every", 25, "steps between points of the curves")
+    _add_count(why, "--width", 16, "channels of the first stage, 64 in the paper")
+    _add_count(why, "--pictures", 2048, "drawn images")
+    _add_count(why, "--seeds", 5, "seeds of each training with little data")
+    _add_count(why, "--first-steps", 600, "steps of the training whose weights are transferred")
+    _add_count(why, "--transfer-steps", 150, "steps of each training with little data")
+    counts: dict[str, Any] = {"type": _positive, "nargs": "+", "default": [16, 64, 256], "metavar": "N"}
+    why.add_argument("--counts", **counts, help="images of the trainings with little data (default 16 64 256)")
+    why.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything else (default 0)")
+    why.set_defaults(action=_why_residual)
     for command in commands.choices.values():
         command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default all)")
 
@@ -225,6 +242,26 @@ def _gradients(options: argparse.Namespace) -> None:
     title += f"seed {options.seed}"
     residual.plot(curves, options.output.with_suffix(".png"), title)
     print(f"written: {options.output.with_suffix('.png')}, {options.output.with_suffix('.csv')}")
+
+
+def _why_residual(options: argparse.Namespace) -> None:
+    from detection.backbone_tool import why_residual
+    from detection.provenance import command_line
+
+    experiment = why_residual.Experiment(
+        depths=tuple(options.depths),
+        steps=options.steps,
+        every=options.every,
+        width=options.width,
+        images=options.pictures,
+        counts=tuple(options.counts),
+        seeds=options.seeds,
+        first_steps=options.first_steps,
+        transfer_steps=options.transfer_steps,
+        seed=options.seed,
+    )
+    page = why_residual.write(options.output, experiment, why_residual.run(experiment), command_line())
+    print(f"written: {page}")
 
 
 def _positive(text: str) -> int:

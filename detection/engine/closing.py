@@ -21,6 +21,7 @@ from detection.data.errors import first_line
 from detection.documents import read_json
 from detection.engine import summary
 from detection.engine.best_detections import BestDetections
+from detection.engine.classify.best_classes import BestClasses
 from detection.engine.data_of import data_of
 from detection.engine.errors import StoppedError, user_message
 from detection.engine.run_record import NAME as RECORD
@@ -34,7 +35,8 @@ REPORT = "report.html"
 QUICK = 50_000
 """Most detections for which an interrupted run writes a report: a cluster may soon kill the process."""
 
-WriteReport = Callable[[Path, BestDetections, Trainer], None]
+WriteReport = Callable[[Path, Any, Trainer], None]
+"""Writes the report to a path, from what the callback of the best validation has kept."""
 
 
 class Closing(Callback):
@@ -56,7 +58,7 @@ class Closing(Callback):
         best: summary.Best,
         record: RunRecord,
         trackers: Trackers,
-        detections: BestDetections | None = None,
+        detections: BestDetections | BestClasses | None = None,
         write_report: WriteReport | None = None,
         curves: bool = True,
     ) -> None:
@@ -102,7 +104,7 @@ class Closing(Callback):
         if result != "failed":
             module.print("\n".join(summary.last_lines(result, best, folder)))
 
-    def _report(self, trainer: Trainer, module: LightningModule, detections: BestDetections, interrupted: bool) -> None:
+    def _report(self, trainer: Trainer, module: LightningModule, detections: Any, interrupted: bool) -> None:
         """Write the report, unless the existing one is of a better validation or an interrupted run has no time."""
         assert self._folder is not None
         folder = self._folder

@@ -19,6 +19,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint_files import outline_checkpoint
 from detection.engine.checkpoint_io import AtomicCheckpointIO
+from detection.engine.classify.run_report import write_report as write_classes
+from detection.engine.closing import WriteReport
 from detection.engine.console import Console, Log
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import complete
@@ -26,7 +28,7 @@ from detection.engine.ending import end_at_once
 from detection.engine.errors import InputError, user_input
 from detection.engine.find_rate import prepare
 from detection.engine.folder import keep_checkpoints_in, loggers, run_folder
-from detection.engine.kinds import Detectors, Kind, kind_of
+from detection.engine.kinds import Classifiers, Detectors, Kind, kind_of
 from detection.engine.lightning_mends.checkpoints import restoring_error
 from detection.engine.lightning_mends.noise import silence
 from detection.engine.parser import STRICT, ConfigFile, Parser, given_configs
@@ -211,8 +213,9 @@ class Command(LightningCLI):
         if not save:
             kwargs["enable_checkpointing"] = False
         with user_input():
-            bar, report, monitor = given.enable_progress_bar is not False, write_report, self.kind.monitor(config)
-            ours = callbacks(config.run, users, bar, save, report, monitor, self.kind.parts)
+            bar, kind = given.enable_progress_bar is not False, self.kind
+            report: WriteReport = write_classes if isinstance(kind, Classifiers) else write_report
+            ours = callbacks(config.run, users, bar, save, report, kind.monitor(config), kind.parts)
         if self.subcommand == "fit":
             own = self.kind.prepare(self.config["fit"], config, users)
             if why := self.kind.why_unvalidated(self.config["fit"]):

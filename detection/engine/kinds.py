@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from backbones import BackboneConfig
 from detection.classifier_files import classifier_file, handed_over
 from detection.engine.checks import check_combinations, check_random_start, check_trainer, outline
+from detection.engine.classify.best_classes import BestClasses
 from detection.engine.classify.datamodule import LabelledDataModule
 from detection.engine.classify.module import ClassificationModule
 from detection.engine.datamodule import CocoDataModule
@@ -111,7 +112,7 @@ class Classifiers(Kind):
 
     module, data, noun = ClassificationModule, LabelledDataModule, "classifier"
     weights = ("model.classifier.weights",)
-    parts = Parts(report=False, pictures=False)
+    parts = Parts(best=BestClasses, pictures=False)
 
     def check(self, config: Any, trains: bool) -> None:
         """Reject settings that contradict each other, and find the file of the initial weights in a run's folder."""

@@ -1,6 +1,6 @@
 """What differs between the callbacks of detectors and those of classifiers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BEST = "val/AP"
 """Metric that determines the best checkpoint: AP of keypoints or masks, or of boxes for a detector without them."""
@@ -11,8 +11,8 @@ BEST_OF_MAPS = {"all": "val/semantic/mIoU", "stuff": "val/panoptic/PQ"}
 class Parts(NamedTuple):
     """Callbacks that only some kinds of models have."""
 
-    report: bool = True
-    """The report of the best validation of a detector."""
+    best: Any = None
+    """Callback that keeps the best validation for the report, called with the metric; None: that of detectors."""
     pictures: bool = True
     """Images of samples and detections."""
 

@@ -18,7 +18,7 @@ ADAPTED = (
     "swin_v2_t",
     "vit_b_16",
 )
-LARGE = ("vit_b_16", "resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2")
+LARGE = ("resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2")
 
 
 def trained(name: str, num_classes: int = 1000) -> nn.Module:

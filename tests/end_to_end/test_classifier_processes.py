@@ -58,20 +58,22 @@ def config(tmp_path_factory):
 
 
 def test_two_ranks_train_as_one(tmp_path):
-    """With norms within an image, and nothing that a rank draws for itself, all is equal but for rounding."""
-    config = write_config(tmp_path, classifier={"norm": "group"}, loss={"label_smoothing": 0.1})
+    """Without statistics over a batch, and without numbers that a rank draws for itself, all is equal but for rounding.
+
+    Group norm would not do: at the end of so small a network, its groups have two numbers, and rounding flips signs.
+    """
+    config = write_config(tmp_path, classifier={"norm": "frozen"}, loss={"label_smoothing": 0.1})
     folders = [tmp_path / f"{ranks}" for ranks in (1, 2)]
     for ranks, folder in zip((1, 2), folders, strict=True):
         torchrun(config, ranks, "--run.folder", folder)
     one, two = (last(folder) for folder in folders)
     assert one["global_step"] == two["global_step"] == 6
-    start = {}
     torchrun(config, 1, "--run.folder", tmp_path / "start", "--trainer.max_steps", 1, "--model.optimizer.lr", 0)
     start = last(tmp_path / "start")["state_dict"]
     for name, value in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], value, atol=1e-5, rtol=1e-4)
     moved = sum(float((value - start[name]).abs().sum()) for name, value in one["state_dict"].items())
-    assert moved > 10  # so that equal weights prove something
+    assert moved > 1  # so that equal weights prove something
     rows = [list(csv.DictReader((folder / "val.csv").read_text().splitlines())) for folder in folders]
     for row, other in zip(*rows, strict=True):
         assert float(row["val/loss"]) == pytest.approx(float(other["val/loss"]), abs=1e-4)

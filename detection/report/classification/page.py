@@ -11,9 +11,9 @@ from detection.evaluation.percent import percent
 from detection.foreign import shown
 from detection.report.analysis import Measure
 from detection.report.charts import bar, lines
+from detection.report.classification.wrong import Wrong
 from detection.report.frame import frame
 from detection.report.page import about_section, card, data_of, image, matrix_grid, number, script, table
-from detection.report.pictures import Picture
 from detection.wording import plural
 
 TITLES = {
@@ -35,7 +35,7 @@ MOST_PAIRS = 10
 def page(
     report: Mapping[str, Any],
     about: Mapping[str, Any],
-    worst: Sequence[tuple[str, str, Picture | None]] = (),
+    worst: Sequence[Wrong] = (),
     beside: Sequence[str] = (),
 ) -> str:
     """Write the whole page.
@@ -130,7 +130,7 @@ def _classes(report: Mapping[str, Any]) -> str:
     return table(heads, rows, numeric=(1, 2, 3, *range(5, len(heads))), sortable=True)
 
 
-def _worst(worst: Sequence[tuple[str, str, Picture | None]]) -> str:
+def _worst(worst: Sequence[Wrong]) -> str:
     items = [
         f"<figure>{image(picture, file)}<figcaption><b>{_text(file)}</b><br>{escape(text)}</figcaption></figure>"
         for file, text, picture in worst

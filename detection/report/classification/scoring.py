@@ -18,17 +18,17 @@ from backbones.classifiers import Classifier
 from detection.checkpoint_files import replacing
 from detection.data.labelled import LabelledImages
 from detection.data.labelled_dataset import LabelledDataset, collate_labelled
-from detection.evaluation.class_samples import Judged, OneClass, SeveralClasses, spread
-from detection.evaluation.classification import ClassificationEvaluator
-from detection.evaluation.multi_label import MultiLabelEvaluator
+from detection.evaluation.classification import ClassificationEvaluator, Scored
+from detection.evaluation.multi_label import MultiLabelEvaluator, ScoredSeveral
 from detection.evaluation.percent import percent
 from detection.foreign import cell, shown
 from detection.provenance import checksum, software
 from detection.quiet import is_quiet
+from detection.report.classification.content import judged_of, report_of
 from detection.report.classification.options import ClassifierEvaluation
 from detection.report.classification.page import page
+from detection.report.classification.wrong import wrong_images
 from detection.report.files import plain
-from detection.report.pictures import Picture, data_url
 from detection.wording import plural
 
 SCORES = "scores.csv"
@@ -46,8 +46,8 @@ class Found:
     images: LabelledImages
     scores: np.ndarray
     """(n, K) float32, probabilities."""
-    losses: np.ndarray
-    """(n,) float64, cross-entropy; binary cross-entropy for several classes per image."""
+    scored: Scored | ScoredSeveral
+    """What the evaluator kept."""
     report: dict[str, Any]
     """Of the evaluator."""
 
@@ -60,12 +60,6 @@ class Found:
     def ranks(self) -> np.ndarray:
         """(n,) int64, place of the true class among the scores of its image, from 1."""
         return 1 + (self.order == self.images.labels[:, None]).argmax(axis=1)
-
-    def judged(self) -> Judged:
-        """Return true and predicted classes, for bootstrap samples."""
-        if self.images.multi_label:
-            return SeveralClasses(self.images.labels, self.scores)
-        return OneClass(self.images.labels, self.ranks, len(self.images.classes))
 
 
 def evaluate_classifier(model: Classifier, data: LabelledDataset, options: ClassifierEvaluation) -> dict[str, Any]:
@@ -81,30 +75,23 @@ def evaluate_classifier(model: Classifier, data: LabelledDataset, options: Class
     """
     folder = Path(options.output)
     found = collect(model, data, options.batch, options.workers)
-    judged = found.judged()
-    errors, of_classes = spread(judged, options.resamplings)
-    numbers = judged.numbers(np.ones(len(judged)))
-    report = found.report | {
-        "numbers": {name: {"value": value, "error": errors[name]} for name, value in numbers.items()},
-        "loss": found.report["metrics"]["loss"],
-    }
-    del report["metrics"]
-    for row, error in zip(report["classes"], of_classes.tolist(), strict=True):
-        row["error"] = error
+    judged = judged_of(found.scored, len(found.images.classes))
+    report = report_of(found.report, judged, options.resamplings)
     about = made_of(model, found.images, options)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     write_predictions(folder, found)
     write_csv(folder / "classes.csv", list(report["classes"][0]), [list(row.values()) for row in report["classes"]])
-    worst = pictures(data, found, options.pictures)
+    worst = wrong_images(found.scored, found.images, data, options.pictures)
     beside = [name for name in ("report.json", "classes.csv", PREDICTIONS, SCORES, TRUTH) if name != "report.html"]
     beside = [name for name in beside if name == "report.json" or (folder / name).is_file()]
     _write(folder / "report.html", page(report, about, worst, beside))
     content: dict[str, Any] = plain({"about": about, "classification": report})
     _write(folder / "report.json", json.dumps(content, indent=1))
     print(f"{shown(about['name'])} on {plural(len(judged), 'image')}, in percent:")
-    print("  ".join(f"{name} {percent(value)}" for name, value in numbers.items()) + f"  loss {report['loss']:.3f}")
+    numbers = "  ".join(f"{name} {percent(one['value'])}" for name, one in report["numbers"].items())
+    print(f"{numbers}  loss {report['loss']:.3f}")
     print(f"report: {folder / 'report.html'}")
     return content
 
@@ -125,8 +112,7 @@ def collect(model: Classifier, data: LabelledDataset, batch: int, workers: int) 
             losses = F.cross_entropy(logits, each.labels, reduction="none")
             parts.append(logits.softmax(dim=1))
         evaluator.add(each.image_ids, each.labels, logits, losses)
-    state = evaluator.state()[0]
-    return Found(images, torch.cat(parts).numpy(), state.losses, evaluator.report())
+    return Found(images, torch.cat(parts).numpy(), evaluator.state()[0], evaluator.report())
 
 
 def made_of(model: Classifier, images: LabelledImages, options: ClassifierEvaluation) -> dict[str, Any]:
@@ -178,47 +164,12 @@ def write_predictions(folder: Path, found: Found) -> None:
     write_csv(folder / PREDICTIONS, ["file", "label", "predicted", "score", "score_of_label", "rank_of_label"], rows)
 
 
-def pictures(data: LabelledDataset, found: Found, number: int) -> list[tuple[str, str, Picture | None]]:
-    """Return the wrong images with the largest loss: file, what it is and what is predicted, and the drawn image."""
-    images, best = found.images, found.order[:, 0]
-    wrong = (
-        ((found.scores >= found.report["threshold"]) != images.labels).any(axis=1)
-        if images.multi_label
-        else best != images.labels
-    )
-    worst = np.flatnonzero(wrong)
-    worst = worst[np.argsort(-found.losses[worst], kind="stable")][:number]
-    return [(images.files[int(k)], describe(found, int(k)), _picture(data, int(k))) for k in worst]
-
-
-def describe(found: Found, index: int) -> str:
-    """Return what an image is, and what the classifier predicts."""
-    images, scores = found.images, found.scores[index]
-
-    def named(labels: Sequence[int]) -> str:
-        return ", ".join(f"{shown(images.classes[k], 40)} {scores[k]:.2f}" for k in labels) or "none"
-
-    if images.multi_label:
-        order, present = found.order[index], images.labels[index]
-        chosen = [int(k) for k in order if scores[k] >= found.report["threshold"]]
-        return f"true: {named([int(k) for k in order if present[k]])}; predicted: {named(chosen)}"
-    true, best = int(images.labels[index]), int(found.order[index, 0])
-    return f"true: {named([true])}; predicted: {named([best])}"
-
-
 def write_csv(path: Path, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a table; numbers have six significant digits."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows([f"{one:.6g}" if isinstance(one, float) else one for one in row] for row in rows)
-
-
-def _picture(data: LabelledDataset, index: int) -> Picture | None:
-    try:
-        return Picture(data_url(np.ascontiguousarray(data.read(index).permute(1, 2, 0).numpy()), 640))
-    except ValueError:
-        return None
 
 
 def _write(path: Path, text: str) -> None:

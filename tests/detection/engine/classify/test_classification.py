@@ -59,6 +59,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_a_run_has_the_files_of_a_detectors_run(trained):
     names = {path.name for path in trained.iterdir()}
+    assert "report.html" in names
     assert names >= {"summary.md", "train.csv", "val.csv", "model.safetensors", "classes.txt", "curves.png"}
     assert names >= {"config.yaml", "run.json", "log.txt", "classes_val.json", "classes_val.md", "checkpoints"}
     assert (trained / "classes.txt").read_text().split() == [f"digit{n}" for n in range(6)]
@@ -84,6 +85,16 @@ def test_the_page_of_the_classes_has_what_the_evaluation_found(trained):
     assert found["metrics"]["top1"] == pytest.approx(last, abs=1e-5)
     assert sum(found["confusion"][n][n] for n in range(6)) == pytest.approx(12 * last, abs=1e-3)
     assert "| digit3 | 2 | " in (trained / "classes_val.md").read_text()
+
+
+def test_the_report_is_that_of_the_best_validation(trained):
+    page = (trained / "report.html").read_text()
+    best = json.loads((trained / "run.json").read_text())["best"]
+    assert f"epoch {best['epoch']}, step {best['step']}" in page
+    assert f"Classifier resnet10 on 12 images: top-1 accuracy {100 * best['AP']['top-1']:.1f} (" in page
+    assert "Confusion matrix" in page
+    wrong = round(12 * (1 - best["AP"]["top-1"]))
+    assert page.count("data:image/jpeg;base64,") == page.count("true: digit") == wrong
 
 
 def test_validate_repeats_the_accuracy_of_the_best_checkpoint(trained, tmp_path, capsys):

@@ -75,6 +75,9 @@ def test_a_run_logs_and_reports_mean_average_precision(trained):
     page = (trained / "classes_val.md").read_text()
     assert "| class | images | predicted | AP | precision | recall | F1 | best F1 | its threshold |" in page
     best = json.loads((trained / "run.json").read_text())["best"]
+    report = (trained / "report.html").read_text()
+    assert f"on {found['images']} images: mAP {100 * best['score']:.1f} (" in report
+    assert "best F1" in report
     assert best["AP"].keys() == {"mAP", "F1"}
     assert best["score"] == pytest.approx(max(float(row["val/mAP"]) for row in rows), abs=1e-5)
     assert "mAP is the mean of the average precisions" in (trained / "summary.md").read_text()
