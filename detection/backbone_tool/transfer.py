@@ -1,7 +1,7 @@
 """Compare training from transferred weights with training from random ones, with little data.
 
-A network learns some synthetic shapes from many images. Its weights, without the last layer, then start the training on a
-few images of other shapes.
+A network learns some synthetic shapes from many images. Its weights, without the last layer, then start the training
+on a few images of other shapes.
 """
 
 import copy
