@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
     output = options.output
     if output is None:
         if len(models) < 2:
-            raise ValueError("no output file is given; add --output detector.safetensors")
+            raise ValueError(
+                "no output is given; add --output detector.safetensors, or a folder for --format onnx, openvino or torch"
+            )
         output = Path(models.pop())
     from detection import fast
     from detection.classifier_files import classifier_file

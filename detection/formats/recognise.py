@@ -105,7 +105,7 @@ def _found(path: Path, cache: Path) -> Found:
     """Return the data set of a file or folder, converted if necessary."""
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; give the folder of a data set")
-    if path.is_file():
+    if not path.is_dir():
         return _of_file(path, cache)
     if (path / SPLIT_FILE).is_file():
         return read_split(path)

@@ -347,6 +347,7 @@ def test_copies_versions_and_frames_stay_together(tmp_path):
         (nothing, "", "no data set found: data has nothing in it; expected COCO .*, YOLO .*, or VOC"),
         (nothing, "absent", "absent: no such file or folder"),
         (pictures_only, "", "no data set found: data has 1 image file; expected"),
+        (nothing, "/dev/null", "/dev/null: is not a data set; give a folder"),
         (pictures_only, "a.png", r"a\.png: is not a data set; give a folder, a data\.yaml, or a COCO annotation file"),
         (two_yolo_folders, "", "val and valid both look like the val split; keep only one of them"),
         (two_voc_folders, "", "train and training both look like the train split"),
