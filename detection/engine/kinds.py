@@ -20,6 +20,7 @@ from detection.engine.classify.module import ClassificationModule
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import is_of_classifier
 from detection.engine.first_step import FirstStepMemory
+from detection.engine.links import link_data_to_model
 from detection.engine.module import DetectionModule
 from detection.engine.naming import prepare_metric_names
 from detection.engine.parts import BEST, BEST_OF_MAPS, Parts
@@ -27,7 +28,6 @@ from detection.engine.resumable_data import ResumableData
 from detection.engine.resumable_module import ResumableModule
 from detection.engine.unvalidated import why_unvalidated
 from detection.memory import finest_map
-from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
 
 
 class Kind:
@@ -83,11 +83,7 @@ class Detectors(Kind):
     def link(self, parser: Any) -> None:
         """Link options whose values follow from others."""
         parser.link_arguments("model.compile", "data.few_canvases", compute_fn=bool)
-        parser.link_arguments("model.backbone.in_channels", "data.channels")
-        masks = ("model.mask_head", "model.task_aligned", "model.point_head")
-        parser.link_arguments(masks, "data.masks", compute_fn=predicts_masks)
-        parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
-        parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
+        link_data_to_model(parser)
         super().link(parser)
 
     def check(self, config: Any, trains: bool) -> None:

@@ -7,11 +7,11 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from detection.engine.datamodule import CocoDataModule
+from detection.engine.links import link_data_to_model
 from detection.engine.module import DetectionModule
 from detection.engine.parser import STRICT, ConfigFile, Parser
 from detection.engine.run import RunConfig
 from detection.home import settle_home, with_home
-from detection.models.mask_forms import is_set, predicts_masks, wanted_maps
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataModule]:
@@ -30,11 +30,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[DetectionModule, CocoDataMo
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_argument("--seed_everything", type=bool | int, default=0)
-    parser.link_arguments("model.backbone.in_channels", "data.channels")
-    masks = ("model.mask_head", "model.task_aligned", "model.point_head")
-    parser.link_arguments(masks, "data.masks", compute_fn=predicts_masks)
-    parser.link_arguments("model.keypoint_head", "data.keypoints", compute_fn=is_set)
-    parser.link_arguments(("model.semantic_head", "model.mask_head"), "data.maps", compute_fn=wanted_maps)
+    link_data_to_model(parser)
     config = parser.parse_args(with_home(list(arguments)))
     settle_home(config)
     # Without the trainer, which would need the devices.
