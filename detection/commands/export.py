@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if output is None:
         if len(models) < 2:
             raise ValueError(
-                "no output is given; add --output detector.safetensors, or a folder for --format onnx, openvino or torch"
+                "no output given; add --output detector.safetensors, or a folder for --format onnx, openvino and torch"
             )
         output = Path(models.pop())
     from detection import fast
