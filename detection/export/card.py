@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detection.export.map_check import EQUAL, PROBABILITY
 from detection.foreign import shown
 from detection.wording import plural
 
@@ -22,14 +23,8 @@ def card(settings: Mapping[str, Any], size: int) -> str:
         f"**Parity gate: {'passed' if gate['passed'] else 'FAILED'}** ({gate['engine']} against PyTorch).",
         "",
         *([gate["failure"], ""] if gate.get("failure") else []),
-        "| image | detections | boxes, pixels | scores | masks | mask IoU | unmatched | at the cut | sensitive |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_row(one) for one in gate["images"]),
-        "",
-        f"Tolerances: boxes {gate['tolerances']['boxes']} pixels, scores {gate['tolerances']['scores']}, probabilities "
-        f"of masks {gate['tolerances']['masks']}, no unmatched detection. Columns hold the largest difference of an "
-        "image, and the smallest IoU. Sensitive detections move by more if rounding changes, and may differ as far.",
-        "",
+        *_objects(gate),
+        *_maps(gate.get("maps")),
         *_full(gate.get("full")),
         *_accuracy(gate["accuracy"]),
         *_int8(gate["int8"]),
@@ -58,6 +53,46 @@ def facts(settings: Mapping[str, Any], classes: Sequence[str], size: int) -> lis
         f"| versions | {', '.join(f'{name} {number}' for name, number in about['versions'].items())} |",
         "",
     ]
+
+
+def _objects(gate: Mapping[str, Any]) -> list[str]:
+    """Return the table of detections, or nothing for a detector that finds none."""
+    rows, tolerances = gate["images"], gate["tolerances"]
+    if not rows:
+        return []
+    points = any(one.get("keypoints") is not None for one in rows)
+    heads = ["image", "detections", "boxes, pixels", "scores", "masks", "mask IoU", "unmatched", "at the cut"]
+    heads += ["sensitive", *(["keypoints, pixels"] if points else [])]
+    also = f"keypoints {tolerances['keypoints']} pixels, " if points else ""
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{' --- |' * len(heads)}",
+        *(_row(one, points) for one in rows),
+        "",
+        f"Tolerances: boxes {tolerances['boxes']} pixels, {also}scores {tolerances['scores']}, probabilities "
+        f"of masks {tolerances['masks']}, no unmatched detection. Columns hold the largest difference of an "
+        "image, and the smallest IoU. Sensitive detections move by more if rounding changes, and may differ as far.",
+        "",
+    ]
+
+
+def _maps(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Return the table of semantic and panoptic maps, or nothing."""
+    if not rows:
+        return []
+    panoptic = any(one["panoptic"] is not None for one in rows)
+    heads = ["image", "class probabilities", "sensitive cells", "wrong cells", "equal pixels, %"]
+    heads += ["panoptic, equal pixels, %"] if panoptic else []
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for one in rows:
+        cells = [_name(one), f"{one['probabilities']:.1e}", one["sensitive"], one["wrong"]]
+        cells += [f"{100 * one[name]:.3f}" for name in ("semantic", *(["panoptic"] if panoptic else []))]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    note = (
+        f"Tolerances of maps: probabilities {PROBABILITY}, equal pixels {100 * EQUAL:g} %. A cell is sensitive if its "
+        "probabilities move by more when rounding changes. Where rounding changes more pixels, as many may differ."
+    )
+    return [*lines, "", note, ""]
 
 
 def _full(found: Mapping[str, Any] | None) -> list[str]:
@@ -91,10 +126,15 @@ def _int8(found: Mapping[str, Any] | None) -> list[str]:
     return [*table, f"Layers in float32: {', '.join(map(shown, found['float_layers'])) or 'none'}.", ""]
 
 
-def _row(one: Mapping[str, Any]) -> str:
+def _row(one: Mapping[str, Any], points: bool = False) -> str:
     masks, iou = ("" if one[name] is None else one[name] for name in ("masks", "mask_iou"))
     numbers = [one["boxes"], one["scores"], masks]
-    name = shown(one["image"]).replace("|", "/") + (f", with noise up to {one['noise']}" if one["noise"] else "")
-    cells = [name, one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
+    cells = [_name(one), one["found"], *(f"{x:.1e}" if x != "" else "" for x in numbers)]
     cells += [f"{iou:.4f}" if iou != "" else "", one["unmatched"], one["at_cut"], one["sensitive"]]
+    cells += [f"{one['keypoints']:.1e}"] if points else []
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    """Return the name of a compared image."""
+    return shown(one["image"]).replace("|", "/") + (f", with noise up to {one['noise']}" if one["noise"] else "")

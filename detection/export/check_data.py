@@ -17,7 +17,8 @@ from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.limits import COCO_LIMITS, limits_up_to
 from detection.export.accuracy import Accuracy
 from detection.models.detector import Detector
-from detection.models.mask_forms import has_rounded_frames, mask_config
+from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types, mask_config
+from detection.models.panoptic import SemanticFPN
 from detection.report.inputs import annotations_and_images
 from detection.report.run import detect
 
@@ -38,6 +39,8 @@ class CheckData:
     """
 
     def __init__(self, data: str, model: Detector, split: str = "val") -> None:
+        if isinstance(model, SemanticFPN):
+            raise ValueError("a Semantic FPN finds no objects, so it has no AP; leave --check-data and --int8 out")
         file, folder = annotations_and_images(data, split, None, None)
         self.masks = mask_config(model) is not None
         self.annotations: Annotations = load_annotations(file, need_masks=self.masks)
@@ -74,10 +77,11 @@ class CheckData:
 
     def evaluated(self, model: Detector) -> CocoEvaluator:
         """Return an evaluator with a detector's detections in all images, with at least COCO's limit of detections."""
-        types = ["bbox", "segm"] if self.masks else ["bbox"]
+        types = [kind for kind in iou_types(model) if kind != "keypoints" or self.annotations.has_keypoints]
         limits = limits_up_to(max(COCO_LIMITS[-1], model.last_head.config.detections))
         truth: Any = self.annotations.to_coco()
-        evaluator = CocoEvaluator(truth, types, "auto", "all", has_rounded_frames(model), limits)
+        corners = has_pixel_corners(model)
+        evaluator = CocoEvaluator(truth, types, "auto", "all", has_rounded_frames(model), limits, None, corners)
         detect(model, self.annotations, self.folder, evaluator)
         return evaluator
 

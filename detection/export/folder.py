@@ -14,6 +14,7 @@ import torch
 import detection
 from detection.checkpoint import description
 from detection.checkpoint_files import replacing
+from detection.coco.keypoints import PIXEL_CENTRE
 from detection.export import onnx_file, openvino_file, program, torch_file
 from detection.export.accuracy import Annotated
 from detection.export.card import card
@@ -23,13 +24,17 @@ from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
 from detection.export.loading import checksum_of, checksum_of_weights, of_session
 from detection.export.options import ExportOptions
+from detection.export.outputs import output_names
 from detection.export.runtime import open_session
 from detection.models.detector import Detector
-from detection.models.mask_forms import has_rounded_frames
+from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
+from detection.models.panoptic import WithSemanticHead
 from detection.provenance import installed
 
 PROGRAM = Path(__file__).with_name("standalone.py")
 """The program of the folder."""
+MAP_PROGRAM = Path(__file__).with_name("standalone_maps.py")
+"""The program that labels pixels, for a model with a semantic head."""
 
 
 def _write_openvino(model: Detector, path: Path, nms: str, masks: str) -> None:
@@ -59,7 +64,8 @@ def export_folder(
 
     The folder has the model (``model.onnx``, or ``model.xml`` and ``model.bin``) and ``model.json``: classes,
     preprocessing, thresholds, checksums. ``card.md`` has the comparison, and ``predict.py`` runs it, if the file
-    contains the NMS. The function replaces the files of an earlier export.
+    contains the NMS. ``maps.py`` labels the pixels, if there is a semantic head. The function replaces the files of an
+    earlier export.
 
     Args:
         model: the detector.
@@ -105,6 +111,8 @@ def export_folder(
     _write(folder / "card.md", card(settings, size))
     if format != "torch" and options.nms == "inside":
         _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
+        if isinstance(model, WithSemanticHead):
+            _write(folder / "maps.py", MAP_PROGRAM.read_text(encoding="utf-8"))
     return folder / names[0], gate
 
 
@@ -127,12 +135,12 @@ def about(model: Detector, format: str, nms: str = "inside", masks: str = "frame
         "preprocess": "outside",
         "nms": nms,
         "masks": masks,
+        "outputs": list(output_names(model, nms, masks == "full")),
+        "keypoint_shift": PIXEL_CENTRE * has_pixel_corners(model),
         "stride": model.stride,
         "channels": len(model.pixel_mean),
         "dtype": str(program.dtype_of(model)).removeprefix("torch."),
-        "score_threshold": config.score_threshold,
-        "nms_threshold": config.nms_threshold,
-        "detections": config.detections,
+        **{name: getattr(config, name, None) for name in ("score_threshold", "nms_threshold", "detections")},
         "rounded_frames": has_rounded_frames(model),
         "opset": onnx_file.OPSET,
         "weights_sha256": checksum_of_weights(model),

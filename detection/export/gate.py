@@ -13,20 +13,15 @@ from pycocotools import mask as coco_mask
 
 from detection.export.accuracy import Accuracy, Quantised
 from detection.export.full_masks import FullMasks
+from detection.export.map_check import Maps, check_maps
 from detection.export.rows import pair, without
 from detection.export.runtime import RunError
-from detection.export.sensitivity import Movement, Sensitivity, precise, with_noise
+from detection.export.sensitivity import NOISES, ROOM, VAGUE, Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
 from detection.models.detector import Detector
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 from detection.structures import Detections
 from detection.wording import plural
-
-ROOM = 2.0
-"""A sensitive detection may differ by this factor more than it moves if rounding changes."""
-VAGUE = 100.0
-"""A detection that may differ by this factor more than the tolerances proves little."""
-NOISES = (4, 16, 64)
-"""Levels of noise, of 255, in the images that replace one whose detections are mostly vague."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,9 @@ class Tolerances:
     """Of a coordinate, in pixels of the image."""
     scores: float = 1e-4
     masks: float = 1e-4
-    """Of a probability of a mask."""
+    """Of a probability of a mask, or of a class of a pixel."""
+    keypoints: float = 0.01
+    """Of a coordinate of a keypoint, in pixels of the image."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,8 @@ class Difference:
     """Sensitive detections that vanish, or move by far more than the tolerances. Comparing them proves little."""
     noise: int = 0
     """Levels of noise in the image, which replaces the one before it."""
+    keypoints: float | None = None
+    """Largest difference of a coordinate of a keypoint, in pixels of the image; None without a keypoint head."""
 
     @property
     def decides(self) -> bool:
@@ -74,7 +73,9 @@ class Difference:
     def passes(self, tolerances: Tolerances) -> bool:
         """Return whether all differences are within the tolerances."""
         masks = self.masks is None or self.masks <= tolerances.masks
-        return self.boxes <= tolerances.boxes and self.scores <= tolerances.scores and masks and not self.unmatched
+        points = self.keypoints is None or self.keypoints <= tolerances.keypoints
+        both = self.boxes <= tolerances.boxes and self.scores <= tolerances.scores
+        return both and masks and points and not self.unmatched
 
 
 @dataclass(frozen=True)
@@ -92,25 +93,28 @@ class Gate:
     """Masks of whole canvases; None if the file does not return them."""
     failure: str | None = None
     """Why the engine could not compute the file; None if it could."""
+    maps: Maps | None = None
+    """Semantic and panoptic maps; None for a detector without them. A Semantic FPN has nothing else to compare."""
 
     @property
     def last(self) -> list[Difference]:
         """The differences without those of images that another one replaces."""
         followers = [*self.differences[1:], None]
-        return [one for one, after in zip(self.differences, followers, strict=True) if not (after and after.noise)]
+        return [one for one, after in zip(self.differences, followers, strict=False) if not (after and after.noise)]
 
     @property
     def passed(self) -> bool:
         """Whether every image passes, every image or its replacement decides, and one of these has a detection.
 
-        AP must be equal, too, if there are annotations, and full masks, if the file returns them.
+        AP must be equal, too, if there are annotations, and full masks and maps, if the file returns them.
         """
         if self.failure is not None:
             return False
         if self.quantised is not None:
             return self.accuracy is not None and self.accuracy.passed
-        decides = all(one.decides for one in self.last) and any(one.found for one in self.last)
-        equal = (self.accuracy is None or self.accuracy.passed) and (self.full is None or self.full.passed)
+        proves = any(one.found for one in self.last) or (self.maps is not None and not self.differences)
+        decides = all(one.decides for one in self.last) and proves
+        equal = all(one is None or one.passed for one in (self.accuracy, self.full, self.maps))
         return decides and equal and all(one.passes(self.tolerances) for one in self.differences)
 
     def line(self) -> str:
@@ -121,6 +125,8 @@ class Gate:
         if self.quantised is not None and self.accuracy is not None:
             kept = plural(len(self.quantised.float_layers), "layer")
             return f"{'passed' if self.passed else 'FAILED'}: {self.accuracy.line()}; {kept} in float32"
+        if self.maps is not None and not rows:
+            return f"{'passed' if self.passed else 'FAILED'}: {self.maps.line()}"
         boxes, scores = max((one.boxes for one in rows), default=0), max((one.scores for one in rows), default=0)
         found, sensitive, unmatched = (
             sum(getattr(one, name) for one in rows) for name in ("found", "sensitive", "unmatched")
@@ -130,7 +136,10 @@ class Gate:
             f"boxes within {boxes:.1e} pixels, scores within {scores:.1e}, unmatched: {unmatched}, "
             f"sensitive to rounding: {sensitive}"
         )
+        points = [one.keypoints for one in rows if one.keypoints is not None]
+        text += f", keypoints within {max(points):.1e} pixels" if points else ""
         undecided = sum(not one.decides for one in self.last)
+        text += f"; {self.maps.line()}" if self.maps else ""
         text += f"; {self.full.line()}" if self.full else ""
         text += f"; {self.accuracy.line()}" if self.accuracy else ""
         return text + (f", images without a decision: {undecided}" if undecided else "")
@@ -147,6 +156,7 @@ class Gate:
             "int8": self.quantised and asdict(self.quantised),
             "full": self.full and asdict(self.full),
             "failure": self.failure,
+            "maps": self.maps and self.maps.summary(),
         }
 
 
@@ -174,10 +184,11 @@ def run_gate(
     """
     tolerances = tolerances or Tolerances()
     try:
-        found = _all_compared(precise(model), exported, images, tolerances)
+        found = () if isinstance(model, SemanticFPN) else _all_compared(precise(model), exported, images, tolerances)
+        maps = check_maps(model, exported, images) if isinstance(model, WithSemanticHead) else None
     except RunError as error:
         return Gate(tolerances, (), engine, failure=str(error))
-    return Gate(tolerances, found, engine)
+    return Gate(tolerances, found, engine, maps=maps)
 
 
 def _all_compared(
@@ -185,15 +196,20 @@ def _all_compared(
 ) -> tuple[Difference, ...]:
     """Compare the detections of each image, and those of noisier ones after one that does not decide."""
     sensitivity, found, pixels = Sensitivity(model), [], [image for _, image in images]
-    for (name, image), one, other in zip(images, detect(model, pixels), detect(exported, pixels), strict=True):
+    for (name, image), one, other in zip(images, objects(model, pixels), objects(exported, pixels), strict=True):
         found.append(_compared(model, sensitivity, (name, image, 0), one, other, tolerances))
         for noise in NOISES:
             if found[-1].decides:
                 break
             noisy = with_noise(image, noise)
-            one, other = (detect(each, [noisy])[0] for each in (model, exported))
+            one, other = (objects(each, [noisy])[0] for each in (model, exported))
             found.append(_compared(model, sensitivity, (name, noisy, noise), one, other, tolerances))
     return tuple(found)
+
+
+def objects(model: Detector, images: Sequence[np.ndarray]) -> list[Detections]:
+    """Return the objects of each image, without maps, as from :func:`~detection.inference.detect.detect`."""
+    return [found._replace(semantic=None) for found in detect(model, images)]
 
 
 def _compared(
@@ -232,10 +248,12 @@ def compare(
         tolerances: largest differences; a detection is missing at the cut if its score is as near as this.
         movement: how far our detections move if rounding changes; None: not at all.
     """
-    pairs, limits = pair(ours, theirs), torch.tensor([tolerances.boxes, tolerances.scores, tolerances.masks])
-    allowed = limits.double()[:, None].expand(3, len(ours.scores))
+    pairs = pair(ours, theirs)
+    limits = torch.tensor([tolerances.boxes, tolerances.scores, tolerances.masks, tolerances.keypoints])
+    allowed = limits.double()[:, None].expand(4, len(ours.scores))
     if movement is not None:
-        allowed = allowed.maximum(ROOM * torch.stack([movement.boxes, movement.scores, movement.masks]))
+        moved = torch.stack([movement.boxes, movement.scores, movement.masks, movement.keypoints])
+        allowed = allowed.maximum(ROOM * moved)
     sensitive = (allowed > limits[:, None]).any(dim=0)  # (n,)
     off = (torch.stack(pairs[2:]) > allowed[:, pairs.ours]).any(dim=0)  # (p,)
     missing, extra = without(len(ours.scores), pairs.ours), without(len(theirs.scores), pairs.theirs)
@@ -249,7 +267,7 @@ def compare(
     at_cut = int((alone <= least).sum())
     steady = ~sensitive[pairs.ours]
     one, two = take(ours, pairs.ours[steady]), take(theirs, pairs.theirs[steady])
-    boxes, scores, masks = (float(x[steady].amax()) if steady.any() else 0.0 for x in pairs[2:])
+    boxes, scores, masks, keypoints = (float(x[steady].amax()) if steady.any() else 0.0 for x in pairs[2:])
     has_masks = ours.masks is not None and theirs.masks is not None
     return Difference(
         image[0],
@@ -263,6 +281,7 @@ def compare(
         int(sensitive.sum()),
         int((allowed > VAGUE * limits[:, None]).any(dim=0).sum()),
         image[1],
+        keypoints if ours.keypoints is not None else None,
     )
 
 

@@ -14,16 +14,20 @@ from torch import Tensor, nn
 
 from detection.checkpoint_schema import check_info, restore_categories, restore_configs, restore_thresholds
 from detection.documents import read_json
+from detection.export.outputs import FULL, output_names
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSHead
+from detection.models.keypoint_head import KeypointRCNN
 from detection.models.one_stage import OneStage
+from detection.models.panoptic import PanopticFPN, SemanticFPN, semantic_categories
+from detection.models.point_head import PointRend
 from detection.models.rcnn import FasterRCNN, MaskRCNN
 from detection.models.retinanet import RetinaNetHead
 from detection.models.task_aligned import TaskAlignedHead
 from detection.ops.selection import select_by
-from detection.structures import Detections
+from detection.structures import IGNORE, Detections
 
 ENDINGS = tuple(SESSIONS)
 """Of files that this module loads."""
@@ -31,6 +35,8 @@ MODELS = tuple(f"model{ending}" for ending in ENDINGS)
 """Names of the file in the folder of an export."""
 KINDS = {"retinanet": RetinaNetHead.kind, "fcos": FCOSHead.kind, "task_aligned": TaskAlignedHead.kind}
 """The kind of each one-stage detector, by the name of its part."""
+REGION_HEADS = ("mask_head", "point_head", "keypoint_head")
+"""Heads that add to the detections of a two-stage detector."""
 SELECTION = ("score_threshold", "nms_threshold", "nms_across_classes", "soft_sigma", "detections")
 """Settings of the last NMS, which can change if the file does not contain it."""
 FIXED = "the settings of an exported model are fixed; change those of the checkpoint, and export it again"
@@ -85,8 +91,11 @@ class Exported(Detector):
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
         self._heads = {self.last: _last_head(configs, info["num_classes"])}
         self._heads[self.last].free = SELECTION if self.nms == "outside" else ()
-        if configs.get("mask_head") is not None:
-            self._heads["mask_head"] = Head(configs["mask_head"], info["num_classes"])
+        for name in REGION_HEADS:
+            if configs.get(name) is not None:
+                self._heads[name] = Head(configs[name], info["num_classes"])
+        if (semantic := configs.get("semantic_head")) is not None and self.last != "semantic_head":
+            self._heads["semantic_head"] = Head(semantic, len(semantic_categories(semantic)))
         self.eval()
 
     @property
@@ -107,11 +116,18 @@ class Exported(Detector):
         if torch.is_autocast_enabled("cpu"):
             raise ValueError("an exported model computes in the precision of its file; leave --precision out")
         self.check_shape(images)
+        names = output_names(self, self.nms, self.full)
         found = [torch.from_numpy(x) for x in self.session.run(images.contiguous().numpy(), sizes.numpy())]
+        if len(found) != len(names):
+            raise ValueError(f"{self.path}: returns {len(found)} values instead of {', '.join(names)}; export it again")
         if self.nms == "outside":
-            found = list(select_by(self.last_head.config, found[0], found[1])[:3])
-        full = found.pop() if self.full else None
-        return Detections(*found), full
+            return Detections(*select_by(self.last_head.config, found[0], found[1])[:3]), None
+        values = dict(zip(names, found, strict=True))
+        full = values.pop(FULL, None)
+        if isinstance(self, SemanticFPN):
+            none = torch.zeros(len(images), 0)
+            values |= {"boxes": none[..., None].expand(-1, -1, 4), "scores": none, "labels": none.long() + IGNORE}
+        return Detections(**values), full
 
     def features(self, images: Tensor, sizes: Tensor) -> NoReturn:
         raise ValueError("an exported model returns detections alone; load the checkpoint for its features")
@@ -139,6 +155,22 @@ class ExportedCascadeRCNN(Exported, CascadeRCNN):
 
 class ExportedCascadeMaskRCNN(Exported, CascadeMaskRCNN):
     """A Cascade Mask R-CNN that an engine computes."""
+
+
+class ExportedKeypointRCNN(Exported, KeypointRCNN):
+    """A Keypoint R-CNN that an engine computes."""
+
+
+class ExportedPointRend(Exported, PointRend):
+    """A PointRend that an engine computes."""
+
+
+class ExportedSemanticFPN(Exported, SemanticFPN):
+    """A Semantic FPN that an engine computes."""
+
+
+class ExportedPanopticFPN(Exported, PanopticFPN):
+    """A Panoptic FPN that an engine computes."""
 
 
 class ExportedOneStage(Exported, OneStage):
@@ -263,6 +295,10 @@ def _class_of(configs: Mapping[str, Any]) -> type[Exported]:
     """Return the class for a detector with these settings."""
     if _dense(configs):
         return ExportedOneStage
+    if configs.get("semantic_head"):
+        return ExportedPanopticFPN if configs.get("mask_head") else ExportedSemanticFPN
+    if configs.get("keypoint_head") or configs.get("point_head"):
+        return ExportedKeypointRCNN if configs.get("keypoint_head") else ExportedPointRend
     if configs.get("cascade"):
         return ExportedCascadeMaskRCNN if configs.get("mask_head") else ExportedCascadeRCNN
     return ExportedMaskRCNN if configs.get("mask_head") else ExportedFasterRCNN
@@ -272,6 +308,8 @@ def _last_head(configs: Mapping[str, Any], num_classes: int) -> Head:
     """Return the settings of the head that scores the detections."""
     if name := _dense(configs):
         return Head(configs[name], num_classes, KINDS[name])
+    if (semantic := configs.get("semantic_head")) is not None and configs.get("mask_head") is None:
+        return Head(semantic, num_classes)
     config = configs["box_head"]
     return Head(configs["cascade"].of_stages(config)[-1] if configs.get("cascade") else config, num_classes)
 

@@ -12,7 +12,9 @@ import torch
 from onnxscript import opset18 as op
 
 import detection.export.align
+import detection.ops.keypoints
 import detection.ops.selection  # noqa: F401  # registers the operators
+from detection.export.keypoint_nodes import decode_keypoints
 
 LEAST = -3.0e38
 """Below every finite score, above -inf."""
@@ -112,6 +114,7 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
         operators.nms.default: nms,
         operators.select_detections.default: select_detections,
         operators.align_regions.default: align_regions,
+        operators.decode_keypoints.default: decode_keypoints,
     }
 
 

@@ -2,8 +2,8 @@
 
 B images, C channels, H x W canvas, D detections, m mask side.  Inputs: ``images`` (B, C, H, W), ``sizes`` (B, 2) int64
 height and width of each image at the top left of its canvas. B, H and W are free; H and W are multiples of the stride.
-Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding, and ``masks`` (B, D, m, m).
-With full masks, ``full_masks`` (B, D, H, W) uint8.
+Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding, and what the heads add:
+``masks`` (B, D, m, m), ``keypoints`` (B, D, N, 3), ``semantic`` (B, K, H / 4, W / 4), ``full_masks`` (B, D, H, W).
 """
 
 import json
@@ -15,12 +15,12 @@ import torch
 
 from detection.checkpoint_files import replacing
 from detection.export.extras import needed
+from detection.export.outputs import output_names
 from detection.export.program import export_program, quiet
 from detection.models.detector import Detector
 
 OPSET = 18
 """Runs in ONNX Runtime, OpenVINO and TensorRT of today."""
-OUTPUTS = ("boxes", "scores", "labels", "masks", "full_masks")
 
 
 def write_onnx(model: Detector, path: Path, nms: str = "inside", masks: str = "frames") -> None:
@@ -46,7 +46,7 @@ def write_onnx(model: Detector, path: Path, nms: str = "inside", masks: str = "f
             opset_version=OPSET,
             custom_translation_table=dict(translations()),
             input_names=["images", "sizes"],
-            output_names=list(OUTPUTS[: len(program.graph_signature.user_outputs)]),
+            output_names=list(output_names(model, nms, masks == "full")),
             verbose=False,
             optimize=False,  # takes as long as all the rest, and the engines do it themselves
         )

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from detection import fast
 from detection.export.forms import to_candidates, to_exportable
 from detection.export.full_masks import full_masks
+from detection.export.outputs import OBJECTS, output_names
 from detection.fast.pasting import rounded_frames
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_rounded_frames, mask_config
-from detection.models.panoptic import WithSemanticHead
+from detection.models.panoptic import SemanticFPN
 
 MOST_CELLS = 512
 """Largest side of a canvas, in strides of the detector."""
@@ -32,11 +33,11 @@ class _Outputs(nn.Module):
 
     def __init__(self, model: Detector, full: bool = False) -> None:
         super().__init__()
-        self.model, self.full = model, full
+        self.model, self.full, self.names = model, full, output_names(model)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         found = self.model(images, sizes)
-        outputs = tuple(value for value in found if value is not None)
+        outputs = tuple(getattr(found, name) for name in self.names)
         if not self.full:
             return outputs
         side = found.masks.shape[-1]
@@ -71,16 +72,11 @@ def check_exportable(model: Detector, nms: str = "inside", masks: str = "frames"
     Raises:
         ValueError: a setting has no counterpart in ONNX, or a head has no form for export.
     """
-    for name in ("keypoint_head", "semantic_head", "point_head"):
-        if (model.configs or {}).get(name) is not None:
-            raise ValueError(f"{name} has no form for export; export it as safetensors")
-    if isinstance(model, WithSemanticHead):
-        raise ValueError("a semantic head cannot be exported to this format yet; export the model as safetensors")
     if masks == "full" and mask_config(model) is None:
         raise ValueError("--masks full: the detector predicts only boxes; leave the option out")
     if nms == "outside":
         check_nms_outside(model)
-    elif model.last_head.config.soft_sigma > 0:
+    elif not isinstance(model, SemanticFPN) and model.last_head.config.soft_sigma > 0:
         raise ValueError("soft-NMS has no counterpart in ONNX; set soft_sigma to 0, and export again")
 
 
@@ -90,8 +86,9 @@ def check_nms_outside(model: Detector) -> None:
     Raises:
         ValueError: it predicts masks, or refines its boxes.
     """
-    if mask_config(model) is not None:
-        raise ValueError("--nms outside: masks need the boxes after the NMS; export with the NMS inside")
+    others = [name for name in output_names(model) if name not in OBJECTS]
+    if others:
+        raise ValueError(f"--nms outside: {others[0]} need the boxes after the NMS; export with the NMS inside")
     if getattr(model.last_head.config, "refinements", 0):
         raise ValueError("--nms outside: the detector refines boxes after the NMS; set refinements to 0")
 

@@ -28,9 +28,11 @@ class Pairs(NamedTuple):
     boxes: Tensor
     """(p,) largest difference of a coordinate, in pixels of the image."""
     scores: Tensor
-    """(p,)."""
+    """(p,) largest difference of the score, or of that of a keypoint."""
     masks: Tensor
     """(p,) largest difference of a probability; zero without masks."""
+    keypoints: Tensor
+    """(p,) largest difference of a coordinate of a keypoint, in pixels of the image; zero without keypoints."""
 
 
 def pair(ours: Detections, theirs: Detections) -> Pairs:
@@ -41,7 +43,11 @@ def pair(ours: Detections, theirs: Detections) -> Pairs:
     masks = torch.zeros(len(mine))
     if ours.masks is not None and theirs.masks is not None and len(mine):
         masks = (ours.masks[mine] - theirs.masks[other]).abs().flatten(1).amax(dim=1)
-    return Pairs(mine, other, *(x.double().nan_to_num(LARGEST, LARGEST) for x in (boxes, scores, masks)))
+    keypoints = torch.zeros(len(mine))
+    if ours.keypoints is not None and theirs.keypoints is not None and len(mine):
+        off = (ours.keypoints[mine] - theirs.keypoints[other]).abs()
+        keypoints, scores = off[..., :2].flatten(1).amax(dim=1), scores.maximum(off[..., 2].amax(dim=1))
+    return Pairs(mine, other, *(x.double().nan_to_num(LARGEST, LARGEST) for x in (boxes, scores, masks, keypoints)))
 
 
 def partners(ours: Detections, theirs: Detections) -> tuple[Tensor, Tensor]:

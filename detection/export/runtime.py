@@ -24,7 +24,7 @@ class Session(Protocol):
     """What the file says of itself."""
 
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas.
+        """Return boxes, scores, labels and what the heads add, for a batch on its canvas.
 
         Without ``sizes``: logits and scores of a classifier.
         """
@@ -74,7 +74,7 @@ class OnnxSession:
         self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map, path)
 
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        """Return boxes, scores, labels and what the heads add, for a batch on its canvas."""
         with run_errors(self.engine):
             return list(self._session.run(None, _inputs(images, sizes)))
 
@@ -106,7 +106,7 @@ class OpenVinoSession:
             raise ValueError(f"{path}: OpenVINO cannot read it ({shown(error, 200)})") from error
 
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        """Return boxes, scores, labels and what the heads add, for a batch on its canvas."""
         with run_errors(self.engine):
             found = self._compiled(_inputs(images, sizes))
         return [np.array(found[k]) for k in range(len(found))]  # copies: the engine reuses its memory
@@ -131,7 +131,7 @@ class TorchSession:
         self._run, self.metadata = program.module(check_guards=False), parsed(texts, path)
 
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-        """Return boxes, scores, labels and, with a mask head, masks, for a batch on its canvas."""
+        """Return boxes, scores, labels and what the heads add, for a batch on its canvas."""
         with self._torch.no_grad(), run_errors(self.engine):
             found = self._run(*map(self._torch.from_numpy, _inputs(images, sizes).values()))
         return [value.numpy() for value in found]
@@ -159,6 +159,7 @@ def read_program(path: Path) -> tuple[Any, dict[str, str]]:
     import torch
 
     import detection.export.align
+    import detection.ops.keypoints
     import detection.ops.selection  # noqa: F401  # registers the operators
 
     texts = dict.fromkeys(ENTRIES, "")

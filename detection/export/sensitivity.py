@@ -8,9 +8,10 @@ n detections; m detections of another run.
 """
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ NOISE = 1e-6
 """Noise in the output of each layer, by its root mean square: a few times the rounding error of a convolution."""
 RUNS = 3
 """Number of runs with noise."""
+ROOM = 2.0
+"""A sensitive detection may differ by this factor more than it moves if rounding changes."""
+VAGUE = 100.0
+"""A detection that may differ by this factor more than the tolerances proves little."""
+NOISES = (4, 16, 64)
+"""Levels of noise, of 255, in the images that replace one whose detections are mostly vague."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class Movement:
     """(n,)."""
     masks: Tensor
     """(n,)."""
+    keypoints: Tensor
+    """(n,) pixels."""
     others: tuple[Detections, ...]
     """What each run finds."""
     extra: int
@@ -69,19 +80,24 @@ class Sensitivity:
         # A sum rounds relative to its terms, and these are as large as the layer's other outputs.
         return x + NOISE * x.square().mean().sqrt() * torch.randn(x.shape, generator=self._generator)
 
+    def runs(self, of: Callable[[Detector], T]) -> Iterator[T]:
+        """Yield what a function of the detector returns in each run with noise."""
+        for seed in range(RUNS):
+            self._generator.manual_seed(seed)
+            yield of(self._noisy)
+
     def movement(self, image: np.ndarray, found: Detections) -> Movement:
         """Return how far the detections ``found`` of an image move."""
         count, extra, others = len(found.scores), 0, []
-        moved = torch.zeros(3, count, dtype=torch.float64)
-        for seed in range(RUNS):
-            self._generator.manual_seed(seed)
-            others.append(detect(self._noisy, [image])[0])
-            pairs = pair(found, others[-1])
-            now = torch.full((3, count), torch.inf, dtype=torch.float64)
+        moved = torch.zeros(4, count, dtype=torch.float64)
+        for other in self.runs(lambda model: detect(model, [image])[0]):
+            others.append(other)
+            pairs = pair(found, other)
+            now = torch.full((4, count), torch.inf, dtype=torch.float64)
             now[:, pairs.ours] = torch.stack(pairs[2:])
             moved = moved.maximum(now)
-            extra = max(extra, len(others[-1].scores) - len(pairs.theirs))
-        return Movement(moved[0], moved[1], moved[2], tuple(others), extra)
+            extra = max(extra, len(other.scores) - len(pairs.theirs))
+        return Movement(*moved, tuple(others), extra)
 
 
 def precise(model: Detector) -> Detector:

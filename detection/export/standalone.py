@@ -2,7 +2,8 @@
 
     python predict.py image.jpg --score 0.5 --save found.jpg
 
-prints a line of JSON per image: ``box`` is x1, y1, x2, y2 in pixels, ``mask`` is a COCO RLE that is not compressed.
+prints a line of JSON per image: ``box`` is x1, y1, x2, y2 in pixels, ``mask`` a COCO RLE that is not compressed,
+``keypoints`` are x, y in pixels and score. It draws no masks, and no lines between keypoints.
 """
 
 import argparse
@@ -32,22 +33,16 @@ def load(folder: Path, threads: int) -> Callable[[dict[str, np.ndarray]], Sequen
 
 
 class Model:
-    """An exported model.
-
-    Args:
-        folder: the folder of the export.
-        threads: number of threads; 0 lets the engine choose.
-
-    Raises:
-        ValueError: the parity gate of the export did not pass.
-    """
+    """The exported model of a folder, on some threads; 0 lets the engine choose."""
 
     def __init__(self, folder: str | Path, threads: int = 0) -> None:
         settings = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
         if settings["gate"]["passed"] is not True:
             raise ValueError(f"{folder}: its detections differ from those of the checkpoint, see card.md")
         self.about, info = settings["export"], settings["rcnn"]
-        self.names = (info["categories"] or {}).get("names") or [str(k) for k in range(info["num_classes"])]
+        classes = info["categories"] or {}
+        self.names = classes.get("names") or [str(k) for k in range(info["num_classes"])]
+        self.points = [len(one["keypoints"]) for one in classes.get("skeletons", [])]
         self.preprocessing, self.own = info["preprocessing"], info.get("thresholds")
         self.run = load(Path(folder), threads)
 
@@ -59,31 +54,39 @@ class Model:
             raise ValueError("the model has no score thresholds; give a number")
         return np.array([0.5 if one is None else one for one in self.own["scores"]], np.float32)
 
-    def predict(self, image: np.ndarray, score: float | str = 0.5) -> list[dict[str, Any]]:
-        """Return the objects of an image, best first.
-
-        Args:
-            image: (H, W, C) uint8 or uint16; RGB if C is 3.
-            score: smallest score; "model" takes the thresholds of the model, and calibrates scores.
-        """
-        height, width = image.shape[:2]
+    def outputs(self, image: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+        """Return the values of the model, with boxes and keypoints in pixels of the image, and its resized size."""
         pixels = self.resized(image)
-        rows, columns, channels = pixels.shape
-        stride = self.about["stride"]
+        (rows, columns, channels), stride = pixels.shape, self.about["stride"]
         canvas = np.zeros((1, channels, -(-rows // stride) * stride, -(-columns // stride) * stride), pixels.dtype)
         canvas[0, :, :rows, :columns] = pixels.transpose(2, 0, 1)
-        given = {"images": canvas, "sizes": np.array([[rows, columns]])}
-        boxes, scores, labels, *masks = (x[0] for x in self.run(given))
-        boxes = boxes.astype(np.float64) * ([width / columns, height / rows] * 2)
-        found = []
+        values = self.run({"images": canvas, "sizes": np.array([[rows, columns]])})
+        found = dict(zip(self.about["outputs"], (x[0] for x in values), strict=True))
+        x, y, shift = image.shape[1] / columns, image.shape[0] / rows, self.about["keypoint_shift"]
+        for name, scale, add in (("boxes", [x, y, x, y], 0.0), ("keypoints", [x, y, 1.0], [shift, shift, 0.0])):
+            if name in found:
+                found[name] = found[name].astype(np.float64) * scale + add
+        return found, (rows, columns)
+
+    def predict(self, image: np.ndarray, score: float | str = 0.5) -> list[dict[str, Any]]:
+        """Return the objects of an image (H, W, C), best first; RGB if C is 3.
+
+        Give the smallest score, or "model" for the thresholds of the model and calibrated scores.
+        """
+        height, width = image.shape[:2]
+        values = self.outputs(image)[0]
+        boxes, scores, labels, found = values["boxes"], values["scores"], values["labels"], []
         kept = np.flatnonzero((labels >= 0) & (scores >= self.limits(score)[labels]))
         if score == "model" and self.own["temperature"]:
             scores = 1 / (1 + (1 / scores.clip(1e-9, 1 - 1e-9) - 1) ** (1 / self.own["temperature"]))
         for k, box in zip(kept, boxes[kept].clip(0, [width, height] * 2), strict=True):
             one = {"name": self.names[labels[k]], "label": int(labels[k]), "score": round(float(scores[k]), 5)}
             one["box"] = [round(float(value), 3) for value in box]
-            if masks:
-                one["mask"] = run_lengths(self.pasted(masks[0][k], boxes[k], height, width))
+            if "masks" in values:
+                one["mask"] = run_lengths(self.pasted(values["masks"][k], boxes[k], height, width))
+            if "keypoints" in values:
+                points = values["keypoints"][k][: self.points[labels[k]] if self.points else None].tolist()
+                one["keypoints"] = [[round(x, 3), round(y, 3), round(s, 5)] for x, y, s in points]
             found.append(one)
         return found
 
@@ -113,10 +116,9 @@ class Model:
         """Return a mask (m, m) of probabilities as pixels of the image, (H, W) bool."""
         side = mask.shape[0]
         if self.about["rounded_frames"]:  # as torchvision pastes: whole pixels around the enlarged box
-            grown = (box[2:] - box[:2]) * (side + 2) / side
-            centre = (box[2:] + box[:2]) / 2
-            low, high = np.trunc(centre - grown / 2), np.trunc(centre + grown / 2) + 1
-            high = np.maximum(high, low + 1)
+            grown, centre = (box[2:] - box[:2]) * (side + 2) / side, (box[2:] + box[:2]) / 2
+            low = np.trunc(centre - grown / 2)
+            high = np.maximum(np.trunc(centre + grown / 2) + 1, low + 1)
             inner = (high - low) / (side + 2)
             box = np.concatenate([low + inner, high - inner])
         pixels = np.zeros((height, width), bool)
@@ -125,12 +127,11 @@ class Model:
         right, bottom = min(width, int(np.ceil(x2)) + 1), min(height, int(np.ceil(y2)) + 1)
         if right <= left or bottom <= top or x2 <= x1 or y2 <= y1:
             return pixels
-        padded = np.pad(mask, 1).astype(np.float64)
         along = [
             between(np.arange(start, stop) + 0.5, low, high, side)
             for start, stop, low, high in ((top, bottom, y1, y2), (left, right, x1, x2))
         ]
-        pixels[top:bottom, left:right] = along[0] @ padded @ along[1].T >= 0.5
+        pixels[top:bottom, left:right] = along[0] @ np.pad(mask, 1).astype(np.float64) @ along[1].T >= 0.5
         return pixels
 
 
@@ -163,11 +164,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def read(path: str) -> np.ndarray:
-    """Read an RGB image; OpenCV turns it as its EXIF entry says.
-
-    Raises:
-        ValueError: the file is not an image.
-    """
+    """Read an RGB image; OpenCV turns it as its EXIF entry says. Raise a ValueError if the file is no image."""
     image = cv2.imread(path, cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path}: is missing or is not an image")
@@ -180,8 +177,9 @@ def main() -> None:
     parser.add_argument("images", nargs="+")
     parser.add_argument("--score", default=0.5, help="drop detections with a lower score (default 0.5); or model")
     parser.add_argument("--save", help="write the last image with its boxes to this file")
-    options = parser.parse_args()
-    model = Model(Path(__file__).parent)
+    options, model = parser.parse_args(), Model(Path(__file__).parent)
+    if "boxes" not in model.about["outputs"]:
+        parser.error("this model finds no objects; run maps.py, which labels pixels")
     if model.about["channels"] != 3 or model.about["dtype"] == "uint16":
         parser.error("this model does not use 8-bit RGB images; give their pixels to Model.predict")
     for path in options.images:
@@ -192,6 +190,8 @@ def main() -> None:
         for one in found:
             x1, y1, x2, y2 = (round(value) for value in one["box"])
             cv2.rectangle(image, (x1, y1), (x2, y2), (255, 60, 60), 2)
+            for x, y, _ in one.get("keypoints", []):
+                cv2.circle(image, (int(x), int(y)), 3, (255, 220, 0), -1)
             cv2.putText(image, one["name"], (x1, y1 + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 60, 60), 1)
         cv2.imwrite(options.save, image[..., ::-1])
 

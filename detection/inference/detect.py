@@ -128,7 +128,7 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
 def check_one_view(model: Detector) -> None:
     """Raise a ValueError for a detector with a semantic head, whose maps several views cannot share."""
     if isinstance(model, WithSemanticHead):
-        raise ValueError("tiles and test-time augmentation do not work with a semantic head; leave these options out")
+        raise ValueError("test-time augmentation does not work with a semantic head; leave these options out")
 
 
 def encoded(model: Detector, found: Detections, height: int, width: int) -> list[dict[str, object]] | None:

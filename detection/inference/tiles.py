@@ -2,7 +2,7 @@
 
 A tile can cut an object. If a detection ends at an inner border of its tile, it may be only a part of an object. Tiles
 overlap, so that an object no larger than the overlap is complete in one of them. The detector also runs on the whole
-image, to find larger objects.
+image, to find larger objects. Each pixel of a semantic map comes from the tile whose inner border is the farthest.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.inference.detect import check_one_view, concatenate, detect, take
+from detection.inference.detect import concatenate, detect, take
 from detection.models.detector import Detector
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 from detection.ops import boxes as box_ops
 from detection.structures import Detections
 
@@ -50,7 +51,6 @@ def detect_in_tiles(
     Raises:
         ValueError: the side is not an integer of at least 32, or the overlap is not in [0, 0.9].
     """
-    check_one_view(model)
     if not isinstance(side, int | np.integer) or side < 32 or not 0 <= overlap <= 0.9:
         raise ValueError(
             f"tiles of {side!r} pixels with an overlap of {overlap}: give a side of at least 32 pixels, and an overlap "
@@ -59,20 +59,30 @@ def detect_in_tiles(
     height, width = image.shape[:2]
     if max(height, width) <= side:
         return detect(model, [image], size)[0]
-    places = [(top, left) for top in starts(height, side, overlap) for left in starts(width, side, overlap)]
-    parts = detect(model, [image], size)
-    cut = [torch.zeros(len(parts[0].scores), dtype=torch.bool)]
+    tops, lefts = starts(height, side, overlap), starts(width, side, overlap)
+    places = [(top, left) for top in tops for left in lefts]
+    # The whole image shows larger objects; its semantic map is coarser than those of the tiles.
+    parts = [] if isinstance(model, SemanticFPN) else [detect(model, [image], size)[0]._replace(semantic=None)]
+    cut = [torch.zeros(len(part.scores), dtype=torch.bool) for part in parts]
+    semantic = torch.zeros((height, width), dtype=torch.uint8) if isinstance(model, WithSemanticHead) else None
     for k in range(0, len(places), batch):
         some = places[k : k + batch]
         tiles = [image[top : top + side, left : left + side] for top, left in some]
         for (top, left), tile, found in zip(some, tiles, detect(model, tiles, size), strict=True):
+            if semantic is not None:
+                assert found.semantic is not None
+                (first, stop), (start, end) = own_part(tops, top, side, height), own_part(lefts, left, side, width)
+                semantic[first:stop, start:end] = found.semantic[first - top : stop - top, start - left : end - left]
             cut.append(at_inner_border(found.boxes, (top, left), tile.shape[:2], (height, width)))
             offset = torch.tensor([left, top, left, top], dtype=torch.float64)
             points = None if found.keypoints is None else found.keypoints + torch.tensor([left, top, 0.0])
-            parts.append(found._replace(boxes=found.boxes + offset, keypoints=points))
+            parts.append(found._replace(boxes=found.boxes + offset, keypoints=points, semantic=None))
+    if isinstance(model, SemanticFPN):
+        return parts[0]._replace(semantic=semantic)
     views = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.scores) for part in parts]))
     config = model.last_head.config
-    return merge_tiles(concatenate(parts), torch.cat(cut), views, config.nms_threshold, config.nms_across_classes)
+    found = merge_tiles(concatenate(parts), torch.cat(cut), views, config.nms_threshold, config.nms_across_classes)
+    return found._replace(semantic=semantic)
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:
@@ -81,6 +91,13 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
         return [0]
     number = -(-(length - side) // max(1, int(side * (1 - overlap)))) + 1
     return [round(k * (length - side) / (number - 1)) for k in range(number)]
+
+
+def own_part(starts: Sequence[int], start: int, side: int, length: int) -> tuple[int, int]:
+    """Return the first pixel and the end of the part that belongs to a tile: to the middle of each overlap."""
+    k = starts.index(start)
+    first = 0 if k == 0 else (start + starts[k - 1] + side) // 2
+    return first, length if k + 1 == len(starts) else (starts[k + 1] + start + side) // 2
 
 
 def at_inner_border(boxes: Tensor, corner: tuple[int, int], tile: Sequence[int], image: tuple[int, int]) -> Tensor:

@@ -79,7 +79,7 @@ class SemanticFPN(WithSemanticHead):
         """Return semantic logits, and no objects (D is 0); see :meth:`Detector.forward`."""
         features = self.features(images, sizes) if features is None else features
         logits = self.semantic_head(features)
-        none = logits.new_zeros((len(logits), 0), dtype=torch.float32)
+        none = logits.new_zeros((logits.shape[0], 0), dtype=torch.float32)
         return Detections(none[..., None].expand(-1, -1, 4), none, none.long() + IGNORE, semantic=logits)
 
 

@@ -234,7 +234,7 @@ class PointHead(nn.Module):
         """
         coarse = self.coarse_masks(features, boxes, image)
         side, doublings = self.first_side()
-        grid = cell_centres(side, boxes.device).expand(len(boxes), -1, -1)
+        grid = cell_centres(side, boxes.device).expand(boxes.shape[0], -1, -1)
         logits = self.point_logits(features, boxes, image, coarse, grid, own).unflatten(1, (side, side))
         for _ in range(doublings):
             logits = F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False).flatten(1)
@@ -284,7 +284,7 @@ class PointHead(nn.Module):
 
 def own_class(logits: Tensor, own: Tensor) -> Tensor:
     """Return the float32 logits (R, ...) of classes (R,) from those of all classes, (R, K, ...)."""
-    return logits[torch.arange(len(own), device=own.device), own].float()
+    return logits[torch.arange(own.shape[0], device=own.device), own].float()
 
 
 def coarse_truth(targets: Targets, matched: Tensor, rois: Tensor, side: int) -> Tensor:

@@ -6,17 +6,22 @@ import torch
 
 from backbones import BackboneConfig
 from detection.checkpoint import describe_model
+from detection.export.outputs import output_names
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
 from detection.models.cascade import CascadeConfig
 from detection.models.fcos import FCOSConfig
 from detection.models.fpn import FPNConfig
+from detection.models.keypoint_head import KeypointHeadConfig
 from detection.models.mask_head import MaskHeadConfig
 from detection.models.object_masks import ObjectMaskConfig
+from detection.models.point_head import PointHeadConfig
 from detection.models.retinanet import RetinaNetConfig
 from detection.models.rpn import RPNConfig
+from detection.models.semantic_head import SemanticHeadConfig
 from detection.models.task_aligned import TaskAlignedConfig
+from detection.structures import Detections
 from tests.support.detectors import make_tiny
 
 BODY = BackboneConfig("resnet18", norm="group", width=16)
@@ -82,6 +87,49 @@ def task_aligned():
     return model
 
 
+def two_stage(**heads):
+    """A detector of two stages with other heads."""
+    torch.manual_seed(0)
+    rpn = RPNConfig(AnchorConfig(sizes=(8, 16, 32, 64, 128)), proposals_test=40)
+    box_head = BoxHeadConfig(hidden=32, score_threshold=0.1, detections=10)
+    model = build_detector(3, BODY, FPNConfig(channels=16), rpn, box_head, **heads)
+    spread(model.box_head.logits, 1.5)
+    spread(model.box_head.deltas, 1.0)
+    return model
+
+
+def keypoint_rcnn(pixel_corners=False):
+    config = KeypointHeadConfig(keypoints=5, convs=1, channels=16, pixel_corners=pixel_corners)
+    model = two_stage(keypoint_head=config)
+    spread(model.keypoint_head.heatmaps, 4.0)
+    return model
+
+
+def pointrend():
+    config = PointHeadConfig(
+        channels=16, hidden=32, layer_channels=16, resolution=6, coarse=7, subdivisions=3, subdivision_points=64
+    )
+    model = two_stage(point_head=config)
+    spread(model.point_head.coarse.logits, 2.0)
+    spread(model.point_head.point.logits, 2.0)
+    return model
+
+
+def semantic_fpn():
+    torch.manual_seed(0)
+    model = build_detector(5, BODY, FPNConfig(channels=16), semantic_head=SemanticHeadConfig(channels=64))
+    spread(model.semantic_head.logits, 2.0)
+    return model
+
+
+def panoptic_fpn():
+    semantic = SemanticHeadConfig(channels=64, stuff=("sky", "road"), stuff_ids=(5, 6), stuff_area=64, score=0.2)
+    model = two_stage(mask_head=MaskHeadConfig(convs=1, channels=16), semantic_head=semantic)
+    spread(model.mask_head.logits, 2.0)
+    spread(model.semantic_head.logits, 2.0)
+    return model
+
+
 class Session:
     """Computes with PyTorch instead of an engine.
 
@@ -94,13 +142,16 @@ class Session:
 
     def __init__(self, model, of=None):
         self.model, of = model.eval(), of or model
+        self.of = of
         info = json.loads(json.dumps(describe_model(of, of.configs)))
         self.metadata = {"rcnn": info, "export": {"stride": of.stride, "channels": 3}, "gate": {"passed": True}}
 
     def run(self, images, sizes):
         with torch.no_grad():
             found = self.model(torch.from_numpy(images), torch.from_numpy(sizes))
-        return [value.numpy() for value in found if value is not None]
+        if isinstance(found, Detections):
+            found = [getattr(found, name) for name in output_names(self.of)]
+        return [value.numpy() for value in found]
 
 
 def spread(layer, factor):
@@ -116,3 +167,10 @@ MODELS = {
     "fcos": fcos,
     "task_aligned": task_aligned,
 }
+HEADS = {
+    "keypoint_rcnn": keypoint_rcnn,
+    "pointrend": pointrend,
+    "semantic_fpn": semantic_fpn,
+    "panoptic_fpn": panoptic_fpn,
+}
+"""Detectors whose heads return more than boxes and masks of a fixed form."""

@@ -10,15 +10,19 @@ from typing import TypeVar
 from torch import nn
 
 from detection.export.forms.dense import Candidates, ExportedFCOS, ExportedRetinaNet, ExportedTaskAligned
+from detection.export.forms.keypoints import ExportedKeypointHead
+from detection.export.forms.points import ExportedPointHead
 from detection.export.forms.regions import CandidateBoxHead, ExportedBoxHead, ExportedMaskHead, ExportedObjectMasks
 from detection.export.forms.rpn import ExportedRPN
 from detection.models.box_head import BoxHead
 from detection.models.cascade import CascadeHead
 from detection.models.detector import Detector
 from detection.models.fcos import FCOSHead
+from detection.models.keypoint_head import KeypointHead
 from detection.models.mask_head import MaskHead
 from detection.models.object_masks import ObjectMasks
 from detection.models.one_stage import OneStage
+from detection.models.point_head import PointHead
 from detection.models.retinanet import RetinaNetHead
 from detection.models.rpn import RPN
 from detection.models.task_aligned import TaskAlignedHead
@@ -31,6 +35,8 @@ FORMS: Mapping[type[nn.Module], type[nn.Module]] = {
     FCOSHead: ExportedFCOS,
     TaskAlignedHead: ExportedTaskAligned,
     ObjectMasks: ExportedObjectMasks,
+    KeypointHead: ExportedKeypointHead,
+    PointHead: ExportedPointHead,
 }
 """The exportable class of each plain class."""
 

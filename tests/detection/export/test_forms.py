@@ -7,20 +7,21 @@ from detection import fast
 from detection.export.program import exportable
 from detection.structures import IGNORE
 from tests.support.detectors import make_batch
-from tests.support.exported_models import MODELS, mask_rcnn
+from tests.support.exported_models import HEADS, MODELS, mask_rcnn
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | HEADS)
 @pytest.mark.parametrize(("canvas", "sizes"), [((96, 128), [(96, 128), (70, 90)]), ((32, 32), [(1, 32)])])
 @torch.no_grad()
 def test_an_exportable_detector_finds_what_the_plain_one_finds(name, canvas, sizes):
-    model = fast.revert(MODELS[name]()).eval()
+    model = fast.revert((MODELS | HEADS)[name]()).eval()
+    close = 1e-6 if name in MODELS else 2e-5  # heads with other memory layouts and samples round otherwise
     batch = make_batch([[] for _ in sizes], canvas, sizes)
     expected, found = model(*batch[:2]), exportable(model)(*batch[:2])
-    assert (expected.labels != IGNORE).any()
+    assert (expected.labels != IGNORE).any() or expected.semantic is not None
     for mine, reference in zip(found, expected, strict=True):
         if mine is not None:
-            torch.testing.assert_close(mine, reference, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(mine, reference, rtol=close, atol=close)
 
 
 def test_the_model_itself_keeps_its_classes():
