@@ -1,7 +1,7 @@
 """The search for keypoints in heatmaps, ``rcnn::decode_keypoints``, in standard nodes of ONNX.
 
-Bicubic interpolation, with PyTorch's parameter of -0.75, is a product of matrices, as in :mod:`.full_masks`. The size of
-the result differs from box to box, so a Loop computes one box after the other.
+Bicubic interpolation is a product of matrices, as in :mod:`.full_masks`, with PyTorch's parameter of -0.75. The size
+of the result differs from box to box, so a Loop computes one box after the other.
 
 R boxes   N keypoints   m side of a heatmap   h x w pixels of a box.
 """

@@ -1,6 +1,10 @@
 """Tiny detectors with detections, one of each kind, and a session that computes with PyTorch."""
 
 import json
+import subprocess
+import venv
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -101,7 +105,7 @@ def two_stage(**heads):
 def keypoint_rcnn(pixel_corners=False):
     config = KeypointHeadConfig(keypoints=5, convs=1, channels=16, pixel_corners=pixel_corners)
     model = two_stage(keypoint_head=config)
-    spread(model.keypoint_head.heatmaps, 4.0)
+    spread(model.keypoint_head.heatmaps, 1.0)
     return model
 
 
@@ -158,6 +162,21 @@ def spread(layer, factor):
     """Widen the outputs of an untrained layer, so that detections differ."""
     with torch.no_grad():
         layer.weight.mul_(factor / layer.weight.std() / layer.weight[0].numel() ** 0.5)
+
+
+def without_torch(place: Path) -> Path:
+    """Make a virtual environment with numpy, OpenCV and ONNX Runtime alone, and return its Python."""
+    venv.create(place, symlinks=True, with_pip=False)
+    site = next(place.glob("lib/python*/site-packages"))
+    for name in ("numpy", "cv2", "onnxruntime"):
+        source = Path(find_spec(name).origin).parent
+        (site / name).symlink_to(source)
+        for libraries in source.parent.glob(f"{'opencv*' if name == 'cv2' else name}.libs"):
+            (site / libraries.name).symlink_to(libraries)
+    python = place / "bin" / "python"
+    check = subprocess.run([python, "-c", "import numpy, cv2, onnxruntime, torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in check.stderr
+    return python
 
 
 MODELS = {

@@ -27,7 +27,7 @@ def differ(theirs, ours=FOUND, model=MODEL, movement=None):
 def moves(*boxes, extra=0, others=()):
     """A movement of the boxes alone."""
     values = torch.tensor(boxes, dtype=torch.float64)
-    return Movement(values, values * 0, values * 0, others, extra)
+    return Movement(values, values * 0, values * 0, values * 0, others, extra)
 
 
 def passes(theirs, **options):

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from unittest.mock import patch
 
 import cv2
@@ -16,19 +18,22 @@ from detection.categories import Categories, Skeleton
 from detection.export import map_check, standalone
 from detection.export.align import align_regions
 from detection.export.check_data import CheckData
-from detection.export.folder import about
+from detection.export.extras import FOLDERS
+from detection.export.folder import about, export_folder
 from detection.export.forms.points import sample_grid
 from detection.export.gate import run_gate
 from detection.export.images import synthetic_images
 from detection.export.loading import FIXED, of_session
 from detection.export.map_check import EQUAL, Seen, equal_share
+from detection.export.options import ExportOptions
 from detection.export.outputs import output_names
 from detection.export.program import check_exportable, exportable
+from detection.inference.api import load_model
 from detection.inference.info import kind_of
 from detection.ops.keypoints import decode_keypoints
 from detection.ops.panoptic import Segment
 from detection.ops.points import sample_maps
-from tests.support.exported_models import HEADS, Session
+from tests.support.exported_models import HEADS, Session, without_torch
 
 IMAGES = ("one object", "batch of three, 1", "odd sizes", "one color")
 
@@ -266,3 +271,46 @@ def test_the_program_moves_and_counts_keypoints_as_the_toolkit(tmp_path, monkeyp
     assert len({one["label"] for one in found}) > 1
     for k, one in enumerate(found):
         np.testing.assert_allclose(np.reshape(one["keypoints"], (-1, 3)), reference.keypoints_of(k), atol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FOLDERS)
+def test_a_file_of_each_engine_passes_and_gives_the_same_prediction(model, format, tmp_path, pixels):
+    if any(find_spec(name) is None for name in FOLDERS[format]):
+        pytest.skip("needs the extras onnx and openvino")
+    file, gate = export_folder(model, tmp_path / "exported", ExportOptions(format=format))
+    assert gate.passed, gate.line()
+    assert "Parity gate: passed" in (file.parent / "card.md").read_text()
+    ours, theirs = predict(model, pixels, 0.0), predict(load_model(file, trust_code=True), pixels, 0.0)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.01)
+    assert ours.keypoints is None or np.abs(ours.keypoints - theirs.keypoints).max() < 0.01
+    assert ours.maps is None or (ours.maps.semantic == theirs.maps.semantic).mean() >= EQUAL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["keypoint_rcnn", "panoptic_fpn"])
+def test_the_programs_need_no_pytorch(name, tmp_path):
+    if any(find_spec(package) is None for package in FOLDERS["onnx"]):
+        pytest.skip("needs the extra onnx")
+    model = made(name)
+    file, _ = export_folder(model, tmp_path / "exported")
+    python, image = without_torch(tmp_path / "env"), np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "image.png"), image[..., ::-1])
+    reference = predict(model, image, 0.3)
+
+    def printed(program, *options):
+        command = [python, file.parent / program, tmp_path / "image.png", *options]
+        return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    found = printed("predict.py", "--score", "0.3", "--save", tmp_path / "found.jpg")["detections"]
+    assert len(found) == len(reference) > 0
+    np.testing.assert_allclose([one["box"] for one in found], reference.boxes, atol=0.02)
+    assert (tmp_path / "found.jpg").is_file()
+    if name == "panoptic_fpn":
+        maps = printed("maps.py", "--labels", tmp_path / "labels.png", "--segments", tmp_path / "segments.png")
+        assert len(maps["segments"]) == len(reference.maps.segments)
+        labels, ids = (cv2.imread(str(tmp_path / f"{name}.png"), -1) for name in ("labels", "segments"))
+        assert (labels == reference.maps.semantic).mean() >= EQUAL
+        assert (ids == reference.maps.ids).mean() >= EQUAL
+    else:
+        np.testing.assert_allclose([one["keypoints"] for one in found], reference.keypoints, atol=0.02)

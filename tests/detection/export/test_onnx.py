@@ -2,9 +2,7 @@
 
 import json
 import subprocess
-import venv
 from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +18,7 @@ from detection.export.images import synthetic_images
 from detection.export.loading import load_exported
 from detection.inference.api import load_model, predict_batch
 from detection.models.rcnn import MaskRCNN
-from tests.support.exported_models import MODELS
+from tests.support.exported_models import MODELS, without_torch
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytestmark = [
@@ -129,18 +127,3 @@ def test_the_program_of_the_folder_needs_no_pytorch(exported, tmp_path):
             counts = one["mask"]["counts"]
             pixels = np.repeat(np.arange(len(counts)) % 2, counts).reshape(mask.shape[::-1]).T
             assert (pixels != mask).mean() < 1e-3
-
-
-def without_torch(place: Path) -> Path:
-    """Make a virtual environment with numpy, OpenCV and ONNX Runtime alone, and return its Python."""
-    venv.create(place, symlinks=True, with_pip=False)
-    site = next(place.glob("lib/python*/site-packages"))
-    for name in ("numpy", "cv2", "onnxruntime"):
-        source = Path(find_spec(name).origin).parent
-        (site / name).symlink_to(source)
-        for libraries in source.parent.glob(f"{'opencv*' if name == 'cv2' else name}.libs"):
-            (site / libraries.name).symlink_to(libraries)
-    python = place / "bin" / "python"
-    check = subprocess.run([python, "-c", "import numpy, cv2, onnxruntime, torch"], capture_output=True, text=True)
-    assert "No module named 'torch'" in check.stderr
-    return python

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detection import predict
 from detection.inference import tiles
 from detection.inference.tiles import at_inner_border, detect_in_tiles, merge_tiles, starts
 from detection.models.box_head import BoxHeadConfig
 from detection.structures import Detections
+from tests.support.exported_models import HEADS
 
 HEAD = SimpleNamespace(last_head=SimpleNamespace(config=BoxHeadConfig()))
 """All that the merging of tiles asks of a detector."""
@@ -288,3 +290,41 @@ def test_no_object_of_coco_is_lost(monkeypatch, side):
         labels = [one["category_id"] for one in owned[image["id"]]]
         found = find_perfectly(monkeypatch, boxes, labels, (image["height"], image["width"]), side)
         assert_each_once(found, boxes, labels)
+
+
+def test_each_pixel_of_a_map_comes_from_the_tile_whose_inner_border_is_the_farthest(monkeypatch):
+    model = HEADS["semantic_fpn"]().eval()
+    image = np.zeros((100, 150, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.arange(100)[:, None], np.arange(150)
+
+    def look(model, images, size=None, flip=False):
+        """The map of a tile has the number of pixels to its nearest inner border."""
+        answers = []
+        for one in images:
+            (top, left), (h, w) = one[0, 0, :2].astype(int), one.shape[:2]
+            rows, columns = np.arange(h), np.arange(w)
+            down = np.minimum(rows if top else 255, h - 1 - rows if top + h < 100 else 255)
+            along = np.minimum(columns if left else 255, w - 1 - columns if left + w < 150 else 255)
+            empty = Detections(torch.zeros(0, 4).double(), torch.zeros(0), torch.zeros(0).long())
+            answers.append(empty._replace(semantic=torch.from_numpy(np.minimum.outer(down, along).astype(np.uint8))))
+        return answers
+
+    monkeypatch.setattr(tiles, "detect", look)
+    found = detect_in_tiles(model, image, side=64, overlap=0.25)
+    assert found.semantic.shape == (100, 150)
+    assert found.semantic.min() >= 7  # half of the overlap of 16 pixels, but for rounding
+    assert len(found.scores) == 0
+
+
+@pytest.mark.parametrize("name", ["semantic_fpn", "panoptic_fpn"])
+def test_a_semantic_head_works_with_tiles(name):
+    model = HEADS[name]().eval()
+    model.test_size = (64, 64)
+    image = np.random.default_rng(0).integers(0, 255, (100, 150, 3), np.uint8)
+    found = predict(model, image, 0.0, tile=64)
+    assert found.maps.semantic.shape == (100, 150)
+    assert (found.maps.ids is None) == (name == "semantic_fpn")
+    tile = predict(model, image[:64, :64], 0.0)
+    np.testing.assert_array_equal(found.maps.semantic[:40, :40], tile.maps.semantic[:40, :40])
+    with pytest.raises(ValueError, match="test-time augmentation does not work with a semantic head"):
+        predict(model, image, flip=True)
