@@ -6,12 +6,15 @@ of the result differs from box to box, so a Loop computes one box after the othe
 R boxes   N keypoints   m side of a heatmap   h x w pixels of a box.
 """
 
-from onnxscript import BOOL, FLOAT, INT64, graph, script
-from onnxscript import opset18 as op
+from typing import Any
+
+from onnxscript import BOOL, FLOAT, INT64, graph, opset18, script
+
+op: Any = opset18  # its type hints do not know what the script turns into nodes
 
 
 @script(default_opset=op)
-def decode_keypoints(heatmaps: FLOAT[...], boxes: FLOAT[...]) -> FLOAT[...]:
+def decode_keypoints(heatmaps: FLOAT, boxes: FLOAT) -> FLOAT:
     """Return x, y and score of each keypoint, (R, N, 3), as :func:`detection.ops.keypoints.decode_keypoints`.
 
     Args:

@@ -97,7 +97,7 @@ class Sensitivity:
             now[:, pairs.ours] = torch.stack(pairs[2:])
             moved = moved.maximum(now)
             extra = max(extra, len(other.scores) - len(pairs.theirs))
-        return Movement(*moved, tuple(others), extra)
+        return Movement(moved[0], moved[1], moved[2], moved[3], tuple(others), extra)
 
 
 def precise(model: Detector) -> Detector:

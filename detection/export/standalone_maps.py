@@ -38,7 +38,8 @@ class MapModel(Model):  # type: ignore[misc]
 
     def merged(self, values: dict[str, np.ndarray], semantic: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Give each pixel to the best object that covers it, and the rest to stuff."""
-        ids, segments = np.zeros(semantic.shape, np.int32), []
+        ids = np.zeros(semantic.shape, np.int32)
+        segments: list[dict[str, Any]] = []
         for k in np.argsort(-values["scores"], kind="stable"):
             label, score = int(values["labels"][k]), float(values["scores"][k])
             if label < 0 or score < self.settings["score"]:
@@ -97,7 +98,7 @@ def main() -> None:
         print(json.dumps({"image": path, "semantic": model.shares(semantic), "segments": segments}))
     if options.labels:
         cv2.imwrite(options.labels, semantic)
-    if options.segments:
+    if ids is not None and options.segments:
         cv2.imwrite(options.segments, ids.astype(np.uint16))
 
 
