@@ -40,16 +40,20 @@ def run(options: argparse.Namespace) -> None:
     from detection.report.compare import compare, read_report, text
     from detection.report.compare_page import page
     from detection.report.files import plain
+    from detection.report.maps.compare import compare_maps, has_maps
 
     check_least(options, {"resamplings": 0})
     summary = {}
-    report = read_report(options.first)
     for other in options.others:
-        reports = [report, read_report(other)]
+        both = [options.first, other]
+        maps = compare_maps(both, options.resamplings) if all(map(has_maps, both)) else {}
+        objects = not maps or all((folder / "report.json").is_file() for folder in both)
+        reports = [read_report(folder) for folder in both] if objects else []
         if classifies := any(map(is_of_classifier, reports)):
-            found = compare_classifiers([options.first, other], reports, options.resamplings)
+            found = compare_classifiers(both, reports, options.resamplings)
         else:
-            found = compare(options.first, other, options.annotations, options.resamplings)
+            found = compare(options.first, other, options.annotations, options.resamplings) if objects else {}
+        found |= maps
         rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
         summary[str(other)] = plain(rows)
         if options.json != "-":
@@ -57,11 +61,15 @@ def run(options: argparse.Namespace) -> None:
                 f"{other} against {options.first}:" if len(options.others) > 1 else "",
                 end="\n" * (len(options.others) > 1),
             )
-            print(text(found, numbers="scores" if classifies else "AP and AR"))
+            print(text(found, numbers="scores" if classifies or maps else "AP and AR"))
         if options.output:
             folder = options.output if len(options.others) == 1 else options.output / other.name
             folder.mkdir(parents=True, exist_ok=True)
-            changed = [] if classifies else changed_images(options.first, other, options.annotations, options.images)
+            changed = (
+                []
+                if classifies or not objects
+                else changed_images(options.first, other, options.annotations, options.images)
+            )
             html = page(str(options.first), str(other), found, changed)
             (folder / "comparison.html").write_text(html, encoding="utf-8")
             images = [

@@ -27,6 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=splits, default="val", metavar="NAME", help=split)
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO annotation file, instead of --data")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the folder of its images")
+    panoptic = "for a semantic head: a file in COCO's panoptic format (default maps made of the masks of the objects)"
+    parser.add_argument("--panoptic", type=Path, metavar="FILE", help=panoptic)
+    labels = "for a semantic head: folder of label PNGs, or of the PNGs of --panoptic"
+    parser.add_argument("--labels", type=Path, metavar="DIR", help=labels)
+    classes = "JSON file with the classes of label PNGs, as data.semantic_classes"
+    parser.add_argument("--semantic-classes", type=Path, metavar="FILE", help=classes)
     add_shared(parser, "output", output={"default": default.output, "help": "folder for the report"})
     kinds = "bbox, segm or keypoints (default all that there are)"
     choices = ["bbox", "segm", "keypoints"]
@@ -75,6 +81,9 @@ def run(options: argparse.Namespace) -> None:
     from detection.report.inputs import annotations_and_images
     from detection.report.scoring import evaluate
 
+    listed = options.panoptic or options.semantic_classes  # lists classes, and the images of a panoptic file
+    if options.data is None and options.annotations is None and listed is not None:
+        options.annotations = listed
     options.annotations, options.images = annotations_and_images(
         options.data, options.split, options.annotations, options.images
     )

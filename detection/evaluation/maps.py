@@ -74,16 +74,34 @@ class MapEvaluator:
         for i, image_id in enumerate(batch.image_ids.tolist()):
             if image_id == IGNORE or image_id in self._pixels:
                 continue
-            found = predicted_map(batch, detections, i)
-            matrix = confusion.confusion(self.truth.semantic(image_id), found, len(self.truth.categories)).ravel()
-            entries = np.flatnonzero(matrix)
-            self._pixels[image_id] = entries, matrix[entries]
-            if self.merging is not None:
-                one = detections.image(i).cpu()
-                boxes = box_ops.rescale(one.boxes[None].double(), sizes[i : i + 1], original_sizes[i : i + 1])[0]
-                guess = segments_of(one._replace(boxes=boxes), found, self.merging, self.rounded)
-                numbers = self.num_things, self.num_classes
-                self._segments[image_id] = panoptic.compare(*self.truth.panoptic(image_id), *guess, *numbers)
+            one, semantic = detections.image(i).cpu(), predicted_map(batch, detections, i)
+            boxes = box_ops.rescale(one.boxes[None].double(), sizes[i : i + 1], original_sizes[i : i + 1])[0]
+            self.add_image(image_id, one._replace(boxes=boxes), semantic)
+
+    def add_image(self, image_id: int, found: Detections, semantic: np.ndarray) -> None:
+        """Add the predictions for an image.
+
+        Args:
+            found: its objects, on the CPU, with boxes in pixels of its file.
+            semantic: its semantic map, (H, W) uint8.
+        """
+        matrix = confusion.confusion(self.truth.semantic(image_id), semantic, len(self.truth.categories)).ravel()
+        entries = np.flatnonzero(matrix)
+        self._pixels[image_id] = entries, matrix[entries]
+        if self.merging is not None:
+            guess = segments_of(found, semantic, self.merging, self.rounded)
+            numbers = self.num_things, self.num_classes
+            self._segments[image_id] = panoptic.compare(*self.truth.panoptic(image_id), *guess, *numbers)
+
+    @property
+    def pixels(self) -> Mapping[int, tuple[np.ndarray, np.ndarray]]:
+        """Entries of the confusion matrix of each image that are not zero: their places in (K * K), and pixels."""
+        return self._pixels
+
+    @property
+    def segments(self) -> Mapping[int, np.ndarray]:
+        """The counts (C, 4) of the segments of each image."""
+        return self._segments
 
     def state(self) -> dict[str, Any]:
         """Return what was collected in a picklable form, for :meth:`merge`."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detection.export.map_check import EQUAL, PROBABILITY
+from detection.export.options import EQUAL, PROBABILITY
 from detection.foreign import shown
 from detection.wording import plural
 

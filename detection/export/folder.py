@@ -23,9 +23,10 @@ from detection.export.full_masks import check_full
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
 from detection.export.loading import checksum_of, checksum_of_weights, of_session
+from detection.export.map_check import check_maps
 from detection.export.options import ExportOptions
 from detection.export.outputs import output_names
-from detection.export.runtime import open_session
+from detection.export.runtime import RunError, open_session
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
 from detection.models.panoptic import WithSemanticHead
@@ -120,10 +121,21 @@ def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray
     """Run the parity gate on a file."""
     session = open_session(file, torch.get_num_threads())
     exported = of_session(session, file)
-    gate = run_gate(model, exported, images, session.engine)
+    gate = judge(model, exported, images, session.engine)
     if exported.full:
         gate = replace(gate, full=check_full(exported, images))
     return gate if data is None else replace(gate, accuracy=data.compare(model, exported))
+
+
+def judge(model: Detector, exported: Detector, images: Sequence[tuple[str, np.ndarray]], engine: str) -> Gate:
+    """Compare the detections of a detector and of its export, and their maps; see :func:`run_gate`."""
+    gate = run_gate(model, exported, images, engine)
+    if not isinstance(model, WithSemanticHead) or gate.failure is not None:
+        return gate
+    try:
+        return replace(gate, maps=check_maps(model, exported, images))
+    except RunError as error:
+        return replace(gate, failure=str(error))
 
 
 def about(model: Detector, format: str, nms: str = "inside", masks: str = "frames") -> dict[str, Any]:

@@ -13,13 +13,13 @@ from pycocotools import mask as coco_mask
 
 from detection.export.accuracy import Accuracy, Quantised
 from detection.export.full_masks import FullMasks
-from detection.export.map_check import Maps, check_maps
+from detection.export.map_result import Maps
 from detection.export.rows import pair, without
 from detection.export.runtime import RunError
 from detection.export.sensitivity import NOISES, ROOM, VAGUE, Movement, Sensitivity, precise, with_noise
 from detection.inference.detect import detect, encoded, take
 from detection.models.detector import Detector
-from detection.models.panoptic import SemanticFPN, WithSemanticHead
+from detection.models.panoptic import SemanticFPN
 from detection.structures import Detections
 from detection.wording import plural
 
@@ -185,10 +185,9 @@ def run_gate(
     tolerances = tolerances or Tolerances()
     try:
         found = () if isinstance(model, SemanticFPN) else _all_compared(precise(model), exported, images, tolerances)
-        maps = check_maps(model, exported, images) if isinstance(model, WithSemanticHead) else None
     except RunError as error:
         return Gate(tolerances, (), engine, failure=str(error))
-    return Gate(tolerances, found, engine, maps=maps)
+    return Gate(tolerances, found, engine)
 
 
 def _all_compared(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from detection.checkpoint_schema import check_info, restore_categories, restore_configs, restore_thresholds
 from detection.documents import read_json
-from detection.export.outputs import FULL, output_names
 from detection.export.runtime import SESSIONS, Session, open_session
 from detection.models.cascade import CascadeMaskRCNN, CascadeRCNN
 from detection.models.detector import Detector
@@ -35,6 +34,8 @@ MODELS = tuple(f"model{ending}" for ending in ENDINGS)
 """Names of the file in the folder of an export."""
 KINDS = {"retinanet": RetinaNetHead.kind, "fcos": FCOSHead.kind, "task_aligned": TaskAlignedHead.kind}
 """The kind of each one-stage detector, by the name of its part."""
+FULL = "full_masks"
+"""Name of the masks of whole canvases."""
 REGION_HEADS = ("mask_head", "point_head", "keypoint_head")
 """Heads that add to the detections of a two-stage detector."""
 SELECTION = ("score_threshold", "nms_threshold", "nms_across_classes", "soft_sigma", "detections")
@@ -88,6 +89,7 @@ class Exported(Detector):
         channels = session.metadata["export"]["channels"]
         self.nms = session.metadata["export"].get("nms", "inside")
         self.full = session.metadata["export"].get("masks") == "full"
+        self.outputs = self._checked(session.metadata["export"].get("outputs"))
         self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
         self._heads = {self.last: _last_head(configs, info["num_classes"])}
         self._heads[self.last].free = SELECTION if self.nms == "outside" else ()
@@ -116,10 +118,10 @@ class Exported(Detector):
         if torch.is_autocast_enabled("cpu"):
             raise ValueError("an exported model computes in the precision of its file; leave --precision out")
         self.check_shape(images)
-        names = output_names(self, self.nms, self.full)
         found = [torch.from_numpy(x) for x in self.session.run(images.contiguous().numpy(), sizes.numpy())]
+        names = self.outputs or (*Detections._fields[: len(found) - self.full], *([FULL] if self.full else []))
         if len(found) != len(names):
-            raise ValueError(f"{self.path}: returns {len(found)} values instead of {', '.join(names)}; export it again")
+            raise ValueError(f"{self.path}: does not return {', '.join(names)} alone; export it again")
         if self.nms == "outside":
             return Detections(*select_by(self.last_head.config, found[0], found[1])[:3]), None
         values = dict(zip(names, found, strict=True))
@@ -128,6 +130,20 @@ class Exported(Detector):
             none = torch.zeros(len(images), 0)
             values |= {"boxes": none[..., None].expand(-1, -1, 4), "scores": none, "labels": none.long() + IGNORE}
         return Detections(**values), full
+
+    def _checked(self, names: Any) -> tuple[str, ...]:
+        """Return the names of the values that a file returns; earlier files do not name them.
+
+        Raises:
+            ValueError: they are not those of this detector.
+        """
+        needed = ("semantic",) if isinstance(self, SemanticFPN) else ("boxes", "scores")
+        if names is None:
+            return needed if isinstance(self, SemanticFPN) else ()
+        known = isinstance(names, list) and all(one in (*Detections._fields, FULL) for one in names)
+        if not known or len(set(names)) < len(names) or tuple(names[: len(needed)]) != needed:
+            raise ValueError(f"{self.path}: its metadata is damaged; export it again")
+        return tuple(names)
 
     def features(self, images: Tensor, sizes: Tensor) -> NoReturn:
         raise ValueError("an exported model returns detections alone; load the checkpoint for its features")

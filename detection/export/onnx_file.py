@@ -2,8 +2,9 @@
 
 B images, C channels, H x W canvas, D detections, m mask side.  Inputs: ``images`` (B, C, H, W), ``sizes`` (B, 2) int64
 height and width of each image at the top left of its canvas. B, H and W are free; H and W are multiples of the stride.
-Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding, and what the heads add:
-``masks`` (B, D, m, m), ``keypoints`` (B, D, N, 3), ``semantic`` (B, K, H / 4, W / 4), ``full_masks`` (B, D, H, W).
+Outputs: ``boxes`` (B, D, 4), ``scores`` (B, D), ``labels`` (B, D), -1 on padding.
+Heads add ``masks`` (B, D, m, m), ``keypoints`` (B, D, N, 3), ``semantic`` (B, K, H / 4, W / 4).
+With full masks, ``full_masks`` (B, D, H, W) uint8.
 """
 
 import json

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+PROBABILITY = 1e-4
+"""Largest difference of the probability of a semantic class that passes the parity gate."""
+EQUAL = 0.999
+"""Smallest share of equal pixels of two maps that passes."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:

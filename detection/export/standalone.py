@@ -2,8 +2,8 @@
 
     python predict.py image.jpg --score 0.5 --save found.jpg
 
-prints a line of JSON per image: ``box`` is x1, y1, x2, y2 in pixels, ``mask`` a COCO RLE that is not compressed,
-``keypoints`` are x, y in pixels and score. It draws no masks, and no lines between keypoints.
+prints a line of JSON per image. ``box`` is x1, y1, x2, y2 in pixels, and ``mask`` a COCO RLE that is not compressed.
+``keypoints`` are x, y in pixels, and score. The image shows no masks, and no lines between keypoints.
 """
 
 import argparse

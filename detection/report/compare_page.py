@@ -15,8 +15,8 @@ from detection.report.page import image, legend, script, stretch_note, table
 from detection.wording import plural
 
 TONES = {"better": "c2", "worse": "c4"}
-NAMES = KINDS | {"classification": "Classification"}
-SCORE = {"classification": "accuracy or AP"}
+NAMES = KINDS | {"classification": "Classification", "semantic": "Semantic maps", "panoptic": "Panoptic maps"}
+SCORE = {"classification": "accuracy or AP", "semantic": "IoU", "panoptic": "PQ"}
 MOST_DOTS = 30
 """Classes in a plot: those with the largest differences."""
 

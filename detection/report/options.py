@@ -40,3 +40,9 @@ class EvaluateOptions:
     data: str | None = None
     """The data set that the annotations belong to, for the title of the report."""
     split: str = "val"
+    panoptic: Path | None = None
+    """A file in COCO's panoptic format, for a semantic head."""
+    labels: Path | None = None
+    """The folder of label PNGs, or of the PNGs of the panoptic file."""
+    semantic_classes: Path | None = None
+    """The classes of label PNGs."""

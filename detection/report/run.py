@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from detection.device import inference_device
 from detection.engine.startup import raise_if_signalled
 from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.limits import limits_up_to
+from detection.evaluation.maps import MapEvaluator
+from detection.evaluation.ranks import states_of_ranks
 from detection.fast.folding import folded
 from detection.foreign import printable, shown
 from detection.inference.api import load_detector
@@ -36,35 +38,62 @@ from detection.inference.tiles import detect_in_tiles
 from detection.inference.views import detect_in_views
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames, iou_types, mask_config
-from detection.models.panoptic import SemanticFPN
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 from detection.models.rcnn import TwoStage
 from detection.ops.boxes import clip
 from detection.quiet import is_quiet
+from detection.report.maps.truth import lists_objects, open_map_evaluator
 from detection.report.options import EvaluateOptions
 from detection.structures import IGNORE, Detections
 
 
-def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEvaluator, str]:
+class Collected(NamedTuple):
+    """What a model finds in all images."""
+
+    evaluator: CocoEvaluator | None
+    """Of the objects; None for a Semantic FPN."""
+    detector: str
+    """A description of the model, such as ``Mask R-CNN (resnet50)``."""
+    model: Detector
+    maps: MapEvaluator | None = None
+    """Of the maps; None without a semantic head."""
+    annotations: Annotations | None = None
+    """The images; given with the maps."""
+
+
+def collect(options: EvaluateOptions, images: Path, truth: Callable[[], Any]) -> Collected:
     """Run a model on all images.
 
     Args:
         images: folder of the images.
-        truth: ground truth for the evaluator.
-
-    Returns:
-        The evaluator, and a description of the model, such as ``Mask R-CNN (resnet50)``.
+        truth: returns the ground truth for the evaluator.
 
     Raises:
         ValueError: the model, the annotations or an image are invalid.
     """
     device = inference_device(options.device)
-    annotations = load_annotations(options.annotations)
-    check_images(CocoDataset(annotations, images), "give their folder with --images")
+    maps = map_annotations = None
+    if lists_objects(options):
+        check_images(CocoDataset(load_annotations(options.annotations), images), "give their folder with --images")
     model = load_detector(options.what[0], options.trust_code)
-    if isinstance(model, SemanticFPN):
-        raise ValueError(f"{options.what[0]} finds no objects; `rcnn validate` scores its semantic maps")
     if options.size:
         model.test_size = size_of(options.size)
+    if isinstance(model, WithSemanticHead):
+        maps, map_annotations = open_map_evaluator(model, options)
+    elif not lists_objects(options) or options.labels or options.panoptic:
+        raise ValueError(
+            f"{options.what[0]} has no semantic head; leave --panoptic, --labels and --semantic-classes out"
+        )
+    backbone = model.configs and model.configs["backbone"].name
+    detector = kind_of(model) + (f" ({shown(backbone)})" if backbone else "")
+    if isinstance(model, SemanticFPN):
+        if options.soft_nms is not None or options.refine is not None or options.set_thresholds:
+            raise ValueError(f"{options.what[0]} finds no objects; leave --soft-nms, --refine and --set-thresholds out")
+        assert map_annotations is not None
+        model = model.to(device)
+        _run(model, map_annotations, images, None, maps, options)
+        return Collected(None, detector, model, maps, map_annotations)
+    annotations = load_annotations(options.annotations)
     given = {"soft_sigma": options.soft_nms, "refinements": options.refine}
     if options.refine is not None and not isinstance(model, TwoStage):
         raise ValueError("--refine needs a detector with a box head, which this detector does not have")
@@ -75,7 +104,7 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
     if annotations.report:
         print(printable(annotations.report), file=sys.stderr)
     evaluator = CocoEvaluator(
-        truth,
+        truth(),
         options.iou_types or _scored(model, annotations),
         options.engine,
         "all",
@@ -85,13 +114,24 @@ def collect(options: EvaluateOptions, images: Path, truth: Any) -> tuple[CocoEva
         has_pixel_corners(model),
     )
     model = model.to(device)
+    _run(model, annotations, images, evaluator, maps, options)
+    return Collected(evaluator, detector, model, maps, map_annotations)
+
+
+def _run(
+    model: Detector,
+    annotations: Annotations,
+    images: Path,
+    evaluator: CocoEvaluator | None,
+    maps: MapEvaluator | None,
+    options: EvaluateOptions,
+) -> None:
+    """Run a model on all images as the options say."""
     look = _look(model, options)
     if look is not None:
-        detect_looking(model, annotations, images, evaluator, look, options.precision)
+        detect_looking(model, annotations, images, evaluator, look, options.precision, maps)
     else:
-        detect(model, annotations, images, evaluator, options.batch, options.workers, options.precision)
-    backbone = model.configs and model.configs["backbone"].name
-    return evaluator, kind_of(model) + (f" ({shown(backbone)})" if backbone else "")
+        detect(model, annotations, images, evaluator, options.batch, options.workers, options.precision, maps)
 
 
 def _scored(model: Detector, annotations: Annotations) -> list[str]:
@@ -117,12 +157,13 @@ def detect(
     model: Detector,
     annotations: Annotations,
     images: Path,
-    evaluator: CocoEvaluator,
+    evaluator: CocoEvaluator | None,
     batch_size: int = 4,
     workers: int = 0,
     precision: str = "fp32",
+    maps: MapEvaluator | None = None,
 ) -> None:
-    """Run a model on all images and add its detections to the evaluator.
+    """Run a model on all images and add its detections to the evaluator, and its maps to another one.
 
     Under ``torchrun`` each process runs on a part of the images. Afterwards each evaluator has all detections.
 
@@ -143,7 +184,7 @@ def detect(
         worker_init_fn=begin_worker,
     )
     device = model.pixel_mean.device
-    labels = matching_labels(model.categories, evaluator.categories).to(device)
+    labels = None if evaluator is None else matching_labels(model.categories, evaluator.categories).to(device)
     model.eval()
     if precision == "bf16":
         model = folded(model)
@@ -151,18 +192,31 @@ def detect(
         raise_if_signalled()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = model(batch.images.to(device), batch.sizes.to(device))
-        # Padding has the label -1, which selects the last place.
-        evaluator.add(batch, found._replace(labels=labels[found.labels]))
-    evaluator.gather()
+        if maps is not None:
+            maps.add(batch, found)
+        if evaluator is not None and labels is not None:
+            # Padding has the label -1, which selects the last place.
+            evaluator.add(batch, found._replace(labels=labels[found.labels], semantic=None))
+    _gather(evaluator, maps)
+
+
+def _gather(evaluator: CocoEvaluator | None, maps: MapEvaluator | None) -> None:
+    """Give each process what all have collected."""
+    if evaluator is not None:
+        evaluator.gather()
+    if maps is not None and (states := states_of_ranks(maps.state)) is not None:
+        maps.reset()
+        maps.merge(states)
 
 
 def detect_looking(
     model: Detector,
     annotations: Annotations,
     images: Path,
-    evaluator: CocoEvaluator,
+    evaluator: CocoEvaluator | None,
     look: Callable[[np.ndarray], Detections],
     precision: str = "fp32",
+    maps: MapEvaluator | None = None,
 ) -> None:
     """Run :func:`detect` image by image, with several views or with tiles.
 
@@ -172,14 +226,20 @@ def detect_looking(
     """
     dataset = CocoDataset(annotations, images, reading=_reading(model))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    labels = matching_labels(model.categories, evaluator.categories)
-    ids = evaluator.categories.ids
+    labels = None if evaluator is None else matching_labels(model.categories, evaluator.categories)
+    ids = () if evaluator is None else evaluator.categories.ids
     numbers = [number for batch in EvalBatchSampler(annotations.sizes, 1, rank, world) for number in batch]
     for i in tqdm(numbers, desc="detecting", unit="image", disable=rank > 0 or is_quiet()):
         raise_if_signalled()
         sample = dataset[i]
         with torch.autocast(model.pixel_mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = look(sample.image)
+        if maps is not None:
+            assert found.semantic is not None
+            maps.add_image(sample.image_id, found._replace(semantic=None), found.semantic.numpy())
+        if evaluator is None or labels is None:
+            continue
+        found = found._replace(semantic=None)
         found = take(found, labels[found.labels] != IGNORE)
         height, width = sample.original_size
         boxes = clip(found.boxes[None], found.labels.new_tensor([[height, width]]))[0]
@@ -196,7 +256,7 @@ def detect_looking(
         for result, points in zip(results, in_file(model, found), strict=False):
             result["keypoints"] = points
         evaluator.add_results(results)
-    evaluator.gather()
+    _gather(evaluator, maps)
 
 
 def matching_labels(model: Categories | None, data: Categories) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detection.documents import read_json
 from detection.evaluation.coco import CocoEvaluator
@@ -25,6 +25,15 @@ from detection.report.processes import processes
 from detection.report.truth import open_truth
 from detection.wording import plural
 
+if TYPE_CHECKING:
+    from detection.report.run import Collected
+
+MAP_FILES = (
+    "maps.html",
+    "maps.json",
+    *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in ("semantic", "panoptic")),
+)
+"""Files of the report of maps."""
 OF_MODELS = {"precision": "fp32", "size": None, "flip": False, "short_sides": None} | dict.fromkeys(
     ("tile", "soft_nms", "refine")
 )
@@ -38,13 +47,15 @@ def evaluate(options: EvaluateOptions) -> None:
         ValueError: an option, the model or the data are invalid.
     """
     with processes() as rank:
-        evaluator, detector = _collect(options)
-        if rank == 0:
-            _report(options, evaluator, detector)
+        evaluator, found = _collect(options)
+        if rank == 0 and evaluator is not None:
+            _report(options, evaluator, None if found is None else found.detector)
+        if rank == 0 and found is not None and found.maps is not None:
+            _report_maps(options, found)
 
 
-def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
-    """Return the evaluator with all detections, and the description of the model, or None for result files."""
+def _collect(options: EvaluateOptions) -> "tuple[CocoEvaluator | None, Collected | None]":
+    """Return the evaluator with all detections, and what a model found, or None for result files."""
     check_least(options, LEAST | {"resamplings": 0, "pictures": 0, "workers": 0, "refine": 0})
     check_apart(vars(options), "--")
     if options.max_dets != COCO_LIMITS[-1] and options.protocol != "coco":
@@ -74,7 +85,8 @@ def _collect(options: EvaluateOptions) -> tuple[CocoEvaluator, str | None]:
     # Imported late: result files need no model, and torchvision needs 0.2 GB.
     from detection.report.run import collect
 
-    return collect(options, options.images, open_truth(options.annotations, _ground_truth(options)))
+    found = collect(options, options.images, lambda: open_truth(options.annotations, _ground_truth(options)))
+    return found.evaluator, found
 
 
 def check_rule(options: EvaluateOptions) -> None:
@@ -244,12 +256,37 @@ def _report(options: EvaluateOptions, evaluator: CocoEvaluator, detector: str | 
     print(f"report: {folder / 'report.html'}")
 
 
+def _report_maps(options: EvaluateOptions, found: "Collected") -> None:
+    """Write the report of semantic and panoptic maps, and print their numbers."""
+    from detection.report.maps.scoring import write_maps
+
+    assert found.maps is not None
+    assert found.annotations is not None
+    sources = [Path(source) for source in (*options.what, options.panoptic, options.semantic_classes) if source]
+    given = {"name": options.name, "detector": found.detector, "data": options.data and str(options.data)}
+    made_of: dict[str, Any] = {key: value for key, value in given.items() if value}
+    made_of |= {"split": options.split} if options.data else {}
+    kind = "panoptic" if options.panoptic else "labels" if options.labels else "instances"
+    files = [source for source in sources if source.is_file()]
+    made_of |= {"model": options.what[0]}
+    made_of |= about(options.annotations, files, found.annotations.image_ids.tolist(), f"maps from {kind}", "numpy")
+    made_of |= {"images": str(options.images), "precision": options.precision}
+    made_of |= {way: getattr(options, way) for way in OF_MODELS if getattr(options, way)}
+    lines = write_maps(options.output, found.maps, found.model, found.annotations, options, made_of)  # type: ignore[arg-type]
+    print("\n".join(lines))
+
+
 def _clear(folder: Path, sources: Sequence[Path]) -> None:
     """Remove the files of an earlier evaluation, so that all files in the folder belong to the same detections.
 
     Keep its result files if this evaluation scores them.
     """
-    names = ["report.html", "report.json", *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS)]
+    names = [
+        "report.html",
+        "report.json",
+        *MAP_FILES,
+        *(f"{part}_{kind}.csv" for part in ("classes", "images") for kind in KEYS),
+    ]
     left, results = ([folder / name for name in of] for of in (names, [f"results_{kind}.json" for kind in KEYS]))
     if not {path.resolve() for path in results} & {source.resolve() for source in sources}:
         left += results

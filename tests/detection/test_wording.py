@@ -68,7 +68,9 @@ ABOVE_ONE = {
     # no whole number
     "detection/visualize.py: labels.shape": "a shape",
     "detection/engine/data_config.py: list(self.unlabelled)": "a list",
-    "detection/export/card.py: gate['tolerances']['boxes']": "a tolerance with a decimal",
+    "detection/export/card.py: tolerances['keypoints']": "0.01 pixels",
+    "detection/export/gate.py: max(points)": "a fraction",
+    "detection/export/card.py: tolerances['boxes']": "a tolerance with a decimal",
     "detection/export/gate.py: boxes": "a difference with a decimal",
     "detection/inference/folders.py: options.model": "a path",
     "detection/commands/backbones.py: options.side": "a side of hundreds of pixels",

@@ -148,7 +148,11 @@ class Session:
         self.model, of = model.eval(), of or model
         self.of = of
         info = json.loads(json.dumps(describe_model(of, of.configs)))
-        self.metadata = {"rcnn": info, "export": {"stride": of.stride, "channels": 3}, "gate": {"passed": True}}
+        self.metadata = {
+            "rcnn": info,
+            "export": {"stride": of.stride, "channels": 3, "outputs": list(output_names(of))},
+            "gate": {"passed": True},
+        }
 
     def run(self, images, sizes):
         with torch.no_grad():

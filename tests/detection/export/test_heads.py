@@ -19,13 +19,12 @@ from detection.export import map_check, standalone
 from detection.export.align import align_regions
 from detection.export.check_data import CheckData
 from detection.export.extras import FOLDERS
-from detection.export.folder import about, export_folder
+from detection.export.folder import about, export_folder, judge
 from detection.export.forms.points import sample_grid
-from detection.export.gate import run_gate
 from detection.export.images import synthetic_images
 from detection.export.loading import FIXED, of_session
-from detection.export.map_check import EQUAL, Seen, equal_share
-from detection.export.options import ExportOptions
+from detection.export.map_check import Seen, equal_share
+from detection.export.options import EQUAL, ExportOptions
 from detection.export.outputs import output_names
 from detection.export.program import check_exportable, exportable
 from detection.inference.api import load_model
@@ -64,7 +63,7 @@ def model(request):
 
 def gate_of(model, **changes):
     images = [one for one in synthetic_images(model) if one[0] in IMAGES]
-    return run_gate(model, exported_of(model, **changes), images, "test")
+    return judge(model, exported_of(model, **changes), images, "test")
 
 
 def test_a_correct_export_passes(model):
@@ -110,7 +109,7 @@ def test_the_gate_notices_broken_operators():
 
     with patch("detection.models.keypoint_head.decode_keypoints", half_a_cell):
         theirs = exported_of(model)
-        gate = run_gate(model, theirs, synthetic_images(model)[:1], "test")
+        gate = judge(model, theirs, synthetic_images(model)[:1], "test")
     assert gate.passed  # broken on both sides
     images = [one for one in synthetic_images(model) if one[0] in IMAGES]
 
@@ -118,10 +117,10 @@ def test_the_gate_notices_broken_operators():
         return align_regions(features, strides, boxes, size, ratio, not aligned)
 
     with patch("detection.export.forms.regions.align_regions", shifted):
-        assert not run_gate(model, exported_of(model), images, "test").passed
+        assert not judge(model, exported_of(model), images, "test").passed
     model = made("pointrend")
     with patch("detection.export.forms.points.sample_grid", lambda maps, points: sample_grid(maps, points + 0.5)):
-        assert not run_gate(model, exported_of(model), images, "test").passed
+        assert not judge(model, exported_of(model), images, "test").passed
 
 
 def test_a_loaded_export_gives_the_same_prediction(model, pixels):
@@ -146,7 +145,7 @@ def test_a_loaded_export_gives_the_same_prediction(model, pixels):
 def test_a_file_with_other_values_is_rejected():
     model = made("semantic_fpn")
     theirs = exported_of(model, change=lambda values: values | {"more": values["semantic"]})
-    with pytest.raises(ValueError, match="returns 2 values instead of semantic"):
+    with pytest.raises(ValueError, match="does not return semantic alone; export it again"):
         theirs(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.tensor([[64, 64]]))
 
 
