@@ -1,6 +1,6 @@
-"""Write the tables of ``docs/benchmarks/results.md`` from the measurements in ``docs/benchmarks/results.json``.
+"""Write the tables of the pages in :data:`PAGES` from the measurements in ``docs/benchmarks/results.json``.
 
-Add a measurement to the JSON file, then run ``python tools/docs/results.py``. In the page, a comment
+Add a measurement to the JSON file, then run ``python tools/docs/results.py``. In a page, a comment
 ``<!-- results: NAME -->`` stands before each table. Ratios are measured, too: they are medians over rounds, and no
 quotients of the medians.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks" / "results.md"
+PAGES = (PAGE, ROOT / "docs" / "reference" / "exports.md")
 MEASURED = PAGE.with_suffix(".json")
 PLACE = re.compile(r"(?<=^<!-- results: )([\w-]+)( -->\n)(?:\n\|.*(?:\n\|.*)*\n)?", re.MULTILINE)
 """A comment, with the table below it."""
@@ -55,8 +56,30 @@ def nuclei(rows: list[Row]) -> str:
     return table("|seed:|box AP:|box AP50:|mask AP:|mask AP50:", (tuple(map(str, row.values())) for row in rows))
 
 
+def exports(rows: list[Row]) -> str:
+    """Return the table of exports; ``tools/docs/exports.py`` measures it."""
+    names = ("boxes", "scores", "masks", "keypoints", "probabilities", "semantic", "panoptic")
+    cells = (
+        (
+            row["detector"],
+            row["format"],
+            "passed" if row["passed"] else "**failed**",
+            *(_small(row.get(name)) for name in names),
+            f"{row['sensitive']} of {row['found']}" if row.get("found") else "–",
+            f"{row['megabytes']} MB",
+        )
+        for row in rows
+    )
+    head = "detector|format|gate|boxes, pixels:|scores:|masks:|keypoints, pixels:|classes of pixels:|"
+    return table(head + "semantic, equal pixels %:|panoptic, equal pixels %:|sensitive:|file:", cells)
+
+
+def _small(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
 TABLES: dict[str, Callable[[list[Row]], str]] = {
-    one.__name__: one for one in (training, inference, loading, evaluation, nuclei)
+    one.__name__: one for one in (training, inference, loading, evaluation, nuclei, exports)
 }
 
 
@@ -88,8 +111,9 @@ def measured() -> dict[str, list[Row]]:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), measured()), encoding="utf-8")
+    """Write the pages."""
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8"), measured()), encoding="utf-8")
 
 
 if __name__ == "__main__":
