@@ -171,9 +171,9 @@ def _costs(results: Results) -> bytes:
         own = [one for one in results.costs if one.family == family]
         x, y = [one.multiply_adds / 1e9 for one in own], [one.parameters / 1e6 for one in own]
         axis.plot(x, y, "o-", color=f"C{k}", label=family)
-        for one, left, top in zip(own, x, y, strict=True):
+        for n, (one, left, top) in enumerate(zip(own, x, y, strict=True)):
             depth = one.name.removeprefix("vgg").removeprefix("resnet")
-            axis.annotate(depth, (left, top), (5, 5), textcoords="offset points", fontsize="small")
+            axis.annotate(depth, (left, top), (5, -12 if n % 2 else 5), textcoords="offset points", fontsize="small")
     axis.set(xlabel="billion multiply-adds for an image", ylabel="million parameters", ylim=(0, None), xlim=(0, None))
     axis.legend()
     return _png(figure)
