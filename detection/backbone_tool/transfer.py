@@ -43,7 +43,7 @@ class Settings:
     batch: int = 32
     first_images: int = 2048
     """Images of the first training."""
-    first_steps: int = 600
+    first_steps: int = 1000
     steps: int = 150
     """Steps on the other shapes."""
 

@@ -37,7 +37,7 @@ class Experiment:
     counts: tuple[int, ...] = (16, 64, 256)
     """Images of the trainings with little data."""
     seeds: int = 5
-    first_steps: int = 600
+    first_steps: int = 1000
     """Steps of the training whose weights are transferred."""
     transfer_steps: int = 150
     seed: int = 0

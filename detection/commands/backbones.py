@@ -100,7 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_count(why, "--width", 16, "channels of the first stage, 64 in the paper")
     _add_count(why, "--pictures", 2048, "drawn images")
     _add_count(why, "--seeds", 5, "seeds of each training with little data")
-    _add_count(why, "--first-steps", 600, "steps of the training whose weights are transferred")
+    _add_count(why, "--first-steps", 1000, "steps of the training whose weights are transferred")
     _add_count(why, "--transfer-steps", 150, "steps of each training with little data")
     counts: dict[str, Any] = {"type": _positive, "nargs": "+", "default": [16, 64, 256], "metavar": "N"}
     why.add_argument("--counts", **counts, help="images of the trainings with little data (default 16 64 256)")
