@@ -80,6 +80,7 @@ def test_the_command_writes_the_page_and_its_numbers(tmp_path, capsys):
     assert {"errors.png", "gradients.png", "costs.png", "transfer.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_comparison_with_little_data_repeats_itself():
     settings = Settings("resnet10", width=4, side=24, first_images=16, first_steps=10, steps=2)
     error, found = compare([4, 8], 2, settings)
