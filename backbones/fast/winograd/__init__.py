@@ -80,8 +80,8 @@ def _is_known() -> bool:
     """Return whether the CPU is one for which earlier measurements found a speed-up.
 
     Intel: 1.9 times (AVX-512) and 2.3 times (AVX2). AMD Zen 4: 0.9 to 2.2 times, complete training steps 1.01 to 1.22
-    times. A measurement on a Zen 4 while other work runs, as in training, gives any value from 0.3 to 1.7. AMD Zen 3: 2.1
-    times for 256 channels, forward and backward; a training step of RetinaNet 1.38 times, inference 1.0 times.
+    times. A measurement on a Zen 4 while other work runs, as in training, gives any value from 0.3 to 1.7. AMD Zen 3:
+    2.1 times for 256 channels, forward and backward; a training step of RetinaNet 1.38 times, inference 1.0 times.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if cpu.vendor() == "Intel":
