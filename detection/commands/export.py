@@ -44,6 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], metavar="SOURCE", help=images)
     data = "annotated data set to compare AP on, for folders, in addition to the images"
     parser.add_argument("--check-data", metavar="DATA", help=data)
+    inside = "inside: the file takes images of any size, and resizes them itself; onnx, openvino (default outside)"
+    parser.add_argument("--preprocess", choices=("inside", "outside"), default="outside", help=inside)
     nms = "outside: the file returns boxes and scores before the last NMS; for detectors of boxes (default inside)"
     parser.add_argument("--nms", choices=("inside", "outside"), default="inside", help=nms)
     full = "full: the file also returns masks of the whole canvas (default frames: masks in their boxes alone)"
@@ -73,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from detection.convert.average import average
     from detection.convert.export import check_format, export
     from detection.convert.pretrained import load_pretrained
-    from detection.export.extras import FOLDERS, check_packages
+    from detection.export.extras import FOLDERS, RESIZING, check_packages
 
     if options.int8 and (options.format != "onnx" or options.calibration is None):
         raise ValueError("--int8: is for --format onnx, and needs --calibration DATA")
@@ -82,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
         return _export_classifier(models, output, options)
     if options.masks == "full" and (options.int8 or options.format not in FOLDERS):
         raise ValueError(f"--masks full: is for --format {', '.join(FOLDERS)}, without --int8")
+    if options.preprocess == "inside" and options.format not in RESIZING:
+        raise ValueError(f"--preprocess inside: is for --format {', '.join(RESIZING)}")
     if is_folder := options.format in FOLDERS:
         check_packages(options.format)
     else:
@@ -99,7 +103,14 @@ def _export_classifier(models: list[str], output: Path, options: argparse.Namesp
     from detection.convert.classifiers import average_classifiers, check_classifier_format, write_classifier
     from detection.export.extras import FOLDERS
 
-    given = {"check_data": None, "nms": "inside", "masks": "frames", "int8": False, "calibration": None}
+    given = {
+        "check_data": None,
+        "preprocess": "outside",
+        "nms": "inside",
+        "masks": "frames",
+        "int8": False,
+        "calibration": None,
+    }
     if wrong := [name for name, default in given.items() if getattr(options, name) != default]:
         raise ValueError(f"--{wrong[0].replace('_', '-')}: {models[0]} is a classifier, which has no such option")
     if options.format not in FOLDERS:

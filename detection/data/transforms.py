@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from detection.data.resizing import resized
 from detection.data.scene import Scene, cut, with_channels
 from detection.structures import ResizeMethod
+
+DetectorResize = ResizeMethod | Literal["inside"]
+"""How images reach a detector.  inside: as they are; an exported file resizes them itself."""
 
 
 class Transform(Protocol):
@@ -56,7 +59,7 @@ class Resize:
     Args:
         short_side: length of the shorter side in pixels. If it is a list, the transform picks one for each image.
         long_side: largest length of the longer side in pixels.
-        method: interpolation; see :data:`~detection.structures.ResizeMethod`.
+        method: interpolation; see :data:`~detection.structures.ResizeMethod`. "inside" changes nothing.
         later: the device resizes the pixels (:func:`~detection.ops.resize.resize_images`). Use it only for the last
             transform.
     """
@@ -65,7 +68,7 @@ class Resize:
         self,
         short_side: int | Sequence[int],
         long_side: int = 1333,
-        method: ResizeMethod = "opencv",
+        method: DetectorResize = "opencv",
         later: bool = False,
     ) -> None:
         self.short_sides = [short_side] if isinstance(short_side, int) else list(short_side)
@@ -87,6 +90,8 @@ class Resize:
     def image(self, image: np.ndarray, short_side: int | None = None) -> np.ndarray:
         """Resize an image (H, W, C) without objects; method "tensor" returns float32, others keep the dtype."""
         height, width = image.shape[:2]
+        if self.method == "inside":
+            return image
         return resized(image, *self.size(height, width, short_side), self.method)
 
     def factor(self, height: int, width: int) -> float:
@@ -95,6 +100,8 @@ class Resize:
 
     def size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Return (height, width) after resizing; of several short sides it takes the largest."""
+        if self.method == "inside":
+            return height, width
         wish = short_side or max(self.short_sides)
         if self.method == "pillow":
             return _size_in_two_steps(height, width, wish, self.long_side)

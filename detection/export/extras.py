@@ -9,6 +9,10 @@ FOLDERS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "
 """Formats that are folders, and the packages that they need."""
 
 
+RESIZING = ("onnx", "openvino")
+"""Formats whose files can resize images."""
+
+
 def check_packages(format: str) -> None:
     """Raise a ModuleNotFoundError if a package that a format needs is not installed."""
     needed(*FOLDERS[format])

@@ -38,9 +38,9 @@ MAP_PROGRAM = Path(__file__).with_name("standalone_maps.py")
 """The program that labels pixels, for a model with a semantic head."""
 
 
-def _write_openvino(model: Detector, path: Path, nms: str, masks: str) -> None:
+def _write_openvino(model: Detector, path: Path, options: ExportOptions) -> None:
     file = path.with_name("model.onnx")
-    onnx_file.write_onnx(model, file, nms, masks)
+    onnx_file.write_onnx(model, file, options)
     openvino_file.write_openvino(file, path)
     file.unlink()
 
@@ -91,15 +91,18 @@ def export_folder(
     check_packages(format)
     if folder.suffix or folder.is_file():
         raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
+    if options.preprocess == "inside":
+        program.check_resizing(model, format)
     info = description(model, folder, configs)
-    named = given_images(list(options.images), model) if options.images else synthetic_images(model)
+    inside = options.preprocess == "inside"
+    named = given_images(list(options.images), model) if options.images else synthetic_images(model, inside)
     named += data.samples() if data is not None else []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
         names, (write, add_metadata) = WRITERS[format]
         file = Path(place) / names[0]
-        write(model, file, options.nms, options.masks)
-        made = about(model, format, options.nms, options.masks)
+        write(model, file, options)
+        made = about(model, options)
         add_metadata(file, {"rcnn": info, "export": made})
         gate = compared(model, file, named, data) if quantise is None else quantise(model, file)
         add_metadata(file, {"gate": gate.summary()})
@@ -138,20 +141,20 @@ def judge(model: Detector, exported: Detector, images: Sequence[tuple[str, np.nd
         return replace(gate, failure=str(error))
 
 
-def about(model: Detector, format: str, nms: str = "inside", masks: str = "frames") -> dict[str, Any]:
+def about(model: Detector, options: ExportOptions) -> dict[str, Any]:
     """Return what a program must know to use the file, and what made it."""
     config = model.last_head.config
-    packages = ("torch", *FOLDERS[format])
+    packages = ("torch", *FOLDERS[options.format])
     return {
-        "format": format,
-        "preprocess": "outside",
-        "nms": nms,
-        "masks": masks,
-        "outputs": list(output_names(model, nms, masks == "full")),
+        "format": options.format,
+        "preprocess": options.preprocess,
+        "nms": options.nms,
+        "masks": options.masks,
+        "outputs": list(output_names(model, options.nms, options.masks == "full")),
         "keypoint_shift": PIXEL_CENTRE * has_pixel_corners(model),
         "stride": model.stride,
         "channels": len(model.pixel_mean),
-        "dtype": str(program.dtype_of(model)).removeprefix("torch."),
+        "dtype": str(program.dtype_of(model, options.preprocess == "inside")).removeprefix("torch."),
         **{name: getattr(config, name, None) for name in ("score_threshold", "nms_threshold", "detections")},
         "rounded_frames": has_rounded_frames(model),
         "opset": onnx_file.OPSET,

@@ -16,10 +16,13 @@ MOST_GIVEN = 32
 """Largest number of images from a folder."""
 
 
-def synthetic_images(model: Detector) -> list[tuple[str, np.ndarray]]:
+def synthetic_images(model: Detector, large: bool = False) -> list[tuple[str, np.ndarray]]:
     """Return synthetic images, name and pixels, with the channels and depth of a detector.
 
     They are: no object, one, a thousand; a batch of three; odd sizes, one color, one pixel high.
+
+    Args:
+        large: also return images that shrink by more than half: an export that resizes has another way for them.
     """
     rng = np.random.default_rng(0)
     empty = draw_scene(7, *SIDES, rng)[0]
@@ -37,6 +40,12 @@ def synthetic_images(model: Detector) -> list[tuple[str, np.ndarray]]:
         ("one color", np.full((180, 260, 3), 128, np.uint8)),
         ("one pixel high", draw_scene(4, 64, 300, rng)[0][32:33]),
     ]
+    if large:
+        short = model.test_size[0]
+        found += [
+            (name, draw_scene(k, int(factor * short), int(1.3 * factor * short), rng)[0])
+            for k, (name, factor) in enumerate({"larger, by a fraction": 2.3, "three times as large": 3}.items())
+        ]
     return [(name, _as_of(image, model)) for name, image in found]
 
 

@@ -67,7 +67,7 @@ class Quantiser:
         """
         needed("onnx", "onnxruntime")
         deciding, judging = self.held.half(0), self.held.half(1)
-        batches = list(inputs(model, self.train.samples(IMAGES)))
+        batches = list(inputs(_loaded(file), self.train.samples(IMAGES)))
         before, ours, names = deciding.evaluated(model), judging.score(model), layers_of(file)
         for step in STEPS:
             kept = [name for name in names if stays_float(name, step)]
@@ -140,7 +140,15 @@ def stays_float(name: str, step: Sequence[str]) -> bool:
 
 
 def inputs(model: Detector, images: Sequence[tuple[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the inputs of a file for each image."""
+    """Yield the inputs of a file for each image.
+
+    Args:
+        model: the loaded file.
+        images: name and pixels (H, W, C) of each.
+    """
+    if model.resize == "inside":
+        yield from ({"images": image[None]} for _, image in images)
+        return
     resize = Resize(*model.test_size, model.resize)
     for _, image in images:
         sample = Sample(resize.image(image), 0, (image.shape[0], image.shape[1]))

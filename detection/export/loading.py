@@ -81,16 +81,21 @@ class Exported(Detector):
         self.path = path
         self.session, self.configs = session, configs
         preprocessing = info["preprocessing"]
-        self.test_size = (preprocessing["short_side"], preprocessing["long_side"])
-        self.resize, self.depth = preprocessing.get("resize", "opencv"), preprocessing.get("depth", 8)
+        self._test_size = (preprocessing["short_side"], preprocessing["long_side"])
+        about = session.metadata["export"]
+        self.inside = about.get("preprocess") == "inside"
+        self.resize = preprocessing.get("resize", "opencv")
+        if self.inside:
+            self.resize = "inside"  # type: ignore[assignment]  # no method of the toolkit
+        self.depth = preprocessing.get("depth", 8)
         self.categories = restore_categories(info)
         self.thresholds = restore_thresholds(info)
-        self.stride = session.metadata["export"]["stride"]
-        channels = session.metadata["export"]["channels"]
-        self.nms = session.metadata["export"].get("nms", "inside")
-        self.full = session.metadata["export"].get("masks") == "full"
-        self.outputs = self._checked(session.metadata["export"].get("outputs"))
-        self.register_buffer("pixel_mean", torch.zeros(channels, 1, 1), persistent=False)  # of the right length
+        self.stride = 1 if self.inside else about["stride"]
+        self.nms = about.get("nms", "inside")
+        self.full = about.get("masks") == "full"
+        self.outputs = self._checked(about.get("outputs"))
+        # Only its length counts.
+        self.register_buffer("pixel_mean", torch.zeros(about["channels"], 1, 1), persistent=False)
         self._heads = {self.last: _last_head(configs, info["num_classes"])}
         self._heads[self.last].free = SELECTION if self.nms == "outside" else ()
         for name in REGION_HEADS:
@@ -99,6 +104,17 @@ class Exported(Detector):
         if (semantic := configs.get("semantic_head")) is not None and self.last != "semantic_head":
             self._heads["semantic_head"] = Head(semantic, len(semantic_categories(semantic)))
         self.eval()
+
+    @property  # type: ignore[override]
+    def test_size(self) -> tuple[int, int]:
+        """Shorter side, and limit of the longer side, of images; only a file that does not resize takes another one."""
+        return self._test_size
+
+    @test_size.setter
+    def test_size(self, size: tuple[int, int]) -> None:
+        if self.inside and tuple(size) != self._test_size:
+            raise ValueError(f"size: this exported file resizes images itself, to {self._test_size}; leave it out")
+        self._test_size = size
 
     @property
     def last_head(self) -> Any:
@@ -118,7 +134,13 @@ class Exported(Detector):
         if torch.is_autocast_enabled("cpu"):
             raise ValueError("an exported model computes in the precision of its file; leave --precision out")
         self.check_shape(images)
-        found = [torch.from_numpy(x) for x in self.session.run(images.contiguous().numpy(), sizes.numpy())]
+        if self.inside:
+            if (sizes != sizes.new_tensor(images.shape[2:])).any():
+                raise ValueError("this exported file resizes images itself; a batch needs images of one size")
+            arrays = self.session.run(images.permute(0, 2, 3, 1).contiguous().numpy())
+        else:
+            arrays = self.session.run(images.contiguous().numpy(), sizes.numpy())
+        found = [torch.from_numpy(x) for x in arrays]
         names = self.outputs or (*Detections._fields[: len(found) - self.full], *([FULL] if self.full else []))
         if len(found) != len(names):
             raise ValueError(f"{self.path}: does not return {', '.join(names)} alone; export it again")

@@ -8,7 +8,7 @@ With full masks, ``full_masks`` (B, D, H, W) uint8.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from detection.checkpoint_files import replacing
 from detection.export.extras import needed
+from detection.export.options import ExportOptions
 from detection.export.outputs import output_names
 from detection.export.program import export_program, quiet
 from detection.models.detector import Detector
@@ -24,12 +25,8 @@ OPSET = 18
 """Runs in ONNX Runtime, OpenVINO and TensorRT of today."""
 
 
-def write_onnx(model: Detector, path: Path, nms: str = "inside", masks: str = "frames") -> None:
+def write_onnx(model: Detector, path: Path, options: ExportOptions) -> None:
     """Write a detector to an ONNX file, without metadata.
-
-    Args:
-        nms: ``inside``, or ``outside`` for boxes and scores before the last NMS.
-        masks: ``frames``, or ``full`` to also return the masks of whole canvases.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
@@ -37,22 +34,34 @@ def write_onnx(model: Detector, path: Path, nms: str = "inside", masks: str = "f
         OSError: the file cannot be written.
     """
     needed("onnx", "onnxscript")
+    resizes = options.preprocess == "inside"  # then the full masks follow the way back to the image
+    program = export_program(model, options.nms, "frames" if resizes else options.masks)
+    names = output_names(model, options.nms, options.masks == "full" and not resizes)
+    found = converted(program, ["images", "sizes"], names)
+    if resizes:
+        from detection.export.whole_image import with_resizing
+
+        found = with_resizing(found, model, options.masks == "full")
+    path.write_bytes(found.SerializeToString())
+
+
+def converted(program: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Return a program of ``torch.export`` as an ONNX model with these names of inputs and outputs."""
     from detection.export.nodes import translations
 
-    program = export_program(model, nms, masks)
     with torch.no_grad(), quiet():
-        converted = torch.onnx.export(
+        found = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
             custom_translation_table=dict(translations()),
-            input_names=["images", "sizes"],
-            output_names=list(output_names(model, nms, masks == "full")),
+            input_names=list(inputs),
+            output_names=list(outputs),
             verbose=False,
             optimize=False,  # takes as long as all the rest, and the engines do it themselves
         )
-    assert converted is not None
-    converted.save(str(path))
+    assert found is not None
+    return found.model_proto
 
 
 def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ class ExportOptions:
     """``onnx``, ``openvino`` or ``torch``."""
     images: Sequence[str] = ()
     """Files, folders and patterns to compare on; synthetic images if empty."""
+    preprocess: Literal["inside", "outside"] = "outside"
+    """``inside``: the file takes images as decoded, resizes them, and returns boxes in their pixels."""
     nms: Literal["inside", "outside"] = "inside"
     """``outside``: the file returns boxes and scores before the last NMS."""
     masks: Literal["frames", "full"] = "frames"

@@ -19,8 +19,9 @@ from detection.export.full_masks import full_masks
 from detection.export.outputs import OBJECTS, output_names
 from detection.fast.pasting import rounded_frames
 from detection.models.detector import Detector
+from detection.models.keypoint_head import keypoint_config
 from detection.models.mask_forms import has_rounded_frames, mask_config
-from detection.models.panoptic import SemanticFPN
+from detection.models.panoptic import SemanticFPN, WithSemanticHead
 
 MOST_CELLS = 512
 """Largest side of a canvas, in strides of the detector."""
@@ -59,11 +60,30 @@ class _Candidates(nn.Module):
         return found.boxes, found.scores
 
 
-def dtype_of(model: Detector) -> torch.dtype:
+def dtype_of(model: Detector, as_decoded: bool = False) -> torch.dtype:
     """Return the dtype of a detector's images: resizing with the method "tensor" leaves fractions."""
-    if model.resize == "tensor":
+    if model.resize == "tensor" and not as_decoded:
         return torch.float32
     return torch.uint16 if model.depth == 16 else torch.uint8
+
+
+def check_resizing(model: Detector, format: str) -> None:
+    """Check that a file of a format can resize images as a detector does.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if format == "torch":
+        raise ValueError("--preprocess inside: is for --format onnx, openvino")
+    if keypoint_config(model) is not None or isinstance(model, WithSemanticHead):
+        raise ValueError(
+            "--preprocess inside: is for boxes and masks, not for keypoints and semantic maps; leave the option out"
+        )
+    if format == "openvino" and model.resize == "tensor":
+        raise ValueError(
+            "--preprocess inside: resize is tensor, whose sides need float64, which OpenVINO does not have; "
+            "use --format onnx"
+        )
 
 
 def check_exportable(model: Detector, nms: str = "inside", masks: str = "frames") -> None:

@@ -26,6 +26,7 @@ class Session(Protocol):
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
         """Return boxes, scores, labels and what the heads add, for a batch on its canvas.
 
+        A file that resizes images takes images (B, H, W, C) as decoded, without sizes.
         Without ``sizes``: logits and scores of a classifier.
         """
 

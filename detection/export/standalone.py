@@ -56,6 +56,9 @@ class Model:
 
     def outputs(self, image: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """Return the values of the model, with boxes and keypoints in pixels of the image, and its resized size."""
+        if self.about["preprocess"] == "inside":  # the file resizes the image, and returns boxes in its pixels
+            values = self.run({"images": image[None]})
+            return dict(zip(self.about["outputs"], (x[0] for x in values), strict=True)), image.shape[:2]
         pixels = self.resized(image)
         (rows, columns, channels), stride = pixels.shape, self.about["stride"]
         canvas = np.zeros((1, channels, -(-rows // stride) * stride, -(-columns // stride) * stride), pixels.dtype)
@@ -69,10 +72,7 @@ class Model:
         return found, (rows, columns)
 
     def predict(self, image: np.ndarray, score: float | str = 0.5) -> list[dict[str, Any]]:
-        """Return the objects of an image (H, W, C), best first; RGB if C is 3.
-
-        Give the smallest score, or "model" for the thresholds of the model and calibrated scores.
-        """
+        """Return the objects of an image (H, W, C), best first; score "model": the thresholds that it holds."""
         height, width = image.shape[:2]
         values = self.outputs(image)[0]
         boxes, scores, labels, found = values["boxes"], values["scores"], values["labels"], []
@@ -106,8 +106,7 @@ class Model:
             image = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
         elif (rows, columns) == (height, width):
             return image
-        shrinks = method == "opencv" and 4 * rows * columns < height * width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if method == "opencv" and 4 * rows * columns < height * width else cv2.INTER_LINEAR
         fours = (image[..., k : k + 4] for k in range(0, image.shape[2], 4))  # as many channels as OpenCV takes
         parts = [cv2.resize(four, (columns, rows), interpolation=how).reshape(rows, columns, -1) for four in fours]
         return np.concatenate(parts, axis=2)
@@ -127,11 +126,10 @@ class Model:
         right, bottom = min(width, int(np.ceil(x2)) + 1), min(height, int(np.ceil(y2)) + 1)
         if right <= left or bottom <= top or x2 <= x1 or y2 <= y1:
             return pixels
-        along = [
-            between(np.arange(start, stop) + 0.5, low, high, side)
-            for start, stop, low, high in ((top, bottom, y1, y2), (left, right, x1, x2))
-        ]
-        pixels[top:bottom, left:right] = along[0] @ np.pad(mask, 1).astype(np.float64) @ along[1].T >= 0.5
+        padded = np.pad(mask, 1).astype(np.float64)
+        down = between(np.arange(top, bottom) + 0.5, y1, y2, side)
+        across = between(np.arange(left, right) + 0.5, x1, x2, side)
+        pixels[top:bottom, left:right] = down @ padded @ across.T >= 0.5
         return pixels
 
 

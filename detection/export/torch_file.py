@@ -11,19 +11,20 @@ from typing import Any
 import torch
 
 from detection.checkpoint_files import replacing
+from detection.export.options import ExportOptions
 from detection.export.program import export_program
 from detection.export.runtime import read_program
 from detection.models.detector import Detector
 
 
-def write_torch(model: Detector, path: Path, nms: str = "inside", masks: str = "frames") -> None:
+def write_torch(model: Detector, path: Path, options: ExportOptions) -> None:
     """Write a detector as a program of ``torch.export``, without metadata.
 
     Raises:
         ValueError: as for :func:`~detection.export.program.export_program`.
         OSError: the file cannot be written.
     """
-    _save(export_program(model, nms, masks), path, {})
+    _save(export_program(model, options.nms, options.masks), path, {})
 
 
 def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:

@@ -53,8 +53,10 @@ def detect(
         * semantic (H, W) uint8, the semantic class of each pixel of the image
 
     Raises:
-        ValueError: an image has no pixels.
+        ValueError: an image has no pixels, or an exported file, which resizes images itself, gets another size.
     """
+    if model.resize == "inside" and size not in (None, model.test_size):
+        raise ValueError(f"size: this exported file resizes images itself, to {model.test_size}; leave the size out")
     resize = Resize(*(size or model.test_size), model.resize)
     samples = []
     for image in images:

@@ -51,7 +51,7 @@ def exported_of(model, change=lambda full: full):
             return [*found, change(full)]
 
     session = Full(_Outputs(exportable(model), full=True), model)
-    session.metadata["export"] = about(model, "onnx", masks="full")
+    session.metadata["export"] = about(model, ExportOptions(masks="full"))
     return of_session(session, "file")
 
 

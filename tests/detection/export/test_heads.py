@@ -52,7 +52,7 @@ def exported_of(model, of=None, change=lambda values: values):
             return list(change(dict(zip(names, super().run(images, sizes), strict=True))).values())
 
     session = Changed(exportable(of or model), model)
-    session.metadata["export"] = about(model, "onnx")
+    session.metadata["export"] = about(model, ExportOptions())
     return of_session(session, "file")
 
 
@@ -212,7 +212,7 @@ def test_an_object_that_a_map_lost_does_not_pass(monkeypatch):
 def programs(model, tmp_path, monkeypatch):
     """The programs of the folder, whose model PyTorch computes: objects, and maps if there is a semantic head."""
     session = Session(model)
-    session.metadata["export"] = about(model, "onnx")
+    session.metadata["export"] = about(model, ExportOptions())
     (tmp_path / "model.json").write_text(json.dumps(session.metadata))
     monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
     monkeypatch.setitem(sys.modules, "predict", standalone)
@@ -262,7 +262,7 @@ def test_the_program_moves_and_counts_keypoints_as_the_toolkit(tmp_path, monkeyp
     names = (("nose", "tail"), ("a", "b", "c", "d", "e"), ())
     model.categories = Categories(("cat", "dog", "bird"), (1, 2, 3), tuple(Skeleton(one) for one in names))
     session = Session(model)
-    session.metadata["export"] = about(model, "onnx")
+    session.metadata["export"] = about(model, ExportOptions())
     (tmp_path / "model.json").write_text(json.dumps(session.metadata))
     monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
     image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)

@@ -34,7 +34,9 @@ def place(tmp_path, monkeypatch, tiny_model):
     monkeypatch.setattr(int8, "needed", lambda *_: None)
     monkeypatch.setattr(int8, "layers_of", lambda _: {name: [f"node of {name}"] for name in NAMES})
     monkeypatch.setattr(int8, "quantise", lambda file, output, batches, nodes: output.write_text(str(len(nodes))))
-    monkeypatch.setattr(int8, "_loaded", lambda file: int(file.read_text()))
+    monkeypatch.setattr(
+        int8, "_loaded", lambda file: int(file.read_text()) if file.read_bytes() != b"float" else tiny_model
+    )
     monkeypatch.setattr(int8, "open_session", lambda *_: type("Session", (), {"engine": "engine"}))
     monkeypatch.setattr(CheckData, "evaluated", lambda self, model: model)
     monkeypatch.setattr(CheckData, "score", lambda self, model: {"bbox": ap(model)})

@@ -11,6 +11,7 @@ from detection.export.forms import to_candidates
 from detection.export.gate import run_gate
 from detection.export.images import synthetic_images
 from detection.export.loading import FIXED, of_session
+from detection.export.options import ExportOptions
 from detection.export.program import check_exportable, export_program, exportable
 from detection.models.box_head import BoxHeadConfig
 from detection.models.build import build_detector
@@ -48,7 +49,7 @@ def both(request):
             return super().run(images, sizes)[:2]
 
     session = Candidates(to_candidates(exportable(model)), model)
-    session.metadata["export"] = about(model, "onnx", "outside")
+    session.metadata["export"] = about(model, ExportOptions(nms="outside"))
     return model, of_session(session, "file")
 
 

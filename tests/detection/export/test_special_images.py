@@ -14,6 +14,7 @@ from detection.data.image import read_image
 from detection.export import standalone
 from detection.export.folder import about
 from detection.export.loading import of_session
+from detection.export.options import ExportOptions
 from detection.models.build import build_detector
 from detection.models.fcos import FCOSConfig
 from detection.models.thresholds import Thresholds
@@ -59,7 +60,7 @@ CASES = {
 def forms(model, folder, monkeypatch):
     """The export of a detector, and the program of its folder, both computed by PyTorch."""
     session = Session(model)
-    session.metadata["export"] = about(model, "onnx")
+    session.metadata["export"] = about(model, ExportOptions())
     (folder / "model.json").write_text(json.dumps(session.metadata))
     monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
     return of_session(session, folder / "model.onnx"), standalone.Model(folder)
