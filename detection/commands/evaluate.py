@@ -1,8 +1,4 @@
-"""Score a model, or COCO result files, and write a report that opens in any browser.
-
-A classifier takes `--data` as its training does. Data without a split give all images; the data of its own run give
-those that the training held out.
-"""
+"""Score a model, or COCO result files, and write a report that opens in any browser."""
 
 import argparse
 from dataclasses import fields
@@ -14,8 +10,7 @@ from detection.report.options import EvaluateOptions
 EPILOG = """\
 example:
   rcnn evaluate runs/first --data my_data --output evaluation
-  rcnn evaluate results.json --annotations instances_val.json --images val
-  torchrun --nproc-per-node 2 -m detection evaluate ...  (in two processes)"""
+  torchrun --nproc-per-node 2 -m detection evaluate ..."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +22,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=splits, default="val", metavar="NAME", help=split)
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO annotation file, instead of --data")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the folder of its images")
-    panoptic = "for a semantic head: a file in COCO's panoptic format (default maps made of the masks of the objects)"
+    panoptic = "COCO's panoptic file, for a semantic head (default: masks)"
     parser.add_argument("--panoptic", type=Path, metavar="FILE", help=panoptic)
-    labels = "for a semantic head: folder of label PNGs, or of the PNGs of --panoptic"
+    labels = "folder of label PNGs, or of the PNGs of --panoptic"
     parser.add_argument("--labels", type=Path, metavar="DIR", help=labels)
-    classes = "JSON file with the classes of label PNGs, as data.semantic_classes"
+    classes = "JSON file with the classes of label PNGs"
     parser.add_argument("--semantic-classes", type=Path, metavar="FILE", help=classes)
     add_shared(parser, "output", output={"default": default.output, "help": "folder for the report"})
     kinds = "bbox, segm or keypoints (default all that there are)"
@@ -57,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="N", help="run squares of N pixels, for very large images")
     parser.add_argument("--soft-nms", type=float, metavar="SIGMA", help="soft suppression; 0.5 in its paper")
     parser.add_argument("--refine", type=int, metavar="N", help="run the box head N more times on its own boxes")
-    rule = "store a score threshold of each class in MODEL: best-f1, precision=0.9 or recall=0.8"
+    rule = "store score thresholds in MODEL: best-f1, precision=0.9 or recall=0.8"
     parser.add_argument("--set-thresholds", metavar="RULE", help=rule)
     parser.add_argument("--calibrate", action="store_true", help="also store a temperature that calibrates scores")
     batch, workers = {"default": default.batch}, {"default": default.workers}
