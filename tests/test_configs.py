@@ -117,14 +117,14 @@ def test_the_config_of_a_classifier_parses_and_builds(parser_of_classifiers, nam
     assert module.schedule_config.length == CLASSIFIERS.get(name, 90)
 
 
-EVERY_SIXTH = [
-    name if place % 6 == 0 or name.startswith(("base/", "demo")) else pytest.param(name, marks=pytest.mark.slow)
+QUICK = [
+    name if place % 18 == 0 or name.startswith(("base/", "demo")) else pytest.param(name, marks=pytest.mark.slow)
     for place, name in enumerate(OF_DETECTORS + COCO[::9])
 ]
-"""A sixth of the configs, and those of every kind of detector; the others are slow tests."""
+"""Some of the configs, and those of every kind of detector; the others are slow tests."""
 
 
-@pytest.mark.parametrize("name", EVERY_SIXTH)
+@pytest.mark.parametrize("name", QUICK)
 def test_it_parses_and_its_settings_fit_together(parser, name):
     names = [name] if name.startswith(WHOLE) or name in COCO + LONG + RECIPES else ["mask_rcnn_r50_fpn_1x_coco", name]
     parser.instantiate_classes(parse(parser, *names))  # builds the detector without memory, and reads no data

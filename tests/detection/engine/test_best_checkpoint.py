@@ -76,6 +76,7 @@ def test_a_score_without_a_file_is_forgotten():
     assert (found["best_k_models"], found["best_model_path"], found["best_model_score"]) == ({}, "", None)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_lightnings_own_class_tells_the_best_score(run, tmp_path, scores):
     """As earlier versions wrote it."""
     scores(0.5)

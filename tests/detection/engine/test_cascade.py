@@ -37,6 +37,7 @@ def test_losses_of_all_stages_are_logged(trained):
     assert {"val/bbox/AP", "val/segm/AP"} <= read_table(trained / "val.csv")[0].keys()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(trained, run, tmp_path):
     (middle,) = (trained / "checkpoints").glob("*step=3.ckpt")
     again = ("--model.schedule.length", "2", "--run.folder", str(tmp_path / "again"), "--ckpt_path", str(middle))

@@ -54,6 +54,7 @@ def said(capsys):
     return [line.removeprefix(SAID) for line in capsys.readouterr().out.splitlines() if line.startswith(SAID)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_nothing_where_nothing_has_changed(run, interrupted, capsys):
     assert interrupted(signal.SIGTERM, 1, *OPTIONS) == 143
     assert run("fit", *OPTIONS, "--resume", "auto") == 0

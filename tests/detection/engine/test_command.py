@@ -252,6 +252,7 @@ def _not_deterministic_for_others():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_not_deterministic_for_others")
 def test_strict_runs_agree_to_the_last_bit_also_saved_in_the_background(run, tmp_path):
     plain = ("--deterministic", "strict", "--run.pictures", "0")

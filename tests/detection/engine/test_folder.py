@@ -122,6 +122,7 @@ def test_without_a_folder_a_run_has_the_next_one_below_the_root(run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"root"}
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_its_files_in_its_folder_whatever_logs(run, trained, tmp_path):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert run("validate", "--ckpt_path", checkpoint, "--run.folder", "out", "--trainer.logger", PLACE) == 0

@@ -56,6 +56,7 @@ def test_losses_and_the_ten_numbers_are_logged(trained):
     assert list((trained / "images").glob("val_*.jpg"))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(trained, corners, run, tmp_path):
     (middle,) = (trained / "checkpoints").glob("*step=3.ckpt")
     again = ("--model.schedule.length", "2", "--run.folder", str(tmp_path / "again"), "--ckpt_path", str(middle))

@@ -16,13 +16,12 @@ from detection.run_files import evaluations
 from tests.detection.engine.conftest import TINY
 from tests.detection.engine.test_average import test_an_average_is_resumed_to_the_same_weights
 from tests.detection.engine.test_command import test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not
-from tests.detection.engine.test_signals import test_what_was_stopped_goes_on_to_the_same_weights
+from tests.detection.engine.test_signals import goes_on
 from tests.support.commands import browse, compare, doctor, evaluate, export, predict
 
 __all__ = [  # run here with the configs of this module
     "test_an_average_is_resumed_to_the_same_weights",
     "test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not",
-    "test_what_was_stopped_goes_on_to_the_same_weights",
 ]
 HEADS = {
     # A score threshold of zero: after four steps, no score is as high as in a trained detector.
@@ -53,6 +52,12 @@ def tiny_config(kind, shapes, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(yaml.safe_dump(given | {"data": {"root": str(shapes), **given["data"]}}))
     return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path, at):
+    goes_on(interrupted, run, tmp_path, at)
 
 
 def test_training_and_validation_losses_and_ap_of_boxes_are_written(trained, kind):

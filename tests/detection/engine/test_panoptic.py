@@ -15,11 +15,9 @@ from detection.inference import load_model
 from detection.inference import predict as predict_image
 from detection.run_files import evaluations
 from tests.detection.engine.conftest import TINY
-from tests.detection.engine.test_signals import test_what_was_stopped_goes_on_to_the_same_weights
+from tests.detection.engine.test_signals import goes_on
 from tests.support.commands import browse, doctor, predict
 from tests.support.panoptic import write_panoptic
-
-__all__ = ["test_what_was_stopped_goes_on_to_the_same_weights"]
 
 HEAD = {"channels": 16, "stuff_area": 20}
 SPLITS = {
@@ -65,6 +63,12 @@ def train(kind: str, folder: Path, output: Path, data: dict, *options: str) -> i
     path = output.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(given))
     return main(["fit", "--config", str(path), "--run.folder", str(output), *options])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path, at):
+    goes_on(interrupted, run, tmp_path, at)
 
 
 def test_losses_and_scores_are_written(trained, kind):

@@ -49,6 +49,7 @@ def test_both_losses_and_the_ap_of_masks_are_logged(trained):
     assert set(metric_names(model)) >= {name for name in row if name.startswith("val/")}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(trained, run, tmp_path):
     (middle,) = (trained / "checkpoints").glob("*step=3.ckpt")
     again = ("--model.schedule.length", "2", "--run.folder", str(tmp_path / "again"), "--ckpt_path", str(middle))

@@ -60,6 +60,11 @@ def test_a_run_that_saves_in_the_background_leaves_when_that_is_written(interrup
 # In the middle of the first epoch, at its end, in the middle of the second epoch.
 @pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 5))])
 def test_what_was_stopped_goes_on_to_the_same_weights(interrupted, run, tmp_path, at):
+    goes_on(interrupted, run, tmp_path, at)
+
+
+def goes_on(interrupted, run, tmp_path, at):
+    """Stop a training before a step and resume it: losses and weights are those of one that was not stopped."""
     length = ("--model.schedule.length", "2")
     assert run("fit", *length, "--run.folder", "whole") == 0
     assert interrupted(signal.SIGTERM, at, "--run.folder", "out") == 143

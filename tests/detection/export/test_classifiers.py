@@ -150,6 +150,7 @@ def test_a_file_alone_says_inside_that_it_is_a_classifier(exported, tmp_path):
     assert isinstance(load_model(tmp_path / "alone.pt2", trust_code=True), ExportedClassifier)
 
 
+@pytest.mark.slow
 def test_another_network_fails_the_gate_and_is_not_loaded(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "_write_model", lambda _, path, __: shutil.copy(exported / "model.pt2", path))
     folder = tmp_path / "exported"

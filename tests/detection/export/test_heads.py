@@ -56,7 +56,12 @@ def exported_of(model, of=None, change=lambda values: values):
     return of_session(session, "file")
 
 
-@pytest.fixture(scope="module", params=HEADS)
+QUICK = ("keypoint_rcnn", "semantic_fpn")
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in HEADS]
+)
 def model(request):
     return made(request.param)
 

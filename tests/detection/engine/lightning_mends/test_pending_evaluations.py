@@ -139,6 +139,7 @@ def test_a_run_that_dies_around_an_evaluation_ends_as_one_that_was_left_alone(
     assert different(outcome(tmp_path / "parts"), whole()) == []
 
 
+@pytest.mark.slow
 def test_a_run_with_its_best_checkpoint_alone_does_not_repeat_that_evaluation(run, whole, tmp_path, monkeypatch):
     options = ("--run.folder", "parts", *OPTIONS)
     killed(monkeypatch, run, LastCheckpoint, "on_validation_end", 1, *options)

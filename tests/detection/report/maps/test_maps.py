@@ -94,6 +94,7 @@ def test_a_semantic_fpn_gets_a_report(data, tmp_path, capsys, tile):
         assert text in html
 
 
+@pytest.mark.slow
 def test_a_panoptic_fpn_gets_both_reports_and_compares(data, tmp_path, capsys):
     truth = ["--annotations", data / "instances_val.json"]
     first, second = tmp_path / "a", tmp_path / "b"
