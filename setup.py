@@ -63,6 +63,7 @@ setup(
         "tiff": [],  # TIFFs need nothing more now; older instructions name it
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "nncf": [*OPENVINO, "nncf>=3.4"],
         "serve": SERVE,
         "docs": DOCS,
         "notebook": NOTEBOOK,

@@ -50,7 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nms", choices=("inside", "outside"), default="inside", help=nms)
     full = "full: the file also returns masks of the whole canvas (default frames: masks in their boxes alone)"
     parser.add_argument("--masks", choices=("frames", "full"), default="frames", help=full)
-    parser.add_argument("--int8", action="store_true", help="8-bit integers, for --format onnx; needs --calibration")
+    parser.add_argument(
+        "--int8", action="store_true", help="8-bit integers, for --format onnx and openvino; needs --calibration"
+    )
     calibration = "annotated data set with training and validation images, for --int8"
     parser.add_argument("--calibration", metavar="DATA", help=calibration)
     drop = "largest loss of AP in percent; layers stay in float32 until it is kept (default 0.3)"
@@ -75,10 +77,14 @@ def run(options: argparse.Namespace) -> int:
     from detection.convert.average import average
     from detection.convert.export import check_format, export
     from detection.convert.pretrained import load_pretrained
-    from detection.export.extras import FOLDERS, RESIZING, check_packages
+    from detection.export.extras import FOLDERS, RESIZING, check_packages, needed
 
-    if options.int8 and (options.format != "onnx" or options.calibration is None):
-        raise ValueError("--int8: is for --format onnx, and needs --calibration DATA")
+    if options.int8 and (options.format not in ("onnx", "openvino") or options.calibration is None):
+        raise ValueError("--int8: is for --format onnx or openvino, and needs --calibration DATA")
+    if options.int8 and options.format == "openvino":
+        if options.preprocess == "inside":
+            raise ValueError("--int8: NNCF cannot quantise a file with two ways of resizing; use --preprocess outside")
+        needed("nncf")
     trained = [classifier_file(source) for source in models]
     if any(trained):
         return _export_classifier(models, output, options)

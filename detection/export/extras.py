@@ -1,8 +1,8 @@
-"""Packages of the extras ``onnx`` and ``openvino``, which are imported only where an export needs them."""
+"""Packages of the extras ``onnx``, ``openvino`` and ``nncf``, which are imported only where an export needs them."""
 
 from importlib.util import find_spec
 
-EXTRA = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
+EXTRA = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "nncf"}
 """The extra of the toolkit that installs each package."""
 
 FOLDERS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}

@@ -1,11 +1,13 @@
-"""Quantise an ONNX file to INT8 with ONNX Runtime, and keep layers in float32 until AP is kept.
+"""Quantise an exported file to INT8, and keep layers in float32 until AP is kept.
+
+ONNX Runtime quantises an ONNX file here, NNCF those of OpenVINO in :mod:`.int8_openvino`.
 
 B images, C channels, H x W canvas.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +24,7 @@ from detection.export.accuracy import Accuracy, Quantised
 from detection.export.extras import needed
 from detection.export.gate import Gate, Tolerances
 from detection.export.loading import of_session
+from detection.export.onnx_file import module_of
 from detection.export.runtime import open_session
 from detection.models.detector import Detector
 from detection.report.resampling import changes
@@ -37,15 +40,13 @@ HEADS = ("rpn", "box_head", "mask_head", "head")
 STEM = ("backbone.conv1", "backbone.layer1")
 STEPS: Sequence[tuple[str, ...]] = ((), LAST, (*LAST, *HEADS), (*LAST, *HEADS, "fpn"), (*LAST, *HEADS, "fpn", *STEM))
 """Layers that stay in float32, from few to many: a name ends with one of these, or begins with it."""
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""The entry of a node that names its module."""
 IMAGES = 32
 """Number of images from which the ranges of values are computed."""
 
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Replace an ONNX file by one in INT8, with as few layers in float32 as keep AP.
+    """Replace an exported file by one in INT8, with as few layers in float32 as keep AP.
 
     One half of the validation images decides which layers stay in float32, and the other half is the gate.
 
@@ -65,15 +66,15 @@ class Quantiser:
         Raises:
             ValueError: the data cannot be used, or no choice of layers keeps AP.
         """
-        needed("onnx", "onnxruntime")
+        layers, write = _quantiser_of(file)
         deciding, judging = self.held.half(0), self.held.half(1)
         batches = list(inputs(_loaded(file), self.train.samples(IMAGES)))
-        before, ours, names = deciding.evaluated(model), judging.score(model), layers_of(file)
+        before, ours, names = deciding.evaluated(model), judging.score(model), layers(file)
         for step in STEPS:
             kept = [name for name in names if stays_float(name, step)]
             with TemporaryDirectory(dir=file.parent) as place:
                 other = Path(place) / file.name
-                quantise(file, other, batches, [node for name in kept for node in names[name]])
+                write(file, other, batches, [node for name in kept for node in names[name]])
                 after = deciding.evaluated(_loaded(other))
                 found = paired(deciding, before, after)
                 print(f"INT8 with {len(kept)} of {len(names)} layers in float32: {_line(found)}")
@@ -81,10 +82,22 @@ class Quantiser:
                     accuracy = Accuracy(
                         len(judging.annotations), ours, judging.score(_loaded(other)), self.most_drop, may_gain=True
                     )
-                    os.replace(other, file)
+                    for one in Path(place).iterdir():  # OpenVINO has two files
+                        os.replace(one, file.with_name(one.name))
                     done = Quantised(len(names) - len(kept), tuple(kept), len(deciding.annotations), found)
                     return Gate(Tolerances(), (), f"{open_session(file, 1).engine}, INT8", accuracy, done)
         raise ValueError(f"no choice of layers keeps AP within {100 * self.most_drop:g}; give a larger --max-drop")
+
+
+def _quantiser_of(file: Path) -> tuple[Callable[..., dict[str, list[str]]], Callable[..., None]]:
+    """Return the functions that list the layers of a file, and that quantise it."""
+    if file.suffix == ".xml":
+        needed("openvino", "nncf")
+        from detection.export import int8_openvino
+
+        return int8_openvino.layers_of, int8_openvino.quantise
+    needed("onnx", "onnxruntime")
+    return layers_of, quantise
 
 
 def quantise(file: Path, output: Path, batches: Sequence[dict[str, np.ndarray]], float_nodes: Sequence[str]) -> None:
@@ -127,10 +140,7 @@ def layers_of(file: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for node in onnx.load(str(file)).graph.node:
         if node.op_type in LAYERS:
-            scopes = next((one.value for one in node.metadata_props if one.key == SCOPES), "")
-            modules = [part.strip(" '[]") for part in scopes.split(",") if "model." in part]
-            name = modules[-1].removeprefix("model.") if modules else node.name
-            found.setdefault(name, []).append(node.name)
+            found.setdefault(module_of(node), []).append(node.name)
     return found
 
 

@@ -7,16 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detection.export.onnx_file import module_of
+
 
 def write_openvino(onnx: Path, path: Path) -> None:
     """Convert an ONNX file to OpenVINO's files, in float32, without metadata.
 
+    The name of each node begins with that of its module.
+
     Args:
-        onnx: the ONNX file.
+        onnx: the ONNX file, which the function changes.
         path: of the ``.xml``; the ``.bin`` lies beside it.
     """
     import openvino
+    from onnx import load, save
 
+    content = load(str(onnx))
+    for node in content.graph.node:  # OpenVINO keeps names of nodes, and not their modules
+        node.name = f"{module_of(node)}/{node.name}"
+    save(content, str(onnx))
     openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
 
 

@@ -100,6 +100,6 @@ def test_the_inputs_are_those_of_a_prediction(tiny_model, pixels):
 
 
 def test_int8_needs_onnx_and_data(tmp_path, capsys):
-    for options in (["--format", "openvino", "--calibration", "data"], ["--format", "onnx"], []):
+    for options in (["--format", "torch", "--calibration", "data"], ["--format", "openvino"], ["--format", "onnx"], []):
         assert main(["export", "a.ckpt", "-o", str(tmp_path / "out"), "--int8", *options]) == 2
-        assert "--int8: is for --format onnx, and needs --calibration DATA" in capsys.readouterr().err
+        assert "--int8: is for --format onnx or openvino, and needs --calibration DATA" in capsys.readouterr().err
