@@ -24,8 +24,8 @@ from detection.export.accuracy import Accuracy, Quantised
 from detection.export.extras import needed
 from detection.export.gate import Gate, Tolerances
 from detection.export.loading import of_session
-from detection.export.onnx_file import module_of
 from detection.export.runtime import open_session
+from detection.export.scopes import module_of
 from detection.models.detector import Detector
 from detection.report.resampling import changes
 

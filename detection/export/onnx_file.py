@@ -23,8 +23,6 @@ from detection.models.detector import Detector
 
 OPSET = 18
 """Runs in ONNX Runtime, OpenVINO and TensorRT of today."""
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""The entry of a node that names its module."""
 
 
 def write_onnx(model: Detector, path: Path, options: ExportOptions) -> None:
@@ -64,13 +62,6 @@ def converted(program: Any, inputs: Sequence[str], outputs: Sequence[str]) -> An
         )
     assert found is not None
     return found.model_proto
-
-
-def module_of(node: Any) -> str:
-    """Return the name of the detector's module that made a node; the name of the node if none did."""
-    scopes = next((one.value for one in node.metadata_props if one.key == SCOPES), "")
-    modules = [part.strip(" '[]") for part in scopes.split(",") if "model." in part]
-    return modules[-1].removeprefix("model.") if modules else str(node.name)
 
 
 def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detection.export.onnx_file import module_of
+from detection.export.scopes import module_of
 
 
 def write_openvino(onnx: Path, path: Path) -> None:
