@@ -22,6 +22,7 @@ EXTRAS = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "nncf",
     "openvino",
     "deep-sort-realtime",
 )
