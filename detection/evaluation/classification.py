@@ -4,12 +4,12 @@ n images   K classes
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from detection.evaluation.image_scores import ImageScores
 
 MOST = 5
 """Number of classes of highest score that an image keeps."""
@@ -32,20 +32,14 @@ class Scored(NamedTuple):
     """(n,) float32, probability of the best class by softmax."""
 
 
-class ClassificationEvaluator:
+class ClassificationEvaluator(ImageScores[Scored]):
     """Collect the logits of images, and score them.
 
     Args:
         classes: names by label.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._parts: list[Any] = []
-
-    def reset(self) -> None:
-        """Discard all images."""
-        self._parts = []
+    kept = Scored
 
     def add(self, indices: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> None:
         """Add a batch; this does not synchronise with the device.
@@ -59,23 +53,6 @@ class ClassificationEvaluator:
         best = logits.topk(min(MOST, logits.shape[1]), dim=1).indices
         confidences = logits.float().softmax(dim=1).amax(dim=1)
         self._parts.append((indices, labels, best, losses, confidences))
-
-    def state(self) -> list[Scored]:
-        """Return the images so far as arrays, for other processes."""
-        if self._parts and not isinstance(self._parts[0], Scored):
-            columns = [torch.cat(parts).cpu().numpy() for parts in zip(*self._parts, strict=True)]
-            columns[3] = columns[3].astype(np.float64)
-            self._parts = [Scored(*columns)]
-        return list(self._parts)
-
-    def merge(self, states: Iterable[list[Scored]]) -> None:
-        """Replace the images by those of all processes; count each image once."""
-        parts = [part for state in states for part in state]
-        if not parts:
-            return self.reset()
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        _, first = np.unique(columns[0], return_index=True)
-        self._parts = [Scored(*(column[first] for column in columns))]
 
     def evaluate(self) -> dict[str, float]:
         """Return ``loss``, ``top1``, ``class_mean`` (mean accuracy of the classes) and, for K > 5, ``top5``.

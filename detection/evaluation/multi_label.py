@@ -4,14 +4,13 @@ n images   K classes
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from detection.evaluation.classification import calibration
+from detection.evaluation.image_scores import ImageScores
 
 THRESHOLD = 0.5
 """Probability from which a class counts as predicted."""
@@ -30,20 +29,14 @@ class ScoredSeveral(NamedTuple):
     """(n,) float64."""
 
 
-class MultiLabelEvaluator:
+class MultiLabelEvaluator(ImageScores[ScoredSeveral]):
     """Collect the logits of images with several classes, and score them.
 
     Args:
         classes: names by label.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._parts: list[Any] = []
-
-    def reset(self) -> None:
-        """Discard all images."""
-        self._parts = []
+    kept = ScoredSeveral
 
     def add(self, indices: Tensor, present: Tensor, logits: Tensor, losses: Tensor) -> None:
         """Add a batch; this does not synchronise with the device.
@@ -55,23 +48,6 @@ class MultiLabelEvaluator:
             losses: (B,) float, loss of each image.
         """
         self._parts.append((indices, present, logits.float().sigmoid(), losses))
-
-    def state(self) -> list[ScoredSeveral]:
-        """Return the images so far as arrays, for other processes."""
-        if self._parts and not isinstance(self._parts[0], ScoredSeveral):
-            columns = [torch.cat(parts).cpu().numpy() for parts in zip(*self._parts, strict=True)]
-            columns[3] = columns[3].astype(np.float64)
-            self._parts = [ScoredSeveral(*columns)]
-        return list(self._parts)
-
-    def merge(self, states: Iterable[list[ScoredSeveral]]) -> None:
-        """Replace the images by those of all processes; count each image once."""
-        parts = [part for state in states for part in state]
-        if not parts:
-            return self.reset()
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        _, first = np.unique(columns[0], return_index=True)
-        self._parts = [ScoredSeveral(*(column[first] for column in columns))]
 
     def evaluate(self) -> dict[str, float]:
         """Return the scores as fractions; all values are NaN without images.
