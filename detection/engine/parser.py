@@ -10,7 +10,7 @@ from detection.documents import DocumentError
 from detection.engine.config_errors import explain
 from detection.engine.configs import Config, load_yaml, read_config
 from detection.engine.errors import InputError, user_input
-from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole_limits
+from detection.engine.lightning_mends.parsing import NoAbbreviations, keep_whole_limits, remember_actions
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -23,6 +23,7 @@ set_loader("strict_yaml", load_yaml, exceptions=(DocumentError,))
 STRICT: dict[str, Any] = {"parser_mode": "strict_yaml"}
 
 keep_whole_limits()
+remember_actions()
 
 given_configs: list[Config] = []
 """Configs of this command line so far, for the run's name and for error messages, which the parser writes without them.

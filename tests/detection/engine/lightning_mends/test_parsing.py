@@ -3,10 +3,11 @@
 from typing import Union
 
 import pytest
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, _actions, _core, _subcommands
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from detection.engine.lightning_mends import parsing
 from detection.engine.parser import Parser
 
 
@@ -38,3 +39,37 @@ def test_lightnings_parser_takes_abbreviations_and_ours_does_not(kind, taken):
     else:
         with pytest.raises(ValueError, match="batch"):
             parser.parse_args(["--batch", "3"])
+
+
+def test_jsonargparse_walks_through_all_actions_for_each_setting_and_our_search_does_not(monkeypatch):
+    """If the first assertion fails, jsonargparse has an index of its own: remove ``remember_actions``."""
+    walks = []
+    filtered = _actions.filter_non_parsing_actions
+    monkeypatch.setattr(
+        _subcommands, "filter_non_parsing_actions", lambda actions: walks.append(1) or filtered(actions)
+    )
+    parser = ArgumentParser()
+    for k in range(20):
+        parser.add_argument(f"--setting{k}", type=int, default=k)
+
+    def walked(search):
+        monkeypatch.setattr(_core, "find_action_and_subcommand", search)
+        walks.clear()
+        assert parser.parse_args(["--setting7=1"]).setting7 == 1
+        return len(walks)
+
+    assert walked(parsing._search) > 40
+    assert walked(parsing._remembered_search) <= 20
+    assert walked(parsing._remembered_search) == 0
+
+
+def test_an_action_that_is_added_later_is_found():
+    parser, subparser = ArgumentParser(), ArgumentParser()
+    assert parsing._remembered_search(parser, "late") == (None, None)
+    parser.add_argument("--late")
+    assert parsing._remembered_search(parser, "late")[0].dest == "late"
+    parser.add_subcommands().add_subcommand("part", subparser)
+    assert parsing._remembered_search(parser, "part.later") == (None, "part")
+    subparser.add_argument("--later")
+    found, part = parsing._remembered_search(parser, "part.later")
+    assert (found.dest, part) == ("later", "part")
