@@ -38,6 +38,7 @@ def test_contributing_links_to_every_example() -> None:
         assert f"docs/architecture.md#{example.lower().replace(' ', '-')})" in text
 
 
+@pytest.mark.slow
 def test_the_head_learns_and_changes_scores() -> None:
     model = run("A new head")["model"]
     batch = detectors.make_batch([[([10.0, 10, 60, 60], 1, False)], []])

@@ -40,9 +40,12 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name",
     [
-        *OWN[:3],
-        "efficientnet_b0",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (*OWN[3:], *ADAPTED, *LARGE)),
+        *("resnet18", "resnet50", "efficientnet_b0"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in (*OWN, *ADAPTED, *LARGE)
+            if n not in ("resnet18", "resnet50")
+        ),
     ],
 )
 def test_logits_equal_torchvisions(name, tmp_path):

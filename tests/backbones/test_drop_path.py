@@ -12,7 +12,9 @@ def rates(network):
     return found + [m.drop_prob for m in network.modules() if type(m).__name__ == "DropPath"]
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "efficientnet_b0", "maxvit_t"])
+@pytest.mark.parametrize(
+    "name", ["convnext_tiny", "swin_t", "efficientnet_b0", pytest.param("maxvit_t", marks=pytest.mark.slow)]
+)
 def test_it_rises_to_the_rate_of_the_last_block(name):
     with torch.device("meta"):
         default, mine = rates(build(BackboneConfig(name))), rates(build(BackboneConfig(name, drop_path=0.4)))

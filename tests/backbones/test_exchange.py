@@ -14,7 +14,9 @@ def theirs(origin: str, name: str) -> torch.nn.Module:
     return getattr(torchvision.models, name)(weights=None)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "resnext50_32x4d"))]
+)
 @pytest.mark.parametrize("origin", ["torchvision", "timm"])
 def test_state_dicts_fit_both_ways(tmp_path, origin, name):
     network = theirs(origin, name)

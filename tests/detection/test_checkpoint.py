@@ -132,6 +132,7 @@ def test_without_masks(tmp_path):
     assert info["model"]["mask_head"] is None
 
 
+@pytest.mark.slow
 def test_settings_of_another_model_are_refused_at_saving(tmp_path):
     for configs in ({}, CONFIGS | {"mask_head": None}):
         with pytest.raises(ValueError, match=r"a\.ckpt: not written: configs are not those") as error:

@@ -82,6 +82,7 @@ def test_another_network_is_rejected(tmp_path, change):
         handed_over(replace(BackboneConfig("resnet10", str(tmp_path / "run"), width=8), **change))
 
 
+@pytest.mark.slow
 def test_from_crops_to_a_detector_by_the_command_line(tmp_path, capsys, monkeypatch):
     """A classifier learns from the crops of the objects, and a detector begins with its averaged weights."""
     torch.set_num_threads(1)

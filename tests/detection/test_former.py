@@ -71,6 +71,7 @@ def test_public_names_stay_where_they_were(name):
     assert [one for one in STILL[name] if not hasattr(module, one)] == []
 
 
+@pytest.mark.slow
 def test_the_warning_points_to_the_line_that_imports(tmp_path):
     script = tmp_path / "old.py"
     script.write_text("import detection\nfrom detection.ops.anchor_matching import match_anchors\n")

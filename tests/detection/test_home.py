@@ -59,6 +59,7 @@ def test_a_program_reads_its_own_arguments(monkeypatch):
     assert command_line(("~/b",)) == ["HOME/b"]
 
 
+@pytest.mark.slow
 def test_a_run_with_home_in_every_setting(home, monkeypatch):
     torch.save({}, home / "nothing.pt")
     config = json.loads(json.dumps(TINY))

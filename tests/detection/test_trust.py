@@ -177,6 +177,7 @@ def test_no_tool_imports_what_a_checkpoint_names(custom, marker, data, tmp_path,
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_the_doctor_reads_no_weights(custom, marker, data):
     with pytest.raises(SystemExit):
         doctor([*data, "--model.weights", str(custom)])

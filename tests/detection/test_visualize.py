@@ -114,8 +114,8 @@ def test_side_by_side() -> None:
 def draw_whole(picture, mask, color, enlarge, line, tint, light):  # type: ignore[no-untyped-def]
     """A mask drawn over the whole picture, in place: every pixel is tinted, every outline is traced."""
     large = enlarged(mask.astype(np.uint8), enlarge)
-    for y, x in zip(*np.nonzero(large), strict=True):
-        picture[y, x] = np.rint((1 - tint) * picture[y, x] + tint * np.array(color))
+    inside = large > 0
+    picture[inside] = np.rint((1 - tint) * picture[inside] + tint * np.array(color))
     outlines, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, tuple((c + 255) // 2 for c in color), max(1, line // 2), cv2.LINE_AA)
 

@@ -87,6 +87,7 @@ def compare(theirs: nn.Module, ours: FasterRCNN, path: Path) -> None:
         assert agree[sure].mean() > 0.9999
 
 
+@pytest.mark.slow
 def test_the_smallest_layout_agrees(tmp_path):
     check(SMALL, tmp_path)
 

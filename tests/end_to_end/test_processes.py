@@ -151,7 +151,8 @@ def test_two_ranks_go_on_as_one(config, tmp_path):
     assert after["CocoDataModule"]["images"] == 6
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_the_same_results_in_one_process_and_in_several(config, tmp_path, processes):
     torchrun(config, 1, "--run.folder", tmp_path / "trained")
     checkpoint = tmp_path / "trained" / "checkpoints" / "last.ckpt"

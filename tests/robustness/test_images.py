@@ -180,6 +180,7 @@ def test_45_a_size_of_zero_is_refused(tmp_path):
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_46_bombs_are_refused_from_their_header_in_no_time_and_memory(tmp_path):
     """In a process of its own with a gigabyte: decoding would not fit."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)

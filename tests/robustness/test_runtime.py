@@ -78,7 +78,7 @@ def test_64_a_worker_that_raises_names_the_image(shapes):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("way", ["kill", "crash", "hang"])
+@pytest.mark.parametrize("way", ["kill", "crash", pytest.param("hang", marks=pytest.mark.slow)])
 def test_64_a_worker_that_dies_or_hangs_names_what_it_was_reading(shapes, way):
     error, data = read_all(shapes, way)
     place = explain_worker(error, [data])
@@ -112,6 +112,7 @@ def test_65_as_many_workers_as_the_shared_memory_holds(capsys):
     assert largest_canvas(np.array([[480, 640], [640, 480]]), Resize(800, 1333)) == (1088, 1088)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits open files")
 def test_65_few_open_files_are_allowed_more(shapes):
     script = (
@@ -134,7 +135,7 @@ def test_65_few_open_files_are_allowed_more(shapes):
         pytest.param(
             *(["--data.root", "nowhere"], ["no annotations", "nowhere", "set data.root"]), marks=pytest.mark.slow
         ),
-        (["--data.rot", "x"], ["data.rot", "data.root"]),
+        pytest.param(["--data.rot", "x"], ["data.rot", "data.root"], marks=pytest.mark.slow),
         (["--model.backbone.name", "resnt50"], ["resnt50", "resnet50"]),
         (["--config", "nosuch"], ["nosuch"]),
         (["--ckpt_path", "none.ckpt"], ["none.ckpt"]),

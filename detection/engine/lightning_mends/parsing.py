@@ -1,4 +1,4 @@
-"""Parse the command line without converting integers to floats, without abbreviated options, and without long searches."""
+"""Parse the command line: integers stay integers, options are not abbreviated, settings are found quickly."""
 
 from typing import Any
 

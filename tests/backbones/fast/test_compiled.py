@@ -229,6 +229,7 @@ def test_where_users_can_do_nothing_about_it_nothing_is_said(what, source, monke
     assert why_not(source=source) == []
 
 
+@pytest.mark.slow
 def test_the_environment_may_switch_it_off():
     command = [sys.executable, "-c", "from backbones.fast.winograd import native; print(native.usable())"]
     environment = os.environ | {"RCNN_FAST": "no-c"}

@@ -11,6 +11,7 @@ def batch():
     return synthetic_batch(64, 2)
 
 
+@pytest.mark.slow
 def test_a_drawn_batch_has_objects_and_sizes_as_asked(batch):
     assert batch.sizes.amin(dim=1).tolist() == [64, 64]
     assert batch.sizes.max() <= 64 * 1333 // 800

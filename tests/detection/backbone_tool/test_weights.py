@@ -55,6 +55,7 @@ def assert_features_of(network, file):
         torch.testing.assert_close(feature, wanted[feature.shape[-1]], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flat_names_become_those_of_torchvision(tmp_path, capsys):
     network = whole_network()
     state = flat_state(network)
@@ -78,6 +79,7 @@ def test_flat_names_become_those_of_torchvision(tmp_path, capsys):
     assert_features_of(network, tmp_path / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_names_of_torchvision_stay(tmp_path):
     network = whole_network()
     torch.save(network.state_dict(), tmp_path / "own.pth")

@@ -193,6 +193,7 @@ def test_a_rotated_box_is_rejected_as_one(write_dataset, tmp_path, numbers, what
         load_annotations(write_dataset(tmp_path, annotations=[entry]))
 
 
+@pytest.mark.slow
 def test_real_boxes_are_recognised_in_every_form(shared_data, tmp_path):
     content = json.loads((shared_data / "coco_mini/annotations/instances_val2017.json").read_text())
     own = [entry["bbox"] for entry in content["annotations"]]
@@ -224,7 +225,10 @@ def test_real_boxes_without_masks_are_recognised_as_parts_of_the_image(shared_da
         assert report.hints == [] or given
 
 
-@pytest.mark.parametrize("name", ["nuclei/annotations/instances_train", "nuclei/annotations/instances_val"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("nuclei/annotations/instances_train", marks=pytest.mark.slow), "nuclei/annotations/instances_val"],
+)
 def test_real_files_are_suspected_of_nothing_with_and_without_masks(shared_data, tmp_path, name):
     source = shared_data / f"{name}.json"
     content = json.loads(source.read_text())

@@ -75,6 +75,7 @@ def test_nothing_has_no_twins():
     assert list(near_twins(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)))) == []
 
 
+@pytest.mark.slow
 def test_real_data_hold_no_exact_twins(shared_data):
     for name in ("nuclei/annotations/instances_val.json", "coco_mini/annotations/instances_val2017.json"):
         assert load_annotations(shared_data / name).exact_twins() == []

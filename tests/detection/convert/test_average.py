@@ -39,6 +39,7 @@ def checkpoints(tmp_path_factory):
     return [str(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_weights_and_norms_are_means_and_counters_are_the_last(checkpoints, tmp_path):
     main([*checkpoints, str(tmp_path / "mean.safetensors")])
     mean = load_model(str(tmp_path / "mean.safetensors"))

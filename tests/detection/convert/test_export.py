@@ -28,7 +28,7 @@ def write(path, model):
         save_safetensors(model, path)
 
 
-@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize("name", [pytest.param("a.pth", marks=pytest.mark.slow), "a.safetensors"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, model, monkeypatch, name):
     write(tmp_path / name, model)
     before = (tmp_path / name).read_bytes()
@@ -53,7 +53,8 @@ def test_a_folder_that_does_not_exist_is_reported_in_a_line(tmp_path, model, nam
             write(tmp_path / folder / name, model)
 
 
-@pytest.mark.parametrize("format", [None, *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", [None, *FORMATS])
 def test_the_method_the_function_and_the_command_write_the_same_file(tmp_path, model, format):
     one = FORMATS[format or "safetensors"]
     model.save(tmp_path / "model.ckpt")

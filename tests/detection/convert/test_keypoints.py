@@ -80,6 +80,7 @@ def small(
     return model.eval()
 
 
+@pytest.mark.slow
 def test_files_hold_the_whole_detector(tmp_path):
     model = small()
     save_safetensors(model, tmp_path / "a.safetensors")

@@ -28,6 +28,7 @@ def test_every_key_is_consumed_and_none_invented(mmdetection_state, depth, name,
     assert (found.config.backbone.name, found.config.mask_head is not None) == (name, masks)
 
 
+@pytest.mark.slow
 def test_a_file_with_its_classes_becomes_a_detector(mmdetection_state, tmp_path):
     state = mmdetection_state(classes=2, masks=False, device="cpu")
     torch.save({"meta": {"CLASSES": ("cat", "dog"), "epoch": 12}, "state_dict": state}, tmp_path / "epoch_12.pth")

@@ -107,6 +107,7 @@ def masks_of(model: PointRend, label: int, keep: list[int]) -> Tensor:
         del head.coarse_masks
 
 
+@pytest.mark.slow
 def test_classes_of_the_same_name_keep_their_masks(tmp_path):
     theirs, ours = small("cat", "dog", "bird"), small("cow", "Bird", "cat", "sheep")
     decide(theirs)
@@ -120,6 +121,7 @@ def test_classes_of_the_same_name_keep_their_masks(tmp_path):
     assert initialise(small("a", "b", "c"), str(tmp_path / "a.safetensors")).count("initialised randomly: a, b, c") == 1
 
 
+@pytest.mark.slow
 def test_a_coarse_mask_of_another_size_is_reported(tmp_path):
     save_safetensors(small("cat", "dog", "bird"), tmp_path / "a.safetensors")
     other = pointrend("resnet10", categories=Categories(("cat",), (1,)))
@@ -127,6 +129,7 @@ def test_a_coarse_mask_of_another_size_is_reported(tmp_path):
         initialise(other, str(tmp_path / "a.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_mask_rcnn_and_a_pointrend_start_from_each_other(tmp_path):
     model = small("cat", "dog")
     save_safetensors(model, tmp_path / "points.safetensors")

@@ -86,6 +86,7 @@ def test_a_damaged_file_is_rejected(saved):
         load_weights(small(), path)
 
 
+@pytest.mark.slow
 def test_torchvision_reads_what_we_write(tmp_path):
     torch.manual_seed(0)
     theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
@@ -112,6 +113,7 @@ def test_the_91_labels_become_the_80_classes(tmp_path):
     assert (named[1], named[13], named[90], 12 in named) == ("person", "stop sign", "toothbrush", False)
 
 
+@pytest.mark.slow
 def test_the_published_file_of_the_first_version_has_no_epsilon(tmp_path):
     with torch.device("meta"):
         theirs = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
@@ -154,6 +156,7 @@ def test_a_mask_head_may_come_or_go(saved, tmp_path):
     assert torch.equal(model.box_head.logits.weight[2], trained.box_head.logits.weight[0])
 
 
+@pytest.mark.slow
 def test_weights_without_names_need_as_many_classes(tmp_path, mmdetection_state):
     torch.save({"state_dict": mmdetection_state(classes=3, masks=False, device="cpu")}, tmp_path / "a.pth")
     found = load_pretrained(str(tmp_path / "a.pth"))

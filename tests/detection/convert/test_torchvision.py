@@ -74,7 +74,9 @@ def test_a_foreign_key_is_named():
         from_torchvision({"decoder.weight": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("kind", ["maskrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("maskrcnn_resnet50_fpn", marks=pytest.mark.slow), "fasterrcnn_mobilenet_v3_large_fpn"]
+)
 def test_published_files_of_the_first_years_have_other_names(kind):
     theirs = build(kind)
     new = number(theirs.state_dict())

@@ -79,7 +79,9 @@ def test_a_worker_keeps_what_images_leave_behind(small, monkeypatch):
     assert kept == 1
 
 
-@pytest.mark.parametrize(("workers", "context"), [(2, "fork"), (1, "spawn")])  # a spawned one imports everything
+@pytest.mark.parametrize(
+    ("workers", "context"), [(2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
+)  # a spawned one imports everything
 def test_workers_change_nothing(small, workers, context):
     dataset = augmented(small)
     sampler = TrainBatchSampler(dataset.annotations.sizes, 2)

@@ -147,6 +147,7 @@ def test_a_process_that_is_forked_meanwhile_has_the_real_stderr():
     assert sorted(done.stderr.splitlines()) == ["child", "other", "parent"]
 
 
+@pytest.mark.slow
 def test_without_a_stderr_images_are_read_all_the_same(tmp_path):
     (tmp_path / "a.jpg").write_bytes(damaged_jpeg())
     program = "import os, sys; os.close(2); from detection.data.image import read_image; read_image(sys.argv[1])"

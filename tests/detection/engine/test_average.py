@@ -112,7 +112,7 @@ def test_a_run_averages_by_its_batch(run, monkeypatch):
     assert run("fit", "--run.average", "{reference_batch: 0}") == 2
 
 
-@pytest.mark.parametrize("kind", ["ema", "mean"])
+@pytest.mark.parametrize("kind", ["ema", pytest.param("mean", marks=pytest.mark.slow)])
 def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     steps = []
     end = DetectionModule.on_before_zero_grad
@@ -134,9 +134,8 @@ def test_averaged_weights_are_what_is_saved(run, tmp_path, monkeypatch, kind):
     assert torch.allclose(saved["state_dict"][name], expected, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "average", ["{kind: mean, start: 0.75}", pytest.param("{kind: ema, every: 50}", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("average", ["{kind: mean, start: 0.75}", "{kind: ema, every: 50}"])
 def test_before_there_is_an_average_the_models_own_weights_are_evaluated_and_saved(run, tmp_path, monkeypatch, average):
     """Not those it began with."""
     name, evaluated, trained = "model.box_head.logits.weight", [], []

@@ -49,6 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained, run, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_commands_take_it_from_its_file(trained, shapes, tmp_path, capsys):
     file = str(trained / "checkpoints" / "last.ckpt")
     model = load_model(file)[0]

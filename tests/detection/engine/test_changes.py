@@ -89,7 +89,11 @@ def test_other_images_for_validation_are_said_to_make_ap_incomparable(run, inter
     ("change", "what"),
     [
         (leave_out_an_image, "data.train has 7 images, and had 8"),
-        (reverse_the_images, "data.train has other images, or the same images in another order"),
+        pytest.param(
+            reverse_the_images,
+            "data.train has other images, or the same images in another order",
+            marks=pytest.mark.slow,
+        ),
         (None, "seed_everything is 7, and was 0"),
     ],
 )

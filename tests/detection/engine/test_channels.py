@@ -33,6 +33,7 @@ def trained(tmp_path_factory, shapes, tiny_config):
     return root
 
 
+@pytest.mark.slow
 def test_it_trains_and_draws_what_it_sees(trained):
     picture = cv2.imread(str(trained / "run" / "images" / "train_batch.jpg"))
     assert picture.std() > 10

@@ -108,7 +108,9 @@ def test_test_and_predict_write_results(trained, run, shapes, tmp_path):
     assert "test/bbox/AP" in read_table(tmp_path / "tested" / "test.csv")[0]
 
 
-@pytest.mark.parametrize("absent", [["annotations"], ["annotations", "categories"]])
+@pytest.mark.parametrize(
+    "absent", [["annotations"], pytest.param(["annotations", "categories"], marks=pytest.mark.slow)]
+)
 def test_a_file_of_images_alone_is_predicted_like_one_with_annotations(trained, run, shapes, tmp_path, capsys, absent):
     content = json.loads((shapes / "annotations/instances_val.json").read_text())
     (tmp_path / "info.json").write_text(json.dumps({key: content[key] for key in content if key not in absent}))
@@ -123,11 +125,12 @@ def test_a_file_of_images_alone_is_predicted_like_one_with_annotations(trained, 
     assert "has no list 'annotations'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         (),
-        pytest.param(("--data.workers", "1", "--model.schedule.unit", "iterations"), marks=pytest.mark.slow),
+        ("--data.workers", "1", "--model.schedule.unit", "iterations"),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, options):
@@ -157,6 +160,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, o
         assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
 
 
+@pytest.mark.slow
 def test_training_ends_with_a_validation_in_the_middle_of_an_epoch(run, tmp_path):
     assert run("fit", "--trainer.max_steps", "6", "--run.folder", "out", "--model.mask_head", "null") == 0
     lines = evaluations(tmp_path / "out")
@@ -232,7 +236,7 @@ def test_what_a_run_was_made_of(trained):
     assert len(start["data"]["val"]["sha256"]) == 64
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_gradients_are_held_through_the_next_forward_pass(run, monkeypatch, accumulated):
     held, step = [], DetectionModule.training_step
 
@@ -282,7 +286,7 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_others_are_not(run, t
         pytest.param("1", 1, marks=pytest.mark.slow),
         ("2", 2),
         pytest.param("1.0", 4, marks=pytest.mark.slow),
-        ("0.5", 2),
+        pytest.param("0.5", 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_whole_number_limits_batches_and_a_fraction_a_share(run, monkeypatch, limit, images):

@@ -111,6 +111,7 @@ def test_a_run_says_once_which_images_and_goes_on(run, tmp_path, raise_losses, c
     assert state["reported"]
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_there_ends_with_one_line(run, tmp_path, raise_losses, capsys):
     raise_losses(40)
     assert run("fit", "--run.folder", "out", *LONG) == 1

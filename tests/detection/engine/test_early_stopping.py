@@ -41,9 +41,8 @@ def test_lightning_counts_an_ap_that_is_no_number_and_loads_the_patience_of_a_ch
 MINE = "{class_path: EarlyStopping, init_args: {monitor: val/AP, mode: max, patience: 2}}"
 
 
-@pytest.mark.parametrize(
-    "options", [("--run.early_stopping", "2"), pytest.param(("--trainer.callbacks", MINE), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--run.early_stopping", "2"), ("--trainer.callbacks", MINE)])
 def test_early_stopping_counts_on_and_stays_stopped(run, tmp_path, scores, monkeypatch, capsys, options):
     """Ours and the user's; 0.5, then twice no better: the third epoch is the last, wherever the run was killed."""
     options = ("--run.folder", "run", "--resume", "auto", *OPTIONS, "--model.schedule.length", "9", *options)

@@ -91,6 +91,7 @@ def test_a_search_writes_its_curve_and_trains_nothing(run, tmp_path, monkeypatch
     )  # a training after it
 
 
+@pytest.mark.slow
 def test_a_search_does_not_resume(run, trained, capsys):
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
     assert run("fit", "--run.find_lr", "true", "--ckpt_path", checkpoint) == 2

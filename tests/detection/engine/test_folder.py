@@ -94,7 +94,9 @@ def files(folder):
     [
         (("--trainer.logger", "false"), set()),
         pytest.param(("--trainer.logger", "{class_path: my_logger.Console}"), set(), marks=pytest.mark.slow),
-        (("--trainer.logger", f"[{{class_path: my_logger.Console}}, {PLACE}]"), {"elsewhere"}),
+        pytest.param(
+            ("--trainer.logger", f"[{{class_path: my_logger.Console}}, {PLACE}]"), {"elsewhere"}, marks=pytest.mark.slow
+        ),
         pytest.param(
             ("--trainer.logger", PLACE, "--trainer.default_root_dir", "root"), {"elsewhere"}, marks=pytest.mark.slow
         ),
@@ -116,6 +118,7 @@ def test_all_files_of_a_run_are_in_its_folder_whatever_logs(run, tmp_path, monke
     assert [line["step"] for line in evaluations(tmp_path / "run")] == [4, 8]
 
 
+@pytest.mark.slow
 def test_without_a_folder_a_run_has_the_next_one_below_the_root(run, tmp_path):
     assert run("fit", "--trainer.logger", "false", "--trainer.default_root_dir", "root") == 0
     assert files(tmp_path / "root/tiny/version_0") >= ALWAYS

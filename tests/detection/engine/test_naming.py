@@ -100,6 +100,7 @@ def test_nothing_is_checked_where_the_losses_are_not_known():
     prepare_metric_names([EarlyStopping(monitor="val/mine")], None)
 
 
+@pytest.mark.slow
 def test_the_metrics_that_are_known_are_those_of_a_run(trained):
     """What the run logged, but for the shares of a step's time, which are for the curves."""
     heads = [(trained / file).read_text().splitlines()[0] for file in ("train.csv", "val.csv")]
@@ -156,7 +157,9 @@ def test_early_stopping_may_watch_the_loss_of_a_one_stage_detector(name):
             prepare_metric_names([callback], model)
 
 
-@pytest.mark.parametrize(("inserted", "name"), [("true", "epoch=0-val_bbox_AP="), ("false", "0-")])
+@pytest.mark.parametrize(
+    ("inserted", "name"), [("true", "epoch=0-val_bbox_AP="), pytest.param("false", "0-", marks=pytest.mark.slow)]
+)
 def test_a_users_checkpoints_lie_beside_the_runs(run, tmp_path, inserted, name):
     options = {"monitor": "val/bbox/AP", "filename": "{epoch}-{val/bbox/AP:.3f}", "save_top_k": -1}
     callback = {

@@ -33,6 +33,7 @@ def break_steps(monkeypatch):
     return at
 
 
+@pytest.mark.slow
 def test_a_few_steps_are_left_out_and_written_down(run, tmp_path, break_steps, capsys):
     break_steps(1, 2)
     assert run("fit", "--run.folder", "out", "--run.skip_nonfinite", "2") == 0

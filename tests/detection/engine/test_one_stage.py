@@ -69,6 +69,7 @@ def test_training_and_validation_losses_and_ap_of_boxes_are_written(trained, kin
     assert f"| Model | {KINDS[kind]} with resnet10" in (trained / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_validate_and_test_give_what_training_gave(trained, shapes, tmp_path, capsys):
     assert main(["validate", str(trained), "--output", str(tmp_path / "val")]) == 0
     before, again = (evaluations(folder)[-1] for folder in (trained, tmp_path / "val"))
@@ -80,6 +81,7 @@ def test_validate_and_test_give_what_training_gave(trained, shapes, tmp_path, ca
     assert not (tmp_path / "test" / "results_segm.json").exists()
 
 
+@pytest.mark.slow
 def test_predict_evaluate_and_compare(trained, shapes, tmp_path):
     truth, images = shapes / "annotations/instances_val.json", shapes / "val"
     predict([trained, images, "--output", tmp_path / "found", "--score", 0])
@@ -132,6 +134,7 @@ def test_other_classes_take_the_weights_of_those_with_the_same_name(trained, run
     torch.testing.assert_close(first, before.head.logits.bias.detach().view(-1, 5)[:, 1:3], atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_images_of_six_channels_and_16_bits(run, shapes, tmp_path):
     for split in ("train", "val"):
         content = json.loads((shapes / f"annotations/instances_{split}.json").read_text())

@@ -164,7 +164,7 @@ def test_the_trap_pytorchs_fused_step_mixes_up_what_lies_differently():
     assert not torch.allclose(ends[0][0], ends[1][0])  # the 3x3 convolution
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16-mixed", marks=pytest.mark.slow), "32-true"])
 def test_lightning_clips_the_gradients_of_a_fused_optimizer(run, precision):
     options = ["--trainer.gradient_clip_val", "1", "--trainer.precision", precision, "--trainer.max_steps", "1"]
     assert run("fit", *options, "--trainer.limit_val_batches", "0") == 0

@@ -147,6 +147,7 @@ def test_views_and_torchvisions_layout_say_that_they_do_not_work(trained, shapes
     assert np.array_equal(predict_image(again, image).maps.semantic, predict_image(model, image).maps.semantic)
 
 
+@pytest.mark.slow
 def test_doctor_and_browse_show_maps(tiny_config, kind, tmp_path, capsys):
     doctor(["--config", tiny_config, "--decode"])
     told = capsys.readouterr().out
@@ -189,6 +190,7 @@ def test_cocos_panoptic_format(kind, folder, tmp_path):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_a_folder_of_label_pngs_needs_no_annotations(folder, tmp_path, capsys):
     data = {"semantic": "labels", "semantic_classes": "classes.json"}
     data |= {name: {"images": name, "annotations": "", "labels": f"labels_{name}"} for name in ("train", "val")}
@@ -205,6 +207,7 @@ def test_missing_label_files_stop_the_run_before_it_begins(folder, tmp_path, cap
     assert "6 of 6 label files are missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_stuff_than_in_the_checkpoint_is_rejected(folder, tmp_path, capsys):
     assert train("panoptic", folder, tmp_path / "run", {"semantic": "panoptic", **SPLITS}) == 0
     other = tmp_path / "other"

@@ -133,6 +133,7 @@ def test_a_run_takes_it_unless_told_otherwise_and_keeps_it(train, tmp_path, give
     assert saved(tmp_path) == (kept, kept, 1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_precision_on_another_machine(train, tmp_path, caplog):
     assert train(*ZEN_3, "--trainer.max_steps", "1") == 0
     assert train(*ZEN_4, "--trainer.max_steps", "2", "--resume", "auto") == 0
@@ -141,6 +142,7 @@ def test_a_resumed_run_keeps_its_precision_on_another_machine(train, tmp_path, c
     assert any(told in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_follows_the_user_and_says_what_was_before(train, tmp_path, capsys):
     assert train(*ZEN_3, "--trainer.max_steps", "1") == 0
     assert train(*ZEN_3, "--trainer.max_steps", "2", "--resume", "auto", "--trainer.precision", "bf16-mixed") == 0

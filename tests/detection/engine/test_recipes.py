@@ -357,7 +357,7 @@ FROM_SCRATCH = {"model": {"backbone": {"weights": None}}}
         slow("mask_rcnn_r50_fpn_v2_400ep_coco", [RESNET, MASKS, JITTER]),
         slow("faster_rcnn_r50_fpn_v2_400ep_coco", [RESNET, JITTER]),
         slow("mask_rcnn_r50_fpn_copy_paste_270k_coco", [RESNET, MASKS, JITTER]),
-        ("mask_rcnn_vitdet_b_100ep_coco", [FROM_SCRATCH, MASKS, JITTER]),
+        slow("mask_rcnn_vitdet_b_100ep_coco", [FROM_SCRATCH, MASKS, JITTER]),
         slow("cascade_mask_rcnn_vitdet_b_100ep_coco", [FROM_SCRATCH, MASKS, JITTER]),
     ],
 )

@@ -97,12 +97,13 @@ def test_a_run_that_began_from_weights_goes_on(interrupted, run, tmp_path, capsy
     assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "last"),
     [
         (("--data.batch_size", "4"), 4),  # 8 images an epoch: 4 of the first are done, then 1 + 2 steps
-        pytest.param(("--data.batch_size", "1"), 16, marks=pytest.mark.slow),
-        pytest.param(("--trainer.accumulate_grad_batches", "2"), 8, marks=pytest.mark.slow),
+        (("--data.batch_size", "1"), 16),
+        (("--trainer.accumulate_grad_batches", "2"), 8),
     ],
 )
 def test_another_batch_goes_on_where_the_images_were(interrupted, run, tmp_path, monkeypatch, options, last):

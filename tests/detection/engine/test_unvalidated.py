@@ -24,6 +24,7 @@ def test_a_run_without_validation_says_so_once_and_leaves_its_last_checkpoint(ru
     assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 12
 
 
+@pytest.mark.slow
 def test_validation_data_that_are_not_there_are_not_missed(run):
     missing = ("--data.val", "{images: nowhere, annotations: nowhere.json}")
     assert run("fit", "--run.folder", "run", *missing, "--trainer.limit_val_batches", "0") == 0
@@ -52,7 +53,9 @@ def test_metrics_of_the_training_need_no_validation():
         check_unvalidated("data.val null", 3, [EarlyStopping("val/AP")])
 
 
-@pytest.mark.parametrize(("subcommand", "split"), [("validate", "val"), ("predict", "test")])
+@pytest.mark.parametrize(
+    ("subcommand", "split"), [pytest.param("validate", "val", marks=pytest.mark.slow), ("predict", "test")]
+)
 def test_an_evaluation_of_no_data_says_what_to_give(run, trained, capsys, subcommand, split):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert run(subcommand, "--ckpt_path", checkpoint, "--data.val", "null", "--run.folder", "out") == 2

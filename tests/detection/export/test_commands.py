@@ -39,6 +39,7 @@ def data(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp("data"), train=1, val=4, size=96)
 
 
+@pytest.mark.slow
 def test_evaluate_and_compare(both, data, tmp_path, capsys):
     folders = [tmp_path / source.stem for source in both]
     for source, folder in zip(both, folders, strict=True):
@@ -55,7 +56,15 @@ def test_evaluate_and_compare(both, data, tmp_path, capsys):
     assert found.box == evaluate(both[1], data, output=tmp_path / "p", workers=0, resamplings=0, device="cpu").box
 
 
-@pytest.mark.parametrize("options", [[], ["--tile", "64"], ["--flip"], ["--size", "64", "96"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["--tile", "64"],
+        pytest.param(["--flip"], marks=pytest.mark.slow),
+        pytest.param(["--size", "64", "96"], marks=pytest.mark.slow),
+    ],
+)
 def test_predict_folders_videos_and_tiles(both, tmp_path, options):
     images = tmp_path / "images"
     images.mkdir()
@@ -72,6 +81,7 @@ def test_predict_folders_videos_and_tiles(both, tmp_path, options):
     same_results(*(tmp_path / source.stem / "results.json" for source in both))
 
 
+@pytest.mark.slow
 def test_benchmark_and_show(both, capsys):
     for source in both:
         assert main(["benchmark", str(source), "--batch", "1", "--rounds", "1", "--device", "cpu"]) == 0

@@ -108,6 +108,7 @@ def test_where_there_is_no_gpu_graphs_are_compiled_all_the_same(tiny, make_batch
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_copy_has_weights_of_its_own(tiny, make_batch, counter):
     compile_model(tiny.eval(), counter)
     batch = make_batch([[]])

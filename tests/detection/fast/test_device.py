@@ -37,6 +37,7 @@ def places(lines: list[str]) -> Counter[str]:
     return Counter(line.partition(":")[0] for line in lines)
 
 
+@pytest.mark.slow
 def test_a_training_step_gives_the_same_numbers_and_never_waits(either, make_batch):
     batch = make_batch(OBJECTS)
     expected = step(either.train(), batch)
@@ -54,6 +55,7 @@ def test_a_training_step_gives_the_same_numbers_and_never_waits(either, make_bat
     assert not device.waits
 
 
+@pytest.mark.slow
 def test_inference_gives_the_same_detections_with_few_waits(either, make_batch):
     batch = make_batch(OBJECTS)
     with torch.no_grad():
@@ -103,6 +105,7 @@ def test_two_devices_in_one_operation_are_rejected():
         device.put(torch.ones(3)) + torch.ones(3)
 
 
+@pytest.mark.slow
 def test_under_cudas_autocast_nothing_leaves_the_device(either, make_batch, monkeypatch):
     """In bfloat16, on tensors without numbers: there whatever the host asks is an error."""
     monkeypatch.setattr(levels, "_cached_table", levels.lru_cache(levels._table))  # not for a GPU that is there

@@ -27,7 +27,7 @@ def test_one_image_gives_what_the_function_gives(predictor, pixels):
     same(predictor(pixels, 0.0), predict(predictor.model, pixels, 0.0))
 
 
-@pytest.mark.parametrize("options", [{}, {"flip": True}, {"size": (32, 48)}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"flip": True}, marks=pytest.mark.slow), {"size": (32, 48)}])
 def test_a_list_gives_a_list_in_its_order(predictor, pixels, tmp_path, options):
     cv2.imwrite(str(tmp_path / "a.png"), pixels[::-1, :, ::-1])
     images = [pixels, tmp_path / "a.png", pixels[:20], str(tmp_path / "a.png"), pixels]

@@ -276,7 +276,7 @@ def test_many_objects_of_all_sizes_are_all_kept_once(monkeypatch):
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="the data set coco_mini is not there")
-@pytest.mark.parametrize("side", [160, 320])
+@pytest.mark.parametrize("side", [pytest.param(160, marks=pytest.mark.slow), 320])
 def test_no_object_of_coco_is_lost(monkeypatch, side):
     content = json.loads((COCO / "annotations/instances_val2017.json").read_text())
     owned: dict[int, list] = {image["id"]: [] for image in content["images"]}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -66,6 +67,7 @@ class TestPolygons:
             if np.any(expected):
                 np.testing.assert_array_equal(bitmap, np.array(expected, dtype=np.uint8))
 
+    @pytest.mark.slow
     @settings(max_examples=30, deadline=None)
     @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 63, 64, 65, 112, 130]))
     def test_all_at_once_are_what_each_is_alone_and_what_a_plain_fill_makes(self, seed: int, size: int) -> None:

@@ -21,6 +21,7 @@ def data(tmp_path_factory):
     return open_data(None, None, tmp_path_factory.mktemp("shapes"))
 
 
+@pytest.mark.slow
 def test_all_ways_load_the_same_images_and_objects(data, monkeypatch):
     monkeypatch.setattr(loading, "begin_worker", lambda number: None)
     ways = {way: Loading(*data, way, worker=False) for way in WAYS}

@@ -123,7 +123,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return content["state_dict"] | {f"last {name}": value for name, value in content["current_model_state"].items()}
 
 
-@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [2, 4])
 def test_a_resumed_run_is_equal_to_the_last_bit(config, trained, tmp_path, monkeypatch, at):
     step = ClassificationModule.training_step
 
@@ -185,6 +186,7 @@ def test_data_settings_are_checked():
     assert not LabelledConfig(val=None, val_fraction=0).validates
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_the_weights_of_another_one(config, trained, tmp_path):
     options = ["--weights", str(trained), "--model.optimizer.lr", "0", "--epochs", "1", "--run.average", "null"]
     assert main(["train", str(config), "--output", str(tmp_path / "run"), *options]) == 0

@@ -65,6 +65,7 @@ def trained(_one_thread, config, listed, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_logs_and_reports_mean_average_precision(trained):
     rows = list(csv.DictReader((trained / "val.csv").read_text().splitlines()))
     assert {"val/loss", "val/mAP", "val/F1", "val/class_mean_F1", "val/exact"} <= rows[0].keys()

@@ -52,7 +52,7 @@ def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
     ("before", "seen", "after", "steps"),
     [
         (1, 3, 2, [(0, 2), (0, 3)]),  # of the five images that are left, four
-        (2, 1, 1, [(0, number) for number in range(2, 8)]),
+        pytest.param(2, 1, 1, [(0, number) for number in range(2, 8)], marks=pytest.mark.slow),
         pytest.param(1, 1, 4, [(0, 1)], marks=pytest.mark.slow),
         pytest.param(2, 3, 4, [], marks=pytest.mark.slow),  # two are left, which fill no step: the epoch is over
     ],

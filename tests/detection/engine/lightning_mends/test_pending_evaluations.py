@@ -48,6 +48,7 @@ def whole(run, tmp_path, wholes):
     return train
 
 
+@pytest.mark.slow
 def test_the_ap_of_these_tests_goes_up_and_down(whole):
     """Else no best checkpoint could be overwritten by a worse one."""
     first, second, third = (line["val/AP"] for line in whole()["curve"])
@@ -125,7 +126,7 @@ def killed(monkeypatch, run, owner, name, nth, *options, after=False):
         (DetectionModule, "on_validation_epoch_start", False),
         pytest.param(DetectionModule, "on_validation_epoch_end", True, marks=pytest.mark.slow),
         pytest.param(BestCheckpoint, "on_validation_end", False, marks=pytest.mark.slow),
-        (LastCheckpoint, "on_validation_end", False),  # between the two checkpoints
+        pytest.param(LastCheckpoint, "on_validation_end", False, marks=pytest.mark.slow),  # between the two checkpoints
         pytest.param(LastCheckpoint, "on_validation_end", True, marks=pytest.mark.slow),
     ],
 )
@@ -148,6 +149,7 @@ def test_a_run_with_its_best_checkpoint_alone_does_not_repeat_that_evaluation(ru
     assert different(outcome(tmp_path / "parts"), whole()) == []
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_that_is_made_up_leaves_it_due(run, interrupted, whole, tmp_path, monkeypatch):
     options = ("--run.folder", "parts", *OPTIONS)
     before = signal.getsignal(signal.SIGTERM)
@@ -167,6 +169,7 @@ def test_a_signal_in_an_evaluation_that_is_made_up_leaves_it_due(run, interrupte
     assert different(outcome(tmp_path / "parts"), whole()) == []
 
 
+@pytest.mark.slow
 def test_a_run_without_evaluations_makes_up_none(run, interrupted, tmp_path):
     assert interrupted(signal.SIGTERM, 7, "--run.folder", "parts", *OPTIONS) == 143
     options = ("--trainer.limit_val_batches", "0", "--run.early_stopping", "null")

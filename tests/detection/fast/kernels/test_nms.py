@@ -48,6 +48,7 @@ def test_the_same_boxes_survive(number, length, seed, threshold, grid):
     assert torch.equal(on_device(boxes, scores, threshold), plain.nms(boxes, scores, threshold))
 
 
+@pytest.mark.slow
 def test_a_list_of_several_words_and_rows():
     boxes, scores = lists(2, 300, seed=1, grid=0)
     expected = plain.nms(boxes, scores, 0.5)

@@ -39,6 +39,7 @@ def test_values_and_gradients_are_those_of_the_sparse_product(monkeypatch, chann
     assert pooled.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_gradients_of_bfloat16_are_added_in_float32():
     rois = torch.tensor([[0.0, 0, 4, 4]], device=DEVICE).repeat(20, 1)
     places = torch.tensor([[4, 4, 0]], device=DEVICE).repeat(20, 1)
