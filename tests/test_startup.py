@@ -51,8 +51,11 @@ def test_the_help_of_every_command_imports_nothing_that_takes_long():
 @pytest.mark.parametrize(
     "name",
     [
-        *("load_model", "list_models"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("predict", "save_model", "mask_rcnn", "Predictor")),
+        "list_models",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("load_model", "predict", "save_model", "mask_rcnn", "Predictor")
+        ),
     ],
 )
 def test_names_of_the_package_import_pytorch_and_little_else(name):

@@ -101,6 +101,7 @@ def test_what_cannot_be_a_backbone_is_rejected_with_the_reason(name, reason):
         make(name)
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_their_own_on_the_grid_they_were_made_for():
     from torchvision.models import vit_b_16
 

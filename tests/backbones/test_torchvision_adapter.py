@@ -32,7 +32,9 @@ def check(name):
     assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(("vgg", "densenet"))) for n in SMALL]
+)
 def test_stages_are_as_promised_and_every_parameter_learns(name):
     check(name)
 

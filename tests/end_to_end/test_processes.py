@@ -197,7 +197,8 @@ def test_two_ranks_that_the_command_starts_leave_the_files_of_a_run_once(config,
     assert {path.name for path in (folder / "images").iterdir()} >= {"train_batch.jpg", "val_epoch_002.jpg"}
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_one_rank_raises_and_all_end(config, tmp_path, rank):
     done = torchrun(config, 2, "--run.folder", tmp_path / "run", *agent(rank=rank, step=2), code=1)
     assert "broken on purpose" in done.output

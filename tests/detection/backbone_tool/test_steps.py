@@ -20,7 +20,7 @@ def test_a_drawn_batch_has_objects_and_sizes_as_asked(batch):
     assert len(synthetic_batch(64, 45).images) == 45  # more than are drawn
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_step_learns_and_an_inference_detects(tiny_model, batch, precision):
     model = copy.deepcopy(tiny_model)
     batch = batch._replace(targets=batch.targets._replace(labels=batch.targets.labels.clamp(max=1)))

@@ -78,7 +78,7 @@ def images(sound, tmp_path):
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("bits", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 14))])
 def test_sixteen_bits_that_hold_fewer_are_told(images, capsys, bits, depth):
     root, paths = images
     for k, path in enumerate(paths[:4]):
@@ -126,6 +126,7 @@ def test_a_file_that_cannot_be_used_is_a_finding_and_the_other_is_examined(broke
     assert "Objects by class" in out
 
 
+@pytest.mark.slow
 def test_other_classes_and_strictness(sound, tmp_path, capsys):
     root = tmp_path / "other"
     shutil.copytree(sound, root)

@@ -124,6 +124,7 @@ def test_a_prediction_has_keypoints_in_pixels_of_the_image(trained, corners):
     assert ((tiled.keypoints[..., :2] >= 0) & (tiled.keypoints[..., :2] <= [width + 1, height + 1])).all()
 
 
+@pytest.mark.slow
 def test_browse_and_doctor_show_keypoints(corners, tiny_config, tmp_path, capsys):
     options = ["--config", str(tiny_config), *HEAD, "--data.root", str(corners)]
     assert rcnn(["browse", *options, "--number", "2", "--views", "1", "--output", str(tmp_path)]) == 0

@@ -157,6 +157,7 @@ def test_early_stopping_may_watch_the_loss_of_a_one_stage_detector(name):
             prepare_metric_names([callback], model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inserted", "name"), [("true", "epoch=0-val_bbox_AP="), pytest.param("false", "0-", marks=pytest.mark.slow)]
 )

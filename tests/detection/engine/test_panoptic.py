@@ -176,6 +176,7 @@ def test_the_doctor_finds_wrong_label_files(tmp_path, capsys):
     assert "1 image has no labelled pixel" in told
 
 
+@pytest.mark.slow
 def test_cocos_panoptic_format(kind, folder, tmp_path):
     assert train(kind, folder, tmp_path / "run", {"semantic": "panoptic", **SPLITS}) == 0
     model = load_model(tmp_path / "run")

@@ -128,6 +128,7 @@ def test_another_batch_goes_on_where_the_images_were(interrupted, run, tmp_path,
     assert seen[-1][2] == pytest.approx(0.002 * batch / 16)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_finished_first(interrupted, tmp_path):
     options = ("--trainer.accumulate_grad_batches", "2", "--data.batch_size", "4")
     assert interrupted(signal.SIGTERM, 1, *options, "--run.folder", "out") == 143
@@ -297,7 +298,7 @@ def test_a_signal_in_an_evaluation_of_a_training_ends_it_between_two_batches(
     assert (tmp_path / "out/val.csv").read_text() == (tmp_path / "whole/val.csv").read_text()
 
 
-@pytest.mark.parametrize("command", ["validate", "test"])
+@pytest.mark.parametrize("command", [pytest.param("validate", marks=pytest.mark.slow), "test"])
 def test_a_signal_ends_an_evaluation_between_two_batches(interrupted_evaluation, trained, shapes, capsys, command):
     split = ("--data.test.images", "val", "--data.test.annotations", "annotations/instances_val.json")
     options = ("--ckpt_path", str(trained / "checkpoints/best.ckpt"), *(split if command == "test" else ()))

@@ -65,7 +65,7 @@ def test_ids_change_no_bit(problem: Any, engine: str, iou_type: str) -> None:
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+@pytest.mark.parametrize("engine", ["hotcoco", pytest.param("pycocotools", marks=pytest.mark.slow)])
 def test_an_evaluator_and_its_files_keep_the_ids(problem: Any, tmp_path: Any, engine: str, iou_type: str) -> None:
     pytest.importorskip(engine)
 

@@ -96,7 +96,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("no number", "one class"))) for name in WRONG]
+)
 def test_the_gate_notices_a_wrong_value(model, wrong):
     name = {"keypoints": "keypoints", "scores of keypoints": "keypoints", "masks": "masks"}.get(wrong, "semantic")
     if name not in output_names(model):
@@ -106,6 +108,7 @@ def test_the_gate_notices_a_wrong_value(model, wrong):
     assert "FAILED" in gate.line()
 
 
+@pytest.mark.slow
 def test_the_gate_notices_broken_operators():
     model = made("keypoint_rcnn")
 

@@ -24,7 +24,14 @@ def detector(config):
     )
 
 
-@pytest.mark.parametrize("name", ["plain18", "densenet121", "mobilenet_v3_small", "regnet_y_400mf", "swin_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain18",
+        "mobilenet_v3_small",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("densenet121", "regnet_y_400mf", "swin_t")),
+    ],
+)
 def test_every_trainable_parameter_gets_a_gradient(name, make_batch):
     model = detector(BackboneConfig(name)).train()
     losses = model.losses(make_batch([[([10, 10, 60, 60], 0, False)], [([30, 20, 100, 80], 2, False)]]))

@@ -40,6 +40,7 @@ def test_all_ways_load_the_same_images_and_objects(data, monkeypatch):
         way.load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_through_a_worker(data, way):
     Loading(*data, way, worker=True).load()

@@ -84,6 +84,7 @@ def test_a_run_logs_and_reports_mean_average_precision(trained):
     assert "mAP is the mean of the average precisions" in (trained / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_validate_repeats_the_best_validation(trained, tmp_path):
     assert main(["validate", str(trained), "--output", str(tmp_path)]) == 0
     best = json.loads((trained / "run.json").read_text())["best"]["score"]

@@ -4,6 +4,7 @@ from detection.engine.errors import InputError
 from detection.engine.lightning_mends.checkpoints import restoring_error
 
 
+@pytest.mark.slow
 def test_only_errors_of_lightnings_restoring_are_taken_for_the_files():
     from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 

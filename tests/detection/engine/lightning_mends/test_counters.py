@@ -48,6 +48,7 @@ def test_a_run_that_is_over_goes_on_with_the_next_epoch(run, tmp_path):
         assert all(torch.equal(whole["state_dict"][name], second["state_dict"][name]) for name in whole["state_dict"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "seen", "after", "steps"),
     [

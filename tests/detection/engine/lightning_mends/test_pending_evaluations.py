@@ -120,6 +120,7 @@ def killed(monkeypatch, run, owner, name, nth, *options, after=False):
             run("fit", *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [

@@ -19,7 +19,8 @@ def boxes():
 
 
 @pytest.mark.parametrize(
-    ("channels", "bins", "samples"), [pytest.param(8, 3, 2, marks=pytest.mark.slow), (5, 2, 2), (3, 2, 1)]
+    ("channels", "bins", "samples"),
+    [*(pytest.param(*n, marks=pytest.mark.slow) for n in ((8, 3, 2), (5, 2, 2))), (3, 2, 1)],
 )
 @pytest.mark.parametrize("aligned", [True, False])
 def test_values_and_gradients_are_those_of_the_sparse_product(monkeypatch, channels, bins, samples, aligned):
