@@ -64,7 +64,7 @@ def test_number_of_parameters():
     assert sum(p.numel() for p in classifier("resnet18", 10).parameters()) == 11_181_642
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
 def test_other_classes_get_a_new_last_layer(name, tmp_path):
     theirs = trained(name)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")

@@ -22,7 +22,8 @@ def test_it_rises_to_the_rate_of_the_last_block(name):
     assert mine == pytest.approx([rate * 0.4 / max(default) for rate in default])
 
 
-@pytest.mark.parametrize("name", [pytest.param("convnext_atto", marks=pytest.mark.slow), "vit_tiny_patch16_224"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224"])
 def test_that_of_timm(name):
     pytest.importorskip("timm")
     assert rates(build(BackboneConfig(f"timm/{name}"))) == []

@@ -49,10 +49,10 @@ def test_every_other_name_keeps_its_promise(name):
     ("name", "published", "classifier"),
     [
         ("vgg16", 138_357_544, (25088 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 1000 + 1000)),
-        ("densenet121", 7_978_856, 1024 * 1000 + 1000),
+        pytest.param("densenet121", 7_978_856, 1024 * 1000 + 1000, marks=pytest.mark.slow),
         ("efficientnet_b0", 5_288_548, 1280 * 1000 + 1000),
         ("regnet_y_400mf", 4_344_144, 440 * 1000 + 1000),
-        ("maxvit_t", 30_919_624, 2 * 512 + (512 * 512 + 512) + 512 * 1000),
+        pytest.param("maxvit_t", 30_919_624, 2 * 512 + (512 * 512 + 512) + 512 * 1000, marks=pytest.mark.slow),
     ],
 )
 def test_parameters_are_the_published_ones_less_the_classifier(name, published, classifier):
@@ -122,7 +122,7 @@ def test_looking_for_the_stages_draws_no_random_numbers():
     assert torch.equal(ours, torch.rand(1))
 
 
-@pytest.mark.parametrize("name", ["vgg11", "densenet121", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["vgg11", "convnext_tiny", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_images_that_shrink_to_nothing_are_rejected_with_a_size_that_would_do(name):
     with torch.device("meta"):
         backbone = build(BackboneConfig(name))

@@ -12,7 +12,7 @@ from detection.models.cascade import CascadeConfig
 from detection.models.roi_linear import as_linear
 
 
-@pytest.fixture(params=["detectron2", "mmdetection"])
+@pytest.fixture(params=["detectron2", pytest.param("mmdetection", marks=pytest.mark.slow)])
 def origin(request):
     return request.param
 

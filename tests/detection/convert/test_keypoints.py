@@ -19,6 +19,7 @@ def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "name"), [("50", "resnet50"), pytest.param("101", "resnet101", marks=pytest.mark.slow)]
 )

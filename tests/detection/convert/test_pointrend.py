@@ -37,6 +37,7 @@ def older(name: str) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", ["50", pytest.param("X101", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spelled", [str, pytest.param(older, marks=pytest.mark.slow)])
 def test_every_tensor_of_detectron2_finds_its_place(detectron2_state, tmp_path, depth, spelled):

@@ -103,6 +103,7 @@ def test_a_small_batch_keeps_as_much_after_the_same_images():
     assert config.decay_for(2) ** 8 == pytest.approx(0.9, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_averages_by_its_batch(run, monkeypatch):
     decays = []
     monkeypatch.setattr(Averaged, "update_parameters", lambda self, _: decays.append(self._decay))

@@ -30,6 +30,7 @@ def trained(_one_thread, tiny_config, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_losses_of_all_stages_are_logged(trained):
     names = [f"loss_{part}_stage{number}" for number in (1, 2, 3) for part in ("cls", "box_reg")]
     assert {f"train/{name}" for name in names} <= read_table(trained / "train.csv")[0].keys()

@@ -39,6 +39,7 @@ def trained(_one_thread, tiny_config, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_both_losses_and_the_ap_of_masks_are_logged(trained):
     row = read_table(trained / "train.csv")[0]
     assert {"train/loss_mask", "train/loss_mask_point"} <= row.keys()

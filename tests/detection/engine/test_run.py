@@ -86,7 +86,9 @@ def test_a_lock_that_another_process_has_stops_the_run_whatever_the_system_calls
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.EINVAL, errno.EOPNOTSUPP))]
+)
 def test_a_file_system_without_locks_is_trained_into(tmp_path, monkeypatch, number):
     monkeypatch.setattr(fcntl, "lockf", raises(number))
     with warnings.catch_warnings():

@@ -32,7 +32,13 @@ def losses(folder: Path) -> list[tuple[float, float, float]]:
     return [(row["epoch"], row["step"], row["train/loss"]) for row in read_table(folder / "train.csv")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        *(pytest.param(*n, marks=pytest.mark.slow) for n in ((signal.SIGINT, 130), (signal.SIGUSR1, 138))),
+    ],
+)
 def test_a_signal_saves_ends_the_run_and_is_the_exit_code(interrupted, tmp_path, capsys, number, code):
     before = signal.getsignal(number)
     assert interrupted(number, 2, "--run.folder", "out") == code

@@ -53,6 +53,7 @@ def test_metrics_of_the_training_need_no_validation():
         check_unvalidated("data.val null", 3, [EarlyStopping("val/AP")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("subcommand", "split"), [pytest.param("validate", "val", marks=pytest.mark.slow), ("predict", "test")]
 )

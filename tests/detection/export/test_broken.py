@@ -106,7 +106,7 @@ def used_by(name, broken):
     return name in TWO_STAGE or ("RPN" not in broken and (broken != "RoIAlign" or name == "task_aligned"))
 
 
-SLOW = ("cascade", "task_aligned")
+SLOW = ("cascade", "fcos", "task_aligned")
 
 
 @pytest.fixture(

@@ -128,6 +128,7 @@ def test_networks_of_all_families_pass_the_gate(name, format, tmp_path):
     assert gate.passed, gate.line()
 
 
+@pytest.mark.slow
 def test_an_export_has_the_logits_of_the_classifier(exported, photo):
     model, loaded = make(width=8), load_model(exported, trust_code=True)
     assert isinstance(loaded, ExportedClassifier)

@@ -55,7 +55,10 @@ def exported_of(model, change=lambda full: full):
     return of_session(session, "file")
 
 
-@pytest.fixture(scope="module", params=["mask_rcnn", "cascade", "task_aligned"])
+@pytest.fixture(
+    scope="module",
+    params=["mask_rcnn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cascade", "task_aligned"))],
+)
 def model(request):
     model = fast.convert(MODELS[request.param]()).eval()
     model.test_size = (96, 160)

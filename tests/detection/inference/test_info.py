@@ -5,7 +5,7 @@ from detection import Predictor, mask_rcnn, model_info
 from detection.models.factories import faster_rcnn
 
 
-@pytest.mark.parametrize("backbone", ["resnet10", "mobilenet_v3_small"])
+@pytest.mark.parametrize("backbone", ["resnet10", pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)])
 def test_operations_are_those_of_the_layers(backbone):
     """Counted by hooks on every convolution, of which backbone and pyramid consist here."""
     model = mask_rcnn(backbone, num_classes=2)

@@ -57,7 +57,7 @@ def kind(request):
 OBJECTS = [[([10.0, 10, 60, 60], 1, False), ([40.0, 30, 120, 90], 2, False)], [([5.0, 5, 30, 25], 0, False)]]
 
 
-@pytest.mark.parametrize("form", ["plain", "fast"])
+@pytest.mark.parametrize("form", [pytest.param("plain", marks=pytest.mark.slow), "fast"])
 def test_everything_learns(kind, form, make_batch):
     model = make(kind).train()
     model = fast.convert(model) if form == "fast" else model

@@ -55,7 +55,8 @@ def test_the_ap_of_these_tests_goes_up_and_down(whole):
     assert first < second > third
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 11])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 7, 11])
 def test_a_signal_in_the_last_step_of_an_epoch_loses_no_evaluation(run, interrupted, whole, tmp_path, capsys, at):
     assert interrupted(signal.SIGTERM, at, "--run.folder", "parts", *OPTIONS) == 143
     assert content(tmp_path / "parts")["evaluation_due"]
