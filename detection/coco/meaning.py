@@ -126,8 +126,9 @@ def _is_rectangle(segmentation: Any, box: list[float]) -> bool:
     """Return whether the outline is just the box, which some tools write and which does not show the rotation."""
     if not isinstance(segmentation, list) or len(segmentation) != 1:
         return False
+    (outline,) = segmentation
     x0, y0, x1, y1 = _corners(box)
-    xs, ys = list(segmentation[0])[0::2], list(segmentation[0])[1::2]
+    xs, ys = list(outline)[0::2], list(outline)[1::2]
     return all(x in (x0, x1) for x in xs) and all(y in (y0, y1) for y in ys)
 
 

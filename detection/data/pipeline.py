@@ -55,7 +55,7 @@ class Pipeline:
         simple = HorizontalFlip | Resize | Zoom | Mix | PhotometricDistortion
         factors = [step.factor(height, width) for step in steps if isinstance(step, Resize | Zoom | Mix)]
         reduced = 1
-        if self.draft and max(factors, default=0) > 0 and all(isinstance(step, simple) for step in steps):
+        if self.draft and any(factors) and all(isinstance(step, simple) for step in steps):
             while reduced < SMALLEST and 2 * reduced * max(factors) <= 1:
                 reduced *= 2
         return reduced

@@ -36,7 +36,7 @@ class RepeatedBatchSampler(TrainBatchSampler):
         order, images = super()._order(epoch, step_images), len(self.shape)
         unique = -(-step_images // self.repeats)  # images of a step
         steps = len(order) // step_images
-        chosen = np.resize(order, (steps, unique)) if steps * unique > len(order) else order[: steps * unique]
+        chosen = order[: steps * unique]
         copies = images * np.arange(self.repeats)
         codes = chosen.reshape(steps, 1, unique) + copies[None, :, None]
         return codes.reshape(steps, -1)[:, :step_images].ravel()

@@ -61,7 +61,7 @@ class Scene:
         factor, shift = np.array(scale, dtype=np.float64), np.array(offset, dtype=np.float64)
         boxes, content = _around(self.boxes.reshape(-1, 2, 2) * factor + shift), self.content
         if content is not None:
-            content = _around(content.reshape(-1, 2, 2) * factor + shift)[0]
+            content = _around(content.reshape(1, 2, 2) * factor + shift)[0]
         moved = replace(self, image=image, boxes=boxes, content=content)
         return replace(moved, scale=self.scale * factor, offset=self.offset * factor + shift)
 

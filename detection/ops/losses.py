@@ -30,7 +30,7 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float
         tensor([0.6931])
     """
     classes = logits.shape[-1]
-    is_class = (labels >= 0) & (labels < classes)
+    is_class = labels < classes
     own = labels.clamp(0, classes - 1)[..., None]
     no = (1 - alpha) * logits.sigmoid() ** gamma * F.softplus(logits)
     # The sum of a no for every class, but for the own class, which wants a yes. No (..., K) targets are made.
@@ -59,7 +59,7 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, gamma: f
         tensor([1.3863])
     """
     classes = logits.shape[-1]
-    is_class = (labels >= 0) & (labels < classes)
+    is_class = labels < classes
     own = labels.clamp(0, classes - 1)[..., None]
     no = logits.sigmoid() ** gamma * F.softplus(logits)
     own_logit, own_no = logits.gather(-1, own).squeeze(-1), no.gather(-1, own).squeeze(-1)

@@ -174,6 +174,13 @@ def test_a_detector_assembled_by_hand_needs_configs(tmp_path):
     assert load_model(tmp_path / "a.ckpt")[0].configs == CONFIGS
 
 
+def test_a_layer_that_was_replaced_after_building_is_refused(tmp_path):
+    model = build()
+    model.box_head.logits = torch.nn.Linear(32, 9)
+    with pytest.raises(ValueError, match=r"a\.ckpt: not written: configs are not those of this detector: .*classes"):
+        save_model(model, tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize(
     ("configs", "message"),
     [

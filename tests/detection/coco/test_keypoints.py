@@ -140,3 +140,13 @@ def keypoints_problems():
     from detection.coco.problems import Problems
 
     return Problems("file")
+
+
+def test_hidden_and_visible_keypoints_of_a_class_are_counted(tmp_path):
+    annotations = load_annotations(write_people(tmp_path))
+    assert annotations.keypoint_counts(1).tolist() == [[0, 2], [1, 1], [0, 1]]  # nose, left eye, right eye
+    assert annotations.keypoint_counts(0).tolist() == []
+    boxes = person(1, [], num_keypoints=0)
+    del boxes["keypoints"]
+    bare = load_annotations(write_people(tmp_path / "bare", [boxes]))
+    assert bare.keypoint_counts(1).tolist() == [[0, 0]] * 3

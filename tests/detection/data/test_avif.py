@@ -200,3 +200,41 @@ def test_a_length_of_1_stands_for_one_of_eight_bytes():
 def test_a_length_of_2_is_no_valid_one():
     with pytest.raises(ImageError, match="no valid length"):
         list(reader._boxes(struct.pack(">I4sQ", 2, b"bad ", 16), 0, 16))
+
+
+def item_locations(version: int, sizes: tuple[int, int, int, int], items: list) -> bytes:
+    """An iloc box (ISO 14496-12, section 8.11.3) of items (ID, method, base, [(index, start, length) ...])."""
+    start, length, base, index = sizes
+    wide = 4 if version == 2 else 2
+    data = bytes([version, 0, 0, 0, start << 4 | length, base << 4 | index]) + len(items).to_bytes(wide, "big")
+    for number, method, begin, extents in items:
+        data += number.to_bytes(wide, "big") + (method.to_bytes(2, "big") if version else b"")
+        data += b"\xff\xff" + begin.to_bytes(base, "big") + len(extents).to_bytes(2, "big")
+        for place, first, many in extents:
+            data += place.to_bytes(index, "big") if version and index else b""
+            data += first.to_bytes(start, "big") + many.to_bytes(length, "big")
+    return data
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+@pytest.mark.parametrize("sizes", [(4, 8, 4, 8), (8, 4, 8, 4), (4, 4, 0, 0)])
+def test_places_of_items_are_read_in_every_version(version, sizes):
+    items = [
+        (3, 0xFFF1, 5 if sizes[2] else 0, [(7, 2**31 + 3, 17), (8, 40, 2**31)]),
+        (2, 0, 0, []),
+        (9, 2, 0, [(1, 1, 2)]),
+    ]
+    data = item_locations(version, sizes, items)
+    found = list(reader._places(b"\xff" * 3 + data + b"\xff", 3, 3 + len(data)))
+    assert found == [
+        (number, method & 15 if version else 0, [(base + start, length) for _, start, length in extents])
+        for number, method, base, extents in items
+    ]
+    with pytest.raises(IndexError):
+        list(reader._places(b"\xff" * 3 + data + b"\xff", 3, 2 + len(data)))
+
+
+def test_the_number_of_items_has_a_limit():
+    count = struct.pack(">H", reader._MOST_ITEMS + 1)
+    with pytest.raises(ImageError, match=f"more than {reader._MOST_ITEMS} items"):
+        next(reader._places(bytes([0, 0, 0, 0, 0x44, 0]) + count + bytes(100), 0, 108))

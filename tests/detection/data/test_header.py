@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data import header
 from detection.data.header import _gif_images, stored_size
 from detection.data.image import image_size, images_behind, read_image
 
@@ -307,3 +308,21 @@ def test_an_image_of_a_gif_counts_from_its_first_byte_of_pixels():
     at = data.index(b"\x2c" + struct.pack("<4H", 0, 0, WIDTH, HEIGHT))
     assert len(list(_gif_images(data[: at + 11]))) == 1
     assert list(_gif_images(data[: at + 10])) == []
+
+
+@pytest.mark.parametrize("length", [4, 7])
+def test_a_box_shorter_than_its_head_is_damage(length):
+    data = struct.pack(">I", length).ljust(length, b"x") + header._J2K
+    with pytest.raises(struct.error, match="no valid length"):
+        header._codestream(data + bytes(20))
+
+
+def test_the_codestream_begins_behind_boxes_of_either_length():
+    boxes = struct.pack(">I4s", 8, b"free") + struct.pack(">I4sQ", 1, b"free", 16)
+    assert header._codestream(boxes + header._J2K + bytes(9)) == 24
+    for head in (struct.pack(">I4s", 99, b"jp2c"), struct.pack(">I4sQ", 1, b"jp2c", 99)):
+        assert header._codestream(boxes + head + header._J2K + bytes(9)) == 24 + len(head)
+        with pytest.raises(struct.error, match="does not begin with its size"):
+            header._codestream(boxes + head + b"\xff" + header._J2K + bytes(9))
+    with pytest.raises(struct.error, match="no valid length"):
+        header._codestream(struct.pack(">I4sQ", 1, b"free", 15) + header._J2K + bytes(20))

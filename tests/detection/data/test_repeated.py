@@ -113,3 +113,16 @@ def test_wrong_settings_are_rejected():
         LabelledConfig(repeats=300).check()
     with pytest.raises(ValueError, match="randaugment_deviation must not be below 0"):
         LabelledConfig(randaugment_deviation=-1.0).check()
+
+
+def test_random_numbers_of_a_key_leave_the_others_as_they_were():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with random_numbers(1, 2):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with random_numbers(1, 2):
+        assert torch.equal(torch.rand(2), inside)
+    with random_numbers(1, 3):
+        assert not torch.equal(torch.rand(2), inside)

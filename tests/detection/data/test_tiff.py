@@ -201,6 +201,15 @@ def test_jpeg_in_a_tiff(tmp_path, mode):
     equals_png(tmp_path / "image.tif", expected if expected.ndim == 3 else expected[..., None], tolerance=12)
 
 
+def test_jpeg_in_a_tiff_is_turned_as_its_header_says(tmp_path):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    smooth = Image.fromarray((x * 3 + y).astype(np.uint8))
+    smooth.save(tmp_path / "image.tif", compression="jpeg", quality=95, tiffinfo={274: 6})
+    stored = read_image(tmp_path / "image.tif", (HEIGHT, WIDTH), channels=1)
+    assert np.abs(stored[..., 0].astype(int) - np.asarray(smooth)).max() <= 12
+    assert np.array_equal(read_image(tmp_path / "image.tif", channels=1), turned(stored, 6))
+
+
 @pytest.mark.parametrize("compression", [1, 8])
 def test_bits_in_reversed_order(tmp_path, compression):
     stored = picture(1).tobytes().translate(bytes(int(f"{v:08b}"[::-1], 2) for v in range(256)))

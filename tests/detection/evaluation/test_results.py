@@ -1,10 +1,12 @@
 """Result files are written completely or not at all, and errors name the file."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from detection.evaluation import results
 from detection.evaluation.results import read_results, with_boxes, write_results
 
 BOX = {"image_id": 7, "category_id": 90, "bbox": [1.5, 2.0, 3.25, 4.0], "score": 0.1 + 0.2}
@@ -70,3 +72,37 @@ def test_the_box_of_a_mask(counts: str | bytes | list[int]) -> None:
     assert with_boxes([mask], "x") == [mask | {"bbox": [1, 1, 2, 2]}]
     with pytest.raises(ValueError, match=r"^x\.json: result 0: the runs of the RLE"):
         with_boxes([MASK | {"segmentation": {"size": [4, 5], "counts": counts}}], "x.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_is_closed_before_it_is_moved_or_removed(tmp_path: Path, monkeypatch, fails: bool) -> None:
+    """Windows does neither with an open file."""
+    seen = []
+
+    def closed(path) -> None:
+        opened = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+        seen.append(os.path.realpath(path) not in opened)
+
+    def replace(source, target) -> None:
+        closed(source)
+        move(source, target)
+
+    def unlink(path) -> None:
+        closed(path)
+        remove(path)
+
+    def synced(number) -> None:
+        if fails:
+            raise OSError("no space")
+
+    move, remove = os.replace, os.unlink
+    monkeypatch.setattr(results.os, "replace", replace)
+    monkeypatch.setattr(results.os, "unlink", unlink)
+    monkeypatch.setattr(results.os, "fsync", synced)
+    if fails:
+        with pytest.raises(OSError, match="no space"):
+            write_results(tmp_path / "results.json", [BOX])
+    else:
+        write_results(tmp_path / "results.json", [BOX])
+    assert seen == [True]

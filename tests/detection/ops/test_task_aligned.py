@@ -83,3 +83,10 @@ def test_no_objects():
     truth = torch.zeros(1, 2, 4), torch.full((1, 2), IGNORE), torch.zeros(1, 2, dtype=torch.bool)
     found = assign_aligned(truth, torch.tensor([[4.0, 4]]), torch.ones(1, 1, 3), torch.tensor([[[0.0, 0, 8, 8]]]))
     assert (found.label.tolist(), found.quality.tolist()) == ([[0]], [[0.0]])
+
+
+def test_the_defaults_are_those_of_the_paper():
+    data = example(3)
+    found, expected = assign_aligned(*data), assign_aligned(*data, cells=13, alpha=1.0, beta=6.0)
+    assert torch.equal(found.quality, expected.quality)
+    assert torch.equal(found.matched, expected.matched)
