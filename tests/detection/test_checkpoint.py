@@ -483,6 +483,9 @@ def test_loading_draws_no_random_numbers(tmp_path):
         ({"head.logits.bias": (6,), "head.deltas.bias": (12, 1)}, 6),
         ({"head.logits.bias": (6,), "head.deltas.bias": ()}, 6),
         ({"box_head.logits.bias": (5,), "head.logits.bias": (6,)}, 4),
+        ({module.SEMANTIC: (5,)}, 5),
+        ({module.SEMANTIC: (5, 1)}, None),
+        ({"head.logits.bias": (6,), module.SEMANTIC: (5,)}, 6),
     ],
 )
 def test_weights_say_how_many_classes_they_have(shapes, classes):
