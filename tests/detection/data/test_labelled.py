@@ -1,6 +1,7 @@
 """Lists of labelled images: class folders, CSV files, crops of COCO files, and their random split."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -191,3 +192,58 @@ def test_a_damaged_file_is_named_in_one_line_or_replaced(folder):
     (folder / "digit2" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"more unreadable images than data.bad_images \(1\)"):
         patient[10]
+
+
+def test_a_description_counts_images_and_names_five_classes_without_any(folder):
+    images = from_folders(folder)
+    five = replace(images, classes=(*images.classes, *"vwxyz"))
+    assert five.described("val") == [
+        f"val: 15 images, 8 classes, {folder}", "  without images: 5 classes: v, w, x, y, z"
+    ]  # fmt: skip
+    more = replace(images, classes=(*images.classes, *"uvwxyz"))
+    assert more.described("val")[1] == "  without images: 6 classes: u, v, w, x, y and 1 more"
+    present = np.zeros((15, 3), bool)
+    present[:10, 0], present[:4, 1] = True, True
+    several = replace(images, labels=present)
+    assert several.described("train")[1:] == [
+        "  classes per image: 0.93; 5 images without any", "  without images: 1 class: digit2"
+    ]  # fmt: skip
+    assert several.counts().tolist() == [10, 4, 0]
+    assert images.only(np.array([6, 0])).described("val")[0] == f"val: 2 images, 3 classes, {folder}"
+
+
+def test_a_class_of_one_image_keeps_it_for_training(folder):
+    images = from_folders(folder).only(np.array([0, 5, 6]))
+    for fraction, expected in ((0.99, [1, 1, 0]), (0.0, [1, 2, 0])):
+        train, val = split(images, fraction, seed=0)
+        assert train.counts().tolist() == expected
+        assert len(train) + len(val) == 3
+        several = replace(images, labels=np.eye(3, dtype=bool)[images.labels])
+        assert split(several, fraction, seed=0)[0].counts().tolist() == expected
+
+
+@pytest.mark.parametrize(("fraction", "photos"), [(0.0, 0), (0.3, 2), (0.4, 2), (0.7, 4), (1.0, 6)])
+def test_a_fraction_of_the_images_of_crops_is_for_validation(folder, fraction, photos):
+    images = from_folders(folder)
+    crops = replace(images.only(np.arange(12) // 2), crops=np.zeros((12, 4), np.int64), left_out=(("crowds", 2),))
+    train, val = split(crops, fraction, seed=1)
+    assert len(set(names(val))) == photos
+    assert len(val) == 2 * photos
+    assert len(train) == 12 - 2 * photos
+    assert (train.left_out, val.left_out) == (crops.left_out, ())
+
+
+def test_classes_of_images_with_several_are_put_in_the_order_of_training(folder):
+    images = from_folders(folder).only(np.array([0, 1]))
+    present = np.array([[True, False, False], [True, False, True]])
+    new = with_classes(replace(images, labels=present), ("digit2", "other", "digit0"))
+    assert new.classes == ("digit2", "other", "digit0")
+    assert new.labels.tolist() == [[False, False, True], [True, False, True]]
+
+
+def test_crops_of_an_image_without_large_objects_need_no_file(coco, tmp_path):
+    (tmp_path / "b.png").unlink()
+    images = from_coco(coco, tmp_path, margin=0, smallest=25)
+    assert (names(images), images.labels.tolist()) == (["a.png"], [1])
+    assert images.left_out == (("crowds", 1), ("a side below 25 pixels", 3))
+    assert images.sizes.tolist() == [[40, 60]]

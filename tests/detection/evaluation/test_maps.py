@@ -8,7 +8,7 @@ import torch
 
 from detection.categories import Categories
 from detection.evaluation import confusion
-from detection.evaluation.maps import MapEvaluator, Merging
+from detection.evaluation.maps import MapEvaluator, Merging, segments_of
 from detection.evaluation.panoptic import compare, per_class, quality
 from detection.ops.panoptic import Segment
 from detection.structures import IGNORE, UNLABELLED, Batch, Detections
@@ -188,3 +188,41 @@ def test_without_objects_every_thing_is_missed():
     batch, found = prediction([1])
     one.add(batch, found._replace(labels=found.labels.fill_(IGNORE)))
     assert one.evaluate()["panoptic/PQ_things"] == 0
+
+
+@pytest.mark.parametrize(("score", "side", "things"), [(0.5, 50.0, 1), (0.499, 50.0, 0), (0.9, math.nan, 0)])
+def test_objects_of_low_score_or_without_a_finite_box_are_no_segments(score, side, things):
+    found = prediction([1])[1].image(0)
+    boxes = torch.tensor([[15.0, 10, side / 2, 20]], dtype=torch.float64)
+    found = found._replace(boxes=boxes, scores=torch.tensor([score]))
+    _, segments = segments_of(found, Truth().semantic(1), Merging(0.5, 20, 0.5))
+    assert sum(one.is_thing for one in segments) == things
+
+
+def test_without_merging_there_are_only_scores_of_pixels():
+    one = MapEvaluator(Truth())
+    one.add(*prediction([1]))
+    assert (one.num_things, one.num_classes) == (0, 2)
+    assert {name.partition("/")[0] for name in one.evaluate()} == {"semantic"}
+    assert list(one.tables()) == ["semantic"]
+    assert not one.segments
+    head, *rows = (line.split(",") for line in one.tables()["semantic"].splitlines())
+    assert head == ["id", "name", "IoU", "accuracy", "pixels"]
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        ("0", "things", "100"), ("11", "left", "550"), ("12", "right", "550")
+    ]  # fmt: skip
+    one.reset()
+    assert not one.pixels
+
+
+def test_of_an_image_on_two_ranks_the_first_counts():
+    first, second = evaluator(), evaluator()
+    first.add(*prediction([1]))
+    second.add(*prediction([1, 3], shift=3))
+    expected = first.pixels[1], first.segments[1]
+    first.merge([second.state()])
+    assert first.pixels[1] is expected[0]
+    assert first.segments[1] is expected[1]
+    assert set(first.pixels) == set(first.segments) == {1, 3}
+    first.add(*prediction([1], shift=3))
+    assert first.pixels[1] is expected[0]
