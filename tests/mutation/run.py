@@ -5,8 +5,8 @@ evaluation, the reader of COCO, the data, and checkpoints, unless told. It lists
 some why no test can, or should, kill them.
 
 Each mutant runs in a process of its own that has the libraries already and takes one module from the changed source. It
-runs the quick tests that reach the changed lines, the quickest first, and ends with the first failure. A first run of all
-tests of these modules learns which test reaches which lines.
+runs the quick tests that reach the changed lines, the quickest first, and ends with the first failure. A first run of
+all quick tests of these modules learns which test reaches which lines.
 """
 
 import contextlib
