@@ -238,3 +238,89 @@ def test_the_number_of_items_has_a_limit():
     count = struct.pack(">H", reader._MOST_ITEMS + 1)
     with pytest.raises(ImageError, match=f"more than {reader._MOST_ITEMS} items"):
         next(reader._places(bytes([0, 0, 0, 0, 0x44, 0]) + count + bytes(100), 0, 108))
+
+
+def box(kind: bytes, content: bytes, form: str = "short") -> bytes:
+    if form == "long":
+        return struct.pack(">I4sQ", 1, kind, 16 + len(content)) + content
+    return struct.pack(">I4s", 0 if form == "last" else 8 + len(content), kind) + content
+
+
+def test_boxes_have_a_length_in_four_or_eight_bytes_or_end_with_the_file():
+    data = box(b"free", b"") + box(b"mdat", b"abc", "long") + box(b"meta", b"de") + box(b"idat", b"fghi", "last")
+    kinds = [(b"free", b""), (b"mdat", b"abc"), (b"meta", b"de"), (b"idat", b"fghi")]
+    assert [(kind, data[begin:end]) for kind, begin, end in reader._boxes(data, 0, len(data))] == kinds
+    assert [kind for kind, _, _ in reader._boxes(data, 8, len(data))] == [b"mdat", b"meta", b"idat"]
+    assert [kind for kind, _, _ in reader._boxes(data, 0, 7)] == []
+    assert [kind for kind, _, _ in reader._boxes(data, 0, 8)] == [b"free"]
+    beyond = struct.pack(">I4s", 99, b"mdat") + b"ab"
+    assert list(reader._boxes(beyond, 0, 10)) == [(b"mdat", 8, 10)]
+    for short in (struct.pack(">I4s", 7, b"free"), struct.pack(">I4sQ", 1, b"free", 15)):
+        with pytest.raises(ImageError, match="no valid length"):
+            list(reader._boxes(short + bytes(20), 0, 36))
+
+
+def item(number: int, kind: bytes = b"av01", version: int = 2) -> bytes:
+    wide = 2 if version == 2 else 4
+    return box(b"infe", bytes([version, 0, 0, 0]) + number.to_bytes(wide, "big") + b"\0\0" + kind)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_items_of_av1_are_put_together_from_their_places(version):
+    entries = item(1) + item(2, b"Exif") + item(3) + item(70_000, version=3) + box(b"skip", bytes(12) + b"av01")
+    count = (5).to_bytes(2 if version == 0 else 4, "big")
+    lists = box(b"iinf", bytes([version, 0, 0, 0]) + count + entries) + box(b"idat", b"klmnop")
+
+    def file(start: int) -> bytes:
+        places = [
+            (1, 0, start, [(0, 0, 2), (0, 4, 3)]),
+            (2, 0, start, [(0, 0, 1)]),
+            (3, 1, 0, [(0, 2, 3)]),
+            (70_000, 0, start, [(0, 7, 0)]),  # no length: to the end of the file
+        ]
+        return box(b"meta", bytes(4) + lists + box(b"iloc", item_locations(2, (4, 4, 4, 0), places)))
+
+    start = len(file(0)) + 8
+    data = file(start) + box(b"mdat", b"abcdefghij")
+    assert list(reader._av1_items(data)) == [b"abefg", b"mno", b"hij"]
+    with pytest.raises(ImageError, match="exactly one meta box"):
+        list(reader._av1_items(data + box(b"meta", b"")))
+    with pytest.raises(ImageError, match="the iinf box occurs twice"):
+        list(reader._av1_items(box(b"meta", bytes(4) + lists + lists)))
+
+
+def unit(kind: int, content: bytes, extended: bool = False, length: bytes | None = b"") -> bytes:
+    """A unit (OBU) of an AV1 stream; without a length it ends with the stream."""
+    head = bytes([kind << 3 | (4 if extended else 0) | (0 if length is None else 2)]) + (b"\xff" if extended else b"")
+    return head + (b"" if length is None else length or bytes([len(content)])) + content
+
+
+def test_units_of_a_stream_may_have_an_extension_and_no_length():
+    header_ = sequence_header(640, 360, False, False, False, (4,))
+    padded = header_ + bytes(300 - len(header_))
+    streams = [
+        unit(2, b"") + unit(1, header_),
+        unit(2, b"", extended=True) + unit(1, header_, extended=True),
+        unit(9, b"\x08" * 5) + unit(1, header_, length=None),
+        unit(1, padded, length=bytes([300 & 127 | 128, 300 >> 7])) + unit(5, b"\x0a"),
+        unit(1, header_, length=bytes([len(header_) | 128, 128, 128, 128, 128, 128, 128, 0])),
+    ]
+    for stream in streams:
+        assert list(reader._sequence_headers(stream)) == [Frame(640, 360, 1 << 20)]
+    with pytest.raises(IndexError):
+        list(reader._sequence_headers(unit(1, header_, length=bytes([len(header_) | 128] + [128] * 7) + b"\0")))
+
+
+def test_a_still_picture_with_a_reduced_header_has_one_size():
+    text = "000" + "1" + "1" + "11111" + f"{9:04b}{8:04b}" + f"{639:010b}{359:09b}"
+    content = int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+    assert list(reader._sequence_headers(unit(1, content))) == [Frame(640, 360, 640 * 360)]
+
+
+@pytest.mark.parametrize(("zeros", "taken"), [(0, 0), (1, 1), (31, 31), (32, 0), (40, 0)])
+def test_a_number_of_variable_length_is_skipped(zeros, taken):
+    bits = reader._Bits(int("0" * zeros + "1" + "0" * taken + "101" + "0" * 200, 2).to_bytes(40, "big"))
+    lead = 320 - (zeros + 1 + taken + 203)
+    bits.take(lead)
+    bits.skip_uvlc()
+    assert bits.take(3) == 0b101
