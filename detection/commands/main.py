@@ -128,7 +128,8 @@ def _run(name: str, given: list[str]) -> int:
 
     def act() -> int:
         if splits:
-            note("note: rcnn predict finds objects in images now; `rcnn test MODEL` does what this line asks for")
+            instead = "if they have annotations, `rcnn test MODEL` does the same"
+            note(f"note: this is the old form of rcnn predict, for the images of data.test; {instead}")
             return int(import_module("detection.commands.predict").predict_split(given))
         module = import_module(f"detection.commands.{name}")
         parser = parser_of(name, module)

@@ -118,7 +118,7 @@ def test_former_names_go_on_working_with_a_note(capsys):
 def test_the_former_predict_says_the_new_word(capsys):
     assert main(["predict", "--config", "no_such_config"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("note: rcnn predict finds objects in images now")
+    assert lines[0].startswith("note: this is the old form of rcnn predict")
     assert lines[1].startswith("error: no config no_such_config")
 
 
