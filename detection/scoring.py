@@ -140,12 +140,7 @@ def compare(
     Raises:
         ValueError: they cannot be compared, and why.
     """
-    from detection.report.classification.compare import compare_classifiers, is_of_classifier
-    from detection.report.compare import compare as differences
-    from detection.report.compare import read_report
+    from detection.report.comparison import compare_evaluations
 
     folders = [one.folder if isinstance(one, Evaluation) else Path(one) for one in (first, second)]
-    reports = [read_report(folder) for folder in folders]
-    if any(map(is_of_classifier, reports)):
-        return compare_classifiers(folders, reports, resamplings)
-    return differences(folders[0], folders[1], resamplings=resamplings)
+    return compare_evaluations(folders[0], folders[1], resamplings=resamplings).differences

@@ -36,41 +36,33 @@ def run(options: argparse.Namespace) -> None:
     """Compare two evaluations, print the differences, and write the page."""
     from detection.inference.options import check_least
     from detection.report.changed import changed_images
-    from detection.report.classification.compare import compare_classifiers, is_of_classifier
-    from detection.report.compare import compare, read_report, text
+    from detection.report.compare import text
     from detection.report.compare_page import page
+    from detection.report.comparison import compare_evaluations
     from detection.report.files import plain
-    from detection.report.maps.compare import compare_maps, has_maps
 
     check_least(options, {"resamplings": 0})
     summary = {}
     for other in options.others:
-        both = [options.first, other]
-        maps = compare_maps(both, options.resamplings) if all(map(has_maps, both)) else {}
-        objects = not maps or all((folder / "report.json").is_file() for folder in both)
-        reports = [read_report(folder) for folder in both] if objects else []
-        if classifies := any(map(is_of_classifier, reports)):
-            found = compare_classifiers(both, reports, options.resamplings)
-        else:
-            found = compare(options.first, other, options.annotations, options.resamplings) if objects else {}
-        found |= maps
-        rows = {key: [asdict(d) | {"verdict": d.verdict} for d in differences] for key, differences in found.items()}
+        found = compare_evaluations(options.first, other, options.annotations, options.resamplings)
+        rows = {
+            key: [asdict(d) | {"verdict": d.verdict} for d in differences]
+            for key, differences in found.differences.items()
+        }
         summary[str(other)] = plain(rows)
         if options.json != "-":
             print(
                 f"{other} against {options.first}:" if len(options.others) > 1 else "",
                 end="\n" * (len(options.others) > 1),
             )
-            print(text(found, numbers="scores" if classifies or maps else "AP and AR"))
+            print(text(found.differences, numbers=found.numbers))
         if options.output:
             folder = options.output if len(options.others) == 1 else options.output / other.name
             folder.mkdir(parents=True, exist_ok=True)
-            changed = (
-                []
-                if classifies or not objects
-                else changed_images(options.first, other, options.annotations, options.images)
-            )
-            html = page(str(options.first), str(other), found, changed)
+            changed = []
+            if found.has_objects:
+                changed = changed_images(options.first, other, options.annotations, options.images)
+            html = page(str(options.first), str(other), found.differences, changed)
             (folder / "comparison.html").write_text(html, encoding="utf-8")
             images = [
                 {key: getattr(one, key) for key in ("image_id", "file_name", "first", "second")} for one in changed

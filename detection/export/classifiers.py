@@ -6,10 +6,7 @@ per image, their sigmoid.
 """
 
 import copy
-import json
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,23 +16,18 @@ import torch
 from torch import Tensor, nn
 
 import backbones.fast
-import detection
 from backbones.classifiers import Classifier
-from detection.checkpoint_files import replacing
 from detection.classifier_description import describe_classifier
-from detection.data.image import read_image
 from detection.data.labelled_dataset import centre_square
-from detection.export import onnx_file, openvino_file, torch_file
+from detection.export import torch_file
 from detection.export.card import facts
 from detection.export.exported_classifier import ExportedClassifier
-from detection.export.extras import FOLDERS, check_packages, needed
-from detection.export.images import MOST_GIVEN
-from detection.export.loading import checksum_of, checksum_of_weights
-from detection.export.program import MOST_IMAGES, quiet
+from detection.export.images import given_images
+from detection.export.onnx_file import converted
+from detection.export.program import MOST_IMAGES, traced
 from detection.export.runtime import RunError, open_session
+from detection.export.writing import check_folder, origin, write_as, write_folder
 from detection.foreign import shown
-from detection.inference.sources import sources
-from detection.provenance import installed
 from detection.shapes import draw_scene
 from detection.wording import plural
 
@@ -44,8 +36,6 @@ TOLERANCE = 1e-4
 smaller."""
 PROGRAM = Path(__file__).with_name("standalone_classifier.py")
 """The program of the folder."""
-NAMES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
-METADATA = {"onnx": onnx_file, "openvino": openvino_file, "torch": torch_file}
 
 
 @dataclass(frozen=True)
@@ -115,32 +105,19 @@ def export_classifier(
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    if format not in FOLDERS:
-        raise ValueError(f"unknown format {format!r}; give one of {', '.join(FOLDERS)}")
-    check_packages(format)
-    if folder.suffix or folder.is_file():
-        raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
-    named = _prepared(_given(images) if images else _synthetic(), model)
-    info, made = describe_classifier(model), _about(model, format)
+    check_folder(folder, format)
+    named = _prepared(given_images(images) if images else _synthetic(), model)
+    settings = {"rcnn": describe_classifier(model), "export": origin(model, format)}
     plain = backbones.fast.revert(copy.deepcopy(model)).cpu().eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    names, add_metadata = NAMES[format], METADATA[format].add_metadata
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
-        file = Path(place) / names[0]
-        _write_model(plain, file, format)
-        add_metadata(file, {"rcnn": info, "export": made})
-        gate = compare(plain, file, named)
-        add_metadata(file, {"gate": gate.summary()})
-        checksums = {name: checksum_of(file.with_name(name)) for name in names}
-        settings = {"rcnn": info, "export": made, "gate": gate.summary(), "files": checksums}
-        for name in names:
-            shutil.move(file.with_name(name), folder / name)
-    size = sum((folder / name).stat().st_size for name in names)
-    _write(folder / "model.json", json.dumps(settings, indent=1))
-    _write(folder / "card.md", card(settings, gate, size))
-    if format != "torch":
-        _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
-    return folder / names[0], gate
+    programs = {} if format == "torch" else {"predict.py": PROGRAM}
+    return write_folder(
+        folder,
+        settings,
+        lambda file: _write_model(plain, file, format),
+        lambda file: compare(plain, file, named),
+        card,
+        programs,
+    )
 
 
 @torch.inference_mode()
@@ -164,24 +141,29 @@ def compare(model: Classifier, file: Path, images: Sequence[tuple[str, Tensor]])
     return ClassifierGate(tuple((name, difference, largest) for (name, _), difference, largest in rows), session.engine)
 
 
-def card(settings: dict[str, Any], gate: ClassifierGate, size: int) -> str:
-    """Return the card of an export as Markdown: the comparison, classes, weights and versions."""
-    about, info = settings["export"], settings["rcnn"]
+def card(settings: Mapping[str, Any], size: int) -> str:
+    """Return the card of an export as Markdown: the comparison, classes, weights and versions.
+
+    Args:
+        settings: content of ``model.json``.
+        size: bytes of the model's files.
+    """
+    about, info, gate = settings["export"], settings["rcnn"], settings["gate"]
     rows = [
         f"| {shown(name).replace('|', '/')} | {difference:.1e} | {largest:.2f} |"
-        for name, difference, largest in gate.images
+        for name, difference, largest in gate["images"]
     ]
     lines = [
         f"# {about['format']} export",
         "",
-        f"**Parity gate: {'passed' if gate.passed else 'FAILED'}** ({gate.engine} against PyTorch).",
+        f"**Parity gate: {'passed' if gate['passed'] else 'FAILED'}** ({gate['engine']} against PyTorch).",
         "",
-        *([gate.failure, ""] if gate.failure else []),
+        *([gate["failure"], ""] if gate["failure"] else []),
         "| image | largest difference of a logit | largest logit |",
         "| --- | ---: | ---: |",
         *rows,
         "",
-        f"Tolerance: {gate.tolerance:g} of the largest logit of an image, or of 1 if that is smaller.",
+        f"Tolerance: {gate['tolerance']:g} of the largest logit of an image, or of 1 if that is smaller.",
         "",
         *facts(settings, info["names"] or [str(k) for k in range(info["num_classes"])], size),
         "Run it without PyTorch: `python predict.py image.jpg`.",
@@ -192,51 +174,15 @@ def card(settings: dict[str, Any], gate: ClassifierGate, size: int) -> str:
 
 def _write_model(model: Classifier, path: Path, format: str) -> None:
     """Write the model's file, without metadata."""
-    program = _traced(model)
-    if format == "torch":
-        torch.export.save(program, path)
-        return
-    needed("onnx", "onnxscript")
-    file = path.with_name("model.onnx")
-    with torch.no_grad(), quiet():
-        converted = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=onnx_file.OPSET,
-            input_names=["images"],
-            output_names=["logits", "scores"],
-            verbose=False,
-            optimize=False,
-        )
-    assert converted is not None
-    converted.save(str(file))
-    if format == "openvino":
-        openvino_file.write_openvino(file, path)
-        file.unlink()
-
-
-def _traced(model: Classifier) -> Any:
-    """Return the program of ``torch.export`` for any number of images."""
     side = model.preprocessing.crop
     images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     free = {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}
-    try:
-        with torch.no_grad(), quiet():
-            return torch.export.export(_Outputs(model), (images,), dynamic_shapes=(free,), strict=False)
-    except Exception as error:  # PyTorch raises many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"this classifier cannot be traced: {reason[:300]}") from error
+    program = traced(_Outputs(model), (images,), (free,), "this classifier cannot be traced")
 
+    def write_onnx(file: Path) -> None:
+        file.write_bytes(converted(program, ["images"], ["logits", "scores"]).SerializeToString())
 
-def _about(model: Classifier, format: str) -> dict[str, Any]:
-    """Return what made the file."""
-    packages = ("torch", *FOLDERS[format])
-    return {
-        "format": format,
-        "opset": onnx_file.OPSET,
-        "weights_sha256": checksum_of_weights(model),
-        "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
-    }
+    write_as(format, path, write_onnx, lambda file: torch_file.save(program, file))
 
 
 def _synthetic() -> list[tuple[str, np.ndarray]]:
@@ -248,21 +194,8 @@ def _synthetic() -> list[tuple[str, np.ndarray]]:
     return [*found, ("one color", np.full((180, 260, 3), 128, np.uint8)), ("noise", noise)]
 
 
-def _given(named: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Read the images of files, folders and patterns."""
-    found = [source for source in sources(list(named)) if source.kind == "image"][:MOST_GIVEN]
-    if not found:
-        raise ValueError(f"{', '.join(named)}: contains no image for the comparison; give image files or folders")
-    return [(one.name, read_image(one.path)) for one in found]
-
-
 def _prepared(images: Sequence[tuple[str, np.ndarray]], model: Classifier) -> list[tuple[str, Tensor]]:
     """Return the images as the network sees them, (3, S, S) uint8."""
     made = model.preprocessing
     square = centre_square(made.crop, made.resize, made.interpolation)
     return [(name, square(torch.from_numpy(pixels).permute(2, 0, 1))) for name, pixels in images]
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))

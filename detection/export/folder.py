@@ -1,9 +1,6 @@
 """Write an export: a folder with the model, its settings, the proof, and a program that runs it without PyTorch."""
 
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,46 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 
-import detection
 from detection.checkpoint import description
-from detection.checkpoint_files import replacing
 from detection.coco.keypoints import PIXEL_CENTRE
-from detection.export import onnx_file, openvino_file, program, torch_file
+from detection.export import onnx_file, program, torch_file
 from detection.export.accuracy import Annotated
 from detection.export.card import card
-from detection.export.extras import FOLDERS, check_packages
 from detection.export.full_masks import check_full
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
-from detection.export.loading import checksum_of, checksum_of_weights, of_session
+from detection.export.loading import of_session
 from detection.export.map_check import check_maps
 from detection.export.options import ExportOptions
 from detection.export.outputs import output_names
 from detection.export.runtime import RunError, open_session
+from detection.export.writing import check_folder, origin, write_as, write_folder
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
 from detection.models.panoptic import WithSemanticHead
-from detection.provenance import installed
 
 PROGRAM = Path(__file__).with_name("standalone.py")
 """The program of the folder."""
 MAP_PROGRAM = Path(__file__).with_name("standalone_maps.py")
 """The program that labels pixels, for a model with a semantic head."""
-
-
-def _write_openvino(model: Detector, path: Path, options: ExportOptions) -> None:
-    file = path.with_name("model.onnx")
-    onnx_file.write_onnx(model, file, options)
-    openvino_file.write_openvino(file, path)
-    file.unlink()
-
-
-WRITERS: Mapping[str, tuple[tuple[str, ...], Any]] = {
-    "onnx": (("model.onnx",), (onnx_file.write_onnx, onnx_file.add_metadata)),
-    "torch": (("model.pt2",), (torch_file.write_torch, torch_file.add_metadata)),
-    "openvino": (("model.xml", "model.bin"), (_write_openvino, openvino_file.add_metadata)),
-}
-"""For each format the files, and the functions that write them and their metadata."""
 
 
 def export_folder(
@@ -85,39 +64,41 @@ def export_folder(
         OSError: a file cannot be written.
     """
     folder, options = Path(folder), options or ExportOptions()
-    format = options.format
-    if format not in FOLDERS:
-        raise ValueError(f"unknown format {format!r}; give one of {', '.join(FOLDERS)}")
-    check_packages(format)
-    if folder.suffix or folder.is_file():
-        raise ValueError(f"{folder}: an {format} export is a folder; give a name without an ending")
-    if options.preprocess == "inside":
-        program.check_resizing(model, format)
-    info = description(model, folder, configs)
+    check_folder(folder, options.format)
     inside = options.preprocess == "inside"
-    named = given_images(list(options.images), model) if options.images else synthetic_images(model, inside)
+    if inside:
+        program.check_resizing(model, options.format)
+    settings = {"rcnn": description(model, folder, configs), "export": about(model, options)}
+    if options.images:
+        named = given_images(options.images, len(model.pixel_mean), model.depth)
+    else:
+        named = synthetic_images(model, inside)
     named += data.samples() if data is not None else []
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as place:
-        names, (write, add_metadata) = WRITERS[format]
-        file = Path(place) / names[0]
-        write(model, file, options)
-        made = about(model, options)
-        add_metadata(file, {"rcnn": info, "export": made})
-        gate = compared(model, file, named, data) if quantise is None else quantise(model, file)
-        add_metadata(file, {"gate": gate.summary()})
-        checksums = {name: checksum_of(file.with_name(name)) for name in names}
-        settings = {"rcnn": info, "export": made, "gate": gate.summary(), "files": checksums}
-        for name in names:
-            shutil.move(file.with_name(name), folder / name)
-    size = sum((folder / name).stat().st_size for name in names)
-    _write(folder / "model.json", json.dumps(settings, indent=1))
-    _write(folder / "card.md", card(settings, size))
-    if format != "torch" and options.nms == "inside":
-        _write(folder / "predict.py", PROGRAM.read_text(encoding="utf-8"))
-        if isinstance(model, WithSemanticHead):
-            _write(folder / "maps.py", MAP_PROGRAM.read_text(encoding="utf-8"))
-    return folder / names[0], gate
+    programs = {}
+    if options.format != "torch" and options.nms == "inside":
+        programs = {"predict.py": PROGRAM} | ({"maps.py": MAP_PROGRAM} if isinstance(model, WithSemanticHead) else {})
+
+    def proof(file: Path) -> Gate:
+        return compared(model, file, named, data) if quantise is None else quantise(model, file)
+
+    return write_folder(folder, settings, lambda file: write_model(model, file, options), proof, card, programs)
+
+
+def write_model(model: Detector, path: Path, options: ExportOptions) -> None:
+    """Write the file of a detector, without metadata.
+
+    Raises:
+        ValueError: the detector cannot be exported.
+        OSError: the file cannot be written.
+    """
+
+    def write_onnx(file: Path) -> None:
+        onnx_file.write_onnx(model, file, options)
+
+    def write_torch(file: Path) -> None:
+        torch_file.save(program.export_program(model, options.nms, options.masks), file)
+
+    write_as(options.format, path, write_onnx, write_torch)
 
 
 def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray]], data: Annotated | None) -> Gate:
@@ -144,9 +125,8 @@ def judge(model: Detector, exported: Detector, images: Sequence[tuple[str, np.nd
 def about(model: Detector, options: ExportOptions) -> dict[str, Any]:
     """Return what a program must know to use the file, and what made it."""
     config = model.last_head.config
-    packages = ("torch", *FOLDERS[options.format])
     return {
-        "format": options.format,
+        **origin(model, options.format),
         "preprocess": options.preprocess,
         "nms": options.nms,
         "masks": options.masks,
@@ -157,12 +137,4 @@ def about(model: Detector, options: ExportOptions) -> dict[str, Any]:
         "dtype": str(program.dtype_of(model, options.preprocess == "inside")).removeprefix("torch."),
         **{name: getattr(config, name, None) for name in ("score_threshold", "nms_threshold", "detections")},
         "rounded_frames": has_rounded_frames(model),
-        "opset": onnx_file.OPSET,
-        "weights_sha256": checksum_of_weights(model),
-        "versions": {"rcnn-toolkit": detection.__version__, **{name: installed(name) for name in packages}},
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))

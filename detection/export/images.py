@@ -1,11 +1,11 @@
 """Images for the parity gate: given ones, or synthetic ones that cover what goes wrong in exports."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from detection.data.image import read_image
+from detection.data.image import Depth, read_image
 from detection.inference.sources import sources
 from detection.models.detector import Detector
 from detection.shapes import draw_scene
@@ -49,23 +49,20 @@ def synthetic_images(model: Detector, large: bool = False) -> list[tuple[str, np
     return [(name, _as_of(image, model)) for name, image in found]
 
 
-def given_images(named: list[str], model: Detector) -> list[tuple[str, np.ndarray]]:
-    """Read images for the gate, at most :data:`MOST_GIVEN`.
+def given_images(named: Sequence[str], channels: int = 3, depth: Depth = 8) -> list[tuple[str, np.ndarray]]:
+    """Read images for a comparison, at most :data:`MOST_GIVEN`.
 
     Args:
         named: files, folders and patterns.
+        channels, depth: number of channels, and bits of each.
 
     Raises:
         ValueError: there are none, or one cannot be read.
     """
-    found = [source for source in sources(named) if source.kind == "image"][:MOST_GIVEN]
+    found = [source for source in sources(list(named)) if source.kind == "image"][:MOST_GIVEN]
     if not found:
         raise ValueError(f"{', '.join(named)}: contains no image for the comparison; give image files or folders")
-    return [(one.name, _read(one.path, model)) for one in found]
-
-
-def _read(path: Path, model: Detector) -> np.ndarray:
-    return read_image(path, channels=len(model.pixel_mean), depth=model.depth)
+    return [(one.name, read_image(one.path, channels=channels, depth=depth)) for one in found]
 
 
 def _as_of(image: np.ndarray, model: Detector) -> np.ndarray:

@@ -141,12 +141,29 @@ def export_program(model: Detector, nms: str = "inside", masks: str = "frames") 
     free = {0: batch, 2: stride * rows, 3: stride * columns}
     inner = exportable(model)
     form = _Outputs(inner, masks == "full") if nms == "inside" else _Candidates(inner)
+    return traced(form, (images, sizes), (free, {0: batch}), "this detector cannot be traced for every image size")
+
+
+def traced(form: nn.Module, inputs: tuple[Tensor, ...], free: Any, failure: str) -> Any:
+    """Trace a module.
+
+    Args:
+        inputs: examples of its inputs.
+        free: the dimensions of each input that can have other sizes, as ``dynamic_shapes`` of ``torch.export.export``.
+        failure: what an error begins with.
+
+    Returns:
+        A ``torch.export.ExportedProgram``.
+
+    Raises:
+        ValueError: a part cannot be traced.
+    """
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(form, (images, sizes), dynamic_shapes=(free, {0: batch}), strict=False)
+            return torch.export.export(form, inputs, dynamic_shapes=free, strict=False)
     except Exception as error:  # PyTorch raises many kinds
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"this detector cannot be traced for every image size: {reason[:300]}") from error
+        raise ValueError(f"{failure}: {reason[:300]}") from error
 
 
 def exportable(model: Detector) -> Detector:

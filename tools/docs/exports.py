@@ -14,9 +14,11 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ from detection import (
     semantic_fpn,
     task_aligned,
 )
+from detection.export import onnx_file, program
 from detection.export.folder import export_folder
 from detection.export.gate import Gate
 from detection.export.options import ExportOptions
@@ -102,6 +105,29 @@ def plausible(build: Callable[[], Detector], side: int) -> Detector:
     return fast.convert(model)
 
 
+class Once:
+    """Trace a detector, and convert it to ONNX, once for all its formats: both take minutes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Let the first export of a detector do the work for the others."""
+        with ExitStack() as stack:
+            for module, name in ((program, "export_program"), (onnx_file, "export_program"), (onnx_file, "converted")):
+                stack.enter_context(patch.object(module, name, self._once(getattr(module, name))))
+            yield
+
+    def _once(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def first(*given: Any) -> Any:
+            if function.__name__ not in self._known:
+                self._known[function.__name__] = function(*given)
+            return self._known[function.__name__]
+
+        return first
+
+
 def row_of(name: str, format: str, gate: Gate, folder: Path) -> dict[str, Any]:
     """Return the result of a gate as plain values."""
 
@@ -133,13 +159,13 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.output.read_text()) if options.output.is_file() else []
     for name in options.only:
+        model = plausible(DETECTORS[name], options.side)
+        kind, once = kind_of(model), Once()
         for format in options.formats:
-            model = plausible(DETECTORS[name], options.side)
-            kind = kind_of(model)
             if any((row["detector"], row["format"]) == (kind, format) for row in rows):
                 continue
             start = time.perf_counter()
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory() as place, once.patched():
                 folder = Path(options.keep or place) / f"{name}_{format}"
                 _, gate = export_folder(model, folder, ExportOptions(format=format))
                 rows.append(row_of(kind, format, gate, folder))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detection.export import openvino_file
-from detection.export.folder import WRITERS
+from detection.export.folder import write_model
 from detection.export.int8_openvino import _module_of, layers_of, quantise
 from detection.export.options import ExportOptions
 from detection.export.runtime import open_session
@@ -41,7 +41,7 @@ def test_the_chosen_layers_stay_float(tmp_path):
 
     model = MODELS["retinanet"]().eval()
     file, output = tmp_path / "model.xml", tmp_path / "int8.xml"
-    WRITERS["openvino"][1][0](model, file, ExportOptions(format="openvino"))
+    write_model(model, file, ExportOptions(format="openvino"))
     openvino_file.add_metadata(file, {"export": {"stride": 32}})
     layers = layers_of(file)
     assert {"backbone.conv1", "head.logits", "fpn.lateral.0.0"} <= set(layers)
