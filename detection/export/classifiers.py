@@ -24,8 +24,8 @@ from detection.export.card import facts
 from detection.export.exported_classifier import ExportedClassifier
 from detection.export.images import given_images
 from detection.export.onnx_file import converted
-from detection.export.program import MOST_IMAGES, traced
 from detection.export.runtime import RunError, open_session
+from detection.export.tracing import MOST_IMAGES, traced
 from detection.export.writing import check_folder, origin, write_as, write_folder
 from detection.foreign import shown
 from detection.shapes import draw_scene

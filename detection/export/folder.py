@@ -10,9 +10,10 @@ import torch
 
 from detection.checkpoint import description
 from detection.coco.keypoints import PIXEL_CENTRE
-from detection.export import onnx_file, program, torch_file
+from detection.export import program
 from detection.export.accuracy import Annotated
 from detection.export.card import card
+from detection.export.detector_file import write_model
 from detection.export.full_masks import check_full
 from detection.export.gate import Gate, run_gate
 from detection.export.images import given_images, synthetic_images
@@ -21,7 +22,7 @@ from detection.export.map_check import check_maps
 from detection.export.options import ExportOptions
 from detection.export.outputs import output_names
 from detection.export.runtime import RunError, open_session
-from detection.export.writing import check_folder, origin, write_as, write_folder
+from detection.export.writing import check_folder, origin, write_folder
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_pixel_corners, has_rounded_frames
 from detection.models.panoptic import WithSemanticHead
@@ -82,23 +83,6 @@ def export_folder(
         return compared(model, file, named, data) if quantise is None else quantise(model, file)
 
     return write_folder(folder, settings, lambda file: write_model(model, file, options), proof, card, programs)
-
-
-def write_model(model: Detector, path: Path, options: ExportOptions) -> None:
-    """Write the file of a detector, without metadata.
-
-    Raises:
-        ValueError: the detector cannot be exported.
-        OSError: the file cannot be written.
-    """
-
-    def write_onnx(file: Path) -> None:
-        onnx_file.write_onnx(model, file, options)
-
-    def write_torch(file: Path) -> None:
-        torch_file.save(program.export_program(model, options.nms, options.masks), file)
-
-    write_as(options.format, path, write_onnx, write_torch)
 
 
 def compared(model: Detector, file: Path, images: Sequence[tuple[str, np.ndarray]], data: Annotated | None) -> Gate:

@@ -4,10 +4,6 @@ B images, C channels, H x W canvas.
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +13,7 @@ from detection import fast
 from detection.export.forms import to_candidates, to_exportable
 from detection.export.full_masks import full_masks
 from detection.export.outputs import OBJECTS, output_names
+from detection.export.tracing import MOST_IMAGES, traced
 from detection.fast.pasting import rounded_frames
 from detection.models.detector import Detector
 from detection.models.keypoint_head import keypoint_config
@@ -25,8 +22,6 @@ from detection.models.panoptic import SemanticFPN, WithSemanticHead
 
 MOST_CELLS = 512
 """Largest side of a canvas, in strides of the detector."""
-MOST_IMAGES = 256
-"""Largest batch."""
 
 
 class _Outputs(nn.Module):
@@ -144,42 +139,6 @@ def export_program(model: Detector, nms: str = "inside", masks: str = "frames") 
     return traced(form, (images, sizes), (free, {0: batch}), "this detector cannot be traced for every image size")
 
 
-def traced(form: nn.Module, inputs: tuple[Tensor, ...], free: Any, failure: str) -> Any:
-    """Trace a module.
-
-    Args:
-        inputs: examples of its inputs.
-        free: the dimensions of each input that can have other sizes, as ``dynamic_shapes`` of ``torch.export.export``.
-        failure: what an error begins with.
-
-    Returns:
-        A ``torch.export.ExportedProgram``.
-
-    Raises:
-        ValueError: a part cannot be traced.
-    """
-    try:
-        with torch.no_grad(), quiet():
-            return torch.export.export(form, inputs, dynamic_shapes=free, strict=False)
-    except Exception as error:  # PyTorch raises many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"{failure}: {reason[:300]}") from error
-
-
 def exportable(model: Detector) -> Detector:
     """Return a copy of a detector on the CPU, in evaluation mode, of which every part can be exported."""
     return to_exportable(fast.revert(copy.deepcopy(model)).cpu().eval())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the exporter's warnings about itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

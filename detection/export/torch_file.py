@@ -1,4 +1,4 @@
-"""Write a program of ``torch.export``: ``model.pt2``, which holds the graph and the weights.
+"""Programs of ``torch.export`` in a file, ``model.pt2``: the graph, the weights, and texts.
 
 That of a detector contains the toolkit's operators, so whatever runs it imports ``detection``.
 """
@@ -9,22 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
 from detection.checkpoint_files import replacing
-from detection.export.runtime import read_program
+
+TEXTS = "extra/"
+"""Folder of texts in the archive."""
+OWN = (".data/", "byteorder", "version")
+"""Entries that PyTorch writes into every archive."""
 
 
-def save(program: Any, path: Path, texts: Mapping[str, str] | None = None) -> None:
-    """Write a program of ``torch.export``, with texts in its archive.
+def save(program: Any, path: Path) -> None:
+    """Write a program of ``torch.export``, without metadata.
 
     Raises:
         OSError: the file cannot be written.
     """
     with replacing(path) as file:
-        torch.export.save(program, file, extra_files=dict(texts or {}))
+        torch.export.save(program, file)
 
 
 def add_metadata(path: Path, entries: Mapping[str, Any]) -> None:
     """Write entries, as JSON, into the archive; an entry of the same name is replaced."""
-    program, texts = read_program(path)
-    save(program, path, texts | {name: json.dumps(value) for name, value in entries.items()})
+    texts = {TEXTS + name: json.dumps(value).encode() for name, value in entries.items()}
+    with PT2ArchiveReader(str(path)) as old, replacing(path) as file, PT2ArchiveWriter(file) as new:
+        for name in old.get_file_names():
+            if name not in texts and not name.startswith(OWN):
+                new.write_bytes(name, old.read_bytes(name))
+        for name, text in texts.items():
+            new.write_bytes(name, text)

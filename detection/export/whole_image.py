@@ -1,7 +1,7 @@
 """Put the resizing before a detector's ONNX file, and the way back to the image after it.
 
 B images of one size, C channels, H x W image, h x w canvas, D detections, m mask side.  Input: ``images``
-(B, H, W, C) as decoded. Outputs: those of :mod:`.onnx_file`, with boxes in pixels of the images.
+(B, H, W, C) as decoded. Outputs: those of :mod:`.detector_file`, with boxes in pixels of the images.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from detection.export.full_masks import full_masks
 from detection.export.onnx_file import converted
-from detection.export.program import MOST_IMAGES, quiet
 from detection.export.resizing import Resizing
+from detection.export.tracing import MOST_IMAGES, quiet
 from detection.fast.pasting import rounded_frames
 from detection.models.detector import Detector
 from detection.models.mask_forms import has_rounded_frames

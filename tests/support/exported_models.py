@@ -10,6 +10,7 @@ import torch
 
 from backbones import BackboneConfig
 from detection.checkpoint import describe_model
+from detection.export import standalone
 from detection.export.outputs import output_names
 from detection.models.anchors import AnchorConfig
 from detection.models.box_head import BoxHeadConfig
@@ -160,6 +161,13 @@ class Session:
         if isinstance(found, Detections):
             found = [getattr(found, name) for name in output_names(self.of)]
         return [value.numpy() for value in found]
+
+
+def program_of(session, folder: Path, monkeypatch) -> standalone.Model:
+    """Return the program of an export's folder, for which the session computes the model."""
+    (folder / "model.json").write_text(json.dumps(session.metadata))
+    monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(**given))
+    return standalone.Model(folder)
 
 
 def spread(layer, factor):

@@ -40,7 +40,7 @@ from detection import (
     semantic_fpn,
     task_aligned,
 )
-from detection.export import onnx_file, program
+from detection.export import detector_file
 from detection.export.folder import export_folder
 from detection.export.gate import Gate
 from detection.export.options import ExportOptions
@@ -115,8 +115,9 @@ class Once:
     def patched(self) -> Iterator[None]:
         """Let the first export of a detector do the work for the others."""
         with ExitStack() as stack:
-            for module, name in ((program, "export_program"), (onnx_file, "export_program"), (onnx_file, "converted")):
-                stack.enter_context(patch.object(module, name, self._once(getattr(module, name))))
+            for name in ("export_program", "converted"):
+                once = self._once(getattr(detector_file, name))
+                stack.enter_context(patch.object(detector_file, name, once))
             yield
 
     def _once(self, function: Callable[..., Any]) -> Callable[..., Any]:

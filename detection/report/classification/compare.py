@@ -10,8 +10,8 @@ import numpy as np
 from detection.documents import read_text
 from detection.evaluation.class_samples import Judged, OneClass, SeveralClasses, draws
 from detection.foreign import cell, shown
+from detection.report.classification.content import PREDICTIONS, SCORES, TRUTH
 from detection.report.classification.page import TITLES
-from detection.report.classification.scoring import PREDICTIONS, SCORES, TRUTH
 from detection.report.compare import Difference, check_comparable
 from detection.wording import plural
 

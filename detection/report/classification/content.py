@@ -9,6 +9,12 @@ from detection.evaluation.class_samples import Judged, OneClass, SeveralClasses,
 from detection.evaluation.classification import Scored
 from detection.evaluation.multi_label import ScoredSeveral
 
+SCORES = "scores.csv"
+"""File with a score for each image and class; a multi-label classifier's comparison needs it, and TRUTH."""
+TRUTH = "truth.csv"
+PREDICTIONS = "predictions.csv"
+"""File with the prediction for each image; a comparison needs it, if an image has one class."""
+
 
 def judged_of(scored: Scored | ScoredSeveral, classes: int) -> Judged:
     """Return the true and the predicted classes of an evaluation, for bootstrap samples.

@@ -24,18 +24,13 @@ from detection.evaluation.percent import percent
 from detection.foreign import cell, shown
 from detection.provenance import checksum, software
 from detection.quiet import is_quiet
-from detection.report.classification.content import judged_of, report_of
+from detection.report.classification.content import PREDICTIONS, SCORES, TRUTH, judged_of, report_of
 from detection.report.classification.options import ClassifierEvaluation
 from detection.report.classification.page import page
 from detection.report.classification.wrong import wrong_images
 from detection.report.files import plain
 from detection.wording import plural
 
-SCORES = "scores.csv"
-"""File with a score for each image and class; a multi-label classifier's comparison needs it, and TRUTH."""
-TRUTH = "truth.csv"
-PREDICTIONS = "predictions.csv"
-"""File with the prediction for each image; a comparison needs it, if an image has one class."""
 FILES = (PREDICTIONS, SCORES, TRUTH, "report.html", "report.json", "classes.csv")
 
 

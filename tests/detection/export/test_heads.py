@@ -32,7 +32,7 @@ from detection.inference.info import kind_of
 from detection.ops.keypoints import decode_keypoints
 from detection.ops.panoptic import Segment
 from detection.ops.points import sample_maps
-from tests.support.exported_models import HEADS, Session, without_torch
+from tests.support.exported_models import HEADS, Session, program_of, without_torch
 
 IMAGES = ("one object", "batch of three, 1", "odd sizes", "one color")
 
@@ -221,15 +221,14 @@ def programs(model, tmp_path, monkeypatch):
     """The programs of the folder, whose model PyTorch computes: objects, and maps if there is a semantic head."""
     session = Session(model)
     session.metadata["export"] = about(model, ExportOptions())
-    (tmp_path / "model.json").write_text(json.dumps(session.metadata))
-    monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
+    objects = program_of(session, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "predict", standalone)
     maps = (
         importlib.import_module("detection.export.standalone_maps").MapModel
         if "semantic" in output_names(model)
         else None
     )
-    return standalone.Model(tmp_path), maps and maps(tmp_path)
+    return objects, maps and maps(tmp_path)
 
 
 @pytest.mark.parametrize("side", [(90, 70), (300, 200)])
@@ -271,10 +270,9 @@ def test_the_program_moves_and_counts_keypoints_as_the_toolkit(tmp_path, monkeyp
     model.categories = Categories(("cat", "dog", "bird"), (1, 2, 3), tuple(Skeleton(one) for one in names))
     session = Session(model)
     session.metadata["export"] = about(model, ExportOptions())
-    (tmp_path / "model.json").write_text(json.dumps(session.metadata))
-    monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
     image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
-    found, reference = standalone.Model(tmp_path).predict(image, 0.0), predict(model, image, 0.0)
+    found = program_of(session, tmp_path, monkeypatch).predict(image, 0.0)
+    reference = predict(model, image, 0.0)
     assert len({one["label"] for one in found}) > 1
     for k, one in enumerate(found):
         np.testing.assert_allclose(np.reshape(one["keypoints"], (-1, 3)), reference.keypoints_of(k), atol=0.02)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detection.export import openvino_file
-from detection.export.folder import write_model
+from detection.export.detector_file import write_model
 from detection.export.int8_openvino import _module_of, layers_of, quantise
 from detection.export.options import ExportOptions
 from detection.export.runtime import open_session

@@ -1,7 +1,5 @@
 """The detector, its export and the program of the folder find the same in special images, or nothing in all."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from detection.export.options import ExportOptions
 from detection.models.build import build_detector
 from detection.models.fcos import FCOSConfig
 from detection.models.thresholds import Thresholds
-from tests.support.exported_models import FPN3, ONE_STAGE, Session, mask_rcnn, spread
+from tests.support.exported_models import FPN3, ONE_STAGE, Session, mask_rcnn, program_of, spread
 
 
 def with_input(channels=3, depth=8, **changes):
@@ -61,9 +59,7 @@ def forms(model, folder, monkeypatch):
     """The export of a detector, and the program of its folder, both computed by PyTorch."""
     session = Session(model)
     session.metadata["export"] = about(model, ExportOptions())
-    (folder / "model.json").write_text(json.dumps(session.metadata))
-    monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(given["images"], given["sizes"]))
-    return of_session(session, folder / "model.onnx"), standalone.Model(folder)
+    return of_session(session, folder / "model.onnx"), program_of(session, folder, monkeypatch)
 
 
 @pytest.mark.parametrize("case", CASES)

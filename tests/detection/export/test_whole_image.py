@@ -23,7 +23,7 @@ from detection.export.whole_image import InImage
 from detection.models.mask_forms import has_rounded_frames
 from detection.shapes import write_shapes
 from detection.structures import Categories
-from tests.support.exported_models import HEADS, MODELS, Session
+from tests.support.exported_models import HEADS, MODELS, Session, program_of
 
 
 class Whole(Session):
@@ -59,11 +59,9 @@ def test_it_passes_the_gate_and_batches_images_of_one_size(model):
 
 
 def test_the_program_of_the_folder_gives_the_image_to_the_file(model, tmp_path, monkeypatch):
-    session = Whole(model)
-    (tmp_path / "model.json").write_text(json.dumps(session.metadata))
-    monkeypatch.setattr(standalone, "load", lambda *_: lambda given: session.run(**given))
+    program = program_of(Whole(model), tmp_path, monkeypatch)
     image = np.random.default_rng(0).integers(0, 255, (300, 410, 3), np.uint8)
-    found, reference = standalone.Model(tmp_path).predict(image, 0.1), predict(model, image, 0.1)
+    found, reference = program.predict(image, 0.1), predict(model, image, 0.1)
     assert len(found) == len(reference) > 0
     np.testing.assert_allclose([one["box"] for one in found], reference.boxes, atol=0.02)
     if reference.masks is not None:
