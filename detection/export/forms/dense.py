@@ -54,6 +54,14 @@ class ExportedFCOS(_Padded, FCOSHead):
 class ExportedTaskAligned(_Padded, TaskAlignedHead):
     """:class:`~detection.models.task_aligned.TaskAlignedHead` at test time."""
 
+    def expected(self, distances: Tensor) -> Tensor:
+        """Return the mean of each distribution, by a product with a matrix.
+
+        OpenVINO 2026.4 cannot compile a product with a vector that a factor follows.
+        """
+        steps = torch.arange(distances.shape[-1], dtype=distances.dtype, device=distances.device)
+        return (distances.softmax(dim=-1) @ steps[:, None]).squeeze(-1)
+
 
 class Candidates(OneStage):
     """A one-stage detector that returns boxes and scores before the NMS."""

@@ -1,9 +1,14 @@
 """The exportable form of every head finds exactly what the plain head finds."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from detection import fast
+from detection.export.extras import FOLDERS
+from detection.export.folder import export_folder
+from detection.export.options import ExportOptions
 from detection.export.program import exportable
 from detection.structures import IGNORE
 from tests.support.detectors import make_batch
@@ -29,3 +34,14 @@ def test_the_model_itself_keeps_its_classes():
     before = [type(module) for module in model.modules()]
     exportable(model)
     assert [type(module) for module in model.modules()] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_openvino_compiles_every_form(name, tmp_path):
+    if any(find_spec(package) is None for package in FOLDERS["openvino"]):
+        pytest.skip("needs the extra openvino")
+    model = fast.convert(MODELS[name]()).eval()
+    model.test_size = (96, 160)
+    _, gate = export_folder(model, tmp_path / "exported", ExportOptions(format="openvino"))
+    assert gate.passed, gate.line()
