@@ -29,6 +29,7 @@ LINES = (
 """Substrings of the log lines to drop."""
 WARNINGS = (
     "does not have many workers",  # the user's choice
+    "suggested max number of worker",  # the default is four on every machine
     "in eval mode at the start of training",  # frozen stages
     "dataloader is not resumable",  # the toolkit's loader is
     "smaller than the logging interval",  # a small data set
