@@ -9,6 +9,7 @@ import jsonargparse
 import lightning
 import pytest
 import torch
+import torch.utils.data.dataloader
 
 from detection.engine.lightning_mends import noise
 from detection.engine.lightning_mends.noise import is_worth_reading, silence
@@ -54,6 +55,7 @@ def sources() -> str:
     files = [*root.glob("pytorch/**/*.py"), *root.glob("fabric/**/*.py")]
     files += [
         Path(torch.utils.__file__).with_name("_pytree.py"),
+        Path(torch.utils.data.dataloader.__file__),
         Path(jsonargparse.__file__).with_name("_typehints.py"),
     ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
