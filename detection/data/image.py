@@ -182,7 +182,7 @@ def orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:  # reads the header only
             # Without this check, Pillow would search a PNG to the end, behind the pixels.
-            found = image.getexif().get(0x0112, 1) if "exif" in image.info or image.format == "TIFF" else 1
+            found = image.getexif().get(0x0112) if "exif" in image.info or image.format == "TIFF" else None
     except Exception:  # Pillow's readers raise anything on a broken header
         return 1
     return found if found in range(1, 9) else 1

@@ -211,8 +211,7 @@ class PanopticMaps(Maps):
         order = np.argsort(numbers)
         table = np.append(self._labels[labels[order]], UNLABELLED).astype(np.uint8)
         place = np.searchsorted(numbers[order], ids)
-        known = np.append(numbers[order], 0)[place] == ids
-        return np.where(known & (ids > 0), table[place], UNLABELLED).astype(np.uint8)
+        return np.where(ids > 0, table[place], UNLABELLED).astype(np.uint8)
 
     def segments(self, i: int) -> tuple[np.ndarray, list[Segment]]:
         ids, numbers, labels, crowd = self._segments(i)

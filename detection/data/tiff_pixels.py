@@ -64,8 +64,7 @@ def tiff_colours(data: bytes, page: Page) -> np.ndarray | None:
     if more > 1 or (number == 1 and more and page.extra[:1] not in ((1,), (2,))):
         return None
     if page.compression == _JPEG or page.photometric == _YCBCR:
-        image = _by_pillow(data, page)
-        return image if image.shape[2] in (1, 3) else image[..., :3]
+        return _by_pillow(data, page)
     pixels = tiff_samples(data, page)
     image = pixels[..., :number]
     if page.photometric == _PALETTE:

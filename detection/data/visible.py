@@ -63,11 +63,12 @@ def _bounds_of_polygons(objects: Sequence[Sequence[np.ndarray]], window: np.ndar
     # The part of each edge inside the window, from `first` to `last` of its length (Liang and Barsky 1984).
     first, last = np.zeros(len(points)), np.ones(len(points))
     for axis in (0, 1):
+        near, far = window[axis::2]
         with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = ((window[side] - start[:, axis]) / step[:, axis] for side in (axis, axis + 2))
+            low, high = ((side - start[:, axis]) / step[:, axis] for side in (near, far))
         flat = step[:, axis] == 0
         # An edge along the window's border shows nothing by itself.
-        between = (start[:, axis] > window[axis]) & (start[:, axis] < window[axis + 2])
+        between = (start[:, axis] > near) & (start[:, axis] < far)
         low, high = np.where(flat, np.where(between, 0, 2), low), np.where(flat, np.where(between, 1, -1), high)
         first, last = np.maximum(first, np.minimum(low, high)), np.minimum(last, np.maximum(low, high))
         last[flat & ~between] = -1

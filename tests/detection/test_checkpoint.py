@@ -181,6 +181,14 @@ def test_a_layer_that_was_replaced_after_building_is_refused(tmp_path):
         save_model(model, tmp_path / "a.ckpt")
 
 
+def test_a_file_without_depth_and_resize_has_those_of_the_first_version(saved):
+    content = torch.load(saved, weights_only=True)
+    del content["rcnn"]["preprocessing"]["depth"], content["rcnn"]["preprocessing"]["resize"]
+    torch.save(content, saved)
+    model, _ = load_model(saved)
+    assert (model.depth, model.resize) == (8, "opencv")
+
+
 @pytest.mark.parametrize(
     ("configs", "message"),
     [

@@ -1,8 +1,8 @@
 """Small faults put into a source file, one at a time, as a test of the tests.
 
 A mutant is the source with one change: a comparison, a number, an operator of arithmetic or logic, a condition turned
-round, or a statement left out. Messages for people (f-strings and what is raised with them), annotations, docstrings
-and decorators stay as they are.
+round, or a statement left out. Messages for people (f-strings and what is raised with them), annotations, docstrings,
+decorators and ``strict`` of ``zip`` stay as they are.
 """
 
 import ast
@@ -140,8 +140,13 @@ def _in_expression(node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
         elif isinstance(child, ast.comprehension):
             for part in (child.iter, *child.ifs):
                 yield from _in_expression(part)
-        elif isinstance(child, ast.keyword):
+        elif isinstance(child, ast.keyword) and not _is_strict_zip(node, child):
             yield from _in_expression(child.value)
+
+
+def _is_strict_zip(node: ast.expr, keyword: ast.keyword) -> bool:
+    """Whether it is ``strict`` of ``zip``, a check of the program itself that never fails."""
+    return keyword.arg == "strict" and isinstance(node, ast.Call) and ast.unparse(node.func) == "zip"
 
 
 def _variants(node: ast.expr) -> Iterator[ast.expr]:

@@ -74,6 +74,11 @@ def test_a_mutant_changes_its_place_alone():
         assert all(mutant.lines[0] <= k <= mutant.lines[1] for k in differing), mutant
 
 
+def test_strict_of_zip_alone_stays():
+    changes = [str(one) for one in mutants("def f(x):\n    return zip(x, x, strict=True), read(x, strict=True)\n")]
+    assert changes == ["f: True -> (False)"]
+
+
 def test_equal_changes_in_one_place_have_numbers():
     twice = [str(one) for one in mutants("def f(x):\n    return x < 1 or x < 1\n") if one.before == "x < 1"]
     assert twice == ["f: x < 1 -> (x <= 1)", "f: x < 1 -> (x <= 1) (number 2)"]

@@ -150,3 +150,9 @@ def test_hidden_and_visible_keypoints_of_a_class_are_counted(tmp_path):
     del boxes["keypoints"]
     bare = load_annotations(write_people(tmp_path / "bare", [boxes]))
     assert bare.keypoint_counts(1).tolist() == [[0, 0]] * 3
+
+
+def test_shares_of_problems_are_those_of_all_objects_and_of_all_labelled_keypoints(tmp_path):
+    report = load_annotations(write_people(tmp_path)).report
+    assert report.totals[keypoints.POINTLESS] == report.totals[keypoints.MISCOUNTED] == 5
+    assert report.totals[keypoints.OUTSIDE] == 5

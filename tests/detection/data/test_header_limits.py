@@ -382,3 +382,15 @@ def test_the_frames_of_an_avif_have_at_most_four_times_its_pixels(height, width,
     at = data.index(b"ispe") + 8
     data[at : at + 8] = struct.pack(">II", 64, 48)
     assert stored_size(bytes(data)) == size
+
+
+@pytest.mark.parametrize("place", [12, 252])
+def test_the_brands_of_a_film_are_found_in_the_whole_box(place):
+    length = place + 4
+    brands = struct.pack(">I4s", length, b"ftyp") + b"avif" + bytes(length - 16) + b"avis"
+    with pytest.raises(ImageError, match="contains more than one image"):
+        safe_to_decode(brands)
+    assert safe_to_decode(brands[:-4] + b"avif" + b"avis") == brands[:-4] + b"avif" + b"avis"  # behind the box
+    first = struct.pack(">I4s", 16, b"ftyp") + b"avis" + bytes(4)
+    with pytest.raises(ImageError, match="contains more than one image"):
+        safe_to_decode(first)

@@ -22,6 +22,7 @@ from detection.data.maps import InstanceMaps, LabelMaps, PanopticMaps, read_clas
 from detection.data.scene import Scene
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.structures import UNLABELLED
+from tests.support.coco_files import write_dataset
 from tests.support.panoptic import write_panoptic
 from tests.support.scenes import ramp, random_scene
 
@@ -330,3 +331,11 @@ def test_pixels_of_objects_that_the_annotations_lack_are_no_segment(folder, anno
     ids, segments = maps.segments(0)
     assert all(one.is_thing for one in segments)
     assert set(np.unique(ids).tolist()) == {0, *(one.id for one in segments)}
+
+
+def test_the_background_has_an_id_of_its_own(tmp_path):
+    for ids, free in (((3, 5), 0), ((0, 5), 6)):
+        categories = [{"id": number, "name": f"class{number}"} for number in ids]
+        path = write_dataset(tmp_path / str(free), categories=categories, annotations=[])
+        maps = InstanceMaps(load_annotations(path), "all")
+        assert maps.categories.ids == (free, *ids)

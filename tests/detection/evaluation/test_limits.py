@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from detection.evaluation.coco import CocoEvaluator
-from detection.evaluation.limits import beyond_limit, checked_limits, limit_lines, limits_up_to
+from detection.evaluation.limits import beyond_limit, checked_limits, limit_lines, limits_up_to, scored_limits
 
 
 def crowded(objects: int, classes: int = 1) -> dict[str, Any]:
@@ -100,3 +100,9 @@ def test_images_beyond_the_limit_are_told_with_their_number() -> None:
         "segm: 1 image has more than 100 detections of one class (at most 101); those after the best 100 are not scored"
     )
     assert limit_lines("bbox", (0, 5), (3, 101), 100, "") == [found.replace("segm: 1 image has", "bbox: 3 images have")]
+
+
+def test_keypoints_have_one_limit() -> None:
+    assert scored_limits((1, 10, 100), "keypoints") == (20,)
+    assert scored_limits((1, 10, 50), "keypoints") == (50,)
+    assert scored_limits((1, 10, 100), "bbox") == scored_limits((1, 10, 100), "segm") == (1, 10, 100)

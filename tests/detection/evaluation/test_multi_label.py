@@ -100,3 +100,22 @@ def test_without_images_there_is_no_score():
     assert all(math.isnan(value) for value in evaluator.evaluate().values())
     report = evaluator.report()
     assert (report["images"], report["metrics"]["mAP"], report["calibration"]) == (0, None, {"error": None, "bins": []})
+
+
+def test_a_report_by_hand():
+    evaluator = MultiLabelEvaluator("abc")
+    present = torch.tensor([[True, False, False], [False, True, False], [True, True, False]])
+    scores = torch.tensor([[0.5, 0.25, 0.6], [0.6, 0.9, 0.4], [0.4, 0.8, 0.1]])
+    evaluator.add(torch.arange(3), present, scores.double().logit(), torch.zeros(3))
+    report = evaluator.report()
+    assert (report["images"], report["threshold"]) == (3, 0.5)
+    numbers = [
+        [row[key] for key in ("images", "predicted", "precision", "recall", "F1", "AP")] for row in report["classes"]
+    ]
+    assert numbers[0] == [2, 2, 1 / 2, 1 / 2, 1 / 2, pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 3)]
+    assert numbers[1] == [2, 2, 1, 1, 1, 1]
+    assert numbers[2] == [0, 1, 0, None, None, None]
+    best = [(row["best_F1"], row["best_threshold"]) for row in report["classes"]]
+    assert best[0] == (pytest.approx(4 / 5), pytest.approx(0.4))
+    assert best[1] == (1, pytest.approx(0.8))
+    assert best[2] == (None, None)

@@ -106,3 +106,33 @@ def test_a_file_is_closed_before_it_is_moved_or_removed(tmp_path: Path, monkeypa
     else:
         write_results(tmp_path / "results.json", [BOX])
     assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        ({}, True),
+        ({"segmentation": {"size": [4, 4], "counts": "52203"}}, True),
+        ({"bbox": [1, 2, 3, 4]}, True),
+        ({"image_id": "7"}, False),
+        ({"category_id": 1.0}, False),
+        ({"score": 1}, False),
+        ({"score": None}, False),
+        ({"bbox": (1, 2, 3, 4)}, False),
+        ({"bbox": [1, 2, 3]}, False),
+        ({"bbox": [1, 2, 3, "4"]}, False),
+        ({"keypoints": [1, 2, 0.5]}, False),
+        ({"segmentation": {"counts": "52203"}}, False),
+        ({"segmentation": {"size": [4, 4], "counts": b"52203"}}, False),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, False),
+    ],
+)
+def test_normal_results_take_the_fast_check(change: dict, plain: bool) -> None:
+    assert results._are_plain([BOX, BOX | change]) is plain
+    assert results._are_plain([BOX | change, MASK]) is plain
+    assert not results._are_plain([BOX | change, {key: BOX[key] for key in ("image_id", "category_id", "score")}])
+
+
+def test_boxes_alone_masks_alone_and_nothing_are_normal_results() -> None:
+    assert all(results._are_plain(some) for some in ([BOX], [MASK], [MASK, BOX], []))
+    assert not results._are_plain([1])

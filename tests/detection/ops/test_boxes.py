@@ -156,3 +156,10 @@ def test_compiles_without_a_graph_break() -> None:
 def test_an_image_of_one_pixel_is_scaled_by_the_whole_factor() -> None:
     box = torch.tensor([[[0.0, 0, 1, 1]]])
     assert box_ops.rescale(box, torch.tensor([[1, 1]]), torch.tensor([[5, 7]])).tolist() == [[[0, 0, 7, 5]]]
+
+
+def test_weights_are_ones_unless_told():
+    boxes, anchors = torch.tensor([[1.0, 2, 5, 9]]), torch.tensor([[0.0, 1, 4, 4]])
+    deltas = box_ops.encode(boxes, anchors)
+    assert torch.equal(deltas, box_ops.encode(boxes, anchors, (1, 1, 1, 1)))
+    assert torch.equal(box_ops.decode(deltas, anchors), box_ops.decode(deltas, anchors, (1, 1, 1, 1)))

@@ -73,3 +73,15 @@ def test_boxes_without_area_have_a_finite_loss_and_gradient():
     loss.sum().backward()
     assert loss.isfinite().all()
     assert boxes.grad.isfinite().all()
+
+
+def test_the_defaults_are_those_of_retinanet(scored):
+    assert torch.equal(focal_loss(*scored), focal_loss(*scored, alpha=0.25, gamma=2.0))
+
+
+def test_a_small_number_is_added_to_both_areas_of_the_giou():
+    boxes, truth = torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3])
+    assert giou_loss(boxes, truth, eps=1.0).item() == pytest.approx(1 - 1 / 8 + 2 / 10)
+    nothing = torch.zeros(4)
+    assert giou_loss(nothing, nothing).item() == 1
+    assert giou_loss(boxes, truth, eps=1e-7).item() == giou_loss(boxes, truth).item()

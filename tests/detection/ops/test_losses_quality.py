@@ -43,3 +43,8 @@ def test_whole_and_outside_distances_have_one_place(distance, place):
     logits = torch.arange(6.0)
     found = distribution_focal_loss(logits, torch.tensor(distance))
     assert found == pytest.approx(float(-logits.log_softmax(0)[place]), abs=1e-6)
+
+
+def test_the_defaults_are_those_of_the_papers():
+    logits, labels, quality = torch.tensor([[0.3, -2.0]]), torch.tensor([0]), torch.tensor([0.9])
+    assert torch.equal(quality_focal_loss(logits, labels, quality), quality_focal_loss(logits, labels, quality, 2.0))
