@@ -94,9 +94,9 @@ class CocoEvaluator:
         self.engine = choose(engine)
         self.max_detections = checked_limits(max_detections)
         self.image_ids, self.rounded_frames = image_ids, rounded_frames
-        self._truth = {
-            t: clean_ground_truth(ground_truth, t == "segm", t == "keypoints", keypoint_sigmas) for t in self.iou_types
-        }
+        self._truth: dict[str, dict[str, Any]] = {}
+        for t in self.iou_types:  # no comprehension, which would be the place that warnings name
+            self._truth[t] = clean_ground_truth(ground_truth, t == "segm", t == "keypoints", keypoint_sigmas)
         truth = self._truth["keypoints" if "keypoints" in self.iou_types else self.iou_types[0]]
         self.categories = Categories.from_coco(truth["categories"])
         self._counts = dict(zip(self.categories.ids, (len(s.names) for s in self.categories.skeletons), strict=False))

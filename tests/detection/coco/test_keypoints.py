@@ -156,3 +156,9 @@ def test_shares_of_problems_are_those_of_all_objects_and_of_all_labelled_keypoin
     report = load_annotations(write_people(tmp_path)).report
     assert report.totals[keypoints.POINTLESS] == report.totals[keypoints.MISCOUNTED] == 5
     assert report.totals[keypoints.OUTSIDE] == 5
+
+
+@pytest.mark.parametrize(("points", "count"), [([0] * 9, None), ([], None), ([0, 0, 1], 1), ("x", 1)])
+def test_only_keypoints_other_than_zero_are_dropped_from_a_class_without_names(tmp_path, points, count):
+    square = {"id": 3, "image_id": 101, "category_id": 3, "bbox": [5, 20, 30, 40], "iscrowd": 0, "keypoints": points}
+    assert reported(write_people(tmp_path, [square])).get(keypoints.UNLISTED) == count

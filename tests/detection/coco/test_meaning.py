@@ -1,7 +1,7 @@
 import pytest
 
 from detection.coco.annotations import load_annotations
-from detection.coco.flags import flag
+from detection.coco.flags import flag, is_number
 from detection.coco.meaning import FIELDS, IGNORED, ROTATED
 
 BOX = [10, 20, 20, 10]
@@ -155,3 +155,11 @@ def test_an_angle_of_a_thousandth_of_a_degree_is_rounding(write_dataset, tmp_pat
 def test_any_number_but_zero_is_a_mark(write_dataset, tmp_path, value, marked):
     report = load(write_dataset, tmp_path, difficult=value).report
     assert report.counts == ({FIELDS["difficult"]: 1} if marked else {})
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1.5, True), (2**1023 - 1, True), (-(2**1023) + 1, True), (2**1023, False), (True, False), ("1", False)],
+)
+def test_a_number_is_a_float_or_an_integer_that_fits_one(value, number):
+    assert is_number(value) is number

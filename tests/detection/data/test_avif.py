@@ -324,3 +324,20 @@ def test_a_number_of_variable_length_is_skipped(zeros, taken):
     bits.take(lead)
     bits.skip_uvlc()
     assert bits.take(3) == 0b101
+
+
+@pytest.mark.parametrize(
+    ("frames", "known"),
+    [
+        ([Frame(10, 8, 80)] * 4, True),
+        ([Frame(10, 8, 80)] * 5, False),
+        ([Frame(10, 8, 80)] * 3 + [Frame(9, 9, 81)], False),
+        ([Frame(10, 8, 4 * 80)], True),
+        ([Frame(10, 8, 4 * 80 + 1)], False),
+    ],
+)
+def test_all_frames_have_at_most_four_times_the_pixels_of_the_image(monkeypatch, frames, known):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(file, "AVIF")
+    monkeypatch.setattr(header, "avif_frames", lambda data: frames)
+    assert stored_size(file.getvalue()) == ((8, 10) if known else None)

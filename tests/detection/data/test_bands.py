@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detection.data.bands import read_bands
 from detection.data.image import image_size, read_image, to_depth
 from detection.data.scene import Scene
 from detection.data.transforms import HorizontalFlip, Resize
@@ -175,6 +176,9 @@ def test_another_number_of_channels_is_refused_with_the_remedy(tmp_path):
     ("array", "told"),
     [
         (np.zeros((4, 5, 3), dtype=np.float32), "float32 pixels"),
+        (np.zeros((4, 5, 3), dtype=np.int8), "int8 pixels"),
+        (np.zeros((4, 5, 3), dtype=bool), "bool pixels"),
+        (np.zeros((4, 5, 3), dtype=np.uint32), "uint32 pixels"),
         (np.zeros((2, 4, 5, 3), dtype=np.uint8), r"shape \(2, 4, 5, 3\)"),
         (np.zeros(0, dtype=np.uint8), "shape"),
         (np.array([{}], dtype=object), "shape"),
@@ -253,3 +257,11 @@ def test_a_npy_without_pixels_is_rejected(tmp_path, shape):
     np.save(tmp_path / "image.npy", np.zeros(shape, np.uint8))
     with pytest.raises(ValueError, match=r"image\.npy: .*(is not an image|contains an array of shape)"):
         read_image(tmp_path / "image.npy", channels=3)
+
+
+def test_a_npy_is_never_turned():
+    file = io.BytesIO()
+    np.save(file, pixels(5))
+    image, turn = read_bands("image.npy", file.getvalue(), None, 10**6)
+    assert turn == 1
+    assert np.array_equal(image, pixels(5))

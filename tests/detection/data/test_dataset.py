@@ -10,6 +10,7 @@ from detection.coco.annotations import load_annotations
 from detection.data import dataset as dataset_module
 from detection.data.dataset import CocoDataset, begin_worker
 from detection.data.presence import check_images
+from detection.data.reading import Reading
 from detection.data.samplers import TrainBatchSampler
 from detection.data.transforms import HorizontalFlip, RandomCrop, Resize
 from detection.ops.masks import UNKNOWN
@@ -153,3 +154,18 @@ def test_transforms_that_count_in_pixels_of_the_file_get_no_draft(small):
     transforms = [RandomCrop(40, 40), Resize(8, 100)]
     dataset = CocoDataset(load_annotations(small), small.parent / "images", transforms, draft=True)
     assert dataset.scene(0).image.shape[:2] == tuple(dataset.annotations.sizes[0])
+
+
+def test_no_worker_reads_an_image_at_first(small):
+    data = CocoDataset(load_annotations(small), small.parent / "images", [])
+    assert data.reading_now() == {}
+
+
+@pytest.mark.parametrize(
+    ("draft", "reading", "reduced"),
+    [(True, Reading(), True), (False, Reading(), False), (True, Reading(channels=1), False),
+     (True, Reading(depth=16), False)],
+)  # fmt: skip
+def test_only_rgb_of_8_bits_is_decoded_at_a_reduced_size(small, draft, reading, reduced):
+    annotations = load_annotations(small)
+    assert CocoDataset(annotations, small.parent / "images", [], reading=reading, draft=draft).pipeline.draft == reduced

@@ -425,3 +425,16 @@ def test_of_a_mask_between_the_centres_of_pixels_the_middle_one_is_kept(axis):
     scene = Scene(np.zeros((4, 4, 3), np.uint8), box, np.zeros(1, int), np.zeros(1, bool), [rle], scale=scale)
     (patch,) = pixels_of(scene, [0])
     assert patch.pixels.tolist() == ([[False, True]] if axis == 0 else [[False], [True]])
+
+
+@pytest.mark.parametrize(("drawn", "flipped"), [(0.49, True), (0.5, False)])
+def test_an_image_is_flipped_with_its_probability(drawn, flipped):
+    scene = gray(10)
+    assert (HorizontalFlip(0.5)(scene, Drawn(drawn)) is not scene) == flipped
+
+
+def test_jitter_tells_where_the_image_ends():
+    small = LargeScaleJitter(JitterConfig((0.5, 0.5), (8, 6)))(gray(10, 8, 6), Drawn(0.5))
+    assert small.content.tolist() == [0, 0, 3, 4]
+    whole = LargeScaleJitter(JitterConfig((1, 1), (8, 6)))(gray(10, 8, 6), Drawn(1))
+    assert whole.content is None

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from detection.evaluation.engines import (
     Evaluation,
     _with_area,
     choose,
+    hotcoco,
     lvis_numbers,
     mean,
     score,
@@ -189,3 +191,9 @@ def test_diagnostics_are_those_at_an_iou_of_a_half() -> None:
     evaluation = Evaluation(Engine(), SimpleNamespace(image_ids=[77]), (1, 10, 100), "bbox")  # type: ignore[arg-type]
     assert evaluation.image_diagnostics() == {"img_summary": {77: "good"}, "label_errors": [{"image_id": 77}]}
     assert asked == [{"iou_thr": 0.5, "score_thr": 0.5}]
+
+
+def test_without_hotcoco_the_message_says_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ValueError, match=r"the report needs hotcoco \(.*\): pip install hotcoco"):
+        hotcoco("the report")

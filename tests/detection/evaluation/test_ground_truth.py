@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detection.coco.annotations import load_annotations
+from detection.evaluation.coco import CocoEvaluator
 from detection.evaluation.ground_truth import clean_ground_truth
 
 POLYGON = [[2.0, 2.0, 12.0, 2.0, 12.0, 7.0, 2.0, 7.0]]  # 10 x 5 pixels
@@ -317,3 +318,15 @@ def test_several_objects_without_a_mask_are_counted() -> None:
     truth["annotations"].append(truth["annotations"][0] | {"id": 2})
     with pytest.warns(UserWarning, match=r"2 objects without a mask \(not in the segm scores\)"):
         assert clean_ground_truth(truth, masks=True)["annotations"] == []
+
+
+def test_a_warning_names_the_line_that_asks_for_a_score() -> None:
+    crowd = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "area": 9, "iscrowd": 1}
+    truth = {
+        "images": [{"id": 1, "height": 9, "width": 9}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [crowd],
+    }
+    with pytest.warns(UserWarning, match="the only object is a crowd") as told:
+        CocoEvaluator(truth, ["bbox"])
+    assert [one.filename for one in told] == [__file__]

@@ -163,3 +163,8 @@ def test_weights_are_ones_unless_told():
     deltas = box_ops.encode(boxes, anchors)
     assert torch.equal(deltas, box_ops.encode(boxes, anchors, (1, 1, 1, 1)))
     assert torch.equal(box_ops.decode(deltas, anchors), box_ops.decode(deltas, anchors, (1, 1, 1, 1)))
+
+
+def test_a_box_that_is_turned_round_along_one_axis_has_no_area():
+    boxes = torch.tensor([[0.0, 0, 2, 3], [2, 0, 0, 3], [0, 3, 2, 0], [2, 3, 0, 0], [0, 0, 2, -0.5], [0, 0, -0.5, 3]])
+    assert box_ops.area(boxes).tolist() == [6, 0, 0, 0, 0, 0]

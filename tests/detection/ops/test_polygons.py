@@ -128,3 +128,9 @@ def test_an_outline_that_leaves_the_window_marks_nothing_on_the_other_side():
     assert bitmap[:, 3:].sum() == bitmap[3:, :].sum() == 0
     assert bitmap[2, :3].all()
     assert bitmap[:3, 2].all()
+
+
+def test_a_bitmap_has_112_cells_a_side_unless_told():
+    box = np.array([[0.0, 0, 4, 4]])
+    square = [[np.array([[0.0, 0], [4, 0], [4, 4], [0, 4]])]]
+    assert polygons_to_bitmaps(square, box).shape == (1, 112, 112)

@@ -259,3 +259,12 @@ def test_device_agrees_with_cpu(sampling_ratio: int) -> None:
         assert a.grad is not None
         assert b.grad is not None
         torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_points_up_to_a_cell_outside_have_the_value_of_the_border():
+    points = torch.tensor([-1.01, -1.0, -0.5, 0.0, 1.25, 3.0, 3.9, 4.0, 4.01, torch.nan])
+    left, right, low, high = plain.neighbours(points.view(1, 1, -1), torch.tensor([4]))
+    assert left.flatten().tolist() == [0, 0, 0, 0, 1, 3, 3, 3, 0, 0]
+    assert right.flatten().tolist() == [1, 1, 1, 1, 2, 3, 3, 3, 1, 1]
+    assert low.flatten().tolist() == [0, 1, 1, 1, 0.75, 1, 1, 1, 0, 0]
+    assert high.flatten().tolist() == [0, 0, 0, 0, 0.25, 0, 0, 0, 0, 0]
