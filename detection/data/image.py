@@ -5,6 +5,7 @@ import os
 import stat
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -182,7 +183,7 @@ def orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:  # reads the header only
             # Without this check, Pillow would search a PNG to the end, behind the pixels.
-            found = image.getexif().get(0x0112) if "exif" in image.info or image.format == "TIFF" else None
+            found: Any = image.getexif().get(0x0112) if "exif" in image.info or image.format == "TIFF" else None
     except Exception:  # Pillow's readers raise anything on a broken header
         return 1
     return found if found in range(1, 9) else 1
