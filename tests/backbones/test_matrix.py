@@ -133,6 +133,7 @@ def test_norms_of_timm_keep_their_activations():
         make("timm/efficientnet_b0", norm="group")
 
 
+@pytest.mark.slow
 def test_a_file_of_timms_fills_all_of_the_backbone(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(1)

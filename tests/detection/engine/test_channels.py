@@ -39,6 +39,7 @@ def test_it_trains_and_draws_what_it_sees(trained):
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_the_checkpoint_knows_what_its_images_are(trained):
     model = load_model(trained / "run" / "checkpoints" / "last.ckpt")
     assert (len(model.pixel_mean), model.depth) == (6, 16)
@@ -57,6 +58,7 @@ def test_the_same_image_with_8_bits_gives_the_same(trained):
     assert np.array_equal(fine.boxes, coarse.boxes)
 
 
+@pytest.mark.slow
 def test_the_tools_take_such_a_checkpoint(trained, tmp_path):
     checkpoint = str(trained / "run" / "checkpoints" / "last.ckpt")
     predict_tool([checkpoint, str(trained / "val"), "--output", str(tmp_path / "found"), "--score", "0"])

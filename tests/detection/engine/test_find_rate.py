@@ -67,6 +67,7 @@ def test_too_few_losses_are_one_line(count):
         suggest([0.1] * count, [1.0] * count)
 
 
+@pytest.mark.slow
 def test_a_search_writes_its_curve_and_trains_nothing(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(find_rate, "STEPS", 20)
     level = logging.getLogger("lightning.pytorch").level

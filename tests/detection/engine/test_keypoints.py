@@ -43,6 +43,7 @@ def trained(_one_thread, tiny_config, corners, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_losses_and_the_ten_numbers_are_logged(trained):
     assert "train/loss_keypoint" in read_table(trained / "train.csv")[0]
     row = read_table(trained / "val.csv")[-1]

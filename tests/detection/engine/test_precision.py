@@ -127,10 +127,8 @@ def saved(tmp_path):
     return checkpoint["precision"], str(config["trainer"]["precision"]), checkpoint["global_step"]
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [((), "bf16-mixed"), pytest.param(("--trainer.precision", "32-true"), "32-true", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "kept"), [((), "bf16-mixed"), (("--trainer.precision", "32-true"), "32-true")])
 def test_a_run_takes_it_unless_told_otherwise_and_keeps_it(train, tmp_path, given, kept):
     assert train(*ZEN_4, "--trainer.max_steps", "1", *given) == 0
     assert saved(tmp_path) == (kept, kept, 1)

@@ -56,15 +56,8 @@ def test_evaluate_and_compare(both, data, tmp_path, capsys):
     assert found.box == evaluate(both[1], data, output=tmp_path / "p", workers=0, resamplings=0, device="cpu").box
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param([], marks=pytest.mark.slow),
-        ["--tile", "64"],
-        pytest.param(["--flip"], marks=pytest.mark.slow),
-        pytest.param(["--size", "64", "96"], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--tile", "64"], ["--flip"], ["--size", "64", "96"]])
 def test_predict_folders_videos_and_tiles(both, tmp_path, options):
     images = tmp_path / "images"
     images.mkdir()

@@ -65,6 +65,7 @@ def test_a_mask_of_noise_keeps_its_largest_parts():
     assert inside(joined(parts), 55.5, 55.5)
 
 
+@pytest.mark.slow
 def test_real_masks_lose_no_pixel(shared_data):
     from detection.coco.annotations import load_annotations
 

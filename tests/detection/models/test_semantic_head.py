@@ -192,6 +192,7 @@ def test_a_map_holds_at_most_255_classes():
         build_detector(256, "resnet10", semantic_head=HEAD)
 
 
+@pytest.mark.slow
 def test_two_images_are_learned_by_heart():
     torch.manual_seed(0)
     model = semantic_fpn(BackboneConfig("resnet10", norm="group", width=16), 3, FPNConfig(channels=32), HEAD)

@@ -3,6 +3,7 @@ import pytest
 from tools.benchmark.evaluation import evaluation_rows
 
 
+@pytest.mark.slow
 def test_rows_have_what_the_table_shows():
     pytest.importorskip("hotcoco")
     boxes, masks, encoding = evaluation_rows(1, images=260, detections=2)

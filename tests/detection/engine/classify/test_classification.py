@@ -57,6 +57,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_a_run_has_the_files_of_a_detectors_run(trained):
     names = {path.name for path in trained.iterdir()}
     assert "report.html" in names

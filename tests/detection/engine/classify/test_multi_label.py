@@ -91,6 +91,7 @@ def test_validate_repeats_the_best_validation(trained, tmp_path):
     assert json.loads((tmp_path / "classes_val.json").read_text())["metrics"]["mAP"] == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_predict_gives_all_classes_above_a_score(trained, listed, tmp_path, capsys):
     model = load_model(trained)
     assert model.multi_label
