@@ -401,3 +401,16 @@ def test_one_corner_alone_raises_doubt_but_one_large_box_does_not():
     assert likely_form(boxes, limits, *unknown(1)) is None
     assert likely_form(np.tile(boxes, (2, 1)), np.tile(limits, (2, 1)), *unknown(2)) is not None
     assert likely_form(boxes / 100, limits, *unknown(1)) is not None
+
+
+@pytest.mark.parametrize(("side", "found"), [(200.0, True), (199.0, False)])
+def test_images_of_200_pixels_are_large_enough_for_percent(side, found):
+    assert (_in_percent(spread(), np.full((21, 2), side)) is not None) == found
+
+
+@pytest.mark.parametrize("column", [2, 3])
+def test_a_box_without_a_size_is_no_percentage(column):
+    boxes = spread()
+    boxes[3, column] = 0
+    hint = _in_percent(boxes, np.full((21, 2), 500.0))
+    assert hint is None or f"look like {COCO[0]}" not in hint.text

@@ -162,3 +162,8 @@ def test_shares_of_problems_are_those_of_all_objects_and_of_all_labelled_keypoin
 def test_only_keypoints_other_than_zero_are_dropped_from_a_class_without_names(tmp_path, points, count):
     square = {"id": 3, "image_id": 101, "category_id": 3, "bbox": [5, 20, 30, 40], "iscrowd": 0, "keypoints": points}
     assert reported(write_people(tmp_path, [square])).get(keypoints.UNLISTED) == count
+
+
+def test_a_keypoint_outside_its_image_is_told_with_the_object(tmp_path):
+    path = write_people(tmp_path, [person(1, [12, 22, 2] * 3), person(2, [-1, 22, 2, 12, 22, 2, 12, 22, 2])])
+    assert load_annotations(path).report.ids[keypoints.OUTSIDE] == [2]

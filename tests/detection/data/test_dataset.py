@@ -139,7 +139,10 @@ def test_a_draft_is_the_same_scene(write_dataset, tmp_path, side, reduce):
     whole, draft = (
         CocoDataset(load_annotations(path), path.parent / "images", transforms, draft=draft) for draft in (False, True)
     )
-    assert draft.scene(0).image.shape[0] == -(-241 // reduce)
+    reduced = draft.scene(0)
+    assert reduced.image.shape[0] == -(-241 // reduce)
+    scale = np.tile(np.divide(reduced.image.shape[1::-1], (361, 241)), 2)
+    assert reduced.boxes == pytest.approx(whole.scene(0).boxes * scale)
     one, other = whole[0], draft[0]
     assert np.abs(np.subtract(one.image.shape, other.image.shape)).max() <= 1  # sides are rounded twice
     same = cv2.resize(other.image, one.image.shape[1::-1])

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from detection.coco.annotations import load_annotations
+from detection.data import image
 from detection.data.image import (
     check_whole,
     image_size,
@@ -287,3 +288,14 @@ def test_a_gray_gif_has_one_channel(tmp_path):
     for channels in (2, 4):
         with pytest.raises(ValueError, match=r"image\.gif: .*(has \d channels?, but|cannot|is not)"):
             read_image(path, channels=channels)
+
+
+@pytest.mark.parametrize(("kind", "known"), [("TIFF", True), ("AVIF", True), ("PNG", False)])
+def test_a_tiff_and_an_avif_are_read_whole_for_their_size(tmp_path, monkeypatch, kind, known):
+    Image.fromarray(np.zeros((7, 9, 3), np.uint8)).save(tmp_path / "image", kind)
+    monkeypatch.setattr(image, "read_bytes", lambda path, most=None: path.read_bytes()[: most and 20])
+    if known:
+        assert image_size(tmp_path / "image") == (7, 9)
+    else:
+        with pytest.raises(ValueError, match="not an image"):
+            image_size(tmp_path / "image")

@@ -1,4 +1,5 @@
 import typing
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -328,3 +329,12 @@ def test_an_object_between_the_centers_of_pixels_fills_its_own_pixel(x, y):
 @pytest.mark.parametrize("steps", [[], [HorizontalFlip()], [PhotometricDistortion(), HorizontalFlip()]])
 def test_without_a_transform_that_resizes_an_image_is_decoded_whole(steps):
     assert Pipeline(steps, draft=True).reduction(steps, 4000, 6000) == 1
+
+
+def test_a_transform_that_depends_on_groups_of_masks_is_refused(monkeypatch):
+    albumentations = pytest.importorskip("albumentations")
+    monkeypatch.setattr(augmentation, "MASKS", 1)
+    scene = replace(drawn()[0], image=np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
+    crop = Albumentations([albumentations.CropNonEmptyMaskIfExists(8, 8, p=1)])
+    with pytest.raises(ValueError, match="depends on the masks, which it gets in groups of 1; remove it"):
+        crop(scene, np.random.default_rng(0))
