@@ -58,10 +58,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def without_classifier_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with the names of the network, also those of a :class:`~backbones.classifiers.Classifier`."""
-    for prefix in ("network.", "model.network."):
-        if state and all(name.startswith(prefix) for name in state):
-            return {name.removeprefix(prefix): value for name, value in state.items()}
+    """Return the tensors with the names of the network, also those of a :class:`~backbones.classifiers.Classifier`.
+
+    Of a checkpoint of :class:`~backbones.simsiam.SimSiam`, leave out projector and predictor, which no other model has.
+    """
+    for prefix in ("", "model."):
+        network, parts = (
+            f"{prefix}network.",
+            tuple(f"{prefix}{part}." for part in ("network", "projector", "predictor")),
+        )
+        if any(name.startswith(network) for name in state) and all(name.startswith(parts) for name in state):
+            return {name.removeprefix(network): v for name, v in state.items() if name.startswith(network)}
     return dict(state)
 
 

@@ -286,6 +286,11 @@ def checked_info(content: Mapping[str, Any], source: str | Path) -> dict[str, An
             f"{source}: is an image classifier, and a detector is needed; a detector can take its backbone with "
             "--model.backbone.weights"
         )
+    if isinstance(info, Mapping) and "network" in info:
+        raise ValueError(
+            f"{source}: was pretrained without labels, and knows no classes; train a detector or a classifier with "
+            "--model.backbone.weights or --weights"
+        )
     check_info(info, source)
     if not is_state_dict(content["state_dict"]):
         raise ValueError(f"{source}: its state_dict is not a mapping of names to tensors; the file is damaged")

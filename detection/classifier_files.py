@@ -1,11 +1,12 @@
-"""Files of image classifiers: write and read them, and hand their backbone to a detector.
+"""Files of image classifiers and of pretrained networks: write and read them, and hand their backbone to a detector.
 
-A file has the tensors of :class:`backbones.classifiers.Classifier`, and its settings, classes and preprocessing under
-``rcnn``, as the file of a detector has. Nothing in a file is run or imported.
+The file of a classifier has the tensors of :class:`backbones.classifiers.Classifier`, and its settings, classes and
+preprocessing under ``rcnn``, as the file of a detector has. That of a network that was pretrained without labels has
+its tensors with the names of torchvision or timm, without the last layer. Nothing in a file is run or imported.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from backbones import BackboneConfig, build
-from backbones.classifiers import Classifier, build_classifier
+from backbones.classifiers import Classifier, ClassifierConfig, build_classifier
+from backbones.pretrained import without_classifier_prefix
 from detection.checkpoint import COUNTER, NoRandomStart, check_weights
 from detection.checkpoint_files import outline_checkpoint, replacing
-from detection.classifier_description import describe_classifier, is_classifier, restored
+from detection.classifier_description import (
+    describe_classifier,
+    is_classifier,
+    is_pretrained,
+    network_of,
+    restored,
+)
 from detection.convert import files
 from detection.convert.run_folder import CHECKPOINTS, MODEL, model_of
 from detection.data.errors import first_line
@@ -92,14 +100,58 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): value for name, value in state.items()}
 
 
+def export_pretrained(checkpoint: Path, path: Path) -> None:
+    """Write the network in a checkpoint of a pretraining, without projector and predictor, to a safetensors file.
+
+    Raises:
+        ValueError: the checkpoint cannot be read, or its description is invalid.
+        OSError: as for :func:`~detection.checkpoint_files.replacing`.
+    """
+    state, rest = files.read(checkpoint)
+    network_of(rest.get("rcnn"), str(checkpoint))
+    tensors = {name: value.contiguous() for name, value in without_classifier_prefix(state).items()}
+    content = save(tensors, metadata={"rcnn": json.dumps(rest["rcnn"])})
+    with replacing(path) as file:
+        file.write(content)
+
+
+def load_pretrained_network(source: str | Path) -> Classifier:
+    """Load a network that was pretrained without labels, with a last layer of one class at random.
+
+    Raises:
+        ValueError: the source cannot be read, or is no such network.
+    """
+    path = _newest(source)
+    config, preprocessing = network_of(description_in(path), str(path))
+    model = build_classifier(1, replace(config, weights=str(path)))
+    model.set_preprocessing(preprocessing)
+    return model.eval()
+
+
 def classifier_file(source: str | Path) -> Path | None:
     """Return the file of a classifier for a run's folder or a file; None if this is no classifier. Read no tensors."""
+    return _file_of(source, is_classifier)
+
+
+def pretrained_file(source: str | Path) -> Path | None:
+    """Return the file of a pretraining without labels, as :func:`classifier_file` does for a classifier."""
+    return _file_of(source, is_pretrained)
+
+
+def _file_of(source: str | Path, fits: Callable[[Any], bool]) -> Path | None:
+    """Return the first file of a run's folder, or the file itself, if its description is of a kind."""
     path = Path(with_home(str(source)))
     inside = [path / MODEL, *(place / name for name in CHECKPOINTS for place in (path / "checkpoints", path))]
     file = next((one for one in inside if one.is_file()), None) if path.is_dir() else path
     if file is None or not file.is_file():
         return None
-    return file if is_classifier(description_in(file)) else None
+    return file if fits(description_in(file)) else None
+
+
+def _newest(source: str | Path) -> Path:
+    """Return the file of a run's folder to take the weights from, or the file itself."""
+    path = Path(with_home(str(source)))
+    return model_of(path) if path.is_dir() else path
 
 
 def description_in(file: Path) -> Any:
@@ -114,27 +166,20 @@ def description_in(file: Path) -> Any:
 
 
 def handed_over(config: BackboneConfig) -> tuple[BackboneConfig, str | None]:
-    """Return the settings of a detector's backbone whose weights are those of a classifier's run, and a line to print.
+    """Return the settings of a detector's backbone whose weights are those of another run, and a line to print.
 
-    The weights become a file, mean and std those of the run, and the norm is of a kind that these weights fit. Other
-    settings return as they are, with None.
+    The run is of a classifier, or a pretraining without labels. The weights become a file, mean and std those of the
+    run, and the norm is of a kind that these weights fit. Other settings return as they are, with None.
 
     Raises:
-        ValueError: the classifier has another network or width.
+        ValueError: the run has another network or width.
     """
-    if config.weights in (None, "imagenet") or classifier_file(str(config.weights)) is None:
-        return config, None
     source = str(config.weights)
-    path = Path(with_home(source))
-    path = model_of(path) if path.is_dir() else path
-    theirs, _, _, preprocessing, _ = restored(description_in(path), str(path))
-    for key in ("name", "width"):
-        mine, other = getattr(config, key), getattr(theirs, key)
-        if mine != other:
-            raise ValueError(
-                f"weights: {source} is a classifier with {key} {shown(other, 80)}, but model.backbone.{key} is {mine}; "
-                f"set --model.backbone.{key} {shown(other, 80)}"
-            )
+    if config.weights in (None, "imagenet") or (classifier_file(source) or pretrained_file(source)) is None:
+        return config, None
+    path = _newest(source)
+    theirs, preprocessing = network_of(description_in(path), str(path))
+    _check_same_network(theirs, config, source, "model.backbone")
     norm = config.norm
     if (theirs.norm == "group") != (norm == "group"):
         norm = "group" if theirs.norm == "group" else "frozen"
@@ -149,6 +194,46 @@ def handed_over(config: BackboneConfig) -> tuple[BackboneConfig, str | None]:
         f"Backbone: {len(own) - lacking} of {plural(len(own), 'tensor')} from {path}; not used: "
         f"{', '.join(unused[:4]) or 'none'}; mean {means}, std {stds}, norm {norm}"
     )
+
+
+def taken_by_classifier(config: ClassifierConfig, group: str = "model.classifier") -> tuple[ClassifierConfig, str]:
+    """Return the settings of a network whose weights are those of a pretraining, and a line to print.
+
+    Args:
+        config: settings; their weights are a run or a file that :func:`pretrained_file` knows.
+        group: name of the settings, for messages.
+
+    Raises:
+        ValueError: the pretraining has another network or width.
+    """
+    source, path = str(config.weights), _newest(str(config.weights))
+    theirs, _ = network_of(description_in(path), str(path))
+    _check_same_network(theirs, config, source, group)
+    changed = replace(config, weights=str(path))
+    with torch.device("meta"):
+        state = build_classifier(1, replace(changed, weights=None)).state_dict()
+    own = {name.removeprefix("network.") for name in state if COUNTER not in name}
+    lacking = sorted(own - {name.removeprefix(f"{PREFIX}network.") for name in _tensor_names(path)})
+    return changed, (
+        f"Network: {len(own) - len(lacking)} of {plural(len(own), 'tensor')} from {path}; random: {', '.join(lacking)}"
+    )
+
+
+def _check_same_network(
+    theirs: ClassifierConfig, config: BackboneConfig | ClassifierConfig, source: str, group: str
+) -> None:
+    """Reject weights of another network or width.
+
+    Raises:
+        ValueError: they differ; the message names the setting.
+    """
+    for key in ("name", "width"):
+        mine, other = getattr(config, key), getattr(theirs, key)
+        if mine != other:
+            raise ValueError(
+                f"weights: {source} has a network with {key} {shown(other, 80)}, but {group}.{key} is {mine}; set "
+                f"--{group}.{key} {shown(other, 80)}"
+            )
 
 
 def _tensor_names(file: Path) -> list[str]:

@@ -14,6 +14,8 @@ PANELS = (
     ("AP in percent", (), ("val/bbox/AP", "val/segm/AP", "val/keypoints/AP")),
     ("accuracy in percent", (), ("val/top1", "val/top5")),
     ("mAP and F1 in percent", (), ("val/mAP", "val/F1")),
+    ("differences of the outputs", ("train/spread", "train/rank"), ()),
+    ("k-NN accuracy in percent", (), ("val/knn",)),
     (
         "parts of the loss",
         ("train/loss_*",),
@@ -23,7 +25,7 @@ PANELS = (
     ("images per second", ("train/images_per_second",), ()),
 )
 """Titles, columns to draw as lines, and columns to draw as lines with points; ``*`` stands for any text."""
-FRACTIONS = ("/AP", "/top1", "/top5", "/mAP", "/F1")
+FRACTIONS = ("/AP", "/top1", "/top5", "/mAP", "/F1", "/knn")
 """Ends of the names of columns to draw in percent."""
 
 Curve = list[tuple[float, float]]

@@ -11,7 +11,7 @@ from detection.data.jitter import JitterConfig
 from detection.engine.command import Command
 from detection.engine.configs import list_configs, names_of_configs, read_config
 from detection.engine.console import Console
-from detection.engine.kinds import Classifiers
+from detection.engine.kinds import Classifiers, Pretraining
 from detection.engine.schedule import plan
 from detection.models.cascade import CascadeConfig
 from detection.models.keypoint_head import KeypointHeadConfig
@@ -61,7 +61,9 @@ CLASSIFIERS = {"classify_finetune": 30, "classify_multi_label": 30, "classify_r1
 CLASSIFIERS |= {f"classify_r50_{name}": epochs for name, epochs in (("a1", 600), ("a2", 300), ("a3", 100))}
 CASCADE = [f"cascade_mask_rcnn_r50_fpn_{schedule}_coco" for schedule in ("1x", "3x")]
 WHOLE = ("base/", "demo", "nuclei", *ONE_STAGE, *CASCADE, *KEYPOINTS, *POINTREND, *PANOPTIC)
-UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + RECIPES + [*CLASSIFIERS]
+PRETRAINING = {"pretrain_simsiam_r50_100ep": 100, "pretrain_simsiam_r50_200ep": 200, "pretrain_simsiam_r18": 200}
+UNTITLED = COCO + ONE_STAGE + DEMOS + CASCADE + KEYPOINTS + POINTREND + PANOPTIC + LONG + RECIPES
+UNTITLED += [*CLASSIFIERS, *PRETRAINING]
 """Configs that say what the model is; all others change one that does."""
 
 
@@ -107,7 +109,7 @@ def parser_of_classifiers():
     return OnlyParser.found
 
 
-OF_DETECTORS = [n for n in names_of_configs() if n not in COCO and "classif" not in n]
+OF_DETECTORS = [n for n in names_of_configs() if n not in COCO and "classif" not in n and "simsiam" not in n]
 
 
 @pytest.mark.parametrize("name", ["base/classifier", *CLASSIFIERS])
@@ -115,6 +117,29 @@ def test_the_config_of_a_classifier_parses_and_builds(parser_of_classifiers, nam
     module = parser_of_classifiers.instantiate_classes(parse(parser_of_classifiers, name)).fit.model
     assert module.classifier_config.name == ("resnet18" if "r18" in name else "resnet50")
     assert module.schedule_config.length == CLASSIFIERS.get(name, 90)
+
+
+@pytest.fixture(scope="module")
+def parser_of_pretraining():
+    with pytest.raises(Parsed):
+        OnlyParser(Console(), Pretraining())
+    return OnlyParser.found
+
+
+@pytest.mark.parametrize("name", ["base/simsiam", *PRETRAINING])
+def test_the_config_of_a_pretraining_is_that_of_the_paper(parser_of_pretraining, name):
+    """Chen and He 2020, section 3: SGD, a rate of 0.05 times the batch size over 256, cosine, weight decay 1e-4."""
+    found = parser_of_pretraining.instantiate_classes(parse(parser_of_pretraining, name)).fit
+    module, optimizer = found.model, found.model.given_optimizer
+    assert module.network_config.name == ("resnet18" if "r18" in name else "resnet50")
+    assert module.network_config.norm == "sync"
+    assert (module.simsiam_config.outputs, module.simsiam_config.inner) == (2048, 512)
+    assert module.schedule_config.length == PRETRAINING.get(name, 100)
+    assert (optimizer.name, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert optimizer.lr * 256 / module.schedule_config.reference_batch == 0.05
+    assert (optimizer.decay_norms, optimizer.nesterov) == (True, False)
+    schedule = plan(module.schedule_config, found.data.config.batch_size, steps_per_epoch=10)
+    assert (schedule.kind, schedule.warmup) == ("cosine", 0)
 
 
 QUICK = [

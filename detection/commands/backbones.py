@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(action=_show)
 
     probe = commands.add_parser("probe", help="score the features of a frozen network on labelled images")
-    probe.add_argument("name", metavar="NAME", help="name of a backbone, or a classifier: folder of a run, or a file")
+    probe.add_argument("name", metavar="NAME", help="name of a backbone, or a run of a classifier or of a pretraining")
     probe.add_argument("--data", required=True, metavar="DATA", help="class folders, a CSV file, or a detector's data")
     probe.add_argument("--weights", metavar="WEIGHTS", help="of a name: imagenet, or a file (default random)")
     probe.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help="images to test on (default 0.2)")

@@ -1,14 +1,21 @@
-"""Recognise data for a classifier: class folders, a CSV file, or a detector's data, of which each object is a crop."""
+"""Recognise data for a classifier or for a pretraining without labels.
+
+A classifier takes class folders, a CSV file, or a detector's data, of which each object is a crop.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from detection.commands.settings import Pairs, open_and_print, settings_of_parts
+from detection.data.signatures import SUFFIXES
 from detection.home import with_home
 
 VALIDATION = ("val", "valid", "validation")
 FOR_DETECTORS = {"images", "labels", "annotations"}
 """Names of folders in a data set for detectors, which are no classes."""
+LISTS = {".json", ".yaml", ".yml"}
+"""Endings of files that list the images of a data set for detectors."""
 
 
 def image_settings(path: str, val_fraction: float = 0.2, seed: int = 0) -> Pairs:
@@ -39,14 +46,42 @@ def image_settings(path: str, val_fraction: float = 0.2, seed: int = 0) -> Pairs
     return settings_of_parts(path, open_and_print(path, ("train", "val"), val_fraction, seed))
 
 
-def _splits(found: dict[str, tuple[str, str]]) -> Pairs:
+def unlabelled_settings(path: str) -> Pairs:
+    """Return the settings of data for a pretraining without labels.
+
+    Args:
+        path: a folder of images, which may be in folders. If it has ``train`` and ``val``, each with class folders,
+            the labels of ``val`` judge the features. Or a data set of a detector, whose training images train.
+
+    Raises:
+        ValueError: the path does not exist, or has no known form.
+    """
+    place = Path(with_home(path))
+    if not place.exists():
+        raise ValueError(f"--data {path}: no such file or folder; check the path")
+    if place.is_dir() and _has_classes(place / "train"):
+        val = next((name for name in VALIDATION if _has_classes(place / name)), "")
+        return [("--data.root", path), *_splits({"train": ("train", ""), "val": (val, "")}, ("train", "val"))]
+    if place.is_dir() and (_has_classes(place) or _has_only_images(place)):
+        return [("--data.root", path), *_splits({"train": (".", "")}, ("train", "val"))]
+    parts = dict(settings_of_parts(path, open_and_print(path, ("train",))))
+    return [("--data.root", path), ("--data.train", parts["--data.train"]), ("--data.val", "null")]
+
+
+def _splits(found: dict[str, tuple[str, str]], names: Sequence[str] = ("train", "val", "test")) -> Pairs:
     """Return the settings of the splits, from their folders and files; null for those that do not exist."""
     pairs: Pairs = []
-    for split in ("train", "val", "test"):
+    for split in names:
         images, annotations = found.get(split, ("", ""))
         value = json.dumps({"images": images, "annotations": annotations}) if images else "null"
         pairs.append((f"--data.{split}", value))
     return pairs
+
+
+def _has_only_images(folder: Path) -> bool:
+    """Return whether a folder has images, and no file that could list them."""
+    suffixes = {one.suffix.lower() for one in folder.iterdir()}
+    return bool(suffixes & SUFFIXES) and not suffixes & LISTS
 
 
 def _has_classes(folder: Path) -> bool:
@@ -54,5 +89,5 @@ def _has_classes(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     inside = {one.name.lower() for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")}
-    listed = any(one.suffix.lower() in (".json", ".yaml", ".yml") for one in folder.iterdir())
+    listed = any(one.suffix.lower() in LISTS for one in folder.iterdir())
     return bool(inside) and not inside & FOR_DETECTORS and not listed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detection.commands.options import DATA, MODEL, add_shared
 from detection.commands.printing import note
-from detection.engine.early_options import is_of_classifier
+from detection.engine.early_options import is_of_classifier, is_of_pretraining
 from detection.engine.hints import OPTIONS
 from detection.engine.startup import is_first_rank
 from detection.foreign import is_number
@@ -186,14 +186,14 @@ def simple_settings(options: argparse.Namespace, classifies: bool = False) -> Pa
     """Return the settings of the options that training and validation share.
 
     Args:
-        classifies: the model is a classifier.
+        classifies: the model sees squares: it is a classifier, or a network in a pretraining without labels.
 
     Raises:
         ValueError: a classifier has no such option.
     """
     pairs: Pairs = []
     if classifies and options.size is not None:
-        raise ValueError("--size: a classifier sees squares; give their side with --data.size and --data.resize")
+        raise ValueError("--size: this model sees squares; give their side with --data.size and --data.resize")
     for setting, value in (
         ("--data.workers", options.workers),
         ("--trainer.precision", options.precision and PRECISIONS[options.precision]),
@@ -235,7 +235,11 @@ def evaluation_settings(options: argparse.Namespace, split: str) -> list[str]:
         if config is not None and not configs:
             configs = [str(config)]
         pairs.append(weights)
-    classifies = is_of_classifier([*(f"--config={name}" for name in configs), *others])
+    words = [*(f"--config={name}" for name in configs), *others]
+    pretrains = is_of_pretraining(words)
+    classifies = pretrains or is_of_classifier(words)
+    if options.data is not None and pretrains:
+        raise ValueError("--data: give a network without labels to rcnn backbones probe RUN --data DATA")
     if options.data is not None:
         pairs += _evaluated_data(options.data, split, classifies)
     if options.output is not None:

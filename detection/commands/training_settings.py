@@ -8,7 +8,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from detection.commands.image_data import image_settings
+from detection.commands.image_data import image_settings, unlabelled_settings
 from detection.commands.settings import (
     Pairs,
     check_settings,
@@ -19,7 +19,7 @@ from detection.commands.settings import (
     split_configs,
     words_for_lightning,
 )
-from detection.engine.early_options import is_of_classifier
+from detection.engine.early_options import is_of_classifier, is_of_pretraining
 
 DEFAULT_CONFIGS = {True: "mask_rcnn_r50_fpn_1x_coco", False: "faster_rcnn_r50_fpn_1x_coco"}
 """Default config for data with masks (True) and without masks (False)."""
@@ -42,8 +42,11 @@ def settings(options: argparse.Namespace) -> list[str]:
     if not configs and folder and (Path(folder) / "config.yaml").is_file():
         configs = [str(Path(folder) / "config.yaml")]
     data: Pairs = []
-    classifies = is_of_classifier([*(f"--config={name}" for name in configs), *others])
-    if options.data is not None and classifies:
+    words = [*(f"--config={name}" for name in configs), *others]
+    kind = "simsiam" if is_of_pretraining(words) else "classifier" if is_of_classifier(words) else "detector"
+    if options.data is not None and kind == "simsiam":
+        data = unlabelled_settings(options.data)
+    elif options.data is not None and kind == "classifier":
         data = image_settings(options.data, options.val_fraction, options.seed or 0)
     elif options.data is not None:
         found = open_and_print(options.data, ("train", "val"), options.val_fraction, options.seed or 0)
@@ -58,8 +61,8 @@ def settings(options: argparse.Namespace) -> list[str]:
     pairs += [("--seed_everything", str(options.seed))] if options.seed is not None else []
     pairs += [("--run.trackers", json.dumps(options.trackers))] if options.trackers else []
     pairs += [("--deterministic", options.deterministic)] if options.deterministic else []
-    pairs += _weights(options.weights, classifies)
-    pairs += simple_settings(options, classifies)
+    pairs += _weights(options.weights, kind)
+    pairs += simple_settings(options, kind != "detector")
     pairs += [("--resume", resumed)] if resumed else []
     return words_for_lightning(pairs, options, others)
 
@@ -93,12 +96,18 @@ def _has_masks(annotations: Path) -> bool:
         return _MASK.search(content) is not None
 
 
-def _weights(given: str | None, classifies: bool) -> Pairs:
-    """Return the setting for ``--weights``."""
+def _weights(given: str | None, kind: str) -> Pairs:
+    """Return the setting for ``--weights``.
+
+    Args:
+        given: value of the option.
+        kind: ``detector``, ``classifier``, or ``simsiam`` for a pretraining without labels.
+    """
     if given is None:
         return []
-    whole = "--model.classifier.weights" if classifies else "--model.weights"
-    return [("--model.backbone.weights" if given == "imagenet" and not classifies else whole, given)]
+    wholes = {"classifier": "--model.classifier.weights", "simsiam": "--model.network.weights"}
+    of_detector = "--model.backbone.weights" if given == "imagenet" else "--model.weights"
+    return [(wholes.get(kind, of_detector), given)]
 
 
 def _schedule(options: argparse.Namespace, configs: Sequence[str]) -> Pairs:

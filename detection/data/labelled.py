@@ -75,7 +75,8 @@ class LabelledImages:
             name: name of the split.
         """
         unit = "image" if self.crops is None else "crop"
-        lines = [f"{name}: {plural(len(self), unit)}, {plural(len(self.classes), 'class')}, {self.source}"]
+        classes = f", {plural(len(self.classes), 'class')}" if self.classes else ""  # no classes: no labels
+        lines = [f"{name}: {plural(len(self), unit)}{classes}, {self.source}"]
         if self.multi_label:
             empty = int((~self.labels.any(axis=1)).sum())
             mean = self.labels.sum() / len(self)

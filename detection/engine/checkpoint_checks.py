@@ -30,6 +30,7 @@ KINDS: dict[str, Any] = {
     "MixedPrecision": dict,
     "CocoDataModule": dict,
     "LabelledDataModule": dict,
+    "UnlabelledDataModule": dict,
     "precision": str,
     "evaluation_due": bool,
     "made_of": dict,
@@ -39,7 +40,7 @@ TENSORS = {SGD: {"momentum_buffer"}, AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """Tensors that an optimizer keeps for each parameter."""
 PLACE = {"epoch": 0, "images": 0, "grouped": 1, "step_images": 1, "accumulated": 1}
 """Numbers that record which images a training has seen, and the smallest value of each."""
-DATA_MODULES = ("CocoDataModule", "LabelledDataModule")
+DATA_MODULES = ("CocoDataModule", "LabelledDataModule", "UnlabelledDataModule")
 LARGEST = 2**53
 
 

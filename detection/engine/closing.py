@@ -11,8 +11,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from backbones.classifiers import Classifier
+from backbones.simsiam import SimSiam
 from detection.checkpoint_files import replacing
-from detection.classifier_files import classifier_file, load_classifier, save_classifier
+from detection.classifier_files import (
+    classifier_file,
+    export_pretrained,
+    load_classifier,
+    pretrained_file,
+    save_classifier,
+)
 from detection.convert.export import save_safetensors
 from detection.convert.pretrained import load_pretrained
 from detection.convert.run_folder import CHECKPOINTS, MODEL
@@ -73,8 +80,8 @@ class Closing(Callback):
         if folder is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._folder, self._model = Path(folder), described(module)
-        names = [shown(name, None) for name in data_of(trainer).categories.names]
-        self._attempt("classes.txt", lambda path: _write(path, "\n".join([*names, ""])))
+        if names := [shown(name, None) for name in data_of(trainer).categories.names]:
+            self._attempt("classes.txt", lambda path: _write(path, "\n".join([*names, ""])))
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._close(trainer, module, "finished", None)
@@ -99,10 +106,11 @@ class Closing(Callback):
                 self._attempt("curves.png", lambda path: plot({path.parent.name: read_run(folder)}, path))
             if self._detections is not None:
                 self._report(trainer, module, self._detections, result == "interrupted")
-        self._attempt("summary.md", lambda path: _write(path, self._page(folder)))
+        commands: dict[str, str] = module.next_commands(folder)  # type: ignore[operator]  # of a ResumableModule
+        self._attempt("summary.md", lambda path: _write(path, self._page(folder, commands)))
         self._trackers.finish(trainer, result == "failed")
         if result != "failed":
-            module.print("\n".join(summary.last_lines(result, best, folder)))
+            module.print("\n".join(summary.last_lines(result, best, folder, commands)))
 
     def _report(self, trainer: Trainer, module: LightningModule, detections: Any, interrupted: bool) -> None:
         """Write the report, unless the existing one is of a better validation or an interrupted run has no time."""
@@ -117,8 +125,8 @@ class Closing(Callback):
         write = self._write_report
         self._attempt(REPORT, lambda path: write(path, detections, trainer))
 
-    def _page(self, folder: Path) -> str:
-        return summary.page(read_json(folder / RECORD), self._model, folder)
+    def _page(self, folder: Path, commands: dict[str, str]) -> str:
+        return summary.page(read_json(folder / RECORD), self._model, folder, commands)
 
     def _attempt(self, name: str, write: Callable[[Path], Any]) -> None:
         """Write a file, or print a warning with the reason why it was not written."""
@@ -143,6 +151,8 @@ def export(folder: Path, path: Path, module: LightningModule) -> None:
         return  # an earlier start wrote it, and there is no better checkpoint
     if classifier_file(source) is not None:
         return save_classifier(load_classifier(source), path)
+    if pretrained_file(source) is not None:
+        return export_pretrained(source, path)
     trusted: str = module.configs["backbone"].name  # type: ignore[union-attr,assignment,index]
     save_safetensors(load_pretrained(str(source), trusted).build(), path)
 
@@ -153,6 +163,8 @@ def described(module: LightningModule) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     if isinstance(model, Classifier):
         return f"Classifier {shown(model.config.name)}, {parameters:.1f} M parameters"
+    if isinstance(model, SimSiam):
+        return f"SimSiam with {shown(model.config.name)}, {parameters:.1f} M parameters"
     name = (
         model.head.kind
         if isinstance(model, OneStage)

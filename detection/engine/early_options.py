@@ -44,14 +44,23 @@ def complete(arguments: list[str]) -> list[str]:
 
 def is_of_classifier(arguments: Sequence[str]) -> bool:
     """Return whether the configs or options of a command line have the group ``model.classifier``."""
+    return _has_group(arguments, "classifier")
+
+
+def is_of_pretraining(arguments: Sequence[str]) -> bool:
+    """Return whether the configs or options of a command line have the group ``model.simsiam``."""
+    return _has_group(arguments, "simsiam")
+
+
+def _has_group(arguments: Sequence[str], group: str) -> bool:
     from detection.engine.configs import load_yaml, read_config
 
-    if any(argument.startswith("--model.classifier") for argument in arguments):
+    if any(argument.startswith(f"--model.{group}") for argument in arguments):
         return True
     for name in _early_options(arguments).config:
         try:
             settings = load_yaml(name) if name.lstrip().startswith("{") else read_config(name).settings
-            if "classifier" in (settings.get("model") or {}):
+            if group in (settings.get("model") or {}):
                 return True
         except (OSError, AttributeError, ValueError, TypeError):
             continue  # the parser reports it
@@ -103,12 +112,15 @@ def _replace(arguments: list[str], option: str, value: str, new: str | None) -> 
 def _settings_of_checkpoint(path: str, trust_code: bool | str) -> dict[str, Any]:
     from detection.checkpoint import checked_info, outline_checkpoint, plain
     from detection.checkpoint_schema import restore_configs
+    from detection.classifier_description import is_pretrained
     from detection.engine.errors import user_input
 
     with user_input():
         outline = outline_checkpoint(path)
         if isinstance(outline.get("rcnn"), dict) and "classifier" in outline["rcnn"]:
             return _settings_of_classifier(outline["rcnn"], path)
+        if is_pretrained(outline.get("rcnn")):
+            return _settings_of_pretraining(outline["rcnn"], path)
         configs = restore_configs(checked_info(outline, path), path, trust_code)
     model = {part: plain(asdict(value)) for part, value in configs.items()}
     return {"model": {**absent_parts(model), **model, "weights": None}}
@@ -126,6 +138,16 @@ def _settings_of_classifier(info: Mapping[str, Any], path: str) -> dict[str, Any
     if multi_label:
         model, size = model | {"loss": {"kind": "binary"}}, size | {"multi_label": True}
     return {"model": model, "data": size}
+
+
+def _settings_of_pretraining(info: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the settings of a pretrained network and of its images, from the description in its file."""
+    from detection.checkpoint import plain
+    from detection.classifier_description import network_of
+
+    config, preprocessing = network_of(info, path)
+    size = {"size": preprocessing.crop, "resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
+    return {"model": {"network": plain(asdict(config))}, "data": size}
 
 
 def absent_parts(model: Mapping[str, Any]) -> dict[str, Any]:

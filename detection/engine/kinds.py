@@ -1,6 +1,7 @@
-"""The kinds of models that a command trains: detectors and classifiers.
+"""The kinds of models that a command trains: detectors, classifiers, and networks without labels.
 
-A config whose ``model`` has the group ``classifier`` is of a classifier; any other is of a detector. A kind has the
+A config whose ``model`` has the group ``simsiam`` is of a pretraining without labels, and one with the group
+``classifier`` of a classifier; any other is of a detector. A kind has the
 module and the data module, and what the command line does for them alone.
 """
 
@@ -12,18 +13,21 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from backbones import BackboneConfig
-from detection.classifier_files import classifier_file, handed_over
+from backbones.classifiers import ClassifierConfig
+from detection.classifier_files import classifier_file, handed_over, pretrained_file, taken_by_classifier
 from detection.engine.checks import check_combinations, check_random_start, check_trainer, outline
 from detection.engine.classify.best_classes import BestClasses
 from detection.engine.classify.datamodule import LabelledDataModule
 from detection.engine.classify.module import ClassificationModule
 from detection.engine.datamodule import CocoDataModule
-from detection.engine.early_options import is_of_classifier
+from detection.engine.early_options import is_of_classifier, is_of_pretraining
 from detection.engine.first_step import FirstStepMemory
 from detection.engine.links import link_data_to_model
 from detection.engine.module import DetectionModule
 from detection.engine.naming import prepare_metric_names
 from detection.engine.parts import BEST, BEST_OF_MAPS, Parts
+from detection.engine.pretrain.datamodule import UnlabelledDataModule
+from detection.engine.pretrain.module import PretrainingModule
 from detection.engine.resumable_data import ResumableData
 from detection.engine.resumable_module import ResumableModule
 from detection.engine.unvalidated import why_unvalidated
@@ -115,9 +119,7 @@ class Classifiers(Kind):
         super().check(config, trains)
         if config.data.multi_label and config.model.loss.kind != "binary":
             raise ValueError("data.multi_label needs a sigmoid for each class: set --model.loss.kind binary")
-        given = config.model.classifier.weights
-        if given is not None and (file := classifier_file(given)) is not None:
-            config.model.classifier.weights = str(file)
+        _take_weights(config.model.classifier, "model.classifier")
 
     def monitor(self, built: Any) -> str:
         """Return the metric that determines the best checkpoint."""
@@ -130,13 +132,51 @@ class Classifiers(Kind):
         return why_unvalidated(config)
 
 
+class Pretraining(Kind):
+    """Networks that learn from images without labels."""
+
+    module, data, noun = PretrainingModule, UnlabelledDataModule, "pretrained network"
+    weights = ("model.network.weights",)
+    parts = Parts(pictures=False, report=False)
+
+    def check(self, config: Any, trains: bool) -> None:
+        """Reject settings that contradict each other, and find the file of the initial weights in a run's folder."""
+        super().check(config, trains)
+        _take_weights(config.model.network, "model.network")
+
+    def monitor(self, built: Any) -> str:
+        """Return the metric that determines the best checkpoint."""
+        return "val/knn"
+
+
 def kind_of(arguments: Sequence[str]) -> Kind:
     """Return the kind of models of a command line."""
+    if is_of_pretraining(arguments):
+        return Pretraining()
     return Classifiers() if is_of_classifier(arguments) else Detectors()
 
 
+def _take_weights(network: Any, group: str) -> None:
+    """Set the weights of a network to the file of the run that they name; print what it takes of a pretraining.
+
+    Args:
+        network: settings of :class:`~backbones.classifiers.ClassifierConfig`.
+        group: their name, for messages.
+    """
+    given = network.weights
+    if given is None:
+        return
+    if (file := classifier_file(given)) is not None:
+        network.weights = str(file)
+    elif pretrained_file(given) is not None:
+        values = {field.name: network[field.name] for field in fields(ClassifierConfig)}
+        changed, line = taken_by_classifier(ClassifierConfig(**values), group)
+        network.weights = changed.weights
+        rank_zero_info(line)
+
+
 def _hand_over(model: Any) -> None:
-    """Set a detector's backbone to that of a classifier's run if its weights name one, and print what it takes."""
+    """Set a detector's backbone to that of another run if its weights name one, and print what it takes."""
     names = [field.name for field in fields(BackboneConfig)]
     given = BackboneConfig(**{name: model.backbone[name] for name in names})
     changed, line = handed_over(given)

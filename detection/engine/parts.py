@@ -15,6 +15,8 @@ class Parts(NamedTuple):
     """Callback that keeps the best validation for the report, called with the metric; None: that of detectors."""
     pictures: bool = True
     """Images of samples and detections."""
+    report: bool = True
+    """Evaluation report of the best validation."""
 
 
 EVERY = Parts()

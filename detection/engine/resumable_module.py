@@ -1,15 +1,17 @@
-"""What the Lightning modules of detectors and classifiers share: optimizer, schedule, checkpoints, resuming."""
+"""What the Lightning modules of all kinds of models share: optimizer, schedule, checkpoints, resuming."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from detection.engine.checkpoint_checks import check_optimizers
@@ -22,6 +24,7 @@ from detection.engine.optim import OptimizerConfig, build_optimizer
 from detection.engine.resuming import check_checkpoint, complete_checkpoint, continue_training
 from detection.engine.schedule import ScheduleConfig, describe, describe_scaling, plan
 from detection.engine.sharding import Sharded
+from detection.engine.summary import next_commands
 
 if TYPE_CHECKING:
     from detection.engine.resumable_data import ResumableData
@@ -73,6 +76,10 @@ class ResumableModule(NoClassLoading, LightningModule):
         """
         raise NotImplementedError
 
+    def next_commands(self, folder: Path) -> dict[str, str]:
+        """Return commands that a user may run after the training, by their purpose."""
+        return next_commands(folder)
+
     @property
     def data(self) -> "ResumableData":
         """The data module of this run."""
@@ -107,7 +114,7 @@ class ResumableModule(NoClassLoading, LightningModule):
         lr = self.lr
         has_kernel = self.device.type in ("cuda", "cpu") and not self._is_sharded  # not for all sharded parameters
         fused = has_kernel and may_fuse(self.trainer.precision)
-        optimizer = build_optimizer(self.model, self.optimizer_config, lr, fused)
+        optimizer = self._optimizer(lr, fused)
         every, learn = (sum(p.numel() for p in self.parameters() if p.requires_grad or some) / 1e6 for some in (1, 0))
         self.print(f"Model: {self.model_name}, {every:.1f} M parameters, {learn:.1f} M trainable")
         self.print(describe(schedule, lr, batch, epoch))
@@ -115,8 +122,18 @@ class ResumableModule(NoClassLoading, LightningModule):
             self.print(line)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": LambdaLR(optimizer, self._factors(schedule.factor, optimizer)),
+                "interval": "step",
+            },
         }
+
+    def _optimizer(self, lr: float, fused: bool) -> Optimizer:
+        return build_optimizer(self.model, self.optimizer_config, lr, fused)
+
+    def _factors(self, factor: Callable[[int], float], optimizer: Optimizer) -> Any:
+        """Return the factor of the learning rate at a step, or one for each group of parameters."""
+        return factor
 
     def on_fit_start(self) -> None:
         """Check the saved states of the optimizers before Lightning loads them."""

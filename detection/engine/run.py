@@ -145,7 +145,7 @@ def callbacks(
         if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
             callback._check_on_train_epoch_end = False  # count before the checkpoints of the validation are written
     best, record = Best(monitor), RunRecord()
-    detections = (parts.best or BestDetections)(monitor) if config.report else None
+    detections = (parts.best or BestDetections)(monitor) if config.report and parts.report else None
     ours += [Opening(), FrozenParts(), StayStopped(), best, ValidateAtEnd(), Throughput(), Shares(), Tables(), record]
     ours += [] if detections is None else [detections]
     if save:

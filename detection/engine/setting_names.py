@@ -25,6 +25,12 @@ OF_CLASSIFIERS: dict[str, Place] = {
     "data": ("detection.engine.classify.data_config", "LabelledConfig"),
 }
 """The groups of a classifier's training that differ."""
+OF_PRETRAINING: dict[str, Place] = {
+    "model": ("detection.engine.pretrain.module", "PretrainingModule"),
+    "data": ("detection.engine.pretrain.data_config", "UnlabelledConfig"),
+}
+"""The groups of a pretraining without labels that differ."""
+KINDS = (GROUPS, OF_CLASSIFIERS, OF_PRETRAINING)
 
 
 def wrong_name(name: str) -> bool:
@@ -36,10 +42,7 @@ def wrong_name(name: str) -> bool:
         >>> wrong_name("model.backbone.name"), wrong_name("model.backbone.nmae"), wrong_name("trainer.nmae")
         (False, True, True)
     """
-    group, *_ = name.split(".")
-    return _is_wrong(name, GROUPS.get(group)) and (
-        group not in OF_CLASSIFIERS or _is_wrong(name, OF_CLASSIFIERS[group])
-    )
+    return all(_is_wrong(name, place) for place in _places(name))
 
 
 def _is_wrong(name: str, place: Place | None) -> bool:
@@ -56,7 +59,7 @@ def _is_wrong(name: str, place: Place | None) -> bool:
 
 def all_names() -> list[str]:
     """Return the full names of all settings."""
-    every = [name for pair in (*GROUPS.items(), *OF_CLASSIFIERS.items()) for name in _below(*pair)]
+    every = [name for kind in KINDS for pair in kind.items() for name in _below(*pair)]
     return list(dict.fromkeys(every))
 
 
@@ -80,26 +83,31 @@ def settings_of(place: Place) -> dict[str, Place | None] | None:
 
 
 def needs_settings(name: str) -> bool:
-    """Return whether a dotted name is a group of settings for which null is no value.
+    """Return whether a dotted name is a group of settings for which null is no value in any kind of training.
 
     Example:
         >>> needs_settings("model.backbone"), needs_settings("model.mask_head"), needs_settings("model.backbone.name")
         (True, False, False)
     """
+    allowed = [_allows_null(name, place) for place in _places(name)]
+    return False in allowed and True not in allowed
+
+
+def _places(name: str) -> list[Place | None]:
+    """Return the classes of the group of a name, one for each kind of models; [None] for an unknown group."""
     group = name.split(".")[0]
-    places = [GROUPS.get(group), *([OF_CLASSIFIERS[group]] if group in OF_CLASSIFIERS else [])]
-    return any(_needs_settings(name, place) for place in places)
+    return [kind[group] for kind in KINDS if group in kind] or [None]
 
 
-def _needs_settings(name: str, place: Place | None) -> bool:
-    """Return whether a name is a group below the class of its first part, for which null is no value."""
+def _allows_null(name: str, place: Place | None) -> bool | None:
+    """Return whether null is a value of a group below the class of its first part; None if the name is no group."""
     nullable, parts = False, name.split(".")[1:]
     for part in parts:
         found = (_annotations(place) if place else None) or {}
         if part not in found:
-            return False
+            return None
         place, nullable = _class_in(*found[part]), _allows_none(found[part][0])
-    return place is not None and not nullable
+    return None if place is None else nullable
 
 
 Annotated = tuple[ast.expr | None, ast.Module, str]

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from backbones.classifiers import ClassifierConfig
 from detection.foreign import shown
 from detection.wording import plural
 
@@ -22,9 +23,10 @@ KINDS = {
     "top-5": "val/top5",
     "mAP": "val/mAP",
     "F1": "val/F1",
+    "k-NN": "val/knn",
 }
 UNITS = {"semantic": "mIoU", "panoptic": "PQ", "top-1": "top-1 accuracy", "top-5": "top-5 accuracy"}
-UNITS |= {"mAP": "mAP", "F1": "F1"}
+UNITS |= {"mAP": "mAP", "F1": "F1", "k-NN": "k-NN accuracy"}
 """What the score of a kind is, if it is not AP."""
 FILES = {
     "report.html": "evaluation report: errors, classes, worst images",
@@ -92,13 +94,25 @@ def next_commands(folder: Path) -> dict[str, str]:
     }
 
 
-def last_lines(result: str, best: Mapping[str, Any], folder: Path) -> list[str]:
+def commands_after_pretraining(folder: Path, network: ClassifierConfig) -> dict[str, str]:
+    """Return commands that take a network pretrained without labels: a detector's training, and a probe."""
+    place, name = shlex.quote(str(folder)), shlex.quote(network.name)
+    width = f" --model.backbone.width {network.width}" if network.width != ClassifierConfig.width else ""
+    return {
+        "Detect": f"rcnn train mask_rcnn_r50_fpn_1x_coco --data DATA --model.backbone.name {name}{width} "
+        f"--model.backbone.weights {place}",
+        "Probe": f"rcnn backbones probe {place} --data DATA",
+    }
+
+
+def last_lines(result: str, best: Mapping[str, Any], folder: Path, commands: Mapping[str, str]) -> list[str]:
     """Return the last lines of a training on the console.
 
     Args:
         result: ``finished`` or ``interrupted``.
         best: metrics of the best validation, ``found`` of :class:`Best`.
         folder: folder of the run.
+        commands: commands that a user may run next, by their purpose.
     """
     there = [
         name for name in ("summary.md", "report.html", "curves.png", "model.safetensors") if is_there(folder, name)
@@ -107,16 +121,17 @@ def last_lines(result: str, best: Mapping[str, Any], folder: Path) -> list[str]:
     lines += [f"  Files:    {', '.join(there)}"] if there else []
     if not any(is_there(folder, f"checkpoints/{name}.ckpt") for name in ("best", "last")):
         return lines
-    return [*lines, *(f"  {name + ':':9s} {command}" for name, command in next_commands(folder).items())]
+    return [*lines, *(f"  {name + ':':9s} {command}" for name, command in commands.items())]
 
 
-def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
+def page(record: Mapping[str, Any], model: str, folder: Path, commands: Mapping[str, str]) -> str:
     """Return the content of ``summary.md``.
 
     Args:
         record: content of ``run.json``.
         model: description of the detector.
         folder: folder of the run.
+        commands: as for :func:`last_lines`.
     """
     start = record["starts"][-1]
     why = f" ({shown(record['reason'], 300)})" if record.get("reason") else ""
@@ -130,13 +145,12 @@ def page(record: Mapping[str, Any], model: str, folder: Path) -> str:
         **{f"Data: {split}": _data(data) for split, data in start["data"].items()},
         "Command": f"`{start['command']}`",
     }
-    commands = "\n".join(next_commands(folder).values())
     files = "\n".join(f"- [{name}]({name}): {text}" for name, text in FILES.items() if is_there(folder, name))
     rows = "\n".join(f"| {name} | {_cell(text)} |" for name, text in facts.items())
     return (
         f"# {shown(folder.resolve().name)}\n\n| | |\n| --- | --- |\n{rows}\n\n"
         f"{_unit(record['best'] or {})}, in percent, on the validation images.\n\n"
-        f"## Next\n\n```bash\n{commands}\n```\n\n## Files\n\n{files}\n"
+        f"## Next\n\n```bash\n{chr(10).join(commands.values())}\n```\n\n## Files\n\n{files}\n"
     )
 
 
@@ -148,7 +162,9 @@ def is_there(folder: Path, name: str) -> bool:
 def _unit(best: Mapping[str, Any]) -> str:
     if "mAP" in best.get("AP", {}):
         return "mAP is the mean of the average precisions of the classes; F1 is at a probability of 0.5"
-    return "Accuracy is the fraction of right images" if "top-1" in best.get("AP", {}) else "AP is COCO's"
+    if best.get("AP", {}).keys() & {"top-1", "k-NN"}:
+        return "Accuracy is the fraction of right images"
+    return "AP is COCO's"
 
 
 def _device(devices: Mapping[str, Any]) -> str:
@@ -156,9 +172,8 @@ def _device(devices: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    counts = (
-        f"{plural(data['images'], 'image')}, {plural(data['objects'], 'object')}, {plural(data['classes'], 'class')}"
-    )
+    units = {"images": "image", "objects": "object", "classes": "class"}
+    counts = ", ".join(plural(data[key], unit) for key, unit in units.items() if key in data)
     return f"{shown(data['annotations'], None)}: {counts}"
 
 

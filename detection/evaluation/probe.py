@@ -34,15 +34,39 @@ def nearest_neighbours(
     Returns:
         (m,) int64, the class with the largest vote.
     """
-    known, classes = F.normalize(features, dim=1), int(labels.max()) + 1
-    found = []
-    for rows in F.normalize(tested, dim=1).split(ROWS):
-        similarity, nearest = (rows @ known.T).topk(min(neighbours, len(known)), dim=1)
-        # Less the largest similarity, so that no weight overflows; this changes no comparison.
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(rows), classes).scatter_add_(1, labels[nearest], weights)
-        found.append(votes.argmax(dim=1))
+    known = F.normalize(features, dim=1)
+    found = [_vote(rows @ known.T, labels, neighbours, temperature) for rows in F.normalize(tested, dim=1).split(ROWS)]
     return torch.cat(found) if found else labels.new_zeros(0)
+
+
+def leave_one_out(
+    features: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS, temperature: float = TEMPERATURE
+) -> Tensor:
+    """Classify each image by a weighted vote of the nearest others, as :func:`nearest_neighbours` does.
+
+    Args:
+        features: (n, C) float, n at least 2.
+        labels: (n,) int64.
+        neighbours: number of neighbours; at most n - 1 are used.
+
+    Returns:
+        (n,) int64, the class with the largest vote.
+    """
+    known, found = F.normalize(features, dim=1), []
+    for begin in range(0, len(known), ROWS):
+        similarity = known[begin : begin + ROWS] @ known.T
+        similarity.diagonal(begin).fill_(-math.inf)
+        found.append(_vote(similarity, labels, min(neighbours, len(known) - 1), temperature))
+    return torch.cat(found)
+
+
+def _vote(similarity: Tensor, labels: Tensor, neighbours: int, temperature: float) -> Tensor:
+    """Return the class (r,) with the largest vote of the most similar images, for similarities (r, n)."""
+    similarity, nearest = similarity.topk(min(neighbours, len(labels)), dim=1)
+    # Less the largest similarity, so that no weight overflows; this changes no comparison.
+    weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    votes = weights.new_zeros(len(similarity), int(labels.max()) + 1).scatter_add_(1, labels[nearest], weights)
+    return votes.argmax(dim=1)
 
 
 def linear_probe(features: Tensor, labels: Tensor, tested: Tensor) -> Tensor:

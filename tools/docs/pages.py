@@ -161,12 +161,15 @@ def settings() -> str:
     """Return a table for each group of settings: key, default, allowed values and meaning."""
     from backbones import BackboneConfig
     from backbones.classifiers import ClassifierConfig
+    from backbones.simsiam import SimSiamConfig
     from detection.engine.average import AverageConfig
     from detection.engine.classify.data_config import Crops, LabelledConfig, LabelledSplit
     from detection.engine.classify.module import ClassificationModule, LossConfig
     from detection.engine.data_config import DataConfig, Split
     from detection.engine.module import DetectionModule
     from detection.engine.optim import OptimizerConfig
+    from detection.engine.pretrain.data_config import UnlabelledConfig, UnlabelledSplit
+    from detection.engine.pretrain.module import PretrainingModule
     from detection.engine.run import RunConfig
     from detection.engine.schedule import ScheduleConfig
     from detection.models.anchors import AnchorConfig
@@ -203,6 +206,10 @@ def settings() -> str:
         ("Classifier", "model", ClassificationModule),
         ("Network of a classifier", "model.classifier", ClassifierConfig),
         ("Loss of a classifier", "model.loss", LossConfig),
+        ("Data of a pretraining without labels", "data", UnlabelledConfig),
+        ("Training images without labels", "data.train", UnlabelledSplit),
+        ("Pretraining without labels", "model", PretrainingModule),
+        ("SimSiam", "model.simsiam", SimSiamConfig),
     )
     known = {kind for _, _, kind in groups}
     parts = []

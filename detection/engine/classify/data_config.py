@@ -32,6 +32,15 @@ class Crops:
     smallest: int = 16
     """Sides of a box in pixels, below which its object has no crop."""
 
+    def check(self) -> None:
+        """Reject invalid settings.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        if self.margin < 0 or self.smallest < 1:
+            raise ValueError("data.crops: margin must be 0 or more, smallest 1")
+
 
 @dataclass(frozen=True)
 class LabelledConfig:
@@ -98,6 +107,7 @@ class LabelledConfig:
             ValueError: a setting is out of its range.
         """
         check_probability("data.flip", self.flip)
+        self.crops.check()
         low, high = self.scale
         for wrong, message in (
             (not self.separator, "data.separator must not be empty"),
@@ -107,7 +117,6 @@ class LabelledConfig:
             (self.train_size is not None and self.train_size < 1, "data.train_size must be at least 1"),
             (not 0 < low <= high <= 1, f"data.scale {low}, {high} must be two fractions above 0, the smaller first"),
             (self.ratio[0] > self.ratio[1] or self.ratio[0] <= 0, "data.ratio must be above 0, the smaller first"),
-            (self.crops.margin < 0 or self.crops.smallest < 1, "data.crops: margin must be 0 or more, smallest 1"),
             (not 0 <= self.jitter <= 1, f"data.jitter {self.jitter} must be from 0 to 1"),
             (self.randaugment is not None and not 0 <= self.randaugment <= 30, "data.randaugment must be 0 to 30"),
             (self.randaugment_deviation < 0, "data.randaugment_deviation must not be below 0"),

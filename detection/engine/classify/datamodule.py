@@ -54,13 +54,17 @@ class LabelledDataModule(ResumableData):
             InputError: a setting is invalid.
         """
         super().__init__()
-        self.config = LabelledConfig(*settings, **named)
+        self._begin(LabelledConfig(*settings, **named))
+
+    def _begin(self, config: Any) -> None:
+        """Check and store the settings."""
         with user_input():
-            self.config.check()
+            config.check()
+        self.config = config
         self.images: dict[str, LabelledImages] = {}
         """Images by split, of the splits that have been read."""
         self.datasets: dict[str, LabelledDataset] = {}
-        self.place = Place(self.config.batch_size)
+        self.place = Place(config.batch_size)
 
     @property
     def categories(self) -> Categories:
@@ -131,8 +135,7 @@ class LabelledDataModule(ResumableData):
                 "annotations": str(images.source),
                 "sha256": checksum(images.source) if images.source.is_file() else None,
                 "images": len(images),
-                "objects": len(images),
-                "classes": len(images.classes),
+                **({"objects": len(images), "classes": len(images.classes)} if images.classes else {}),
             }
             for name, images in self.images.items()
         }

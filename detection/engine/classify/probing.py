@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from backbones.classifiers import Classifier, classifier
-from detection.classifier_files import load_classifier
+from detection.classifier_files import load_classifier, load_pretrained_network, pretrained_file
 from detection.data.labelled import LabelledImages
 from detection.data.labelled_dataset import LabelledDataset, collate_labelled
 from detection.engine.classify.data_config import LabelledConfig, LabelledSplit
@@ -107,10 +107,10 @@ def probe(
 
 
 def network(name: str, weights: str | None) -> Classifier:
-    """Return the network of a classifier's run or file, or of a name of a backbone.
+    """Return the network of a run or file of a classifier or of a pretraining, or of a name of a backbone.
 
     Args:
-        name: folder or file of a classifier, or a name from ``rcnn backbones list``.
+        name: folder or file of a classifier or of a pretraining without labels, or a name from ``rcnn backbones list``.
         weights: for a name: ``imagenet`` or a file; None: random.
 
     Raises:
@@ -121,4 +121,6 @@ def network(name: str, weights: str | None) -> Classifier:
         return classifier(name, weights=weights).eval()
     if weights is not None:
         raise ValueError(f"--weights: {name} has its own weights; remove the option")
+    if pretrained_file(name) is not None:
+        return load_pretrained_network(name)
     return load_classifier(name)

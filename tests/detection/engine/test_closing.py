@@ -11,6 +11,7 @@ from detection.engine import closing
 from detection.engine.closing import Closing, export
 from detection.engine.errors import InputError, StoppedError
 from detection.engine.run_record import RunRecord, starts
+from detection.engine.summary import next_commands
 
 DATA = {"annotations": "a.json", "images": 1, "objects": 1, "classes": 1}
 START = {"command": "rcnn train", "devices": {"count": 1, "name": "CPU", "type": "cpu", "precision": "32-true"}}
@@ -40,7 +41,7 @@ def run(tmp_path, monkeypatch):
     made._folder, made._model = folder, "MaskRCNN"
     strategy = SimpleNamespace(barrier=lambda: barriers.append(1))
     trainer = SimpleNamespace(current_epoch=2, global_step=8, strategy=strategy)
-    module = SimpleNamespace(print=printed.append)
+    module = SimpleNamespace(print=printed.append, next_commands=next_commands)
     return SimpleNamespace(
         closing=made, trainer=trainer, module=module, folder=folder, printed=printed, barriers=barriers
     )

@@ -4,7 +4,7 @@ import pytest
 
 from detection.engine import command
 from detection.engine.console import Console
-from detection.engine.kinds import Classifiers, Detectors
+from detection.engine.kinds import Classifiers, Detectors, Pretraining
 from detection.engine.setting_names import GROUPS, all_names, settings_of, wrong_name
 
 FOLLOW = {"data.masks", "data.seed", "data.few_canvases", "data.channels"}
@@ -18,9 +18,9 @@ class Options(command.Command):
 
 @pytest.fixture(scope="module")
 def parsed():
-    """All options of a training, of detectors and of classifiers."""
+    """All options of a training, of each kind of models."""
     found = set()
-    for kind in (Detectors(), Classifiers()):
+    for kind in (Detectors(), Classifiers(), Pretraining()):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["rcnn", "fit"])
             with pytest.raises(StopIteration) as stop:

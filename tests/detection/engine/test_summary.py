@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from detection.engine.summary import Best, best_line, last_lines, page
+from detection.engine.summary import Best, best_line, last_lines, next_commands, page
 
 
 def evaluated(callback: Best, step: int, box: float, mask: float) -> None:
@@ -29,7 +29,7 @@ def test_the_best_evaluation_is_kept_over_a_stop():
 
 def test_the_last_lines_name_what_is_there_and_the_next_commands_can_be_pasted(tmp_path):
     folder = tmp_path / "my run"
-    assert last_lines("finished", {}, folder) == [
+    assert last_lines("finished", {}, folder, next_commands(folder)) == [
         "Training finished",
         "  Best:     no evaluation",
         f"  Folder:   {folder}",
@@ -37,7 +37,9 @@ def test_the_last_lines_name_what_is_there_and_the_next_commands_can_be_pasted(t
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("report.html", "checkpoints/last.ckpt"):
         (folder / name).touch()
-    assert last_lines("interrupted", {"epoch": 1, "step": 4, "AP": {"box": 0.5}}, folder)[1:] == [
+    assert last_lines("interrupted", {"epoch": 1, "step": 4, "AP": {"box": 0.5}}, folder, next_commands(folder))[
+        1:
+    ] == [
         "  Best:     epoch 1 (step 4): box AP 50.0",
         f"  Folder:   {folder}",
         "  Files:    report.html",
@@ -51,7 +53,12 @@ def test_the_page_has_what_was_trained_and_no_table_of_a_foreign_name(tmp_path):
     devices = {"count": 2, "name": None, "type": "cpu", "precision": "32-true"}
     start = {"command": "rcnn train demo", "devices": devices, "data": {"train": data}}
     record = {"result": "failed", "reason": "no disk\x1b[2J", "best": None, "last": {"epoch": 1, "step": 3}}
-    text = page({**record, "seconds": 3725.4, "starts": [start, start]}, "MaskRCNN with resnet50", tmp_path)
+    text = page(
+        {**record, "seconds": 3725.4, "starts": [start, start]},
+        "MaskRCNN with resnet50",
+        tmp_path,
+        next_commands(tmp_path),
+    )
     for line in (
         "| Result | failed (no disk\\x1b[2J) |",
         "| Time | 1:02:05 (h:mm:ss), 2 starts |",

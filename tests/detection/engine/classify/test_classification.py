@@ -171,7 +171,7 @@ def test_classes_of_a_checkpoint_must_be_those_of_the_images(trained, tmp_path, 
         (["--model.classifier.name", "resnet11"], "unknown backbone 'resnet11'"),
         (["--model.loss.mixup", "-1"], "model.loss.mixup -1.0 and cutmix 1.0 must not be below 0"),
         (["--data.val_fraction", "0.01"], "data.val_fraction 0.01 of 48 images leaves none for validation"),
-        (["--size", "64", "64"], "--size: a classifier sees squares"),
+        (["--size", "64", "64"], "--size: this model sees squares"),
         (["--model.classifier.nmae", "resnet18"], "model.classifier.nmae"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Pretraining of a network on images without labels."""
