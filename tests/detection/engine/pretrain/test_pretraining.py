@@ -202,7 +202,7 @@ def test_without_the_stopped_gradient_the_outputs_collapse_and_a_warning_says_so
     assert bad < pretraining.COLLAPSED["rank"] < good
 
 
-def test_validation_equals_a_vote_of_the_other_images(trained, digits, capsys, tmp_path):
+def test_each_image_is_classified_by_the_others():
     features, labels = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
     expected = [
         int(nearest_neighbours(features[rest], labels[rest], features[i : i + 1], 4))
@@ -210,11 +210,16 @@ def test_validation_equals_a_vote_of_the_other_images(trained, digits, capsys, t
         if (rest := [j for j in range(9) if j != i])
     ]
     assert leave_one_out(features, labels, 4).tolist() == expected
+
+
+@pytest.mark.slow
+def test_validate_repeats_the_accuracy(trained, capsys, tmp_path):
     assert main(["validate", str(trained), "--output", str(tmp_path / "out")]) == 0
     best = max(float(row["val/knn"]) for row in table(trained / "val.csv"))
     assert f"k-NN accuracy {100 * best:.1f} of 12 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_probe_takes_the_network(trained, digits, capsys):
     assert main(["backbones", "probe", str(trained), "--data", str(digits)]) == 0
     assert "linear probe" in capsys.readouterr().out
@@ -263,13 +268,18 @@ def test_data_on_the_command_line(digits, tmp_path):
     [
         (["--data.size", "64"], "data.size 64 must be from 1 to resize, 16"),
         (["--data.gray", "2"], "data.gray 2.0 must be a probability"),
-        (["--data.train", '{"images": "nowhere"}'], "nowhere: no such folder"),
-        (["--data.train", '{"images": "train", "annotations": "a.csv"}'], "is no COCO file"),
-        (["--data.crops.margin", "0.2"], "data.crops needs the objects of a COCO file"),
-        (["--data.val", '{"images": "one"}'], "has 1 class, and the k-NN accuracy needs two"),
-        (["--model.network.name", "resnet11"], "unknown backbone 'resnet11'"),
-        (["--model.network.norm", "frozen"], "model.network.norm frozen"),
-        (["--model.simsiam.inner", "0"], "model.simsiam.outputs 32 and inner 0 must be at least 2"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                (["--data.train", '{"images": "nowhere"}'], "nowhere: no such folder"),
+                (["--data.train", '{"images": "train", "annotations": "a.csv"}'], "is no COCO file"),
+                (["--data.crops.margin", "0.2"], "data.crops needs the objects of a COCO file"),
+                (["--data.val", '{"images": "one"}'], "has 1 class, and the k-NN accuracy needs two"),
+                (["--model.network.name", "resnet11"], "unknown backbone 'resnet11'"),
+                (["--model.network.norm", "frozen"], "model.network.norm frozen"),
+                (["--model.simsiam.inner", "0"], "model.simsiam.outputs 32 and inner 0 must be at least 2"),
+            )
+        ),
         (["--batch", "1"], "data.batch_size gives 1 image per device; SimSiam needs at least 2"),
         (["--model.simsiam.iner", "4"], "model.simsiam.iner"),
     ],
@@ -281,7 +291,9 @@ def test_wrong_settings_are_one_line(config, digits, options, message, tmp_path,
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+@pytest.mark.parametrize(
+    "command", ["predict", *(pytest.param(one, marks=pytest.mark.slow) for one in ("evaluate", "export"))]
+)
 def test_a_pretrained_network_is_no_model(trained, digits, command, capsys, tmp_path):
     shapes = write_shapes(tmp_path / "shapes", train=1, val=1, size=(64, 96))
     arguments = {"predict": [str(digits / "val")], "evaluate": ["--data", str(shapes)], "export": []}[command]
