@@ -17,7 +17,7 @@ from backbones.classifiers import ClassifierConfig
 from detection.classifier_files import classifier_file, handed_over, pretrained_file, taken_by_classifier
 from detection.engine.checks import check_combinations, check_random_start, check_trainer, outline
 from detection.engine.classify.best_classes import BestClasses
-from detection.engine.classify.datamodule import LabelledDataModule
+from detection.engine.classify.datamodule import LabelledDataModule, UnlabelledDataModule
 from detection.engine.classify.module import ClassificationModule
 from detection.engine.datamodule import CocoDataModule
 from detection.engine.early_options import is_of_classifier, is_of_pretraining
@@ -26,7 +26,6 @@ from detection.engine.links import link_data_to_model
 from detection.engine.module import DetectionModule
 from detection.engine.naming import prepare_metric_names
 from detection.engine.parts import BEST, BEST_OF_MAPS, Parts
-from detection.engine.pretrain.datamodule import UnlabelledDataModule
 from detection.engine.pretrain.module import PretrainingModule
 from detection.engine.resumable_data import ResumableData
 from detection.engine.resumable_module import ResumableModule

@@ -26,7 +26,7 @@ class UnlabelledSplit:
 
 @dataclass(frozen=True)
 class UnlabelledConfig:
-    """All settings of :class:`~detection.engine.pretrain.datamodule.UnlabelledDataModule`."""
+    """All settings of :class:`~detection.engine.classify.datamodule.UnlabelledDataModule`."""
 
     root: str = "datasets/images"
     """Folder to which the paths of the splits are relative."""

@@ -38,7 +38,7 @@ from detection.evaluation.ranks import states_of_ranks
 from detection.wording import plural
 
 if TYPE_CHECKING:
-    from detection.engine.pretrain.datamodule import UnlabelledDataModule
+    from detection.engine.classify.datamodule import UnlabelledDataModule
 
 COLLAPSED = {"spread": 0.2, "rank": 1.5}
 """Values below which the outputs have collapsed."""

@@ -19,9 +19,9 @@ from detection.commands.image_data import unlabelled_settings
 from detection.commands.main import main
 from detection.engine import kinds
 from detection.engine.classify.data_config import Crops
+from detection.engine.classify.datamodule import UnlabelledDataModule
 from detection.engine.pretrain import module as pretraining
 from detection.engine.pretrain.data_config import UnlabelledConfig
-from detection.engine.pretrain.datamodule import UnlabelledDataModule
 from detection.engine.pretrain.module import PretrainingModule
 from detection.evaluation.probe import leave_one_out, nearest_neighbours
 from detection.shapes import write_shapes
