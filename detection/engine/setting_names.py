@@ -27,7 +27,7 @@ OF_CLASSIFIERS: dict[str, Place] = {
 """The groups of a classifier's training that differ."""
 OF_PRETRAINING: dict[str, Place] = {
     "model": ("detection.engine.pretrain.module", "PretrainingModule"),
-    "data": ("detection.engine.pretrain.data_config", "UnlabelledConfig"),
+    "data": ("detection.engine.classify.data_config", "UnlabelledConfig"),
 }
 """The groups of a pretraining without labels that differ."""
 KINDS = (GROUPS, OF_CLASSIFIERS, OF_PRETRAINING)

@@ -163,12 +163,17 @@ def settings() -> str:
     from backbones.classifiers import ClassifierConfig
     from backbones.simsiam import SimSiamConfig
     from detection.engine.average import AverageConfig
-    from detection.engine.classify.data_config import Crops, LabelledConfig, LabelledSplit
+    from detection.engine.classify.data_config import (
+        Crops,
+        LabelledConfig,
+        LabelledSplit,
+        UnlabelledConfig,
+        UnlabelledSplit,
+    )
     from detection.engine.classify.module import ClassificationModule, LossConfig
     from detection.engine.data_config import DataConfig, Split
     from detection.engine.module import DetectionModule
     from detection.engine.optim import OptimizerConfig
-    from detection.engine.pretrain.data_config import UnlabelledConfig, UnlabelledSplit
     from detection.engine.pretrain.module import PretrainingModule
     from detection.engine.run import RunConfig
     from detection.engine.schedule import ScheduleConfig

@@ -22,13 +22,18 @@ from detection.data.multi_labelled import from_coco_images, from_csv_of_several
 from detection.data.repeated import RepeatedBatchSampler
 from detection.data.samplers import EvalBatchSampler, TrainBatchSampler
 from detection.data.unlabelled import from_folder, without_labels
-from detection.engine.classify.data_config import Crops, LabelledConfig, LabelledSplit
+from detection.engine.classify.data_config import (
+    Crops,
+    LabelledConfig,
+    LabelledSplit,
+    UnlabelledConfig,
+    UnlabelledSplit,
+)
 from detection.engine.errors import InputError, user_input
 from detection.engine.lightning_mends.loaders import EpochLoader, evaluation_loader
 from detection.engine.loaders import WORKER_TIMEOUT, begin_training_worker
 from detection.engine.loading import allow_open_files, workers_that_fit
 from detection.engine.place import Place
-from detection.engine.pretrain.data_config import UnlabelledConfig, UnlabelledSplit
 from detection.engine.resumable_data import ResumableData
 from detection.home import with_home
 from detection.provenance import checksum
@@ -253,7 +258,7 @@ class UnlabelledDataModule(LabelledDataModule):
         """Check and store the settings; :meth:`setup` reads the lists of images.
 
         Args:
-            settings, named: arguments of :class:`~detection.engine.pretrain.data_config.UnlabelledConfig`.
+            settings, named: arguments of :class:`~detection.engine.classify.data_config.UnlabelledConfig`.
 
         Raises:
             InputError: a setting is invalid.

@@ -18,10 +18,9 @@ from detection.classifier_files import classifier_file, handed_over, pretrained_
 from detection.commands.image_data import unlabelled_settings
 from detection.commands.main import main
 from detection.engine import kinds
-from detection.engine.classify.data_config import Crops
+from detection.engine.classify.data_config import Crops, UnlabelledConfig
 from detection.engine.classify.datamodule import UnlabelledDataModule
 from detection.engine.pretrain import module as pretraining
-from detection.engine.pretrain.data_config import UnlabelledConfig
 from detection.engine.pretrain.module import PretrainingModule
 from detection.evaluation.probe import leave_one_out, nearest_neighbours
 from detection.shapes import write_shapes
