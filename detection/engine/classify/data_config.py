@@ -1,4 +1,4 @@
-"""Settings of the data of a classifier, and of a pretraining without labels; on the command line they are ``--data.NAME``."""
+"""Settings of data for a classifier or a pretraining without labels; on the command line they are ``--data.NAME``."""
 
 from dataclasses import dataclass
 from typing import Literal
