@@ -2,11 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from backbones.classifiers import ClassifierConfig, build_classifier
 from backbones.simsiam import Outputs, SimSiamConfig, build_simsiam, rank, simsiam_loss, spread
+from detection.evaluation.probe import nearest_neighbours
+from tests.support.labelled import digit
 
 SMALL = SimSiamConfig(outputs=24, inner=6)
 
@@ -41,6 +46,7 @@ def test_only_the_predictions_have_gradients():
     assert float(outputs.p2.grad.abs().sum()) > 0
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_constant_targets():
     """The network's gradient is the one with the outputs of the other view replaced by their values."""
     model, views = small(), drawn(2, 4, 3, 16, 16) * 60 + 120
@@ -106,3 +112,56 @@ def test_settings_without_effect_are_rejected(options, message):
         small(**options)
     with pytest.raises(ValueError, match="must be at least 2"):
         SimSiamConfig(inner=1).check()
+
+
+def digits(count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return (N, 1, 32, 32) images of equal background and contrast, and (N,) labels.
+
+    Both views of an image have its own background. With random ones, the network learns these instead of the shapes.
+    """
+    labels = torch.arange(count) % 10
+    images = torch.from_numpy(np.stack([digit(int(k), generator)[..., 0] for k in labels])).float()[:, None]
+    background = images[:, :, :3].mean((2, 3), keepdim=True)
+    return ((images - background) / (images.amax((2, 3), keepdim=True) - background) * 160 + 40).clamp(0, 255), labels
+
+
+def view(images: Tensor) -> Tensor:
+    """Cut from half to all of the area, turn by up to 15 degrees, and scale the brightness by 0.4 to 1.6."""
+    side = torch.empty(len(images)).uniform_(0.5, 1).sqrt()
+    angle = torch.empty(len(images)).uniform_(-15, 15).deg2rad()
+    x, y = ((2 * torch.rand(len(images)) - 1) * (1 - side) for _ in range(2))
+    rows = [
+        torch.stack([side * angle.cos(), -side * angle.sin(), x], 1),
+        torch.stack([side * angle.sin(), side * angle.cos(), y], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), images.shape, align_corners=False)  # type: ignore[arg-type]
+    cut = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return (cut * torch.empty(len(images), 1, 1, 1).uniform_(0.4, 1.6)).clamp(0, 255).expand(-1, 3, -1, -1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_features_of_digits_become_better_than_random_ones(seed):
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    (images, labels), (tested, truth) = digits(1000, generator), digits(500, generator)
+    model = build_simsiam(ClassifierConfig("resnet10", width=8), SimSiamConfig(outputs=128, inner=32))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+    @torch.no_grad()
+    def accuracy() -> float:
+        model.eval()
+        known, features = (model.features(some.expand(-1, 3, -1, -1)) for some in (images, tested))
+        model.train()
+        return float((nearest_neighbours(known, labels, features) == truth).float().mean())
+
+    start = accuracy()
+    for step in range(150):
+        optimizer.param_groups[0]["lr"] = 0.025 * (1 + math.cos(math.pi * step / 150))
+        some = images[torch.randperm(1000)[:64]]
+        loss = simsiam_loss(model(view(some), view(some)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    end = accuracy()
+    assert end > start + 0.04
