@@ -262,23 +262,19 @@ def test_data_on_the_command_line(digits, tmp_path):
         unlabelled_settings(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--data.size", "64"], "data.size 64 must be from 1 to resize, 16"),
         (["--data.gray", "2"], "data.gray 2.0 must be a probability"),
-        *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in (
-                (["--data.train", '{"images": "nowhere"}'], "nowhere: no such folder"),
-                (["--data.train", '{"images": "train", "annotations": "a.csv"}'], "is no COCO file"),
-                (["--data.crops.margin", "0.2"], "data.crops needs the objects of a COCO file"),
-                (["--data.val", '{"images": "one"}'], "has 1 class, and the k-NN accuracy needs two"),
-                (["--model.network.name", "resnet11"], "unknown backbone 'resnet11'"),
-                (["--model.network.norm", "frozen"], "model.network.norm frozen"),
-                (["--model.simsiam.inner", "0"], "model.simsiam.outputs 32 and inner 0 must be at least 2"),
-            )
-        ),
+        (["--data.train", '{"images": "nowhere"}'], "nowhere: no such folder"),
+        (["--data.train", '{"images": "train", "annotations": "a.csv"}'], "is no COCO file"),
+        (["--data.crops.margin", "0.2"], "data.crops needs the objects of a COCO file"),
+        (["--data.val", '{"images": "one"}'], "has 1 class, and the k-NN accuracy needs two"),
+        (["--model.network.name", "resnet11"], "unknown backbone 'resnet11'"),
+        (["--model.network.norm", "frozen"], "model.network.norm frozen"),
+        (["--model.simsiam.inner", "0"], "model.simsiam.outputs 32 and inner 0 must be at least 2"),
         (["--batch", "1"], "data.batch_size gives 1 image per device; SimSiam needs at least 2"),
         (["--model.simsiam.iner", "4"], "model.simsiam.iner"),
     ],
